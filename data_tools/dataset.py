@@ -1,0 +1,119 @@
+"""The dataset a trainer sees: position in the endless sequence → one decoded sample.
+
+Map-style, so that a DataLoader's workers hold no state: the positions come from `order.RunSampler`, and a sample is
+a pure function of (seed, position, data). A clip that cannot be read is replaced by a substitute that is drawn the
+same way: all other samples of the run stay where they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from .draws import Draws
+from .errors import BadVideo, DataError
+from .order import RunOrder
+from .shards import ShardReader
+from .views import View, make_views, window
+
+MAX_ATTEMPTS = 8
+CENTRE = 0.5
+
+
+@dataclass
+class Sample:
+    """One decoded sample. The two views show the same window of one clip (see `views.Views`)."""
+
+    position: int
+    key: str  # of the clip really used
+    draws: Draws  # for whatever is still to be drawn for this sample
+    frames: torch.Tensor  # uint8 (T, 3, h, w), for the tokeniser
+    frames_valid: int
+    video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
+    video_valid: int
+    start: float  # of the window, seconds
+    caption: str
+    question: str | None
+    answer: str | None
+    replaced: tuple[tuple[str, str], ...]  # (key, reason) of each clip that could not be used, in order
+
+
+class ClipDataset(Dataset):
+    """Samples of a shard folder by position.
+
+    In training, position p is place p of `RunOrder`, any p ≥ 0, and the window of `seconds` is drawn. Otherwise it
+    is row p, and row p mod N where a last batch reaches past the end, with the window at the clip's centre.
+    `transform` turns a Sample into what the batch is made of, in the worker.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        *,
+        seed: int,
+        seconds: float,
+        tokeniser_view: View,
+        decoder_view: View | None = None,
+        fit: str = "crop",
+        decoder: str = "pyav",
+        training: bool = True,
+        transform: Callable[[Sample], Any] | None = None,
+    ):
+        self.reader = reader
+        self.seed = seed
+        self.seconds = seconds
+        self.tokeniser_view = tokeniser_view
+        self.decoder_view = decoder_view
+        self.fit = fit
+        self.decoder = decoder
+        self.training = training
+        self.transform = transform
+        self.order = RunOrder(seed, reader.shard_sizes)
+
+    def __len__(self) -> int:
+        """The number of samples N; positions may go past it."""
+        return len(self.reader)
+
+    def __getitem__(self, position: int) -> Any:
+        """Raises DataError where the clip and all its substitutes are bad."""
+        sample = self._sample(position)
+        return sample if self.transform is None else self.transform(sample)
+
+    def _sample(self, position: int) -> Sample:
+        draws, replaced = Draws(self.seed, position), []
+        for attempt in range(MAX_ATTEMPTS):
+            row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self._row(position)
+            try:
+                return self._decoded(row, draws, tuple(replaced))
+            except BadVideo as problem:
+                replaced.append((self.reader.key(row), problem.reason))
+        tried = ", ".join(f"{key} ({reason})" for key, reason in replaced)
+        raise DataError(f"position {position}: none of {MAX_ATTEMPTS} clips can be read: {tried}: check the shards")
+
+    def _row(self, position: int) -> int:
+        return self.order.row(position) if self.training else position % len(self)
+
+    def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
+        raw = self.reader.read(row)
+        duration = raw.meta["facts"]["duration"]
+        start = window(duration, self.seconds, draws.uniform("window") if self.training else CENTRE)
+        views = make_views(
+            raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder
+        )
+        captions = raw.meta.get("captions") or [raw.meta["caption"]]
+        return Sample(
+            position=draws.position,
+            key=raw.key,
+            draws=draws,
+            frames=views.frames,
+            frames_valid=views.frames_valid,
+            video=views.video,
+            video_valid=views.video_valid,
+            start=start,
+            caption=captions[draws.integer("caption", len(captions))],
+            question=raw.meta.get("question"),
+            answer=raw.meta.get("answer"),
+            replaced=replaced,
+        )

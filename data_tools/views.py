@@ -1,0 +1,181 @@
+"""The two views of a clip: few small frames for the tokeniser, many wide ones for the video decoder's loss.
+
+Both show the same window of time and, when cropped, the same part of the picture, and come from one decode. All but
+`make_views` is arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import interpolate
+
+from .errors import DataError
+from .video import Source, decode
+
+FITS = ("crop", "pad")
+
+# Frames of a video VAE's step in time: it takes 4k + 1 frames.
+VAE_STRIDE = 4
+
+# Seconds. Some containers round timestamps to the millisecond, so a clip can seem that much too short.
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class View:
+    """What one reader of a clip wants to see.
+
+    num_frames: frames of a full window.
+    stride: a count of frames is a multiple of this, plus 1.
+    """
+
+    fps: float
+    num_frames: int
+    height: int
+    width: int
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels; (x, y) is its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the picture goes: `source` of the frame is resized to fill `target` of the view; the rest is black."""
+
+    source: Box
+    target: Box
+
+
+@dataclass(frozen=True)
+class Views:
+    """Both views of one window. Frames from `valid` on repeat the last valid one."""
+
+    frames: torch.Tensor  # uint8 (T, 3, h, w), for the tokeniser
+    frames_valid: int
+    video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
+    video_valid: int  # 0 without `video`
+
+
+def tokeniser_view(seconds: float, fps: float, height: int, width: int) -> View:
+    """A frame at each end of the window and every 1/fps seconds between: 5 s at 6/s are 31 frames."""
+    return View(fps, round(seconds * fps) + 1, height, width)
+
+
+def decoder_view(seconds: float, fps: float, height: int, width: int) -> View:
+    """The largest 4k + 1 frames that fit in the window: 5 s at 24/s are 121 frames."""
+    return View(fps, _floor(round(seconds * fps) + 1, VAE_STRIDE), height, width, VAE_STRIDE)
+
+
+def window(duration: float, seconds: float, draw: float) -> float:
+    """Start, in seconds, of a window in a clip: anywhere for `draw` uniform in [0, 1), centred for 0.5.
+
+    A clip that is shorter than the window is seen from its beginning.
+    """
+    return max(0.0, duration - seconds) * draw
+
+
+def view_times(view: View, start: float, end_of_clip: float) -> tuple[list[float], int]:
+    """Times in seconds of the view's frames, and how many of them, from the first, lie inside the clip (at least 1).
+
+    The clip's last frame is on show until `end_of_clip`, its duration; a time up to then looks at it.
+    """
+    times = [start + index / view.fps for index in range(view.num_frames)]
+    inside = sum(time <= end_of_clip + ROUNDING for time in times)
+    return times, _floor(max(inside, 1), view.stride)
+
+
+def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placement:
+    """Fit a frame of src_w x src_h to a view of dst_w x dst_h without distorting it, centred.
+
+    fit: "crop" fills the view and loses what overhangs; "pad" shows the whole frame between black bars.
+    """
+    source, target = Box(0, 0, src_w, src_h), Box(0, 0, dst_w, dst_h)
+    if fit == "crop":
+        return Placement(_largest_inside(source, dst_w, dst_h), target)
+    if fit == "pad":
+        return Placement(source, _largest_inside(target, src_w, src_h))
+    raise DataError(f"unknown fit '{fit}': choose one of {', '.join(FITS)}")
+
+
+def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fit: str) -> list[Placement]:
+    """The placement of a frame in the tokeniser's view and, if there is one, in the decoder's.
+
+    The decoder's crop comes first; the tokeniser sees the centre of it, so that it describes nothing that the decoder
+    is not asked to draw.
+    """
+    alone = fit_box(src_w, src_h, tokeniser.width, tokeniser.height, fit)
+    if decoder is None:
+        return [alone]
+    shared = fit_box(src_w, src_h, decoder.width, decoder.height, fit)
+    if fit == "pad":
+        return [alone, shared]
+    return [Placement(_largest_inside(shared.source, tokeniser.width, tokeniser.height), alone.target), shared]
+
+
+def make_views(
+    source: Source,
+    duration: float,
+    tokeniser: View,
+    decoder: View | None,
+    start: float,
+    fit: str = "crop",
+    backend: str = "pyav",
+) -> Views:
+    """Both views of the window that begins at `start` seconds, from one decode of the clip.
+
+    `duration` is the clip's own, as `video.validate` measured it. Raises BadVideo, and DataError for an unknown fit
+    or backend.
+    """
+    views = [tokeniser] if decoder is None else [tokeniser, decoder]
+    stacks = [torch.zeros(view.num_frames, 3, view.height, view.width, dtype=torch.uint8) for view in views]
+    sampled = [view_times(view, start, duration) for view in views]
+    wanted = sorted(
+        (time, which, index)
+        for which, (times, valid) in enumerate(sampled)
+        for index, time in enumerate(times[:valid])
+    )
+    for looks, picture in decode(source, [time for time, _, _ in wanted], backend):
+        height, width, _ = picture.shape
+        for which, placement in enumerate(placements(width, height, tokeniser, decoder, fit)):
+            indices = [wanted[look][2] for look in looks if wanted[look][1] == which]
+            if indices:
+                _draw(picture, placement, stacks[which], indices)
+    counts = [valid for _, valid in sampled]
+    for stack, valid in zip(stacks, counts):
+        stack[valid:] = stack[valid - 1]
+    if decoder is None:
+        return Views(stacks[0], counts[0], None, 0)
+    return Views(stacks[0], counts[0], stacks[1], counts[1])
+
+
+def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:
+    """Resize a uint8 (H, W, 3) picture once, and put it into each of the stack's frames at `indices`.
+
+    On uint8 and antialiased this is what Pillow does, and so what CLIP was trained on.
+    """
+    part, place = placement.source, placement.target
+    pixels = picture[part.y : part.y + part.height, part.x : part.x + part.width].permute(2, 0, 1)[None]
+    size = (place.height, place.width)
+    resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    stack[indices, :, place.y : place.y + place.height, place.x : place.x + place.width] = resized
+
+
+def _largest_inside(box: Box, width: int, height: int) -> Box:
+    """The largest rectangle of aspect width : height inside `box`, at its centre."""
+    w = max(1, min(box.width, round(box.height * width / height)))
+    h = max(1, min(box.height, round(box.width * height / width)))
+    return Box(box.x + (box.width - w) // 2, box.y + (box.height - h) // 2, w, h)
+
+
+def _floor(count: int, stride: int) -> int:
+    """The largest k * stride + 1 that is no more than `count`."""
+    return (count - 1) // stride * stride + 1

@@ -1,0 +1,46 @@
+"""The demo: its own clips before training, a caption and a video after it."""
+
+from pathlib import Path
+
+from data_tools.build import build_shards
+from data_tools.shapes import render_clips
+from data_tools.sources import discover
+from pipelines.config import DemoConfig, RunConfig
+from pipelines.generate import generate_video
+from pipelines.media import save_contact_sheet
+from pipelines.understand import Understanding, load_run
+
+
+def prepare(demo: DemoConfig, seed: int, output: Path) -> Path:
+    """Render training and held-out clips and pack the first into shards; done once per output."""
+    data = output / "data"
+    if not (data / "shards" / "manifest.json").exists():
+        print(f"rendering {demo.clips} clips of moving shapes and packing them into {data / 'shards'}")
+        render_clips(data / "clips", demo.clips, seed)
+        render_clips(data / "held_out", demo.held_out, seed + 1)
+        build_shards(data / "clips", data / "shards", progress=False)
+    return data / "shards"
+
+
+def show(config: RunConfig, output: Path) -> None:
+    """Caption a held-out clip, make a video with its contact sheet, and say where everything is."""
+    config, framework, step = load_run(output)
+    held_out = discover(output / "data" / "held_out")[0]
+    path = held_out.folder / held_out.name
+    understanding = Understanding(config, framework)
+    caption = understanding.answer(path, "Describe this video.")
+
+    video = output / "demo.mp4"
+    frames = generate_video(config, framework, config.demo.prompt, video, config.demo.seconds, steps=config.demo.steps)
+    sheet = output / "demo.png"
+    save_contact_sheet(frames, sheet)
+    print(
+        f"\nAfter {step} steps, on models this small:\n"
+        f"  held-out clip     {path}\n"
+        f"  its caption       {held_out.cells['caption']}\n"
+        f"  the model says    {caption}\n"
+        f"  asked to show     {config.demo.prompt}\n"
+        f"  generated video   {video}, frames side by side in {sheet}\n"
+        f"                    (its decoder has random weights and was never trained: expect texture, not shapes)\n"
+        f"  curves            tensorboard --logdir {output / 'tensorboard'}"
+    )

@@ -1,0 +1,32 @@
+"""Batch arithmetic: the global batch is the user's, how it is dealt out follows from the number of ranks."""
+
+from typing import NamedTuple
+
+from vtok.config import ConfigError
+
+
+class BatchPlan(NamedTuple):
+    """``global_batch_size = ranks * micro_batch_size * accumulation``."""
+
+    global_batch_size: int
+    ranks: int
+    micro_batch_size: int
+    accumulation: int
+
+
+def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> BatchPlan:
+    """The largest micro-batch, at most ``largest_micro_batch``, that divides a rank's share evenly.
+
+    Raises:
+        ConfigError: the ranks do not divide the global batch.
+    """
+    if global_batch_size % ranks:
+        smaller = max(d for d in range(1, ranks + 1) if global_batch_size % d == 0)
+        above = -(-global_batch_size // ranks) * ranks
+        raise ConfigError(
+            f"train.global_batch_size {global_batch_size} cannot be divided among {ranks} ranks: "
+            f"use {smaller} ranks or a global batch of {above}"
+        )
+    share = global_batch_size // ranks
+    micro = max(m for m in range(1, min(share, largest_micro_batch) + 1) if share % m == 0)
+    return BatchPlan(global_batch_size, ranks, micro, share // micro)

@@ -1,0 +1,49 @@
+"""Mean and deviation of the frozen features, over the first batches of the run, before the first step.
+
+The visual head's targets are standardised with them. Every rank takes part in every forward (ZeRO-3 gathers weights),
+and the sums are in fp64 over the same samples, so that the statistics do not depend on the number of ranks.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+
+from pipelines.engine import distributed
+from pipelines.engine.loader import Loaded
+from vtok.framework import VTokFramework
+
+
+class Moments:
+    """Running count, sum and sum of squares per dimension, in fp64."""
+
+    def __init__(self, dim: int, device: torch.device):
+        self.totals = torch.zeros(3, dim, dtype=torch.float64, device=device)
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Count the rows (n, dim) in."""
+        rows = rows.double()
+        self.totals += torch.stack([torch.full_like(self.totals[0], len(rows)), rows.sum(0), rows.square().sum(0)])
+
+    def mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(dim,) each, over all ranks' rows; 0 and 1 where there were none."""
+        if distributed.world_size() > 1:
+            dist.all_reduce(self.totals)
+        count, total, squares = self.totals
+        mean = total / count.clamp_min(1)
+        variance = (squares / count.clamp_min(1) - mean.square()).clamp_min(0)
+        return mean, torch.where(count > 0, variance.sqrt(), torch.ones_like(variance))
+
+
+@torch.no_grad()
+def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch.device) -> None:
+    """Set ``framework.feature_scale`` from these micro-batches; all ranks have equally many."""
+    moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
+    for loaded in batches:
+        batch = loaded.batch.to(device)
+        features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+        moments["spatial"].add(features.spatial.flatten(0, 1))
+        own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
+        moments["motion"].add(torch.cat(own))
+    for kind, scale in framework.feature_scale.items():
+        scale.set(*moments[kind].mean_and_std())

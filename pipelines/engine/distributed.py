@@ -1,0 +1,104 @@
+"""Ranks: who am I, meet the others, let rank 0 go first."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from data_tools.errors import DataError
+from vtok.config import ConfigError
+
+T = TypeVar("T")
+
+# Long enough for rank 0 to pack raw clips or write models while the others wait.
+START_TIMEOUT = timedelta(hours=2)
+
+
+def rank() -> int:
+    """This process's rank, also before the rendezvous."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """The GPU of this rank, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def connect() -> None:
+    """Join the other ranks: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
+
+    Raises:
+        ConfigError: the C++ compiler is missing that DeepSpeed needs on a CPU.
+    """
+    if not torch.cuda.is_available():
+        require_compiler()
+    if "RANK" not in os.environ:
+        alone = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+        os.environ.update(alone)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    import deepspeed
+
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=START_TIMEOUT
+    )
+
+
+def require_compiler() -> None:
+    """DeepSpeed compiles a small communication op at its first use on a CPU."""
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None and shutil.which("g++") is None:
+        raise ConfigError(f"no C++ compiler ({compiler}): DeepSpeed needs one on a CPU; try 'apt-get install g++'")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def rank_zero_first(work: Callable[[], T]) -> T:
+    """Run ``work`` on rank 0 only and give its result to all; its user errors are raised on every rank."""
+    outcome: list = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = work()
+        except (ConfigError, DataError) as error:
+            outcome[1] = error
+    if world_size() > 1:
+        dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Average of a tensor over the ranks."""
+    if world_size() > 1:
+        dist.all_reduce(values)
+    return values / world_size()
+
+
+def gather_lists(items: list) -> list[list]:
+    """Every rank's list, by rank."""
+    gathered: list = [items]
+    if world_size() > 1:
+        gathered = [None] * world_size()
+        dist.all_gather_object(gathered, items)
+    return gathered

@@ -1,0 +1,99 @@
+"""Shards to micro-batches: the last stretch from a sample to what the model is given.
+
+    position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from data_tools.dataset import ClipDataset, Sample
+from data_tools.order import RunSampler
+from data_tools.shards import ShardReader
+from data_tools.views import decoder_view, tokeniser_view
+from pipelines.config import RunConfig
+from pipelines.engine import distributed
+from pipelines.engine.batch_plan import BatchPlan
+from vtok.batch import Batch
+from vtok.framework import VTokFramework
+from vtok.text import RowText, TextEncoder
+
+
+class Encoded(NamedTuple):
+    """A sample with its text tokenised."""
+
+    sample: Sample
+    text: RowText
+
+
+class Loaded(NamedTuple):
+    """A micro-batch, and the samples that had to be replaced in it: (position, bad key, reason) each."""
+
+    batch: Batch
+    replaced: list[tuple[int, str, str]]
+
+
+class SampleToModel:
+    """Tokenises a sample's text; its instruction is one of the sample's own draws."""
+
+    def __init__(self, text: TextEncoder):
+        self.text = text
+
+    def __call__(self, sample: Sample) -> Encoded:
+        instruction = sample.draws.seed("instruction")
+        return Encoded(sample, self.text.sample(sample.caption, sample.question, sample.answer, instruction))
+
+
+def collate(items: list[Encoded]) -> Loaded:
+    """Stack samples, all of one shape, into a micro-batch."""
+    samples = [item.sample for item in items]
+    batch = Batch(
+        frames=torch.stack([s.frames for s in samples]),
+        frame_counts=[s.frames_valid for s in samples],
+        video=torch.stack([s.video for s in samples]),
+        video_counts=[s.video_valid for s in samples],
+        texts=[item.text for item in items],
+        decoder_seeds=[s.draws.seed("decoder") for s in samples],
+        input_seeds=[s.draws.seed("input_noise") for s in samples],
+        keys=[s.key for s in samples],
+        positions=[s.position for s in samples],
+    )
+    return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
+
+
+def build_dataset(config: RunConfig, reader: ShardReader, framework: VTokFramework, training: bool) -> ClipDataset:
+    """The run's dataset: views as the model wants them, text tokenised."""
+    tokeniser, decoder = config.model.tokeniser, config.model.decoder
+    size = framework.tokeniser.feature_extractor.image_size
+    return ClipDataset(
+        reader,
+        seed=config.seed,
+        seconds=config.data.seconds,
+        tokeniser_view=tokeniser_view(config.data.seconds, tokeniser.fps, size, size),
+        decoder_view=decoder_view(config.data.seconds, decoder.fps, decoder.height, decoder.width),
+        fit=config.data.fit,
+        decoder=config.data.decoder,
+        training=training,
+        transform=SampleToModel(framework.text),
+    )
+
+
+def micro_batches(
+    dataset: ClipDataset, plan: BatchPlan, workers: int, consumed_samples: int = 0, end: int | None = None
+) -> Iterator[Loaded]:
+    """This rank's micro-batches from ``consumed_samples`` on; endless, or up to ``end``."""
+    sampler = RunSampler(
+        plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
+    )
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )

@@ -1,0 +1,52 @@
+"""The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from pipelines.config import RunConfig
+from vtok.build import build_framework
+from vtok.framework import VTokFramework
+from vtok.tiny import write_tiny_models
+
+TINY_MODELS = "models"
+
+
+def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -> None:
+    """Write the tiny models into the run's folder."""
+    quiet_libraries()
+    write_tiny_models(output / TINY_MODELS, texts, config.seed)
+
+
+def point_to_tiny_models(config: RunConfig) -> None:
+    """Let the configuration name the tiny models, relative to the run's folder so that it can be moved."""
+    config.model.mllm.weights = f"{TINY_MODELS}/llava"
+    config.model.decoder.weights = f"{TINY_MODELS}/hunyuan"
+    if config.model.tokeniser.backbone == "clip":
+        config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
+
+
+def load_framework(config: RunConfig, output: Path) -> VTokFramework:
+    """The framework at step 0, on the CPU; what has no pretrained weights is drawn from ``config.seed``."""
+    quiet_libraries()
+    model = config.model
+    if config.tiny_models:
+        from dataclasses import replace
+
+        def here(part):
+            inside = part.weights and (output / part.weights).exists()
+            return replace(part, weights=str(output / part.weights)) if inside else part
+
+        model = replace(model, tokeniser=here(model.tokeniser), mllm=here(model.mllm), decoder=here(model.decoder))
+    torch.manual_seed(config.seed)
+    return build_framework(model)
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no advice from the libraries that load weights."""
+    for logging in (transformers_logging, diffusers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()

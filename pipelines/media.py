@@ -1,0 +1,31 @@
+"""Videos and pictures out: frames (F, 3, H, W) ``uint8`` to an mp4 or a contact sheet."""
+
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from data_tools.encode import encode_mp4
+from data_tools.shards import atomic_write
+
+CRF = 16
+
+
+def save_mp4(frames: Tensor, fps: float, path: Path) -> None:
+    """Write an H.264 mp4; it appears under its name only when it is whole."""
+    pictures = (frame.permute(1, 2, 0).numpy() for frame in frames.cpu())
+    data = encode_mp4(pictures, Fraction(fps).limit_denominator(1001), CRF)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+def save_contact_sheet(frames: Tensor, path: Path, columns: int = 8) -> None:
+    """A PNG of all frames, row by row."""
+    count, _, height, width = frames.shape
+    sheet = Image.new("RGB", (min(count, columns) * width, -(-count // columns) * height))
+    for index, frame in enumerate(frames.cpu()):
+        picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    sheet.save(path, format="PNG")

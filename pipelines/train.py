@@ -1,0 +1,186 @@
+"""Train VTok with DeepSpeed ZeRO-3.
+
+    deepspeed [launcher flags] pipelines/train.py --config X.yaml --ds_config Y.json [--section.key value ...]
+    vtok-train --data_root DIR --batch_size 8 --epochs 10          one rank, no launcher
+
+One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loader`` (text, collate),
+``vtok.framework.VTokFramework.forward`` (losses), :func:`train_step` (update).
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import deepspeed
+import torch
+
+from data_tools.errors import DataError
+from data_tools.shards import ShardReader
+from pipelines import demo
+from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
+from pipelines.engine import calibration, checkpoint, distributed, models
+from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.loader import Loaded, build_dataset, micro_batches
+from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
+from pipelines.engine.outputs import choose_output, find_shards
+from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate, set_learning_rate
+from vtok.config import ConfigError
+
+LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
+
+# The share of bad samples is judged from this many on, so that one early bad clip does not stop a run.
+FEWEST_SAMPLES_JUDGED = 1000
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; what the user can mend ends with one line and exit code 2."""
+    try:
+        arguments = parse_run_arguments(sys.argv[1:] if argv is None else argv)
+        distributed.connect()
+        train(arguments)
+    except (ConfigError, DataError) as error:
+        die("vtok-train", error, distributed.rank())
+
+
+def train(arguments: RunArguments) -> None:
+    """A whole run: prepare, resume if asked, step by step to the end."""
+    config = arguments.config
+    plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
+    ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+
+    output = distributed.rank_zero_first(lambda: choose_output(arguments))
+    reader = ShardReader(distributed.rank_zero_first(lambda: find_shards(config, output)))
+    distributed.rank_zero_first(lambda: prepare_output(config, output, reader))
+    if config.tiny_models:
+        models.point_to_tiny_models(config)
+
+    framework = models.load_framework(config, output)
+    shapes = checkpoint.trained_shapes(framework)
+    dataset = build_dataset(config, reader, framework, training=True)
+    engine = build_engine(framework, ds_config, config.train)
+
+    state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
+    found = checkpoint.newest(output) if arguments.resume else None
+    if found:
+        state = checkpoint.resume(engine, found, state)
+    else:
+        end = config.train.calibration_batches * plan.global_batch_size
+        batches = micro_batches(dataset, plan, config.data.workers, end=end)
+        calibration.calibrate(engine.module, batches, engine.device)
+
+    max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
+    run_steps(engine, config, plan, dataset, state, max_steps, output)
+    if config.demo:
+        distributed.rank_zero_first(lambda: demo.show(config, output))
+
+
+def run_steps(
+    engine: deepspeed.DeepSpeedEngine,
+    config: RunConfig,
+    plan: BatchPlan,
+    dataset,
+    state: checkpoint.RunState,
+    max_steps: int,
+    output: Path,
+) -> None:
+    """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged and saved."""
+    batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
+    metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
+    bad = BadSamples(output, config.data.max_bad_share)
+    for step in range(state.step + 1, max_steps + 1):
+        lr = learning_rate(step, config.train, max_steps)
+        set_learning_rate(engine, lr)
+        line, replaced = train_step(engine, batches, plan)
+        state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
+        if metrics:
+            metrics.write({"step": step, **line, "lr": lr})
+        bad.count(step, replaced, state.consumed_samples)
+        if step % config.checkpoint.every == 0 or step == max_steps:
+            checkpoint.save(engine, output, state)
+    if metrics:
+        metrics.close()
+
+
+def train_step(
+    engine: deepspeed.DeepSpeedEngine, batches: Iterator[Loaded], plan: BatchPlan
+) -> tuple[dict, list[tuple[int, str, str]]]:
+    """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
+
+    Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
+    the gradients) gives the mean over the global batch.
+
+    Returns:
+        The step's figures, equal on all ranks but for times, and the samples replaced in it on any rank.
+    """
+    started, waited = time.perf_counter(), 0.0
+    sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=engine.device)
+    keys, replaced = [], []
+    for _ in range(plan.accumulation):
+        asked = time.perf_counter()
+        loaded = next(batches)
+        waited += time.perf_counter() - asked
+        losses = engine(loaded.batch.to(engine.device))
+        engine.backward(losses["loss"])
+        engine.step()
+        sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])
+        keys.append(loaded.batch.keys)
+        replaced += loaded.replaced
+
+    means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
+    gathered = distributed.gather_lists([keys, replaced])
+    seconds = time.perf_counter() - started
+    line = dict(zip(LOSSES, means)) | {
+        "grad_norm": float(engine.get_global_grad_norm()),
+        "samples_per_s": plan.global_batch_size / seconds,
+        "tokens_per_s": means[-1] * plan.accumulation * plan.ranks / seconds,
+        "data_wait": waited / seconds,
+        "batch_digest": batch_digest(in_global_order([rank_keys for rank_keys, _ in gathered])),
+    }
+    return line, [bad for _, rank_replaced in gathered for bad in rank_replaced]
+
+
+class BadSamples:
+    """Logs replaced samples to ``bad_samples.jsonl`` and stops the run, on all ranks, when they are too many."""
+
+    def __init__(self, output: Path, max_share: float):
+        self.path = output / "bad_samples.jsonl"
+        self.max_share = max_share
+        self.seen: list[str] = []
+
+    def count(self, step: int, replaced: list[tuple[int, str, str]], consumed: int) -> None:
+        """Raises DataError, naming the latest keys, past ``max_share`` of the samples consumed."""
+        if not replaced:
+            return
+        self.seen += [key for _, key, _ in replaced]
+        if distributed.rank() == 0:
+            with self.path.open("a") as log:
+                for position, key, reason in replaced:
+                    print(json.dumps(dict(step=step, position=position, key=key, reason=reason)), file=log)
+        if len(self.seen) > self.max_share * max(consumed, FEWEST_SAMPLES_JUDGED):
+            raise DataError(
+                f"{len(self.seen)} of {consumed} samples could not be read, more than data.max_bad_share "
+                f"{self.max_share:g} allows; the latest are {', '.join(self.seen[-5:])}; see {self.path}"
+            )
+
+
+def prepare_output(config: RunConfig, output: Path, reader: ShardReader) -> None:
+    """The run's folder, with its configuration and, where asked for, its tiny models."""
+    output.mkdir(parents=True, exist_ok=True)
+    if config.tiny_models:
+        if not (output / models.TINY_MODELS).exists():
+            models.prepare_tiny_models(config, output, dataset_texts(reader))
+        models.point_to_tiny_models(config)
+    save_config(config, output / "config.yaml")
+
+
+def dataset_texts(reader: ShardReader, most: int = 1000) -> list[str]:
+    """Captions, questions and answers of the first samples: what the tiny tokenizer is trained on."""
+    metas = [reader.read(row).meta for row in range(min(most, len(reader)))]
+    return [meta[name] for meta in metas for name in ("caption", "question", "answer") if meta.get(name)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""The build and its command: sound clips are packed, damaged ones are named, bad input is one line."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import webdataset
+
+from data_tools import build
+from data_tools.build import build_shards, plan
+from data_tools.cli import main
+from data_tools.errors import DataError
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from data_tools.sources import discover
+from data_tools.video import validate
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of real clips beside the repository")
+
+DAMAGED = {
+    "zero_byte.mp4": "empty_file",
+    "text_not_video.mp4": "not_a_video",
+    "truncated_no_moov.mp4": "truncated",
+    "truncated_mdat_half.mp4": "truncated",
+    "decord_corrupted.mp4": "corrupt",
+    "audio_only.mp4": "no_video_stream",
+    "single_frame.mp4": "too_few_frames",
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 6, seed=0, frames=8, size=32)
+    return folder
+
+
+def write_captions(folder, rows, header=("path", "caption")):
+    folder.mkdir(exist_ok=True)
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder
+
+
+def pack(input, output, per_shard=1000):
+    return build_shards(input, output, per_shard, progress=False)
+
+
+def rejected(output):
+    return {line["path"]: line for line in map(json.loads, (output / "rejected.jsonl").read_text().splitlines())}
+
+
+def test_clips_come_out_as_they_went_in(clips, tmp_path):
+    summary = pack(clips, tmp_path / "out", per_shard=4)
+    assert (summary.packed, summary.rejected, summary.shards, summary.reasons) == (6, 0, 2, {})
+    reader = ShardReader(tmp_path / "out")
+    rows = list(csv.DictReader((clips / "captions.csv").open()))
+    for row, told in enumerate(rows):
+        raw = reader.read(row)
+        assert raw.key == f"{row:09d}" and raw.extension == ".mp4"
+        assert raw.video == (clips / told["path"]).read_bytes()
+        assert told.items() <= raw.meta.items()
+        assert raw.meta["facts"] == validate(raw.video).to_dict()
+    assert summary.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.tar"))
+
+
+def test_the_same_input_gives_the_same_bytes(clips, tmp_path):
+    for name in ("first", "again"):
+        pack(clips, tmp_path / name, per_shard=4)
+    assert len(list((tmp_path / "first").iterdir())) == 2 + 2 + 3
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_the_plan_covers_every_clip_once():
+    assert plan(7, 3) == [range(0, 3), range(3, 6), range(6, 7)]
+    assert plan(6, 3) == [range(0, 3), range(3, 6)]
+
+
+def test_single_bad_rows_are_rejected_and_move_nothing(clips, tmp_path):
+    good = [str(clips / f"00{number}.mp4") for number in range(4)]
+    wordings = json.dumps(["A.", "B."])
+    rows = [
+        (good[0], "One, with a comma.", wordings, "x"),
+        ("no.such.file.mp4", "Two.", "", ""),
+        (good[1], " ", "", ""),
+        (good[1], "Four", "", "", "unquoted, comma"),
+        (good[2], "Five.", "not json", ""),
+        (good[3], "Six."),
+        (good[3], "Seven. Æ水", "", ""),
+    ]
+    folder = write_captions(tmp_path / "in", rows, ("path", "caption", "captions", "note"))
+    summary = pack(folder, tmp_path / "out", per_shard=2)
+    assert summary.packed == 2
+    assert summary.reasons == {"missing_file": 1, "no_caption": 1, "bad_row": 2, "bad_captions": 1}
+    assert rejected(tmp_path / "out")["no.such.file.mp4"]["reason"] == "missing_file"
+    reader = ShardReader(tmp_path / "out")
+    assert reader.shard_names == ["shard-000000", "shard-000003"]
+    first, last = reader.read(0), reader.read(1)
+    assert (first.key, first.meta["captions"], first.meta["note"]) == ("000000000", ["A.", "B."], "x")
+    assert (last.key, last.meta["caption"]) == ("000000006", "Seven. Æ水")
+
+
+def test_a_file_that_cannot_be_read_is_rejected(clips, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def refuses_the_third(path):
+        if path.name == "002.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuses_the_third)
+    assert pack(clips, tmp_path / "out").reasons == {"unreadable": 1}
+
+
+def test_dots_in_names_do_not_merge_samples(clips, tmp_path):
+    folder = write_captions(tmp_path / "in", [("a.b.mp4", "B."), ("a.c.MP4", "C."), ("plain", "D.")])
+    for name in ("a.b.mp4", "a.c.MP4", "plain"):
+        (folder / name).write_bytes((clips / "000.mp4").read_bytes())
+    pack(folder, tmp_path / "out")
+    read = list(webdataset.WebDataset(str(tmp_path / "out" / "shard-000000.tar"), shardshuffle=False))
+    assert [sample["txt"] for sample in read] == [b"B.", b"C.", b"D."]
+    assert ["mp4" in sample for sample in read] == [True, True, False]
+    assert [ShardReader(tmp_path / "out").read(row).extension for row in range(3)] == [".mp4", ".mp4", ".video"]
+
+
+def test_nothing_half_done_bears_a_final_name(clips, tmp_path, monkeypatch):
+    seen = []
+
+    def fails_on_the_sixth(video):
+        seen.append(video)
+        if len(seen) == 6:
+            raise MemoryError
+        return validate(video)
+
+    monkeypatch.setattr(build, "validate", fails_on_the_sixth)
+    with pytest.raises(MemoryError):
+        pack(clips, tmp_path / "out", per_shard=4)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["rejected.jsonl", "shard-000000.index.json", "shard-000000.tar"]
+    with pytest.raises(DataError, match="without a manifest"):
+        pack(clips, tmp_path / "out")
+
+
+def test_a_build_that_rejects_everything_says_so(tmp_path):
+    folder = write_captions(tmp_path / "in", [("a.mp4", "A."), ("b.mp4", "B.")])
+    (folder / "a.mp4").write_text("not a video")
+    with pytest.raises(DataError, match="all 2 clips were rejected.*rejected.jsonl"):
+        pack(folder, tmp_path / "out")
+    assert set(rejected(tmp_path / "out")) == {"a.mp4", "b.mp4"}
+    assert not list((tmp_path / "out").glob("manifest*"))
+
+
+@needs_shared
+def test_all_real_clips_are_packed(tmp_path):
+    summary = pack(SHARED / "clips", tmp_path / "out", per_shard=5)
+    assert (summary.packed, summary.rejected, summary.shards) == (12, 0, 3)
+    reader = ShardReader(tmp_path / "out")
+    by_name = {raw.meta["path"]: raw for raw in map(reader.read, range(12))}
+    assert by_name["flipping_a_pancake.mkv"].extension == ".mkv"
+    assert by_name["keyboard_rot90.mp4"].meta["facts"]["rotation"] in (90, 270)
+    assert by_name["chaplin.mp4"].meta["licence"]
+
+
+@needs_shared
+def test_of_the_bad_clips_only_the_damaged_are_rejected(tmp_path):
+    videos = [path for path in sorted((SHARED / "bad_clips").iterdir()) if path.suffix != ".md"]
+    folder = write_captions(tmp_path / "in", [(str(path), path.stem) for path in videos])
+    summary = pack(folder, tmp_path / "out")
+    reasons = {Path(path).name: line["reason"] for path, line in rejected(tmp_path / "out").items()}
+    assert reasons == DAMAGED
+    assert summary.packed == len(videos) - len(DAMAGED)
+
+
+# ---- folders of frames
+
+
+def write_frames(folder, pictures, caption="A fade."):
+    (folder / "frames").mkdir(parents=True)
+    (folder / "caption.txt").write_text(caption)
+    for number, picture in enumerate(pictures):
+        with av.open(str(folder / "frames" / f"frame_{number}.jpg"), "w", format="image2") as container:
+            stream = container.add_stream("mjpeg", options={"qmin": "1", "qmax": "2"})
+            stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuvj444p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+
+
+def fade(frames, height=32, width=48):
+    return [np.full((height, width, 3), 20 * number, np.uint8) for number in range(frames)]
+
+
+def test_folders_of_frames_become_clips(tmp_path):
+    folder = tmp_path / "in"
+    write_frames(folder / "sample_000", fade(12))
+    write_frames(folder / "sample_001", fade(4, 33, 47))
+    (folder / "sample_001" / "fps.txt").write_text("29.97\n")
+    write_frames(folder / "sample_002", fade(4))
+    (folder / "sample_002" / "meta.json").write_text(json.dumps({"fps": 12, "question": "What?", "answer": "That."}))
+    assert pack(folder, tmp_path / "out").packed == 3
+
+    reader = ShardReader(tmp_path / "out")
+    first, second, third = (reader.read(row) for row in range(3))
+    assert [raw.meta["facts"]["fps"] for raw in (first, second, third)] == pytest.approx([24, 29.97, 12], rel=1e-3)
+    assert (first.meta["path"], first.meta["caption"], third.meta["question"]) == ("sample_000", "A fade.", "What?")
+    assert (second.meta["facts"]["height"], second.meta["facts"]["width"]) == (34, 48)
+    (tmp_path / "first.mp4").write_bytes(first.video)
+    with av.open(str(tmp_path / "first.mp4")) as container:
+        shades = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+    assert shades == pytest.approx([20 * number for number in range(12)], abs=4)  # frame_10 comes after frame_9
+
+
+def test_what_is_wrong_with_a_folder_of_frames_is_named(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("good", "no_caption", "bad_fps", "bad_meta", "frame_sizes_differ", "bad_image", "no_frames"):
+        write_frames(folder / name, fade(0 if name == "no_frames" else 3))
+    (folder / "no_caption" / "caption.txt").unlink()
+    (folder / "bad_fps" / "fps.txt").write_text("fast")
+    (folder / "bad_meta" / "meta.json").write_text("[1]")
+    write_frames(folder / "frame_sizes_differ" / "x", fade(1, 40, 40))
+    (folder / "frame_sizes_differ" / "x" / "frames" / "frame_0.jpg").rename(
+        folder / "frame_sizes_differ" / "frames" / "frame_3.jpg"
+    )
+    (folder / "bad_image" / "frames" / "frame_1.jpg").write_text("no picture")
+    assert pack(folder, tmp_path / "out").packed == 1
+    lines = rejected(tmp_path / "out")
+    assert len(lines) == 6 and all(name == line["reason"] for name, line in lines.items())
+
+
+def test_frames_encode_to_the_same_bytes(tmp_path):
+    write_frames(tmp_path / "in" / "a", fade(5))
+    (item,) = discover(tmp_path / "in")
+    assert item.load() == item.load()
+
+
+# ---- bad input as a whole, through the command
+
+
+def fails(capsys, *arguments):
+    """The one line that the command prints before it leaves with code 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("vtok-shards: error: ")
+    return lines[0]
+
+
+def test_input_that_cannot_be_used_is_one_line(clips, tmp_path, capsys):
+    out = ("--output", tmp_path / "out")
+    empty, loose, nothing, columns, latin, facts = (
+        tmp_path / name for name in ("empty", "loose", "nothing", "columns", "latin", "facts")
+    )
+    empty.mkdir()
+    loose.mkdir()
+    (loose / "a.mp4").write_bytes(b"")
+    write_captions(columns, [("a.mp4", "A.")], ("file", "caption"))
+    write_captions(nothing, [])
+    write_captions(latin, [])
+    (latin / "captions.csv").write_bytes("path,caption\na.mp4,caf\xe9\n".encode("latin-1"))
+    write_captions(facts, [], ("path", "caption", "facts"))
+
+    assert "is not a folder" in fails(capsys, "build", tmp_path / "nowhere", *out)
+    assert "is empty" in fails(capsys, "build", empty, *out)
+    assert "neither captions.csv nor" in fails(capsys, "build", loose, *out)
+    line = fails(capsys, "build", columns, *out)
+    assert "no column path; it has file, caption" in line
+    assert "no rows" in fails(capsys, "build", nothing, *out)
+    assert "UTF-8" in fails(capsys, "build", latin, *out)
+    assert "column facts" in fails(capsys, "build", facts, *out)
+    write_captions(nothing, [("a.mp4", "A."), ("b.mp4", "B.")])
+    assert "none of the 2 files" in fails(capsys, "build", nothing, *out)
+    assert "at least 1" in fails(capsys, "build", clips, *out, "--samples-per-shard", 0)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").write_text("a file")
+    assert str(tmp_path / "out") in fails(capsys, "build", clips, *out)
+
+
+def test_the_command_builds_and_sums_up(clips, tmp_path, capsys):
+    rows = [(str(clips / "000.mp4"), "A."), (str(clips / "none.mp4"), "B.")]
+    folder = write_captions(tmp_path / "in", rows)
+    assert main(["build", str(folder), "--output", str(tmp_path / "out")]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("packed 1 clips into 1 shards") and line.endswith("rejected 1 (missing_file 1)")
+    assert "already holds a dataset" in fails(capsys, "build", folder, "--output", tmp_path / "out")
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "data_tools.cli", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    shapes = run("shapes", "--output", str(tmp_path / "clips"), "--clips", "3", "--seed", "1")
+    assert shapes.returncode == 0 and "rendered 3 clips" in shapes.stdout
+    failed = run("build", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"))
+    assert failed.returncode == 2 and failed.stdout == ""
+    assert failed.stderr.count("\n") == 1 and "Traceback" not in failed.stderr

@@ -1,0 +1,168 @@
+"""Typed configuration of the model: one dataclass a part, checked when it is made."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+DEFAULT_MOTION_STRIDE = 6
+
+
+class ConfigError(ValueError):
+    """A setting the user can mend; the message is one line that says which and how."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`ConfigError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass
+class VTokConfig:
+    """The video tokeniser (paper, section 3.1).
+
+    Args:
+        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS) or ``vgg19`` (one layer of it).
+        weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
+            file for ``vgg19``. ``None`` means random weights, which is said once on stderr.
+        clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
+        vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
+        spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens.
+        token_dim: width of a token. Other than the backbone's width adds a linear layer.
+        fps: frames per second of the video handed to the tokeniser.
+        motion_stride: a motion token every so many frames: ``M = (N - 1) // motion_stride``.
+        motion_tokens_per_second: r; ``M = ceil((N - 1) * r / fps)``. Exactly one of the two rules holds; with neither
+            given the stride is 6.
+        residual_grid: n; the residual is pooled to n x n and flattened into ``g_phi`` (1 is the paper's global pool).
+        key_frame_idx: index of the key frame among a clip's frames.
+    """
+
+    backbone: Literal["clip", "vgg19"] = "clip"
+    weights: str | None = None
+    clip_config: dict | None = None
+    vgg_layer_index: int = 25
+    spatial_grid_size: int = 4
+    token_dim: int = 1024
+    fps: float = 6.0
+    motion_stride: int | None = None
+    motion_tokens_per_second: float | None = None
+    residual_grid: int = 1
+    key_frame_idx: int = 0
+
+    def __post_init__(self):
+        require(
+            self.motion_stride is None or self.motion_tokens_per_second is None,
+            "set only one of tokeniser.motion_stride and tokeniser.motion_tokens_per_second",
+        )
+        require(self.motion_stride is None or self.motion_stride >= 1, "tokeniser.motion_stride must be at least 1")
+        rate = self.motion_tokens_per_second
+        require(rate is None or rate > 0, "tokeniser.motion_tokens_per_second must be positive")
+        require(self.spatial_grid_size >= 1, "tokeniser.spatial_grid_size must be at least 1")
+        require(self.residual_grid >= 1, "tokeniser.residual_grid must be at least 1")
+        require(self.token_dim >= 1, "tokeniser.token_dim must be at least 1")
+        require(self.fps > 0, "tokeniser.fps must be positive")
+        require(self.key_frame_idx >= 0, "tokeniser.key_frame_idx must not be negative")
+
+    @property
+    def stride(self) -> int | None:
+        """Frames per motion token, or ``None`` where the rate rule holds."""
+        if self.motion_tokens_per_second is not None:
+            return None
+        return self.motion_stride or DEFAULT_MOTION_STRIDE
+
+    @property
+    def num_spatial_tokens(self) -> int:
+        return self.spatial_grid_size**2
+
+
+@dataclass
+class MLLMConfig:
+    """The multimodal language model.
+
+    Args:
+        weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` with its tokenizer.
+        max_motion_tokens: rows of the temporal position table ``P`` (eq. 3); longer videos are refused.
+        gradient_checkpointing: recompute the blocks in backward instead of keeping their activations.
+    """
+
+    weights: str = "llava-hf/llama3-llava-next-8b-hf"
+    max_motion_tokens: int = 1024
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class VisualHeadConfig:
+    """``p(V_j | V_<j, text)`` (eq. 5) over standardised frozen features.
+
+    Args:
+        kind: ``gmm`` (diagonal Gaussian mixture) or ``mse`` (regression to the mean).
+        components: number of mixture components of ``gmm``.
+        min_scale: floor of a component's standard deviation.
+        input_noise: standard deviation, in standardised units, of the noise on teacher-forced visual inputs.
+    """
+
+    kind: Literal["gmm", "mse"] = "gmm"
+    components: int = 8
+    min_scale: float = 1e-2
+    input_noise: float = 0.0
+
+    def __post_init__(self):
+        require(self.components >= 1, "visual_head.components must be at least 1")
+        require(self.min_scale > 0, "visual_head.min_scale must be positive")
+        require(self.input_noise >= 0, "visual_head.input_noise must not be negative")
+
+
+@dataclass
+class DecoderConfig:
+    """The frozen HunyuanVideo decoder.
+
+    Args:
+        weights: hub id or folder with ``transformer``, ``vae``, ``text_encoder_2``, ``tokenizer_2``, ``scheduler``.
+        fps: frames per second of the decoded video.
+        height, width: its size in pixels, multiples of 16.
+        max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
+        guidance: value of the distilled guidance embedding, in training and sampling alike.
+        objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
+        gradient_checkpointing: recompute the transformer's blocks in backward.
+    """
+
+    weights: str = "hunyuanvideo-community/HunyuanVideo"
+    fps: float = 24.0
+    height: int = 320
+    width: int = 576
+    max_prompt_tokens: int = 256
+    guidance: float = 6.0
+    objective: Literal["velocity", "noise"] = "velocity"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self):
+        require(self.fps > 0, "decoder.fps must be positive")
+        require(
+            self.height % 16 == 0 and self.width % 16 == 0 and min(self.height, self.width) >= 16,
+            f"decoder.height and decoder.width must be multiples of 16, not {self.height}x{self.width}",
+        )
+        require(self.max_prompt_tokens >= 1, "decoder.max_prompt_tokens must be at least 1")
+
+
+@dataclass
+class LossConfig:
+    """Weights of ``L = under * L_under + vis_lm * L_visLM + dec * L_dec`` (eq. 12; the paper's are all 1)."""
+
+    under: float = 1.0
+    vis_lm: float = 1.0
+    dec: float = 1.0
+
+    def __post_init__(self):
+        require(min(self.under, self.vis_lm, self.dec) >= 0, "loss weights must not be negative")
+        require(self.under + self.vis_lm + self.dec > 0, "at least one loss weight must be positive")
+
+
+@dataclass
+class ModelConfig:
+    """Everything :class:`vtok.framework.VTokFramework` is made of."""
+
+    tokeniser: VTokConfig = field(default_factory=VTokConfig)
+    mllm: MLLMConfig = field(default_factory=MLLMConfig)
+    visual_head: VisualHeadConfig = field(default_factory=VisualHeadConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)

@@ -1,0 +1,200 @@
+"""The frozen video decoder: HunyuanVideo's diffusion transformer and autoencoder, from diffusers.
+
+It is conditioned on the language model's hidden states, in place of the text encoder's it was trained with: prompt
+rows, then the rows whose input is a visual token. Everything else (template, pooled CLIP text, guidance, sampling) is
+as in diffusers' ``HunyuanVideoPipeline``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from vtok.config import ConfigError, DecoderConfig
+from vtok.feature_extractor import first_line
+from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+
+# Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
+TIMESTEP_SCALE = 1000.0
+
+
+@dataclass
+class Conditioning:
+    """What the diffusion transformer is told about B videos.
+
+    Attributes:
+        rows: (B, R, d) hidden states, each clip's own rows first.
+        mask: (B, R), a prefix of ones per clip; Hunyuan's attention relies on it being one.
+        pooled: (B, d_pooled), CLIP's pooled text vector of the prompt.
+    """
+
+    rows: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+class HunyuanDecoder(nn.Module):
+    """Frozen; gradients pass through the transformer to the conditioning."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        transformer: HunyuanVideoTransformer3DModel,
+        vae: AutoencoderKLHunyuanVideo,
+        text_encoder: CLIPTextModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+    ):
+        super().__init__()
+        self.config = config
+        self.transformer = transformer
+        self.vae = vae
+        self.text_encoder = text_encoder
+        self.scheduler = scheduler
+        self.requires_grad_(False).eval()
+        if config.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+
+    @classmethod
+    def from_pretrained(cls, config: DecoderConfig) -> "HunyuanDecoder":
+        """Load the parts from ``config.weights``.
+
+        Raises:
+            ConfigError: a part is missing or cannot be read.
+        """
+        parts = dict(
+            transformer=HunyuanVideoTransformer3DModel,
+            vae=AutoencoderKLHunyuanVideo,
+            text_encoder_2=CLIPTextModel,
+            scheduler=FlowMatchEulerDiscreteScheduler,
+        )
+        try:
+            loaded = {name: part.from_pretrained(config.weights, subfolder=name) for name, part in parts.items()}
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"decoder.weights: cannot load {config.weights!r}: {first_line(error)}") from error
+        return cls(config, loaded["transformer"], loaded["vae"], loaded["text_encoder_2"], loaded["scheduler"])
+
+    @property
+    def latents_per_frame(self) -> int:
+        """Frames per latent frame: videos have 4k + 1 frames, latents k + 1."""
+        return self.vae.config.temporal_compression_ratio
+
+    @torch.no_grad()
+    def pool_text(self, clip_ids: Tensor) -> Tensor:
+        """CLIP's pooled text vector, (B, 77) token ids -> (B, d_pooled)."""
+        return self.text_encoder(clip_ids).pooler_output
+
+    @torch.no_grad()
+    def encode(self, video: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
+        """Scaled latents of a video.
+
+        Args:
+            video: (B, F, 3, H, W) ``uint8`` with F = 4k + 1.
+            posterior_noise: standard normal, shaped like the latents; the posterior's mean without it.
+
+        Returns:
+            (B, C, k + 1, H / 8, W / 8).
+
+        Raises:
+            ConfigError: F is not 4k + 1 (the autoencoder would silently drop frames).
+        """
+        frames = video.shape[1]
+        if (frames - 1) % self.latents_per_frame:
+            raise ConfigError(f"the decoder needs 4k + 1 frames, got {frames}")
+        pixels = video.to(self.vae.dtype).transpose(1, 2) / 127.5 - 1
+        posterior = self.vae.encode(pixels).latent_dist
+        latents = posterior.mean
+        if posterior_noise is not None:
+            latents = latents + posterior.std * posterior_noise.to(latents)
+        return latents * self.vae.config.scaling_factor
+
+    def latent_shape(self, video: Tensor) -> tuple[int, ...]:
+        """(C, k + 1, h, w) of one clip's latents, for a (B, F, 3, H, W) video."""
+        _, frames, _, height, width = video.shape
+        ratio = self.vae.config.spatial_compression_ratio
+        return (
+            self.vae.config.latent_channels, (frames - 1) // self.latents_per_frame + 1, height // ratio, width // ratio
+        )  # fmt: skip
+
+    def draw(self, video: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Each clip's own draws, on the CPU so that they are the same on every device.
+
+        Returns:
+            sigma (B, 1, 1, 1, 1), posterior noise and diffusion noise (B, C, k + 1, h, w), all fp32.
+        """
+        shape = self.latent_shape(video)
+        normals, posterior, noise = [], [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            normals.append(torch.randn(1, 1, 1, 1, generator=generator))
+            posterior.append(torch.randn(shape, generator=generator))
+            noise.append(torch.randn(shape, generator=generator))
+        sigma = shifted_logit_normal(torch.stack(normals), self.scheduler.config.shift)
+        return tuple(x.to(video.device) for x in (sigma, torch.stack(posterior), torch.stack(noise)))
+
+    def loss(self, video: Tensor, video_counts: list[int], conditioning: Conditioning, seeds: list[int]) -> Tensor:
+        """``L_dec`` (eq. 11) of each clip, averaged over its own latent elements.
+
+        Args:
+            video: (B, F, 3, H, W) ``uint8``, F = 4k + 1.
+            video_counts: each clip's real frames; latents of the padding behind them carry no loss.
+            conditioning: gradients reach ``conditioning.rows``.
+            seeds: each clip's seed for sigma and the two noises.
+
+        Returns:
+            (B,) in fp32.
+        """
+        sigma, posterior_noise, noise = self.draw(video, seeds)
+        clean = self.encode(video, posterior_noise).float()
+        velocity = self.velocity(interpolate(clean, noise, sigma), sigma, conditioning).float()
+        error = squared_error(velocity, clean, noise, sigma, self.config.objective).mean(dim=(1, 3, 4))
+        counts = torch.tensor(video_counts, device=video.device).sub(1) // self.latents_per_frame + 1
+        real = torch.arange(clean.shape[2], device=video.device) < counts[:, None]
+        return (error * real).sum(1) / counts
+
+    def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        """The transformer's prediction at ``noisy`` (B, C, k + 1, h, w), shaped like it."""
+        dtype = self.transformer.dtype
+        return self.transformer(
+            hidden_states=noisy.to(dtype),
+            timestep=sigma.flatten() * TIMESTEP_SCALE,
+            encoder_hidden_states=conditioning.rows.to(dtype),
+            encoder_attention_mask=conditioning.mask.to(dtype),
+            pooled_projections=conditioning.pooled.to(dtype),
+            guidance=torch.full_like(sigma.flatten(), self.config.guidance * TIMESTEP_SCALE, dtype=dtype),
+            return_dict=False,
+        )[0]
+
+    @torch.no_grad()
+    def sample(
+        self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Videos from conditioning, by diffusers' pipeline.
+
+        Returns:
+            (B, num_frames, 3, height, width) ``uint8``; ``num_frames`` is 4k + 1.
+        """
+        pipeline = HunyuanVideoPipeline(
+            text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
+            transformer=self.transformer, vae=self.vae, scheduler=self.scheduler,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        video = pipeline(
+            prompt_embeds=conditioning.rows,
+            prompt_attention_mask=conditioning.mask,
+            pooled_prompt_embeds=conditioning.pooled,
+            height=self.config.height,
+            width=self.config.width,
+            num_frames=num_frames,
+            num_inference_steps=steps,
+            guidance_scale=self.config.guidance,
+            generator=generator,
+            output_type="pt",
+        ).frames
+        return (video * 255).round().clamp(0, 255).to(torch.uint8)

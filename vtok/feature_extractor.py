@@ -1,0 +1,128 @@
+"""The frozen feature extractor ``F``: one frame in, a grid of features out (paper, section 3.1).
+
+The same weights serve the key frame and the residuals. Both members share one interface: ``width`` (d_v),
+``image_size``, and ``forward(pixels (n, 3, H, W)) -> (n, h, w, d_v)``. ``uint8`` frames are normalised here with the
+backbone's own mean and standard deviation; floating-point frames are taken as normalised already.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from vtok.config import ConfigError, VTokConfig
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+CLIP_L_336 = dict(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+    patch_size=14, projection_dim=768,
+)  # fmt: skip
+
+# Channels of VGG19's convolutions, "M" a 2x2 max pool (Simonyan & Zisserman, 2015, configuration E).
+VGG19_LAYOUT = [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"]
+
+
+def normalise(pixels: Tensor, mean: tuple, std: tuple, dtype: torch.dtype) -> Tensor:
+    """``uint8`` (n, 3, H, W) to normalised ``dtype``; floating point passes through unchanged but for its dtype."""
+    if pixels.dtype != torch.uint8:
+        return pixels.to(dtype)
+    mean, std = (torch.tensor(c, device=pixels.device).view(3, 1, 1) for c in (mean, std))
+    return ((pixels.float() / 255 - mean) / std).to(dtype)
+
+
+class CLIPFeatureExtractor(nn.Module):
+    """CLIP's patch features at hidden layer -2, without CLS, as LLaVA takes them; the last layer is never run."""
+
+    def __init__(self, clip: CLIPVisionModel):
+        super().__init__()
+        self.clip = getattr(clip, "vision_model", clip)  # nested in the first releases of transformers 5
+        self.width = clip.config.hidden_size
+        self.image_size = clip.config.image_size
+        self.grid = clip.config.image_size // clip.config.patch_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(n, 3, image_size, image_size) -> (n, grid, grid, d_v)."""
+        pixels = normalise(pixels, CLIP_MEAN, CLIP_STD, self.clip.pre_layrnorm.weight.dtype)
+        hidden = self.clip.pre_layrnorm(self.clip.embeddings(pixels))
+        for layer in self.clip.encoder.layers[:-1]:
+            hidden = layer(hidden, attention_mask=None)
+        return hidden[:, 1:].unflatten(1, (self.grid, self.grid))
+
+
+class VGG19FeatureExtractor(nn.Module):
+    """VGG19 up to and including one layer; keys ``features.N.*`` are torchvision's, whose checkpoint loads."""
+
+    image_size = 224
+
+    def __init__(self, layer_index: int):
+        super().__init__()
+        self.features, self.width = vgg19_layers(layer_index)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, h, w, d_v)."""
+        dtype = self.features[0].weight.dtype
+        return self.features(normalise(pixels, IMAGENET_MEAN, IMAGENET_STD, dtype)).permute(0, 2, 3, 1)
+
+
+def vgg19_layers(layer_index: int) -> tuple[nn.Sequential, int]:
+    """VGG19's ``features[: layer_index + 1]`` and the channels they end with."""
+    layers, channels = [], 3
+    for entry in VGG19_LAYOUT:
+        if entry == "M":
+            layers.append(nn.MaxPool2d(2, 2))
+        else:
+            layers += [nn.Conv2d(channels, entry, 3, padding=1), nn.ReLU()]
+            channels = entry
+    if not 0 <= layer_index < len(layers):
+        raise ConfigError(f"tokeniser.vgg_layer_index must lie in 0..{len(layers) - 1}, not {layer_index}")
+    kept = layers[: layer_index + 1]
+    width = next(layer.out_channels for layer in reversed(kept) if isinstance(layer, nn.Conv2d))
+    return nn.Sequential(*kept), width
+
+
+def build_feature_extractor(config: VTokConfig) -> nn.Module:
+    """``F`` with the weights the config names, frozen.
+
+    Raises:
+        ConfigError: the named weights are missing or do not fit.
+    """
+    if config.weights is None:
+        print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
+    extractor = _build_clip(config) if config.backbone == "clip" else _build_vgg19(config)
+    return extractor.requires_grad_(False).eval()
+
+
+def _build_clip(config: VTokConfig) -> CLIPFeatureExtractor:
+    if config.weights is None:
+        return CLIPFeatureExtractor(CLIPVisionModel(CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))))
+    if config.clip_config:
+        raise ConfigError("tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
+    try:
+        return CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(config.weights))
+    except OSError as error:
+        raise ConfigError(f"tokeniser.weights: no CLIP in {config.weights!r}: {first_line(error)}") from error
+
+
+def _build_vgg19(config: VTokConfig) -> VGG19FeatureExtractor:
+    extractor = VGG19FeatureExtractor(config.vgg_layer_index)
+    if config.weights is None:
+        return extractor
+    if not Path(config.weights).is_file():
+        raise ConfigError(f"tokeniser.weights: no such file: {config.weights} (torchvision's vgg19 checkpoint)")
+    wanted = extractor.state_dict()
+    stored = torch.load(config.weights, map_location="cpu", weights_only=True)
+    for key, value in wanted.items():
+        if key not in stored or stored[key].shape != value.shape:
+            found = tuple(stored[key].shape) if key in stored else "nothing"
+            raise ConfigError(f"{config.weights}: {key} should be {tuple(value.shape)}, found {found}")
+    extractor.load_state_dict({key: stored[key] for key in wanted})
+    return extractor
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: libraries explain at length, users get one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

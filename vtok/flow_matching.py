@@ -1,0 +1,30 @@
+"""Flow matching, as pure functions (paper, eq. 11; Esser et al., 2024, for the sampling of sigma).
+
+    x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
+"""
+
+import torch
+from torch import Tensor
+
+
+def shifted_logit_normal(normal: Tensor, shift: float) -> Tensor:
+    """Noise levels in (0, 1) from standard normal draws; ``shift`` > 1 moves them towards noise."""
+    sigma = torch.sigmoid(normal)
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """``x_sigma``; ``sigma`` broadcasts over ``clean`` and ``noise``."""
+    return (1 - sigma) * clean + sigma * noise
+
+
+def squared_error(velocity: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, objective: str) -> Tensor:
+    """Elementwise squared error of a predicted velocity.
+
+    ``objective`` is ``velocity``, or ``noise`` for eq. 11's form: with ``eps_hat = x_sigma + (1 - sigma) velocity`` the
+    error of the noise is ``(1 - sigma)`` times that of the velocity.
+    """
+    error = velocity - (noise - clean)
+    if objective == "noise":
+        error = (1 - sigma) * error
+    return error.square()

@@ -1,0 +1,285 @@
+"""VTokFramework: one language model that understands and generates video (paper, section 3.2).
+
+One training step, top to bottom in :meth:`VTokFramework.forward`:
+
+    frames -> frozen features -> tokens -> phi_vis + P  \\
+                                     text -> embeddings  > rows -> language model -> L_under, L_visLM
+    video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok.batch import Batch
+from vtok.config import ModelConfig
+from vtok.decoder import Conditioning, HunyuanDecoder
+from vtok.layout import num_motion_tokens
+from vtok.mllm import MLLM, Hidden
+from vtok.projection import VisualPositions, VisualProjection, mlp_projector
+from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
+from vtok.text import TextEncoder
+from vtok.tokeniser import VisualFeatures, VTokTokeniser
+from vtok.visual_head import FeatureScale, build_visual_head
+
+
+class VTokFramework(nn.Module):
+    """The whole model. Trainable: language model, phi_vis, P, g_phi and the visual head; the rest is frozen.
+
+    Args:
+        config: its dimensions must be those of the parts.
+        mllm: the language model.
+        projector: LLaVA's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input width.
+        projector_dim: that input width.
+        decoder: the frozen video decoder.
+        text: the tokenizers; ``None`` where no text is handled (counting parameters).
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        mllm: MLLM,
+        projector: nn.Module,
+        projector_dim: int,
+        decoder: HunyuanDecoder,
+        text: TextEncoder | None,
+    ):
+        super().__init__()
+        self.config = config
+        self.text = text
+        self.mllm = mllm
+        self.decoder = decoder
+        self.tokeniser = VTokTokeniser(config.tokeniser)
+        # LLaVA's projector was trained on CLIP's features; anything else needs a fresh one.
+        keep = config.tokeniser.backbone == "clip" and config.tokeniser.token_dim == projector_dim
+        self.projection = VisualProjection(
+            projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
+            VisualPositions(config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim),
+        )
+        feature_dims = dict(
+            spatial=self.tokeniser.feature_extractor.width, motion=self.tokeniser.motion_encoder.residual_dim
+        )
+        self.visual_head = nn.ModuleDict(
+            {kind: build_visual_head(config.visual_head, mllm.dim, dim) for kind, dim in feature_dims.items()}
+        )
+        self.feature_scale = nn.ModuleDict({kind: FeatureScale(dim) for kind, dim in feature_dims.items()})
+
+    def train(self, mode: bool = True) -> "VTokFramework":
+        """Frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self.tokeniser.feature_extractor.eval()
+        self.decoder.eval()
+        return self
+
+    # ---------------------------------------------------------------- training
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a micro-batch, scalars in fp32.
+
+        Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
+        over the samples, those without an answer or a caption counting as zero. Micro-batches of one size can so be
+        averaged again, over ranks and accumulation steps, to the mean over the global batch.
+
+        Returns:
+            ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec`` (eq. 11),
+            and ``tokens``, the language model's tokens in this micro-batch.
+        """
+        weights, device = self.config.loss, batch.frames.device
+        understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
+        noisy = generation and self.config.visual_head.input_noise > 0
+
+        features = self.tokeniser.features(batch.frames, batch.frame_counts)
+        inputs = self.with_noise(features, batch.input_seeds) if noisy else features
+        visual = self.projection(self.tokeniser.encode(inputs))
+
+        plan = plan_rows(
+            batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
+            generation_visuals=len(batch.texts) if noisy else 0,
+        ).to(device)  # fmt: skip
+        hidden = self.mllm(assemble(plan, self.mllm.embed(plan.token_ids), visual))
+
+        captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
+        losses = {
+            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)).mean(),
+            "loss_vis_lm": (self.visual_loss(hidden, plan, features) * captioned).mean(),
+            "loss_dec": self.decoder_loss(hidden, plan, batch, captioned),
+        }
+        losses["loss"] = (
+            weights.under * losses["loss_under"]
+            + weights.vis_lm * losses["loss_vis_lm"]
+            + weights.dec * losses["loss_dec"]
+        )
+        return losses | {"tokens": torch.tensor(plan.num_tokens, device=device)}
+
+    def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
+        """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        spatial_counts = [features.spatial.shape[1]] * len(seeds)
+        noisy = []
+        for kind, clean, counts in (
+            ("spatial", features.spatial, spatial_counts), ("motion", features.motion, features.motion_counts)
+        ):  # fmt: skip
+            noise = torch.zeros(clean.shape)
+            for clip, (count, generator) in enumerate(zip(counts, generators)):
+                # Only its own tokens: a clip's noise must not depend on how far its batch mates pad it.
+                noise[clip, :count] = torch.randn(count, clean.shape[-1], generator=generator)
+            scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
+            noisy.append(torch.cat([clean, (clean + noise.to(clean.device) * scale).to(clean.dtype)]))
+        return VisualFeatures(*noisy, features.motion_counts * 2)
+
+    def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
+        """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
+        logits = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from])
+        losses = F.cross_entropy(logits.float(), plan.answer_ids, reduction="none")
+        return mean_per_clip(losses, plan.answer_clip, batch)
+
+    def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures) -> Tensor:
+        """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
+        states = hidden.last.flatten(0, 1)[plan.visual_from]
+        split = features.spatial.shape[1]
+        spatial = plan.visual_index < split
+        clip, index = plan.visual_clip, plan.visual_index
+        losses = torch.cat([
+            self.head_loss("spatial", states[spatial], features.spatial[clip[spatial], index[spatial]]),
+            self.head_loss("motion", states[~spatial], features.motion[clip[~spatial], index[~spatial] - split]),
+        ])  # fmt: skip
+        return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
+
+    def head_loss(self, kind: str, states: Tensor, target: Tensor) -> Tensor:
+        return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
+
+    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, captioned: Tensor) -> Tensor:
+        """L_dec (eq. 11), averaged over the clips; zero, and the decoder not run, where its weight is zero."""
+        if self.config.loss.dec == 0:
+            return hidden.last.new_zeros(()).float()
+        conditioning = self.conditioning(
+            hidden.conditioning, plan, torch.tensor([text.clip_ids for text in batch.texts], device=captioned.device)
+        )
+        losses = self.decoder.loss(batch.video, batch.video_counts, conditioning, batch.decoder_seeds)
+        return (losses * captioned).mean()
+
+    def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
+        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens."""
+        starts = torch.tensor(plan.conditioning_start, device=states.device)
+        counts = torch.tensor(plan.conditioning_rows, device=states.device)
+        columns = torch.arange(max(plan.conditioning_rows), device=states.device)
+        mask = columns < counts[:, None]
+        flat = states.flatten(0, 1)
+        rows = flat[(starts[:, None] + columns).clamp_max(len(flat) - 1)] * mask[..., None]
+        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+
+    # ---------------------------------------------------------------- inference
+
+    @torch.no_grad()
+    def understand(
+        self,
+        frames: Tensor,
+        question: str,
+        max_new_tokens: int = 128,
+        fps: float | None = None,
+        key_frame_idx: int | None = None,
+    ) -> str:
+        """Answer a question about a video, greedily.
+
+        Args:
+            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's).
+        """
+        tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
+        before, after = (torch.tensor(ids, device=frames.device) for ids in self.text.question(question))
+        embeddings = torch.cat([self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1)
+        ids = self.mllm.causal_lm.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=frames.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=self.text.tokenizer.eos_token_id,
+            pad_token_id=self.text.tokenizer.eos_token_id,
+        )
+        return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str,
+        seconds: float,
+        fps: float | None = None,
+        steps: int = 50,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """A video for a prompt: visual tokens first, then the decoder.
+
+        Args:
+            seconds, fps: the video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the smallest
+                4k + 1 at least that large are generated, the rest is cut.
+            steps: denoising steps.
+            temperature: of the visual tokens.
+            generator: on the CPU.
+
+        Returns:
+            (frames, 3, height, width) ``uint8``.
+        """
+        wanted = round(seconds * (fps or self.config.decoder.fps))
+        ratio = self.decoder.latents_per_frame
+        num_frames = -(-(wanted - 1) // ratio) * ratio + 1
+        tokeniser_frames = round(seconds * self.config.tokeniser.fps) + 1
+        conditioning = self.imagine(
+            prompt, num_motion_tokens(tokeniser_frames, self.config.tokeniser), temperature, generator
+        )
+        return self.decoder.sample(conditioning, num_frames, steps, generator)[0, :wanted]
+
+    @torch.no_grad()
+    def imagine(
+        self, prompt: str, num_motion: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Conditioning:
+        """Sample a video's visual tokens after a prompt, one at a time with a key-value cache.
+
+        Returns:
+            The conditioning of one video: prompt rows from the crop on, then one row a visual token.
+        """
+        device = self.mllm.embed.weight.device
+        prompt_ids = torch.tensor([self.text.prompt(prompt)], device=device)
+        hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
+        rows = [hidden.conditioning[:, self.text.crop_start :]]
+        for index in range(self.config.tokeniser.num_spatial_tokens + num_motion):
+            token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
+            hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
+            rows.append(hidden.conditioning)
+        rows = torch.cat(rows, dim=1)
+        clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
+        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
+        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+
+    def sample_token(
+        self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None
+    ) -> Tensor:
+        """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
+        spatial = index < self.config.tokeniser.num_spatial_tokens
+        kind = "spatial" if spatial else "motion"
+        encoder = self.tokeniser.spatial_encoder if spatial else self.tokeniser.motion_encoder
+        standardised = self.visual_head[kind].sample(state, temperature, generator)
+        return encoder(self.feature_scale[kind].restore(standardised).to(state.dtype))
+
+    # ---------------------------------------------------------------- parts
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters by part: the language model (with its head), the trained additions, and each frozen part."""
+        parts = {
+            "language_model": [self.mllm],
+            "phi_vis + P": [self.projection],
+            "g_phi": [self.tokeniser.spatial_encoder, self.tokeniser.motion_encoder],
+            "visual_head": [self.visual_head],
+            "feature_extractor": [self.tokeniser.feature_extractor],
+            "diffusion_transformer": [self.decoder.transformer],
+            "autoencoder": [self.decoder.vae],
+            "clip_text_encoder": [self.decoder.text_encoder],
+        }
+        return {
+            name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()
+        }
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: trainable parameters, and the statistics of the visual features."""
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        statistics = {f"feature_scale.{name}": b for name, b in self.feature_scale.named_buffers()}
+        return trained | statistics

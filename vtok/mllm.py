@@ -1,0 +1,95 @@
+"""The multimodal language model: LLaVA-Next's language model and head, its projector handed over to phi_vis.
+
+LLaVA's vision tower is not kept (the tokeniser has its own ``F``), and neither is ``image_newline``, which nothing here
+uses: under ZeRO-3 every trainable parameter must get a gradient in every step.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, Cache, LlavaNextConfig, LlavaNextForConditionalGeneration, PreTrainedModel
+
+from vtok.config import ConfigError, MLLMConfig
+from vtok.feature_extractor import first_line
+
+# Diffusers' Hunyuan pipeline reads its text encoder two layers before the end (its ``num_hidden_layers_to_skip``).
+CONDITIONING_LAYER = -3
+
+
+class Hidden(NamedTuple):
+    """Hidden states of R rows of length L.
+
+    Attributes:
+        last: (R, L, d), after the final norm: what ``lm_head`` and the visual head read.
+        conditioning: (R, L, d), two layers earlier and without the norm: what the decoder reads.
+        cache: keys and values, where they were asked for.
+    """
+
+    last: Tensor
+    conditioning: Tensor
+    cache: Cache | None
+
+
+class MLLM(nn.Module):
+    """A causal language model fed with embeddings.
+
+    Args:
+        causal_lm: the language model with its head, as transformers' ``...ForCausalLM``.
+    """
+
+    def __init__(self, causal_lm: PreTrainedModel):
+        super().__init__()
+        self.causal_lm = causal_lm
+
+    @property
+    def dim(self) -> int:
+        return self.causal_lm.config.hidden_size
+
+    @property
+    def embed(self) -> nn.Module:
+        """Token ids (...) -> (..., d)."""
+        return self.causal_lm.get_input_embeddings()
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """Last hidden states (..., d) -> logits (..., vocabulary)."""
+        return self.causal_lm.get_output_embeddings()
+
+    def forward(self, embeddings: Tensor, cache: Cache | None = None, use_cache: bool = False) -> Hidden:
+        """Run rows of embeddings (R, L, d), padded on the right.
+
+        Causal attention keeps the padding out of every real position, so no mask is passed and the fused causal kernel
+        is used.
+        """
+        output = self.causal_lm.model(
+            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True
+        )
+        return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
+
+
+def load_llava(config: MLLMConfig) -> tuple[MLLM, nn.Module, LlavaNextConfig]:
+    """The language model, LLaVA's projector and LLaVA's configuration, from ``config.weights``.
+
+    Raises:
+        ConfigError: no such hub id or folder, or another architecture.
+    """
+    try:
+        llava = LlavaNextForConditionalGeneration.from_pretrained(config.weights)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"mllm.weights: cannot load {config.weights!r}: {first_line(error)}") from error
+    return split_llava(llava, config)
+
+
+def split_llava(
+    llava: LlavaNextForConditionalGeneration, config: MLLMConfig
+) -> tuple[MLLM, nn.Module, LlavaNextConfig]:
+    """Take LLaVA-Next apart into the language model and the projector; its vision tower is left behind."""
+    with torch.device("meta"):  # only a shell with the right class; its modules are replaced
+        causal_lm = AutoModelForCausalLM.from_config(llava.config.text_config)
+    causal_lm.model = llava.model.language_model
+    causal_lm.lm_head = llava.lm_head
+    causal_lm.generation_config = llava.generation_config
+    if config.gradient_checkpointing:
+        causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return MLLM(causal_lm), llava.model.multi_modal_projector, llava.config

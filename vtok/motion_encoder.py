@@ -1,0 +1,32 @@
+"""Motion encoder: one token per later frame, from its residual to the key frame (paper, eq. 2).
+
+    m_t = g_phi(pool(F(x_t) - F(x_key)))
+
+To try another motion encoder, change :meth:`MotionEncoder.pool` (what is kept of the residual; frozen) or ``g_phi``
+(how it becomes a token; trained).
+"""
+
+from torch import Tensor, nn
+
+from vtok.spatial_encoder import pool_grid
+
+
+class MotionEncoder(nn.Module):
+    """``g_phi``, a two-layer GELU MLP on the pooled residual.
+
+    A global mean (``residual_grid = 1``, the paper's) cancels opposed motions; n > 1 keeps n x n cells, still one token.
+    """
+
+    def __init__(self, residual_grid: int, feature_dim: int, token_dim: int):
+        super().__init__()
+        self.residual_grid = residual_grid
+        self.residual_dim = feature_dim * residual_grid**2
+        self.g_phi = nn.Sequential(nn.Linear(self.residual_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim))
+
+    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
+        """Two (n, h, w, d_v) -> (n, residual_dim): frozen, what the visual head learns to predict."""
+        return pool_grid(features - key_features, self.residual_grid).flatten(1)
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """(..., residual_dim) -> (..., token_dim)."""
+        return self.g_phi(residual)

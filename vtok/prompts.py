@@ -1,0 +1,22 @@
+"""The texts around a video: instructions that ask for a caption, and the decoder's prompt template."""
+
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+# One is drawn per sample, so that no single wording is learned.
+CAPTION_INSTRUCTIONS = (
+    "Describe this video.",
+    "What happens in this video?",
+    "Write a caption for this video.",
+    "Summarise the video in one sentence.",
+    "Tell me what you see in the video.",
+    "Give a short description of this clip.",
+    "What is shown in this clip?",
+    "Explain what is going on in the video.",
+    "Describe the objects in the video and how they move.",
+    "Provide a caption that covers the scene and the motion.",
+    "How would you describe this video to someone who cannot see it?",
+    "State the content of the video.",
+)
+
+# The frozen decoder was trained behind exactly this text.
+DECODER_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]

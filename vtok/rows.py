@@ -1,0 +1,125 @@
+"""Rows of a micro-batch: where each text and visual token stands, and which position predicts what.
+
+Pure arithmetic on lengths. Both branches of B clips become one set of up to 2B rows, padded on the right, so that the
+language model runs once a micro-step:
+
+    row i      (understanding)  before | V | after | answer        position before an answer token predicts it
+    row B + i  (generation)     prompt | V                         position before V_j predicts V_j
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtok.text import RowText
+
+
+@dataclass
+class RowPlan:
+    """Index tensors of a micro-batch; R rows of length L, positions flattened as ``row * L + column``.
+
+    Attributes:
+        token_ids: (n,) all text tokens.
+        source: (R, L) where each position's embedding comes from: text tokens first, then visual tokens, then a zero row.
+        answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
+            whose they are.
+        visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,) which.
+        num_tokens: real positions of all rows.
+        conditioning_start, conditioning_rows: first position and number of the rows the decoder reads, a clip each.
+    """
+
+    token_ids: Tensor
+    source: Tensor
+    answer_from: Tensor
+    answer_ids: Tensor
+    answer_clip: Tensor
+    visual_from: Tensor
+    visual_clip: Tensor
+    visual_index: Tensor
+    num_tokens: int
+    conditioning_start: list[int]
+    conditioning_rows: list[int]
+
+    def to(self, device: torch.device) -> "RowPlan":
+        moved = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in vars(self).items()}
+        return RowPlan(**moved)
+
+
+def plan_rows(
+    texts: list[RowText],
+    visual_counts: list[int],
+    crop_start: int,
+    understanding: bool = True,
+    generation: bool = True,
+    generation_visuals: int = 0,
+) -> RowPlan:
+    """Lay out the rows of B clips.
+
+    Args:
+        texts: token ids of each clip's rows.
+        visual_counts: visual tokens of each clip; in the visual tensor every clip takes ``max(visual_counts)`` places.
+        crop_start: rows of the prompt that the decoder never sees.
+        understanding, generation: which branches there are.
+        generation_visuals: clip whose visual tokens the first generation row uses (B when the generation branch has its
+            own, noised ones behind the clean ones; else 0).
+    """
+    batch, stride = len(texts), max(visual_counts)
+    num_text = sum(
+        (len(t.before) + len(t.after) + len(t.answer)) * understanding + len(t.prompt) * generation for t in texts
+    )
+    token_ids: list[int] = []
+    rows: list[list[int]] = []
+
+    def text(ids: list[int]) -> list[int]:
+        token_ids.extend(ids)
+        return list(range(len(token_ids) - len(ids), len(token_ids)))
+
+    def visual(clip: int, count: int) -> list[int]:
+        return list(range(num_text + clip * stride, num_text + clip * stride + count))
+
+    for clip in range(batch * understanding):
+        t = texts[clip]
+        rows.append(text(t.before) + visual(clip, visual_counts[clip]) + text(t.after) + text(t.answer))
+    for clip in range(batch * generation):
+        rows.append(text(texts[clip].prompt) + visual(generation_visuals + clip, visual_counts[clip]))
+
+    length = max(map(len, rows))
+    nothing = num_text + stride * batch * (2 if generation_visuals else 1)
+    answers: list[tuple[int, int, int]] = []
+    visuals: list[tuple[int, int, int]] = []
+    conditioning_start = []
+    for clip in range(batch * understanding):
+        ids, end = texts[clip].answer, len(rows[clip])
+        answers += [(clip * length + end - len(ids) + i - 1, token, clip) for i, token in enumerate(ids)]
+    first_generation = batch * understanding
+    for clip in range(batch * generation):
+        start = (first_generation + clip) * length
+        prompt = len(texts[clip].prompt)
+        visuals += [(start + prompt + j - 1, clip, j) for j in range(visual_counts[clip])]
+        conditioning_start.append(start + crop_start)
+    columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
+    visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
+    return RowPlan(
+        token_ids=torch.tensor(token_ids, dtype=torch.long),
+        source=torch.tensor([row + [nothing] * (length - len(row)) for row in rows]),
+        answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
+        visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
+        num_tokens=sum(map(len, rows)),
+        conditioning_start=conditioning_start,
+        conditioning_rows=[len(row) - crop_start for row in rows[first_generation:]],
+    )  # fmt: skip
+
+
+def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
+    """Embeddings of the rows, (R, L, d), from those of the text (n, d) and of the visual tokens (C, stride, d)."""
+    dim = text.shape[-1]
+    table = torch.cat([text, visual.reshape(-1, dim), text.new_zeros(1, dim)])
+    return table[plan.source]
+
+
+def mean_per_clip(values: Tensor, clip: Tensor, batch: int) -> Tensor:
+    """Average of ``values`` (n,) over those of each clip: (batch,), zero for a clip that has none."""
+    totals = values.new_zeros(batch).index_add(0, clip, values)
+    counts = torch.bincount(clip, minlength=batch).clamp_min(1)
+    return totals / counts

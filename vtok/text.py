@@ -1,0 +1,103 @@
+"""Text to token ids: what a sample's two rows say. Runs in the data workers, knows no tensors.
+
+    understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
+    generation row:     decoder's template with the caption | visual tokens        (eqs. 5 and 9)
+"""
+
+from typing import NamedTuple
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from vtok.config import ConfigError, ModelConfig
+from vtok.feature_extractor import first_line
+from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
+
+IMAGE_TOKEN = "<image>"
+CLIP_TEXT_LENGTH = 77
+
+
+class RowText(NamedTuple):
+    """Token ids of one sample.
+
+    Attributes:
+        before, after: the understanding prompt on either side of the visual tokens.
+        answer: the answer with its end token; empty when there is none.
+        prompt: the decoder's template filled with the caption.
+        clip_ids: the caption for CLIP's text encoder, padded to 77.
+        captioned: whether there is a caption at all; without one the generation row carries no loss.
+    """
+
+    before: list[int]
+    after: list[int]
+    answer: list[int]
+    prompt: list[int]
+    clip_ids: list[int]
+    captioned: bool
+
+
+class TextEncoder:
+    """Fills the templates and tokenises them.
+
+    Args:
+        tokenizer: the language model's, with a chat template.
+        clip_tokenizer: the decoder's second tokenizer.
+        max_prompt_tokens: caption and template tokens kept after the crop, as in diffusers' pipeline.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, clip_tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
+    ):
+        self.tokenizer = tokenizer
+        self.clip_tokenizer = clip_tokenizer
+        # The decoder never sees the template's system part: rows before this one are cropped.
+        self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
+        self.max_prompt_length = self.crop_start + max_prompt_tokens
+
+    @classmethod
+    def from_pretrained(cls, config: ModelConfig) -> "TextEncoder":
+        """Tokenizers from ``mllm.weights`` and ``decoder.weights``.
+
+        Raises:
+            ConfigError: one of them cannot be loaded.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.mllm.weights)
+            clip_tokenizer = AutoTokenizer.from_pretrained(config.decoder.weights, subfolder="tokenizer_2")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
+        return cls(tokenizer, clip_tokenizer, config.decoder.max_prompt_tokens)
+
+    def question(self, question: str) -> tuple[list[int], list[int]]:
+        """Ids before and after the visual tokens, in the model's own chat template."""
+        message = {"role": "user", "content": f"{IMAGE_TOKEN}\n{question.replace(IMAGE_TOKEN, '')}"}
+        chat = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        before, after = chat.split(IMAGE_TOKEN)
+        return tuple(self.tokenizer(part, add_special_tokens=False).input_ids for part in (before, after))
+
+    def answer(self, answer: str) -> list[int]:
+        return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
+
+    def prompt(self, caption: str) -> list[int]:
+        text = DECODER_TEMPLATE.format(caption)
+        return self.tokenizer(text, truncation=True, max_length=self.max_prompt_length).input_ids
+
+    def clip(self, caption: str) -> list[int]:
+        return self.clip_tokenizer(
+            caption, padding="max_length", truncation=True, max_length=CLIP_TEXT_LENGTH
+        ).input_ids
+
+    def sample(
+        self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int
+    ) -> RowText:
+        """Both rows of a training sample: its question if it has one, else an instruction that asks for the caption.
+
+        Args:
+            instruction_draw: the sample's own random integer; picks the instruction.
+        """
+        if question is None:
+            question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
+        before, after = self.question(question)
+        return RowText(
+            before, after, self.answer(answer) if answer else [],
+            self.prompt(caption or ""), self.clip(caption or ""), bool(caption),
+        )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Tiny models with random weights, written to disk in the published models' folder layout.
+
+They let the whole system run on a laptop through the very code that loads the published models: the classes are
+transformers' and diffusers' own, only small. Nothing in them was trained.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
+from vtok.text import CLIP_TEXT_LENGTH, IMAGE_TOKEN
+
+LLM_DIM = 128
+CLIP_TEXT_DIM = 32
+BOS, EOS, HEADER_START, HEADER_END = "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"
+
+# The chat format of LLaMA-3, which the published LLaVA-Next speaks.
+CHAT_TEMPLATE = (
+    "{{ '<|begin_of_text|>' }}{% for message in messages %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+VISION = dict(
+    hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=64, patch_size=8
+)
+LANGUAGE = dict(
+    model_type="llama", hidden_size=LLM_DIM, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=False,
+)  # fmt: skip
+TRANSFORMER = dict(
+    in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=24, num_layers=1, num_single_layers=1,
+    num_refiner_layers=1, text_embed_dim=LLM_DIM, pooled_projection_dim=CLIP_TEXT_DIM, rope_axes_dim=(4, 10, 10),
+)  # fmt: skip
+AUTOENCODER = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
+
+
+def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0) -> None:
+    """Write ``llava``, ``clip`` and ``hunyuan`` folders below ``folder``.
+
+    Args:
+        texts: captions (and questions, answers) that the tokenizer is trained on.
+        seed: of the random weights.
+    """
+    folder = Path(folder)
+    tokenizer = train_tokenizer(texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        write_llava(folder / "llava", tokenizer)
+        CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(folder / "clip")
+        write_hunyuan(folder / "hunyuan", tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """A byte-level BPE of at most 1024 tokens; any text can be encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=[BOS, EOS, HEADER_START, HEADER_END, IMAGE_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*texts, *CAPTION_INSTRUCTIONS, DECODER_TEMPLATE], trainer)
+    return tokenizer
+
+
+def wrapped(tokenizer: Tokenizer, template: str, **options) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers' own; ``template`` says where the special tokens go."""
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS, padding_side="right", **options
+    )
+
+
+def write_llava(folder: Path, tokenizer: Tokenizer) -> None:
+    vocabulary = tokenizer.get_vocab_size()
+    config = LlavaNextConfig(
+        text_config=LlamaConfig(**LANGUAGE, vocab_size=vocabulary),
+        vision_config=CLIPVisionConfig(**VISION),
+        image_token_index=tokenizer.token_to_id(IMAGE_TOKEN),
+    )
+    LlavaNextForConditionalGeneration(config).save_pretrained(folder)
+    language_tokenizer = wrapped(tokenizer, f"{BOS} $A")
+    language_tokenizer.chat_template = CHAT_TEMPLATE
+    language_tokenizer.save_pretrained(folder)
+
+
+def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
+    ids = dict(
+        bos_token_id=tokenizer.token_to_id(BOS),
+        eos_token_id=tokenizer.token_to_id(EOS),
+        pad_token_id=tokenizer.token_to_id(EOS),
+    )
+    text_config = CLIPTextConfig(
+        hidden_size=CLIP_TEXT_DIM, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        projection_dim=CLIP_TEXT_DIM, vocab_size=tokenizer.get_vocab_size(),
+        max_position_embeddings=CLIP_TEXT_LENGTH, **ids,
+    )  # fmt: skip
+    parts = dict(
+        transformer=HunyuanVideoTransformer3DModel(**TRANSFORMER),
+        vae=AutoencoderKLHunyuanVideo(**AUTOENCODER),
+        text_encoder_2=CLIPTextModel(text_config),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        tokenizer_2=wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH),
+    )
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)

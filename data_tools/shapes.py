@@ -137,7 +137,10 @@ def _background(scene: Scene, grid: np.ndarray) -> np.ndarray:
 
 
 def render_clips(folder: str | Path, clips: int, seed: int, frames: int = 24, fps: int = 8, size: int = 64) -> None:
-    """Write `clips` clips and then their captions.csv (path, caption, question, answer): an input for a build."""
+    """Write `clips` clips and then their captions.csv (path, caption, question, answer): an input for a build.
+
+    Every other clip has a question; the others are there to be captioned.
+    """
     folder = Path(folder)
     if clips < 1:
         raise DataError(f"the number of clips must be at least 1, not {clips}")
@@ -150,7 +153,8 @@ def render_clips(folder: str | Path, clips: int, seed: int, frames: int = 24, fp
         scene = draw_scene(draws)
         name = f"{number:03d}.mp4"
         (folder / name).write_bytes(encode_mp4(render(scene, frames, size), fps, CRF))
-        rows.append((name, *describe(scene, draws)))
+        caption, *asked = describe(scene, draws)
+        rows.append((name, caption, *(asked if number % 2 else ("", ""))))
     with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "caption", "question", "answer"))

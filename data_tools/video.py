@@ -237,7 +237,10 @@ def _check_complete(stream: av.VideoStream, packets: list[av.Packet]) -> None:
     """
     if any(packet.is_corrupt for packet in packets):
         raise BadVideo("truncated", "the data ends, or has a hole, inside a frame")
-    last = max((packet.dts for packet in packets if packet.dts is not None), default=0)
+    # Matroska's index goes by the time of display, the others by that of decoding.
+    matroska = stream.container.format.name.startswith("matroska")
+    stamps = [packet.pts if matroska else packet.dts for packet in packets]
+    last = max((stamp for stamp in stamps if stamp is not None), default=0)
     if stream.index_entries and stream.index_entries[-1].timestamp > last:
         raise BadVideo("truncated", "the index lists frames that come after the end of the data")
     if tag := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import deepspeed
 import torch
 
 from data_tools.errors import DataError
@@ -26,7 +25,7 @@ from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards
-from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
 from vtok.config import ConfigError
 
 LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
@@ -78,7 +77,7 @@ def train(arguments: RunArguments) -> None:
 
 
 def run_steps(
-    engine: deepspeed.DeepSpeedEngine,
+    engine: Engine,
     config: RunConfig,
     plan: BatchPlan,
     dataset,
@@ -105,7 +104,7 @@ def run_steps(
 
 
 def train_step(
-    engine: deepspeed.DeepSpeedEngine, batches: Iterator[Loaded], plan: BatchPlan
+    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan
 ) -> tuple[dict, list[tuple[int, str, str]]]:
     """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
 

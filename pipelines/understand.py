@@ -13,6 +13,7 @@ from data_tools.video import validate
 from data_tools.views import make_views, tokeniser_view, window
 from pipelines.config import RunConfig, die, load_config
 from pipelines.engine import checkpoint, distributed, models
+from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
@@ -29,8 +30,8 @@ def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
         raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
     config = load_config(output / "config.yaml")
     framework = models.load_framework(config, output)
-    framework.float() if distributed.device().type == "cpu" else None
     step = checkpoint.load_trained(framework, output)
+    cast_parameters(framework, precision(config.train))
     return config, framework.eval().to(distributed.device()), step
 
 

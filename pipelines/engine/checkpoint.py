@@ -8,17 +8,18 @@ DeepSpeed's loaders unpickle: a run's own checkpoints are trusted input, nothing
 """
 
 import json
-import logging
+import os
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import deepspeed
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from safetensors.torch import load_file, save_file
 
 from pipelines.engine import distributed
+from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
@@ -58,7 +59,7 @@ def read_state(folder: Path) -> RunState:
     return RunState(**json.loads((folder / "state.json").read_text()))
 
 
-def save(engine: deepspeed.DeepSpeedEngine, output: Path, state: RunState) -> None:
+def save(engine: Engine, output: Path, state: RunState) -> None:
     """Write a checkpoint; all ranks call this at the same step."""
     folder = folder_of(output, state.step)
     if distributed.rank() == 0:
@@ -73,7 +74,7 @@ def save(engine: deepspeed.DeepSpeedEngine, output: Path, state: RunState) -> No
         (folder / COMPLETE).touch()
 
 
-def resume(engine: deepspeed.DeepSpeedEngine, folder: Path, expected: RunState) -> RunState:
+def resume(engine: Engine, folder: Path, expected: RunState) -> RunState:
     """Load a checkpoint into the engine.
 
     Args:
@@ -118,10 +119,10 @@ def load_trained(framework: VTokFramework, output: Path) -> int:
         raise ConfigError(f"{output} holds no complete checkpoint: give the output folder of a training run")
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, trained_shapes(framework))
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    weights = get_fp32_state_dict_from_zero_checkpoint(
-        str(folder.parent), tag=folder.name, exclude_frozen_parameters=True
-    )
+    with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
+        weights = get_fp32_state_dict_from_zero_checkpoint(
+            str(folder.parent), tag=folder.name, exclude_frozen_parameters=True
+        )
     with torch.no_grad():
         for name, parameter in framework.named_parameters():
             if parameter.requires_grad:

@@ -3,10 +3,12 @@
 import os
 import shutil
 import socket
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import deepspeed
 import torch
 import torch.distributed as dist
 
@@ -48,8 +50,8 @@ def connect() -> None:
         os.environ.update(alone)
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
-    import deepspeed
-
+    # DeepSpeed calls collectives by names that torch 2.13 renames.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=START_TIMEOUT
     )

@@ -1,6 +1,7 @@
 """The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,15 +35,17 @@ def load_framework(config: RunConfig, output: Path) -> VTokFramework:
     quiet_libraries()
     model = config.model
     if config.tiny_models:
-        from dataclasses import replace
-
-        def here(part):
-            inside = part.weights and (output / part.weights).exists()
-            return replace(part, weights=str(output / part.weights)) if inside else part
-
-        model = replace(model, tokeniser=here(model.tokeniser), mllm=here(model.mllm), decoder=here(model.decoder))
+        tokeniser, mllm, decoder = (inside(part, output) for part in (model.tokeniser, model.mllm, model.decoder))
+        model = replace(model, tokeniser=tokeniser, mllm=mllm, decoder=decoder)
     torch.manual_seed(config.seed)
     return build_framework(model)
+
+
+def inside(part, output: Path):
+    """A model's section with weights that lie in the run's folder named by their full path."""
+    if part.weights is None or not (output / part.weights).exists():
+        return part
+    return replace(part, weights=str(output / part.weights))
 
 
 def quiet_libraries() -> None:

@@ -13,6 +13,8 @@ from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
+Engine = deepspeed.DeepSpeedEngine
+
 # What the run computes, and the JSON therefore leaves out.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
 
@@ -71,17 +73,23 @@ def learning_rate(step: int, train: TrainConfig, max_steps: int) -> float:
     return train.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> deepspeed.DeepSpeedEngine:
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast parameters only: rotary frequencies and feature statistics stay fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
     """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more."""
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
     groups = parameter_groups(framework, train.weight_decay)
     optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
-    framework.to(precision(train)) if ds_config["bf16"]["enabled"] is False else None
+    cast_parameters(framework, precision(train))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
     return engine
 
 
-def set_learning_rate(engine: deepspeed.DeepSpeedEngine, lr: float) -> None:
+def set_learning_rate(engine: Engine, lr: float) -> None:
     for group in engine.optimizer.param_groups:
         group["lr"] = lr

@@ -159,12 +159,12 @@ def test_open_gops_are_entered_at_the_right_key_frame(tmp_path, first):
     assert got == [first, first + 5]
 
 
-@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
-def test_pictures_before_the_first_key_frame_are_not_shown(tmp_path, codec):
-    whole = make_video(tmp_path / "whole.mkv", codec=codec, options={"g": "12", "bf": "2"})
+def test_pictures_before_the_first_key_frame_are_not_shown(tmp_path):
+    open_gop = {"g": "12", "bf": "2", "sc_threshold": "1000000000"}
+    whole = make_video(tmp_path / "whole.mkv", codec="mpeg2video", options=open_gop)
     with av.open(str(whole)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-    key = [n for n, packet in enumerate(packets) if packet.is_keyframe][-2]
+    key = [n for n, packet in enumerate(packets) if packet.is_keyframe][1]
     shown = sum(packet.pts >= packets[key].pts for packet in packets[key:])
     assert shown < len(packets) - key
     clip = cut_without_encoding(whole, tmp_path / "cut.mkv", dropped=key - 1)

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from diffusers import HunyuanVideoPipeline
+from transformers import AutoTokenizer
+
+from support.reference import flow_matching_loss
+from support.tiny import make_batch
+from vtok.config import ConfigError
+from vtok.decoder import Conditioning
+from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.prompts import DECODER_TEMPLATE
+
+
+def random_conditioning(framework, counts, requires_grad=False):
+    rows = torch.randn(len(counts), max(counts), framework.mllm.dim, requires_grad=requires_grad)
+    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+    return Conditioning(rows, mask, torch.randn(len(counts), 32))
+
+
+def test_sigma_is_a_shifted_logit_normal():
+    normal = torch.randn(10000)
+    torch.testing.assert_close(shifted_logit_normal(normal, 1.0), torch.sigmoid(normal))
+    assert shifted_logit_normal(torch.zeros(1), 7.0).item() == pytest.approx(7 / 8)
+
+
+def test_noise_objective_is_the_error_of_the_implied_noise():
+    z, eps, v = torch.randn(3, 2, 4)
+    sigma = torch.tensor(0.3)
+    x = interpolate(z, eps, sigma)
+    implied = x + (1 - sigma) * v
+    torch.testing.assert_close(squared_error(v, z, eps, sigma, "noise"), (implied - eps) ** 2)
+    torch.testing.assert_close(squared_error(v, z, eps, sigma, "velocity"), (v - (eps - z)) ** 2)
+
+
+def test_loss_and_its_gradient_against_a_hand_written_reference(framework):
+    """Each clip alone and unpadded, against the batch; a shorter clip is only judged on its own latents."""
+    batch = make_batch(framework)
+    batch.video[1, 5:] = batch.video[1, 4]
+    counts = [3, 7, 5, 6]
+    conditioning = random_conditioning(framework, counts, requires_grad=True)
+    losses = framework.decoder.loss(batch.video, batch.video_counts, conditioning, batch.decoder_seeds)
+    (gradient,) = torch.autograd.grad(losses.sum(), conditioning.rows)
+    framework.decoder.text_encoder.forward = lambda ids: type("Out", (), {"pooler_output": pooled})
+    for clip, count in enumerate(counts):
+        pooled = conditioning.pooled[clip : clip + 1]
+        rows = conditioning.rows[clip : clip + 1, :count].detach().requires_grad_()
+        expected = flow_matching_loss(framework, batch, clip, rows)
+        (expected_gradient,) = torch.autograd.grad(expected, rows)
+        torch.testing.assert_close(losses[clip], expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(gradient[clip, :count], expected_gradient[0], atol=1e-6, rtol=1e-5)
+        assert gradient[clip, count:].abs().sum() == 0
+
+
+def test_draws_belong_to_the_sample(framework):
+    batch = make_batch(framework)
+    together = framework.decoder.draw(batch.video, [5, 6])
+    alone = framework.decoder.draw(batch.video[:1], [6])
+    assert all(torch.equal(a[1:], b) for a, b in zip(together, alone))
+
+
+def test_frames_that_are_not_4k_plus_1_are_refused(framework):
+    with pytest.raises(ConfigError, match="4k \\+ 1"):
+        framework.decoder.encode(torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_the_decoder_is_frozen(framework):
+    assert not any(p.requires_grad for p in framework.decoder.parameters())
+    assert not framework.decoder.transformer.training
+
+
+def test_conditioning_without_visual_tokens_is_diffusers_own(framework, tiny_models):
+    """The prompt rows and their mask equal ``HunyuanVideoPipeline.encode_prompt`` of the same language model."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models / "llava")
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=framework.mllm.causal_lm.model, tokenizer=tokenizer,
+        text_encoder_2=framework.decoder.text_encoder, tokenizer_2=framework.text.clip_tokenizer,
+        transformer=framework.decoder.transformer, vae=framework.decoder.vae, scheduler=framework.decoder.scheduler,
+    )  # fmt: skip
+    prompt = "A small red circle moves to the right."
+    template = dict(template=DECODER_TEMPLATE, crop_start=framework.text.crop_start)
+    with torch.no_grad():
+        rows, pooled, mask = pipeline.encode_prompt(prompt, prompt_template=template, max_sequence_length=64)
+    framework.config.tokeniser.spatial_grid_size = 0  # no visual token at all
+    ours = framework.imagine(prompt, num_motion=0)
+    count = int(mask.sum())
+    assert ours.rows.shape[1] == count and mask[0, :count].all()
+    torch.testing.assert_close(ours.rows, rows[:, :count], atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.pooled, pooled, atol=1e-5, rtol=0)

@@ -1,0 +1,224 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from support.reference import clip_losses, global_loss
+from support.tiny import CAPTIONS, make_batch, model_config, part
+from vtok.build import build_framework
+from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
+from vtok.rows import assemble, plan_rows
+
+
+def calibrated(framework):
+    """Statistics other than 0 and 1, so that standardising shows."""
+    for scale in framework.feature_scale.values():
+        scale.set(torch.randn_like(scale.mean) * 0.1, torch.rand_like(scale.std) + 0.5)
+    return framework
+
+
+def test_losses_and_gradients_against_the_reference(framework):
+    """Captions and clips of unequal length in one padded batch, against every row run alone."""
+    calibrated(framework)
+    batch = make_batch(framework)
+    losses = framework(batch)
+    losses["loss"].backward()
+    gradients = {name: p.grad.clone() for name, p in framework.named_parameters() if p.requires_grad}
+    expected = torch.stack([torch.stack(clip_losses(framework, batch, clip)) for clip in range(4)]).mean(0)
+    for name, value in zip(("loss_under", "loss_vis_lm", "loss_dec"), expected):
+        torch.testing.assert_close(losses[name], value, atol=1e-5, rtol=1e-5)
+
+    framework.zero_grad(set_to_none=True)
+    global_loss(framework, batch).backward()
+    for name, parameter in framework.named_parameters():
+        if parameter.requires_grad:
+            reference = parameter.grad
+            error = (gradients[name] - reference).norm()
+            assert error <= 1e-5 * reference.norm() or error <= 1e-8, (name, error, reference.norm())
+
+
+def test_the_loss_is_the_weighted_sum(tiny_models):
+    framework = build_framework(model_config(tiny_models, loss=LossConfig(under=0.5, vis_lm=2.0, dec=3.0)))
+    out = framework(make_batch(framework))
+    torch.testing.assert_close(
+        out["loss"], 0.5 * out["loss_under"] + 2 * out["loss_vis_lm"] + 3 * out["loss_dec"]
+    )
+
+
+def test_micro_batches_average_to_the_batch(framework):
+    batch = make_batch(framework)
+    whole = framework(batch)
+    halves = [framework(part(batch, clips)) for clips in ([0, 1], [2, 3])]
+    for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, whole[name], atol=1e-5, rtol=1e-5)
+
+
+CASES = {
+    "all": (LossConfig(), {}),
+    "understanding only": (LossConfig(vis_lm=0, dec=0), {}),
+    "generation only": (LossConfig(under=0), {}),
+    "no decoder loss": (LossConfig(dec=0), {}),
+    "no visual loss": (LossConfig(vis_lm=0), {}),
+    "no answer and no visual target": (LossConfig(), dict(captions=[None] * 2)),
+    "no motion token": (LossConfig(), dict(captions=CAPTIONS[:2], frame_counts=[1, 1])),
+}
+
+
+@pytest.mark.parametrize("backbone", ["clip", "vgg19"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_trainable_parameter_gets_a_gradient(tiny_models, case, backbone):
+    loss, options = CASES[case]
+    config = model_config(tiny_models, loss=loss)
+    if backbone == "vgg19":
+        vgg = VTokConfig(backbone="vgg19", vgg_layer_index=7, token_dim=96, fps=4, motion_tokens_per_second=4)
+        config = replace(config, tokeniser=vgg)
+    framework = build_framework(config)
+    batch = make_batch(framework, count=2, **options)
+    out = framework(batch)
+    out["loss"].backward()
+    assert out["loss"].isfinite()
+    missing = [name for name, p in framework.named_parameters() if p.requires_grad and p.grad is None]
+    frozen = [name for name, p in framework.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not missing and not frozen
+
+
+def test_what_trains_and_what_is_frozen(framework):
+    trainable = {name.split(".")[0] + "." + name.split(".")[1]
+                 for name, p in framework.named_parameters() if p.requires_grad}  # fmt: skip
+    assert trainable == {
+        "mllm.causal_lm", "projection.projector", "projection.positions", "tokeniser.motion_encoder",
+        "visual_head.spatial", "visual_head.motion",
+    }  # fmt: skip
+    assert all(p.requires_grad for p in framework.mllm.parameters())
+    assert not any(p.requires_grad for p in framework.tokeniser.feature_extractor.parameters())
+
+
+def test_a_question_replaces_the_instruction_and_a_missing_caption_costs_only_its_losses(framework):
+    text = framework.text
+    asked = text.sample(None, "What colour is it?", "Red.", 0)
+    decode = text.tokenizer.decode
+    assert "What colour is it?" in decode(asked.after) and decode(asked.answer) == "Red.<|eot_id|>"
+    assert not asked.captioned
+    captioned = text.sample("A red circle.", None, None, 3)
+    assert decode(captioned.answer) == "A red circle.<|eot_id|>"
+    assert "A red circle." in decode(captioned.prompt) and captioned.captioned
+    instructions = {decode(text.sample("A.", None, None, i).after) for i in range(30)}
+    assert len(instructions) >= 10
+
+    batch = make_batch(framework, 1)._replace(texts=[asked])
+    out = framework(batch)
+    assert out["loss_under"] > 0 and out["loss_vis_lm"] == 0 and out["loss_dec"] == 0
+
+
+def test_visual_tokens_stand_before_the_instruction(framework):
+    """Eq. 6: [V, instruction, answer], in the chat template; spatial tokens before motion tokens."""
+    text = framework.text.sample("Yes.", "What moves?", "Yes.", 0)
+    plan = plan_rows([text], [18], framework.text.crop_start)
+    row, first_visual = plan.source[0], len(plan.token_ids)
+    kinds = ["visual" if s >= first_visual and s < first_visual + 18 else "text" for s in row.tolist()]
+    length = len(text.before) + 18 + len(text.after) + len(text.answer)
+    assert kinds[:length] == ["text"] * len(text.before) + ["visual"] * 18 + ["text"] * (length - 18 - len(text.before))
+    assert "What moves?" in framework.text.tokenizer.decode(text.after)
+    assert row[len(text.before)] == first_visual
+    # Only answer and end token carry loss, each predicted from the position before it.
+    assert plan.answer_ids.tolist() == text.answer
+    assert plan.answer_from.tolist() == list(range(length - len(text.answer) - 1, length - 1))
+    # The first visual token is predicted from the last prompt position.
+    stride = plan.source.shape[1]
+    assert plan.visual_from.tolist() == list(range(stride + len(text.prompt) - 1, stride + len(text.prompt) + 17))
+
+
+def test_no_row_sees_another(framework):
+    batch = make_batch(framework)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    visual = framework.projection(framework.tokeniser.encode(features))
+    plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start)
+    hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+    for clip in range(4):
+        one = part(batch, [clip])
+        features_alone = framework.tokeniser.features(one.frames, one.frame_counts)
+        visual_alone = framework.projection(framework.tokeniser.encode(features_alone))
+        plan_alone = plan_rows(one.texts, features_alone.token_counts, framework.text.crop_start)
+        alone = framework.mllm(assemble(plan_alone, framework.mllm.embed(plan_alone.token_ids), visual_alone))
+        for row, row_alone in ((clip, 0), (4 + clip, 1)):
+            t = batch.texts[clip]
+            text = len(t.prompt) if row_alone else len(t.before) + len(t.after) + len(t.answer)
+            length = text + features.token_counts[clip]
+            torch.testing.assert_close(hidden.last[row, :length], alone.last[row_alone, :length], atol=1e-5, rtol=1e-5)
+
+
+def test_positions_start_at_zero_and_leave_the_pretrained_model_alone(framework):
+    assert all(not p.any() for p in framework.projection.positions.parameters())
+    tokens = torch.randn(1, 20, 64)
+    assert torch.equal(framework.projection(tokens), framework.projection.projector(tokens))
+    with pytest.raises(ConfigError, match="max_motion_tokens"):
+        framework.projection(torch.randn(1, 16 + 33, 64))
+
+
+def test_sampling_with_a_cache_equals_recomputation(framework):
+    """Feed the cached run's own tokens back through one uncached pass."""
+    framework.eval()
+    drawn = []
+    encode = framework.sample_token
+
+    def remember(state, index, temperature, generator):
+        drawn.append(encode(state, index, temperature, generator))
+        return drawn[-1]
+
+    framework.sample_token = remember
+    prompt = "A small red circle"
+    cached = framework.imagine(prompt, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        visual = framework.projection(torch.stack(drawn, dim=1))
+        ids = torch.tensor([framework.text.prompt(prompt)])
+        whole = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1))
+    torch.testing.assert_close(
+        cached.rows, whole.conditioning[:, framework.text.crop_start :], atol=1e-5, rtol=1e-5
+    )
+    assert len(drawn) == 16 + 3 and cached.mask.all()
+
+
+def test_generate_gives_exactly_the_frames_asked_for_and_repeats_with_its_seed(framework):
+    framework.eval()
+
+    def make(seed, seconds=1.25, fps=8):
+        return framework.generate("A red circle", seconds, fps, steps=2, generator=torch.Generator().manual_seed(seed))
+
+    video = make(0)
+    assert video.shape == (10, 3, 32, 32) and video.dtype == torch.uint8
+    assert torch.equal(video, make(0)) and not torch.equal(video, make(1))
+    assert make(0, seconds=0.125).shape[0] == 1
+
+
+def test_understand_answers_in_text(framework):
+    framework.eval()
+    frames = make_batch(framework).frames[0]
+    answer = framework.understand(frames, "What is it?", max_new_tokens=5)
+    assert isinstance(answer, str) and answer == framework.understand(frames, "What is it?", max_new_tokens=5)
+
+
+def test_input_noise_belongs_to_the_sample_and_spares_the_understanding_rows(tiny_models):
+    torch.manual_seed(0)
+    quiet = build_framework(model_config(tiny_models))
+    noisy = build_framework(model_config(tiny_models, visual_head=VisualHeadConfig(input_noise=0.5)))
+    noisy.load_state_dict(quiet.state_dict())
+    batch = make_batch(quiet)
+    clean, noised = quiet(batch), noisy(batch)
+    torch.testing.assert_close(clean["loss_under"], noised["loss_under"], atol=1e-6, rtol=1e-6)
+    assert clean["loss_vis_lm"] != noised["loss_vis_lm"]
+    halves = [noisy(part(batch, clips)) for clips in ([0, 1], [2, 3])]
+    torch.testing.assert_close((halves[0]["loss"] + halves[1]["loss"]) / 2, noised["loss"], atol=1e-5, rtol=1e-5)
+
+
+def test_parts_that_do_not_fit_are_named(tiny_models, tmp_path):
+    import json
+    import shutil
+
+    shutil.copytree(tiny_models, tmp_path / "m")
+    path = tmp_path / "m" / "hunyuan" / "transformer"
+    from diffusers import HunyuanVideoTransformer3DModel
+
+    config = json.loads((path / "config.json").read_text()) | {"text_embed_dim": 64}
+    HunyuanVideoTransformer3DModel.from_config(config).save_pretrained(path)
+    with pytest.raises(ConfigError, match="hidden size 128.*rows of 64"):
+        build_framework(model_config(tmp_path / "m"))

@@ -1,0 +1,128 @@
+"""The losses written out clip by clip in plain PyTorch: eqs. 7, 10 and 11, without any of vtok's assembly.
+
+Only modules of transformers and diffusers and bare parameters of the framework are used; every row is run alone.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from vtok.batch import Batch
+from vtok.framework import VTokFramework
+
+CROP_TEMPLATE = 3  # hidden_states[-3]
+
+
+def clip_features(framework, frames):
+    """(n, 3, 64, 64) uint8 -> (n, 8, 8, 64): CLIP's hidden_states[-2] without CLS."""
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+    clip = framework.tokeniser.feature_extractor.clip
+    hidden = clip((frames.float() / 255 - mean) / std, output_hidden_states=True).hidden_states[-2]
+    return hidden[:, 1:].reshape(len(frames), 8, 8, -1)
+
+
+def visual_targets(framework, frames):
+    """Pooled key grid (16, d_v) and pooled residuals (M, d_v); one motion token a frame (4 per second at 4 fps)."""
+    with torch.no_grad():
+        features = clip_features(framework, frames)
+        grid = features[0].reshape(4, 2, 4, 2, -1).mean(dim=(1, 3)).reshape(16, -1)
+        residuals = (features[1:] - features[:1]).mean(dim=(1, 2))
+    return grid, residuals
+
+
+def visual_embeddings(framework, grid, residuals):
+    """phi_vis(V) + P."""
+    first, _, second = framework.tokeniser.motion_encoder.g_phi
+    motion = F.linear(F.gelu(F.linear(residuals, first.weight, first.bias)), second.weight, second.bias)
+    projector, positions = framework.projection.projector, framework.projection.positions
+    tokens = torch.cat([grid, motion])
+    hidden = F.linear(tokens, projector.linear_1.weight, projector.linear_1.bias)
+    embedded = F.linear(F.gelu(hidden), projector.linear_2.weight, projector.linear_2.bias)
+    p = torch.cat([
+        positions.spatial.weight + positions.modality.weight[0],
+        positions.temporal.weight[: len(residuals)] + positions.modality.weight[1],
+    ])  # fmt: skip
+    return embedded + p
+
+
+def mixture_nll(head, hidden, target):
+    """-log p of a diagonal Gaussian mixture, divided by the dimension, per row."""
+    out = F.linear(hidden, head.linear.weight, head.linear.bias)
+    k, d = head.components, head.dim
+    losses = []
+    for row, x in zip(out, target):
+        weights = torch.log_softmax(row[:k], 0)
+        terms = []
+        for c in range(k):
+            mean = row[k + c * d : k + (c + 1) * d]
+            std = F.softplus(row[k + k * d + c * d : k + k * d + (c + 1) * d]) + head.min_scale
+            log_density = -0.5 * ((x - mean) / std) ** 2 - torch.log(std) - 0.5 * math.log(2 * math.pi)
+            terms.append(weights[c] + log_density.sum())
+        losses.append(-torch.logsumexp(torch.stack(terms), 0) / d)
+    return torch.stack(losses)
+
+
+def clip_losses(framework: VTokFramework, batch: Batch, index: int):
+    """L_under, L_visLM and L_dec of one clip."""
+    lm, text = framework.mllm.causal_lm, batch.texts[index]
+    frames = batch.frames[index, : batch.frame_counts[index]]
+    grid, residuals = visual_targets(framework, frames)
+    visual = visual_embeddings(framework, grid, residuals)
+    embed = lambda ids: lm.model.embed_tokens(torch.tensor(ids, dtype=torch.long))  # noqa: E731
+
+    # eq. 7
+    row = torch.cat([embed(text.before), visual, embed(text.after), embed(text.answer)])
+    logits = lm(inputs_embeds=row[None]).logits[0]
+    answer = torch.tensor(text.answer, dtype=torch.long)
+    under = F.cross_entropy(logits[-len(answer) - 1 : -1], answer) if len(answer) else row.sum() * 0
+
+    # eq. 10
+    row = torch.cat([embed(text.prompt), visual])
+    states = lm.model(inputs_embeds=row[None], output_hidden_states=True)
+    predicting = states.last_hidden_state[0][len(text.prompt) - 1 : -1]
+    scale = framework.feature_scale
+    targets = [(grid - scale["spatial"].mean) / scale["spatial"].std,
+               (residuals - scale["motion"].mean) / scale["motion"].std]  # fmt: skip
+    vis_lm = torch.cat([
+        mixture_nll(framework.visual_head["spatial"], predicting[:16], targets[0]),
+        mixture_nll(framework.visual_head["motion"], predicting[16:], targets[1]) if len(residuals) else grid.new_zeros(0),
+    ]).mean()  # fmt: skip
+
+    # eq. 11
+    conditioning = states.hidden_states[-CROP_TEMPLATE][:, framework.text.crop_start :]
+    dec = flow_matching_loss(framework, batch, index, conditioning)
+    return under, vis_lm, dec
+
+
+def flow_matching_loss(framework, batch, index, conditioning):
+    """|v - (eps - z)|^2 of one clip over its own latents."""
+    decoder = framework.decoder
+    generator = torch.Generator().manual_seed(batch.decoder_seeds[index])
+    pixels = batch.video[index].float().permute(1, 0, 2, 3)[None] / 127.5 - 1
+    with torch.no_grad():
+        posterior = decoder.vae.encode(pixels).latent_dist
+        normal = torch.randn(1, 1, 1, 1, generator=generator)
+        posterior_noise = torch.randn(posterior.mean.shape[1:], generator=generator)
+        eps = torch.randn(posterior.mean.shape[1:], generator=generator)
+        z = (posterior.mean + posterior.std * posterior_noise) * decoder.vae.config.scaling_factor
+        pooled = decoder.text_encoder(torch.tensor([batch.texts[index].clip_ids])).pooler_output
+    s = 1 / (1 + torch.exp(-normal))
+    sigma = 7 * s / (1 + 6 * s)
+    velocity = decoder.transformer(
+        hidden_states=(1 - sigma) * z + sigma * eps, timestep=sigma.flatten() * 1000,
+        encoder_hidden_states=conditioning, encoder_attention_mask=torch.ones(conditioning.shape[:2]),
+        pooled_projections=pooled, guidance=torch.tensor([6000.0]), return_dict=False,
+    )[0]  # fmt: skip
+    real = (batch.video_counts[index] - 1) // 4 + 1
+    return (velocity - (eps - z))[:, :, :real].square().mean()
+
+
+def global_loss(framework: VTokFramework, batch: Batch):
+    """Mean over the clips of the weighted sum (eq. 12); clips without a caption only have L_under."""
+    weights, total = framework.config.loss, 0.0
+    for index, text in enumerate(batch.texts):
+        under, vis_lm, dec = clip_losses(framework, batch, index)
+        total = total + weights.under * under + text.captioned * (weights.vis_lm * vis_lm + weights.dec * dec)
+    return total / len(batch.texts)

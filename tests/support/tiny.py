@@ -1,0 +1,54 @@
+"""Tiny configurations and batches for tests."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vtok.batch import Batch
+from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
+from vtok.framework import VTokFramework
+
+CAPTIONS = [
+    "A small red circle moves to the right.",
+    "Blue.",
+    "The video shows a large green square that moves up and then stays where it is for the rest of the clip.",
+    "A yellow triangle goes round in a circle.",
+]
+
+
+def model_config(folder: Path, **changes) -> ModelConfig:
+    """The tiny models in ``folder``; keywords replace whole sections."""
+    config = ModelConfig(
+        tokeniser=VTokConfig(weights=f"{folder}/clip", token_dim=64, fps=4, motion_tokens_per_second=4),
+        mllm=MLLMConfig(weights=f"{folder}/llava", max_motion_tokens=32),
+        decoder=DecoderConfig(weights=f"{folder}/hunyuan", fps=8, height=32, width=32, max_prompt_tokens=64),
+    )
+    return replace(config, **changes)
+
+
+def make_batch(framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None) -> Batch:
+    """A batch of random clips with captions of unequal length and clips of unequal length."""
+    captions = CAPTIONS[:count] if captions is None else captions
+    generator = torch.Generator().manual_seed(1)
+    frame_counts = frame_counts or [9, 4, 1, 7][:count]
+    frames = torch.randint(0, 256, (count, 9, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    for clip, real in enumerate(frame_counts):
+        frames[clip, real:] = frames[clip, real - 1]
+    texts = [framework.text.sample(caption, None, None, index) for index, caption in enumerate(captions)]
+    return Batch(
+        frames=frames,
+        frame_counts=frame_counts,
+        video=torch.randint(0, 256, (count, 9, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        video_counts=[9, 5, 1, 9][:count],
+        texts=texts,
+        decoder_seeds=[100 + i for i in range(count)],
+        input_seeds=[200 + i for i in range(count)],
+        keys=[f"clip{i}" for i in range(count)],
+        positions=list(range(count)),
+    )
+
+
+def part(batch: Batch, clips: list[int]) -> Batch:
+    """Some clips of a batch."""
+    return Batch(*(f[clips] if isinstance(f, torch.Tensor) else [f[clip] for clip in clips] for f in batch))

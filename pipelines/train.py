@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from data_tools.errors import DataError
+from data_tools.errors import BadVideo, DataError
 from data_tools.shards import ShardReader
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
@@ -176,9 +176,15 @@ def prepare_output(config: RunConfig, output: Path, reader: ShardReader) -> None
 
 
 def dataset_texts(reader: ShardReader, most: int = 1000) -> list[str]:
-    """Captions, questions and answers of the first samples: what the tiny tokenizer is trained on."""
-    metas = [reader.read(row).meta for row in range(min(most, len(reader)))]
-    return [meta[name] for meta in metas for name in ("caption", "question", "answer") if meta.get(name)]
+    """Captions, questions and answers of the first readable samples: what the tiny tokenizer is trained on."""
+    texts = []
+    for row in range(min(most, len(reader))):
+        try:
+            meta = reader.read(row).meta
+        except BadVideo:  # training replaces it and says so
+            continue
+        texts += [meta[name] for name in ("caption", "question", "answer") if meta.get(name)]
+    return texts
 
 
 if __name__ == "__main__":

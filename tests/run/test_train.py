@@ -1,0 +1,163 @@
+"""The training command on shapes clips: order, resuming, bad samples, and what its checkpoints are good for."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from data_tools.build import build_shards
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from data_tools.video import validate
+from support.launch import assert_user_error, checked, deepspeed, python
+
+TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
+SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
+RATES = ("samples_per_s", "tokens_per_s", "data_wait")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 10, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(clips):
+    build_shards(clips, clips.parent / "shards", samples_per_shard=4, progress=False)
+    return clips.parent / "shards"
+
+
+@pytest.fixture(scope="module")
+def two_ranks(shards, tmp_path_factory):
+    """A finished run of six steps on two ranks; ten clips, so that batches of four span epochs."""
+    output = tmp_path_factory.mktemp("two") / "out"
+    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output))
+    return output
+
+
+def log_of(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def without_rates(log):
+    return [{name: value for name, value in line.items() if name not in RATES} for line in log]
+
+
+def test_the_run_s_folder(two_ranks):
+    log = log_of(two_ranks)
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert set(log[0]) == {
+        "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
+        "data_wait", "batch_digest",
+    }  # fmt: skip
+    for line in log:
+        assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-5)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert (two_ranks / "config.yaml").exists() and list((two_ranks / "tensorboard").iterdir())
+    names = sorted(path.name for path in (two_ranks / "checkpoints").glob("step_*"))
+    assert names == ["step_00000003", "step_00000006"]
+
+
+def test_checkpoints_hold_only_what_was_trained(two_ranks):
+    for path in two_ranks.glob("checkpoints/step_00000006/*model_states.pt"):
+        stored = torch.load(path, weights_only=False)["module"]  # our own checkpoint
+        assert stored and not [name for name in stored if name.startswith(("decoder.", "tokeniser.feature_extractor."))]
+
+
+def test_one_rank_sees_the_same_batches_and_gives_the_same_curve(two_ranks, shards, tmp_path):
+    """Also with another micro-batch, no workers, and without the launcher."""
+    options = ("--train.micro_batch_size", 1, "--data.workers", 0, "--data.shards", shards, "--output", tmp_path / "o")
+    checked(python("pipelines/train.py", *TINY, *SHORT, *options))
+    one, two = log_of(tmp_path / "o"), log_of(two_ranks)
+    assert [line["batch_digest"] for line in one] == [line["batch_digest"] for line in two]
+    for a, b in zip(one, two):
+        for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec", "grad_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+
+
+def test_a_resumed_run_repeats_the_log_to_the_last_digit(two_ranks, shards, tmp_path):
+    """The last checkpoint is incomplete, as if the run had died while writing it: the one before it is taken."""
+    output = tmp_path / "out"
+    shutil.copytree(two_ranks, output)
+    (output / "checkpoints/step_00000006/COMPLETE").unlink()
+    options = ("--data.shards", shards, "--output", output, "--resume", "auto")
+    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *options))
+    assert without_rates(log_of(output)) == without_rates(log_of(two_ranks))
+    assert (output / "checkpoints/step_00000006/COMPLETE").exists()
+
+
+def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tmp_path):
+    """One sample's bytes are damaged: it is replaced, one line says so, and only its batches have another digest."""
+    damaged = tmp_path / "shards"
+    shutil.copytree(shards, damaged)
+    reader = ShardReader(damaged)
+    shard, offset, *_ = reader.rows[0].item()
+    with (damaged / f"{reader.shard_names[shard]}.tar").open("r+b") as tar:
+        tar.seek(offset + 2000)
+        tar.write(b"\0" * 100)
+    options = ("--data.shards", damaged, "--data.workers", 2)
+    checked(python("pipelines/train.py", *TINY, *SHORT, *options, "--output", tmp_path / "a"))
+    bad = [json.loads(line) for line in (tmp_path / "a/bad_samples.jsonl").read_text().splitlines()]
+    assert bad and {line["key"] for line in bad} == {reader.key(0)}
+    assert {line["reason"] for line in bad} == {"corrupt_shard"}
+    changed = {line["step"] for line in bad}
+    for ours, theirs in zip(log_of(tmp_path / "a"), log_of(two_ranks)):
+        assert (ours["batch_digest"] != theirs["batch_digest"]) == (ours["step"] in changed)
+
+    result = python("pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b")
+    assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
+
+
+def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
+    moved = tmp_path / "moved"  # a run's folder is complete in itself
+    shutil.copytree(two_ranks, moved)
+    asked = ("--video", clips / "000.mp4", "--question", "What moves?", "--json")
+    answer = json.loads(checked(python("pipelines/understand.py", "--checkpoint", moved, *asked)).stdout)
+    assert answer["question"] == "What moves?" and isinstance(answer["answer"], str) and answer["step"] == 6
+
+    video = tmp_path / "x.mp4"
+    wanted = ("--seconds", 1.5, "--fps", 12, "--seed", 0, "--steps", 2)
+    checked(python("pipelines/generate.py", "--checkpoint", moved, "--prompt", "A circle", "--output", video, *wanted))
+    facts = validate(video)
+    assert (facts.frames, facts.fps, facts.width, facts.height) == (18, 12, 64, 64)
+    assert facts.duration == pytest.approx(1.5)
+
+
+def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
+    short = ("--data_root", clips, "--backbone", "clip", "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
+             "--epochs", 1, "--data.seconds", 1)  # fmt: skip
+    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a"))
+    log = log_of(tmp_path / "a")
+    assert [line["step"] for line in log] == [1, 2]  # ten clips in batches of five
+    (shards,) = tmp_path.glob("shards-*")
+    written = (shards / "manifest.json").stat().st_mtime_ns
+    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "b"))
+    assert (shards / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_bad_input_ends_with_one_line(two_ranks, shards, tmp_path):
+    train = ("pipelines/train.py", *TINY, "--output", tmp_path / "out")
+    assert_user_error(python(*train, "--train.max_step", 3), "--train.max_steps")
+    assert_user_error(python(*train, "--data.shards", tmp_path / "none"), "none", "vtok-shards build")
+    assert_user_error(python(*train), "--data.shards")
+    result = deepspeed(2, *train, "--data.shards", shards, "--train.global_batch_size", 3)
+    assert_user_error(result, "cannot be divided among 2 ranks")
+    assert not (tmp_path / "out").exists()  # nothing half-written
+    again = python("pipelines/train.py", *TINY, "--data.shards", shards, "--output", two_ranks)
+    assert_user_error(again, "--resume auto")
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line(two_ranks, shards, clips, tmp_path):
+    shutil.copytree(two_ranks, tmp_path / "out")
+    resume = ("pipelines/train.py", *TINY, "--data.shards", shards, "--output", tmp_path / "out", "--resume", "auto")
+    assert_user_error(
+        deepspeed(2, *resume, "--model.visual_head.components", 3), "of another model", "visual_head"
+    )
+    assert_user_error(python(*resume), "ranks is 2, this run's is 1")
+    ask = ("pipelines/understand.py", "--checkpoint", tmp_path / "out", "--video")
+    assert_user_error(python(*ask, clips / "captions.csv"), "not_a_video")
+    assert_user_error(python(*ask, tmp_path / "none.mp4"), "no such video")
+    assert_user_error(python("pipelines/understand.py", "--checkpoint", clips, "--video", "x"), "config.yaml")

@@ -1,7 +1,7 @@
 """`vtok-shards`: build a dataset of shards, or render clips to try it on.
 
-    vtok-shards shapes --output clips --clips 200
-    vtok-shards build clips --output shards
+vtok-shards shapes --output clips --clips 200
+vtok-shards build clips --output shards
 """
 
 import argparse

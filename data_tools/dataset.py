@@ -99,9 +99,7 @@ class ClipDataset(Dataset):
         raw = self.reader.read(row)
         duration = raw.meta["facts"]["duration"]
         start = window(duration, self.seconds, draws.uniform("window") if self.training else CENTRE)
-        views = make_views(
-            raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder
-        )
+        views = make_views(raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder)
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
         return Sample(
             position=draws.position,

@@ -23,9 +23,7 @@ from .errors import DataError
 CACHED_EPOCHS = 2  # workers that prefetch across the end of an epoch alternate between two
 
 
-def epoch_order(
-    seed: int, epoch: int, shard_sizes: Sequence[int], streams: int = 8, block: int = 4096
-) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int = 8, block: int = 4096) -> np.ndarray:
     """Row numbers of one epoch, int64 (N,): a permutation of 0 … N−1 with N = sum(shard_sizes).
 
     `streams` and `block` are part of the order: another value is another order. A dataset of at most
@@ -53,8 +51,7 @@ def _shuffle_blocks(rows: np.ndarray, key: int, block: int) -> np.ndarray:
     """`rows` with each run of `block` rows permuted in itself."""
     hashes = _hashes(key, len(rows))
     parts = [
-        rows[start : start + block][np.argsort(hashes[start : start + block])]
-        for start in range(0, len(rows), block)
+        rows[start : start + block][np.argsort(hashes[start : start + block])] for start in range(0, len(rows), block)
     ]
     return np.concatenate(parts) if parts else rows
 
@@ -146,7 +143,5 @@ class RunSampler:
         start = self.consumed_samples
         while self.end is None or start + self.global_batch_size <= self.end:
             for step in range(accumulation_steps):
-                yield list(
-                    micro_batch_positions(start, step, self.rank, self.world_size, self.micro_batch_size)
-                )
+                yield list(micro_batch_positions(start, step, self.rank, self.world_size, self.micro_batch_size))
             start += self.global_batch_size

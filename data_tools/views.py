@@ -139,9 +139,7 @@ def make_views(
     stacks = [torch.zeros(view.num_frames, 3, view.height, view.width, dtype=torch.uint8) for view in views]
     sampled = [view_times(view, start, duration) for view in views]
     wanted = sorted(
-        (time, which, index)
-        for which, (times, valid) in enumerate(sampled)
-        for index, time in enumerate(times[:valid])
+        (time, which, index) for which, (times, valid) in enumerate(sampled) for index, time in enumerate(times[:valid])
     )
     for looks, picture in decode(source, [time for time, _, _ in wanted], backend):
         height, width, _ = picture.shape

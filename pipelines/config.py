@@ -1,11 +1,11 @@
 """The configuration of a run: typed sections, a YAML file, then the command line, which wins.
 
-    RunConfig
-      model       vtok.config.ModelConfig
-      data        which shards, and how a clip becomes a sample
-      train       batch, steps, optimiser
-      checkpoint  when to save
-      demo        make clips first, show a caption and a video at the end
+RunConfig
+  model       vtok.config.ModelConfig
+  data        which shards, and how a clip becomes a sample
+  train       batch, steps, optimiser
+  checkpoint  when to save
+  demo        make clips first, show a caption and a video at the end
 """
 
 import difflib
@@ -27,8 +27,8 @@ class DataConfig:
     """
     Args:
         shards: folder that ``vtok-shards build`` wrote.
-        root: instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders; raw clips are
-            packed once, beside the output.
+        root: instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders; raw clips
+            are packed once, beside the output.
         seconds: length of the window of a clip that makes a sample.
         fit: ``crop`` or ``pad`` clips to the views' shapes.
         decoder: video decoding library.
@@ -81,7 +81,9 @@ class TrainConfig:
     calibration_batches: int = 8
 
     def __post_init__(self):
-        require((self.max_steps is None) != (self.epochs is None), "set exactly one of train.max_steps and train.epochs")
+        require(
+            (self.max_steps is None) != (self.epochs is None), "set exactly one of train.max_steps and train.epochs"
+        )
         require(self.max_steps is None or self.max_steps >= 1, "train.max_steps must be at least 1")
         require(self.epochs is None or self.epochs > 0, "train.epochs must be positive")
         require(self.global_batch_size >= 1, "train.global_batch_size must be at least 1")

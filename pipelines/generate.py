@@ -1,6 +1,6 @@
 """Make a video with a trained model.
 
-    python pipelines/generate.py --checkpoint OUTPUT --prompt "A red circle moves up." --output x.mp4
+python pipelines/generate.py --checkpoint OUTPUT --prompt "A red circle moves up." --output x.mp4
 """
 
 import argparse
@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     try:
         config, framework, _ = load_run(a.checkpoint)
-        frames = generate_video(
-            config, framework, a.prompt, a.output, a.seconds, a.fps, a.steps, a.temperature, a.seed
-        )
+        frames = generate_video(config, framework, a.prompt, a.output, a.seconds, a.fps, a.steps, a.temperature, a.seed)
     except (ConfigError, DataError) as error:
         die("generate", error)
     print(f"{a.output}: {len(frames)} frames at {a.fps:g} per second")

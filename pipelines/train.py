@@ -103,9 +103,7 @@ def run_steps(
         metrics.close()
 
 
-def train_step(
-    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan
-) -> tuple[dict, list[tuple[int, str, str]]]:
+def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tuple[dict, list[tuple[int, str, str]]]:
     """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
 
     Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to

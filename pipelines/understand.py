@@ -1,6 +1,6 @@
 """Ask a trained model about a video.
 
-    python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
+python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
 """
 
 import argparse
@@ -71,9 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         config, framework, step = load_run(arguments.checkpoint)
-        answer = Understanding(config, framework).answer(
-            arguments.video, arguments.question, arguments.max_new_tokens
-        )
+        answer = Understanding(config, framework).answer(arguments.video, arguments.question, arguments.max_new_tokens)
     except (ConfigError, DataError) as error:
         die("understand", error)
     if arguments.json:

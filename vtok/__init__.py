@@ -1,16 +1,16 @@
 """The VTok model (Wang et al., 2026, arXiv 2602.04202): video as S + T tokens for one multimodal language model.
 
-    config              every setting of the model
-    layout              which frames become which tokens
-    feature_extractor   F, frozen
-    spatial_encoder     key frame -> S tokens
-    motion_encoder      residual -> one token          (change the motion encoder here)
-    tokeniser           the three together
-    projection          phi_vis and P: tokens into the language model's space
-    text, rows, batch   what a sample says, where its tokens stand, what a micro-batch holds
-    mllm                the language model
-    visual_head         p(V_j | V_<j, text)
-    flow_matching, decoder   the frozen HunyuanVideo decoder and L_dec
-    framework           all of it: losses, understand(), generate()
-    build, architectures, tiny   where the weights come from
+config              every setting of the model
+layout              which frames become which tokens
+feature_extractor   F, frozen
+spatial_encoder     key frame -> S tokens
+motion_encoder      residual -> one token          (change the motion encoder here)
+tokeniser           the three together
+projection          phi_vis and P: tokens into the language model's space
+text, rows, batch   what a sample says, where its tokens stand, what a micro-batch holds
+mllm                the language model
+visual_head         p(V_j | V_<j, text)
+flow_matching, decoder   the frozen HunyuanVideo decoder and L_dec
+framework           all of it: losses, understand(), generate()
+build, architectures, tiny   where the weights come from
 """

@@ -4,18 +4,25 @@ Architectures come from the ``config.json`` of a local folder or the hub's cache
 written down here, so that a plan needs no network and no download.
 """
 
-from dataclasses import replace
-
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
-from transformers import CLIPTextConfig, CLIPTextModel, LlavaNextConfig, LlavaNextForConditionalGeneration
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+)
 
 from vtok.build import require_fit
-from vtok.config import ModelConfig
+from vtok.config import ModelConfig, VTokConfig
 from vtok.decoder import HunyuanDecoder
-from vtok.feature_extractor import CLIP_L_336
+from vtok.feature_extractor import CLIP_L_336, CLIPFeatureExtractor, VGG19FeatureExtractor
 from vtok.framework import VTokFramework
 from vtok.mllm import split_llava
+from vtok.tokeniser import VTokTokeniser
 
 LLAMA3_8B = dict(
     model_type="llama", hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
@@ -45,11 +52,19 @@ def clip_text_config(weights: str) -> CLIPTextConfig:
     return CLIPTextConfig.from_pretrained(weights, subfolder="text_encoder_2")
 
 
-def meta_framework(config: ModelConfig) -> VTokFramework:
-    """The framework on the meta device: every shape, no storage, no tokenizers.
+def meta_feature_extractor(config: VTokConfig) -> nn.Module:
+    """``F`` without weights, frozen."""
+    if config.backbone == "vgg19":
+        return VGG19FeatureExtractor(config.vgg_layer_index).requires_grad_(False)
+    if config.weights in (None, "openai/clip-vit-large-patch14-336"):
+        clip = CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))
+    else:
+        clip = CLIPVisionConfig.from_pretrained(config.weights)
+    return CLIPFeatureExtractor(CLIPVisionModel(clip)).requires_grad_(False)
 
-    The tokeniser's CLIP is taken by ``clip_config`` (default ViT-L/14-336), not from ``weights``.
-    """
+
+def meta_framework(config: ModelConfig) -> VTokFramework:
+    """The framework on the meta device: every shape, no storage, no tokenizers."""
     with torch.device("meta"):
         llava = LlavaNextForConditionalGeneration(llava_config(config.mllm.weights))
         mllm, projector, llava_cfg = split_llava(llava, config.mllm)
@@ -62,5 +77,5 @@ def meta_framework(config: ModelConfig) -> VTokFramework:
             decoder_part(FlowMatchEulerDiscreteScheduler, weights, "scheduler"),
         )
         require_fit(mllm.dim, decoder)
-        config = replace(config, tokeniser=replace(config.tokeniser, weights=None))
-        return VTokFramework(config, mllm, projector, llava_cfg.vision_config.hidden_size, decoder, None)
+        tokeniser = VTokTokeniser(config.tokeniser, meta_feature_extractor(config.tokeniser))
+        return VTokFramework(config, tokeniser, mllm, projector, llava_cfg.vision_config.hidden_size, decoder, None)

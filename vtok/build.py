@@ -5,6 +5,7 @@ from vtok.decoder import HunyuanDecoder
 from vtok.framework import VTokFramework
 from vtok.mllm import load_llava
 from vtok.text import TextEncoder
+from vtok.tokeniser import VTokTokeniser
 
 
 def build_framework(config: ModelConfig) -> VTokFramework:
@@ -17,7 +18,8 @@ def build_framework(config: ModelConfig) -> VTokFramework:
     mllm, projector, llava_config = load_llava(config.mllm)
     decoder = HunyuanDecoder.from_pretrained(config.decoder)
     require_fit(mllm.dim, decoder)
-    return VTokFramework(config, mllm, projector, llava_config.vision_config.hidden_size, decoder, text)
+    tokeniser = VTokTokeniser(config.tokeniser)
+    return VTokFramework(config, tokeniser, mllm, projector, llava_config.vision_config.hidden_size, decoder, text)
 
 
 def require_fit(mllm_dim: int, decoder: HunyuanDecoder) -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-
 DEFAULT_MOTION_STRIDE = 6
 
 

@@ -1,6 +1,6 @@
 """Flow matching, as pure functions (paper, eq. 11; Esser et al., 2024, for the sampling of sigma).
 
-    x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
+x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
 """
 
 import torch

@@ -28,6 +28,7 @@ class VTokFramework(nn.Module):
 
     Args:
         config: its dimensions must be those of the parts.
+        tokeniser: frames to tokens.
         mllm: the language model.
         projector: LLaVA's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input width.
         projector_dim: that input width.
@@ -38,6 +39,7 @@ class VTokFramework(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
+        tokeniser: VTokTokeniser,
         mllm: MLLM,
         projector: nn.Module,
         projector_dim: int,
@@ -49,7 +51,7 @@ class VTokFramework(nn.Module):
         self.text = text
         self.mllm = mllm
         self.decoder = decoder
-        self.tokeniser = VTokTokeniser(config.tokeniser)
+        self.tokeniser = tokeniser
         # LLaVA's projector was trained on CLIP's features; anything else needs a fresh one.
         keep = config.tokeniser.backbone == "clip" and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
@@ -81,8 +83,8 @@ class VTokFramework(nn.Module):
         averaged again, over ranks and accumulation steps, to the mean over the global batch.
 
         Returns:
-            ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec`` (eq. 11),
-            and ``tokens``, the language model's tokens in this micro-batch.
+            ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
+            (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
         """
         weights, device = self.config.loss, batch.frames.device
         understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
@@ -186,7 +188,9 @@ class VTokFramework(nn.Module):
         """
         tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
         before, after = (torch.tensor(ids, device=frames.device) for ids in self.text.question(question))
-        embeddings = torch.cat([self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1)
+        embeddings = torch.cat(
+            [self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1
+        )
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=frames.device),
@@ -210,8 +214,8 @@ class VTokFramework(nn.Module):
         """A video for a prompt: visual tokens first, then the decoder.
 
         Args:
-            seconds, fps: the video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the smallest
-                4k + 1 at least that large are generated, the rest is cut.
+            seconds, fps: the video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
+                smallest 4k + 1 at least that large are generated, the rest is cut.
             steps: denoising steps.
             temperature: of the visual tokens.
             generator: on the CPU.
@@ -250,9 +254,7 @@ class VTokFramework(nn.Module):
         mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
         return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
 
-    def sample_token(
-        self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None
-    ) -> Tensor:
+    def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
         spatial = index < self.config.tokeniser.num_spatial_tokens
         kind = "spatial" if spatial else "motion"

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Cache, LlavaNextConfig, LlavaNextForConditionalGeneration, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Cache,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from vtok.config import ConfigError, MLLMConfig
 from vtok.feature_extractor import first_line
@@ -91,5 +97,7 @@ def split_llava(
     causal_lm.lm_head = llava.lm_head
     causal_lm.generation_config = llava.generation_config
     if config.gradient_checkpointing:
-        causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Renamed in the course of transformers 5; both take torch's own arguments first.
+        newer = getattr(causal_lm, "activation_checkpointing_enable", None)
+        (newer or causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
     return MLLM(causal_lm), llava.model.multi_modal_projector, llava.config

@@ -14,7 +14,7 @@ from vtok.spatial_encoder import pool_grid
 class MotionEncoder(nn.Module):
     """``g_phi``, a two-layer GELU MLP on the pooled residual.
 
-    A global mean (``residual_grid = 1``, the paper's) cancels opposed motions; n > 1 keeps n x n cells, still one token.
+    A global mean (``residual_grid = 1``, the paper's) cancels opposed motions; n > 1 keeps n x n cells in one token.
     """
 
     def __init__(self, residual_grid: int, feature_dim: int, token_dim: int):

@@ -21,10 +21,11 @@ class RowPlan:
 
     Attributes:
         token_ids: (n,) all text tokens.
-        source: (R, L) where each position's embedding comes from: text tokens first, then visual tokens, then a zero row.
+        source: (R, L) where each position's embedding comes from: text tokens, then visual tokens, then a zero row.
         answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
             whose they are.
-        visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,) which.
+        visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
+            which.
         num_tokens: real positions of all rows.
         conditioning_start, conditioning_rows: first position and number of the rows the decoder reads, a clip each.
     """

@@ -1,7 +1,7 @@
 """Text to token ids: what a sample's two rows say. Runs in the data workers, knows no tensors.
 
-    understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
-    generation row:     decoder's template with the caption | visual tokens        (eqs. 5 and 9)
+understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
+generation row:     decoder's template with the caption | visual tokens        (eqs. 5 and 9)
 """
 
 from typing import NamedTuple
@@ -86,9 +86,7 @@ class TextEncoder:
             caption, padding="max_length", truncation=True, max_length=CLIP_TEXT_LENGTH
         ).input_ids
 
-    def sample(
-        self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int
-    ) -> RowText:
+    def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Both rows of a training sample: its question if it has one, else an instruction that asks for the caption.
 
         Args:

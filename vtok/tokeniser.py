@@ -40,15 +40,19 @@ class VisualFeatures:
 class VTokTokeniser(nn.Module):
     """Frames to tokens. ``F`` is frozen; ``g_phi`` (and the linear layer, if widths differ) train.
 
+    Args:
+        config: the settings.
+        feature_extractor: ``F``; built from ``config`` if omitted.
+
     >>> config = VTokConfig(backbone="clip", spatial_grid_size=4, token_dim=1024)
     >>> VTokTokeniser(config)(torch.randn(1, 30, 3, 336, 336)).shape
     torch.Size([1, 20, 1024])
     """
 
-    def __init__(self, config: VTokConfig):
+    def __init__(self, config: VTokConfig, feature_extractor: nn.Module | None = None):
         super().__init__()
         self.config = config
-        self.feature_extractor = build_feature_extractor(config)
+        self.feature_extractor = feature_extractor or build_feature_extractor(config)
         width = self.feature_extractor.width
         self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
         self.motion_encoder = MotionEncoder(config.residual_grid, width, config.token_dim)

@@ -27,8 +27,10 @@ class GaussianMixtureHead(nn.Module):
 
     def parameters_of(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights (n, K), means (n, K, dim) and standard deviations (n, K, dim), in fp32."""
-        logits, mean, scale = self.linear(hidden).float().split(
-            [self.components, self.components * self.dim, self.components * self.dim], dim=-1
+        logits, mean, scale = (
+            self.linear(hidden)
+            .float()
+            .split([self.components, self.components * self.dim, self.components * self.dim], dim=-1)
         )
         mean, scale = (x.unflatten(-1, (self.components, self.dim)) for x in (mean, scale))
         return logits.log_softmax(-1), mean, F.softplus(scale) + self.min_scale

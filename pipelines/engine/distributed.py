@@ -23,7 +23,7 @@ START_TIMEOUT = timedelta(hours=2)
 
 def rank() -> int:
     """This process's rank, also before the rendezvous."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+    return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
@@ -33,7 +33,7 @@ def world_size() -> int:
 def device() -> torch.device:
     """The GPU of this rank, or the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
 
 
@@ -46,15 +46,25 @@ def connect() -> None:
     if not torch.cuda.is_available():
         require_compiler()
     if "RANK" not in os.environ:
-        alone = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-        os.environ.update(alone)
+        os.environ.update(
+            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
+        )
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Ranks of one machine share its cores; torch would give all of them to each.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here()))
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=START_TIMEOUT
     )
+
+
+def ranks_here() -> int:
+    """Ranks on this machine, as the launcher (deepspeed, torchrun, Slurm) tells."""
+    names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
 
 def require_compiler() -> None:

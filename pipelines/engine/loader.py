@@ -1,6 +1,6 @@
 """Shards to micro-batches: the last stretch from a sample to what the model is given.
 
-    position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
+position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
 from collections.abc import Iterator

@@ -318,11 +318,11 @@ def cut_without_encoding(source, target, start=0.0, dropped=0):
 
 def decode_in_full(path, until=float("inf")):
     """(seconds from the first frame, uint8 (H, W, 3)) of every frame, with nothing skipped."""
-    reference = []
+    reference, first = [], None
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             picture = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-            first = frame.pts if not reference else first
+            first = frame.pts if first is None else first
             reference.append((float((frame.pts - first) * frame.time_base), torch.from_numpy(picture.copy())))
             if reference[-1][0] > until:
                 break

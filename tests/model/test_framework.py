@@ -40,9 +40,7 @@ def test_losses_and_gradients_against_the_reference(framework):
 def test_the_loss_is_the_weighted_sum(tiny_models):
     framework = build_framework(model_config(tiny_models, loss=LossConfig(under=0.5, vis_lm=2.0, dec=3.0)))
     out = framework(make_batch(framework))
-    torch.testing.assert_close(
-        out["loss"], 0.5 * out["loss_under"] + 2 * out["loss_vis_lm"] + 3 * out["loss_dec"]
-    )
+    torch.testing.assert_close(out["loss"], 0.5 * out["loss_under"] + 2 * out["loss_vis_lm"] + 3 * out["loss_dec"])
 
 
 def test_micro_batches_average_to_the_batch(framework):
@@ -172,9 +170,7 @@ def test_sampling_with_a_cache_equals_recomputation(framework):
         visual = framework.projection(torch.stack(drawn, dim=1))
         ids = torch.tensor([framework.text.prompt(prompt)])
         whole = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1))
-    torch.testing.assert_close(
-        cached.rows, whole.conditioning[:, framework.text.crop_start :], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(cached.rows, whole.conditioning[:, framework.text.crop_start :], atol=1e-5, rtol=1e-5)
     assert len(drawn) == 16 + 3 and cached.mask.all()
 
 

@@ -107,7 +107,9 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
     for ours, theirs in zip(log_of(tmp_path / "a"), log_of(two_ranks)):
         assert (ours["batch_digest"] != theirs["batch_digest"]) == (ours["step"] in changed)
 
-    result = python("pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b")
+    result = python(
+        "pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b"
+    )
     assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
 
 
@@ -153,9 +155,7 @@ def test_bad_input_ends_with_one_line(two_ranks, shards, tmp_path):
 def test_a_checkpoint_that_does_not_fit_is_one_line(two_ranks, shards, clips, tmp_path):
     shutil.copytree(two_ranks, tmp_path / "out")
     resume = ("pipelines/train.py", *TINY, "--data.shards", shards, "--output", tmp_path / "out", "--resume", "auto")
-    assert_user_error(
-        deepspeed(2, *resume, "--model.visual_head.components", 3), "of another model", "visual_head"
-    )
+    assert_user_error(deepspeed(2, *resume, "--model.visual_head.components", 3), "of another model", "visual_head")
     assert_user_error(python(*resume), "ranks is 2, this run's is 1")
     ask = ("pipelines/understand.py", "--checkpoint", tmp_path / "out", "--video")
     assert_user_error(python(*ask, clips / "captions.csv"), "not_a_video")

@@ -1,6 +1,6 @@
 """One ZeRO-3 rank: gradients of the summed loss after one global batch, against the plain reference.
 
-    deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION
+deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION CHECKPOINTING
 """
 
 import os
@@ -21,16 +21,21 @@ from support.reference import global_loss
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
 
-models, accumulation = sys.argv[1 if "local_rank" not in sys.argv[1] else 2 :]
+models, accumulation, checkpointing = sys.argv[-3:]
 distributed.connect()
 torch.manual_seed(0)
-framework, plain = (build_framework(model_config(models)) for _ in range(2))
+plain = build_framework(model_config(models))
+recompute = model_config(models)
+recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
+framework = build_framework(recompute)
 plain.load_state_dict(framework.state_dict())
 batch = make_batch(plain)
 global_loss(plain.train(), batch).backward()
 reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
 
-train = TrainConfig(max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation))
+train = TrainConfig(
+    max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation)
+)
 plan = plan_batch(4, train.micro_batch_size, distributed.world_size())
 assert plan.accumulation == int(accumulation)
 config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", train, plan)

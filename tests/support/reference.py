@@ -85,10 +85,10 @@ def clip_losses(framework: VTokFramework, batch: Batch, index: int):
     scale = framework.feature_scale
     targets = [(grid - scale["spatial"].mean) / scale["spatial"].std,
                (residuals - scale["motion"].mean) / scale["motion"].std]  # fmt: skip
-    vis_lm = torch.cat([
-        mixture_nll(framework.visual_head["spatial"], predicting[:16], targets[0]),
-        mixture_nll(framework.visual_head["motion"], predicting[16:], targets[1]) if len(residuals) else grid.new_zeros(0),
-    ]).mean()  # fmt: skip
+    losses = [mixture_nll(framework.visual_head["spatial"], predicting[:16], targets[0])]
+    if len(residuals):
+        losses.append(mixture_nll(framework.visual_head["motion"], predicting[16:], targets[1]))
+    vis_lm = torch.cat(losses).mean()
 
     # eq. 11
     conditioning = states.hidden_states[-CROP_TEMPLATE][:, framework.text.crop_start :]

@@ -1,0 +1,156 @@
+import json
+
+import pytest
+
+from pipelines.config import PRESETS, TrainConfig, load_config, parse_run_arguments, save_config
+from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.distributed import require_compiler
+from pipelines.engine.metrics import batch_digest, in_global_order, truncate_log
+from pipelines.engine.setup import deepspeed_config, learning_rate
+from support.launch import REPO
+from vtok.config import ConfigError
+
+PRESET_NAMES = ["demo", "tiny", "llava_next_8b_hunyuan"]
+COMPUTED = {
+    "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
+    "optimizer", "scheduler", "bf16", "fp16",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESET_NAMES)
+def test_presets_load_and_survive_being_written(name, tmp_path):
+    config = parse_run_arguments(["--config", str(PRESETS / f"{name}.yaml")]).config
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+
+
+def test_the_paper_s_recipe():
+    config = parse_run_arguments(["--config", str(PRESETS / "llava_next_8b_hunyuan.yaml")]).config
+    assert (config.train.lr, config.train.global_batch_size, config.train.max_steps) == (1e-5, 16, 312_500)
+    assert (config.model.loss.under, config.model.loss.vis_lm, config.model.loss.dec) == (1, 1, 1)
+    assert (config.model.tokeniser.num_spatial_tokens, config.model.tokeniser.motion_tokens_per_second) == (16, 6)
+
+
+def test_yaml_first_then_the_command_line(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("train: {max_steps: 3, lr: 1e-3, global_batch_size: 4}\nmodel: {loss: {dec: 0.5}}\n")
+    arguments = parse_run_arguments(["--config", str(path), "--train.lr", "2e-4", "--local_rank=1", "--data.workers=3"])
+    train = arguments.config.train
+    assert (train.max_steps, train.lr, train.global_batch_size) == (3, 2e-4, 4)
+    assert arguments.config.model.loss.dec == 0.5 and arguments.config.data.workers == 3
+    assert arguments.preset == "x"
+
+
+def test_the_short_form():
+    argv = "--data_root D --backbone vgg19 --token_dim 512 --lr 2e-5 --batch_size 8 --epochs 10".split()
+    arguments = parse_run_arguments(argv)
+    config = arguments.config
+    assert arguments.preset == "tiny" and config.demo is None and config.data.root == "D"
+    assert (config.model.tokeniser.backbone, config.model.tokeniser.token_dim) == ("vgg19", 512)
+    assert (config.train.lr, config.train.global_batch_size, config.train.epochs) == (2e-5, 8, 10)
+    assert config.train.max_steps is None
+
+
+def test_without_a_config_and_without_data_it_is_the_demo():
+    arguments = parse_run_arguments(["--ds_config", "x.json"])
+    assert arguments.preset == "demo" and arguments.config.demo is not None
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--train.max_step", "3"], "did you mean --train.max_steps"),
+        (["--modle.loss.dec", "3"], "did you mean --model.loss.dec"),
+        (["--train.lr", "fast"], "train.lr"),
+        (["--model.tokeniser.backbone", "resnet"], "backbone"),
+        (["--config", "none.yaml"], "none.yaml"),
+        (["--model.loss.dec", "-1"], "must not be negative"),
+        (["--model.decoder.height", "100"], "multiples of 16"),
+        (["--model.tokeniser.motion_stride", "3"], "only one of"),
+        (["--data.workers", "-1"], "data.workers"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_key(argv, message):
+    with pytest.raises(ConfigError) as error:
+        parse_run_arguments(argv)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_yaml_errors(tmp_path):
+    path = tmp_path / "x.yaml"
+    for text, message in [
+        ("train: {max_steps: 1, lrr: 2}", "did you mean train.lr?"),
+        ("- 1", "should hold sections"),
+        ("train: {", "not valid YAML"),
+        ("train: !!python/object/apply:os.system ['true']", "not valid YAML"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message.replace("?", "\\?")):
+            parse_run_arguments(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    "global_batch, largest, ranks, plan",
+    [(16, 1, 1, (1, 16)), (16, 4, 2, (4, 2)), (16, 4, 8, (2, 1)), (16, 3, 4, (2, 2)), (12, 8, 2, (6, 1))],
+)
+def test_batch_plan(global_batch, largest, ranks, plan):
+    assert plan_batch(global_batch, largest, ranks) == BatchPlan(global_batch, ranks, *plan)
+
+
+def test_ranks_must_divide_the_global_batch():
+    with pytest.raises(ConfigError, match="16 cannot be divided among 3 ranks: use 2 ranks or a global batch of 18"):
+        plan_batch(16, 1, 3)
+
+
+def test_deepspeed_json_is_completed_and_must_not_disagree(tmp_path):
+    train = TrainConfig(max_steps=1, max_grad_norm=0.5)
+    plan = plan_batch(16, 2, 4)
+    config = deepspeed_config(REPO / "deepspeed_configs/zero3.json", train, plan)
+    assert config["train_batch_size"] == 16 and config["gradient_accumulation_steps"] == 2
+    assert config["gradient_clipping"] == 0.5 and config["zero_optimization"]["stage"] == 3
+    path = tmp_path / "ds.json"
+    for text, message in [
+        ('{"train_batch_size": 32}', "train_batch_size is 32, but this run needs 16"),
+        ('{"gradient_clipping": 1.0}', "gradient_clipping"),
+        ('{"optimizer": {}}', "optimizer"),
+        ("{", "not valid JSON"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            deepspeed_config(path, train, plan)
+    path.write_text('{"train_batch_size": "auto"}')
+    assert deepspeed_config(path, train, plan)["train_batch_size"] == 16
+    with pytest.raises(ConfigError, match="No such file"):
+        deepspeed_config(tmp_path / "none.json", train, plan)
+
+
+def test_deepspeed_configs_leave_out_what_the_run_computes():
+    for path in (REPO / "deepspeed_configs").glob("*.json"):
+        assert not COMPUTED & json.loads(path.read_text()).keys(), path
+
+
+def test_learning_rate():
+    train = TrainConfig(max_steps=100, lr=1.0, warmup_steps=10, schedule="cosine")
+    assert learning_rate(1, train, 100) == pytest.approx(0.1) and learning_rate(10, train, 100) == 1.0
+    assert learning_rate(55, train, 100) == pytest.approx(0.55) and learning_rate(100, train, 100) == pytest.approx(0.1)
+    assert learning_rate(77, TrainConfig(max_steps=100, lr=1.0), 100) == 1.0
+
+
+def test_digest_is_of_the_keys_in_global_order():
+    by_rank = [[["a", "b"], ["e", "f"]], [["c", "d"], ["g", "h"]]]  # two ranks, two accumulation steps
+    assert in_global_order(by_rank) == list("abcdefgh")
+    assert batch_digest(["a", "b"]) != batch_digest(["b", "a"]) != batch_digest(["ab"])
+
+
+def test_log_lines_behind_the_checkpoint_are_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    truncate_log(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_missing_compiler_is_said_clearly(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
+        require_compiler()

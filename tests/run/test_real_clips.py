@@ -1,0 +1,51 @@
+"""The main job on real videos, and the demo, as the README gives them. Minutes: run by .ci/run."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_tools.video import validate
+from support.launch import checked, deepspeed, python, run
+
+CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
+ZERO3 = ("--ds_config", "deepspeed_configs/zero3.json")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs ../shared/clips")
+def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
+    packed = checked(run("vtok-shards", "build", CLIPS, "--output", tmp_path / "shards"))
+    assert "packed 12 clips" in packed.stdout
+    output = tmp_path / "out"
+    data = ("--data.shards", tmp_path / "shards", "--output", output)
+    checked(deepspeed(2, "pipelines/train.py", "--config", "pipelines/configs/tiny.yaml", *ZERO3, *data, timeout=600))
+
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 50
+    assert all(math.isfinite(line[name]) for line in log for name in ("loss_under", "loss_vis_lm", "loss_dec"))
+    first, last = (sum(line["loss"] for line in part) / 10 for part in (log[:10], log[-10:]))
+    assert last < 0.6 * first
+
+    video = CLIPS / "coffee.mp4"
+    asked = ("--checkpoint", output, "--video", video, "--question", "Describe this video.", "--json")
+    assert json.loads(checked(python("pipelines/understand.py", *asked)).stdout)["answer"]
+    made = tmp_path / "x.mp4"
+    checked(python("pipelines/generate.py", "--checkpoint", output, "--prompt", "Ducks swim.", "--output", made,
+                   "--seconds", 5, "--fps", 24, "--seed", 0, "--steps", 5))  # fmt: skip
+    facts = validate(made)
+    assert (facts.frames, facts.fps, facts.duration) == (120, 24, pytest.approx(5))
+
+
+def test_the_demo_ends_with_a_caption_and_a_video(tmp_path):
+    """The README's first command, with fewer steps."""
+    output = tmp_path / "demo"
+    config = ("--config", "pipelines/configs/demo.yaml")
+    short = ("--train.max_steps", 30, "--demo.clips", 32, "--output", output)
+    told = checked(run("deepspeed", "pipelines/train.py", *config, *ZERO3, *short)).stdout
+    assert "the model says" in told and "tensorboard --logdir" in told
+    assert validate(output / "demo.mp4").frames == 16
+    assert Image.open(output / "demo.png").size == (8 * 64, 2 * 64)

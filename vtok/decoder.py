@@ -6,6 +6,7 @@ as in diffusers' ``HunyuanVideoPipeline``.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from diffusers import (
@@ -23,6 +24,13 @@ from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
 TIMESTEP_SCALE = 1000.0
+
+
+class Posterior(NamedTuple):
+    """The autoencoder's Gaussian over B videos' latents, (B, C, k + 1, H / 8, W / 8) each, not yet scaled."""
+
+    mean: Tensor
+    std: Tensor
 
 
 @dataclass
@@ -91,15 +99,8 @@ class HunyuanDecoder(nn.Module):
         return self.text_encoder(clip_ids).pooler_output
 
     @torch.no_grad()
-    def encode(self, video: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
-        """Scaled latents of a video.
-
-        Args:
-            video: (B, F, 3, H, W) ``uint8`` with F = 4k + 1.
-            posterior_noise: standard normal, shaped like the latents; the posterior's mean without it.
-
-        Returns:
-            (B, C, k + 1, H / 8, W / 8).
+    def encode(self, video: Tensor) -> Posterior:
+        """Encode a (B, F, 3, H, W) ``uint8`` video with F = 4k + 1.
 
         Raises:
             ConfigError: F is not 4k + 1 (the autoencoder would silently drop frames).
@@ -109,26 +110,17 @@ class HunyuanDecoder(nn.Module):
             raise ConfigError(f"the decoder needs 4k + 1 frames, got {frames}")
         pixels = video.to(self.vae.dtype).transpose(1, 2) / 127.5 - 1
         posterior = self.vae.encode(pixels).latent_dist
-        latents = posterior.mean
-        if posterior_noise is not None:
-            latents = latents + posterior.std * posterior_noise.to(latents)
-        return latents * self.vae.config.scaling_factor
+        return Posterior(posterior.mean, posterior.std)
 
-    def latent_shape(self, video: Tensor) -> tuple[int, ...]:
-        """(C, k + 1, h, w) of one clip's latents, for a (B, F, 3, H, W) video."""
-        _, frames, _, height, width = video.shape
-        ratio = self.vae.config.spatial_compression_ratio
-        return (
-            self.vae.config.latent_channels, (frames - 1) // self.latents_per_frame + 1, height // ratio, width // ratio
-        )  # fmt: skip
+    def draw(self, shape: torch.Size, seeds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Each clip's own draws, made on the CPU so that they are the same on every device.
 
-    def draw(self, video: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Each clip's own draws, on the CPU so that they are the same on every device.
+        Args:
+            shape: (C, k + 1, h, w) of one clip's latents.
 
         Returns:
             sigma (B, 1, 1, 1, 1), posterior noise and diffusion noise (B, C, k + 1, h, w), all fp32.
         """
-        shape = self.latent_shape(video)
         normals, posterior, noise = [], [], []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
@@ -136,13 +128,15 @@ class HunyuanDecoder(nn.Module):
             posterior.append(torch.randn(shape, generator=generator))
             noise.append(torch.randn(shape, generator=generator))
         sigma = shifted_logit_normal(torch.stack(normals), self.scheduler.config.shift)
-        return tuple(x.to(video.device) for x in (sigma, torch.stack(posterior), torch.stack(noise)))
+        return tuple(x.to(device) for x in (sigma, torch.stack(posterior), torch.stack(noise)))
 
-    def loss(self, video: Tensor, video_counts: list[int], conditioning: Conditioning, seeds: list[int]) -> Tensor:
+    def loss(
+        self, posterior: Posterior, video_counts: list[int], conditioning: Conditioning, seeds: list[int]
+    ) -> Tensor:
         """``L_dec`` (eq. 11) of each clip, averaged over its own latent elements.
 
         Args:
-            video: (B, F, 3, H, W) ``uint8``, F = 4k + 1.
+            posterior: of the videos, from :meth:`encode`.
             video_counts: each clip's real frames; latents of the padding behind them carry no loss.
             conditioning: gradients reach ``conditioning.rows``.
             seeds: each clip's seed for sigma and the two noises.
@@ -150,12 +144,13 @@ class HunyuanDecoder(nn.Module):
         Returns:
             (B,) in fp32.
         """
-        sigma, posterior_noise, noise = self.draw(video, seeds)
-        clean = self.encode(video, posterior_noise).float()
+        mean, std = (x.float() for x in posterior)
+        sigma, posterior_noise, noise = self.draw(mean.shape[1:], seeds, mean.device)
+        clean = (mean + std * posterior_noise) * self.vae.config.scaling_factor
         velocity = self.velocity(interpolate(clean, noise, sigma), sigma, conditioning).float()
         error = squared_error(velocity, clean, noise, sigma, self.config.objective).mean(dim=(1, 3, 4))
-        counts = torch.tensor(video_counts, device=video.device).sub(1) // self.latents_per_frame + 1
-        real = torch.arange(clean.shape[2], device=video.device) < counts[:, None]
+        counts = torch.tensor(video_counts, device=mean.device).sub(1) // self.latents_per_frame + 1
+        real = torch.arange(clean.shape[2], device=mean.device) < counts[:, None]
         return (error * real).sum(1) / counts
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vtok.batch import Batch
 from vtok.config import ModelConfig
-from vtok.decoder import Conditioning, HunyuanDecoder
+from vtok.decoder import Conditioning, HunyuanDecoder, Posterior
 from vtok.layout import num_motion_tokens
 from vtok.mllm import MLLM, Hidden
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
@@ -86,11 +86,12 @@ class VTokFramework(nn.Module):
             ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
             (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
         """
-        weights, device = self.config.loss, batch.frames.device
+        weights = self.config.loss
         understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
         noisy = generation and self.config.visual_head.input_noise > 0
 
-        features = self.tokeniser.features(batch.frames, batch.frame_counts)
+        features = self.features(batch)
+        device = features.spatial.device
         inputs = self.with_noise(features, batch.input_seeds) if noisy else features
         visual = self.projection(self.tokeniser.encode(inputs))
 
@@ -112,6 +113,12 @@ class VTokFramework(nn.Module):
             + weights.dec * losses["loss_dec"]
         )
         return losses | {"tokens": torch.tensor(plan.num_tokens, device=device)}
+
+    def features(self, batch: Batch) -> VisualFeatures:
+        """Frozen features of the clips, unless the batch brings them."""
+        if isinstance(batch.frames, VisualFeatures):
+            return batch.frames
+        return self.tokeniser.features(batch.frames, batch.frame_counts)
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
@@ -157,7 +164,8 @@ class VTokFramework(nn.Module):
         conditioning = self.conditioning(
             hidden.conditioning, plan, torch.tensor([text.clip_ids for text in batch.texts], device=captioned.device)
         )
-        losses = self.decoder.loss(batch.video, batch.video_counts, conditioning, batch.decoder_seeds)
+        posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
+        losses = self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
         return (losses * captioned).mean()
 
     def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:

@@ -5,7 +5,7 @@ It works in two stages, so that the visual head has a frozen target and sampling
     frames --features()--> VisualFeatures (frozen) --encode()--> tokens (trainable)
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from vtok.motion_encoder import MotionEncoder
 from vtok.spatial_encoder import SpatialEncoder
 
 
-@dataclass
-class VisualFeatures:
+class VisualFeatures(NamedTuple):
     """Frozen, pooled features of B clips.
 
     Attributes:

@@ -41,7 +41,7 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
         batch = loaded.batch.to(device)
-        features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+        features = framework.features(batch)
         moments["spatial"].add(features.spatial.flatten(0, 1))
         own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
         moments["motion"].add(torch.cat(own))

@@ -58,7 +58,6 @@ def collate(items: list[Encoded]) -> Loaded:
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
         input_seeds=[s.draws.seed("input_noise") for s in samples],
         keys=[s.key for s in samples],
-        positions=[s.position for s in samples],
     )
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
 

@@ -206,6 +206,15 @@ def test_input_noise_belongs_to_the_sample_and_spares_the_understanding_rows(tin
     torch.testing.assert_close((halves[0]["loss"] + halves[1]["loss"]) / 2, noised["loss"], atol=1e-5, rtol=1e-5)
 
 
+def test_precomputed_features_and_latents_give_the_same_losses(framework):
+    calibrated(framework)
+    batch = make_batch(framework)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    ready = batch._replace(frames=features, video=framework.decoder.encode(batch.video)).to("cpu")
+    expected, got = framework(batch), framework(ready)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
 def test_parts_that_do_not_fit_are_named(tiny_models, tmp_path):
     import json
     import shutil

@@ -45,7 +45,6 @@ def make_batch(framework: VTokFramework, count: int = 4, captions: list | None =
         decoder_seeds=[100 + i for i in range(count)],
         input_seeds=[200 + i for i in range(count)],
         keys=[f"clip{i}" for i in range(count)],
-        positions=list(range(count)),
     )
 
 

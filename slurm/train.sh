@@ -15,8 +15,9 @@ config=${1:-pipelines/configs/llava_next_8b_hunyuan.yaml}
 ds_config=${2:-deepspeed_configs/zero3.json}
 shift $(($# < 2 ? $# : 2))
 
-# The ranks meet at the first node, on a port that two jobs on it are unlikely to share.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# The ranks meet at the first node's address, on a port that two jobs on it are unlikely to share.
+first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(scontrol show node "$first_node" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 

@@ -33,7 +33,8 @@ def world_size() -> int:
 def device() -> torch.device:
     """The GPU of this rank, or the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        # Slurm may show a task only its own GPU, whatever its local rank.
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return torch.device("cpu")
 
 

@@ -48,6 +48,20 @@ class Conditioning:
     pooled: Tensor
 
 
+@torch.no_grad()
+def encode_video(vae: AutoencoderKLHunyuanVideo, video: Tensor) -> Posterior:
+    """Encode a (B, F, 3, H, W) ``uint8`` video with F = 4k + 1.
+
+    Raises:
+        ConfigError: F is not 4k + 1 (the autoencoder would silently drop frames).
+    """
+    if (video.shape[1] - 1) % vae.config.temporal_compression_ratio:
+        raise ConfigError(f"the decoder needs 4k + 1 frames, got {video.shape[1]}")
+    pixels = video.to(vae.dtype).transpose(1, 2) / 127.5 - 1
+    posterior = vae.encode(pixels).latent_dist
+    return Posterior(posterior.mean, posterior.std)
+
+
 class HunyuanDecoder(nn.Module):
     """Frozen; gradients pass through the transformer to the conditioning."""
 
@@ -98,19 +112,9 @@ class HunyuanDecoder(nn.Module):
         """CLIP's pooled text vector, (B, 77) token ids -> (B, d_pooled)."""
         return self.text_encoder(clip_ids).pooler_output
 
-    @torch.no_grad()
     def encode(self, video: Tensor) -> Posterior:
-        """Encode a (B, F, 3, H, W) ``uint8`` video with F = 4k + 1.
-
-        Raises:
-            ConfigError: F is not 4k + 1 (the autoencoder would silently drop frames).
-        """
-        frames = video.shape[1]
-        if (frames - 1) % self.latents_per_frame:
-            raise ConfigError(f"the decoder needs 4k + 1 frames, got {frames}")
-        pixels = video.to(self.vae.dtype).transpose(1, 2) / 127.5 - 1
-        posterior = self.vae.encode(pixels).latent_dist
-        return Posterior(posterior.mean, posterior.std)
+        """The posterior of a (B, F, 3, H, W) ``uint8`` video."""
+        return encode_video(self.vae, video)
 
     def draw(self, shape: torch.Size, seeds: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Each clip's own draws, made on the CPU so that they are the same on every device.

@@ -60,10 +60,10 @@ def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0) -> None
     folder = Path(folder)
     tokenizer = train_tokenizer(texts)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        write_llava(folder / "llava", tokenizer)
-        CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(folder / "clip")
-        write_hunyuan(folder / "hunyuan", tokenizer)
+        for write in (write_llava, write_clip, write_hunyuan):
+            # Each from the seed alone: the vocabulary's size must not change the frozen models.
+            torch.manual_seed(seed)
+            write(folder, tokenizer)
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
@@ -92,6 +92,10 @@ def wrapped(tokenizer: Tokenizer, template: str, **options) -> PreTrainedTokeniz
     )
 
 
+def write_clip(folder: Path, tokenizer: Tokenizer) -> None:
+    CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(folder / "clip")
+
+
 def write_llava(folder: Path, tokenizer: Tokenizer) -> None:
     vocabulary = tokenizer.get_vocab_size()
     config = LlavaNextConfig(
@@ -99,10 +103,10 @@ def write_llava(folder: Path, tokenizer: Tokenizer) -> None:
         vision_config=CLIPVisionConfig(**VISION),
         image_token_index=tokenizer.token_to_id(IMAGE_TOKEN),
     )
-    LlavaNextForConditionalGeneration(config).save_pretrained(folder)
+    LlavaNextForConditionalGeneration(config).save_pretrained(folder / "llava")
     language_tokenizer = wrapped(tokenizer, f"{BOS} $A")
     language_tokenizer.chat_template = CHAT_TEMPLATE
-    language_tokenizer.save_pretrained(folder)
+    language_tokenizer.save_pretrained(folder / "llava")
 
 
 def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
@@ -124,4 +128,4 @@ def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
         tokenizer_2=wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH),
     )
     for name, part in parts.items():
-        part.save_pretrained(folder / name)
+        part.save_pretrained(folder / "hunyuan" / name)

@@ -1,0 +1,108 @@
+"""Frozen features and latents that ``precompute.py`` stored in the shards, beside the video or in its place.
+
+They are right for one window of each clip, one backbone and one preprocessing only. All that they depend on is their
+*recipe*, which lies in ``precomputed.json`` of the dataset's folder; training computes its own and refuses any other.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from data_tools.shards import atomic_write
+from pipelines.config import RunConfig
+from vtok.config import ConfigError
+from vtok.decoder import Posterior
+from vtok.tokeniser import VisualFeatures
+
+RECIPE = "precomputed.json"
+FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
+
+WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.height", "decoder.width")
+FEATURE_SETTINGS = (
+    "tokeniser.backbone", "tokeniser.vgg_layer_index", "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
+    "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
+)  # fmt: skip
+LATENT_SETTINGS = ("decoder.fps",)
+
+
+def feature_recipe(config: RunConfig, feature_extractor: nn.Module) -> dict[str, Any]:
+    """What stored features depend on: settings, and the backbone's weights by content."""
+    return settings(config, WINDOW_SETTINGS + FEATURE_SETTINGS) | {
+        "tokeniser.weights (sha256)": weights_digest(feature_extractor)
+    }
+
+
+def latent_recipe(config: RunConfig, vae: nn.Module) -> dict[str, Any]:
+    """What stored latents depend on."""
+    return settings(config, WINDOW_SETTINGS + LATENT_SETTINGS) | {"decoder.vae (sha256)": weights_digest(vae)}
+
+
+def settings(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    sections = {"data": config.data, "tokeniser": config.model.tokeniser, "decoder": config.model.decoder}
+    return {name: getattr(sections[name.split(".")[0]], name.split(".")[1]) for name in names}
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over a module's parameters, in fp32 and by name, so that the precision they are kept in does not matter."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_recipe(folder: Path, recipe: dict[str, dict | None]) -> None:
+    with atomic_write(folder / RECIPE) as file:
+        file.write(json.dumps(recipe, indent=1).encode())
+
+
+def read_recipe(folder: Path) -> dict[str, dict | None] | None:
+    """``{"features": ..., "latents": ...}`` of a dataset, or ``None`` if it holds neither."""
+    path = folder / RECIPE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def require_recipe(folder: Path, kind: str, stored: dict, wanted: dict) -> None:
+    """Raises ConfigError naming the first setting that differs."""
+    for name in wanted:
+        if stored.get(name) != wanted[name]:
+            raise ConfigError(
+                f"{folder}: its {kind} were computed with {name} {stored.get(name)}, this run has {wanted[name]}: "
+                "set it back, or run pipelines/precompute.py again"
+            )
+
+
+def pack_features(features: VisualFeatures, clip: int) -> bytes:
+    """One clip's own features, bf16."""
+    motion = features.motion[clip, : features.motion_counts[clip]]
+    return pack(spatial=features.spatial[clip], motion=motion)
+
+
+def pack_posterior(posterior: Posterior, clip: int) -> bytes:
+    """One clip's posterior over latents, bf16."""
+    return pack(mean=posterior.mean[clip], std=posterior.std[clip])
+
+
+def pack(**tensors: Tensor) -> bytes:
+    return save({name: x.to(torch.bfloat16).cpu().contiguous() for name, x in tensors.items()})
+
+
+def unpack_features(stored: list[bytes]) -> VisualFeatures:
+    """Features of a micro-batch, fp32, from those of its clips."""
+    clips = [load(data) for data in stored]
+    counts = [len(clip["motion"]) for clip in clips]
+    motion = torch.zeros(len(clips), max(counts), clips[0]["motion"].shape[-1])
+    for index, clip in enumerate(clips):
+        motion[index, : counts[index]] = clip["motion"].float()
+    return VisualFeatures(torch.stack([clip["spatial"].float() for clip in clips]), motion, counts)
+
+
+def unpack_posteriors(stored: list[bytes]) -> Posterior:
+    """Posterior of a micro-batch, fp32."""
+    clips = [load(data) for data in stored]
+    return Posterior(*(torch.stack([clip[name].float() for clip in clips]) for name in ("mean", "std")))

@@ -7,8 +7,16 @@ draws.py    randomness keyed by (seed, position, purpose)
 order.py    which sample stands at which position, and whose turn it is
 encode.py   frames → mp4
 sources.py  what goes into a build: captions.csv with videos, or folders of frames
+tars.py     tars of any make as bytes: files and samples, by offset
+samples.py  a sample and the tar members it consists of
 shards.py   shards, their sidecars and manifest: written whole, read by row
 build.py    sources → checked clips → shards
+rejected.py what was left out, and why
+index.py    tars that others built → sidecars and manifest
+verify.py   is a dataset what it says it is?
+stats.py    what its clips are like
+show.py     a look at some of them, as the HTML of page.py
+parallel.py one function in several processes
 dataset.py  position → decoded sample
 shapes.py   captioned clips of moving shapes, drawn by arithmetic
 cli.py      `vtok-shards`

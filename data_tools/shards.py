@@ -9,7 +9,8 @@ A dataset folder holds
 
 KEY is a zero-padded number: WebDataset groups members by what stands before the first dot. Headers are USTAR with
 integer times of zero, so that the same clips give the same bytes (a float time adds a 1 KB PAX header to every
-member). A file takes its final name only when it is whole and on disk.
+member). A file takes its final name only when it is whole and on disk. Tars that others built have other names and
+headers; `index` writes the sidecars and the manifest for them.
 
 Any WebDataset reader can stream the tars; `ShardReader` reads any one sample with a single `pread`.
 """
@@ -21,7 +22,6 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -29,10 +29,12 @@ from typing import BinaryIO
 import numpy as np
 
 from .errors import BadVideo, DataError
+from .samples import RawSample, from_members, to_members
+from .tars import BLOCK, groups, members
 
 VERSION = 1
-BLOCK = tarfile.BLOCKSIZE
 END_OF_TAR = bytes(2 * BLOCK)
+SIDECAR = ".index.json"
 MAX_OPEN_SHARDS = 128  # an epoch's order keeps about 40 shards of 1000 in use; `ulimit -n` is often 1024
 
 ROW = np.dtype(
@@ -45,20 +47,6 @@ ROW = np.dtype(
         ("duration", "<f4"),  # seconds
     ]
 )
-
-
-@dataclass(frozen=True)
-class RawSample:
-    """One clip as it lies in a shard, not yet decoded.
-
-    `extension` is the container's, with its dot. `meta` has "caption", "path" (the clip's name in the build's
-    input), "facts" (see `video.VideoFacts`) and whatever else the input said about the clip.
-    """
-
-    key: str
-    video: bytes
-    extension: str
-    meta: dict
 
 
 # ---- writing --------------------------------------------------------------------------------------------------
@@ -77,48 +65,78 @@ def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
     digest, entries = hashlib.sha256(), []
     with atomic_write(folder / f"{shard_name(number)}.tar") as tar:
         for sample in chain([first], samples):
-            members = _members(sample)
-            data = b"".join(_tar_member(f"{sample.key}.{ending}", body) for ending, body in members.items())
-            entries.append(
-                {
-                    "key": sample.key,
-                    "offset": tar.tell(),
-                    "length": len(data),
-                    "crc32": zlib.crc32(data),
-                    "members": {ending: len(body) for ending, body in members.items()},
-                    "facts": sample.meta["facts"],
-                }
-            )
+            bodies = to_members(sample)
+            data = b"".join(_tar_member(f"{sample.key}.{ending}", body) for ending, body in bodies.items())
+            sizes = {ending: len(body) for ending, body in bodies.items()}
+            entries.append(entry(sample, tar.tell(), data, sizes))
             tar.write(data)
             digest.update(data)
         tar.write(END_OF_TAR)
         digest.update(END_OF_TAR)
         size = tar.tell()
-    sidecar = {"version": VERSION, "bytes": size, "sha256": digest.hexdigest(), "samples": entries}
-    with atomic_write(_sidecar(folder, shard_name(number))) as file:
-        file.write(json.dumps(sidecar).encode())
+    write_sidecar(folder, shard_name(number), size, digest.hexdigest(), entries)
     return len(entries)
 
 
-def write_manifest(folder: Path) -> dict:
-    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json.
+def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) -> dict:
+    """What a sidecar says of one sample, whose members with the given sizes lie as `data` at `offset` of the tar."""
+    return {
+        "key": sample.key,
+        "offset": offset,
+        "length": len(data),
+        "crc32": zlib.crc32(data),
+        "members": sizes,
+        "words": len(sample.meta["caption"].split()),
+        "facts": sample.meta["facts"],
+    }
 
-    Its "hash" is the sha256 over the shards' sha256s in order: the state of the data that a run records.
+
+def write_sidecar(folder: Path, name: str, size: int, sha256: str, entries: list[dict], **more) -> None:
+    """Finish the shard `name`: a tar of `size` bytes that holds the samples of `entries` (see `entry`)."""
+    sidecar = {"version": VERSION, "bytes": size, "sha256": sha256, "samples": entries, **more}
+    with atomic_write(sidecar_path(folder, name)) as file:
+        file.write(json.dumps(sidecar).encode())
+
+
+def read_sidecar(folder: Path, name: str) -> dict:
+    """Raises DataError where the sidecar is damaged or of another version."""
+    path = sidecar_path(folder, name)
+    try:
+        sidecar = json.loads(path.read_bytes())
+        version = sidecar["version"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {folder}`") from None
+    if version != VERSION:
+        raise DataError(f"{path} is of version {version}, this program reads {VERSION}: build the dataset again")
+    return sidecar
+
+
+def sidecar_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}{SIDECAR}"
+
+
+def write_manifest(folder: Path) -> dict:
+    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json."""
+    manifest, rows = collect(folder)
+    with atomic_write(folder / "manifest.npy") as file:
+        np.save(file, rows, allow_pickle=False)
+    with atomic_write(folder / "manifest.json") as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def collect(folder: Path) -> tuple[dict, np.ndarray]:
+    """What the sidecars say together: the content of manifest.json, and the rows, `ROW` (N,).
+
+    The manifest's "hash" is the sha256 over the shards' sha256s in order: the state of the data that a run records.
     """
     shards, rows, digest = [], [], hashlib.sha256()
-    for path in sorted(folder.glob("shard-*.index.json")):
-        sidecar = json.loads(path.read_text())
+    for name in sorted(path.name.removesuffix(SIDECAR) for path in folder.glob(f"*{SIDECAR}")):
+        sidecar = read_sidecar(folder, name)
         samples = sidecar["samples"]
         rows.append(np.array([_row(len(shards), sample) for sample in samples], dtype=ROW))
         digest.update(sidecar["sha256"].encode())
-        shards.append(
-            {
-                "name": path.name.removesuffix(".index.json"),
-                "samples": len(samples),
-                "bytes": sidecar["bytes"],
-                "sha256": sidecar["sha256"],
-            }
-        )
+        shards.append({"name": name, "samples": len(samples), "bytes": sidecar["bytes"], "sha256": sidecar["sha256"]})
     manifest = {
         "version": VERSION,
         "samples": sum(shard["samples"] for shard in shards),
@@ -126,11 +144,7 @@ def write_manifest(folder: Path) -> dict:
         "hash": digest.hexdigest(),
         "shards": shards,
     }
-    with atomic_write(folder / "manifest.npy") as file:
-        np.save(file, np.concatenate(rows), allow_pickle=False)
-    with atomic_write(folder / "manifest.json") as file:
-        file.write(json.dumps(manifest, indent=1).encode())
-    return manifest
+    return manifest, np.concatenate(rows)
 
 
 @contextmanager
@@ -148,16 +162,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _members(sample: RawSample) -> dict[str, bytes]:
-    """The endings and bodies of a sample's members."""
-    meta = {name: value for name, value in sample.meta.items() if name != "caption"}
-    return {
-        sample.extension.removeprefix("."): sample.video,
-        "txt": sample.meta["caption"].encode(),
-        "json": json.dumps(meta).encode(),
-    }
-
-
 def _tar_member(name: str, body: bytes) -> bytes:
     """Header, body and padding of one file; `TarInfo` starts with times and owners of zero."""
     info = tarfile.TarInfo(name)
@@ -169,10 +173,6 @@ def _row(shard: int, sample: dict) -> tuple:
     """A sidecar's entry as one `ROW`."""
     facts = sample["facts"]
     return (shard, sample["offset"], sample["length"], sample["crc32"], facts["frames"], facts["duration"])
-
-
-def _sidecar(folder: Path, name: str) -> Path:
-    return folder / f"{name}.index.json"
 
 
 # ---- reading --------------------------------------------------------------------------------------------------
@@ -224,16 +224,19 @@ class ShardReader:
 
     def read(self, row: int) -> RawSample:
         """The sample at `row`. Raises BadVideo("corrupt_shard") where its bytes are not those that were written."""
-        shard, offset, length, crc32, *_ = self.rows[row].item()
+        shard, offset, length, crc32, frames, duration = self.rows[row].item()
         data = os.pread(self._descriptor(shard), length, offset)
         if zlib.crc32(data) != crc32:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
-        return _unpack(data)
+        sample = _unpack(data)
+        # A json of another tool's says nothing of them; ours has them in full.
+        sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
+        return sample
 
     def key(self, row: int) -> str:
         """The key of the sample at `row`, from the sidecar: known even where the sample itself cannot be read."""
         shard = int(self.rows["shard"][row])
-        sidecar = json.loads(_sidecar(self.folder, self.shard_names[shard]).read_text())
+        sidecar = read_sidecar(self.folder, self.shard_names[shard])
         return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
 
     def _descriptor(self, shard: int) -> int:
@@ -250,14 +253,5 @@ class ShardReader:
 
 def _unpack(data: bytes) -> RawSample:
     """The sample whose tar members are `data`, which begins at a header."""
-    members, at = {}, 0
-    while at < len(data):
-        name = data[at : at + 100].rstrip(b"\0").decode()
-        size = int(data[at + 124 : at + 136].rstrip(b"\0 "), 8)
-        key, _, ending = name.partition(".")
-        members[ending] = data[at + BLOCK : at + BLOCK + size]
-        at += BLOCK + size + -size % BLOCK
-    meta = json.loads(members.pop("json"))
-    meta["caption"] = members.pop("txt").decode()
-    ((ending, video),) = members.items()
-    return RawSample(key, video, f".{ending}", meta)
+    (group,) = groups(members(data))
+    return from_members(group.key, {ending: data[m.start : m.start + m.size] for ending, m in group.members})

@@ -1,0 +1,173 @@
+"""Tars seen as bytes: which files lie where, and which of them make up a sample.
+
+Reads what any tool writes: ustar, GNU and PAX headers, long names, sizes past 8 GiB, times with a fraction. `tarfile`
+reads them too, at 80 µs a file where this takes 4: a training run opens a sample's three files thousands of times a
+second. Offsets and sizes are bytes.
+"""
+
+import mmap
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DataError
+
+BLOCK = tarfile.BLOCKSIZE
+Buffer = bytes | mmap.mmap
+
+# WebDataset's own rules: a key is all that stands before the base name's first dot; some names are no samples.
+_KEY_AND_ENDING = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+_SKIPPED = re.compile(r"__[^/]*__($|/)")
+
+_PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
+_WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: their size field counts nothing that follows
+
+
+@dataclass(frozen=True)
+class Member:
+    """One regular file: `offset` of its first header (a long name has more than one), then its body."""
+
+    name: str
+    offset: int
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return _padded(self.start + self.size)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The neighbouring files of one key, by lower-case ending without the first dot ("mp4", "cls.txt").
+
+    `length` reaches from the first header to the end of the last file's padding. An ending comes twice where the tar
+    holds it twice.
+    """
+
+    key: str
+    members: tuple[tuple[str, Member], ...]
+
+    @property
+    def offset(self) -> int:
+        return self.members[0][1].offset
+
+    @property
+    def length(self) -> int:
+        return self.members[-1][1].end - self.offset
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[Buffer]:
+    """The bytes of a file, mapped rather than read: a tar may be larger than memory."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def members(data: Buffer) -> Iterator[Member]:
+    """The regular files of a tar, in order. Raises DataError, with the place, where `data` is no whole tar."""
+    at, first, name, size = 0, 0, None, None  # name, size: what a header before the file's own has said
+    while at < len(data):
+        header = data[at : at + BLOCK]
+        if header.count(0) == BLOCK:
+            return
+        kind, stored = _checked(header, at)
+        start = at + BLOCK
+        if kind in b"LxX":  # GNU's long name, and PAX records, of the file that follows
+            end = start + stored
+            if kind == b"L":
+                name = _text(data[start:end])
+            else:
+                records = _pax_records(data[start:end], at)
+                name, size = records.get(b"path", name), records.get(b"size", size)
+                if any(key.startswith(b"GNU.sparse") for key in records):
+                    raise DataError(f"byte {at}: a sparse file: pack the tar without --sparse")
+        elif kind in b"gK":  # PAX records of all files, which name none, and GNU's long name of a link's target
+            end = start + stored
+        elif kind == b"S":
+            raise DataError(f"byte {at}: a sparse file: pack the tar without --sparse")
+        else:
+            stored = 0 if kind in _WITHOUT_BODY else stored if size is None else size
+            end = start + stored
+            if kind in b"07\0" and end <= len(data):
+                yield Member(_name(header) if name is None else name, first, start, stored)
+            first, name, size = _padded(end), None, None
+        if end > len(data):
+            raise DataError(f"byte {len(data)}: the tar ends inside a file that begins at byte {at}")
+        at = _padded(end)
+
+
+def groups(files: Iterable[Member]) -> Iterator[Group]:
+    """Samples, as WebDataset makes them: neighbours of one key. Files without a key or an ending belong to none."""
+    key, found = None, []
+    for member in files:
+        match = _KEY_AND_ENDING.fullmatch(member.name)
+        if match is None or _SKIPPED.match(member.name):
+            continue
+        if found and match[1] != key:
+            yield Group(key, tuple(found))
+            found = []
+        key = match[1]
+        found.append((match[2].lower(), member))
+    if found:
+        yield Group(key, tuple(found))
+
+
+def _checked(header: bytes, at: int) -> tuple[bytes, int]:
+    """Kind and size from a header whose checksum is right."""
+    try:
+        checksum, size = _number(header[148:156]), _number(header[124:136])
+    except ValueError:
+        checksum, size = -1, -1
+    # The checksum counts its own eight bytes as spaces.
+    if len(header) < BLOCK or size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        raise DataError(f"byte {at}: no tar header: the tar is damaged, cut short or compressed")
+    return header[156:157], size
+
+
+def _number(field: bytes) -> int:
+    """Octal digits, or GNU's binary form for what they cannot hold."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    return int(field.rstrip(b"\0 ").lstrip() or b"0", 8)
+
+
+def _name(header: bytes) -> str:
+    """The name in a file's own header; ustar puts leading folders of a longer one in a second field."""
+    name = _text(header[:100])
+    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _pax_records(body: bytes, at: int) -> dict:
+    """PAX records, of which "path" as str and "size" as int. Each is "LENGTH KEY=VALUE\\n"."""
+    records, place = {}, 0
+    while place < len(body) and body[place]:
+        match = _PAX_RECORD.match(body, place)
+        length = int(match[1]) if match else 0
+        if match is None or place + length < match.end():
+            raise DataError(f"byte {at}: a PAX header that cannot be read")
+        records[match[2]] = body[match.end() : place + length - 1]
+        place += length
+    try:
+        return records | {key: read(records[key]) for key, read in _PAX_READ.items() if key in records}
+    except ValueError:
+        raise DataError(f"byte {at}: a PAX header that cannot be read") from None
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def _padded(size: int) -> int:
+    return size + -size % BLOCK
+
+
+_PAX_READ = {b"path": _text, b"size": int}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import DataError
 from .rejected import read_rejected
 from .samples import video_ending
 from .shards import ShardReader, read_sidecar
@@ -37,11 +38,16 @@ def dataset_stats(folder: str | Path) -> dict:
     columns, kinds, total = {name: [] for name in MEASURES}, {name: Counter() for name in KINDS}, 0
     for name in names:
         sidecar = read_sidecar(folder, name)
+        try:
+            measured, found = _measured(sidecar["samples"]), _kinds(sidecar["samples"])
+        except (KeyError, TypeError) as problem:
+            raise DataError(
+                f"{name}: its sidecar lacks {problem}: run `vtok-shards index {folder} --overwrite`"
+            ) from None
         total += sidecar["bytes"]
-        samples = sidecar["samples"]
-        for measure, values in _measured(samples).items():
+        for measure, values in measured.items():
             columns[measure].append(np.array(values, dtype=np.float64))
-        for kind, values in _kinds(samples).items():
+        for kind, values in found.items():
             kinds[kind].update(values)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
     rejected = Counter(line["reason"] for line in read_rejected(folder))

@@ -131,6 +131,9 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decode: bool) -> Ite
     except BadVideo as problem:
         yield str(problem)
         return
+    words = len(sample.meta["caption"].split())
+    if words != entry["words"]:
+        yield f"its sidecar tells words {entry['words']}, the caption has {words}"
     for name, value in facts.items():
         if value != entry["facts"].get(name):
             yield f"its sidecar tells {name} {entry['facts'].get(name)!r}, the clip has {value!r}"

@@ -1,0 +1,271 @@
+"""The index of tars that others built: every clip readable by row, every other sample named with its reason."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+
+from data_tools import index
+from data_tools.build import build_shards
+from data_tools.cli import main
+from data_tools.dataset import ClipDataset
+from data_tools.errors import DataError
+from data_tools.index import index_shards
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from data_tools.verify import verify_shards
+from data_tools.video import validate
+from data_tools.views import View
+
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+LONG = "ordner/" + "ä水" * 60 + "/" + "é" * 90
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 4, seed=0)
+    return [(folder / f"{number:03d}.mp4").read_bytes() for number in range(4)]
+
+
+def pack(path, files, form=tarfile.PAX_FORMAT, mtime=1700000000.25):
+    """A tar of (name, body) pairs."""
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, body in files:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(body), mtime
+            archive.addfile(info, io.BytesIO(body))
+    return path.parent
+
+
+def rejected(folder):
+    return [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+
+
+def test_tars_of_webdataset_can_be_read_by_row(clips, tmp_path):
+    folder = tmp_path / "wds"
+    folder.mkdir()
+    for shard in range(2):
+        with webdataset.TarWriter(str(folder / f"train-{shard}.tar")) as writer:
+            for number in (0, 1):
+                clip = 2 * shard + number
+                about = {"id": clip, "caption": "not this"}
+                writer.write(
+                    {"__key__": f"d/{number}", "json": about, "mp4": clips[clip], "txt": f"Clip {clip}.", "cls": 7}
+                )
+    tars = {path: path.read_bytes() for path in folder.glob("*.tar")}
+    assert any(member.pax_headers for member in tarfile.open(next(iter(tars))))  # the float time is there
+    summary = index_shards(folder)
+    assert (summary.samples, summary.shards, summary.reasons, summary.merged) == (4, 2, {}, 0)
+    assert summary.bytes == sum(map(len, tars.values()))
+
+    reader = ShardReader(folder)
+    assert reader.shard_names == ["train-0", "train-1"]
+    for row in range(4):
+        sample, facts = reader.read(row), validate(clips[row])
+        assert (sample.key, sample.video, sample.extension) == (f"d/{row % 2}", clips[row], ".mp4")
+        assert sample.meta == {
+            "caption": f"Clip {row}.",
+            "id": row,
+            "path": f"d/{row % 2}.mp4",
+            "facts": {"frames": facts.frames, "duration": pytest.approx(facts.duration)},
+        }
+        assert sample.extras == {"cls": b"7"}
+    assert all(path.read_bytes() == data for path, data in tars.items())
+    assert verify_shards(folder, decode=True).faults == []
+
+    sidecar = json.loads((folder / "train-1.index.json").read_text())
+    assert sidecar["sha256"] == hashlib.sha256(tars[folder / "train-1.tar"]).hexdigest()
+    assert sidecar["samples"][0]["facts"] == validate(clips[2]).to_dict()
+
+
+def test_training_reads_them(clips, tmp_path):
+    folder = pack(
+        tmp_path / "in" / "00000.tar", [("1.mp4", clips[0]), ("1.txt", b"A.\n"), ("2.mp4", clips[1]), ("2.txt", b"B.")]
+    )
+    index_shards(folder)
+    data = ClipDataset(ShardReader(folder), seed=0, seconds=1.0, tokeniser_view=View(4, 5, 28, 28), training=False)
+    assert [(data[row].key, data[row].caption) for row in (0, 1)] == [("1", "A."), ("2", "B.")]
+    assert data[0].frames.shape == (5, 3, 28, 28) and data[0].replaced == ()
+    assert not torch.equal(data[0].frames, data[1].frames)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_headers_of_every_make_and_long_names(clips, tmp_path, form):
+    keys = ["a/b/0", "p" * 90 + "/" + "q" * 90] + ([] if form == tarfile.USTAR_FORMAT else [LONG])
+    orders = ([".mp4", ".txt"], [".txt", ".x", ".mp4"], [".caption", ".mp4"])
+    bodies = {".txt": "Æ.".encode(), ".caption": "Æ.".encode(), ".x": b"1"}
+    files = [
+        (key + ending, bodies.get(ending, clips[number]))
+        for number, key in enumerate(keys)
+        for ending in orders[number]
+    ]
+    folder = pack(tmp_path / "in" / "0.tar", files, form)
+    assert index_shards(folder).samples == len(keys)
+    reader = ShardReader(folder)
+    samples = [reader.read(row) for row in range(len(keys))]
+    assert [sample.key for sample in samples] == keys == [reader.key(row) for row in range(len(keys))]
+    assert [sample.video for sample in samples] == clips[: len(keys)]
+    assert {sample.meta["caption"] for sample in samples} == {"Æ."}
+    assert verify_shards(folder).faults == []
+
+
+def test_what_is_no_sound_captioned_clip_is_left_out(clips, tmp_path, capsys):
+    good = clips[0]
+    files = [
+        *[("ok.mp4", good), ("ok.txt", b"A.")],
+        *[("cut.mp4", good[: len(good) // 2]), ("cut.txt", b"A.")],
+        *[("mute.mp4", good)],
+        *[("word.txt", b"A.")],
+        *[("v.1.mp4", good), ("v.1.txt", b"A."), ("v.2.mp4", clips[1]), ("v.2.txt", b"B.")],
+        *[("twice.mp4", good), ("twice.txt", b"A."), ("twice.MP4", good)],
+        *[("told.mp4", good), ("told.json", b'{"caption": "A.", "facts": {"frames": 5, "duration": 3.0}}')],
+        *[("one.dot.mp4", clips[2]), ("one.dot.txt", b"C.")],
+    ]
+    folder = pack(tmp_path / "in" / "0.tar", files)
+    assert main(["index", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("indexed 2 clips in 1 tars (") and "left out 6 (duplicate_member 1, no_caption 1" in out
+    (warning,) = [line for line in err.splitlines() if line]
+    assert "warning: 1 samples hold several clips" in warning
+    assert {line["path"]: line["reason"] for line in rejected(folder)} == {
+        "0.tar/cut": "truncated",
+        "0.tar/mute": "no_caption",
+        "0.tar/word": "no_video",
+        "0.tar/v": "several_videos",
+        "0.tar/twice": "duplicate_member",
+        "0.tar/told": "wrong_facts",
+    }
+    reader = ShardReader(folder)
+    assert [(reader.read(row).key, reader.read(row).video) for row in range(2)] == [("ok", good), ("one", clips[2])]
+    assert verify_shards(folder).faults == []
+
+
+def test_an_index_goes_on_where_it_stopped(clips, tmp_path, monkeypatch):
+    for name in ("0", "1", "2"):
+        files = [(f"{name}.mp4", clips[int(name)]), (f"{name}.txt", b"A."), ("x.mp4", b"no"), ("x.txt", b"A.")]
+        folder = pack(tmp_path / "in" / f"{name}.tar", files)
+    shutil.copytree(folder, tmp_path / "killed")
+    index_shards(folder)
+
+    decoded = []
+
+    def dies_at_the_second(video):
+        decoded.append(video)
+        if video == clips[1]:
+            raise KeyboardInterrupt
+        return validate(video)
+
+    monkeypatch.setattr(index, "validate", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        index_shards(tmp_path / "killed")
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir() if path.suffix != ".tar") == ["0.index.json"]
+    monkeypatch.setattr(index, "validate", lambda video: decoded.append(video) or validate(video))
+    decoded.clear()
+    index_shards(tmp_path / "killed")
+    assert decoded == [clips[1], b"no", clips[2], b"no"]
+    for path in folder.iterdir():
+        assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
+
+    decoded.clear()
+    assert index_shards(folder).reasons == {"not_a_video": 3} and decoded == []
+    pack(folder / "0.tar", [("0.mp4", clips[3]), ("0.txt", b"Anew.")])
+    assert index_shards(folder).reasons == {"not_a_video": 2} and decoded == [clips[3]]
+    assert ShardReader(folder).read(0).meta["caption"] == "Anew."
+    decoded.clear()
+    index_shards(folder, overwrite=True)
+    assert len(decoded) == 5
+
+
+def test_more_workers_give_the_same_files(clips, tmp_path):
+    for name in "012":
+        folder = pack(
+            tmp_path / "one" / f"{name}.tar", [("a.mp4", clips[int(name)]), ("a.txt", b"A."), ("b.txt", b"B.")]
+        )
+    shutil.copytree(folder, tmp_path / "two")
+    index_shards(folder, workers=1)
+    index_shards(tmp_path / "two", workers=2)
+    for path in folder.iterdir():
+        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_lost_sidecar_of_ours_is_made_again(tmp_path):
+    render_clips(tmp_path / "clips", 4, seed=0)
+    (tmp_path / "clips" / "001.mp4").write_bytes(b"no")
+    folder = tmp_path / "out"
+    build_shards(tmp_path / "clips", folder, samples_per_shard=2, progress=False)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    lost = folder / "shard-000000.index.json"
+    lost.unlink()
+    index_shards(folder)
+    made = json.loads(lost.read_text())
+    assert (made.pop("rejected"), made.pop("merged")) == ([], 0)
+    assert made == json.loads(before.pop(lost.name))
+    assert rejected(folder) == [json.loads(line) for line in before.pop("rejected.jsonl").splitlines()]
+    assert all((folder / name).read_bytes() == data for name, data in before.items())
+
+
+def fails(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if line]
+    assert line.startswith("vtok-shards: error: ")
+    return line
+
+
+def test_folders_that_cannot_be_indexed_are_one_line(clips, tmp_path, capsys):
+    assert "is not a folder" in fails(capsys, "index", tmp_path / "nowhere")
+    (tmp_path / "packed").mkdir()
+    assert "holds no .tar files: put them there" in fails(capsys, "index", tmp_path / "packed")
+    (tmp_path / "packed" / "a.tar.gz").touch()
+    assert "unpack them first" in fails(capsys, "index", tmp_path / "packed")
+    folder = pack(tmp_path / "in" / "0.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    assert "at least 1" in fails(capsys, "index", folder, "--workers", 0)
+    (folder / "9.index.json").write_text("{}")
+    assert "9.index.json belongs to a tar that is not there" in fails(capsys, "index", folder)
+    assert not (folder / "manifest.json").exists()
+
+    junk = pack(tmp_path / "junk" / "0.tar", [("a.mp4", b"no"), ("a.txt", b"A.")])
+    assert "none of the samples is a captioned clip" in fails(capsys, "index", junk)
+    assert rejected(junk)[0]["reason"] == "not_a_video" and not (junk / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_tar_does_not_stop_the_others(clips, tmp_path, capsys, workers):
+    for name in ("0", "1", "2"):
+        folder = pack(tmp_path / "in" / f"{name}.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    whole = (folder / "1.tar").read_bytes()
+    (folder / "1.tar").write_bytes(whole[:2000])
+    line = fails(capsys, "index", folder, "--workers", workers)
+    assert "1.tar: byte 2000: the tar ends inside a file that begins at byte 1024: repair or remove it" in line
+    assert sorted(path.name for path in folder.glob("*.json*")) == ["0.index.json", "2.index.json"]
+    (folder / "1.tar").write_bytes(whole)
+    assert main(["index", str(folder)]) == 0
+    assert [ShardReader(folder).read(row).video for row in range(3)] == [clips[0]] * 3
+
+
+def test_a_damaged_sidecar_is_made_again(clips, tmp_path):
+    folder = pack(tmp_path / "in" / "0.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    index_shards(folder)
+    whole = (folder / "0.index.json").read_bytes()
+    (folder / "0.index.json").write_bytes(whole[:-9])
+    with pytest.raises(DataError, match="run `vtok-shards index"):
+        ShardReader(folder).key(0)
+    index_shards(folder)
+    assert (folder / "0.index.json").read_bytes() == whole
+
+
+def test_rows_are_as_ours(clips, tmp_path):
+    files = [("a.mp4", clips[0]), ("a.txt", b"A."), ("b.txt", b"B."), ("c.mp4", clips[1]), ("c.txt", b"C.")]
+    folder = pack(tmp_path / "in" / "0.tar", files)
+    index_shards(folder)
+    rows = ShardReader(folder).rows
+    assert rows["shard"].tolist() == [0, 0] and np.all(np.diff(rows["offset"].astype(int)) > rows["length"][0])

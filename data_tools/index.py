@@ -58,7 +58,7 @@ def index_shards(folder: str | Path, workers: int = 1, overwrite: bool = False) 
         raise DataError(f"{damaged[0]}{more}: repair or remove it, the others are indexed")
     samples, merged, rejected = 0, 0, []
     for name in names:
-        sidecar = read_sidecar(folder, name)
+        sidecar = read_sidecar(sidecar_path(folder, name))
         samples += len(sidecar["samples"])
         merged += sidecar.get("merged", 0)
         rejected += [
@@ -145,6 +145,6 @@ def _is_indexed(folder: Path, name: str) -> bool:
     if not sidecar_path(folder, name).exists():
         return False
     try:
-        return read_sidecar(folder, name)["bytes"] == (folder / f"{name}.tar").stat().st_size
+        return read_sidecar(sidecar_path(folder, name))["bytes"] == (folder / f"{name}.tar").stat().st_size
     except DataError:
         return False

@@ -12,14 +12,13 @@ integer times of zero, so that the same clips give the same bytes (a float time 
 member). A file takes its final name only when it is whole and on disk. Tars that others built have other names and
 headers; `index` writes the sidecars and the manifest for them.
 
-Any WebDataset reader can stream the tars; `ShardReader` reads any one sample with a single `pread`.
+Any WebDataset reader can stream the tars; `ShardReader` reads any one sample of them, also from an address.
 """
 
 import hashlib
 import json
 import os
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -27,10 +26,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large part of reading a sample
 
 from .errors import BadVideo, DataError
+from .order import RunOrder
+from .remote import Cache, RemoteFolder, is_remote
 from .samples import RawSample, from_members, to_members
-from .tars import BLOCK, groups, members
+from .tars import BLOCK, key_and_ending, members, plain_file
 
 VERSION = 1
 END_OF_TAR = bytes(2 * BLOCK)
@@ -45,6 +47,7 @@ ROW = np.dtype(
         ("crc32", "<u4"),  # of those bytes
         ("frames", "<u4"),
         ("duration", "<f4"),  # seconds
+        ("words", "<u4"),  # of the caption
     ]
 )
 
@@ -84,7 +87,7 @@ def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) ->
         "key": sample.key,
         "offset": offset,
         "length": len(data),
-        "crc32": zlib.crc32(data),
+        "crc32": crc32(data),
         "members": sizes,
         "words": len(sample.meta["caption"].split()),
         "facts": sample.meta["facts"],
@@ -98,14 +101,13 @@ def write_sidecar(folder: Path, name: str, size: int, sha256: str, entries: list
         file.write(json.dumps(sidecar).encode())
 
 
-def read_sidecar(folder: Path, name: str) -> dict:
-    """Raises DataError where the sidecar is damaged or of another version."""
-    path = sidecar_path(folder, name)
+def read_sidecar(path: Path) -> dict:
+    """The content of a sidecar. Raises DataError where it is damaged or of another version."""
     try:
         sidecar = json.loads(path.read_bytes())
         version = sidecar["version"]
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {folder}`") from None
+        raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {path.parent}`") from None
     if version != VERSION:
         raise DataError(f"{path} is of version {version}, this program reads {VERSION}: build the dataset again")
     return sidecar
@@ -132,7 +134,7 @@ def collect(folder: Path) -> tuple[dict, np.ndarray]:
     """
     shards, rows, digest = [], [], hashlib.sha256()
     for name in sorted(path.name.removesuffix(SIDECAR) for path in folder.glob(f"*{SIDECAR}")):
-        sidecar = read_sidecar(folder, name)
+        sidecar = read_sidecar(sidecar_path(folder, name))
         samples = sidecar["samples"]
         rows.append(np.array([_row(len(shards), sample) for sample in samples], dtype=ROW))
         digest.update(sidecar["sha256"].encode())
@@ -172,27 +174,30 @@ def _tar_member(name: str, body: bytes) -> bytes:
 def _row(shard: int, sample: dict) -> tuple:
     """A sidecar's entry as one `ROW`."""
     facts = sample["facts"]
-    return (shard, sample["offset"], sample["length"], sample["crc32"], facts["frames"], facts["duration"])
+    place = (shard, sample["offset"], sample["length"], sample["crc32"])
+    return (*place, facts["frames"], facts["duration"], sample["words"])
 
 
 # ---- reading --------------------------------------------------------------------------------------------------
 
 
 class ShardReader:
-    """Random access to a dataset folder by row number.
+    """Random access by row number to a dataset at a folder or at an address (see `remote`).
 
     `rows` is the memory-mapped manifest, `ROW` (N,); `shard_sizes` the number of samples of each shard;
     `manifest_hash` names the state of the data. Goes to worker processes by fork or by pickle: `pread` has no file
     position to share, and a pickled reader is only its folder's name.
 
-    Raises DataError where the folder is not a finished dataset.
+    Raises DataError where there is no finished dataset.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, cache: Cache = Cache()):
         self._open: dict[int, int] = {}  # place of the shard → file descriptor, oldest first
-        self.folder = Path(folder)
+        self.folder = str(folder) if is_remote(folder) else Path(folder)
+        self.cache = cache
+        self._remote = RemoteFolder(self.folder, cache) if is_remote(folder) else None
         manifest = self._load_manifest()
-        self.rows = np.load(self.folder / "manifest.npy", mmap_mode="r", allow_pickle=False)
+        self.rows = np.load(self._path("manifest.npy"), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
@@ -200,11 +205,7 @@ class ShardReader:
             raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
 
     def _load_manifest(self) -> dict:
-        path = self.folder / "manifest.json"
-        if not path.is_file() or not path.with_suffix(".npy").is_file():
-            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
-            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
-        manifest = json.loads(path.read_text())
+        manifest = self._remote.manifest if self._remote else self._local_manifest()
         if manifest["version"] != VERSION:
             raise DataError(
                 f"{self.folder}: manifest version {manifest['version']}, this program reads {VERSION}: "
@@ -212,23 +213,44 @@ class ShardReader:
             )
         return manifest
 
+    def _local_manifest(self) -> dict:
+        path = self.folder / "manifest.json"
+        if not path.is_file() or not path.with_suffix(".npy").is_file():
+            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
+            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
+        return json.loads(path.read_text())
+
     def __len__(self) -> int:
         return len(self.rows)
 
     def __reduce__(self):
-        return ShardReader, (self.folder,)
+        return ShardReader, (self.folder, self.cache)
 
     def __del__(self):
         for descriptor in self._open.values():
             os.close(descriptor)
 
+    def order(self, seed: int) -> RunOrder:
+        """The sequence in which a run of this seed goes through the dataset."""
+        return RunOrder(seed, self.shard_sizes)
+
+    def facts(self, rows: np.ndarray) -> np.ndarray:
+        """The manifest's entries, `ROW` (n,), of `rows` (n,)."""
+        return self.rows[rows]
+
     def read(self, row: int) -> RawSample:
         """The sample at `row`. Raises BadVideo("corrupt_shard") where its bytes are not those that were written."""
-        shard, offset, length, crc32, frames, duration = self.rows[row].item()
-        data = os.pread(self._descriptor(shard), length, offset)
-        if zlib.crc32(data) != crc32:
+        shard, offset, length, expected, frames, duration, *_ = self.rows[row].item()
+        with self._shard(shard) as descriptor:
+            # The first member's body, the video, is read apart: to cut it out of a larger read would copy it again.
+            head = os.pread(descriptor, BLOCK, offset)
+            _, size = plain_file(head) or ("", 0)
+            body = os.pread(descriptor, min(size, length - BLOCK), offset + BLOCK)
+            tail_at = BLOCK + len(body)
+            tail = os.pread(descriptor, length - tail_at, offset + tail_at)
+        if crc32(tail, crc32(body, crc32(head))) != expected:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
-        sample = _unpack(data)
+        sample = _unpack(head, body, tail)
         # A json of another tool's says nothing of them; ours has them in full.
         sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
         return sample
@@ -236,8 +258,21 @@ class ShardReader:
     def key(self, row: int) -> str:
         """The key of the sample at `row`, from the sidecar: known even where the sample itself cannot be read."""
         shard = int(self.rows["shard"][row])
-        sidecar = read_sidecar(self.folder, self.shard_names[shard])
+        sidecar = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))
         return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
+
+    def _path(self, name: str) -> Path:
+        """A file other than a shard, on this machine."""
+        return self._remote.fetch(name) if self._remote else self.folder / name
+
+    @contextmanager
+    def _shard(self, shard: int) -> Iterator[int]:
+        """A descriptor of a shard. A cached one is closed after each read, so that eviction frees its space."""
+        if self._remote:
+            with self._remote.opened(f"{self.shard_names[shard]}.tar") as descriptor:
+                yield descriptor
+        else:
+            yield self._descriptor(shard)
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._open:
@@ -251,7 +286,14 @@ class ShardReader:
         return self._open[shard]
 
 
-def _unpack(data: bytes) -> RawSample:
-    """The sample whose tar members are `data`, which begins at a header."""
-    (group,) = groups(members(data))
-    return from_members(group.key, {ending: data[m.start : m.start + m.size] for ending, m in group.members})
+def _unpack(head: bytes, body: bytes, tail: bytes) -> RawSample:
+    """The sample whose tar members are head + body + tail; `body` is the first one's, or empty where `head` is no
+    file's own header."""
+    if first := plain_file(head):
+        files, rest, at = [(first[0], body)], tail, -len(body) % BLOCK
+    else:
+        files, rest, at = [], head + tail, 0
+    files += [(member.name, rest[member.start : member.start + member.size]) for member in members(rest, at)]
+    named = [(key_and_ending(name), content) for name, content in files]
+    bodies = {split[1]: content for split, content in named if split}
+    return from_members(named[0][0][0], bodies)

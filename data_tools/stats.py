@@ -8,7 +8,7 @@ import numpy as np
 from .errors import DataError
 from .rejected import read_rejected
 from .samples import video_ending
-from .shards import ShardReader, read_sidecar
+from .shards import ShardReader, read_sidecar, sidecar_path
 
 PERCENTILES = (5, 25, 50, 75, 95)
 MEASURES = {  # name: heading of the table, decimals
@@ -37,7 +37,7 @@ def dataset_stats(folder: str | Path) -> dict:
     names = ShardReader(folder).shard_names
     columns, kinds, total = {name: [] for name in MEASURES}, {name: Counter() for name in KINDS}, 0
     for name in names:
-        sidecar = read_sidecar(folder, name)
+        sidecar = read_sidecar(sidecar_path(folder, name))
         try:
             measured, found = _measured(sidecar["samples"]), _kinds(sidecar["samples"])
         except (KeyError, TypeError) as problem:

@@ -23,6 +23,7 @@ _KEY_AND_ENDING = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _SKIPPED = re.compile(r"__[^/]*__($|/)")
 
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
+_SPARSE = "a sparse file, whose bytes are not all there: pack the tar without --sparse"
 _WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: their size field counts nothing that follows
 
 
@@ -37,7 +38,7 @@ class Member:
 
     @property
     def end(self) -> int:
-        return _padded(self.start + self.size)
+        return self.start + _padded(self.size)
 
 
 @dataclass(frozen=True)
@@ -71,53 +72,61 @@ def mapped(path: Path) -> Iterator[Buffer]:
             yield data
 
 
-def members(data: Buffer) -> Iterator[Member]:
-    """The regular files of a tar, in order. Raises DataError, with the place, where `data` is no whole tar."""
-    at, first, name, size = 0, 0, None, None  # name, size: what a header before the file's own has said
+def members(data: Buffer, at: int = 0) -> Iterator[Member]:
+    """The regular files of a tar from the header at `at` on, in order.
+
+    Raises DataError, with the place, where `data` is no whole tar.
+    """
+    first, name, size = at, None, None  # name, size: what a header before the file's own has said
     while at < len(data):
         header = data[at : at + BLOCK]
         if not header.strip(b"\0"):
             return
-        kind, stored = _checked(header, at)
+        kind, length = _checked(header, at)
         start = at + BLOCK
-        if kind in b"LxX":  # GNU's long name, and PAX records, of the file that follows
-            end = start + stored
-            if kind == b"L":
-                name = _text(data[start:end])
-            else:
-                records = _pax_records(data[start:end], at)
-                name, size = records.get(b"path", name), records.get(b"size", size)
-                if any(key.startswith(b"GNU.sparse") for key in records):
-                    raise DataError(f"byte {at}: a sparse file: pack the tar without --sparse")
-        elif kind in b"gK":  # PAX records of all files, which name none, and GNU's long name of a link's target
-            end = start + stored
-        elif kind == b"S":
-            raise DataError(f"byte {at}: a sparse file: pack the tar without --sparse")
-        else:
-            stored = 0 if kind in _WITHOUT_BODY else stored if size is None else size
-            end = start + stored
-            if kind in b"07\0" and end <= len(data):
-                yield Member(_name(header) if name is None else name, first, start, stored)
-            first, name, size = _padded(end), None, None
-        if end > len(data):
+        if kind == b"L":  # GNU: the name of the file that follows
+            name = _text(data[start : start + length])
+        elif kind in b"xX":  # PAX: what its header has no room for
+            records = _pax_records(data[start : start + length], at)
+            name, size = records.get(b"path", name), records.get(b"size", size)
+        elif kind not in b"gK":  # neither PAX records of all files, which name none, nor the name of a link's target
+            length = 0 if kind in _WITHOUT_BODY else length if size is None else size
+            if kind in b"07\0" and start + length <= len(data):
+                yield Member(_name(header) if name is None else name, first, start, length)
+            first, name, size = start + _padded(length), None, None
+        if start + length > len(data):
             raise DataError(f"byte {len(data)}: the tar ends inside a file that begins at byte {at}")
-        at = _padded(end)
+        at = start + _padded(length)
 
 
 def groups(files: Iterable[Member]) -> Iterator[Group]:
     """Samples, as WebDataset makes them: neighbours of one key. Files without a key or an ending belong to none."""
     key, found = None, []
     for member in files:
-        match = _KEY_AND_ENDING.fullmatch(member.name)
-        if match is None or _SKIPPED.match(member.name):
+        if (split := key_and_ending(member.name)) is None:
             continue
-        if found and match[1] != key:
+        if found and split[0] != key:
             yield Group(key, tuple(found))
             found = []
-        key = match[1]
-        found.append((match[2].lower(), member))
+        key, ending = split
+        found.append((ending, member))
     if found:
         yield Group(key, tuple(found))
+
+
+def key_and_ending(name: str) -> tuple[str, str] | None:
+    """What a file's name says of its place in a sample; None where it belongs to none."""
+    match = _KEY_AND_ENDING.fullmatch(name)
+    return None if match is None or _SKIPPED.match(name) else (match[1], match[2].lower())
+
+
+def plain_file(header: bytes) -> tuple[str, int] | None:
+    """Name and size where `header` is a file's own and needs none before it; None otherwise, and where damaged."""
+    try:
+        kind, size = _checked(header, 0)
+    except DataError:
+        return None
+    return (_name(header), size) if kind in b"0\0" else None
 
 
 def _checked(header: bytes, at: int) -> tuple[bytes, int]:
@@ -129,6 +138,8 @@ def _checked(header: bytes, at: int) -> tuple[bytes, int]:
     # The checksum counts its own eight bytes as spaces.
     if len(header) < BLOCK or size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         raise DataError(f"byte {at}: no tar header: the tar is damaged, cut short or compressed")
+    if header[156:157] == b"S":
+        raise DataError(f"byte {at}: {_SPARSE}")
     return header[156:157], size
 
 
@@ -154,12 +165,15 @@ def _pax_records(body: bytes, at: int) -> dict:
         length = int(match[1]) if match else 0
         if match is None or place + length < match.end():
             raise DataError(f"byte {at}: a PAX header that cannot be read")
+        if match[2].startswith(b"GNU.sparse"):
+            raise DataError(f"byte {at}: {_SPARSE}")
         records[match[2]] = body[match.end() : place + length - 1]
         place += length
     try:
-        return records | {key: read(records[key]) for key, read in _PAX_READ.items() if key in records}
+        records |= {key: read(records[key]) for key, read in _PAX_READ.items() if key in records}
     except ValueError:
         raise DataError(f"byte {at}: a PAX header that cannot be read") from None
+    return records
 
 
 def _text(field: bytes) -> str:

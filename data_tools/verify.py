@@ -8,19 +8,19 @@ the whole      the manifest against the sidecars; each key once
 
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 from tqdm import tqdm
 
 from .errors import BadVideo, DataError
 from .parallel import in_processes
 from .samples import from_members
-from .shards import SIDECAR, VERSION, collect, read_sidecar
+from .shards import SIDECAR, VERSION, collect, read_sidecar, sidecar_path
 from .tars import Buffer, Group, groups, mapped, members
 from .video import validate
 
@@ -79,7 +79,7 @@ def verify_shards(folder: str | Path, decode: bool = False, workers: int = 1) ->
 def _check_shard(folder: Path, decode: bool, name: str) -> _Shard:
     with mapped(folder / f"{name}.tar") as data:
         try:
-            sidecar = read_sidecar(folder, name)
+            sidecar = read_sidecar(sidecar_path(folder, name))
             faults = list(_shard_faults(data, sidecar, decode))
             samples = sidecar["samples"]
             # A tar that others built may count its keys from zero, as its neighbour does.
@@ -122,7 +122,7 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decode: bool) -> Ite
     if wrong := [name for name, value in found.items() if value != entry[name]]:
         yield f"{' and '.join(wrong)} in the tar are not those of its sidecar"
         return
-    if zlib.crc32(data[group.offset : group.offset + group.length]) != entry["crc32"]:
+    if crc32(data[group.offset : group.offset + group.length]) != entry["crc32"]:
         yield "its bytes are not those that were indexed (crc32)"
         return
     try:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.errors import DataError
-from data_tools.tars import BLOCK, groups, mapped, members
+from data_tools.tars import BLOCK, groups, mapped, members, plain_file
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 LONG = "ordner/" + "ä水" * 60 + "/" + "é" * 90
@@ -30,8 +30,8 @@ def body(number):
     return bytes([number + 1]) * (number * 300)
 
 
-def found(data):
-    return [(m.name, m.offset, data[m.start : m.start + m.size]) for m in members(data)]
+def found(data, at=0):
+    return [(m.name, m.offset, data[m.start : m.start + m.size]) for m in members(data, at)]
 
 
 def by_tarfile(data):
@@ -122,3 +122,31 @@ def test_an_empty_file_maps_to_nothing(tmp_path):
     (tmp_path / "a.tar").touch()
     with mapped(tmp_path / "a.tar") as data:
         assert data == b""
+
+
+def test_sparse_files_are_refused():
+    """Their body is not the file."""
+    info = tarfile.TarInfo("a.mp4")
+    info.type = tarfile.GNUTYPE_SPARSE
+    pax = tarfile.TarInfo("a.mp4")
+    pax.pax_headers = {"GNU.sparse.major": "1"}
+    for data in (info.tobuf(tarfile.GNU_FORMAT), pax.tobuf(tarfile.PAX_FORMAT)):
+        with pytest.raises(DataError, match="byte 0: a sparse file"):
+            list(members(data))
+
+
+def test_a_walk_may_begin_between_blocks():
+    """A reader holds the end of a sample apart, and it begins wherever the video ended."""
+    data = tar(NAMES, tarfile.PAX_FORMAT, 0.5)
+    shifted = [(name, offset - 7, body) for name, offset, body in found(bytes(7) + data, 7)]
+    assert shifted == found(data)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_a_plain_header_says_what_the_walk_says(form):
+    for name in ["000.mp4", "p" * 90 + "/" + "q" * 90, "é.mp4"]:
+        data = tar(["", name], form)[BLOCK:]
+        told = plain_file(data[:BLOCK])
+        first = next(members(data))
+        assert told == ((first.name, first.size) if first.start == BLOCK else None)
+    assert plain_file(b"\1" + data[1:BLOCK]) is None and plain_file(b"") is None

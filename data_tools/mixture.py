@@ -66,9 +66,7 @@ class Mixture:
         self.sizes = [len(reader) for reader in readers]
         self.weights = list(weights or self.sizes)
         self.manifest_hash = sha256(
-            "\n".join(
-                f"{reader.manifest_hash} {weight!r}" for reader, weight in zip(readers, self.weights)
-            ).encode()
+            "\n".join(f"{reader.manifest_hash} {weight!r}" for reader, weight in zip(readers, self.weights)).encode()
         ).hexdigest()
         if empty := [str(reader.folder) for reader in readers if not len(reader)]:
             raise DataError(f"{empty[0]} holds no samples: leave it out of the mixture")

@@ -11,14 +11,13 @@ KEY is a zero-padded number: WebDataset groups members by what stands before the
 integer times of zero, so that the same clips give the same bytes (a float time adds a 1 KB PAX header to every
 member). A file takes its final name only when it is whole and on disk.
 
-Any WebDataset reader can stream the tars; `ShardReader` reads any one sample with a single `pread`.
+Any WebDataset reader can stream the tars; `ShardReader` reads any one sample of them, also from an address.
 """
 
 import hashlib
 import json
 import os
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +26,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large part of reading a sample
 
 from .errors import BadVideo, DataError
+from .order import RunOrder
+from .remote import Cache, RemoteFolder, is_remote
 
 VERSION = 1
 BLOCK = tarfile.BLOCKSIZE
@@ -43,6 +45,7 @@ ROW = np.dtype(
         ("crc32", "<u4"),  # of those bytes
         ("frames", "<u4"),
         ("duration", "<f4"),  # seconds
+        ("words", "<u4"),  # of the caption
     ]
 )
 
@@ -84,8 +87,9 @@ def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
                     "key": sample.key,
                     "offset": tar.tell(),
                     "length": len(data),
-                    "crc32": zlib.crc32(data),
+                    "crc32": crc32(data),
                     "members": {ending: len(body) for ending, body in members.items()},
+                    "words": len(sample.meta["caption"].split()),
                     "facts": sample.meta["facts"],
                 }
             )
@@ -168,7 +172,8 @@ def _tar_member(name: str, body: bytes) -> bytes:
 def _row(shard: int, sample: dict) -> tuple:
     """A sidecar's entry as one `ROW`."""
     facts = sample["facts"]
-    return (shard, sample["offset"], sample["length"], sample["crc32"], facts["frames"], facts["duration"])
+    place = (shard, sample["offset"], sample["length"], sample["crc32"])
+    return (*place, facts["frames"], facts["duration"], sample["words"])
 
 
 def _sidecar(folder: Path, name: str) -> Path:
@@ -179,20 +184,22 @@ def _sidecar(folder: Path, name: str) -> Path:
 
 
 class ShardReader:
-    """Random access to a dataset folder by row number.
+    """Random access by row number to a dataset at a folder or at an address (see `remote`).
 
     `rows` is the memory-mapped manifest, `ROW` (N,); `shard_sizes` the number of samples of each shard;
     `manifest_hash` names the state of the data. Goes to worker processes by fork or by pickle: `pread` has no file
     position to share, and a pickled reader is only its folder's name.
 
-    Raises DataError where the folder is not a finished dataset.
+    Raises DataError where there is no finished dataset.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, cache: Cache = Cache()):
         self._open: dict[int, int] = {}  # place of the shard → file descriptor, oldest first
-        self.folder = Path(folder)
+        self.folder = str(folder) if is_remote(folder) else Path(folder)
+        self.cache = cache
+        self._remote = RemoteFolder(self.folder, cache) if is_remote(folder) else None
         manifest = self._load_manifest()
-        self.rows = np.load(self.folder / "manifest.npy", mmap_mode="r", allow_pickle=False)
+        self.rows = np.load(self._path("manifest.npy"), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
@@ -200,11 +207,7 @@ class ShardReader:
             raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
 
     def _load_manifest(self) -> dict:
-        path = self.folder / "manifest.json"
-        if not path.is_file() or not path.with_suffix(".npy").is_file():
-            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
-            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
-        manifest = json.loads(path.read_text())
+        manifest = self._remote.manifest if self._remote else self._local_manifest()
         if manifest["version"] != VERSION:
             raise DataError(
                 f"{self.folder}: manifest version {manifest['version']}, this program reads {VERSION}: "
@@ -212,29 +215,62 @@ class ShardReader:
             )
         return manifest
 
+    def _local_manifest(self) -> dict:
+        path = self.folder / "manifest.json"
+        if not path.is_file() or not path.with_suffix(".npy").is_file():
+            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
+            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
+        return json.loads(path.read_text())
+
     def __len__(self) -> int:
         return len(self.rows)
 
     def __reduce__(self):
-        return ShardReader, (self.folder,)
+        return ShardReader, (self.folder, self.cache)
 
     def __del__(self):
         for descriptor in self._open.values():
             os.close(descriptor)
 
+    def order(self, seed: int) -> RunOrder:
+        """The sequence in which a run of this seed goes through the dataset."""
+        return RunOrder(seed, self.shard_sizes)
+
+    def facts(self, rows: np.ndarray) -> np.ndarray:
+        """The manifest's entries, `ROW` (n,), of `rows` (n,)."""
+        return self.rows[rows]
+
     def read(self, row: int) -> RawSample:
         """The sample at `row`. Raises BadVideo("corrupt_shard") where its bytes are not those that were written."""
-        shard, offset, length, crc32, *_ = self.rows[row].item()
-        data = os.pread(self._descriptor(shard), length, offset)
-        if zlib.crc32(data) != crc32:
+        shard, offset, length, expected, *_ = self.rows[row].item()
+        with self._shard(shard) as descriptor:
+            # The first member's body, the video, is read apart: to cut it out of a larger read would copy it again.
+            head = os.pread(descriptor, BLOCK, offset)
+            body = os.pread(descriptor, _body_size(head, length - BLOCK), offset + BLOCK)
+            tail_at = BLOCK + len(body)
+            tail = os.pread(descriptor, length - tail_at, offset + tail_at)
+        if crc32(tail, crc32(body, crc32(head))) != expected:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
-        return _unpack(data)
+        return _unpack(head, body, tail)
 
     def key(self, row: int) -> str:
         """The key of the sample at `row`, from the sidecar: known even where the sample itself cannot be read."""
         shard = int(self.rows["shard"][row])
-        sidecar = json.loads(_sidecar(self.folder, self.shard_names[shard]).read_text())
+        sidecar = json.loads(self._path(_sidecar(Path(), self.shard_names[shard]).name).read_text())
         return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
+
+    def _path(self, name: str) -> Path:
+        """A file other than a shard, on this machine."""
+        return self._remote.fetch(name) if self._remote else self.folder / name
+
+    @contextmanager
+    def _shard(self, shard: int) -> Iterator[int]:
+        """A descriptor of a shard. A cached one is closed after each read, so that eviction frees its space."""
+        if self._remote:
+            with self._remote.opened(f"{self.shard_names[shard]}.tar") as descriptor:
+                yield descriptor
+        else:
+            yield self._descriptor(shard)
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._open:
@@ -248,16 +284,30 @@ class ShardReader:
         return self._open[shard]
 
 
-def _unpack(data: bytes) -> RawSample:
-    """The sample whose tar members are `data`, which begins at a header."""
-    members, at = {}, 0
-    while at < len(data):
-        name = data[at : at + 100].rstrip(b"\0").decode()
-        size = int(data[at + 124 : at + 136].rstrip(b"\0 "), 8)
-        key, _, ending = name.partition(".")
-        members[ending] = data[at + BLOCK : at + BLOCK + size]
-        at += BLOCK + size + -size % BLOCK
+def _body_size(head: bytes, most: int) -> int:
+    """The size of the body after a tar header, at most `most`; 0 where the header is damaged."""
+    try:
+        return min(int(head[124:136].rstrip(b"\0 "), 8), most)
+    except ValueError:
+        return 0
+
+
+def _unpack(head: bytes, body: bytes, tail: bytes) -> RawSample:
+    """The sample whose first tar member has the header `head` and the given body; `tail` is all that follows."""
+    key, ending = _name(head)
+    members, at = {ending: body}, -len(body) % BLOCK
+    while at < len(tail):
+        header, start = tail[at : at + BLOCK], at + BLOCK
+        size = _body_size(header, len(tail) - start)
+        members[_name(header)[1]] = tail[start : start + size]
+        at = start + size + -size % BLOCK
     meta = json.loads(members.pop("json"))
     meta["caption"] = members.pop("txt").decode()
     ((ending, video),) = members.items()
     return RawSample(key, video, f".{ending}", meta)
+
+
+def _name(header: bytes) -> tuple[str, str]:
+    """(key, ending) of a member."""
+    key, _, ending = header[:100].rstrip(b"\0").decode().partition(".")
+    return key, ending

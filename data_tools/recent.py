@@ -1,0 +1,22 @@
+"""The results used last. Unlike `functools.lru_cache` it can be pickled with what holds it."""
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """Keeps the `size` values used last, by key."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._values: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of `key`, made now if it is not kept."""
+        value = self._values.pop(key) if key in self._values else make()
+        while len(self._values) >= self.size:
+            del self._values[next(iter(self._values))]
+        self._values[key] = value  # the last of the dictionary is the one used last
+        return value

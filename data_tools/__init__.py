@@ -5,6 +5,10 @@ video.py    checking and decoding one video file
 views.py    the two views of a clip that training needs, from one decode
 draws.py    randomness keyed by (seed, position, purpose)
 order.py    which sample stands at which position, and whose turn it is
+mixture.py  several datasets as one, each with its share
+grouping.py samples of like length into one batch
+memory.py   frames in memory that a loader process shares
+recent.py   the results used last
 encode.py   frames → mp4
 sources.py  what goes into a build: captions.csv with videos, or folders of frames
 tars.py     tars of any make as bytes: files and samples, by offset
@@ -17,6 +21,7 @@ verify.py   is a dataset what it says it is?
 stats.py    what its clips are like
 show.py     a look at some of them, as the HTML of page.py
 parallel.py one function in several processes
+remote.py   datasets at an address, through a cache that a node's processes share
 dataset.py  position → decoded sample
 shapes.py   captioned clips of moving shapes, drawn by arithmetic
 cli.py      `vtok-shards`

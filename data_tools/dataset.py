@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from .draws import Draws
 from .errors import BadVideo, DataError
-from .order import RunOrder
+from .mixture import Mixture
+from .order import Order
 from .shards import ShardReader
 from .views import View, make_views, window
 
@@ -41,16 +42,17 @@ class Sample:
 
 
 class ClipDataset(Dataset):
-    """Samples of a shard folder by position.
+    """Samples of a dataset, or of a mixture of several, by position.
 
-    In training, position p is place p of `RunOrder`, any p ≥ 0, and the window of `seconds` is drawn. Otherwise it
-    is row p, and row p mod N where a last batch reaches past the end, with the window at the clip's centre.
+    In training, position p is place p of `order`, any p ≥ 0, and the window of `seconds` is drawn; `order` is the
+    reader's own for this seed, if none is given. Otherwise p is row p, and row p mod N where a last batch reaches past
+    the end, with the window at the clip's centre.
     `transform` turns a Sample into what the batch is made of, in the worker.
     """
 
     def __init__(
         self,
-        reader: ShardReader,
+        reader: ShardReader | Mixture,
         *,
         seed: int,
         seconds: float,
@@ -59,6 +61,7 @@ class ClipDataset(Dataset):
         fit: str = "crop",
         decoder: str = "pyav",
         training: bool = True,
+        order: Order | None = None,
         transform: Callable[[Sample], Any] | None = None,
     ):
         self.reader = reader
@@ -70,7 +73,7 @@ class ClipDataset(Dataset):
         self.decoder = decoder
         self.training = training
         self.transform = transform
-        self.order = RunOrder(seed, reader.shard_sizes)
+        self.order = order or reader.order(seed)
 
     def __len__(self) -> int:
         """The number of samples N; positions may go past it."""

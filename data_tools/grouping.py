@@ -10,10 +10,25 @@ from collections.abc import Callable
 import numpy as np
 
 from .draws import keyed_seed
+from .mixture import Mixture
 from .order import Order, shuffled
 from .recent import Recent
+from .shards import ShardReader
 
 KEPT_WINDOWS = 4
+TOKENS_PER_WORD = 4 / 3  # of English, with the tokenizers of today's language models
+
+
+def estimated_tokens(
+    reader: ShardReader | Mixture, seconds: float, tokens_per_second: float, rows: np.ndarray
+) -> np.ndarray:
+    """How long the samples at `rows` (n,) are, in tokens, int64 (n,), from the manifest alone.
+
+    Visual tokens of the part of the clip that a window of `seconds` sees, and the caption's.
+    """
+    facts = reader.facts(rows)
+    seen = np.minimum(facts["duration"].astype(np.float64), seconds)
+    return np.rint(seen * tokens_per_second + facts["words"] * TOKENS_PER_WORD).astype(np.int64)
 
 
 class GroupedOrder:

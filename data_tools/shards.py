@@ -244,13 +244,13 @@ class ShardReader:
         with self._shard(shard) as descriptor:
             # The first member's body, the video, is read apart: to cut it out of a larger read would copy it again.
             head = os.pread(descriptor, BLOCK, offset)
-            _, size = plain_file(head) or ("", 0)
-            body = os.pread(descriptor, min(size, length - BLOCK), offset + BLOCK)
+            first = plain_file(head)
+            body = os.pread(descriptor, min(first[1], length - BLOCK) if first else 0, offset + BLOCK)
             tail_at = BLOCK + len(body)
             tail = os.pread(descriptor, length - tail_at, offset + tail_at)
         if crc32(tail, crc32(body, crc32(head))) != expected:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
-        sample = _unpack(head, body, tail)
+        sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
         # A json of another tool's says nothing of them; ours has them in full.
         sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
         return sample
@@ -286,14 +286,9 @@ class ShardReader:
         return self._open[shard]
 
 
-def _unpack(head: bytes, body: bytes, tail: bytes) -> RawSample:
-    """The sample whose tar members are head + body + tail; `body` is the first one's, or empty where `head` is no
-    file's own header."""
-    if first := plain_file(head):
-        files, rest, at = [(first[0], body)], tail, -len(body) % BLOCK
-    else:
-        files, rest, at = [], head + tail, 0
-    files += [(member.name, rest[member.start : member.start + member.size]) for member in members(rest, at)]
-    named = [(key_and_ending(name), content) for name, content in files]
-    bodies = {split[1]: content for split, content in named if split}
-    return from_members(named[0][0][0], bodies)
+def _unpack(files: list[tuple[str, bytes]], data: bytes, at: int) -> RawSample:
+    """The sample of the given files (name, body) and of those whose headers begin at `at` of `data`."""
+    files = files + [(member.name, data[member.start : member.start + member.size]) for member in members(data, at)]
+    split = [(key_and_ending(name), body) for name, body in files]
+    bodies = {place[1]: body for place, body in split if place}
+    return from_members(split[0][0][0], bodies)

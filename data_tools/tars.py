@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from zlib import adler32
 
 from .errors import DataError
 
@@ -27,8 +29,7 @@ _SPARSE = "a sparse file, whose bytes are not all there: pack the tar without --
 _WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: their size field counts nothing that follows
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One regular file: `offset` of its first header (a long name has more than one), then its body."""
 
     name: str
@@ -135,12 +136,16 @@ def _checked(header: bytes, at: int) -> tuple[bytes, int]:
         checksum, size = _number(header[148:156]), _number(header[124:136])
     except ValueError:
         checksum, size = -1, -1
-    # The checksum counts its own eight bytes as spaces.
-    if len(header) < BLOCK or size < 0 or checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+    if len(header) < BLOCK or size < 0 or checksum != _sum_of_bytes(header[:148] + b" " * 8 + header[156:]):
         raise DataError(f"byte {at}: no tar header: the tar is damaged, cut short or compressed")
     if header[156:157] == b"S":
         raise DataError(f"byte {at}: {_SPARSE}")
     return header[156:157], size
+
+
+def _sum_of_bytes(header: bytes) -> int:
+    """`sum` at a tenth of the cost: adler32's lower half is 1 + the sum, modulo what 256 bytes cannot reach."""
+    return (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
 
 
 def _number(field: bytes) -> int:

@@ -293,4 +293,5 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
 def _rgb(frame: av.VideoFrame) -> torch.Tensor:
     """uint8 (H, W, 3). At the source's own size swscale honours colour matrix and range; scaling comes later."""
     picture = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1))
-    return picture.rot90(_quarter_turns(frame)).contiguous()
+    turns = _quarter_turns(frame)
+    return picture.rot90(turns).contiguous() if turns else picture  # `rot90` copies even what it does not turn

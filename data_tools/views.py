@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from .errors import DataError
+from .memory import blank
 from .video import Source, decode
 
 FITS = ("crop", "pad")
@@ -136,7 +137,7 @@ def make_views(
     or backend.
     """
     views = [tokeniser] if decoder is None else [tokeniser, decoder]
-    stacks = [torch.zeros(view.num_frames, 3, view.height, view.width, dtype=torch.uint8) for view in views]
+    stacks = [blank((view.num_frames, 3, view.height, view.width)) for view in views]
     sampled = [view_times(view, start, duration) for view in views]
     wanted = sorted(
         (time, which, index) for which, (times, valid) in enumerate(sampled) for index, time in enumerate(times[:valid])

@@ -23,10 +23,27 @@ PRESETS = Path(__file__).parent / "configs"
 
 
 @dataclass
+class MixtureConfig:
+    """
+    Args:
+        shards: folder or address of a dataset.
+        weight: its share of the run's samples, relative to the others'. Give it to all of a mixture or to none: then
+            each dataset counts with its number of samples.
+    """
+
+    shards: str
+    weight: float | None = None
+
+    def __post_init__(self):
+        require(self.weight is None or self.weight > 0, "the weights of data.mixture must be positive")
+
+
+@dataclass
 class DataConfig:
     """
     Args:
-        shards: folder that ``vtok-shards build`` wrote.
+        shards: folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
+        mixture: instead of ``shards``: several datasets, each with a weight.
         root: instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders; raw clips
             are packed once, beside the output.
         seconds: length of the window of a clip that makes a sample.
@@ -34,20 +51,36 @@ class DataConfig:
         decoder: video decoding library.
         workers: loader processes per rank; 0 decodes in the training process.
         max_bad_share: share of samples that may turn out unreadable before the run stops.
+        group_by_length: samples among which those of like length are put into one batch, a multiple of
+            ``train.global_batch_size`` such as 100 of it; 0 leaves them as they come.
+        cache_dir: where shards at an address are kept, on a disk of the machine; its processes share it.
+        cache_gb: the most that shards may take there. About 50 are in use at once: with less room than they need,
+            they are fetched again and again.
     """
 
     shards: str | None = None
+    mixture: list[MixtureConfig] | None = None
     root: str | None = None
     seconds: float = 5.0
     fit: Literal["crop", "pad"] = "crop"
     decoder: Literal["pyav", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
+    group_by_length: int = 0
+    cache_dir: str = "~/.cache/vtok/shards"
+    cache_gb: float = 64.0
 
     def __post_init__(self):
         require(self.seconds > 0, "data.seconds must be positive")
         require(self.workers >= 0, "data.workers must not be negative")
         require(0 <= self.max_bad_share <= 1, "data.max_bad_share must lie in 0..1")
+        require(self.group_by_length >= 0, "data.group_by_length must not be negative")
+        require(self.cache_gb > 0, "data.cache_gb must be positive")
+        weights = [part.weight for part in self.mixture or []]
+        require(self.mixture != [], "data.mixture is empty")
+        require(
+            None not in weights or not any(weights), "give a weight to all datasets of data.mixture or to none of them"
+        )
 
 
 @dataclass
@@ -146,6 +179,14 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     demo: DemoConfig | None = None
 
+    def __post_init__(self):
+        window, batch = self.data.group_by_length, self.train.global_batch_size
+        require(
+            window % batch == 0,
+            f"data.group_by_length {window} is not a multiple of train.global_batch_size {batch}: try "
+            f"{-(-window // batch) * batch}",
+        )
+
 
 @dataclass
 class RunArguments:
@@ -187,7 +228,7 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
     parser.add_class_arguments(RunConfig)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     if not {"--config", "-h", "--help"} & set(given):
-        preset = "tiny" if {"--data.root", "--data.shards"} & set(given) else "demo"
+        preset = "tiny" if {"--data.root", "--data.shards", "--data.mixture"} & set(given) else "demo"
         argv = ["--config", str(PRESETS / f"{preset}.yaml"), *argv]
     # The two ways to say how long are alternatives: the command line's replaces the file's.
     if "--train.epochs" in given:

@@ -7,7 +7,6 @@ One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.
 ``vtok.framework.VTokFramework.forward`` (losses), :func:`train_step` (update).
 """
 
-import json
 import math
 import sys
 import time
@@ -17,21 +16,21 @@ from pathlib import Path
 import torch
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.mixture import Mixture
 from data_tools.shards import ShardReader
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
 from pipelines.engine import calibration, checkpoint, distributed, models
+from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
-from pipelines.engine.outputs import choose_output, find_shards
+from pipelines.engine.outputs import choose_output, find_shards, open_shards
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.workers import LoaderError, deaths_explained
 from vtok.config import ConfigError
 
 LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
-
-# The share of bad samples is judged from this many on, so that one early bad clip does not stop a run.
-FEWEST_SAMPLES_JUDGED = 1000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         distributed.connect()
         train(arguments)
     except (ConfigError, DataError) as error:
-        die("vtok-train", error, distributed.rank())
+        die("vtok-train", error, 0 if isinstance(error, LoaderError) else distributed.rank())
 
 
 def train(arguments: RunArguments) -> None:
@@ -51,7 +50,7 @@ def train(arguments: RunArguments) -> None:
     ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
 
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
-    reader = ShardReader(distributed.rank_zero_first(lambda: find_shards(config, output)))
+    reader = open_shards(config, distributed.rank_zero_first(lambda: find_shards(config, output)))
     distributed.rank_zero_first(lambda: prepare_output(config, output, reader))
     if config.tiny_models:
         models.point_to_tiny_models(config)
@@ -68,10 +67,12 @@ def train(arguments: RunArguments) -> None:
     else:
         end = config.train.calibration_batches * plan.global_batch_size
         batches = micro_batches(dataset, plan, config.data.workers, end=end)
-        calibration.calibrate(engine.module, batches, engine.device)
+        with deaths_explained(dataset):
+            calibration.calibrate(engine.module, batches, engine.device)
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
-    run_steps(engine, config, plan, dataset, state, max_steps, output)
+    with deaths_explained(dataset):
+        run_steps(engine, config, plan, dataset, state, max_steps, output)
     if config.demo:
         distributed.rank_zero_first(lambda: demo.show(config, output))
 
@@ -88,15 +89,16 @@ def run_steps(
     """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged and saved."""
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
-    bad = BadSamples(output, config.data.max_bad_share)
+    bad = BadSamples(output, config.data.max_bad_share, state.step)
     for step in range(state.step + 1, max_steps + 1):
         lr = learning_rate(step, config.train, max_steps)
         set_learning_rate(engine, lr)
         line, replaced = train_step(engine, batches, plan)
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
+        bad.record(step, replaced)
         if metrics:
-            metrics.write({"step": step, **line, "lr": lr})
-        bad.count(step, replaced, state.consumed_samples)
+            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count})
+        bad.check(state.consumed_samples)
         if step % config.checkpoint.every == 0 or step == max_steps:
             checkpoint.save(engine, output, state)
     if metrics:
@@ -139,31 +141,7 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
     return line, [bad for _, rank_replaced in gathered for bad in rank_replaced]
 
 
-class BadSamples:
-    """Logs replaced samples to ``bad_samples.jsonl`` and stops the run, on all ranks, when they are too many."""
-
-    def __init__(self, output: Path, max_share: float):
-        self.path = output / "bad_samples.jsonl"
-        self.max_share = max_share
-        self.seen: list[str] = []
-
-    def count(self, step: int, replaced: list[tuple[int, str, str]], consumed: int) -> None:
-        """Raises DataError, naming the latest keys, past ``max_share`` of the samples consumed."""
-        if not replaced:
-            return
-        self.seen += [key for _, key, _ in replaced]
-        if distributed.rank() == 0:
-            with self.path.open("a") as log:
-                for position, key, reason in replaced:
-                    print(json.dumps(dict(step=step, position=position, key=key, reason=reason)), file=log)
-        if len(self.seen) > self.max_share * max(consumed, FEWEST_SAMPLES_JUDGED):
-            raise DataError(
-                f"{len(self.seen)} of {consumed} samples could not be read, more than data.max_bad_share "
-                f"{self.max_share:g} allows; the latest are {', '.join(self.seen[-5:])}; see {self.path}"
-            )
-
-
-def prepare_output(config: RunConfig, output: Path, reader: ShardReader) -> None:
+def prepare_output(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:
     """The run's folder, with its configuration and, where asked for, its tiny models."""
     output.mkdir(parents=True, exist_ok=True)
     if config.tiny_models:
@@ -173,7 +151,7 @@ def prepare_output(config: RunConfig, output: Path, reader: ShardReader) -> None
     save_config(config, output / "config.yaml")
 
 
-def dataset_texts(reader: ShardReader, most: int = 1000) -> list[str]:
+def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> list[str]:
     """Captions, questions and answers of the first readable samples: what the tiny tokenizer is trained on."""
     texts = []
     for row in range(min(most, len(reader))):

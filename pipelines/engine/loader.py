@@ -4,18 +4,24 @@ position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch  
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
-from data_tools.order import RunSampler
+from data_tools.errors import DataError
+from data_tools.grouping import GroupedOrder, estimated_tokens
+from data_tools.memory import stacked
+from data_tools.mixture import Mixture
+from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
 from data_tools.views import decoder_view, tokeniser_view
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
 from vtok.framework import VTokFramework
 from vtok.text import RowText, TextEncoder
@@ -46,13 +52,15 @@ class SampleToModel:
         return Encoded(sample, self.text.sample(sample.caption, sample.question, sample.answer, instruction))
 
 
-def collate(items: list[Encoded]) -> Loaded:
-    """Stack samples, all of one shape, into a micro-batch."""
+def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
+    """Stack samples, all of one shape, into a micro-batch; or hand on the first of the errors among them."""
+    if errors := [item for item in items if isinstance(item, DataError)]:
+        return errors[0]
     samples = [item.sample for item in items]
     batch = Batch(
-        frames=torch.stack([s.frames for s in samples]),
+        frames=stacked([s.frames for s in samples]),
         frame_counts=[s.frames_valid for s in samples],
-        video=torch.stack([s.video for s in samples]),
+        video=stacked([s.video for s in samples]),
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
@@ -62,11 +70,23 @@ def collate(items: list[Encoded]) -> Loaded:
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
 
 
-def build_dataset(config: RunConfig, reader: ShardReader, framework: VTokFramework, training: bool) -> ClipDataset:
+def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
+    """The run's order of samples, grouped by length if asked for."""
+    order, window, tokeniser = reader.order(config.seed), config.data.group_by_length, config.model.tokeniser
+    if not window:
+        return order
+    rate = tokeniser.motion_tokens_per_second or tokeniser.fps / tokeniser.stride
+    lengths = partial(estimated_tokens, reader, config.data.seconds, rate)
+    return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
+
+
+def build_dataset(
+    config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
+) -> WatchedDataset:
     """The run's dataset: views as the model wants them, text tokenised."""
     tokeniser, decoder = config.model.tokeniser, config.model.decoder
     size = framework.tokeniser.feature_extractor.image_size
-    return ClipDataset(
+    clips = ClipDataset(
         reader,
         seed=config.seed,
         seconds=config.data.seconds,
@@ -75,24 +95,32 @@ def build_dataset(config: RunConfig, reader: ShardReader, framework: VTokFramewo
         fit=config.data.fit,
         decoder=config.data.decoder,
         training=training,
+        order=build_order(config, reader),
         transform=SampleToModel(framework.text),
     )
+    return WatchedDataset(clips, config.data.workers)
 
 
 def micro_batches(
-    dataset: ClipDataset, plan: BatchPlan, workers: int, consumed_samples: int = 0, end: int | None = None
+    dataset: WatchedDataset, plan: BatchPlan, workers: int, consumed_samples: int = 0, end: int | None = None
 ) -> Iterator[Loaded]:
-    """This rank's micro-batches from ``consumed_samples`` on; endless, or up to ``end``."""
+    """This rank's micro-batches from ``consumed_samples`` on; endless, or up to ``end``.
+
+    Raises:
+        LoaderError: a clip and all its substitutes are bad, or shards cannot be read.
+    """
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
     )
-    return iter(
-        DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            pin_memory=torch.cuda.is_available(),
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
+    for loaded in loader:
+        if isinstance(loaded, DataError):
+            raise LoaderError(str(loaded))
+        yield loaded

@@ -1,9 +1,11 @@
-"""Where a run writes, and where its shards are. Runs on rank 0 only."""
+"""Where a run writes, and where its shards are. All but ``open_shards`` runs on rank 0 only."""
 
 import hashlib
 from pathlib import Path
 
 from data_tools.build import build_shards
+from data_tools.mixture import Mixture
+from data_tools.remote import Cache, is_remote
 from data_tools.shards import ShardReader
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig
@@ -26,33 +28,52 @@ def choose_output(arguments: RunArguments) -> Path:
     return next(path for n in range(2, 10**6) if not (path := first.with_name(f"{first.name}-{n}")).exists())
 
 
-def find_shards(config: RunConfig, output: Path) -> Path:
-    """The folder of shards, built first where the data are raw clips or the demo's own.
+def find_shards(config: RunConfig, output: Path) -> list[str]:
+    """Folders or addresses of shards, built first where the data are raw clips or the demo's own.
 
     Raises:
         ConfigError: no data are given.
         DataError: they cannot be used.
     """
-    if config.data.shards and config.data.root:
-        raise ConfigError("set only one of data.shards and data.root")
-    if config.data.shards:
-        shards = Path(config.data.shards)
-    elif config.data.root:
-        shards = shards_of(Path(config.data.root), output)
+    data = config.data
+    if sum(map(bool, (data.shards, data.mixture, data.root))) > 1:
+        raise ConfigError("set only one of data.shards, data.mixture and data.root")
+    if data.shards:
+        shards = [data.shards]
+    elif data.mixture:
+        shards = [part.shards for part in data.mixture]
+    elif data.root:
+        shards = [shards_of(data.root, output)]
     elif config.demo:
-        shards = demo.prepare(config.demo, config.seed, output)
+        shards = [str(demo.prepare(config.demo, config.seed, output))]
     else:
         raise ConfigError("no data: pass --data.shards DIR (see vtok-shards build) or --data_root DIR")
-    ShardReader(shards)  # says what is wrong before anything is written
+    open_shards(config, shards)  # says what is wrong before anything is written
     return shards
 
 
-def shards_of(root: Path, output: Path) -> Path:
+def open_shards(config: RunConfig, shards: list[str]) -> ShardReader | Mixture:
+    """The run's data, at the folders or addresses that :func:`find_shards` gave.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    data = config.data
+    cache = Cache(Path(data.cache_dir).expanduser(), int(data.cache_gb * 1e9))
+    readers = [ShardReader(place, cache) for place in shards]
+    if not data.mixture:
+        return readers[0]
+    weights = [part.weight for part in data.mixture]
+    return Mixture(readers, None if None in weights else weights)
+
+
+def shards_of(root: str, output: Path) -> str:
     """``root`` itself if it holds shards; else shards of its clips, built once beside the output."""
-    if (root / "manifest.json").exists():
+    if is_remote(root) or Path(root, "manifest.json").exists():
         return root
+    root = Path(root)
     name = hashlib.blake2b(str(root.resolve()).encode(), digest_size=4).hexdigest()
     shards = output.parent / f"shards-{root.resolve().name}-{name}"
     if not (shards / "manifest.json").exists():
         build_shards(root, shards)
-    return shards
+    return str(shards)

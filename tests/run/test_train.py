@@ -51,7 +51,7 @@ def test_the_run_s_folder(two_ranks):
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert set(log[0]) == {
         "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
-        "data_wait", "batch_digest",
+        "data_wait", "batch_digest", "bad_samples",
     }  # fmt: skip
     for line in log:
         assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-5)

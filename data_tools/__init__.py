@@ -24,5 +24,6 @@ parallel.py one function in several processes
 remote.py   datasets at an address, through a cache that a node's processes share
 dataset.py  position → decoded sample
 shapes.py   captioned clips of moving shapes, drawn by arithmetic
+inspect_commands.py  the command line of index, verify, stats and show
 cli.py      `vtok-shards`
 """

@@ -21,10 +21,10 @@ from .parallel import in_processes
 from .rejected import REJECTED, read_rejected, write_rejected
 from .samples import from_members, videos_of_dotted_keys
 from .shards import SIDECAR, entry, read_sidecar, sidecar_path, write_manifest, write_sidecar
-from .sources import MAX_CLIP_BYTES
 from .tars import Buffer, Group, groups, mapped, members
 from .video import validate
 
+MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
 DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
 
 
@@ -96,8 +96,8 @@ def is_merged(group: Group) -> bool:
 
 def _entry(data: Buffer, group: Group) -> dict:
     """The sidecar's entry of a sample, decoded in full. Raises BadVideo where it is no sound captioned clip."""
-    if group.length > MAX_CLIP_BYTES:
-        raise BadVideo("too_large", f"more than {MAX_CLIP_BYTES >> 20} MiB: cut it into shorter clips")
+    if group.length > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
     bodies = {ending: data[member.start : member.start + member.size] for ending, member in group.members}
     if len(bodies) < len(group.members):
         raise BadVideo("duplicate_member", "two members have the same name")

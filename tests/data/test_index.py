@@ -269,3 +269,11 @@ def test_rows_are_as_ours(clips, tmp_path):
     index_shards(folder)
     rows = ShardReader(folder).rows
     assert rows["shard"].tolist() == [0, 0] and np.all(np.diff(rows["offset"].astype(int)) > rows["length"][0])
+
+
+def test_a_sample_too_large_to_hold_is_left_out(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "MAX_SAMPLE_BYTES", len(clips[0]) + 2000)
+    files = [("a.mp4", clips[0]), ("a.txt", b"A."), ("b.bin", bytes(3000)), ("b.mp4", clips[0]), ("b.txt", b"B.")]
+    folder = pack(tmp_path / "in" / "0.tar", files, tarfile.USTAR_FORMAT, 0)
+    summary = index_shards(folder)
+    assert (summary.samples, summary.reasons) == (1, {"too_large": 1})

@@ -17,7 +17,7 @@ from .errors import BadVideo, DataError
 from .mixture import Mixture
 from .order import Order
 from .shards import ShardReader
-from .views import View, make_views, window
+from .views import View, Views, make_views, view_times, window
 
 MAX_ATTEMPTS = 8
 CENTRE = 0.5
@@ -25,12 +25,15 @@ CENTRE = 0.5
 
 @dataclass
 class Sample:
-    """One decoded sample. The two views show the same window of one clip (see `views.Views`)."""
+    """One decoded sample. The two views show the same window of one clip (see `views.Views`).
+
+    A view that is stored with the clip is not decoded: it is `None`, and what is stored lies in `extras`.
+    """
 
     position: int
     key: str  # of the clip really used
     draws: Draws  # for whatever is still to be drawn for this sample
-    frames: torch.Tensor  # uint8 (T, 3, h, w), for the tokeniser
+    frames: torch.Tensor | None  # uint8 (T, 3, h, w), for the tokeniser
     frames_valid: int
     video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
     video_valid: int
@@ -38,15 +41,17 @@ class Sample:
     caption: str
     question: str | None
     answer: str | None
+    extras: dict[str, bytes]  # what else the shard holds of the clip, by ending
     replaced: tuple[tuple[str, str], ...]  # (key, reason) of each clip that could not be used, in order
 
 
 class ClipDataset(Dataset):
     """Samples of a dataset, or of a mixture of several, by position.
 
-    In training, position p is place p of `order`, any p ≥ 0, and the window of `seconds` is drawn; `order` is the
-    reader's own for this seed, if none is given. Otherwise p is row p, and row p mod N where a last batch reaches past
-    the end, with the window at the clip's centre.
+    In training, position p is place p of `order`, any p ≥ 0, and the window of `seconds` is drawn, or at the clip's
+    centre without `draw_window`; `order` is the reader's own for this seed, if none is given. Otherwise p is row p, and
+    row p mod N where a last batch reaches past the end, with the window at the centre. `stored` names the views, of
+    "frames" and "video", that lie in the shards and need no decoding.
     `transform` turns a Sample into what the batch is made of, in the worker.
     """
 
@@ -61,6 +66,8 @@ class ClipDataset(Dataset):
         fit: str = "crop",
         decoder: str = "pyav",
         training: bool = True,
+        draw_window: bool = True,
+        stored: frozenset[str] = frozenset(),
         order: Order | None = None,
         transform: Callable[[Sample], Any] | None = None,
     ):
@@ -72,6 +79,8 @@ class ClipDataset(Dataset):
         self.fit = fit
         self.decoder = decoder
         self.training = training
+        self.draw_window = draw_window
+        self.stored = stored
         self.transform = transform
         self.order = order or reader.order(seed)
 
@@ -101,20 +110,29 @@ class ClipDataset(Dataset):
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
         raw = self.reader.read(row)
         duration = raw.meta["facts"]["duration"]
-        start = window(duration, self.seconds, draws.uniform("window") if self.training else CENTRE)
-        views = make_views(raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder)
+        drawn = self.training and self.draw_window
+        start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
+        tokeniser, decoder = (
+            None if name in self.stored else view
+            for name, view in (("frames", self.tokeniser_view), ("video", self.decoder_view))
+        )
+        if tokeniser or decoder:
+            views = make_views(raw.video, duration, tokeniser, decoder, start, self.fit, self.decoder)
+        else:
+            views = Views(None, 0, None, 0)
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
         return Sample(
             position=draws.position,
             key=raw.key,
             draws=draws,
             frames=views.frames,
-            frames_valid=views.frames_valid,
+            frames_valid=view_times(self.tokeniser_view, start, duration)[1],
             video=views.video,
-            video_valid=views.video_valid,
+            video_valid=view_times(self.decoder_view, start, duration)[1] if self.decoder_view else 0,
             start=start,
             caption=captions[draws.integer("caption", len(captions))],
             question=raw.meta.get("question"),
             answer=raw.meta.get("answer"),
+            extras=raw.extras,
             replaced=replaced,
         )

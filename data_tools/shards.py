@@ -117,9 +117,14 @@ def sidecar_path(folder: Path, name: str) -> Path:
     return folder / f"{name}{SIDECAR}"
 
 
-def write_manifest(folder: Path) -> dict:
-    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json."""
+def write_manifest(folder: Path, precomputed: dict | None = None) -> dict:
+    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json.
+
+    `precomputed` says how what is stored with the clips was made, where something is.
+    """
     manifest, rows = collect(folder)
+    if precomputed:
+        manifest["precomputed"] = precomputed
     with atomic_write(folder / "manifest.npy") as file:
         np.save(file, rows, allow_pickle=False)
     with atomic_write(folder / "manifest.json") as file:
@@ -199,6 +204,7 @@ class ShardReader:
         manifest = self._load_manifest()
         self.rows = np.load(self._path("manifest.npy"), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
+        self.precomputed: dict | None = manifest.get("precomputed")
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
         if self.rows.dtype != ROW or len(self.rows) != manifest["samples"]:

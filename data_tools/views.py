@@ -60,8 +60,8 @@ class Placement:
 class Views:
     """Both views of one window. Frames from `valid` on repeat the last valid one."""
 
-    frames: torch.Tensor  # uint8 (T, 3, h, w), for the tokeniser
-    frames_valid: int
+    frames: torch.Tensor | None  # uint8 (T, 3, h, w), for the tokeniser
+    frames_valid: int  # 0 without `frames`
     video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
     video_valid: int  # 0 without `video`
 
@@ -107,36 +107,34 @@ def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placeme
     raise DataError(f"unknown fit '{fit}': choose one of {', '.join(FITS)}")
 
 
-def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fit: str) -> list[Placement]:
-    """The placement of a frame in the tokeniser's view and, if there is one, in the decoder's.
+def placements(src_w: int, src_h: int, tokeniser: View | None, decoder: View | None, fit: str) -> list[Placement]:
+    """The placement of a frame in the tokeniser's view and in the decoder's, if there are these views.
 
     The decoder's crop comes first; the tokeniser sees the centre of it, so that it describes nothing that the decoder
     is not asked to draw.
     """
-    alone = fit_box(src_w, src_h, tokeniser.width, tokeniser.height, fit)
-    if decoder is None:
-        return [alone]
-    shared = fit_box(src_w, src_h, decoder.width, decoder.height, fit)
-    if fit == "pad":
-        return [alone, shared]
+    placed = [fit_box(src_w, src_h, view.width, view.height, fit) for view in (tokeniser, decoder) if view]
+    if fit == "pad" or len(placed) < 2:
+        return placed
+    alone, shared = placed
     return [Placement(_largest_inside(shared.source, tokeniser.width, tokeniser.height), alone.target), shared]
 
 
 def make_views(
     source: Source,
     duration: float,
-    tokeniser: View,
+    tokeniser: View | None,
     decoder: View | None,
     start: float,
     fit: str = "crop",
     backend: str = "pyav",
 ) -> Views:
-    """Both views of the window that begins at `start` seconds, from one decode of the clip.
+    """The views asked for of the window that begins at `start` seconds, from one decode of the clip.
 
     `duration` is the clip's own, as `video.validate` measured it. Raises BadVideo, and DataError for an unknown fit
     or backend.
     """
-    views = [tokeniser] if decoder is None else [tokeniser, decoder]
+    views = [view for view in (tokeniser, decoder) if view]
     stacks = [blank((view.num_frames, 3, view.height, view.width)) for view in views]
     sampled = [view_times(view, start, duration) for view in views]
     wanted = sorted(
@@ -151,9 +149,8 @@ def make_views(
     counts = [valid for _, valid in sampled]
     for stack, valid in zip(stacks, counts):
         stack[valid:] = stack[valid - 1]
-    if decoder is None:
-        return Views(stacks[0], counts[0], None, 0)
-    return Views(stacks[0], counts[0], stacks[1], counts[1])
+    drawn, nothing = iter(zip(stacks, counts)), (None, 0)
+    return Views(*(next(drawn) if tokeniser else nothing), *(next(drawn) if decoder else nothing))
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:

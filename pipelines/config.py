@@ -47,6 +47,8 @@ class DataConfig:
         root: instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders; raw clips
             are packed once, beside the output.
         seconds: length of the window of a clip that makes a sample.
+        window: where it lies in a longer clip: ``drawn`` anew each time, or ``centred`` (what precomputed features and
+            latents are made of).
         fit: ``crop`` or ``pad`` clips to the views' shapes.
         decoder: video decoding library.
         workers: loader processes per rank; 0 decodes in the training process.
@@ -62,6 +64,7 @@ class DataConfig:
     mixture: list[MixtureConfig] | None = None
     root: str | None = None
     seconds: float = 5.0
+    window: Literal["drawn", "centred"] = "drawn"
     fit: Literal["crop", "pad"] = "crop"
     decoder: Literal["pyav", "decord"] = "pyav"
     workers: int = 2
@@ -319,6 +322,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False))
 
 

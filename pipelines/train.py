@@ -51,19 +51,24 @@ def train(arguments: RunArguments) -> None:
 
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = open_shards(config, distributed.rank_zero_first(lambda: find_shards(config, output)))
-    distributed.rank_zero_first(lambda: prepare_output(config, output, reader))
     if config.tiny_models:
+        distributed.rank_zero_first(lambda: prepare_tiny_models(config, output, reader))
         models.point_to_tiny_models(config)
 
     framework = models.load_framework(config, output)
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
-    engine = build_engine(framework, ds_config, config.train)
-
     state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
-        state = checkpoint.resume(engine, found, state)
+        state = checkpoint.check(found, state)
+    # Written when all that can be refused has been: a folder with a configuration is a run.
+    distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
+    engine = build_engine(framework, ds_config, config.train, checkpoint.needs_conversion(state))
+
+    if found:
+        checkpoint.resume(engine, found, state)
+        state.ranks = plan.ranks
     else:
         end = config.train.calibration_batches * plan.global_batch_size
         batches = micro_batches(dataset, plan, config.data.workers, end=end)
@@ -141,14 +146,10 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
     return line, [bad for _, rank_replaced in gathered for bad in rank_replaced]
 
 
-def prepare_output(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:
-    """The run's folder, with its configuration and, where asked for, its tiny models."""
-    output.mkdir(parents=True, exist_ok=True)
-    if config.tiny_models:
-        if not (output / models.TINY_MODELS).exists():
-            models.prepare_tiny_models(config, output, dataset_texts(reader))
-        models.point_to_tiny_models(config)
-    save_config(config, output / "config.yaml")
+def prepare_tiny_models(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:
+    """Tiny models in the run's folder, once: a run that has begun keeps those it began with."""
+    if not (output / "config.yaml").exists():
+        models.prepare_tiny_models(config, output, dataset_texts(reader))
 
 
 def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> list[str]:

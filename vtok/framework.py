@@ -116,9 +116,11 @@ class VTokFramework(nn.Module):
 
     def features(self, batch: Batch) -> VisualFeatures:
         """Frozen features of the clips, unless the batch brings them."""
-        if isinstance(batch.frames, VisualFeatures):
-            return batch.frames
-        return self.tokeniser.features(batch.frames, batch.frame_counts)
+        if isinstance(batch.frames, Tensor):
+            return self.tokeniser.features(batch.frames, batch.frame_counts)
+        spatial, motion, counts = batch.frames
+        dtype = next(self.tokeniser.motion_encoder.parameters()).dtype
+        return VisualFeatures(spatial.to(dtype), motion.to(dtype), counts)
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""

@@ -10,7 +10,10 @@ DeepSpeed's loaders unpickle: a run's own checkpoints are trusted input, nothing
 import json
 import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,28 +77,77 @@ def save(engine: Engine, output: Path, state: RunState) -> None:
         (folder / COMPLETE).touch()
 
 
-def resume(engine: Engine, folder: Path, expected: RunState) -> RunState:
-    """Load a checkpoint into the engine.
+def check(folder: Path, expected: RunState) -> RunState:
+    """The state of a checkpoint that a run can go on from.
 
     Args:
-        expected: this run's seed, data, ranks and shapes.
+        expected: this run's seed, data and shapes.
 
     Raises:
-        ConfigError: the checkpoint is of another model, seed, dataset or number of ranks.
+        ConfigError: the checkpoint is of another model, seed or dataset.
     """
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, expected.shapes)
     for name, hint in (
         ("seed", "set seed back"),
         ("manifest_hash", "point data.shards at the shards it was trained on"),
-        ("ranks", "start that many ranks"),
     ):
         was, now = getattr(state, name), getattr(expected, name)
         if was != now:
             raise ConfigError(f"cannot resume {folder}: its {name} is {was}, this run's is {now}; {hint}")
-    engine.load_checkpoint(str(folder.parent), tag=folder.name, load_module_strict=False)
-    set_statistics(engine.module, folder)
     return state
+
+
+def resume(engine: Engine, folder: Path, state: RunState) -> None:
+    """Load a checkpoint into an engine that was set up for it (see :func:`needs_conversion`)."""
+    if needs_conversion(state):
+        source = folder.with_name(f"universal_{state.step:08d}")
+        distributed.rank_zero_first(lambda: convert(folder, source))
+    else:
+        source = folder
+    settings = [
+        {key: value for key, value in group.items() if key != "params"} for group in optimiser(engine).param_groups
+    ]
+    with silence():
+        engine.load_checkpoint(str(source.parent), tag=source.name, load_module_strict=False)
+    if source != folder:
+        # DeepSpeed 0.19.8 gives all parameter groups the settings of the first and one shared step counter, which
+        # then counts every group.
+        for group, own in zip(optimiser(engine).param_groups, settings):
+            group.update(own)
+        for moments in optimiser(engine).state.values():
+            moments["step"] = moments["step"].clone()
+    set_statistics(engine.module, folder)
+    distributed.barrier()
+    if source != folder and distributed.rank() == 0:
+        shutil.rmtree(source)
+
+
+def optimiser(engine: Engine) -> torch.optim.Optimizer:
+    """The optimiser of this rank's master partitions, inside DeepSpeed's own."""
+    return engine.optimizer.optimizer
+
+
+def needs_conversion(state: RunState) -> bool:
+    """Whether a checkpoint was written by another number of ranks: DeepSpeed then reads a universal one only."""
+    return state.ranks != distributed.world_size()
+
+
+def convert(folder: Path, target: Path) -> None:
+    """Turn a checkpoint into DeepSpeed's universal form, which any number of ranks can read."""
+    shutil.rmtree(target, ignore_errors=True)
+    workers = ("--num_extract_workers", "1", "--num_merge_workers", "1")
+    command = ("-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", folder, "--output_folder", target)
+    result = subprocess.run([sys.executable, *command, *workers], capture_output=True, text=True)
+    if result.returncode:
+        raise ConfigError(f"cannot convert {folder} for another number of ranks: {result.stderr.strip()[-300:]}")
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Nothing on stdout or stderr: DeepSpeed's loaders talk a lot."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict[str, list[int]]) -> None:
@@ -119,7 +171,7 @@ def load_trained(framework: VTokFramework, output: Path) -> int:
         raise ConfigError(f"{output} holds no complete checkpoint: give the output folder of a training run")
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, trained_shapes(framework))
-    with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
+    with silence():
         weights = get_fp32_state_dict_from_zero_checkpoint(
             str(folder.parent), tag=folder.name, exclude_frozen_parameters=True
         )

@@ -19,12 +19,14 @@ from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
 from data_tools.views import decoder_view, tokeniser_view
 from pipelines.config import RunConfig
-from pipelines.engine import distributed
+from pipelines.engine import distributed, precomputed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
+from vtok.decoder import Posterior
 from vtok.framework import VTokFramework
 from vtok.text import RowText, TextEncoder
+from vtok.tokeniser import VisualFeatures
 
 
 class Encoded(NamedTuple):
@@ -58,9 +60,9 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         return errors[0]
     samples = [item.sample for item in items]
     batch = Batch(
-        frames=stacked([s.frames for s in samples]),
+        frames=frames_of(samples),
         frame_counts=[s.frames_valid for s in samples],
-        video=stacked([s.video for s in samples]),
+        video=video_of(samples),
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
@@ -68,6 +70,20 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         keys=[s.key for s in samples],
     )
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
+
+
+def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
+    """The tokeniser's view of a micro-batch, or the features stored in its place."""
+    if samples[0].frames is None:
+        return precomputed.unpack_features([s.extras[precomputed.FEATURES] for s in samples])
+    return stacked([s.frames for s in samples])
+
+
+def video_of(samples: list[Sample]) -> torch.Tensor | Posterior:
+    """The decoder's view of a micro-batch, or the latents stored in its place."""
+    if samples[0].video is None:
+        return precomputed.unpack_posteriors([s.extras[precomputed.LATENTS] for s in samples])
+    return stacked([s.video for s in samples])
 
 
 def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
@@ -95,6 +111,8 @@ def build_dataset(
         fit=config.data.fit,
         decoder=config.data.decoder,
         training=training,
+        draw_window=config.data.window == "drawn",
+        stored=precomputed.stored_views(config, reader, framework),
         order=build_order(config, reader),
         transform=SampleToModel(framework.text),
     )

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipelines.config import RunConfig
 from vtok.build import build_framework
+from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.tiny import write_tiny_models
 
@@ -33,19 +34,20 @@ def point_to_tiny_models(config: RunConfig) -> None:
 def load_framework(config: RunConfig, output: Path) -> VTokFramework:
     """The framework at step 0, on the CPU; what has no pretrained weights is drawn from ``config.seed``."""
     quiet_libraries()
-    model = config.model
-    if config.tiny_models:
-        tokeniser, mllm, decoder = (inside(part, output) for part in (model.tokeniser, model.mllm, model.decoder))
-        model = replace(model, tokeniser=tokeniser, mllm=mllm, decoder=decoder)
+    model = inside_run(config.model, output) if config.tiny_models else config.model
     torch.manual_seed(config.seed)
     return build_framework(model)
 
 
-def inside(part, output: Path):
-    """A model's section with weights that lie in the run's folder named by their full path."""
-    if part.weights is None or not (output / part.weights).exists():
-        return part
-    return replace(part, weights=str(output / part.weights))
+def inside_run(model: ModelConfig, output: Path) -> ModelConfig:
+    """The model with weights that lie in the run's folder named by their full path."""
+
+    def located(part):
+        inside = part.weights is not None and (output / part.weights).exists()
+        return replace(part, weights=str(output / part.weights)) if inside else part
+
+    parts = {name: located(getattr(model, name)) for name in ("tokeniser", "mllm", "decoder")}
+    return replace(model, **parts)
 
 
 def quiet_libraries() -> None:

@@ -1,11 +1,10 @@
 """Frozen features and latents that ``precompute.py`` stored in the shards, beside the video or in its place.
 
 They are right for one window of each clip, one backbone and one preprocessing only. All that they depend on is their
-*recipe*, which lies in ``precomputed.json`` of the dataset's folder; training computes its own and refuses any other.
+*recipe*, which lies in the dataset's manifest; training computes its own and refuses any other.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from data_tools.shards import atomic_write
+from data_tools.mixture import Mixture
+from data_tools.shards import ShardReader
 from pipelines.config import RunConfig
 from vtok.config import ConfigError
 from vtok.decoder import Posterior
+from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
 
-RECIPE = "precomputed.json"
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
 
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.height", "decoder.width")
@@ -48,7 +48,7 @@ def settings(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """sha256 over a module's parameters, in fp32 and by name, so that the precision they are kept in does not matter."""
+    """sha256 over a module's parameters, by name and in fp32: the precision they are kept in does not matter."""
     digest = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
         digest.update(name.encode())
@@ -56,18 +56,34 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_recipe(folder: Path, recipe: dict[str, dict | None]) -> None:
-    with atomic_write(folder / RECIPE) as file:
-        file.write(json.dumps(recipe, indent=1).encode())
+def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework) -> frozenset[str]:
+    """Which of a sample's views, "frames" and "video", the shards hold in encoded form.
+
+    Raises:
+        ConfigError: they were made with another recipe (the first setting that differs is named), or only some of a
+            mixture's datasets hold them.
+    """
+    readers = reader.readers if isinstance(reader, Mixture) else [reader]
+    recipes = [one.precomputed or {} for one in readers]
+    own = {
+        "features": lambda: feature_recipe(config, framework.tokeniser.feature_extractor),
+        "latents": lambda: latent_recipe(config, framework.decoder.vae),
+    }
+    stored = set()
+    for kind, view in (("features", "frames"), ("latents", "video")):
+        found = [recipe.get(kind) for recipe in recipes]
+        if not any(found):
+            continue
+        if not all(found):
+            raise ConfigError(f"only some datasets of data.mixture hold precomputed {kind}: use them for all or none")
+        wanted = own[kind]()
+        for one, recipe in zip(readers, found):
+            require_recipe(one.folder, kind, recipe, wanted)
+        stored.add(view)
+    return frozenset(stored)
 
 
-def read_recipe(folder: Path) -> dict[str, dict | None] | None:
-    """``{"features": ..., "latents": ...}`` of a dataset, or ``None`` if it holds neither."""
-    path = folder / RECIPE
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def require_recipe(folder: Path, kind: str, stored: dict, wanted: dict) -> None:
+def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) -> None:
     """Raises ConfigError naming the first setting that differs."""
     for name in wanted:
         if stored.get(name) != wanted[name]:

@@ -66,7 +66,11 @@ def test_a_sample_holds_both_views_and_the_texts(built):
     assert sample.video.shape == (9, 3, 32, 48) and sample.video.dtype == torch.uint8
     assert (sample.frames_valid, sample.video_valid) == (5, 9)
     meta = ShardReader(built).read(int(sample.key)).meta
-    assert (sample.caption, sample.question, sample.answer) == (meta["caption"], meta.get("question"), meta.get("answer"))
+    assert (sample.caption, sample.question, sample.answer) == (
+        meta["caption"],
+        meta.get("question"),
+        meta.get("answer"),
+    )
     assert sample.draws == Draws(3, 0) and sample.replaced == ()
 
 

@@ -1,0 +1,68 @@
+"""Precomputed features and latents: same batches, same losses within bf16, and refused by name when they do not fit."""
+
+import json
+
+import pytest
+
+from data_tools.build import build_shards
+from data_tools.shapes import render_clips
+from support.launch import assert_user_error, checked, deepspeed, python
+
+CONFIG = ("--config", "pipelines/configs/tiny.yaml", "--data.window", "centred", "--data.seconds", 1)
+RUN = ("--train.max_steps", 3, "--train.global_batch_size", 4, "--train.lr", 1e-4)
+TRAIN = ("pipelines/train.py", *CONFIG, *RUN, "--ds_config", "deepspeed_configs/zero3.json")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    render_clips(folder / "clips", 10, seed=3)
+    build_shards(folder / "clips", folder / "shards", samples_per_shard=3, progress=False)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def stored(shards):
+    """Features, and latents in place of the video, on two ranks; one shard was there already when they started."""
+    output = shards.parent / "stored"
+    command = ("pipelines/precompute.py", shards, "--output", output, *CONFIG, "--latents", "--drop-video")
+    checked(deepspeed(2, *command))
+    kept = (output / "shard-000001.tar").read_bytes()
+    for name in ("manifest.json", "manifest.npy", "shard-000001.index.json", "shard-000001.tar"):
+        (output / name).unlink()
+    untouched = (output / "shard-000000.tar").stat().st_mtime_ns
+    checked(python(*command))
+    assert (output / "shard-000001.tar").read_bytes() == kept
+    assert (output / "shard-000000.tar").stat().st_mtime_ns == untouched
+    return output
+
+
+def log_of(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored, tmp_path):
+    features_only = tmp_path / "features_only"
+    checked(python("pipelines/precompute.py", shards, "--output", features_only, *CONFIG))
+    logs = {}
+    for name, data in (("video", shards), ("stored", stored), ("features", features_only)):
+        checked(python(*TRAIN, "--data.shards", data, "--output", tmp_path / name))
+        logs[name] = log_of(tmp_path / name)
+    for name in ("stored", "features"):
+        for ours, theirs in zip(logs[name], logs["video"], strict=True):
+            assert ours["batch_digest"] == theirs["batch_digest"]
+            for loss in ("loss_under", "loss_vis_lm", "loss_dec"):
+                assert ours[loss] == pytest.approx(theirs[loss], rel=1e-3)
+
+
+def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):
+    train = (*TRAIN, "--data.shards", stored, "--output", tmp_path / "out")
+    assert_user_error(
+        python(*train, "--model.tokeniser.spatial_grid_size", 2), "tokeniser.spatial_grid_size 4", "has 2"
+    )
+    assert_user_error(python(*train, "--data.window", "drawn"), "data.window centred", "has drawn")
+    assert_user_error(python(*train, "--seed", 1), "weights (sha256)")
+    again = ("pipelines/precompute.py", stored.parent / "shards", "--output", stored, *CONFIG)
+    assert_user_error(python(*again), "already holds a dataset")
+    drawn = ("pipelines/precompute.py", stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
+    assert_user_error(python(*drawn, "--data.window", "drawn"), "set data.window to centred")

@@ -100,7 +100,8 @@ dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr))
 dt { color: var(--quiet); font-size: 12px; }
 dd { font-size: 14px; }
 dl div:last-child { grid-column: 1 / -1; }
-.strip { display: grid; grid-template-columns: repeat(auto-fit, minmax(96px, 1fr)); gap: 6px; margin-top: 16px; }
+.strip { display: grid; grid-template-columns: repeat(8, 1fr); gap: 6px; margin-top: 16px; }
+@media (max-width: 560px) { .strip { grid-template-columns: repeat(4, 1fr); } }
 .strip:empty { display: none; }
 figure img { display: block; width: 100%; border-radius: 5px; }
 figcaption { color: var(--quiet); font-size: 11px; text-align: center; margin-top: 2px; }

@@ -59,6 +59,8 @@ def merge(output: str | Path) -> BuildSummary:
             _merge(output, settings, tasks)
         for task in tasks:
             rejects_path(output, task).unlink(missing_ok=True)
+        for leftover in [path for dataset in settings["datasets"] for path in (output / dataset).glob("*.part")]:
+            leftover.unlink()  # of a process that was killed
     return _summarise(output, settings)
 
 

@@ -1,5 +1,6 @@
 """The frames of a part of a video, found by seeking: for clips that are cut out of long recordings."""
 
+import math
 from collections.abc import Iterator
 
 import av
@@ -15,12 +16,29 @@ SEEK_MARGIN = 1.0
 def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames from `start` on and before `end` (seconds), as coded, with their times in the whole.
 
-    Only this part is read and checked: the rest of a long recording may be damaged. Raises BadVideo.
+    Only what is needed for this part is read and checked: the rest of a long recording may be damaged. Raises BadVideo.
     """
+    for margin in (SEEK_MARGIN, math.inf):
+        begun = False
+        try:
+            for frame in _frames_from(source, start - margin, start, end):
+                begun = True
+                yield frame
+            return
+        except BadVideo:
+            # The strict decoder refuses to enter some streams in the middle, such as H.264 without IDR frames.
+            if begun or margin == math.inf:
+                raise
+
+
+def _frames_from(source: Source, entry: float, start: float, end: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    """As `part_frames`, by decoding from the last key frame before `entry`, or from the beginning."""
     with opened(source) as stream:
         stream.codec_context.options = {"err_detect": "explode"}
         origin, promised = stream.start_time or 0, set()
-        for packet in _packets_from(stream, origin + int(start / stream.time_base)):
+        if entry > 0:
+            stream.container.seek(origin + int(entry / stream.time_base), stream=stream)
+        for packet in _from_key_frame(stream, origin + int(start / stream.time_base)):
             if packet.is_corrupt:
                 raise BadVideo("truncated", "the data ends, or has a hole, inside a frame")
             if packet.pts is not None and not packet.is_discard:
@@ -39,19 +57,13 @@ def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[floa
             raise BadVideo("missing_frames", "not all frames of the part decode")
 
 
-def _packets_from(stream: av.VideoStream, stamp: int) -> Iterator[av.Packet]:
-    """The packets from a key frame shown no later than `stamp`, without those that need frames from before it."""
-    container, margin = stream.container, int(SEEK_MARGIN / stream.time_base)
-    for target in (stamp - margin, stream.start_time or 0):
-        try:
-            container.seek(max(target, stream.start_time or 0), stream=stream)
-        except av.FFmpegError:
-            container.seek(0)
-        packets = container.demux(stream)
-        key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
-        if key is not None and key.pts <= stamp:
-            break
+def _from_key_frame(stream: av.VideoStream, needed: int) -> Iterator[av.Packet]:
+    """The packets from the next key frame on, without those that need frames from before it."""
+    packets = stream.container.demux(stream)
+    key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
     if key is None:
         raise BadVideo("no_keyframe", "no frame can be decoded: the stream has no key frame")
+    if key.pts > needed and key.pts > (stream.start_time or 0):
+        raise BadVideo("no_keyframe", "no key frame before the part")
     yield key
     yield from (packet for packet in packets if packet.pts is None or packet.pts >= key.pts)

@@ -35,13 +35,13 @@ class TarItem:
 
     def load(self) -> Clip:
         bodies = self._bodies()
-        videos = [ending for ending in bodies if member_ending(f".{ending}") in VIDEO_ENDINGS]
+        videos = [ending for ending in bodies if member_ending(f"clip.{ending}") in VIDEO_ENDINGS]
         if len(videos) != 1:
             raise BadVideo("no_video", f"the sample has {', '.join(bodies)}: one of them must be a video")
         fields = self._fields(bodies)
         beside = filled({self.columns.caption: decoded_text(bodies.get("txt", b""), f"{self.name}.txt")})
         meta = describe(str(fields.get("path", self.name)), [fields | beside], self.columns)
-        return Clip(bodies[videos[0]], member_ending(f".{videos[0]}"), meta)
+        return Clip(bodies[videos[0]], member_ending(f"clip.{videos[0]}"), meta)
 
     def _fields(self, bodies: dict[str, bytes]) -> dict:
         return json_object(bodies.get("json", b"{}"), f"{self.name}.json")

@@ -52,11 +52,11 @@ def build_shards(
     output = Path(output)
     _check_numbers(samples_per_shard, val_share, workers, clip_timeout)
     recipe.check()
-    if output.exists() and output.samefile(input):
-        raise DataError(f"{output} is the input: choose another folder for the shards")
     if overwrite and part.count > 1:
         raise DataError("--overwrite would delete the shards of other parts: delete the folder before the first starts")
     source = discover(input, columns)
+    if output.exists() and output.samefile(input):
+        raise DataError(f"{output} is the input: choose another folder for the shards")
     datasets = split(source, val_share)
     settings = describe_build(input, source, datasets, columns, recipe, samples_per_shard, val_share)
     begin(output, settings, overwrite)
@@ -138,6 +138,8 @@ def _pack(packer: ShardPacker, workers: int, bar: Progress) -> None:
         try:
             for _ in in_children(packer, range(len(packer.tasks)), workers, TICK):
                 bar.update()
+        except KeyboardInterrupt:
+            raise DataError("stopped: run the same command again to go on") from None
         except ChildDied as death:
             raise DataError(
                 f"a worker is gone, perhaps for lack of memory ({death}): run the same command again to go on, "

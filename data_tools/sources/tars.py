@@ -35,7 +35,7 @@ class TarItem:
 
     def load(self) -> Clip:
         bodies = self._bodies()
-        videos = [ending for ending in bodies if member_ending(f"clip.{ending}") in VIDEO_ENDINGS]
+        videos = [ending for ending in bodies if Path(f"clip.{ending}").suffix.lower() in VIDEO_ENDINGS]
         if len(videos) != 1:
             raise BadVideo("no_video", f"the sample has {', '.join(bodies)}: one of them must be a video")
         fields = self._fields(bodies)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 
 import av
 
@@ -36,9 +37,11 @@ def _frames_from(source: Source, entry: float, start: float, end: float) -> Iter
     with opened(source) as stream:
         stream.codec_context.options = {"err_detect": "explode"}
         origin, promised = stream.start_time or 0, set()
+        packets = stream.container.demux(stream)
         if entry > 0:
             stream.container.seek(origin + int(entry / stream.time_base), stream=stream)
-        for packet in _from_key_frame(stream, origin + int(start / stream.time_base)):
+            packets = _with_key_frame(packets, origin + int(start / stream.time_base))
+        for packet in _from_key_frame(packets):
             if packet.is_corrupt:
                 raise BadVideo("truncated", "the data ends, or has a hole, inside a frame")
             if packet.pts is not None and not packet.is_discard:
@@ -57,13 +60,18 @@ def _frames_from(source: Source, entry: float, start: float, end: float) -> Iter
             raise BadVideo("missing_frames", "not all frames of the part decode")
 
 
-def _from_key_frame(stream: av.VideoStream, needed: int) -> Iterator[av.Packet]:
+def _with_key_frame(packets: Iterator[av.Packet], needed: int) -> Iterator[av.Packet]:
+    """The packets from the next key frame on, if it is shown no later than `needed`; BadVideo otherwise."""
+    key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
+    if key is None or key.pts > needed:
+        raise BadVideo("no_keyframe", "no key frame before the part")
+    return chain([key], packets)
+
+
+def _from_key_frame(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
     """The packets from the next key frame on, without those that need frames from before it."""
-    packets = stream.container.demux(stream)
     key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
     if key is None:
         raise BadVideo("no_keyframe", "no frame can be decoded: the stream has no key frame")
-    if key.pts > needed and key.pts > (stream.start_time or 0):
-        raise BadVideo("no_keyframe", "no key frame before the part")
     yield key
     yield from (packet for packet in packets if packet.pts is None or packet.pts >= key.pts)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, takewhile
 
 import av
 from av.filter import Graph
@@ -53,7 +53,11 @@ class Encoding:
 
 def transcode(source: Source, encoding: Encoding, start: float = 0.0, end: float = math.inf) -> bytes:
     """An mp4 of what `source` shows from `start` to before `end`, seconds from its first frame. Raises BadVideo."""
-    frames = whole_frames(source) if start == 0 and end == math.inf else part_frames(source, start, end)
+    if start == 0 and (end == math.inf or isinstance(source, bytes)):
+        # What is held in memory is a clip, not a long recording: it must be sound as a whole.
+        frames = takewhile(lambda timed: timed[0] < end - TIE, whole_frames(source))
+    else:
+        frames = part_frames(source, start, end)
     first = next(iter(frames := iter(frames)), None)
     if first is None:
         raise BadVideo("empty_span", f"the video shows nothing from {start:g} s to {end:g} s")

@@ -1,12 +1,10 @@
 """A build that is disturbed: by decoders that crash or hang, by kills, by others; and one that is divided."""
 
-import faulthandler
 import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +15,6 @@ from data_tools import build, prepare
 from data_tools.build import build_shards
 from data_tools.build_plan import Part, ShardTask, split
 from data_tools.build_state import locked
-from data_tools.child import Child, ChildDied, ChildTimedOut, in_children
 from data_tools.cli import main
 from data_tools.errors import DataError
 from data_tools.merge import merge
@@ -25,6 +22,7 @@ from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.sources import Columns, discover
 from data_tools.video import validate
+from support.ends import abort, kill_myself, leave, sleep_for_ever, spin_for_ever, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 20
@@ -89,31 +87,8 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip(clips, undisturbed, tmp_
     assert all(ours.read(row) == kept[ours.key(row)] for row in range(len(ours)))
 
 
-def abort():
-    faulthandler.disable()  # pytest's would fill the screen
-    os.abort()
-
-
-def kill_myself():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def sleep_for_ever():
-    time.sleep(1000)
-
-
-def spin_for_ever():
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
-    while True:
-        pass
-
-
 def fail():
     raise RuntimeError("a bug in a decoder")
-
-
-def leave():
-    os._exit(0)
 
 
 def test_the_reasons_tell_how_a_decoder_ended(clips, tmp_path, monkeypatch):
@@ -137,75 +112,6 @@ def test_a_worker_that_dies_stops_the_build_with_one_line(clips, undisturbed, tm
         pack(clips, tmp_path / "out", workers=2)
     monkeypatch.undo()
     assert content(pack(clips, tmp_path / "out")) == content(undisturbed)
-
-
-# ---- child processes
-
-
-def test_a_child_answers_raises_and_dies_as_its_function_does():
-    child = Child(lambda number: 1 // number)
-    child.send(1)
-    assert child.receive() == 1
-    child.send(0)
-    with pytest.raises(ZeroDivisionError):
-        child.receive()
-    child.send(1)
-    assert child.receive(timeout=5) == 1
-    child.close()
-
-    with pytest.raises(ChildTimedOut, match="no end after 0.1 s"):
-        asked(sleep_for_ever).receive(timeout=0.1)
-    with pytest.raises(ChildDied, match="exit code 0"):
-        asked(leave).receive()
-    with pytest.raises(ChildDied, match="SIGKILL"):
-        asked(kill_myself).receive()
-
-
-def asked(function):
-    child = Child(lambda _: function())
-    child.send(None)
-    return child
-
-
-def test_the_first_error_ends_the_other_children(tmp_path):
-    def work(number):
-        if number == 1:
-            raise DataError("no")
-        time.sleep(1000)
-
-    start = time.monotonic()
-    with pytest.raises(DataError, match="no"):
-        list(in_children(work, range(5), 3, tick=0.1))
-    assert time.monotonic() - start < 30
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
-def test_children_end_with_their_parent(tmp_path):
-    def parent():
-        child = Child(lambda _: (tmp_path / "pid").write_text(str(os.getpid())) and time.sleep(1000))
-        child.send(None)
-        time.sleep(1000)
-
-    process = get_context("fork").Process(target=parent)
-    process.start()
-    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-    process.kill()
-    process.join()
-    wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())))
-
-
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # ---- builds that are killed

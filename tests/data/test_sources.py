@@ -223,5 +223,6 @@ def test_input_that_cannot_be_used_is_named(folder, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     refused(folder / "b.parquet", "needs pyarrow")
+    (folder / "captions.jsonl").unlink()
     with pytest.raises(DataError, match="is the input"):
-        build_shards(folder, folder, progress=False)
+        build_shards(folder, folder, progress=False, columns=COLUMNS)

@@ -118,3 +118,10 @@ def test_damage_is_found_while_encoding():
         with pytest.raises(BadVideo) as caught:
             transcode(SHARED / "bad_clips" / name, Encoding())
         assert caught.value.reason == reason
+
+
+@needs_shared
+def test_a_broadcast_cut_in_mid_gop_is_encoded_from_its_first_key_frame():
+    path = SHARED / "bad_clips" / "no_keyframe_at_start.ts"
+    for source in (path, path.read_bytes()):
+        assert validate(transcode(source, Encoding(), 0.0, 5.0)).frames == validate(path).frames

@@ -1,103 +1,169 @@
-"""The build: from a folder of clips to a dataset of shards.
+"""The build: from clips to a dataset of shards, by several processes, so that it may be killed at any time.
 
-Which clips go to which shard is planned first, from the number of clips alone, so that a shard's content does not
-depend on what becomes of the others. Then shard by shard: each clip is loaded, decoded in full, and packed or
-rejected. What is rejected goes to `rejected.jsonl` with its reason, and the build goes on.
+    this process     plans, hands out shards, shows how far it is, merges at the end
+    └─ workers       each packs one whole shard after the other: takes samples from its decoder, writes the tar
+       └─ decoders   one for each worker: reads, checks and encodes a clip; may crash or hang, and is replaced
+
+A shard is finished when its sidecar lies on disk. A build that is run again leaves finished shards alone and packs
+the others; since a shard's bytes follow from the plan alone, the result is that of a build never disturbed. What is
+rejected goes to `rejected.jsonl` with its reason, and the build goes on.
 """
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from tqdm import tqdm
-
+from .build_plan import Part, ShardTask, describe_build, split, tasks_of
+from .build_state import begin, locked, read_rejects, rejects_path, write_rejects
+from .child import Child, ChildDied, ChildTimedOut, in_children
 from .errors import BadVideo, DataError
-from .shards import RawSample, write_manifest, write_shard
-from .sources import Item, discover
-from .video import validate
+from .merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
+from .prepare import Recipe, prepare
+from .progress import Progress, Tally
+from .samples import RawSample
+from .shards import write_shard
+from .sources import Columns, Source, discover
 
-REJECTED = "rejected.jsonl"
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a build did; `reasons` counts the rejected clips by reason."""
-
-    packed: int
-    rejected: int
-    shards: int
-    bytes: int
-    reasons: dict[str, int]
+CLIP_TIMEOUT = 60.0  # seconds
+TICK = 0.2  # seconds between two looks at how far the workers are
 
 
 def build_shards(
-    input: str | Path, output: str | Path, samples_per_shard: int = 1000, progress: bool = True
+    input: str | Path,
+    output: str | Path,
+    samples_per_shard: int = 1000,
+    progress: bool = True,
+    *,
+    columns: Columns = Columns(),
+    recipe: Recipe = Recipe(),
+    val_share: float = 0.0,
+    workers: int = 1,
+    clip_timeout: float = CLIP_TIMEOUT,
+    part: Part = Part(),
+    overwrite: bool = False,
 ) -> BuildSummary:
-    """Build a dataset at `output` from the clips at `input` (see `sources`).
+    """Build a dataset at `output` from the clips at `input` (see `sources`), or go on with one that was stopped.
 
-    The same input gives the same bytes. Raises DataError for an input that cannot be used, an output that is
-    already in use, and a build that rejects every clip.
+    The same input and options give the same bytes, for any number of workers and parts. The part that finishes last
+    merges. With `val_share`, `output` holds two datasets, "train" and "val".
+
+    Raises DataError for an input that cannot be used, an output that holds something else, and a build that rejects
+    every clip.
     """
-    if samples_per_shard < 1:
-        raise DataError(f"samples per shard must be at least 1, not {samples_per_shard}")
-    items, output = discover(input), Path(output)
-    _refuse_used(output)
-    output.mkdir(parents=True, exist_ok=True)
+    output = Path(output)
+    _check_numbers(samples_per_shard, val_share, workers, clip_timeout)
+    recipe.check()
+    if overwrite and part.count > 1:
+        raise DataError("--overwrite would delete the shards of other parts: delete the folder before the first starts")
+    source = discover(input, columns)
+    if output.exists() and output.samefile(input):
+        raise DataError(f"{output} is the input: choose another folder for the shards")
+    datasets = split(source, val_share)
+    settings = describe_build(input, source, datasets, columns, recipe, samples_per_shard, val_share)
+    begin(output, settings, overwrite)
+    if is_merged(output, settings):
+        return merge(output)
 
-    reasons = Counter()
-    with (
-        (output / REJECTED).open("w", encoding="utf-8") as log,
-        tqdm(total=len(items), unit="clip", disable=not progress) as bar,
+    tasks = tasks_of(settings)
+    ours = part.of(tasks)
+    if ours:
+        with locked(output, tasks.index(ours[0]), len(ours)):
+            todo = unfinished(output, ours)
+            packer = ShardPacker(output, source, datasets, todo, recipe, clip_timeout)
+            _pack(packer, workers, _progress(output, ours, packer, progress))
+    missing = unfinished(output, tasks)
+    return summarise_tasks(output, ours, len(missing)) if missing else merge(output)
+
+
+class ShardPacker:
+    """Called in a worker with a place in `tasks`, packs that shard. What it does can be followed by `tallies`."""
+
+    def __init__(
+        self,
+        output: Path,
+        source: Source,
+        datasets: dict[str, Sequence[int]],
+        tasks: Sequence[ShardTask],
+        recipe: Recipe,
+        clip_timeout: float,
     ):
+        self.tasks = tasks
+        self.tallies = [Tally() for _ in tasks]
+        self._output = output
+        self._source = source
+        self._datasets = datasets
+        self._recipe = recipe
+        self._clip_timeout = clip_timeout
+        self._decoder: Child | None = None
 
-        def reject(item: Item, problem: BadVideo) -> None:
-            reasons[problem.reason] += 1
-            record = {"path": item.name, "reason": problem.reason, "detail": problem.detail}
-            print(json.dumps(record, ensure_ascii=False), file=log, flush=True)
+    def __call__(self, place: int) -> None:
+        task = self.tasks[place]
+        folder = self._output / task.dataset
+        folder.mkdir(exist_ok=True)
+        write_shard(folder, task.number, self._samples(task, self.tallies[place]))
 
-        for number, planned in enumerate(plan(len(items), samples_per_shard)):
-            clips = ((position, items[position]) for position in planned)
-            write_shard(output, number, _accepted(clips, reject, bar.update))
+    def _samples(self, task: ShardTask, tally: Tally) -> Iterator[RawSample]:
+        """The shard's sound clips; the list of the others is on disk before the shard is closed."""
+        rejects = []
+        for clip in task.clips:
+            number = int(self._datasets[task.dataset][clip])
+            try:
+                sample = self._prepared(number)
+            except BadVideo as problem:
+                name = self._source[number].name
+                rejects.append({"path": name, "reason": problem.reason, "detail": problem.detail})
+                tally.add(clips=1, rejected=1)
+            else:
+                yield sample
+                tally.add(clips=1, bytes=len(sample.video))
+        write_rejects(rejects_path(self._output, task), rejects)
 
-    rejected = sum(reasons.values())
-    if rejected == len(items):
-        raise DataError(f"all {rejected} clips were rejected; {output / REJECTED} says why for each")
-    manifest = write_manifest(output)
-    return BuildSummary(manifest["samples"], rejected, len(manifest["shards"]), manifest["bytes"], dict(reasons))
-
-
-def plan(clips: int, samples_per_shard: int) -> list[range]:
-    """The clips of each shard, by number: a function of the count alone."""
-    return [range(start, min(start + samples_per_shard, clips)) for start in range(0, clips, samples_per_shard)]
-
-
-def prepare(number: int, item: Item) -> RawSample:
-    """Load and check one clip: the bytes that pass are the bytes that are packed. Raises BadVideo."""
-    try:
-        clip = item.load()
-    except OSError as error:
-        raise BadVideo("unreadable", str(error)) from error
-    facts = validate(clip.video)
-    return RawSample(f"{number:09d}", clip.video, clip.extension, clip.meta | {"facts": facts.to_dict()})
-
-
-def _accepted(
-    clips: Iterable[tuple[int, Item]], reject: Callable[[Item, BadVideo], None], done: Callable[[], None]
-) -> Iterator[RawSample]:
-    for number, item in clips:
+    def _prepared(self, number: int) -> RawSample:
+        """A clip as a sample, from the decoder. Raises BadVideo, whatever becomes of the decoder."""
+        if self._decoder is None:
+            self._decoder = Child(lambda number: prepare(number, self._source[number], self._recipe))
+        self._decoder.send(number)
         try:
-            sample = prepare(number, item)
-        except BadVideo as problem:
-            reject(item, problem)
-        else:
-            yield sample
-        done()
+            return self._decoder.receive(self._clip_timeout)
+        except BadVideo:
+            raise
+        except ChildDied as death:
+            self._decoder = None
+            raise BadVideo("timeout" if isinstance(death, ChildTimedOut) else "decoder_crash", str(death)) from None
+        except Exception as error:
+            raise BadVideo("decoder_crash", f"{type(error).__name__}: {error}") from error
 
 
-def _refuse_used(output: Path) -> None:
-    if (output / "manifest.json").exists():
-        raise DataError(f"{output} already holds a dataset: choose another folder or delete it")
-    if output.is_dir() and any(output.glob("shard-*.tar")):
-        raise DataError(f"{output} holds shards without a manifest: choose another folder or delete it")
+def _pack(packer: ShardPacker, workers: int, bar: Progress) -> None:
+    with closing(bar):
+        try:
+            for _ in in_children(packer, range(len(packer.tasks)), workers, TICK):
+                bar.update()
+        except KeyboardInterrupt:
+            raise DataError("stopped: run the same command again to go on") from None
+        except ChildDied as death:
+            raise DataError(
+                f"a worker is gone, perhaps for lack of memory ({death}): run the same command again to go on, "
+                "with fewer --workers"
+            ) from None
+
+
+def _progress(output: Path, ours: Sequence[ShardTask], packer: ShardPacker, show: bool) -> Progress:
+    finished = set(ours) - set(packer.tasks)
+    return Progress(
+        total=sum(len(task.clips) for task in ours),
+        done=sum(len(task.clips) for task in finished),
+        rejected=sum(len(read_rejects(output, task)) for task in finished),
+        tallies=packer.tallies,
+        show=show,
+    )
+
+
+def _check_numbers(samples_per_shard: int, val_share: float, workers: int, clip_timeout: float) -> None:
+    for name, count in (("samples per shard", samples_per_shard), ("workers", workers)):
+        if count < 1:
+            raise DataError(f"{name} must be at least 1, not {count}")
+    if not 0 <= val_share < 1:
+        raise DataError(f"the val share must be at least 0 and below 1, not {val_share:g}")
+    if not clip_timeout > 0:
+        raise DataError(f"the time limit of a clip must be above 0 seconds, not {clip_timeout:g}")

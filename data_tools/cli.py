@@ -8,8 +8,7 @@ vtok-shards verify shards --decode
 import argparse
 import sys
 
-from . import inspect_commands
-from .build import build_shards
+from . import build_command, inspect_commands
 from .errors import DataError
 from .shapes import render_clips
 
@@ -28,11 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vtok-shards", description="Datasets of captioned clips for vtok.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    build = commands.add_parser("build", help="check clips and pack them into shards")
-    build.add_argument("input", metavar="INPUT", help="folder with captions.csv, or with NAME/frames folders")
-    build.add_argument("--output", required=True, metavar="DIR", help="folder for the dataset")
-    build.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="default: %(default)s")
-    build.set_defaults(run=_build)
+    build_command.register(commands)
 
     shapes = commands.add_parser("shapes", help="render captioned clips of moving shapes")
     shapes.add_argument("--output", required=True, metavar="DIR", help="folder for the clips")
@@ -42,15 +37,6 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect_commands.register(commands)
     return parser
-
-
-def _build(arguments: argparse.Namespace) -> None:
-    done = build_shards(arguments.input, arguments.output, arguments.samples_per_shard)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(done.reasons.items()))
-    print(
-        f"packed {done.packed} clips into {done.shards} shards ({done.bytes / 1e6:.1f} MB) at {arguments.output}; "
-        f"rejected {done.rejected}" + (f" ({reasons})" if reasons else "")
-    )
 
 
 def _shapes(arguments: argparse.Namespace) -> None:

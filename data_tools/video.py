@@ -67,22 +67,14 @@ def validate(source: Source) -> VideoFacts:
     A video cut in mid-GOP is accepted without the frames before its first key frame: those cannot be decoded, and all
     that follow are exactly right.
     """
-    with _opened(source) as stream:
-        stream.codec_context.options = {"err_detect": "explode"}
-        packets = list(stream.container.demux(stream))
-        _check_complete(stream, packets)
-        packets = _decodable(packets)
+    with opened(source) as stream:
         stamps, first = [], None
-        for packet in packets:
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise BadVideo("corrupt", f"frame {len(stamps)} is damaged")
-                first = first or frame
-                stamps.append(frame.pts)
-        _check_shown(stamps, _shown(packets))
+        for frame in _strictly(stream):
+            first = first or frame
+            stamps.append(frame.pts)
         seconds = _seconds(stamps, stream.time_base)
         duration = seconds[-1] + median(b - a for a, b in zip(seconds, seconds[1:]))
-        turns = _quarter_turns(first)
+        turns = quarter_turns(first)
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
         return VideoFacts(
             width=width,
@@ -94,6 +86,15 @@ def validate(source: Source) -> VideoFacts:
             rotation=90 * turns,
             pix_fmt=first.format.name,
         )
+
+
+def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Every shown frame, as coded, with its time. Raises BadVideo, at the end at latest, where `validate` would."""
+    with opened(source) as stream:
+        origin = None
+        for frame in _strictly(stream):
+            origin = frame.pts if origin is None else origin
+            yield float((frame.pts - origin) * stream.time_base), frame
 
 
 def decode(source: Source, times: Sequence[float], backend: str = "pyav") -> Iterator[tuple[list[int], torch.Tensor]]:
@@ -110,7 +111,7 @@ def decode(source: Source, times: Sequence[float], backend: str = "pyav") -> Ite
 
 
 def _decode_pyav(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    with _opened(source) as stream:
+    with opened(source) as stream:
         packets = _decodable(list(stream.container.demux(stream)))
         wanted = _wanted(_shown(packets), times, stream.time_base)
         for packet in packets[_entry(packets, min(wanted)) :]:
@@ -130,7 +131,7 @@ def _decode_decord(source: Source, times: Sequence[float]) -> Iterator[tuple[lis
         import decord
     except ImportError as error:
         raise DataError("decoder 'decord' is not installed: pip install decord, or choose 'pyav'") from error
-    with _opened(source) as stream:
+    with opened(source) as stream:
         packets = [packet for packet in stream.container.demux(stream) if packet.size]
         shown = _shown(_decodable(packets))
         if not _decord_is_right(stream, packets, shown):
@@ -165,7 +166,7 @@ def _decord_is_right(stream: av.VideoStream, packets: list[av.Packet], shown: li
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[av.VideoStream]:
+def opened(source: Source) -> Iterator[av.VideoStream]:
     """The video stream of an open file; whatever FFmpeg finds wrong with it, in here or in the body, is BadVideo."""
     head = _head(source)
     if not head:
@@ -229,6 +230,27 @@ def _shown(decodable: list[av.Packet]) -> list[int]:
     return sorted(shown)
 
 
+def _strictly(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Decode the shown frames of the whole stream; BadVideo where anything is missing or damaged."""
+    stream.codec_context.options = {"err_detect": "explode"}
+    packets = list(stream.container.demux(stream))
+    _check_complete(stream, packets)
+    packets, stamps = _decodable(packets), []
+    for packet in packets:
+        for frame in packet.decode():
+            check_frame(frame, f"frame {len(stamps)}")
+            stamps.append(frame.pts)
+            yield frame
+    _check_shown(stamps, _shown(packets))
+
+
+def check_frame(frame: av.VideoFrame, name: str) -> None:
+    if frame.is_corrupt:
+        raise BadVideo("corrupt", f"{name} is damaged")
+    if frame.pts is None:
+        raise BadVideo("no_timestamps", "frames carry no timestamps: re-mux the video, for example to MP4")
+
+
 def _check_complete(stream: av.VideoStream, packets: list[av.Packet]) -> None:
     """Raise BadVideo if the data ends inside a packet, or before the index or the stream's length says that it does.
 
@@ -286,12 +308,13 @@ def _seconds(stamps: list[int], time_base: Fraction) -> list[float]:
     return [float((stamp - stamps[0]) * time_base) for stamp in stamps]
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise, 0 to 3, by which the coded frame is turned for display."""
     return round(frame.rotation / 90) % 4
 
 
 def _rgb(frame: av.VideoFrame) -> torch.Tensor:
     """uint8 (H, W, 3). At the source's own size swscale honours colour matrix and range; scaling comes later."""
     picture = torch.from_numpy(frame.to_ndarray(format="rgb24", threads=1))
-    turns = _quarter_turns(frame)
+    turns = quarter_turns(frame)
     return picture.rot90(turns).contiguous() if turns else picture  # `rot90` copies even what it does not turn

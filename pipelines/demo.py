@@ -26,7 +26,7 @@ def show(config: RunConfig, output: Path) -> None:
     """Caption a held-out clip, make a video with its contact sheet, and say where everything is."""
     config, framework, step = load_run(output)
     held_out = discover(output / "data" / "held_out")[0]
-    path = held_out.folder / held_out.name
+    path = held_out.path
     understanding = Understanding(config, framework)
     caption = understanding.answer(path, "Describe this video.")
 
@@ -37,7 +37,7 @@ def show(config: RunConfig, output: Path) -> None:
     print(
         f"\nAfter {step} steps, on models this small:\n"
         f"  held-out clip     {path}\n"
-        f"  its caption       {held_out.cells['caption']}\n"
+        f"  its caption       {held_out.load().meta['caption']}\n"
         f"  the model says    {caption}\n"
         f"  asked to show     {config.demo.prompt}\n"
         f"  generated video   {video}, frames side by side in {sheet}\n"

@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
-# Build shards under Slurm:
+# Build shards under Slurm, on one node or as an array job of independent parts:
 #
-#   sbatch --cpus-per-task 2 slurm/build_shards.sh INPUT --output DIR [--samples-per-shard N]
+#   sbatch --cpus-per-task 16 slurm/build_shards.sh INPUT --output DIR [OPTION ...]
+#   sbatch --cpus-per-task 16 --array 0-7 slurm/build_shards.sh INPUT --output DIR [OPTION ...]
+#
+# The part that finishes last merges. Where the nodes' view of the file system lags so far behind that none of them
+# sees itself as the last, `vtok-shards merge DIR` does it. Started again, a job or a part goes on where it stopped.
 #SBATCH --job-name=vtok-shards
 #SBATCH --ntasks=1
+#SBATCH --open-mode=append
+#SBATCH --requeue
 set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:-.}"
-exec vtok-shards build "$@"
+part=0/1
+if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
+    part=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT
+fi
+exec vtok-shards build --workers "${SLURM_CPUS_PER_TASK:-1}" --part "$part" "$@"

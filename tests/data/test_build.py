@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_tools import build
-from data_tools.build import build_shards, plan
+from data_tools import shards
+from data_tools.build import build_shards
+from data_tools.build_plan import plan
 from data_tools.cli import main
 from data_tools.errors import DataError
 from data_tools.shapes import render_clips
@@ -75,7 +76,7 @@ def test_clips_come_out_as_they_went_in(clips, tmp_path):
 def test_the_same_input_gives_the_same_bytes(clips, tmp_path):
     for name in ("first", "again"):
         pack(clips, tmp_path / name, per_shard=4)
-    assert len(list((tmp_path / "first").iterdir())) == 2 + 2 + 3
+    assert len(list((tmp_path / "first").iterdir())) == 2 + 2 + 4
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
@@ -133,21 +134,20 @@ def test_dots_in_names_do_not_merge_samples(clips, tmp_path):
 
 
 def test_nothing_half_done_bears_a_final_name(clips, tmp_path, monkeypatch):
-    seen = []
+    def full_at_the_sixth(sample):
+        if sample.key == "000000005":
+            raise OSError(28, "No space left on device")
+        return shards_members(sample)
 
-    def fails_on_the_sixth(video):
-        seen.append(video)
-        if len(seen) == 6:
-            raise MemoryError
-        return validate(video)
-
-    monkeypatch.setattr(build, "validate", fails_on_the_sixth)
-    with pytest.raises(MemoryError):
+    shards_members = shards.to_members
+    monkeypatch.setattr(shards, "to_members", full_at_the_sixth)
+    with pytest.raises(OSError, match="No space left"):
         pack(clips, tmp_path / "out", per_shard=4)
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["rejected.jsonl", "shard-000000.index.json", "shard-000000.tar"]
-    with pytest.raises(DataError, match="without a manifest"):
-        pack(clips, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if "shard-000001" not in path.name)
+    assert names == ["build.json"] + [f"shard-000000.{ending}" for ending in ("index.json", "rejected.jsonl", "tar")]
+    assert not (tmp_path / "out" / "shard-000001.tar").exists()
+    monkeypatch.undo()
+    assert pack(clips, tmp_path / "out", per_shard=4).packed == 6
 
 
 def test_a_build_that_rejects_everything_says_so(tmp_path):
@@ -286,9 +286,30 @@ def test_the_command_builds_and_sums_up(clips, tmp_path, capsys):
     rows = [(str(clips / "000.mp4"), "A."), (str(clips / "none.mp4"), "B.")]
     folder = write_captions(tmp_path / "in", rows)
     assert main(["build", str(folder), "--output", str(tmp_path / "out")]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("packed 1 clips into 1 shards") and line.endswith("rejected 1 (missing_file 1)")
-    assert "already holds a dataset" in fails(capsys, "build", folder, "--output", tmp_path / "out")
+    line, *table = capsys.readouterr().out.splitlines()
+    assert line.startswith("packed 1 clips into 1 shards") and line.endswith("rejected 1")
+    assert [row.split() for row in table] == [["rejected", "for", "clips", "share"], ["missing_file", "1", "50.00%"]]
+
+
+def test_a_finished_build_is_left_alone(clips, tmp_path, capsys):
+    command = ["build", str(clips), "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    written = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
+    assert main(command) == 0 and capsys.readouterr().out == first
+    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == written
+    line = fails(capsys, *command, "--samples-per-shard", 2)
+    assert "already holds another build: samples_per_shard was 1000, is now 2" in line
+    assert main([*command, "--samples-per-shard", "2", "--overwrite"]) == 0
+    assert len(ShardReader(tmp_path / "out").shard_sizes) == 3
+
+
+def test_a_folder_of_other_shards_is_not_touched(clips, tmp_path, capsys):
+    pack(clips, tmp_path / "out")
+    (tmp_path / "out" / "build.json").unlink()
+    assert "already holds a dataset" in fails(capsys, "build", clips, "--output", tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    assert "holds shards without a build.json" in fails(capsys, "build", clips, "--output", tmp_path / "out")
 
 
 def test_the_module_runs_as_a_program(tmp_path):

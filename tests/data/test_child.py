@@ -1,0 +1,72 @@
+"""Processes that may die: they answer, raise, crash and hang as their function does, and leave nobody behind."""
+
+import os
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from data_tools.child import Child, ChildDied, ChildTimedOut, in_children
+from data_tools.errors import DataError
+from support.ends import kill_myself, leave, sleep_for_ever, wait_for
+
+
+def test_a_child_answers_raises_and_dies_as_its_function_does():
+    child = Child(lambda number: 1 // number)
+    child.send(1)
+    assert child.receive() == 1
+    child.send(0)
+    with pytest.raises(ZeroDivisionError):
+        child.receive()
+    child.send(1)
+    assert child.receive(timeout=5) == 1
+    child.close()
+
+    with pytest.raises(ChildTimedOut, match="no end after 0.1 s"):
+        asked(sleep_for_ever).receive(timeout=0.1)
+    with pytest.raises(ChildDied, match="exit code 0"):
+        asked(leave).receive()
+    with pytest.raises(ChildDied, match="SIGKILL"):
+        asked(kill_myself).receive()
+
+
+def asked(function):
+    child = Child(lambda _: function())
+    child.send(None)
+    return child
+
+
+def test_the_first_error_ends_the_other_children(tmp_path):
+    def work(number):
+        if number == 1:
+            raise DataError("no")
+        time.sleep(1000)
+
+    start = time.monotonic()
+    with pytest.raises(DataError, match="no"):
+        list(in_children(work, range(5), 3, tick=0.1))
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_children_end_with_their_parent(tmp_path):
+    def parent():
+        child = Child(lambda _: (tmp_path / "pid").write_text(str(os.getpid())) and time.sleep(1000))
+        child.send(None)
+        time.sleep(1000)
+
+    process = get_context("fork").Process(target=parent)
+    process.start()
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    process.kill()
+    process.join()
+    wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

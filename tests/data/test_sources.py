@@ -1,0 +1,228 @@
+"""What can go into a build: every layout gives the same clips with the same texts."""
+
+import datetime
+import json
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+
+from data_tools.build import build_shards
+from data_tools.cli import main
+from data_tools.errors import BadVideo, DataError
+from data_tools.prepare import Recipe
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from data_tools.sources import Columns, discover
+from data_tools.sources.tables import grouped
+from data_tools.sources.texts import describe
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 4, seed=0, frames=16, size=32)
+    return folder
+
+
+ROWS = [
+    {"file": "000.mp4", "text": "Ett.", "licence": "MIT", "score": 0.5},
+    {"file": "001.mp4", "text": "Two, with a comma\nand a new line.", "licence": "BSD", "score": 0.25},
+    {"file": "000.mp4", "text": "One, again. 水", "licence": "other", "score": 0.75},
+]
+COLUMNS = Columns(video="file", caption="text")
+
+
+def write_table(path, rows):
+    if path.suffix == ".csv":
+        lines = [",".join(rows[0])]
+        lines += [",".join('"' + str(cell).replace('"', '""') + '"' for cell in row.values()) for row in rows]
+        path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pa.parquet = pytest.importorskip("pyarrow.parquet")
+        pa.parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    return path
+
+
+@pytest.fixture
+def folder(clips, tmp_path):
+    for path in clips.glob("*.mp4"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def packed(input, output, **options):
+    build_shards(input, output, progress=False, **options)
+    reader = ShardReader(output)
+    return [reader.read(row) for row in range(len(reader))]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("as_file", [True, False])
+def test_tables_of_every_kind_give_the_same(clips, folder, tmp_path, ending, as_file):
+    table = write_table(folder / f"captions{ending}", ROWS)
+    one, two = packed(table if as_file else folder, tmp_path / "out", columns=COLUMNS)
+    assert one.video == (clips / "000.mp4").read_bytes() and one.meta["path"] == "000.mp4"
+    assert (one.meta["caption"], one.meta["captions"]) == ("Ett.", ["Ett.", "One, again. 水"])
+    assert (two.meta["caption"], "captions" in two.meta) == ("Two, with a comma\nand a new line.", False)
+    assert one.meta["licence"] == "MIT" and float(two.meta["score"]) == 0.25
+    assert not {"file", "text"} & one.meta.keys()
+
+
+def test_rows_are_grouped_in_the_order_of_their_first():
+    order, bounds = grouped(np.array([7, 3, 7, 9, 3, 7], np.uint64))
+    assert [order[a:b].tolist() for a, b in zip(bounds, bounds[1:])] == [[0, 2, 5], [1, 4], [3]]
+
+
+def test_conversations_become_questions_and_answers(folder, tmp_path):
+    turns = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "<video>\nWhat moves?"},
+        {"from": "gpt", "value": "A circle."},
+        {"from": "human", "value": "Where? <image>"},
+        {"from": "gpt", "value": "Left."},
+    ]
+    rows = [{"video": "000.mp4", "conversations": turns}, {"video": "001.mp4", "conversations": turns[3:]}]
+    rows += [{"video": "002.mp4", "conversations": bad} for bad in (turns[:2], [{"from": "gpt"}], "[]")]
+    write_table(folder / "train.jsonl", rows)
+    one, two = packed(folder / "train.jsonl", tmp_path / "out", columns=Columns(video="video"))
+    pairs = [["What moves?", "A circle."], ["Where?", "Left."]]
+    assert one.meta["conversations"] == pairs and two.meta["conversations"] == pairs[1:]
+    assert (one.meta["question"], one.meta["answer"], one.meta["caption"]) == ("What moves?", "A circle.", "A circle.")
+    (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert json.loads(line)["reason"] == "bad_conversations"
+
+
+def test_texts_from_whatever_fields_there_are():
+    def told(*rows):
+        return describe("a.mp4", rows, Columns())
+
+    assert told({"caption": ["A.", "B.", "A."]})["captions"] == ["A.", "B."]
+    assert told({"captions": '["A.", "B."]'}) == {"path": "a.mp4", "caption": "A.", "captions": ["A.", "B."]}
+    asked = told({"caption": "A.", "question": "Q?", "answer": "R."}, {"question": "S?", "answer": "T."})
+    assert (asked["question"], asked["conversations"]) == ("Q?", [["Q?", "R."], ["S?", "T."]])
+    assert told({"conversations": json.dumps([{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "R."}])})
+    for row, reason in (
+        ({"caption": " "}, "no_caption"),
+        ({"caption": 7}, "bad_caption"),
+        ({"caption": "\ud800"}, "bad_text"),
+        ({"caption": "A.", "captions": "[1]"}, "bad_captions"),
+        ({"caption": "A.", "conversations": [1]}, "bad_conversations"),
+    ):
+        with pytest.raises(BadVideo) as caught:
+            told(row)
+        assert caught.value.reason == reason
+
+
+def test_parts_of_one_video_are_clips_of_their_own(clips, folder, tmp_path):
+    rows = [("0", "1", "First."), ("0:01", "0:00:01.5", "Second."), ("1.5", "", "Third."), ("", "0.5", "Fourth.")]
+    rows += [("5", "6", "Past."), ("1", "0", "Turned."), ("x", "1", "Typed.")]
+    lines = [f"000.mp4,{caption},{start},{end}" for start, end, caption in rows]
+    (folder / "captions.csv").write_text("\n".join(["path,caption,start,end", *lines]))
+    samples = packed(folder, tmp_path / "out")
+    assert [sample.meta["facts"]["frames"] for sample in samples] == [8, 4, 4, 4]  # 8 frames a second
+    assert [sample.meta["caption"] for sample in samples] == ["First.", "Second.", "Third.", "Fourth."]
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    assert reasons == ["empty_span", "bad_span", "bad_span"]
+
+
+def test_limits_and_filters(folder, tmp_path, capsys):
+    write_table(folder / "captions.csv", [{"path": f"00{n}.mp4", "caption": "A."} for n in range(3)])
+    (folder / "001.mp4").write_bytes((folder / "000.mp4").read_bytes()[:-5])
+    shorter = packed(folder, tmp_path / "shorter", recipe=Recipe(max_seconds=1.0))
+    assert {sample.meta["facts"]["frames"] for sample in shorter} == {8}
+    for option, reason in (("--min-frames", "too_few_frames"), ("--min-side", "too_small")):
+        out = tmp_path / reason
+        assert main(["build", str(folder), "--output", str(out), option, "40"]) == 2
+        assert "were rejected" in capsys.readouterr().err
+        assert reason in {json.loads(line)["reason"] for line in (out / "rejected.jsonl").open()}
+    command = ["build", str(folder), "--output", str(tmp_path / "small"), "--short-side", "16", "--fps", "24"]
+    assert main([*command, "--codec", "h264", "--max-seconds", "1"]) == 0
+    facts = ShardReader(tmp_path / "small").read(0).meta["facts"]
+    assert (facts["width"], facts["height"], facts["fps"]) == (16, 16, pytest.approx(24))
+    assert main(["build", str(folder), "--output", str(tmp_path / "x"), "--max-seconds", "-1"]) == 2
+
+
+def test_videos_with_their_texts_beside_them(clips, folder, tmp_path):
+    (folder / "deep").mkdir()
+    (folder / "000.mp4").rename(folder / "deep" / "a.b.mp4")
+    (folder / "deep" / "a.b.txt").write_text("Deep.\n")
+    (folder / "001.json").write_text(json.dumps({"caption": "One.", "licence": "MIT"}))
+    (folder / "002.json").write_text("[]")
+    samples = packed(folder, tmp_path / "out")
+    assert [(s.meta["path"], s.meta["caption"]) for s in samples] == [("001.mp4", "One."), ("deep/a.b.mp4", "Deep.")]
+    assert samples[0].meta["licence"] == "MIT"
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    assert reasons == ["bad_meta", "no_caption"]
+
+
+def test_tars_are_packed_anew(clips, tmp_path):
+    build_shards(clips, tmp_path / "first", 3, progress=False)
+    again = packed(tmp_path / "first", tmp_path / "again", samples_per_shard=2, workers=2)
+    first = ShardReader(tmp_path / "first")
+    assert again == [first.read(row) for row in range(4)]
+    assert len(ShardReader(tmp_path / "again").shard_sizes) == 2
+    (one,) = packed(tmp_path / "first" / "shard-000001.tar", tmp_path / "one")
+    assert one.meta == first.read(3).meta
+
+
+def test_tars_of_others_are_understood(clips, tmp_path):
+    with tarfile.open(tmp_path / "others.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, body in (
+            ("./b/x.mp4", (clips / "000.mp4").read_bytes()),
+            ("./b/x.jpg", b"a picture"),
+            ("./b/x.json", b'{"text": "X.", "facts": 1}'),
+            ("./b/y.mp4", (clips / "001.mp4").read_bytes()),
+            ("./b/y.txt", "Ypsilon, 水.".encode()),
+            ("./b/z.txt", b"no video"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(body), 1.5
+            (tmp_path / "body").write_bytes(body)
+            with (tmp_path / "body").open("rb") as file:
+                tar.addfile(info, file)
+    one, two = packed(tmp_path / "others.tar", tmp_path / "out", columns=Columns(caption="text"))
+    assert (one.meta["caption"], one.meta["path"], two.meta["caption"]) == ("X.", "others.tar/./b/x", "Ypsilon, 水.")
+    assert one.video == (clips / "000.mp4").read_bytes()
+    (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["reason"]) == ("others.tar/./b/z", "no_video")
+
+
+def test_values_that_json_does_not_know_are_written_as_text(folder, tmp_path):
+    rows = [{"path": "000.mp4", "caption": "A.", "day": datetime.date(2026, 1, 2), "nothing": float("nan")}]
+    (sample,) = packed(write_table(folder / "captions.parquet", rows), tmp_path / "out")
+    assert sample.meta["day"] == "2026-01-02" and "nothing" not in sample.meta
+
+
+def test_input_that_cannot_be_used_is_named(folder, monkeypatch, tmp_path):
+    def refused(path, match):
+        with pytest.raises(DataError, match=match) as caught:
+            discover(path)
+        assert "\n" not in str(caught.value)
+
+    (folder / "a.json").write_text("{}")
+    refused(folder / "a.json", "is not a JSON list")
+    (folder / "a.json").write_text("{")
+    refused(folder / "a.json", "is not JSON")
+    refused(folder / "000.mp4", "neither a table")
+    (folder / "a.tar").write_text("x" * 2000)
+    refused(folder / "a.tar", "cannot be read as a tar")
+    write_table(folder / "captions.csv", ROWS)
+    refused(folder, "no column path; it has file.*--video-column")
+    (folder / "captions.jsonl").write_text("")
+    refused(folder, "holds captions.csv and captions.jsonl")
+    (folder / "b.parquet").write_text("no parquet")
+    pytest.importorskip("pyarrow")
+    refused(folder / "b.parquet", "cannot be read as Parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    refused(folder / "b.parquet", "needs pyarrow")
+    (folder / "captions.jsonl").unlink()
+    with pytest.raises(DataError, match="is the input"):
+        build_shards(folder, folder, progress=False, columns=COLUMNS)

@@ -28,10 +28,11 @@ def built(tmp_path_factory):
     for number, (width, height, frames, fps, _) in enumerate(CLIPS):
         pictures = np.random.default_rng(number).integers(0, 255, (frames, height, width, 3), np.uint8)
         (folder / f"{number}.mp4").write_bytes(encode_mp4(iter(pictures), fps, crf=30))
-    (folder / "bad.mp4").write_text("no video")
+    for name in ("bad.mp4", "worse.mp4"):
+        (folder / name).write_text("no video")
     with (folder / "captions.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
-            [("path", "caption"), *rows, ("bad.mp4", "A."), ("bad.mp4", "B."), ("none.mp4", "C.")]
+            [("path", "caption"), *rows, ("bad.mp4", "A."), ("worse.mp4", "B."), ("none.mp4", "C.")]
         )
     build_shards(folder, folder / "out", samples_per_shard=3, progress=False)
     return folder / "out"

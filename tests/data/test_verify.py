@@ -82,9 +82,9 @@ def test_every_flipped_byte_is_found(folder):
 def test_a_truncated_shard_is_found(folder):
     path = folder / "shard-000001.tar"
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(whole[:600])  # in the first clip's video, behind its header
     found = faults(folder)
-    assert found[0] == f"shard-000001.tar: {len(whole) // 2} bytes, its sidecar tells {len(whole)}"
+    assert found[0] == f"shard-000001.tar: 600 bytes, its sidecar tells {len(whole)}"
     assert any("the tar ends inside a file" in fault for fault in found)
     assert any("no sample of the tar begins where its sidecar has" in fault and "000000003" in fault for fault in found)
     path.write_bytes(b"")

@@ -7,6 +7,7 @@ the clip to take out.
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +51,8 @@ def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
         found = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+).*?\) (.*?)[. ]*$", str(error).splitlines()[0])
         if not found:
             raise
+        # The run is over; torch would raise again, anywhere, when the other workers end.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         position = dataset.position_of(int(found[1]))
         if position is None:
             held = "at its start"

@@ -1,0 +1,85 @@
+"""What becomes of a run's loader processes and of the samples they cannot read."""
+
+import json
+
+import pytest
+import torch
+
+from data_tools.errors import DataError
+from pipelines.engine import loader
+from pipelines.engine.bad_samples import BadSamples
+from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explained
+from support.launch import assert_user_error, python
+
+
+class Clips:
+    """A ClipDataset of which position 5 cannot be read."""
+
+    def __getitem__(self, position):
+        if position == 5:
+            raise DataError("position 5: none of 8 clips can be read")
+        return torch.tensor(position)
+
+
+# A process of its own: a worker's death leaves torch's handler of signals in a state that other tests should not meet.
+DEATH = """
+import os, signal
+from torch.utils.data import DataLoader
+from pipelines.config import die
+from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explained
+
+class Clips:
+    class reader:
+        def key(row): return f"key-{row}"
+    class order:
+        def row(position): return position + 100
+    def __getitem__(self, position):
+        if position == 5:
+            FATE
+        return position
+
+dataset = WatchedDataset(Clips(), workers=2)
+try:
+    with deaths_explained(dataset):
+        for _ in DataLoader(dataset, batch_size=1, sampler=range(20), num_workers=2):
+            pass
+except LoaderError as error:
+    die("vtok-train", error)
+"""
+
+
+@pytest.mark.parametrize("fate", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)"])
+def test_a_worker_s_death_names_its_clip(fate):
+    result = python("-c", DEATH.replace("FATE", fate))
+    assert_user_error(result, "a loader process", "at position 5, clip key-105 or a substitute of it")
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(RuntimeError, match="^something else$"), deaths_explained(WatchedDataset(Clips(), 1)):
+        raise RuntimeError("something else")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_sample_is_one_line_without_a_traceback(workers, monkeypatch):
+    monkeypatch.setattr(loader, "collate", lambda items: next((i for i in items if isinstance(i, DataError)), items))
+    batches = loader.micro_batches(WatchedDataset(Clips(), workers), plan_batch(2, 2, 1), workers)
+    assert [len(next(batches)) for _ in range(2)] == [2, 2]
+    with pytest.raises(LoaderError) as caught:
+        next(batches)
+    assert str(caught.value) == "position 5: none of 8 clips can be read"
+
+
+def test_bad_samples_are_counted_on_after_resuming(tmp_path):
+    bad = BadSamples(tmp_path, max_share=0.003, step=0)
+    bad.record(3, [(10, "a", "corrupt"), (11, "b", "corrupt")])
+    bad.record(7, [(30, "c", "corrupt")])
+    assert bad.count == 3
+    resumed = BadSamples(tmp_path, max_share=0.003, step=5)
+    assert resumed.count == 2
+    assert [json.loads(line)["key"] for line in resumed.path.read_text().splitlines()] == ["a", "b"]
+    resumed.record(6, [(25, "d", "corrupt"), (26, "e", "corrupt")])
+    resumed.check(2000)
+    with pytest.raises(DataError, match="4 of 100 samples could not be read.*the latest are a, b, d, e"):
+        resumed.check(100)
+    assert BadSamples(tmp_path, max_share=1, step=0).count == 0  # a run that begins anew

@@ -17,13 +17,14 @@ prepare.py  one clip of the input → one checked sample
 tars.py     tars of any make as bytes: files and samples, by offset
 samples.py  a sample and the tar members it consists of
 shards.py   shards, their sidecars and manifest: written whole, read by row
-build.py    sources → checked clips → shards, in processes that may die (child.py), with a bar (progress.py)
+build.py    sources → checked clips → shards, by several processes, with a bar (progress.py)
 build_plan.py   what a build will do; build_state.py: what is done of it; merge.py: its last step
 rejected.py what was left out, and why
 index.py    tars that others built → sidecars and manifest
 verify.py   is a dataset what it says it is?
 stats.py    what its clips are like
 show.py     a look at some of them, as the HTML of page.py
+decoder.py  decoding in a process that may crash or hang, in children of child.py
 parallel.py one function in several processes
 remote.py   datasets at an address, through a cache that a node's processes share
 dataset.py  position → decoded sample

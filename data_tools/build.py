@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .build_plan import Part, ShardTask, describe_build, split, tasks_of
 from .build_state import begin, locked, read_rejects, rejects_path, write_rejects
-from .child import Child, ChildDied, ChildTimedOut, in_children
+from .child import ChildDied, in_children
+from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
 from .prepare import Recipe, prepare
@@ -24,7 +25,6 @@ from .samples import RawSample
 from .shards import write_shard
 from .sources import Columns, Source, discover
 
-CLIP_TIMEOUT = 60.0  # seconds
 TICK = 0.2  # seconds between two looks at how far the workers are
 
 
@@ -92,9 +92,7 @@ class ShardPacker:
         self._output = output
         self._source = source
         self._datasets = datasets
-        self._recipe = recipe
-        self._clip_timeout = clip_timeout
-        self._decoder: Child | None = None
+        self._decoder = Decoder(lambda number: prepare(number, source[number], recipe), clip_timeout)
 
     def __call__(self, place: int) -> None:
         task = self.tasks[place]
@@ -108,7 +106,7 @@ class ShardPacker:
         for clip in task.clips:
             number = int(self._datasets[task.dataset][clip])
             try:
-                sample = self._prepared(number)
+                sample = self._decoder(number)
             except BadVideo as problem:
                 name = self._source[number].name
                 rejects.append({"path": name, "reason": problem.reason, "detail": problem.detail})
@@ -117,21 +115,6 @@ class ShardPacker:
                 yield sample
                 tally.add(clips=1, bytes=len(sample.video))
         write_rejects(rejects_path(self._output, task), rejects)
-
-    def _prepared(self, number: int) -> RawSample:
-        """A clip as a sample, from the decoder. Raises BadVideo, whatever becomes of the decoder."""
-        if self._decoder is None:
-            self._decoder = Child(lambda number: prepare(number, self._source[number], self._recipe))
-        self._decoder.send(number)
-        try:
-            return self._decoder.receive(self._clip_timeout)
-        except BadVideo:
-            raise
-        except ChildDied as death:
-            self._decoder = None
-            raise BadVideo("timeout" if isinstance(death, ChildTimedOut) else "decoder_crash", str(death)) from None
-        except Exception as error:
-            raise BadVideo("decoder_crash", f"{type(error).__name__}: {error}") from error
 
 
 def _pack(packer: ShardPacker, workers: int, bar: Progress) -> None:
@@ -165,5 +148,4 @@ def _check_numbers(samples_per_shard: int, val_share: float, workers: int, clip_
             raise DataError(f"{name} must be at least 1, not {count}")
     if not 0 <= val_share < 1:
         raise DataError(f"the val share must be at least 0 and below 1, not {val_share:g}")
-    if not clip_timeout > 0:
-        raise DataError(f"the time limit of a clip must be above 0 seconds, not {clip_timeout:g}")
+    check_timeout(clip_timeout)

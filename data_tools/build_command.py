@@ -4,8 +4,9 @@ import argparse
 import os
 from fractions import Fraction
 
-from .build import CLIP_TIMEOUT, build_shards
+from .build import build_shards
 from .build_plan import Part
+from .decoder import CLIP_TIMEOUT
 from .encode import ENCODERS
 from .errors import DataError
 from .merge import BuildSummary, merge

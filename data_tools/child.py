@@ -42,7 +42,7 @@ class Child:
     def send(self, request: Any) -> None:
         try:
             self.connection.send(request)
-        except BrokenPipeError:
+        except ConnectionError:
             pass  # it is dead, as `receive` will say
 
     def receive(self, timeout: float | None = None) -> Any:

@@ -1,8 +1,8 @@
 """The index of tars that others built: a sidecar for each, then the manifest.
 
 Any WebDataset tar will do (see `tars` and `samples` for what is read as what); the tars are not touched. Each clip
-is decoded in full, as a build does it, for its facts. A sample that is no sound captioned clip stays out of the
-index: its sidecar lists it with its reason, and so does `rejected.jsonl`.
+is decoded in full, as a build does it, for its facts, and by a process that may crash or hang. A sample that is no
+sound captioned clip stays out of the index: its sidecar lists it with its reason, and so does `rejected.jsonl`.
 
 A sidecar is written when its tar is done, and kept by a later run while the tar has the size that it tells: an index
 that was killed goes on where it stopped.
@@ -10,19 +10,21 @@ that was killed goes on where it stopped.
 
 import hashlib
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .parallel import in_processes
 from .rejected import REJECTED, read_rejected, write_rejected
 from .samples import from_members, videos_of_dotted_keys
 from .shards import SIDECAR, entry, read_sidecar, sidecar_path, write_manifest, write_sidecar
 from .tars import Buffer, Group, groups, mapped, members
-from .video import validate
+from .video import VideoFacts, validate
 
 MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
 DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
@@ -39,18 +41,21 @@ class IndexSummary:
     reasons: dict[str, int]
 
 
-def index_shards(folder: str | Path, workers: int = 1, overwrite: bool = False) -> IndexSummary:
+def index_shards(
+    folder: str | Path, workers: int = 1, overwrite: bool = False, clip_timeout: float = CLIP_TIMEOUT
+) -> IndexSummary:
     """Write the missing sidecars and the manifest of the tars in `folder`; all sidecars with `overwrite`.
 
     Raises DataError for a folder without tars, tars that cannot be read (after all others are done: their sidecars
     are kept), and a folder in which no sample is usable.
     """
+    check_timeout(clip_timeout)
     folder = Path(folder)
     names = _tar_names(folder)
     todo = [name for name in names if overwrite or not _is_indexed(folder, name)]
     with tqdm(total=len(todo), unit="tar", disable=None) as bar:
         damaged = []
-        for problem in in_processes(partial(_try_index, folder), todo, workers):
+        for problem in in_processes(partial(_try_index, folder, clip_timeout), todo, workers):
             damaged += [problem] if problem else []
             bar.update()
     if damaged:
@@ -73,15 +78,15 @@ def index_shards(folder: str | Path, workers: int = 1, overwrite: bool = False) 
     return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons)
 
 
-def index_tar(folder: Path, name: str) -> None:
+def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
     """Write the sidecar of one tar. Raises DataError where the tar cannot be read as a whole."""
     entries, rejected, merged = [], [], 0
-    with mapped(folder / f"{name}.tar") as data:
+    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
         # The whole tar is walked before the first clip is decoded: that takes long, and a damaged tar ends it.
         for group in list(groups(members(data))):
             merged += is_merged(group)
             try:
-                entries.append(_entry(data, group))
+                entries.append(_entry(data, group, decoder))
             except BadVideo as problem:
                 why = {"reason": problem.reason, "detail": problem.detail}
                 rejected.append({"key": group.key, "offset": group.offset} | why)
@@ -94,7 +99,7 @@ def is_merged(group: Group) -> bool:
     return len(videos_of_dotted_keys(ending for ending, _ in group.members)) > 1
 
 
-def _entry(data: Buffer, group: Group) -> dict:
+def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> dict:
     """The sidecar's entry of a sample, decoded in full. Raises BadVideo where it is no sound captioned clip."""
     if group.length > MAX_SAMPLE_BYTES:
         raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
@@ -102,7 +107,7 @@ def _entry(data: Buffer, group: Group) -> dict:
     if len(bodies) < len(group.members):
         raise BadVideo("duplicate_member", "two members have the same name")
     sample = from_members(group.key, bodies)
-    facts = validate(sample.video).to_dict()
+    facts = decoder(sample.video).to_dict()
     _check_told(sample.meta.get("facts", {}), facts)
     sample.meta["facts"] = facts
     whole = data[group.offset : group.offset + group.length]
@@ -117,10 +122,10 @@ def _check_told(told: dict, facts: dict) -> None:
             raise BadVideo("wrong_facts", f"the json tells {name} {value!r}, the clip has {facts[name]!r}")
 
 
-def _try_index(folder: Path, name: str) -> str | None:
+def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:
     """`index_tar`; returns what is wrong where the tar cannot be read."""
     try:
-        index_tar(folder, name)
+        index_tar(folder, name, clip_timeout)
     except DataError as problem:
         return f"{folder / name}.tar: {problem}"
     return None

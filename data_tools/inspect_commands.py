@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from .decoder import CLIP_TIMEOUT
 from .index import index_shards
 from .show import write_report
 from .stats import dataset_stats, stats_table
@@ -21,12 +22,13 @@ def _add_index(commands) -> None:
     index = commands.add_parser("index", help="make the index of tars that others built")
     index.add_argument("folder", metavar="DIR", help="folder with WebDataset tars; they are not changed")
     index.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    _add_clip_timeout(index)
     index.add_argument("--overwrite", action="store_true", help="make every sidecar anew")
     index.set_defaults(run=_index)
 
 
 def _index(arguments: argparse.Namespace) -> None:
-    done = index_shards(arguments.folder, arguments.workers, arguments.overwrite)
+    done = index_shards(arguments.folder, arguments.workers, arguments.overwrite, arguments.clip_timeout)
     print(
         f"indexed {done.samples} clips in {done.shards} tars ({done.bytes / 1e6:.1f} MB) at {arguments.folder}; "
         f"left out {sum(done.reasons.values())}{_by_reason(done.reasons)}"
@@ -44,11 +46,12 @@ def _add_verify(commands) -> None:
     verify.add_argument("folder", metavar="DIR", help="folder of the dataset")
     verify.add_argument("--decode", action="store_true", help="also decode every clip in full")
     verify.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    _add_clip_timeout(verify)
     verify.set_defaults(run=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    verdict = verify_shards(arguments.folder, arguments.decode, arguments.workers)
+    verdict = verify_shards(arguments.folder, arguments.decode, arguments.workers, arguments.clip_timeout)
     for fault in verdict.faults:
         print(fault)
     if verdict.faults:
@@ -82,6 +85,16 @@ def _add_show(commands) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     shown = write_report(arguments.folder, arguments.html, arguments.samples)
     print(f"{shown} samples are shown in {arguments.html}")
+
+
+def _add_clip_timeout(command) -> None:
+    command.add_argument(
+        "--clip-timeout",
+        type=float,
+        default=CLIP_TIMEOUT,
+        metavar="S",
+        help="seconds after which the decoding of a clip is given up; default: %(default)g",
+    )
 
 
 def _by_reason(reasons: dict[str, int]) -> str:

@@ -2,13 +2,14 @@
 
 the folder     nothing missing, nothing beyond the manifest, nothing half-written
 each shard     size and sha256; the tar's samples against those of its sidecar; each sample's crc32 and texts
-each clip      with `decode`: every frame, and that the facts in the sidecar are true
+each clip      with `decode`: every frame, by a process that may crash or hang, and that the sidecar's facts are true
 the whole      the manifest against the sidecars; each key once
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,16 @@ import numpy as np
 from isal.isal_zlib import crc32
 from tqdm import tqdm
 
+from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .parallel import in_processes
 from .samples import from_members
 from .shards import SIDECAR, VERSION, collect, read_sidecar, sidecar_path
 from .tars import Buffer, Group, groups, mapped, members
-from .video import validate
+from .video import VideoFacts, validate
 
 MANIFEST = ("manifest.json", "manifest.npy")
+_ClipDecoder = Decoder[bytes, VideoFacts]
 NAMED = 3  # things that one line names before it only counts them
 
 
@@ -49,8 +52,11 @@ class _Shard:
     keys: np.ndarray
 
 
-def verify_shards(folder: str | Path, decode: bool = False, workers: int = 1) -> Verdict:
+def verify_shards(
+    folder: str | Path, decode: bool = False, workers: int = 1, clip_timeout: float = CLIP_TIMEOUT
+) -> Verdict:
     """Check the dataset in `folder`. Raises DataError where there is none to check."""
+    check_timeout(clip_timeout)
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give the folder of a dataset")
@@ -64,7 +70,7 @@ def verify_shards(folder: str | Path, decode: bool = False, workers: int = 1) ->
     checked = []
     both = sorted(tars & sidecars)
     with tqdm(total=len(both), unit="shard", disable=None) as bar:
-        for shard in in_processes(partial(_check_shard, folder, decode), both, workers):
+        for shard in in_processes(partial(_check_shard, folder, decode, clip_timeout), both, workers):
             checked.append(shard)
             bar.update()
     faults += [f"{shard.name}.tar: {fault}" for shard in checked for fault in shard.faults]
@@ -76,11 +82,11 @@ def verify_shards(folder: str | Path, decode: bool = False, workers: int = 1) ->
 # ---- one shard ------------------------------------------------------------------------------------------------
 
 
-def _check_shard(folder: Path, decode: bool, name: str) -> _Shard:
-    with mapped(folder / f"{name}.tar") as data:
+def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> _Shard:
+    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
         try:
             sidecar = read_sidecar(sidecar_path(folder, name))
-            faults = list(_shard_faults(data, sidecar, decode))
+            faults = list(_shard_faults(data, sidecar, decoder if decode else None))
             samples = sidecar["samples"]
             # A tar that others built may count its keys from zero, as its neighbour does.
             keys = [] if "rejected" in sidecar else [sample["key"].encode() for sample in samples]
@@ -91,7 +97,7 @@ def _check_shard(folder: Path, decode: bool, name: str) -> _Shard:
         return _Shard(name, len(samples), len(data), faults, np.array(keys, dtype=bytes))
 
 
-def _shard_faults(data: Buffer, sidecar: dict, decode: bool) -> Iterator[str]:
+def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
     if len(data) != sidecar["bytes"]:
         yield f"{len(data)} bytes, its sidecar tells {sidecar['bytes']}"
     elif hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
@@ -105,7 +111,7 @@ def _shard_faults(data: Buffer, sidecar: dict, decode: bool) -> Iterator[str]:
         for group in groups(members(data)):
             if entry := entries.pop(group.offset, None):
                 (doubled if group.key in keys else keys).add(group.key)
-                yield from (f"sample {group.key}: {fault}" for fault in _sample_faults(data, group, entry, decode))
+                yield from (f"sample {group.key}: {fault}" for fault in _sample_faults(data, group, entry, decoder))
             elif group.offset not in left_out:
                 yield f"sample {group.key}: is in the tar but not in its sidecar"
     except DataError as problem:
@@ -116,7 +122,7 @@ def _shard_faults(data: Buffer, sidecar: dict, decode: bool) -> Iterator[str]:
         yield f"no sample of the tar begins where its sidecar has {_some([entry['key'] for entry in entries.values()])}"
 
 
-def _sample_faults(data: Buffer, group: Group, entry: dict, decode: bool) -> Iterator[str]:
+def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
     sizes = {ending: member.size for ending, member in group.members}
     found = {"key": group.key, "length": group.length, "members": sizes}
     if wrong := [name for name, value in found.items() if value != entry[name]]:
@@ -127,7 +133,7 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decode: bool) -> Ite
         return
     try:
         sample = from_members(group.key, {end: data[m.start : m.start + m.size] for end, m in group.members})
-        facts = validate(sample.video).to_dict() if decode else entry["facts"]
+        facts = decoder(sample.video).to_dict() if decoder else entry["facts"]
     except BadVideo as problem:
         yield str(problem)
         return

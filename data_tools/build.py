@@ -14,13 +14,14 @@ from contextlib import closing
 from pathlib import Path
 
 from .build_plan import Part, ShardTask, describe_build, split, tasks_of
-from .build_state import begin, locked, read_rejects, rejects_path, write_rejects
+from .build_state import begin, locked, rejects_path
 from .child import ChildDied, in_children
 from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
 from .prepare import Recipe, prepare
 from .progress import Progress, Tally
+from .rejected import read_rejected, write_rejected
 from .samples import RawSample
 from .shards import write_shard
 from .sources import Columns, Source, discover
@@ -114,7 +115,7 @@ class ShardPacker:
             else:
                 yield sample
                 tally.add(clips=1, bytes=len(sample.video))
-        write_rejects(rejects_path(self._output, task), rejects)
+        write_rejected(rejects_path(self._output, task), rejects)
 
 
 def _pack(packer: ShardPacker, workers: int, bar: Progress) -> None:
@@ -136,7 +137,7 @@ def _progress(output: Path, ours: Sequence[ShardTask], packer: ShardPacker, show
     return Progress(
         total=sum(len(task.clips) for task in ours),
         done=sum(len(task.clips) for task in finished),
-        rejected=sum(len(read_rejects(output, task)) for task in finished),
+        rejected=sum(len(read_rejected(rejects_path(output, task))) for task in finished),
         tallies=packer.tallies,
         show=show,
     )

@@ -13,17 +13,17 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from .build_plan import ShardTask, difference
 from .errors import DataError
-from .shards import atomic_write
+from .rejected import REJECTED, read_rejected
+from .shards import sidecar_path
 
 PLAN = "build.json"
-REJECTED = "rejected.jsonl"
 OURS = ("shard-[0-9]*", "manifest.*", REJECTED, f"{REJECTED}.part", f"{PLAN}*")
 DATASETS = (".", "train", "val")
 LOCK_PATIENCE = 5.0  # seconds: the processes of a build that was killed just now are about to go
@@ -60,26 +60,12 @@ def clear(output: Path) -> None:
 
 
 def is_finished(output: Path, task: ShardTask) -> bool:
-    return sidecar_path(output, task).exists() or len(read_rejects(output, task)) == len(task.clips)
-
-
-def sidecar_path(output: Path, task: ShardTask) -> Path:
-    return output / task.dataset / f"{task.name}.index.json"
+    packed = sidecar_path(output / task.dataset, task.name).exists()
+    return packed or len(read_rejected(rejects_path(output, task))) == len(task.clips)
 
 
 def rejects_path(output: Path, task: ShardTask) -> Path:
     return output / task.dataset / f"{task.name}.{REJECTED}"
-
-
-def write_rejects(path: Path, records: Iterable[dict]) -> None:
-    with atomic_write(path) as file:
-        for record in records:
-            file.write(json.dumps(record).encode() + b"\n")
-
-
-def read_rejects(output: Path, task: ShardTask) -> list[dict]:
-    path = rejects_path(output, task)
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 @contextmanager

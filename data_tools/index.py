@@ -70,7 +70,9 @@ def index_shards(
             {"path": f"{name}.tar/{line['key']}", "shard": name} | line for line in sidecar.get("rejected", ())
         ]
     # A build's own lines stay: only the index names the shard.
-    write_rejected(folder, [line for line in read_rejected(folder) if "shard" not in line] + rejected)
+    write_rejected(
+        folder / REJECTED, [line for line in read_rejected(folder / REJECTED) if "shard" not in line] + rejected
+    )
     if not samples:
         raise DataError(f"{folder}: none of the samples is a captioned clip; {REJECTED} there says why for each")
     manifest = write_manifest(folder)

@@ -13,17 +13,14 @@ from pathlib import Path
 from .build_plan import ShardTask, tasks_of
 from .build_state import (
     PLAN,
-    REJECTED,
     is_finished,
     locked,
     read_plan,
-    read_rejects,
     rejects_path,
-    sidecar_path,
-    write_rejects,
 )
 from .errors import DataError
-from .shards import write_manifest
+from .rejected import REJECTED, read_rejected, write_rejected
+from .shards import read_sidecar, sidecar_path, write_manifest
 
 MANIFEST = "manifest.json"
 MERGE_PATIENCE = 600.0  # seconds, for another part that is merging
@@ -74,8 +71,9 @@ def unfinished(output: Path, tasks: Sequence[ShardTask]) -> list[ShardTask]:
 
 def summarise_tasks(output: Path, tasks: Sequence[ShardTask], missing: int) -> BuildSummary:
     """Of some finished shards, while `missing` others are not."""
-    sidecars = [json.loads(path.read_bytes()) for task in tasks if (path := sidecar_path(output, task)).exists()]
-    reasons = Counter(record["reason"] for task in tasks for record in read_rejects(output, task))
+    paths = [sidecar_path(output / task.dataset, task.name) for task in tasks]
+    sidecars = [read_sidecar(path) for path in paths if path.exists()]
+    reasons = Counter(record["reason"] for task in tasks for record in read_rejected(rejects_path(output, task)))
     packed, size = (sum(numbers) for numbers in ([len(s["samples"]) for s in sidecars], [s["bytes"] for s in sidecars]))
     return BuildSummary(packed, reasons.total(), len(sidecars), size, dict(reasons), missing)
 
@@ -89,8 +87,9 @@ def _merge(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
         )
     for dataset, clips in settings["datasets"].items():
         folder = output / dataset
-        rejects = [record for task in tasks if task.dataset == dataset for record in read_rejects(output, task)]
-        write_rejects(folder / REJECTED, rejects)
+        paths = [rejects_path(output, task) for task in tasks if task.dataset == dataset]
+        rejects = [record for path in paths for record in read_rejected(path)]
+        write_rejected(folder / REJECTED, rejects)
         if len(rejects) == clips:
             raise DataError(f"all {clips} clips were rejected; {folder / REJECTED} says why for each")
         write_manifest(folder)
@@ -98,11 +97,11 @@ def _merge(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
 
 def _summarise(output: Path, settings: dict) -> BuildSummary:
     manifests = [json.loads((output / dataset / MANIFEST).read_text()) for dataset in settings["datasets"]]
-    lines = [line for dataset in settings["datasets"] for line in (output / dataset / REJECTED).open()]
+    rejects = [line for dataset in settings["datasets"] for line in read_rejected(output / dataset / REJECTED)]
     return BuildSummary(
         packed=sum(manifest["samples"] for manifest in manifests),
-        rejected=len(lines),
+        rejected=len(rejects),
         shards=sum(len(manifest["shards"]) for manifest in manifests),
         bytes=sum(manifest["bytes"] for manifest in manifests),
-        reasons=dict(Counter(json.loads(line)["reason"] for line in lines)),
+        reasons=dict(Counter(line["reason"] for line in rejects)),
     )

@@ -10,15 +10,14 @@ from .shards import atomic_write
 REJECTED = "rejected.jsonl"
 
 
-def read_rejected(folder: Path) -> list[dict]:
-    """The lines of a dataset's file; none without one. Raises DataError for a line that is not an object."""
-    path = folder / REJECTED
+def read_rejected(path: Path) -> list[dict]:
+    """The lines of a file; none without one. Raises DataError for a line that is no object with a reason."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def write_rejected(folder: Path, lines: Iterable[dict]) -> None:
-    with atomic_write(folder / REJECTED) as file:
+def write_rejected(path: Path, lines: Iterable[dict]) -> None:
+    with atomic_write(path) as file:
         for line in lines:
             # A name that was not UTF-8 is held as surrogates, which JSON can tell only as escapes.
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError
-from .rejected import read_rejected
+from .rejected import REJECTED, read_rejected
 from .samples import video_ending
 from .shards import ShardReader, read_sidecar, sidecar_path
 
@@ -50,7 +50,7 @@ def dataset_stats(folder: str | Path) -> dict:
         for kind, values in found.items():
             kinds[kind].update(values)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
-    rejected = Counter(line["reason"] for line in read_rejected(folder))
+    rejected = Counter(line["reason"] for line in read_rejected(folder / REJECTED))
     return {
         "samples": len(values["seconds"]),
         "shards": len(names),

@@ -21,12 +21,11 @@ from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .parallel import in_processes
 from .rejected import REJECTED, read_rejected, write_rejected
-from .samples import from_members, videos_of_dotted_keys
+from .samples import bodies_of, from_members, videos_of_dotted_keys
 from .shards import SIDECAR, entry, read_sidecar, sidecar_path, write_manifest, write_sidecar
 from .tars import Buffer, Group, groups, mapped, members
 from .video import VideoFacts, validate
 
-MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
 DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
 
 
@@ -103,11 +102,7 @@ def is_merged(group: Group) -> bool:
 
 def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> dict:
     """The sidecar's entry of a sample, decoded in full. Raises BadVideo where it is no sound captioned clip."""
-    if group.length > MAX_SAMPLE_BYTES:
-        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
-    bodies = {ending: data[member.start : member.start + member.size] for ending, member in group.members}
-    if len(bodies) < len(group.members):
-        raise BadVideo("duplicate_member", "two members have the same name")
+    bodies = bodies_of(group, data)
     sample = from_members(group.key, bodies)
     facts = decoder(sample.video).to_dict()
     _check_told(sample.meta.get("facts", {}), facts)

@@ -17,7 +17,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .errors import BadVideo
+from .tars import Buffer, Group
 
+MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
 VIDEO_ENDINGS = frozenset(
     "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
 )
@@ -57,17 +59,31 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
 
     "facts" are in its meta only where the json had them. Raises BadVideo where the members are no captioned clip.
     """
-    ending = video_ending(members)
-    prefix = ending[: ending.rfind(".") + 1]
-    own = {name.removeprefix(prefix): body for name, body in members.items() if name.startswith(prefix)}
-    bodies = {name: body for name, body in members.items() if not name.startswith(prefix)} | own
-
-    extension = ending.removeprefix(prefix)
+    extension, bodies = without_prefix(members)
     video = bodies.pop(extension)
     meta = _meta(bodies.pop("json", b"{}"))
     meta["caption"] = _caption(bodies, meta)
-    meta.setdefault("path", f"{key}.{ending}")
+    meta.setdefault("path", f"{key}.{video_ending(members)}")
     return RawSample(key, video, f".{extension}", meta, bodies)
+
+
+def bodies_of(group: Group, data: Buffer) -> dict[str, bytes]:
+    """The members of a tar's sample by ending. Raises BadVideo where they are too large, or one comes twice."""
+    if group.length > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+    bodies = {ending: data[member.start : member.start + member.size] for ending, member in group.members}
+    if len(bodies) < len(group.members):
+        raise BadVideo("duplicate_member", "two members have the same name")
+    return bodies
+
+
+def without_prefix(members: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """The clip's ending and all members, freed of the rest of a key with a dot. Raises BadVideo as `video_ending`."""
+    ending = video_ending(members)
+    prefix = ending[: ending.rfind(".") + 1]
+    own = {name.removeprefix(prefix): body for name, body in members.items() if name.startswith(prefix)}
+    others = {name: body for name, body in members.items() if not name.startswith(prefix)}
+    return ending.removeprefix(prefix), others | own
 
 
 def video_ending(endings: Iterable[str]) -> str:
@@ -91,6 +107,11 @@ def videos_of_dotted_keys(endings: Iterable[str]) -> list[str]:
     return [ending for ending in endings if "." in ending and ending.rpartition(".")[2] in VIDEO_ENDINGS]
 
 
+def caption_ending(bodies: Mapping[str, bytes]) -> str | None:
+    """Which member is the caption: the first that says anything."""
+    return next((ending for ending in CAPTION_ENDINGS if bodies.get(ending, b"").strip()), None)
+
+
 def _meta(body: bytes) -> dict:
     """The json, with the fields that training reads as training expects them."""
     try:
@@ -112,12 +133,11 @@ def _meta(body: bytes) -> dict:
 
 def _caption(bodies: dict[str, bytes], meta: dict) -> str:
     """The first text that says anything; its member, if it has one, is taken from `bodies`."""
-    for ending in CAPTION_ENDINGS:
-        if bodies.get(ending, b"").strip():
-            try:
-                return bodies.pop(ending).decode("utf-8-sig").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise BadVideo("bad_text", f"the .{ending} is not UTF-8: {error}") from None
+    if ending := caption_ending(bodies):
+        try:
+            return bodies.pop(ending).decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise BadVideo("bad_text", f"the .{ending} is not UTF-8: {error}") from None
     for name in CAPTION_FIELDS:
         if isinstance(meta.get(name), str) and meta[name].strip():
             return meta[name]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from .errors import BadVideo, DataError
 from .parallel import in_processes
-from .samples import from_members
+from .samples import bodies_of, from_members
 from .shards import SIDECAR, VERSION, collect, read_sidecar, sidecar_path
 from .tars import Buffer, Group, groups, mapped, members
 from .video import VideoFacts, validate
@@ -132,7 +132,7 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecode
         yield "its bytes are not those that were indexed (crc32)"
         return
     try:
-        sample = from_members(group.key, {end: data[m.start : m.start + m.size] for end, m in group.members})
+        sample = from_members(group.key, bodies_of(group, data))
         facts = decoder(sample.video).to_dict() if decoder else entry["facts"]
     except BadVideo as problem:
         yield str(problem)

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import BadVideo
-
-MAX_CLIP_BYTES = 2**30  # one pread returns at most 2 GiB, and a clip is held in memory
-VIDEO_ENDINGS = frozenset(
-    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .video .webm .wmv".split()
-)
+from ..samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ def fingerprint(names: Iterable[str]) -> str:
 def read_video(path: Path) -> bytes:
     """The bytes of a clip's file. Raises BadVideo where there is none, or more than a shard can take."""
     check_is_file(path)
-    if path.stat().st_size > MAX_CLIP_BYTES:
-        raise BadVideo("too_large", f"more than {MAX_CLIP_BYTES >> 20} MiB: cut it into shorter clips")
+    if path.stat().st_size > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
     return path.read_bytes()
 
 
@@ -112,5 +108,5 @@ def check_is_file(path: Path) -> None:
 def member_ending(name: str) -> str:
     """The file's ending as a tar member can bear it: one dot, lower case, none of the sample's own."""
     ending = Path(name).suffix.lower()
-    usable = re.fullmatch(r"\.[a-z0-9]{1,8}", ending) and ending not in (".txt", ".json")
+    usable = re.fullmatch(r"\.[a-z0-9]{1,8}", ending) and ending[1:] not in TEXT_ENDINGS
     return ending if usable else ".video"

@@ -6,7 +6,8 @@ Folders may be nested to any depth; what counts as a video goes by the ending. T
 from dataclasses import dataclass
 from pathlib import Path
 
-from .clip import VIDEO_ENDINGS, Clip, Columns, ItemList, member_ending, read_video
+from ..samples import VIDEO_ENDINGS
+from .clip import Clip, Columns, ItemList, member_ending, read_video
 from .texts import describe, filled, read_fields, read_text
 
 
@@ -37,7 +38,7 @@ class VideoItem:
 def find_videos(folder: Path, columns: Columns) -> ItemList | None:
     """The videos under `folder`, by name; None where none of them has a text beside it."""
     files = {path for path in folder.rglob("*") if path.is_file()}
-    videos = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in VIDEO_ENDINGS)
+    videos = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix[1:].lower() in VIDEO_ENDINGS)
     texts = [path for path in files if path.suffix in (".txt", ".json")]
     stems = {path.with_suffix("") for path in texts}
     if not any((folder / name).with_suffix("") in stems for name in videos):

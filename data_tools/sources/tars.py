@@ -1,18 +1,18 @@
-"""WebDataset tars, ours or others': samples are members with the same name up to the first dot.
+"""WebDataset tars, ours or others', to be packed anew; `samples` says which member is read as what.
 
-The video is the member with a video's ending, the caption is `.txt`, and the fields of `.json` are kept. Members of
-other kinds are left behind, as are the facts of an earlier build, which are measured anew.
+The fields of `.json` are kept. Members of other kinds are left behind, as are the facts of an earlier build, which
+are measured anew.
 """
 
-import tarfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
-from ..errors import BadVideo, DataError
-from .clip import MAX_CLIP_BYTES, VIDEO_ENDINGS, Clip, Columns, fingerprint, member_ending, origin_or_name
+from ..errors import DataError
+from ..samples import bodies_of, caption_ending, without_prefix
+from ..tars import groups, key_and_ending, mapped, members
+from .clip import Clip, Columns, fingerprint, member_ending, origin_or_name
 from .texts import decoded_text, describe, filled, json_object
 
 
@@ -26,34 +26,30 @@ class TarItem:
 
     @property
     def name(self) -> str:
-        with self.tar.open("rb") as file:
-            return f"{self.tar.name}/{key_of(next(_members(file, self.offset)).name)}"
+        with mapped(self.tar) as data:
+            key, _ = key_and_ending(next(members(data, self.offset)).name)
+        return f"{self.tar.name}/{key}"
 
     @property
     def origin(self) -> str:
-        return str(self._fields(self._bodies()).get(self.columns.source or "path", self.name))
+        _, bodies = self._members()
+        return str(self._fields(bodies).get(self.columns.source or "path", self.name))
 
     def load(self) -> Clip:
-        bodies = self._bodies()
-        videos = [ending for ending in bodies if Path(f"clip.{ending}").suffix.lower() in VIDEO_ENDINGS]
-        if len(videos) != 1:
-            raise BadVideo("no_video", f"the sample has {', '.join(bodies)}: one of them must be a video")
+        ending, bodies = self._members()
         fields = self._fields(bodies)
-        beside = filled({self.columns.caption: decoded_text(bodies.get("txt", b""), f"{self.name}.txt")})
-        meta = describe(str(fields.get("path", self.name)), [fields | beside], self.columns)
-        return Clip(bodies[videos[0]], member_ending(f"clip.{videos[0]}"), meta)
+        told = caption_ending(bodies)
+        beside = {self.columns.caption: decoded_text(bodies[told], f"{self.name}.{told}")} if told else {}
+        meta = describe(str(fields.get("path", self.name)), [fields | filled(beside)], self.columns)
+        return Clip(bodies[ending], member_ending(f"clip.{ending}"), meta)
 
     def _fields(self, bodies: dict[str, bytes]) -> dict:
         return json_object(bodies.get("json", b"{}"), f"{self.name}.json")
 
-    def _bodies(self) -> dict[str, bytes]:
-        """The sample's members by what follows the key."""
-        with self.tar.open("rb") as file:
-            _, members = next(groupby(_members(file, self.offset), lambda member: key_of(member.name)))
-            found = [(member.name.removeprefix(f"{key_of(member.name)}."), member) for member in members]
-            if sum(member.size for _, member in found) > MAX_CLIP_BYTES:
-                raise BadVideo("too_large", f"more than {MAX_CLIP_BYTES >> 20} MiB: cut it into shorter clips")
-            return {ending: _body(file, member) for ending, member in found}
+    def _members(self) -> tuple[str, dict[str, bytes]]:
+        """The clip's ending, and the bodies of all members by ending."""
+        with mapped(self.tar) as data:
+            return without_prefix(bodies_of(next(groups(members(data, self.offset))), data))
 
 
 class TarSource:
@@ -80,35 +76,11 @@ class TarSource:
         return (origin_or_name(self[number]) for number in range(len(self)))
 
 
-def key_of(name: str) -> str:
-    """WebDataset's rule: a member's name up to the first dot of its last part."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
-
-
 def _samples(path: Path) -> Iterator[int]:
     """The offset of each sample's first header."""
-    last = None
     try:
-        with path.open("rb") as file:
-            for member in _members(file, 0):
-                if key_of(member.name) != last:
-                    last = key_of(member.name)
-                    yield member.offset
-    except tarfile.TarError as error:
+        with mapped(path) as data:
+            for group in groups(members(data)):
+                yield group.offset
+    except DataError as error:
         raise DataError(f"{path} cannot be read as a tar: {error}") from None
-
-
-def _members(file, offset: int) -> Iterator[tarfile.TarInfo]:
-    """The regular files of an open tar from `offset` on."""
-    file.seek(offset)
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # tarfile would remember every member it has passed
-            if member.isfile():
-                yield member
-
-
-def _body(file, member: tarfile.TarInfo) -> bytes:
-    file.seek(member.offset_data)
-    return file.read(member.size)

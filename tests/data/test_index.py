@@ -14,7 +14,7 @@ import pytest
 import torch
 import webdataset
 
-from data_tools import index
+from data_tools import index, samples
 from data_tools.build import build_shards
 from data_tools.cli import main
 from data_tools.dataset import ClipDataset
@@ -319,7 +319,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip(clips, tmp_path, monkeyp
 
 
 def test_a_sample_too_large_to_hold_is_left_out(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "MAX_SAMPLE_BYTES", len(clips[0]) + 2000)
+    monkeypatch.setattr(samples, "MAX_SAMPLE_BYTES", len(clips[0]) + 2000)
     files = [("a.mp4", clips[0]), ("a.txt", b"A."), ("b.bin", bytes(3000)), ("b.mp4", clips[0]), ("b.txt", b"B.")]
     folder = pack(tmp_path / "in" / "0.tar", files, tarfile.USTAR_FORMAT, 0)
     summary = index_shards(folder)

@@ -19,20 +19,9 @@ from data_tools.errors import DataError
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, writer
 from data_tools.video import validate
+from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of real clips beside the repository")
-
-DAMAGED = {
-    "zero_byte.mp4": "empty_file",
-    "text_not_video.mp4": "not_a_video",
-    "truncated_no_moov.mp4": "truncated",
-    "truncated_mdat_half.mp4": "truncated",
-    "decord_corrupted.mp4": "corrupt",
-    "audio_only.mp4": "no_video_stream",
-    "single_frame.mp4": "too_few_frames",
-}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +149,7 @@ def test_a_build_that_rejects_everything_says_so(tmp_path):
 
 @needs_shared
 def test_all_real_clips_are_packed(tmp_path):
-    summary = pack(SHARED / "clips", tmp_path / "out", per_shard=5)
+    summary = pack(CLIPS, tmp_path / "out", per_shard=5)
     assert (summary.packed, summary.rejected, summary.shards) == (12, 0, 3)
     reader = ShardReader(tmp_path / "out")
     by_name = {raw.meta["path"]: raw for raw in map(reader.read, range(12))}
@@ -171,7 +160,7 @@ def test_all_real_clips_are_packed(tmp_path):
 
 @needs_shared
 def test_of_the_bad_clips_only_the_damaged_are_rejected(tmp_path):
-    videos = [path for path in sorted((SHARED / "bad_clips").iterdir()) if path.suffix != ".md"]
+    videos = [path for path in sorted(BAD_CLIPS.iterdir()) if path.suffix != ".md"]
     folder = write_captions(tmp_path / "in", [(str(path), path.stem) for path in videos])
     summary = pack(folder, tmp_path / "out")
     reasons = {Path(path).name: line["reason"] for path, line in rejected(tmp_path / "out").items()}

@@ -26,19 +26,9 @@ from data_tools.shards import ShardReader, samples
 from data_tools.video import validate
 from data_tools.views import View
 from support.ends import abort, sleep_for_ever
+from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no folder of real clips beside the repository")
-DAMAGED = {
-    "zero_byte": "empty_file",
-    "text_not_video": "not_a_video",
-    "truncated_no_moov": "truncated",
-    "truncated_mdat_half": "truncated",
-    "decord_corrupted": "corrupt",
-    "audio_only": "no_video_stream",
-    "single_frame": "too_few_frames",
-}
 LONG = "ordner/" + "ä水" * 60 + "/" + "é" * 90
 
 
@@ -328,8 +318,8 @@ def test_a_sample_too_large_to_hold_is_left_out(clips, tmp_path, monkeypatch):
 
 @needs_shared
 def test_real_and_damaged_clips_fare_as_in_a_build(tmp_path):
-    videos = [path for path in sorted((SHARED / "bad_clips").iterdir()) if path.suffix != ".md"]
-    videos += sorted((SHARED / "clips").glob("*.m*"))
+    videos = [path for path in sorted(BAD_CLIPS.iterdir()) if path.suffix != ".md"]
+    videos += sorted(CLIPS.glob("*.m*"))
     with webdataset.TarWriter(str(tmp_path / "all.tar")) as writer:
         for path in videos:
             text = {"text": path.stem}
@@ -337,6 +327,8 @@ def test_real_and_damaged_clips_fare_as_in_a_build(tmp_path):
                 {"__key__": f"{path.parent.name}/{path.stem}", path.suffix[1:]: path.read_bytes(), "json": text}
             )
     summary = index_shards(tmp_path)
-    assert {line["path"].rpartition("/")[2]: line["reason"] for line in rejected(tmp_path)} == DAMAGED
+    assert {line["path"].rpartition("/")[2]: line["reason"] for line in rejected(tmp_path)} == {
+        Path(name).stem: reason for name, reason in DAMAGED.items()
+    }
     assert summary.samples == len(videos) - len(DAMAGED)
     assert verify_shards(tmp_path, decode=True, workers=2).faults == []

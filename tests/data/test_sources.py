@@ -1,6 +1,7 @@
 """What can go into a build: every layout gives the same clips with the same texts."""
 
 import datetime
+import io
 import json
 import sys
 import tarfile
@@ -192,6 +193,31 @@ def test_tars_of_others_are_understood(clips, tmp_path):
     assert one.video == (clips / "000.mp4").read_bytes()
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert (json.loads(line)["path"], json.loads(line)["reason"]) == ("others.tar/./b/z", "no_video")
+
+
+def test_members_of_tars_are_read_as_the_index_reads_them(clips, tmp_path):
+    video = (clips / "000.mp4").read_bytes()
+    with tarfile.open(tmp_path / "others.tar", "w") as tar:
+        for name, body in (
+            ("README", b"of no sample"),
+            ("a.v2.MP4", video),
+            ("a.v2.caption", b"A dot in its name."),
+            ("b.qt", video),
+            ("b.txt", b"An ending of its own."),
+            ("c.mp4", video),
+            ("c.webm", video),
+            ("c.txt", b"Which one?"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    samples = packed(tmp_path / "others.tar", tmp_path / "out")
+    assert [(s.extension, s.meta["caption"]) for s in samples] == [
+        (".mp4", "A dot in its name."),
+        (".qt", "An ending of its own."),
+    ]
+    (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["reason"]) == ("others.tar/c", "several_videos")
 
 
 def test_values_that_json_does_not_know_are_written_as_text(folder, tmp_path):

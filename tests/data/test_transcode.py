@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -11,10 +10,9 @@ import pytest
 from data_tools.build.transcode import Encoding, at_rate, new_size, transcode
 from data_tools.errors import BadVideo, DataError
 from data_tools.video import decode, validate
+from support.real_clips import BAD_CLIPS, CLIPS, needs_shared
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-CLIPS = sorted((SHARED / "clips").glob("*.m*"))
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared")
+PATHS = sorted(CLIPS.glob("*.m*"))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def test_senseless_settings_are_refused():
 
 
 @needs_shared
-@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_real_clips_become_small_steady_and_upright(path):
     before = validate(path)
     encoding = Encoding(short_side=90, fps=Fraction(24))
@@ -106,7 +104,7 @@ def brightness(picture):
 
 @needs_shared
 def test_frames_keep_their_times_without_a_rate():
-    path = SHARED / "bad_clips" / "vfr.mp4"
+    path = BAD_CLIPS / "vfr.mp4"
     facts, before = validate(transcode(path, Encoding())), validate(path)
     assert facts.frames == before.frames
     assert facts.duration == pytest.approx(before.duration, abs=1e-3)
@@ -116,12 +114,12 @@ def test_frames_keep_their_times_without_a_rate():
 def test_damage_is_found_while_encoding():
     for name, reason in {"decord_corrupted.mp4": "corrupt", "truncated_mdat_half.mp4": "truncated"}.items():
         with pytest.raises(BadVideo) as caught:
-            transcode(SHARED / "bad_clips" / name, Encoding())
+            transcode(BAD_CLIPS / name, Encoding())
         assert caught.value.reason == reason
 
 
 @needs_shared
 def test_a_broadcast_cut_in_mid_gop_is_encoded_from_its_first_key_frame():
-    path = SHARED / "bad_clips" / "no_keyframe_at_start.ts"
+    path = BAD_CLIPS / "no_keyframe_at_start.ts"
     for source in (path, path.read_bytes()):
         assert validate(transcode(source, Encoding(), 0.0, 5.0)).frames == validate(path).frames

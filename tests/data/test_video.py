@@ -4,7 +4,6 @@ import pickle
 import random
 import sys
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,21 +12,7 @@ import torch
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.video import decode, validate
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-CLIPS, BAD_CLIPS = SHARED / "clips", SHARED / "bad_clips"
-
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared")
-
-REJECTED = {
-    "zero_byte.mp4": "empty_file",
-    "text_not_video.mp4": "not_a_video",
-    "truncated_no_moov.mp4": "truncated",
-    "truncated_mdat_half.mp4": "truncated",
-    "decord_corrupted.mp4": "corrupt",
-    "audio_only.mp4": "no_video_stream",
-    "single_frame.mp4": "too_few_frames",
-}
+from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 ACCEPTED = {  # width, height, frames, duration, codec, rotation, pixel format
     "good_control.mp4": (256, 144, 90, 3.003, "h264", 0, "yuv420p"),
@@ -50,17 +35,17 @@ ACCEPTED = {  # width, height, frames, duration, codec, rotation, pixel format
 
 @needs_shared
 def test_tables_cover_every_bad_clip():
-    assert {path.name for path in BAD_CLIPS.iterdir()} - {"README.md"} == REJECTED.keys() | ACCEPTED.keys()
+    assert {path.name for path in BAD_CLIPS.iterdir()} - {"README.md"} == DAMAGED.keys() | ACCEPTED.keys()
 
 
 @needs_shared
-@pytest.mark.parametrize("name", REJECTED)
+@pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.parametrize("as_bytes", [True, False])
 def test_rejects_with_a_reason(name, as_bytes):
     path = BAD_CLIPS / name
     with pytest.raises(BadVideo) as caught:
         validate(path.read_bytes() if as_bytes else path)
-    assert caught.value.reason == REJECTED[name]
+    assert caught.value.reason == DAMAGED[name]
     assert "\n" not in str(caught.value)
 
 

@@ -2,7 +2,6 @@
 
 import random
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -22,11 +21,10 @@ from data_tools.views import (
     view_times,
     window,
 )
+from support.real_clips import CLIPS, needs_shared
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-COFFEE = SHARED / "clips" / "coffee.mp4"
+COFFEE = CLIPS / "coffee.mp4"
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared")
 
 TOKENISER = tokeniser_view(5.0, 6, 336, 336)
 DECODER = decoder_view(5.0, 24, 320, 576)

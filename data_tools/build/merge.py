@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..shards import read_sidecar, sidecar_path, write_manifest
+from ..shards.layout import MANIFEST
 from ..shards.rejected import REJECTED, read_rejected, write_rejected
 from .plan import ShardTask, tasks_of
 from .state import PLAN, is_finished, locked, read_plan, rejects_path
 
-MANIFEST = "manifest.json"
 MERGE_PATIENCE = 600.0  # seconds, for another part that is merging
 
 

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 from ..shards import sidecar_path
+from ..shards.layout import MANIFEST
 from ..shards.rejected import REJECTED, read_rejected
 from .plan import ShardTask, difference
 
@@ -116,7 +117,7 @@ def _write_once(path: Path, content: bytes) -> None:
 
 
 def _refuse_foreign(output: Path) -> None:
-    if (output / "manifest.json").exists():
+    if (output / MANIFEST).exists():
         raise DataError(f"{output} already holds a dataset: choose another folder, or --overwrite")
     if output.is_dir() and any(output.glob("shard-*.tar")):
         raise DataError(f"{output} holds shards without a {PLAN}: choose another folder, or --overwrite")

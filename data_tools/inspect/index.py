@@ -22,7 +22,7 @@ from ..errors import BadVideo, DataError
 from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from ..processes.parallel import in_processes
 from ..shards import read_sidecar, sidecar_path, write_manifest
-from ..shards.layout import SIDECAR
+from ..shards.layout import SIDECAR, tar_path
 from ..shards.rejected import REJECTED, read_rejected, write_rejected
 from ..shards.samples import bodies_of, from_members, videos_of_dotted_keys
 from ..shards.tars import Buffer, Group, groups, mapped, members
@@ -85,7 +85,7 @@ def index_shards(
 def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
     """Write the sidecar of one tar. Raises DataError where the tar cannot be read as a whole."""
     entries, rejected, merged = [], [], 0
-    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
+    with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
         # The whole tar is walked before the first clip is decoded: that takes long, and a damaged tar ends it.
         for group in list(groups(members(data))):
             merged += is_merged(group)
@@ -150,6 +150,6 @@ def _is_indexed(folder: Path, name: str) -> bool:
     if not sidecar_path(folder, name).exists():
         return False
     try:
-        return read_sidecar(sidecar_path(folder, name))["bytes"] == (folder / f"{name}.tar").stat().st_size
+        return read_sidecar(sidecar_path(folder, name))["bytes"] == tar_path(folder, name).stat().st_size
     except DataError:
         return False

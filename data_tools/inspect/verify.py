@@ -22,13 +22,12 @@ from ..errors import BadVideo, DataError
 from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from ..processes.parallel import in_processes
 from ..shards import read_sidecar, sidecar_path
-from ..shards.layout import SIDECAR, VERSION
+from ..shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
 from ..shards.samples import bodies_of, from_members
 from ..shards.tars import Buffer, Group, groups, mapped, members
 from ..shards.writer import collect
 from ..video import VideoFacts, validate
 
-MANIFEST = ("manifest.json", "manifest.npy")
 _ClipDecoder = Decoder[bytes, VideoFacts]
 NAMED = 3  # things that one line names before it only counts them
 
@@ -63,7 +62,7 @@ def verify_shards(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give the folder of a dataset")
     tars, sidecars = _names(folder, ".tar"), _names(folder, SIDECAR)
-    if not tars and not sidecars and not (folder / "manifest.json").exists():
+    if not tars and not sidecars and not (folder / MANIFEST).exists():
         raise DataError(f"{folder} holds no dataset: there is neither a shard nor a manifest")
 
     faults = [f"{path.name}: left by a writer that was killed: delete it" for path in sorted(folder.glob("*.part"))]
@@ -85,7 +84,7 @@ def verify_shards(
 
 
 def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> _Shard:
-    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
+    with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
         try:
             sidecar = read_sidecar(sidecar_path(folder, name))
             faults = list(_shard_faults(data, sidecar, decoder if decode else None))
@@ -162,11 +161,11 @@ def _repeated_keys(keys: list[np.ndarray], names: list[str]) -> Iterator[str]:
 
 def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
     """What is wrong with the manifest, given that each sidecar has been held against its tar."""
-    if missing := [name for name in MANIFEST if not (folder / name).is_file()]:
+    if missing := [name for name in (MANIFEST, MANIFEST_ROWS) if not (folder / name).is_file()]:
         yield f"{' and '.join(missing)}: missing: the dataset is unfinished"
         return
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         listed = {shard["name"] for shard in manifest["shards"]}
         version = manifest["version"]
     except (ValueError, KeyError, TypeError):
@@ -187,7 +186,7 @@ def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
         if manifest.get(name) != value:
             yield f"manifest.json: its field {name} does not fit the sidecars"
     try:
-        stored = np.load(folder / "manifest.npy", mmap_mode="r", allow_pickle=False)
+        stored = np.load(folder / MANIFEST_ROWS, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as problem:
         yield f"manifest.npy: cannot be read: {problem}"
         return

@@ -13,6 +13,8 @@ from ..errors import DataError
 
 VERSION = 1
 SIDECAR = ".index.json"
+MANIFEST = "manifest.json"
+MANIFEST_ROWS = "manifest.npy"
 
 ROW = np.dtype(
     [
@@ -41,6 +43,10 @@ def read_sidecar(path: Path) -> dict:
     if version != VERSION:
         raise DataError(f"{path} is of version {version}, this program reads {VERSION}: build the dataset again")
     return sidecar
+
+
+def tar_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.tar"
 
 
 def sidecar_path(folder: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large
 
 from ..errors import BadVideo, DataError
 from ..streaming.order import RunOrder
-from .layout import ROW, SIDECAR, VERSION, read_sidecar
+from .layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
 from .remote import Cache, RemoteFolder, is_remote
 from .samples import RawSample, from_members
 from .tars import BLOCK, key_and_ending, members, plain_file
@@ -35,7 +35,7 @@ class ShardReader:
         self.cache = cache
         self._remote = RemoteFolder(self.folder, cache) if is_remote(folder) else None
         manifest = self._load_manifest()
-        self.rows = np.load(self._path("manifest.npy"), mmap_mode="r", allow_pickle=False)
+        self.rows = np.load(self._path(MANIFEST_ROWS), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
         self.precomputed: dict | None = manifest.get("precomputed")
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
@@ -53,8 +53,8 @@ class ShardReader:
         return manifest
 
     def _local_manifest(self) -> dict:
-        path = self.folder / "manifest.json"
-        if not path.is_file() or not path.with_suffix(".npy").is_file():
+        path = self.folder / MANIFEST
+        if not path.is_file() or not (self.folder / MANIFEST_ROWS).is_file():
             state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
             raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
         return json.loads(path.read_text())
@@ -115,7 +115,7 @@ class ShardReader:
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._open:
-            path = self.folder / f"{self.shard_names[shard]}.tar"
+            path = tar_path(self.folder, self.shard_names[shard])
             if len(self._open) == MAX_OPEN_SHARDS:
                 os.close(self._open.pop(next(iter(self._open))))
             try:

@@ -26,6 +26,7 @@ from typing import TypeVar
 import fsspec
 
 from ..errors import DataError
+from .layout import MANIFEST
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class RemoteFolder:
     def __init__(self, url: str, cache: Cache):
         self.url = str(url).rstrip("/")
         self.cache = cache
-        content = self._retried("manifest.json", lambda fs, path: fs.cat_file(path))
+        content = self._retried(MANIFEST, lambda fs, path: fs.cat_file(path))
         try:
             self.manifest: dict = json.loads(content)
             self._bytes = {f"{shard['name']}.tar": shard["bytes"] for shard in self.manifest["shards"]}

@@ -14,7 +14,18 @@ from pathlib import Path
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but ten times as fast
 
-from .layout import ROW, SIDECAR, VERSION, atomic_write, read_sidecar, shard_name, sidecar_path
+from .layout import (
+    MANIFEST,
+    MANIFEST_ROWS,
+    ROW,
+    SIDECAR,
+    VERSION,
+    atomic_write,
+    read_sidecar,
+    shard_name,
+    sidecar_path,
+    tar_path,
+)
 from .samples import RawSample, to_members
 from .tars import BLOCK
 
@@ -28,7 +39,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
     if first is None:
         return 0
     digest, entries = hashlib.sha256(), []
-    with atomic_write(folder / f"{shard_name(number)}.tar") as tar:
+    with atomic_write(tar_path(folder, shard_name(number))) as tar:
         for sample in chain([first], samples):
             bodies = to_members(sample)
             data = b"".join(_tar_member(f"{sample.key}.{ending}", body) for ending, body in bodies.items())
@@ -71,9 +82,9 @@ def write_manifest(folder: Path, precomputed: dict | None = None) -> dict:
     manifest, rows = collect(folder)
     if precomputed:
         manifest["precomputed"] = precomputed
-    with atomic_write(folder / "manifest.npy") as file:
+    with atomic_write(folder / MANIFEST_ROWS) as file:
         np.save(file, rows, allow_pickle=False)
-    with atomic_write(folder / "manifest.json") as file:
+    with atomic_write(folder / MANIFEST) as file:
         file.write(json.dumps(manifest, indent=1).encode())
     return manifest
 

@@ -156,7 +156,11 @@ def write(folder, samples, first=0):
 
 
 def sample(number):
-    meta = {"caption": "A ball " * (number % 5) or "Nothing.", "path": "x", "facts": {"frames": 20, "duration": 1.0 + number}}
+    meta = {
+        "caption": "A ball " * (number % 5) or "Nothing.",
+        "path": "x",
+        "facts": {"frames": 20, "duration": 1.0 + number},
+    }
     return RawSample(f"{number:09d}", b"video %d" % number, ".mp4", meta)
 
 

@@ -5,8 +5,8 @@ rare; when it happens the run stops, since a sample cannot be replaced by a proc
 the clip to take out.
 """
 
+import multiprocessing
 import os
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,29 +37,31 @@ class WatchedDataset(Dataset):
         except DataError as error:
             return error
 
-    def position_of(self, process: int) -> int | None:
-        """The position that a worker process took up last."""
-        return next((position for pid, position in self.at.tolist() if pid == process), None)
+    def dead(self) -> dict[int, int]:
+        """Process id → the position it took up last, of the workers that are no more."""
+        alive = {process.pid for process in multiprocessing.active_children()}
+        return {pid: position for pid, position in self.at.tolist() if pid > 0 and pid not in alive}
 
 
 @contextmanager
 def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
-    """Turns torch's error for a dead worker, which can come at any moment, into a LoaderError that names its clip."""
+    """Turns what torch raises when a worker dies into a LoaderError that names its clip.
+
+    That is a RuntimeError, at any moment, or an error of the connection on which the worker's last batch was to come.
+    """
     try:
         yield
-    except RuntimeError as error:
-        found = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+).*?\) (.*?)[. ]*$", str(error).splitlines()[0])
-        if not found:
+    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        dead = dataset.dead()
+        if not dead:
             raise
         # The run is over; torch would raise again, anywhere, when the other workers end.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        position = dataset.position_of(int(found[1]))
-        if position is None:
-            held = "at its start"
-        else:
-            clips = dataset.clips
-            held = f"at position {position}, clip {clips.reader.key(clips.order.row(position))} or a substitute of it"
+        clips = dataset.clips
+        held = ", ".join(f"position {at}, clip {clips.reader.key(clips.order.row(at))}" for at in dead.values())
         raise LoaderError(
-            f"a loader process {found[2]} {held}: check that clip with `vtok-shards verify --decode`, and the "
-            "machine's memory"
+            f"a loader process died at {held} (or a substitute of it): check that clip with `vtok-shards verify "
+            f"--decode`, and the machine's memory; torch says: {str(error).splitlines()[0]}"
         ) from error

@@ -52,7 +52,7 @@ except LoaderError as error:
 @pytest.mark.parametrize("fate", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)"])
 def test_a_worker_s_death_names_its_clip(fate):
     result = python("-c", DEATH.replace("FATE", fate))
-    assert_user_error(result, "a loader process", "at position 5, clip key-105 or a substitute of it")
+    assert_user_error(result, "a loader process died at position 5, clip key-105 (or a substitute")
 
 
 def test_other_errors_pass_unchanged():

@@ -8,14 +8,18 @@ the clip to take out.
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
+
+LOST_CONNECTION = (ConnectionError, FileNotFoundError, EOFError)
+GRACE = 0.5  # seconds until a process whose connection broke is known to be dead
 
 
 class LoaderError(DataError):
@@ -50,18 +54,27 @@ def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
     That is a RuntimeError, at any moment, or an error of the connection on which the worker's last batch was to come.
     """
     try:
-        yield
-    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+        try:
+            yield
+        except LOST_CONNECTION:
+            time.sleep(GRACE)  # torch's handler of the same death would else raise in the midst of what follows
+            raise
+    except (RuntimeError, *LOST_CONNECTION) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        dead = dataset.dead()
-        if not dead:
+        if not (dead := dataset.dead()):
             raise
-        # The run is over; torch would raise again, anywhere, when the other workers end.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        silence_children()
         clips = dataset.clips
         held = ", ".join(f"position {at}, clip {clips.reader.key(clips.order.row(at))}" for at in dead.values())
         raise LoaderError(
             f"a loader process died at {held} (or a substitute of it): check that clip with `vtok-shards verify "
             f"--decode`, and the machine's memory; torch says: {str(error).splitlines()[0]}"
         ) from error
+
+
+def silence_children() -> None:
+    """The run is over: let the ends of the other workers raise nothing more, as torch's handler does, anywhere."""
+    while signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
+        with suppress(RuntimeError):  # the handler's, for an end that was noted just before
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from data_tools import figures
 from data_tools.errors import DataError
 from pipelines.config import die
@@ -33,6 +35,7 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
     """Measure the data side; ``quick`` only shows that everything runs."""
     once = {"repeats": 1} if quick else {}
     few = {"clips": 1, **once} if quick else {}
+    torch.set_num_threads(1)
     clip = figures.moving_clip(1.0, 12, 90, 160) if quick else figures.moving_clip()
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(number)) for number in range(4)]

@@ -1,6 +1,6 @@
 """Figures of this machine and this version, each with what it should be.
 
-python pipelines/bench.py data [--json]      reading, decoding, loading, resuming; about two minutes
+python pipelines/bench.py data [--json]      reading, decoding, loading, resuming; about four minutes
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from data_tools import figures
+from data_tools import build_figures, figures
 from data_tools.errors import DataError
 from pipelines.config import die
 
@@ -38,7 +38,7 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
     torch.set_num_threads(1)
     clip = figures.moving_clip(1.0, 12, 90, 160) if quick else figures.moving_clip()
     with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name, str(number)) for number in range(4)]
+        folders = [Path(name, str(number)) for number in range(5)]
         for folder in folders:
             folder.mkdir()
         samples = {"samples": 8, "size": 10_000} if quick else {}
@@ -54,6 +54,9 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
         yield Figure("the index, once a node, MB", far["index_mb"], at_most=200)
         yield Figure("reader and order in a process, MB", far["own_mb"], at_most=20)
         yield Figure("first batch after resuming at 4.9 M, s", far["first_batch_s"], at_most=2)
+        two = build_figures.building(folders[4], clip, **({"clips": 4, "repeats": 1} if quick else {}))
+        yield Figure("a build with two workers / two builds with one, clips per s", two, 0.9)
+        yield Figure("validation / one full decode, CPU time", build_figures.validating(clip, **few), at_most=1.15)
         # The last, for decord's threads do not live through the forks of the loaders above.
         yield Figure("PyAV path / decord, CPU time", figures.decoding(clip, **few), at_most=0.7)
 

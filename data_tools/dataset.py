@@ -121,6 +121,8 @@ class ClipDataset(Dataset):
         else:
             views = Views(None, 0, None, 0)
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
+        pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
+        question, answer = pairs[draws.integer("conversation", len(pairs))]
         return Sample(
             position=draws.position,
             key=raw.key,
@@ -131,8 +133,8 @@ class ClipDataset(Dataset):
             video_valid=view_times(self.decoder_view, start, duration)[1] if self.decoder_view else 0,
             start=start,
             caption=captions[draws.integer("caption", len(captions))],
-            question=raw.meta.get("question"),
-            answer=raw.meta.get("answer"),
+            question=question,
+            answer=answer,
             extras=raw.extras,
             replaced=replaced,
         )

@@ -162,7 +162,8 @@ def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indi
     pixels = picture[part.y : part.y + part.height, part.x : part.x + part.width].permute(2, 0, 1)[None]
     size = (place.height, place.width)
     resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
-    stack[indices, :, place.y : place.y + place.height, place.x : place.x + place.width] = resized
+    for index in indices:  # one by one: to index with a list costs a fifth of the resize
+        stack[index, :, place.y : place.y + place.height, place.x : place.x + place.width] = resized[0]
 
 
 def _largest_inside(box: Box, width: int, height: int) -> Box:

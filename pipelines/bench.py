@@ -1,6 +1,6 @@
 """Figures of this machine and this version, each with what it should be.
 
-python pipelines/bench.py data [--json]      reading, decoding, loading, resuming; about two minutes
+python pipelines/bench.py data [--json]      reading, decoding, loading, resuming; about four minutes
 """
 
 import argparse
@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools import figures
+import torch
+
+from data_tools import build_figures, figures
 from data_tools.errors import DataError
 from pipelines.config import die
 
@@ -33,9 +35,10 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
     """Measure the data side; ``quick`` only shows that everything runs."""
     once = {"repeats": 1} if quick else {}
     few = {"clips": 1, **once} if quick else {}
+    torch.set_num_threads(1)
     clip = figures.moving_clip(1.0, 12, 90, 160) if quick else figures.moving_clip()
     with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name, str(number)) for number in range(4)]
+        folders = [Path(name, str(number)) for number in range(5)]
         for folder in folders:
             folder.mkdir()
         samples = {"samples": 8, "size": 10_000} if quick else {}
@@ -51,6 +54,9 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
         yield Figure("the index, once a node, MB", far["index_mb"], at_most=200)
         yield Figure("reader and order in a process, MB", far["own_mb"], at_most=20)
         yield Figure("first batch after resuming at 4.9 M, s", far["first_batch_s"], at_most=2)
+        two = build_figures.building(folders[4], clip, **({"clips": 4, "repeats": 1} if quick else {}))
+        yield Figure("a build with two workers / two builds with one, clips per s", two, 0.9)
+        yield Figure("validation / one full decode, CPU time", build_figures.validating(clip, **few), at_most=1.15)
         # The last, for decord's threads do not live through the forks of the loaders above.
         yield Figure("PyAV path / decord, CPU time", figures.decoding(clip, **few), at_most=0.7)
 

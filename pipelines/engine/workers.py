@@ -5,17 +5,21 @@ rare; when it happens the run stops, since a sample cannot be replaced by a proc
 the clip to take out.
 """
 
+import multiprocessing
 import os
-import re
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
+
+LOST_CONNECTION = (ConnectionError, FileNotFoundError, EOFError)
+GRACE = 0.5  # seconds until a process whose connection broke is known to be dead
 
 
 class LoaderError(DataError):
@@ -37,29 +41,40 @@ class WatchedDataset(Dataset):
         except DataError as error:
             return error
 
-    def position_of(self, process: int) -> int | None:
-        """The position that a worker process took up last."""
-        return next((position for pid, position in self.at.tolist() if pid == process), None)
+    def dead(self) -> dict[int, int]:
+        """Process id → the position it took up last, of the workers that are no more."""
+        alive = {process.pid for process in multiprocessing.active_children()}
+        return {pid: position for pid, position in self.at.tolist() if pid > 0 and pid not in alive}
 
 
 @contextmanager
 def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
-    """Turns torch's error for a dead worker, which can come at any moment, into a LoaderError that names its clip."""
+    """Turns what torch raises when a worker dies into a LoaderError that names its clip.
+
+    That is a RuntimeError, at any moment, or an error of the connection on which the worker's last batch was to come.
+    """
     try:
-        yield
-    except RuntimeError as error:
-        found = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+).*?\) (.*?)[. ]*$", str(error).splitlines()[0])
-        if not found:
+        try:
+            yield
+        except LOST_CONNECTION:
+            time.sleep(GRACE)  # torch's handler of the same death would else raise in the midst of what follows
             raise
-        # The run is over; torch would raise again, anywhere, when the other workers end.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        position = dataset.position_of(int(found[1]))
-        if position is None:
-            held = "at its start"
-        else:
-            clips = dataset.clips
-            held = f"at position {position}, clip {clips.reader.key(clips.order.row(position))} or a substitute of it"
+    except (RuntimeError, *LOST_CONNECTION) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        if not (dead := dataset.dead()):
+            raise
+        silence_children()
+        clips = dataset.clips
+        held = ", ".join(f"position {at}, clip {clips.reader.key(clips.order.row(at))}" for at in dead.values())
         raise LoaderError(
-            f"a loader process {found[2]} {held}: check that clip with `vtok-shards verify --decode`, and the "
-            "machine's memory"
+            f"a loader process died at {held} (or a substitute of it): check that clip with `vtok-shards verify "
+            f"--decode`, and the machine's memory; torch says: {str(error).splitlines()[0]}"
         ) from error
+
+
+def silence_children() -> None:
+    """The run is over: let the ends of the other workers raise nothing more, as torch's handler does, anywhere."""
+    while signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
+        with suppress(RuntimeError):  # the handler's, for an end that was noted just before
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)

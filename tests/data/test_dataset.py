@@ -1,5 +1,6 @@
 """The dataset: a sample is a pure function of (seed, position, data), whoever asks for it."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -58,6 +59,17 @@ def same(first, second):
         second.caption,
         second.replaced,
     ) and torch.equal(first.frames, second.frames)
+
+
+def test_one_of_several_questions_is_drawn(tmp_path, built):
+    reader = ShardReader(built)
+    pairs = [["What?", "That."], ["Where?", "There."], ["When?", "Then."]]
+    raw = reader.read(0)
+    write_shard(tmp_path, 0, [replace(raw, meta=raw.meta | {"conversations": pairs})])
+    write_manifest(tmp_path)
+    drawn = [dataset(tmp_path)[position] for position in range(20)]
+    assert {(sample.question, sample.answer) for sample in drawn} == {tuple(pair) for pair in pairs}
+    assert [dataset(tmp_path)[position].question for position in range(20)] == [sample.question for sample in drawn]
 
 
 def test_a_sample_holds_both_views_and_the_texts(built):

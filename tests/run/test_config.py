@@ -51,6 +51,15 @@ def test_the_short_form():
     assert config.train.max_steps is None
 
 
+def test_a_mixture_survives_being_written(tmp_path):
+    argv = ["--data.mixture", "[{shards: a, weight: 2}, {shards: 's3://b/c', weight: 1}]"]
+    arguments = parse_run_arguments(argv)
+    assert arguments.preset == "tiny"
+    assert [(part.shards, part.weight) for part in arguments.config.data.mixture] == [("a", 2.0), ("s3://b/c", 1.0)]
+    save_config(arguments.config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == arguments.config
+
+
 def test_without_a_config_and_without_data_it_is_the_demo():
     arguments = parse_run_arguments(["--ds_config", "x.json"])
     assert arguments.preset == "demo" and arguments.config.demo is not None
@@ -68,6 +77,11 @@ def test_without_a_config_and_without_data_it_is_the_demo():
         (["--model.decoder.height", "100"], "multiples of 16"),
         (["--model.tokeniser.motion_stride", "3"], "only one of"),
         (["--data.workers", "-1"], "data.workers"),
+        (["--data.group_by_length", "30"], "not a multiple of train.global_batch_size 8: try 32"),
+        (["--data.cache_gb", "0"], "data.cache_gb"),
+        (["--data.mixture", "[]"], "data.mixture is empty"),
+        (["--data.mixture", "[{shards: a, weight: 2}, {shards: b}]"], "a weight to all datasets of data.mixture"),
+        (["--data.mixture", "[{shards: a, weight: -2}]"], "must be positive"),
     ],
 )
 def test_errors_are_one_line_that_names_the_key(argv, message):

@@ -8,8 +8,9 @@ vtok-shards verify shards --decode
 import argparse
 import sys
 
-from . import build_command, inspect_commands
+from .build import command as build_command
 from .errors import DataError
+from .inspect import command as inspect_commands
 from .shapes import render_clips
 
 

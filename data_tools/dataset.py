@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from .draws import Draws
 from .errors import BadVideo, DataError
-from .mixture import Mixture
-from .order import Order
 from .shards import ShardReader
+from .streaming.mixture import Mixture
+from .streaming.order import Order
 from .views import View, Views, make_views, view_times, window
 
 MAX_ATTEMPTS = 8

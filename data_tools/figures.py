@@ -20,9 +20,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from .dataset import ClipDataset, Sample
-from .memory import stacked
-from .order import RunOrder, RunSampler
 from .shards import RawSample, ShardReader, shard_name, write_manifest, write_shard
+from .streaming.memory import stacked
+from .streaming.order import RunOrder, RunSampler
 from .video import validate
 from .views import View, decoder_view, make_views, tokeniser_view
 

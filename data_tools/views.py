@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from .errors import DataError
-from .memory import blank
+from .streaming.memory import blank
 from .video import Source, decode
 
 FITS = ("crop", "pad")

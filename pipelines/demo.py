@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from data_tools.build import build_shards
+from data_tools.build.sources import discover
 from data_tools.shapes import render_clips
-from data_tools.sources import discover
 from pipelines.config import DemoConfig, RunConfig
 from pipelines.generate import generate_video
 from pipelines.media import save_contact_sheet

@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.samples import RawSample
-from data_tools.shards import ShardReader, shard_name, sidecar_path, write_manifest, write_shard
+from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
 from data_tools.views import Views, decoder_view, make_views, tokeniser_view, window
 from pipelines.config import RunConfig, die, parse_run_arguments
 from pipelines.engine import distributed, models, precomputed

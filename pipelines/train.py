@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.mixture import Mixture
 from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
 from pipelines.engine import calibration, checkpoint, distributed, models

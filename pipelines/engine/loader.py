@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
-from data_tools.grouping import GroupedOrder, estimated_tokens
-from data_tools.memory import stacked
-from data_tools.mixture import Mixture
-from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
+from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
+from data_tools.streaming.memory import stacked
+from data_tools.streaming.mixture import Mixture
+from data_tools.streaming.order import Order, RunSampler
 from data_tools.views import decoder_view, tokeniser_view
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, precomputed

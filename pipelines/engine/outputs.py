@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 
 from data_tools.build import build_shards
-from data_tools.mixture import Mixture
-from data_tools.remote import Cache, is_remote
 from data_tools.shards import ShardReader
+from data_tools.shards.remote import Cache, is_remote
+from data_tools.streaming.mixture import Mixture
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig
 from vtok.config import ConfigError

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from data_tools.mixture import Mixture
 from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from vtok.config import ConfigError
 from vtok.decoder import Posterior

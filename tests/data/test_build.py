@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_tools import shards
 from data_tools.build import build_shards
-from data_tools.build_plan import plan
+from data_tools.build.plan import plan
+from data_tools.build.sources import discover
 from data_tools.cli import main
 from data_tools.errors import DataError
 from data_tools.shapes import render_clips
-from data_tools.shards import ShardReader
-from data_tools.sources import discover
+from data_tools.shards import ShardReader, writer
 from data_tools.video import validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,8 +138,8 @@ def test_nothing_half_done_bears_a_final_name(clips, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return shards_members(sample)
 
-    shards_members = shards.to_members
-    monkeypatch.setattr(shards, "to_members", full_at_the_sixth)
+    shards_members = writer.to_members
+    monkeypatch.setattr(writer, "to_members", full_at_the_sixth)
     with pytest.raises(OSError, match="No space left"):
         pack(clips, tmp_path / "out", per_shard=4)
     names = sorted(path.name for path in (tmp_path / "out").iterdir() if "shard-000001" not in path.name)

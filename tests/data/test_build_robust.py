@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from data_tools import build, prepare
-from data_tools.build import build_shards
-from data_tools.build_plan import Part, ShardTask, split
-from data_tools.build_state import locked
+from data_tools.build import build_shards, builder, prepare
+from data_tools.build.merge import merge
+from data_tools.build.plan import Part, ShardTask, split
+from data_tools.build.sources import Columns, discover
+from data_tools.build.state import locked
 from data_tools.cli import main
 from data_tools.errors import DataError
-from data_tools.merge import merge
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from data_tools.sources import Columns, discover
 from data_tools.video import validate
 from support.ends import abort, kill_myself, leave, sleep_for_ever, spin_for_ever, wait_for
 
@@ -100,14 +99,14 @@ def test_the_reasons_tell_how_a_decoder_ended(clips, tmp_path, monkeypatch):
 
 
 def test_a_worker_that_dies_stops_the_build_with_one_line(clips, undisturbed, tmp_path, monkeypatch):
-    write = build.write_shard
+    write = builder.write_shard
 
     def dies_at_the_third(folder, number, samples):
         if number == 2:
             kill_myself()
         return write(folder, number, samples)
 
-    monkeypatch.setattr(build, "write_shard", dies_at_the_third)
+    monkeypatch.setattr(builder, "write_shard", dies_at_the_third)
     with pytest.raises(DataError, match="a worker is gone.*SIGKILL.*run the same command again"):
         pack(clips, tmp_path / "out", workers=2)
     monkeypatch.undo()
@@ -172,7 +171,7 @@ def test_a_kill_of_the_first_process_alone_ends_all(clips, undisturbed, tmp_path
 
 
 def test_finished_shards_are_not_packed_again(clips, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "merge", None)
+    monkeypatch.setattr(builder, "merge", None)
     with pytest.raises(TypeError):
         pack(clips, tmp_path / "out")
     monkeypatch.undo()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.child import Child, ChildDied, ChildTimedOut, in_children
 from data_tools.errors import DataError
+from data_tools.processes.child import Child, ChildDied, ChildTimedOut, in_children
 from support.ends import kill_myself, leave, sleep_for_ever, wait_for
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_tools.figures import moving_clip, resuming, write_large_index
-from data_tools.grouping import GroupedOrder
 from data_tools.shards import ROW, ShardReader
+from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video import validate
 from support.launch import checked, python
 

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -12,17 +14,18 @@ import pytest
 import torch
 import webdataset
 
-from data_tools import index
 from data_tools.build import build_shards
 from data_tools.cli import main
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
-from data_tools.index import index_shards
+from data_tools.inspect import index
+from data_tools.inspect.index import index_shards
+from data_tools.inspect.verify import verify_shards
 from data_tools.shapes import render_clips
-from data_tools.shards import ShardReader
-from data_tools.verify import verify_shards
+from data_tools.shards import ShardReader, samples
 from data_tools.video import validate
 from data_tools.views import View
+from support.ends import abort, sleep_for_ever
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -167,33 +170,42 @@ def test_an_index_goes_on_where_it_stopped(clips, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "killed")
     index_shards(folder)
 
-    decoded = []
+    log = tmp_path / "log"
+    log.touch()
+
+    def logged(video):
+        with log.open("a") as file:
+            file.write(f"{clips.index(video) if video in clips else video}\n")
+        return validate(video)
+
+    def decoded():
+        names = log.read_text().split()
+        log.write_text("")
+        return names
 
     def dies_at_the_second(video):
-        decoded.append(video)
         if video == clips[1]:
-            raise KeyboardInterrupt
-        return validate(video)
+            os.kill(os.getppid(), signal.SIGINT)
+            sleep_for_ever()
+        return logged(video)
 
     monkeypatch.setattr(index, "validate", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         index_shards(tmp_path / "killed")
     assert sorted(path.name for path in (tmp_path / "killed").iterdir() if path.suffix != ".tar") == ["0.index.json"]
-    monkeypatch.setattr(index, "validate", lambda video: decoded.append(video) or validate(video))
-    decoded.clear()
+    assert decoded() == ["0", "b'no'"]
+    monkeypatch.setattr(index, "validate", logged)
     index_shards(tmp_path / "killed")
-    assert decoded == [clips[1], b"no", clips[2], b"no"]
+    assert decoded() == ["1", "b'no'", "2", "b'no'"]
     for path in folder.iterdir():
         assert (tmp_path / "killed" / path.name).read_bytes() == path.read_bytes()
 
-    decoded.clear()
-    assert index_shards(folder).reasons == {"not_a_video": 3} and decoded == []
+    assert index_shards(folder).reasons == {"not_a_video": 3} and decoded() == []
     pack(folder / "0.tar", [("0.mp4", clips[3]), ("0.txt", b"Anew.")])
-    assert index_shards(folder).reasons == {"not_a_video": 2} and decoded == [clips[3]]
+    assert index_shards(folder).reasons == {"not_a_video": 2} and decoded() == ["3"]
     assert ShardReader(folder).read(0).meta["caption"] == "Anew."
-    decoded.clear()
     index_shards(folder, overwrite=True)
-    assert len(decoded) == 5
+    assert len(decoded()) == 5
 
 
 def test_more_workers_give_the_same_files(clips, tmp_path):
@@ -283,8 +295,31 @@ def test_rows_are_as_ours(clips, tmp_path):
     assert rows["shard"].tolist() == [0, 0] and np.all(np.diff(rows["offset"].astype(int)) > rows["length"][0])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoder_that_crashes_or_hangs_costs_its_clip(clips, tmp_path, monkeypatch, workers):
+    for name in ("0", "1"):
+        files = [
+            (f"{number}.{ending}", body)
+            for number, clip in enumerate(clips)
+            for ending, body in (("mp4", clip), ("txt", b"A."))
+        ]
+        folder = pack(tmp_path / "in" / f"{name}.tar", files)
+    fates = {clips[0]: abort, clips[2]: sleep_for_ever}
+
+    def fragile(video):
+        fates.get(video, int)()
+        return validate(video)
+
+    monkeypatch.setattr(index, "validate", fragile)
+    summary = index_shards(folder, workers, clip_timeout=0.5)
+    assert (summary.samples, summary.reasons) == (4, {"decoder_crash": 2, "timeout": 2})
+    expected = [(f"{name}.tar/{key}", why) for name in "01" for key, why in ((0, "decoder_crash"), (2, "timeout"))]
+    assert [(line["path"], line["reason"]) for line in rejected(folder)] == expected
+    assert verify_shards(folder, decode=True).faults == []
+
+
 def test_a_sample_too_large_to_hold_is_left_out(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "MAX_SAMPLE_BYTES", len(clips[0]) + 2000)
+    monkeypatch.setattr(samples, "MAX_SAMPLE_BYTES", len(clips[0]) + 2000)
     files = [("a.mp4", clips[0]), ("a.txt", b"A."), ("b.bin", bytes(3000)), ("b.mp4", clips[0]), ("b.txt", b"B.")]
     folder = pack(tmp_path / "in" / "0.tar", files, tarfile.USTAR_FORMAT, 0)
     summary = index_shards(folder)

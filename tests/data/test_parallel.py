@@ -5,7 +5,7 @@ import os
 import pytest
 
 from data_tools.errors import DataError
-from data_tools.parallel import in_processes
+from data_tools.processes.parallel import in_processes
 
 
 def square(number):

@@ -10,10 +10,9 @@ import fsspec
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from data_tools import remote
 from data_tools.errors import BadVideo, DataError
-from data_tools.remote import Cache, RemoteFolder, is_remote
-from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
+from data_tools.shards import RawSample, ShardReader, remote, write_manifest, write_shard
+from data_tools.shards.remote import Cache, RemoteFolder, is_remote
 
 
 def sample(number):

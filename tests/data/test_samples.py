@@ -5,7 +5,8 @@ import json
 import pytest
 
 from data_tools.errors import BadVideo
-from data_tools.samples import RawSample, from_members, to_members
+from data_tools.shards import RawSample
+from data_tools.shards.samples import from_members, to_members
 
 
 def read(members):

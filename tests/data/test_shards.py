@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_tools import shards
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards import ROW, RawSample, ShardReader, atomic_write, write_manifest, write_shard
 
@@ -170,7 +169,7 @@ def test_readers_cross_process_borders(folder):
 
 
 def test_few_shards_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("data_tools.shards.reader.MAX_OPEN_SHARDS", 2)
     reader = ShardReader(write(tmp_path / "many", per_shard=1))
     assert [reader.read(row) for row in (0, 1, 2, 6, 0, 5)] == [SAMPLES[row] for row in (0, 1, 2, 6, 0, 5)]
     assert len(reader._open) == 2

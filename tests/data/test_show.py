@@ -14,8 +14,8 @@ from PIL import Image
 
 from data_tools.cli import main
 from data_tools.encode import encode_mp4
+from data_tools.inspect.show import STRIP_FRAMES, spread
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
-from data_tools.show import STRIP_FRAMES, spread
 from data_tools.video import validate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

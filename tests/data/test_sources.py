@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from data_tools.build import build_shards
+from data_tools.build.prepare import Recipe
+from data_tools.build.sources import Columns, discover
+from data_tools.build.sources.tables import grouped
+from data_tools.build.sources.texts import describe
 from data_tools.cli import main
 from data_tools.errors import BadVideo, DataError
-from data_tools.prepare import Recipe
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from data_tools.sources import Columns, discover
-from data_tools.sources.tables import grouped
-from data_tools.sources.texts import describe
 
 
 @pytest.fixture(scope="module")

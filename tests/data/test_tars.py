@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.errors import DataError
-from data_tools.tars import BLOCK, groups, mapped, members, plain_file
+from data_tools.shards.tars import BLOCK, groups, mapped, members, plain_file
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 LONG = "ordner/" + "ä水" * 60 + "/" + "é" * 90

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
+from data_tools.build.transcode import Encoding, at_rate, new_size, transcode
 from data_tools.errors import BadVideo, DataError
-from data_tools.transcode import Encoding, at_rate, new_size, transcode
 from data_tools.video import decode, validate
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -10,9 +10,12 @@ import pytest
 
 from data_tools.build import build_shards
 from data_tools.cli import main
+from data_tools.inspect import verify
+from data_tools.inspect.verify import verify_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, write_manifest, write_shard
-from data_tools.verify import verify_shards
+from data_tools.video import validate
+from support.ends import abort, sleep_for_ever
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +262,20 @@ def test_verifying_changes_nothing(folder):
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     verify_shards(folder, decode=True)
     assert before == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoder_that_crashes_or_hangs_is_a_fault_of_its_clip(built, monkeypatch, workers):
+    reader = ShardReader(built)
+    fates = {reader.read(0).video: abort, reader.read(3).video: sleep_for_ever}
+
+    def fragile(video):
+        fates.get(video, int)()
+        return validate(video)
+
+    monkeypatch.setattr(verify, "validate", fragile)
+    assert faults(built, decode=True, workers=workers, clip_timeout=0.5) == [
+        f"shard-000000.tar: sample {reader.key(0)}: decoder_crash: the process ended with SIGABRT",
+        f"shard-000001.tar: sample {reader.key(3)}: timeout: no end after 0.5 s",
+    ]
+    assert faults(built, workers=workers) == []

@@ -1,0 +1,46 @@
+"""Videos with their texts beside them: `NAME.mp4` with `NAME.txt`, the caption, or `NAME.json`, or both.
+
+Folders may be nested to any depth; what counts as a video goes by the ending. The caption of the .txt comes first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...shards.samples import VIDEO_ENDINGS
+from .clip import Clip, Columns, ItemList, member_ending, read_video
+from .texts import describe, filled, read_fields, read_text
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """A video and the texts that bear its name."""
+
+    folder: Path
+    name: str  # relative to the folder
+    columns: Columns
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def origin(self) -> str:
+        if not self.columns.source:
+            return self.name
+        return str(read_fields(self.path.with_suffix(".json")).get(self.columns.source, self.name))
+
+    def load(self) -> Clip:
+        beside = filled({self.columns.caption: read_text(self.path.with_suffix(".txt"))})
+        meta = describe(self.name, [read_fields(self.path.with_suffix(".json")) | beside], self.columns)
+        return Clip(read_video(self.path), member_ending(self.name), meta)
+
+
+def find_videos(folder: Path, columns: Columns) -> ItemList | None:
+    """The videos under `folder`, by name; None where none of them has a text beside it."""
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    videos = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix[1:].lower() in VIDEO_ENDINGS)
+    texts = [path for path in files if path.suffix in (".txt", ".json")]
+    stems = {path.with_suffix("") for path in texts}
+    if not any((folder / name).with_suffix("") in stems for name in videos):
+        return None
+    return ItemList(VideoItem(folder, name, columns) for name in videos)

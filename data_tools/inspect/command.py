@@ -1,0 +1,102 @@
+"""The commands that look into shards: index, verify, stats and show."""
+
+import argparse
+import json
+import sys
+
+from ..processes.decoder import CLIP_TIMEOUT
+from .index import index_shards
+from .show import write_report
+from .stats import dataset_stats, stats_table
+from .verify import verify_shards
+
+
+def register(commands: argparse._SubParsersAction) -> None:
+    _add_index(commands)
+    _add_verify(commands)
+    _add_stats(commands)
+    _add_show(commands)
+
+
+def _add_index(commands) -> None:
+    index = commands.add_parser("index", help="make the index of tars that others built")
+    index.add_argument("folder", metavar="DIR", help="folder with WebDataset tars; they are not changed")
+    index.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    _add_clip_timeout(index)
+    index.add_argument("--overwrite", action="store_true", help="make every sidecar anew")
+    index.set_defaults(run=_index)
+
+
+def _index(arguments: argparse.Namespace) -> None:
+    done = index_shards(arguments.folder, arguments.workers, arguments.overwrite, arguments.clip_timeout)
+    print(
+        f"indexed {done.samples} clips in {done.shards} tars ({done.bytes / 1e6:.1f} MB) at {arguments.folder}; "
+        f"left out {sum(done.reasons.values())}{_by_reason(done.reasons)}"
+    )
+    if done.merged:
+        print(
+            f"vtok-shards: warning: {done.merged} samples hold several clips, because WebDataset takes what follows "
+            "the first dot of a name for the ending: name the files without dots to have them apart",
+            file=sys.stderr,
+        )
+
+
+def _add_verify(commands) -> None:
+    verify = commands.add_parser("verify", help="check shards, index and manifest; exit code 1 and a list of faults")
+    verify.add_argument("folder", metavar="DIR", help="folder of the dataset")
+    verify.add_argument("--decode", action="store_true", help="also decode every clip in full")
+    verify.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    _add_clip_timeout(verify)
+    verify.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    verdict = verify_shards(arguments.folder, arguments.decode, arguments.workers, arguments.clip_timeout)
+    for fault in verdict.faults:
+        print(fault)
+    if verdict.faults:
+        print(f"{len(verdict.faults)} faults in {arguments.folder}")
+        return 1
+    decoded = ", every clip decodes" if arguments.decode else ""
+    print(f"{verdict.samples} clips in {verdict.shards} shards ({verdict.bytes / 1e6:.1f} MB) are sound{decoded}")
+    return 0
+
+
+def _add_stats(commands) -> None:
+    stats = commands.add_parser("stats", help="durations, sizes, codecs, captions and rejects of a dataset")
+    stats.add_argument("folder", metavar="DIR", help="folder of the dataset")
+    stats.add_argument("--json", action="store_true", help="the same numbers for machines")
+    stats.set_defaults(run=_stats)
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    numbers = dataset_stats(arguments.folder)
+    print(json.dumps(numbers, indent=1) if arguments.json else stats_table(numbers))
+
+
+def _add_show(commands) -> None:
+    show = commands.add_parser("show", help="a page with pictures, texts and facts of some samples")
+    show.add_argument("folder", metavar="DIR", help="folder of the dataset")
+    show.add_argument("--html", default="report.html", metavar="FILE", help="the page; default: %(default)s")
+    show.add_argument("--samples", type=int, default=24, metavar="N", help="spread evenly; default: %(default)s")
+    show.set_defaults(run=_show)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    shown = write_report(arguments.folder, arguments.html, arguments.samples)
+    print(f"{shown} samples are shown in {arguments.html}")
+
+
+def _add_clip_timeout(command) -> None:
+    command.add_argument(
+        "--clip-timeout",
+        type=float,
+        default=CLIP_TIMEOUT,
+        metavar="S",
+        help="seconds after which the decoding of a clip is given up; default: %(default)g",
+    )
+
+
+def _by_reason(reasons: dict[str, int]) -> str:
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return f" ({told})" if told else ""

@@ -1,0 +1,155 @@
+"""The index of tars that others built: a sidecar for each, then the manifest.
+
+Any WebDataset tar will do (see `shards.tars` and `shards.samples` for what is read as what); the tars are not
+touched. Each clip is decoded in full, as a build does it, for its facts, and by a process that may crash or hang. A
+sample that is no sound captioned clip stays out of the index: its sidecar lists it with its reason, and so does
+`rejected.jsonl`.
+
+A sidecar is written when its tar is done, and kept by a later run while the tar has the size that it tells: an index
+that was killed goes on where it stopped.
+"""
+
+import hashlib
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..errors import BadVideo, DataError
+from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
+from ..processes.parallel import in_processes
+from ..shards import read_sidecar, sidecar_path, write_manifest
+from ..shards.layout import SIDECAR
+from ..shards.rejected import REJECTED, read_rejected, write_rejected
+from ..shards.samples import bodies_of, from_members, videos_of_dotted_keys
+from ..shards.tars import Buffer, Group, groups, mapped, members
+from ..shards.writer import entry, write_sidecar
+from ..video import VideoFacts, validate
+
+DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What the index of a folder holds; `merged` counts keys that hold several videos because of dots in names."""
+
+    samples: int
+    shards: int
+    bytes: int
+    merged: int
+    reasons: dict[str, int]
+
+
+def index_shards(
+    folder: str | Path, workers: int = 1, overwrite: bool = False, clip_timeout: float = CLIP_TIMEOUT
+) -> IndexSummary:
+    """Write the missing sidecars and the manifest of the tars in `folder`; all sidecars with `overwrite`.
+
+    Raises DataError for a folder without tars, tars that cannot be read (after all others are done: their sidecars
+    are kept), and a folder in which no sample is usable.
+    """
+    check_timeout(clip_timeout)
+    folder = Path(folder)
+    names = _tar_names(folder)
+    todo = [name for name in names if overwrite or not _is_indexed(folder, name)]
+    with tqdm(total=len(todo), unit="tar", disable=None) as bar:
+        damaged = []
+        for problem in in_processes(partial(_try_index, folder, clip_timeout), todo, workers):
+            damaged += [problem] if problem else []
+            bar.update()
+    if damaged:
+        more = f" (and {len(damaged) - 1} more tars)" if len(damaged) > 1 else ""
+        raise DataError(f"{damaged[0]}{more}: repair or remove it, the others are indexed")
+    samples, merged, rejected = 0, 0, []
+    for name in names:
+        sidecar = read_sidecar(sidecar_path(folder, name))
+        samples += len(sidecar["samples"])
+        merged += sidecar.get("merged", 0)
+        rejected += [
+            {"path": f"{name}.tar/{line['key']}", "shard": name} | line for line in sidecar.get("rejected", ())
+        ]
+    # A build's own lines stay: only the index names the shard.
+    write_rejected(
+        folder / REJECTED, [line for line in read_rejected(folder / REJECTED) if "shard" not in line] + rejected
+    )
+    if not samples:
+        raise DataError(f"{folder}: none of the samples is a captioned clip; {REJECTED} there says why for each")
+    manifest = write_manifest(folder)
+    reasons = dict(Counter(line["reason"] for line in rejected))
+    return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons)
+
+
+def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
+    """Write the sidecar of one tar. Raises DataError where the tar cannot be read as a whole."""
+    entries, rejected, merged = [], [], 0
+    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
+        # The whole tar is walked before the first clip is decoded: that takes long, and a damaged tar ends it.
+        for group in list(groups(members(data))):
+            merged += is_merged(group)
+            try:
+                entries.append(_entry(data, group, decoder))
+            except BadVideo as problem:
+                why = {"reason": problem.reason, "detail": problem.detail}
+                rejected.append({"key": group.key, "offset": group.offset} | why)
+        sha256 = hashlib.sha256(data).hexdigest()
+        write_sidecar(folder, name, len(data), sha256, entries, rejected=rejected, merged=merged)
+
+
+def is_merged(group: Group) -> bool:
+    """Whether WebDataset's rule has made one sample of several clips: their keys differ only behind a dot."""
+    return len(videos_of_dotted_keys(ending for ending, _ in group.members)) > 1
+
+
+def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> dict:
+    """The sidecar's entry of a sample, decoded in full. Raises BadVideo where it is no sound captioned clip."""
+    bodies = bodies_of(group, data)
+    sample = from_members(group.key, bodies)
+    facts = decoder(sample.video).to_dict()
+    _check_told(sample.meta.get("facts", {}), facts)
+    sample.meta["facts"] = facts
+    whole = data[group.offset : group.offset + group.length]
+    return entry(sample, group.offset, whole, {ending: len(body) for ending, body in bodies.items()})
+
+
+def _check_told(told: dict, facts: dict) -> None:
+    """Raise BadVideo where a json's own facts, on which a reader relies, are not those of the clip."""
+    for name, slack in (("frames", 0), ("duration", DURATION_SLACK)):
+        value = told.get(name, facts[name])
+        if not isinstance(value, int | float) or abs(value - facts[name]) > slack:
+            raise BadVideo("wrong_facts", f"the json tells {name} {value!r}, the clip has {facts[name]!r}")
+
+
+def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:
+    """`index_tar`; returns what is wrong where the tar cannot be read."""
+    try:
+        index_tar(folder, name, clip_timeout)
+    except DataError as problem:
+        return f"{folder / name}.tar: {problem}"
+    return None
+
+
+def _tar_names(folder: Path) -> list[str]:
+    """The tars of a folder, by name without ending."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give the folder that holds the tars")
+    names = sorted(path.stem for path in folder.glob("*.tar"))
+    if not names:
+        packed = any(path.name.endswith((".tar.gz", ".tgz", ".tar.zst")) for path in folder.iterdir())
+        hint = "compressed ones cannot be read at random: unpack them first" if packed else "put them there"
+        raise DataError(f"{folder} holds no .tar files: {hint}")
+    for path in sorted(folder.glob(f"*{SIDECAR}")):
+        if path.name.removesuffix(SIDECAR) not in names:
+            raise DataError(f"{path} belongs to a tar that is not there: copy the tar back or delete the sidecar")
+    return names
+
+
+def _is_indexed(folder: Path, name: str) -> bool:
+    if not sidecar_path(folder, name).exists():
+        return False
+    try:
+        return read_sidecar(sidecar_path(folder, name))["bytes"] == (folder / f"{name}.tar").stat().st_size
+    except DataError:
+        return False

@@ -1,0 +1,92 @@
+"""A look at a dataset: some samples with their pictures, as one page that needs nothing beside it."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import BadVideo, DataError
+from ..shards import RawSample, ShardReader, atomic_write
+from ..video import decode, validate
+from .page import Card, Picture, page
+
+STRIP_FRAMES = 8
+KEY_FRAME_SIZE = (640, 400)  # pixels that a picture fits in: twice what the page shows, for dense displays
+STRIP_SIZE = (240, 160)
+JPEG_QUALITY = 82
+
+
+def write_report(folder: str | Path, html: str | Path, samples: int = 24) -> int:
+    """Write the page of `samples` samples, spread evenly over the dataset; returns how many it shows.
+
+    A sample that cannot be read is shown with its reason. Raises DataError for a folder that is no finished dataset.
+    """
+    if samples < 1:
+        raise DataError(f"the number of samples must be at least 1, not {samples}")
+    reader, html = ShardReader(folder), Path(html)
+    if not html.parent.is_dir():
+        raise DataError(f"{html.parent} is not a folder: the page cannot be written there")
+    rows = spread(len(reader), samples)
+    cards = (_card(reader, row) for row in rows)
+    about = f"{len(rows)} of {len(reader):,} clips, manifest {reader.manifest_hash[:12]}"
+    with atomic_write(html) as file:
+        for piece in page(Path(folder).resolve().name, about, cards):
+            file.write(piece.encode("utf-8", "replace"))
+    return len(rows)
+
+
+def spread(rows: int, samples: int) -> list[int]:
+    """At most `samples` row numbers of `rows`, evenly apart, the first and the last among them."""
+    return sorted(set(np.linspace(0, rows - 1, min(samples, rows)).round().astype(int).tolist()))
+
+
+def _card(reader: ShardReader, row: int) -> Card:
+    shard = reader.shard_names[reader.rows["shard"][row]]
+    try:
+        sample = reader.read(row)
+    except BadVideo as problem:
+        return Card(row, reader.key(row), shard, problem=str(problem))
+    meta = sample.meta
+    captions = meta.get("captions") or [meta["caption"]]
+    card = Card(row, sample.key, shard, captions, meta.get("question") or "", meta.get("answer") or "")
+    try:
+        key_frame, strip = _pictures(sample)
+        return replace(card, key_frame=key_frame, strip=strip, facts=_facts(sample))
+    except BadVideo as problem:
+        return replace(card, problem=str(problem))
+
+
+def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
+    """The key frame, and the strip from the first frame to the last."""
+    times = np.linspace(0, sample.meta["facts"]["duration"], STRIP_FRAMES).tolist()
+    frames = {}
+    for indices, frame in decode(sample.video, times):
+        image = Image.fromarray(frame.numpy())
+        for index in indices:
+            frames[index] = image
+    strip = [Picture(_jpeg(frames[n], STRIP_SIZE), f"{time:.2f} s") for n, time in enumerate(times)]
+    return Picture(_jpeg(frames[0], KEY_FRAME_SIZE), "key frame"), strip
+
+
+def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
+    small = image.copy()
+    small.thumbnail(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _facts(sample: RawSample) -> dict[str, str]:
+    """What the page tells of the clip, decoded anew: the index of others' tars may hold less."""
+    facts = validate(sample.video)
+    turned = f", turned by {facts.rotation}°" if facts.rotation else ""
+    return {
+        "size": f"{facts.width} × {facts.height}{turned}",
+        "rate": f"{facts.fps:.2f} fps",
+        "length": f"{facts.duration:.2f} s, {facts.frames} frames",
+        "codec": f"{facts.codec}, {facts.pix_fmt}",
+        "file": f"{sample.extension}, {len(sample.video) / 1e3:,.0f} kB",
+        "source": sample.meta["path"],
+    }

@@ -1,0 +1,119 @@
+"""What the clips of a dataset are like: numbers from the sidecars alone, so that no clip is opened."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..shards import ShardReader, read_sidecar, sidecar_path
+from ..shards.rejected import REJECTED, read_rejected
+from ..shards.samples import video_ending
+
+PERCENTILES = (5, 25, 50, 75, 95)
+MEASURES = {  # name: heading of the table, decimals
+    "seconds": ("duration, s", 2),
+    "frames": ("frames", 0),
+    "fps": ("frames per second", 2),
+    "width": ("width, px", 0),
+    "height": ("height, px", 0),
+    "pixels": ("pixels a frame", 0),
+    "video_bytes": ("clip, bytes", 0),
+    "caption_words": ("caption, words", 0),
+}
+KINDS = {"codecs": "codecs", "sizes": "sizes, px", "pix_fmts": "pixel formats"}
+LISTED = 8  # most common values of a kind that the table names; the rest is summed up
+
+
+def dataset_stats(folder: str | Path) -> dict:
+    """Counts, totals and distributions over all samples, ready for JSON.
+
+    "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "codecs",
+    "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, the most frequent first.
+
+    Raises DataError where the folder is not a finished dataset.
+    """
+    folder = Path(folder)
+    names = ShardReader(folder).shard_names
+    columns, kinds, total = {name: [] for name in MEASURES}, {name: Counter() for name in KINDS}, 0
+    for name in names:
+        sidecar = read_sidecar(sidecar_path(folder, name))
+        try:
+            measured, found = _measured(sidecar["samples"]), _kinds(sidecar["samples"])
+        except (KeyError, TypeError) as problem:
+            raise DataError(
+                f"{name}: its sidecar lacks {problem}: run `vtok-shards index {folder} --overwrite`"
+            ) from None
+        total += sidecar["bytes"]
+        for measure, values in measured.items():
+            columns[measure].append(np.array(values, dtype=np.float64))
+        for kind, values in found.items():
+            kinds[kind].update(values)
+    values = {name: np.concatenate(parts) for name, parts in columns.items()}
+    rejected = Counter(line["reason"] for line in read_rejected(folder / REJECTED))
+    return {
+        "samples": len(values["seconds"]),
+        "shards": len(names),
+        "bytes": total,
+        "hours": float(values["seconds"].sum()) / 3600,
+        **{name: _distribution(column) for name, column in values.items()},
+        **{name: dict(counts.most_common()) for name, counts in kinds.items()},
+        "rejected": dict(rejected.most_common()),
+    }
+
+
+def stats_table(numbers: dict) -> str:
+    """`dataset_stats` for the eye: a line of totals, the distributions, then what there is of each kind."""
+    headings = ("", "min", *(f"{percent} %" for percent in PERCENTILES), "max", "mean")
+    rows = [
+        [heading, *(f"{value:,.{decimals}f}" for value in numbers[name].values())]
+        for name, (heading, decimals) in MEASURES.items()
+    ]
+    left = max(len(heading) for heading, _ in MEASURES.values())
+    widths = [left, *(max(map(len, column)) for column in list(zip(headings, *rows))[1:])]
+    lines = [
+        f"clips {numbers['samples']:,}, shards {numbers['shards']:,}, {numbers['bytes'] / 1e6:,.1f} MB, "
+        f"{numbers['hours']:,.2f} hours",
+        "",
+    ]
+    for first, *cells in (headings, *rows):
+        lines.append("  ".join([first.ljust(left), *(cell.rjust(n) for cell, n in zip(cells, widths[1:]))]))
+    lines.append("")
+    for name, heading in (KINDS | {"rejected": "rejected"}).items():
+        lines.append(f"{heading.ljust(left)}  {_counted(numbers[name])}")
+    return "\n".join(lines)
+
+
+def _measured(samples: list[dict]) -> dict[str, list]:
+    """One value a sample for each of `MEASURES`."""
+    facts = [sample["facts"] for sample in samples]
+    return {
+        "seconds": [fact["duration"] for fact in facts],
+        **{name: [fact[name] for fact in facts] for name in ("frames", "fps", "width", "height")},
+        "pixels": [fact["width"] * fact["height"] for fact in facts],
+        "video_bytes": [sample["members"][video_ending(sample["members"])] for sample in samples],
+        "caption_words": [sample["words"] for sample in samples],
+    }
+
+
+def _kinds(samples: list[dict]) -> dict[str, list[str]]:
+    """One value a sample for each of `KINDS`."""
+    facts = [sample["facts"] for sample in samples]
+    return {
+        "codecs": [fact["codec"] for fact in facts],
+        "sizes": [f"{fact['width']}x{fact['height']}" for fact in facts],
+        "pix_fmts": [fact["pix_fmt"] for fact in facts],
+    }
+
+
+def _distribution(values: np.ndarray) -> dict[str, float]:
+    percentiles = np.percentile(values, PERCENTILES).tolist()
+    middle = {f"p{percent}": value for percent, value in zip(PERCENTILES, percentiles)}
+    return {"min": float(values.min()), **middle, "max": float(values.max()), "mean": float(values.mean())}
+
+
+def _counted(counts: dict[str, int]) -> str:
+    total, listed = sum(counts.values()), list(counts.items())[:LISTED]
+    told = [f"{name} {count:,} ({count / total:.1%})" for name, count in listed]
+    rest = total - sum(count for _, count in listed)
+    return ", ".join(told + [f"others {rest:,}"] * bool(rest)) or "none"

@@ -1,0 +1,206 @@
+"""Is a dataset what it says it is? Every byte is read again and every promise checked.
+
+the folder     nothing missing, nothing beyond the manifest, nothing half-written
+each shard     size and sha256; the tar's samples against those of its sidecar; each sample's crc32 and texts
+each clip      with `decode`: every frame, by a process that may crash or hang, and that the sidecar's facts are true
+the whole      the manifest against the sidecars; each key once
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from isal.isal_zlib import crc32
+from tqdm import tqdm
+
+from ..errors import BadVideo, DataError
+from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
+from ..processes.parallel import in_processes
+from ..shards import read_sidecar, sidecar_path
+from ..shards.layout import SIDECAR, VERSION
+from ..shards.samples import bodies_of, from_members
+from ..shards.tars import Buffer, Group, groups, mapped, members
+from ..shards.writer import collect
+from ..video import VideoFacts, validate
+
+MANIFEST = ("manifest.json", "manifest.npy")
+_ClipDecoder = Decoder[bytes, VideoFacts]
+NAMED = 3  # things that one line names before it only counts them
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was checked, and one line for each fault that was found."""
+
+    samples: int
+    shards: int
+    bytes: int
+    faults: list[str]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What the check of one shard has found. `keys`, as UTF-8 (n,), only where they are the dataset's own."""
+
+    name: str
+    samples: int
+    bytes: int
+    faults: list[str]
+    keys: np.ndarray
+
+
+def verify_shards(
+    folder: str | Path, decode: bool = False, workers: int = 1, clip_timeout: float = CLIP_TIMEOUT
+) -> Verdict:
+    """Check the dataset in `folder`. Raises DataError where there is none to check."""
+    check_timeout(clip_timeout)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give the folder of a dataset")
+    tars, sidecars = _names(folder, ".tar"), _names(folder, SIDECAR)
+    if not tars and not sidecars and not (folder / "manifest.json").exists():
+        raise DataError(f"{folder} holds no dataset: there is neither a shard nor a manifest")
+
+    faults = [f"{path.name}: left by a writer that was killed: delete it" for path in sorted(folder.glob("*.part"))]
+    faults += [f"{name}.tar: has no sidecar: the shard is unfinished" for name in sorted(tars - sidecars)]
+    faults += [f"{name}{SIDECAR}: its tar is missing" for name in sorted(sidecars - tars)]
+    checked = []
+    both = sorted(tars & sidecars)
+    with tqdm(total=len(both), unit="shard", disable=None) as bar:
+        for shard in in_processes(partial(_check_shard, folder, decode, clip_timeout), both, workers):
+            checked.append(shard)
+            bar.update()
+    faults += [f"{shard.name}.tar: {fault}" for shard in checked for fault in shard.faults]
+    faults += _repeated_keys([shard.keys for shard in checked], [shard.name for shard in checked])
+    faults += _check_manifest(folder, tars)
+    return Verdict(sum(shard.samples for shard in checked), len(checked), sum(shard.bytes for shard in checked), faults)
+
+
+# ---- one shard ------------------------------------------------------------------------------------------------
+
+
+def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> _Shard:
+    with mapped(folder / f"{name}.tar") as data, closing(Decoder(validate, clip_timeout)) as decoder:
+        try:
+            sidecar = read_sidecar(sidecar_path(folder, name))
+            faults = list(_shard_faults(data, sidecar, decoder if decode else None))
+            samples = sidecar["samples"]
+            # A tar that others built may count its keys from zero, as its neighbour does.
+            keys = [] if "rejected" in sidecar else [sample["key"].encode() for sample in samples]
+        except DataError as problem:
+            faults, samples, keys = [str(problem)], [], []
+        except (KeyError, TypeError, AttributeError) as problem:
+            faults, samples, keys = [f"its sidecar lacks a field or has it in another form: {problem!r}"], [], []
+        return _Shard(name, len(samples), len(data), faults, np.array(keys, dtype=bytes))
+
+
+def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
+    if len(data) != sidecar["bytes"]:
+        yield f"{len(data)} bytes, its sidecar tells {sidecar['bytes']}"
+    elif hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
+        yield "its sha256 is not that of its sidecar"
+    entries = {entry["offset"]: entry for entry in sidecar["samples"]}
+    if len(entries) < len(sidecar["samples"]):
+        yield "its sidecar lists a sample twice"
+    left_out = {line["offset"] for line in sidecar.get("rejected", ())}
+    keys, doubled = set(), set()
+    try:
+        for group in groups(members(data)):
+            if entry := entries.pop(group.offset, None):
+                (doubled if group.key in keys else keys).add(group.key)
+                yield from (f"sample {group.key}: {fault}" for fault in _sample_faults(data, group, entry, decoder))
+            elif group.offset not in left_out:
+                yield f"sample {group.key}: is in the tar but not in its sidecar"
+    except DataError as problem:
+        yield str(problem)
+    if doubled:
+        yield f"more than one sample has the key {_some(sorted(doubled))}"
+    if entries:
+        yield f"no sample of the tar begins where its sidecar has {_some([entry['key'] for entry in entries.values()])}"
+
+
+def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
+    sizes = {ending: member.size for ending, member in group.members}
+    found = {"key": group.key, "length": group.length, "members": sizes}
+    if wrong := [name for name, value in found.items() if value != entry[name]]:
+        yield f"{' and '.join(wrong)} in the tar are not those of its sidecar"
+        return
+    if crc32(data[group.offset : group.offset + group.length]) != entry["crc32"]:
+        yield "its bytes are not those that were indexed (crc32)"
+        return
+    try:
+        sample = from_members(group.key, bodies_of(group, data))
+        facts = decoder(sample.video).to_dict() if decoder else entry["facts"]
+    except BadVideo as problem:
+        yield str(problem)
+        return
+    words = len(sample.meta["caption"].split())
+    if words != entry["words"]:
+        yield f"its sidecar tells words {entry['words']}, the caption has {words}"
+    for name, value in facts.items():
+        if value != entry["facts"].get(name):
+            yield f"its sidecar tells {name} {entry['facts'].get(name)!r}, the clip has {value!r}"
+
+
+# ---- the whole ------------------------------------------------------------------------------------------------
+
+
+def _repeated_keys(keys: list[np.ndarray], names: list[str]) -> Iterator[str]:
+    """Keys that stand in more than one shard; within a shard they are the shard's own fault."""
+    found = np.concatenate([np.unique(shard) for shard in keys] or [np.array([], dtype=bytes)])
+    shards = np.repeat(np.arange(len(keys)), [len(np.unique(shard)) for shard in keys])
+    values, counts = np.unique(found, return_counts=True)
+    for key in values[counts > 1]:
+        holders = [f"{names[shard]}.tar" for shard in shards[found == key]]
+        yield f"{holders[0]}: its key {key.decode()} stands in {_some(holders[1:])} too"
+
+
+def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
+    """What is wrong with the manifest, given that each sidecar has been held against its tar."""
+    if missing := [name for name in MANIFEST if not (folder / name).is_file()]:
+        yield f"{' and '.join(missing)}: missing: the dataset is unfinished"
+        return
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        listed = {shard["name"] for shard in manifest["shards"]}
+        version = manifest["version"]
+    except (ValueError, KeyError, TypeError):
+        yield "manifest.json: cannot be read"
+        return
+    if version != VERSION:
+        yield f"manifest.json: version {version}, this program reads {VERSION}"
+        return
+    yield from (f"{name}.tar: is in the manifest but not in the folder" for name in sorted(listed - tars))
+    yield from (f"{name}.tar: is in the folder but not in the manifest" for name in sorted(tars - listed))
+    if listed != tars or _names(folder, SIDECAR) != tars:
+        return
+    try:
+        expected, rows = collect(folder)
+    except (DataError, KeyError, TypeError, ValueError):
+        return  # a sidecar that cannot be read is its shard's fault, which is in the list already
+    for name, value in expected.items():
+        if manifest.get(name) != value:
+            yield f"manifest.json: its field {name} does not fit the sidecars"
+    try:
+        stored = np.load(folder / "manifest.npy", mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as problem:
+        yield f"manifest.npy: cannot be read: {problem}"
+        return
+    if stored.dtype != rows.dtype or stored.shape != rows.shape:
+        yield f"manifest.npy: {len(stored)} rows of {stored.dtype}, the sidecars have {len(rows)} of {rows.dtype}"
+    elif wrong := np.flatnonzero(stored != rows).tolist():
+        yield f"manifest.npy: row {_some(wrong)} differ from the sidecars"
+
+
+def _names(folder: Path, ending: str) -> set[str]:
+    return {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")}
+
+
+def _some(things: list) -> str:
+    more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
+    return ", ".join(map(str, things[:NAMED])) + more

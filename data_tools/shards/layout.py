@@ -1,0 +1,62 @@
+"""What a dataset folder's files are called and hold; they take their final names only when they are whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import DataError
+
+VERSION = 1
+SIDECAR = ".index.json"
+
+ROW = np.dtype(
+    [
+        ("shard", "<u4"),  # place of the shard in the manifest's list
+        ("offset", "<u8"),  # of the sample's first header in the shard, bytes
+        ("length", "<u4"),  # of the whole sample, headers and padding included, bytes
+        ("crc32", "<u4"),  # of those bytes
+        ("frames", "<u4"),
+        ("duration", "<f4"),  # seconds
+        ("words", "<u4"),  # of the caption
+    ]
+)
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}"
+
+
+def read_sidecar(path: Path) -> dict:
+    """The content of a sidecar. Raises DataError where it is damaged or of another version."""
+    try:
+        sidecar = json.loads(path.read_bytes())
+        version = sidecar["version"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {path.parent}`") from None
+    if version != VERSION:
+        raise DataError(f"{path} is of version {version}, this program reads {VERSION}: build the dataset again")
+    return sidecar
+
+
+def sidecar_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}{SIDECAR}"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is whole and on disk; on an error nothing is left."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

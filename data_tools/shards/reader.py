@@ -1,0 +1,133 @@
+"""Reading: any one sample of a dataset by its row, from a folder or from an address."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large part of reading a sample
+
+from ..errors import BadVideo, DataError
+from ..streaming.order import RunOrder
+from .layout import ROW, SIDECAR, VERSION, read_sidecar
+from .remote import Cache, RemoteFolder, is_remote
+from .samples import RawSample, from_members
+from .tars import BLOCK, key_and_ending, members, plain_file
+
+MAX_OPEN_SHARDS = 128  # an epoch's order keeps about 40 shards of 1000 in use; `ulimit -n` is often 1024
+
+
+class ShardReader:
+    """Random access by row number to a dataset at a folder or at an address (see `remote`).
+
+    `rows` is the memory-mapped manifest, `ROW` (N,); `shard_sizes` the number of samples of each shard;
+    `manifest_hash` names the state of the data. Goes to worker processes by fork or by pickle: `pread` has no file
+    position to share, and a pickled reader is only its folder's name.
+
+    Raises DataError where there is no finished dataset.
+    """
+
+    def __init__(self, folder: str | Path, cache: Cache = Cache()):
+        self._open: dict[int, int] = {}  # place of the shard → file descriptor, oldest first
+        self.folder = str(folder) if is_remote(folder) else Path(folder)
+        self.cache = cache
+        self._remote = RemoteFolder(self.folder, cache) if is_remote(folder) else None
+        manifest = self._load_manifest()
+        self.rows = np.load(self._path("manifest.npy"), mmap_mode="r", allow_pickle=False)
+        self.manifest_hash: str = manifest["hash"]
+        self.precomputed: dict | None = manifest.get("precomputed")
+        self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
+        self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
+        if self.rows.dtype != ROW or len(self.rows) != manifest["samples"]:
+            raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
+
+    def _load_manifest(self) -> dict:
+        manifest = self._remote.manifest if self._remote else self._local_manifest()
+        if manifest["version"] != VERSION:
+            raise DataError(
+                f"{self.folder}: manifest version {manifest['version']}, this program reads {VERSION}: "
+                "build the dataset again"
+            )
+        return manifest
+
+    def _local_manifest(self) -> dict:
+        path = self.folder / "manifest.json"
+        if not path.is_file() or not path.with_suffix(".npy").is_file():
+            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
+            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
+        return json.loads(path.read_text())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __reduce__(self):
+        return ShardReader, (self.folder, self.cache)
+
+    def __del__(self):
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+    def order(self, seed: int) -> RunOrder:
+        """The sequence in which a run of this seed goes through the dataset."""
+        return RunOrder(seed, self.shard_sizes)
+
+    def facts(self, rows: np.ndarray) -> np.ndarray:
+        """The manifest's entries, `ROW` (n,), of `rows` (n,)."""
+        return self.rows[rows]
+
+    def read(self, row: int) -> RawSample:
+        """The sample at `row`. Raises BadVideo("corrupt_shard") where its bytes are not those that were written."""
+        shard, offset, length, expected, frames, duration, *_ = self.rows[row].item()
+        with self._shard(shard) as descriptor:
+            # The first member's body, the video, is read apart: to cut it out of a larger read would copy it again.
+            head = os.pread(descriptor, BLOCK, offset)
+            first = plain_file(head)
+            body = os.pread(descriptor, min(first[1], length - BLOCK) if first else 0, offset + BLOCK)
+            tail_at = BLOCK + len(body)
+            tail = os.pread(descriptor, length - tail_at, offset + tail_at)
+        if crc32(tail, crc32(body, crc32(head))) != expected:
+            raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
+        sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
+        # A json of another tool's says nothing of them; ours has them in full.
+        sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
+        return sample
+
+    def key(self, row: int) -> str:
+        """The key of the sample at `row`, from the sidecar: known even where the sample itself cannot be read."""
+        shard = int(self.rows["shard"][row])
+        sidecar = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))
+        return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
+
+    def _path(self, name: str) -> Path:
+        """A file other than a shard, on this machine."""
+        return self._remote.fetch(name) if self._remote else self.folder / name
+
+    @contextmanager
+    def _shard(self, shard: int) -> Iterator[int]:
+        """A descriptor of a shard. A cached one is closed after each read, so that eviction frees its space."""
+        if self._remote:
+            with self._remote.opened(f"{self.shard_names[shard]}.tar") as descriptor:
+                yield descriptor
+        else:
+            yield self._descriptor(shard)
+
+    def _descriptor(self, shard: int) -> int:
+        if shard not in self._open:
+            path = self.folder / f"{self.shard_names[shard]}.tar"
+            if len(self._open) == MAX_OPEN_SHARDS:
+                os.close(self._open.pop(next(iter(self._open))))
+            try:
+                self._open[shard] = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                raise DataError(f"{path} is in the manifest but not on disk: copy it back or build again") from None
+        return self._open[shard]
+
+
+def _unpack(files: list[tuple[str, bytes]], data: bytes, at: int) -> RawSample:
+    """The sample of the given files (name, body) and of those whose headers begin at `at` of `data`."""
+    files = files + [(member.name, data[member.start : member.start + member.size]) for member in members(data, at)]
+    split = [(key_and_ending(name), body) for name, body in files]
+    bodies = {place[1]: body for place, body in split if place}
+    return from_members(split[0][0][0], bodies)

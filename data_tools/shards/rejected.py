@@ -1,0 +1,32 @@
+"""`rejected.jsonl`: one line for each clip that was left out, as {"path", "reason", "detail", …}."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import DataError
+from .layout import atomic_write
+
+REJECTED = "rejected.jsonl"
+
+
+def read_rejected(path: Path) -> list[dict]:
+    """The lines of a file; none without one. Raises DataError for a line that is no object with a reason."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def write_rejected(path: Path, lines: Iterable[dict]) -> None:
+    with atomic_write(path) as file:
+        for line in lines:
+            # A name that was not UTF-8 is held as surrogates, which JSON can tell only as escapes.
+            file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict:
+    try:
+        parsed = json.loads(line)
+        parsed["reason"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}, line {number}: not a JSON object with a reason: delete the line") from None
+    return parsed

@@ -1,0 +1,144 @@
+"""A sample and the tar members it consists of: ours, and those that other tools write.
+
+Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with all else. Others put the
+caption elsewhere, add members and name them freely; `from_members` says what is read as what:
+
+    video     the one member with a video's ending; where none has one, the only member that is not text
+    caption   `.txt`, else `.caption`, else "caption" or "text" of the json
+    meta      `.json`, an object; without one there is only the caption
+    extras    every other member, untouched
+
+Where a key had a dot, its rest stands in front of every ending: "clip.v2.mp4" is the ending "v2.mp4" of the key
+"clip", and its caption is "v2.txt".
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import BadVideo
+from .tars import Buffer, Group
+
+MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
+VIDEO_ENDINGS = frozenset(
+    "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
+)
+CAPTION_ENDINGS = ("txt", "caption")
+CAPTION_FIELDS = ("caption", "text")
+TEXT_ENDINGS = (*CAPTION_ENDINGS, "json")
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """One clip as it lies in a shard, not yet decoded.
+
+    `extension` is the container's, with its dot. `meta` has "caption", "path" (the clip's name in the build's
+    input), "facts" (see `video.VideoFacts`; frames and duration at least) and whatever else the input said about the
+    clip. `extras` are members that are none of ours, by ending without the dot.
+    """
+
+    key: str
+    video: bytes
+    extension: str
+    meta: dict
+    extras: dict[str, bytes] = field(default_factory=dict)
+
+
+def to_members(sample: RawSample) -> dict[str, bytes]:
+    """The endings and bodies of a sample's members, in the order in which we write them."""
+    meta = {name: value for name, value in sample.meta.items() if name != "caption"}
+    return {
+        sample.extension.removeprefix("."): sample.video,
+        "txt": sample.meta["caption"].encode(),
+        "json": json.dumps(meta).encode(),
+    } | sample.extras
+
+
+def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
+    """The sample of a key from the bodies of its members by ending.
+
+    "facts" are in its meta only where the json had them. Raises BadVideo where the members are no captioned clip.
+    """
+    extension, bodies = without_prefix(members)
+    video = bodies.pop(extension)
+    meta = _meta(bodies.pop("json", b"{}"))
+    meta["caption"] = _caption(bodies, meta)
+    meta.setdefault("path", f"{key}.{video_ending(members)}")
+    return RawSample(key, video, f".{extension}", meta, bodies)
+
+
+def bodies_of(group: Group, data: Buffer) -> dict[str, bytes]:
+    """The members of a tar's sample by ending. Raises BadVideo where they are too large, or one comes twice."""
+    if group.length > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+    bodies = {ending: data[member.start : member.start + member.size] for ending, member in group.members}
+    if len(bodies) < len(group.members):
+        raise BadVideo("duplicate_member", "two members have the same name")
+    return bodies
+
+
+def without_prefix(members: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
+    """The clip's ending and all members, freed of the rest of a key with a dot. Raises BadVideo as `video_ending`."""
+    ending = video_ending(members)
+    prefix = ending[: ending.rfind(".") + 1]
+    own = {name.removeprefix(prefix): body for name, body in members.items() if name.startswith(prefix)}
+    others = {name: body for name, body in members.items() if not name.startswith(prefix)}
+    return ending.removeprefix(prefix), others | own
+
+
+def video_ending(endings: Iterable[str]) -> str:
+    """Which of a sample's members is its clip. Raises BadVideo where none is, or more than one may be."""
+    endings = list(endings)
+    undotted = [ending for ending in endings if "." not in ending]
+    for candidates in (
+        [ending for ending in undotted if ending in VIDEO_ENDINGS],
+        videos_of_dotted_keys(endings),
+        [ending for ending in undotted if ending not in TEXT_ENDINGS],
+    ):
+        if len(candidates) > 1:
+            raise BadVideo("several_videos", f"members {', '.join(candidates)}: which one is meant cannot be told")
+        if candidates:
+            return candidates[0]
+    raise BadVideo("no_video", f"none of the members {', '.join(endings)} is a video")
+
+
+def videos_of_dotted_keys(endings: Iterable[str]) -> list[str]:
+    """The endings that are a video's behind the rest of a key with a dot: more than one are samples merged."""
+    return [ending for ending in endings if "." in ending and ending.rpartition(".")[2] in VIDEO_ENDINGS]
+
+
+def caption_ending(bodies: Mapping[str, bytes]) -> str | None:
+    """Which member is the caption: the first that says anything."""
+    return next((ending for ending in CAPTION_ENDINGS if bodies.get(ending, b"").strip()), None)
+
+
+def _meta(body: bytes) -> dict:
+    """The json, with the fields that training reads as training expects them."""
+    try:
+        meta = json.loads(body)
+    except ValueError as error:
+        raise BadVideo("bad_meta", f"the json cannot be read: {error}") from None
+    if not isinstance(meta, dict):
+        raise BadVideo("bad_meta", "the json is not an object")
+    if not isinstance(meta.get("facts", {}), dict):
+        raise BadVideo("bad_meta", '"facts" of the json is not an object')
+    for name in ("path", "question", "answer"):
+        if not isinstance(meta.get(name) or "", str):
+            raise BadVideo("bad_meta", f'"{name}" of the json is not a text')
+    wordings = meta.get("captions") or [""]
+    if not isinstance(wordings, list) or not all(isinstance(text, str) for text in wordings):
+        raise BadVideo("bad_captions", '"captions" of the json is not a list of texts')
+    return meta
+
+
+def _caption(bodies: dict[str, bytes], meta: dict) -> str:
+    """The first text that says anything; its member, if it has one, is taken from `bodies`."""
+    if ending := caption_ending(bodies):
+        try:
+            return bodies.pop(ending).decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise BadVideo("bad_text", f"the .{ending} is not UTF-8: {error}") from None
+    for name in CAPTION_FIELDS:
+        if isinstance(meta.get(name), str) and meta[name].strip():
+            return meta[name]
+    raise BadVideo("no_caption", "no text says what the clip shows")

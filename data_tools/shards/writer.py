@@ -1,0 +1,114 @@
+"""Writing: a shard with its sidecar, then the manifest from all sidecars.
+
+Headers are USTAR with integer times of zero, so that the same clips give the same bytes (a float time adds a 1 KB
+PAX header to every member).
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from isal.isal_zlib import crc32  # zlib's, but ten times as fast
+
+from .layout import ROW, SIDECAR, VERSION, atomic_write, read_sidecar, shard_name, sidecar_path
+from .samples import RawSample, to_members
+from .tars import BLOCK
+
+END_OF_TAR = bytes(2 * BLOCK)
+
+
+def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
+    """Write a shard, then its sidecar; returns the number of samples. Without samples nothing is written."""
+    samples = iter(samples)
+    first = next(samples, None)
+    if first is None:
+        return 0
+    digest, entries = hashlib.sha256(), []
+    with atomic_write(folder / f"{shard_name(number)}.tar") as tar:
+        for sample in chain([first], samples):
+            bodies = to_members(sample)
+            data = b"".join(_tar_member(f"{sample.key}.{ending}", body) for ending, body in bodies.items())
+            sizes = {ending: len(body) for ending, body in bodies.items()}
+            entries.append(entry(sample, tar.tell(), data, sizes))
+            tar.write(data)
+            digest.update(data)
+        tar.write(END_OF_TAR)
+        digest.update(END_OF_TAR)
+        size = tar.tell()
+    write_sidecar(folder, shard_name(number), size, digest.hexdigest(), entries)
+    return len(entries)
+
+
+def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) -> dict:
+    """What a sidecar says of one sample, whose members with the given sizes lie as `data` at `offset` of the tar."""
+    return {
+        "key": sample.key,
+        "offset": offset,
+        "length": len(data),
+        "crc32": crc32(data),
+        "members": sizes,
+        "words": len(sample.meta["caption"].split()),
+        "facts": sample.meta["facts"],
+    }
+
+
+def write_sidecar(folder: Path, name: str, size: int, sha256: str, entries: list[dict], **more) -> None:
+    """Finish the shard `name`: a tar of `size` bytes that holds the samples of `entries` (see `entry`)."""
+    sidecar = {"version": VERSION, "bytes": size, "sha256": sha256, "samples": entries, **more}
+    with atomic_write(sidecar_path(folder, name)) as file:
+        file.write(json.dumps(sidecar).encode())
+
+
+def write_manifest(folder: Path, precomputed: dict | None = None) -> dict:
+    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json.
+
+    `precomputed` says how what is stored with the clips was made, where something is.
+    """
+    manifest, rows = collect(folder)
+    if precomputed:
+        manifest["precomputed"] = precomputed
+    with atomic_write(folder / "manifest.npy") as file:
+        np.save(file, rows, allow_pickle=False)
+    with atomic_write(folder / "manifest.json") as file:
+        file.write(json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def collect(folder: Path) -> tuple[dict, np.ndarray]:
+    """What the sidecars say together: the content of manifest.json, and the rows, `ROW` (N,).
+
+    The manifest's "hash" is the sha256 over the shards' sha256s in order: the state of the data that a run records.
+    """
+    shards, rows, digest = [], [], hashlib.sha256()
+    for name in sorted(path.name.removesuffix(SIDECAR) for path in folder.glob(f"*{SIDECAR}")):
+        sidecar = read_sidecar(sidecar_path(folder, name))
+        samples = sidecar["samples"]
+        rows.append(np.array([_row(len(shards), sample) for sample in samples], dtype=ROW))
+        digest.update(sidecar["sha256"].encode())
+        shards.append({"name": name, "samples": len(samples), "bytes": sidecar["bytes"], "sha256": sidecar["sha256"]})
+    manifest = {
+        "version": VERSION,
+        "samples": sum(shard["samples"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "hash": digest.hexdigest(),
+        "shards": shards,
+    }
+    return manifest, np.concatenate(rows)
+
+
+def _tar_member(name: str, body: bytes) -> bytes:
+    """Header, body and padding of one file; `TarInfo` starts with times and owners of zero."""
+    info = tarfile.TarInfo(name)
+    info.size = len(body)
+    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK)
+
+
+def _row(shard: int, sample: dict) -> tuple:
+    """A sidecar's entry as one `ROW`."""
+    facts = sample["facts"]
+    place = (shard, sample["offset"], sample["length"], sample["crc32"])
+    return (*place, facts["frames"], facts["duration"], sample["words"])

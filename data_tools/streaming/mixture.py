@@ -1,0 +1,111 @@
+"""Several datasets as one, each with its share of the samples.
+
+Which dataset a position belongs to is arithmetic, and says at once how many of that dataset came before: so each has
+its own endless sequence, is passed through whole again and again at its own pace, and nothing but the position has to
+be remembered. Shares are kept evenly: in any stretch of the run a dataset is at most one or two samples off its weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+
+from ..draws import keyed_seed
+from ..errors import DataError
+from ..shards import RawSample, ShardReader
+from .order import Order, RunOrder
+
+ONE = 2**32  # of the fixed-point shares: integers round alike on every machine
+
+
+class MixedOrder:
+    """The endless sequence in which dataset d has the share weights[d] / sum(weights).
+
+    Rows are numbered through: those of dataset d come after those of all before it. `sizes` are the datasets' numbers
+    of samples. Every dataset's own epochs are whole; `starts_epoch` is of any of them.
+    """
+
+    def __init__(self, seed: int, orders: Sequence[Order], sizes: Sequence[int], weights: Sequence[float]):
+        self.orders = list(orders)
+        self._first_row = [sum(sizes[:dataset]) for dataset in range(len(sizes))]
+        # Dataset d's share of what the datasets before it have left over.
+        self._shares = [round(ONE * weight / sum(weights[d:])) for d, weight in enumerate(weights)]
+        self._phases = [keyed_seed(seed, d, "phase") % ONE for d in range(len(weights))]
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(dataset, position in that dataset's own sequence) of a position in the mixture."""
+        last = len(self.orders) - 1
+        for dataset in range(last):
+            share, phase = self._shares[dataset], self._phases[dataset]
+            before = (position * share + phase) // ONE
+            if ((position + 1) * share + phase) // ONE > before:
+                return dataset, before
+            position -= before
+        return last, position
+
+    def row(self, position: int) -> int:
+        """The row, numbered through, at `position` ≥ 0."""
+        dataset, own = self.locate(position)
+        return self._first_row[dataset] + self.orders[dataset].row(own)
+
+    def starts_epoch(self, position: int) -> bool:
+        dataset, own = self.locate(position)
+        return self.orders[dataset].starts_epoch(own)
+
+
+class Mixture:
+    """Several datasets behind the interface of one `ShardReader`.
+
+    weights: shares of the run's samples, in any unit; without them each dataset has its own number of samples.
+    Keys are prefixed with the dataset's number in the list, since datasets number their clips alike.
+    """
+
+    def __init__(self, readers: Sequence[ShardReader], weights: Sequence[float] | None = None):
+        self.readers = list(readers)
+        self.sizes = [len(reader) for reader in readers]
+        self.weights = list(weights or self.sizes)
+        self.manifest_hash = sha256(
+            "\n".join(f"{reader.manifest_hash} {weight!r}" for reader, weight in zip(readers, self.weights)).encode()
+        ).hexdigest()
+        if empty := [str(reader.folder) for reader in readers if not len(reader)]:
+            raise DataError(f"{empty[0]} holds no samples: leave it out of the mixture")
+
+    def __len__(self) -> int:
+        """The number of samples of all datasets."""
+        return sum(self.sizes)
+
+    def order(self, seed: int) -> MixedOrder:
+        """The run's sequence. The first dataset's own is what it would be alone."""
+        seeds = [seed, *(keyed_seed(seed, dataset, "dataset") for dataset in range(1, len(self.readers)))]
+        orders = [RunOrder(own, reader.shard_sizes) for own, reader in zip(seeds, self.readers)]
+        return MixedOrder(seed, orders, self.sizes, self.weights)
+
+    def read(self, row: int) -> RawSample:
+        """The sample at `row`; raises as `ShardReader.read` does."""
+        dataset, own = self._find(row)
+        sample = self.readers[dataset].read(own)
+        return replace(sample, key=f"{dataset}/{sample.key}")
+
+    def key(self, row: int) -> str:
+        """The key of the sample at `row`, known even where it cannot be read."""
+        dataset, own = self._find(row)
+        return f"{dataset}/{self.readers[dataset].key(own)}"
+
+    def facts(self, rows: np.ndarray) -> np.ndarray:
+        """The manifest's entries, `shards.ROW` (n,), of `rows` (n,)."""
+        datasets = np.searchsorted(np.cumsum(self.sizes), rows, side="right")
+        first_rows = np.cumsum(self.sizes) - self.sizes
+        found = np.empty(len(rows), dtype=self.readers[0].rows.dtype)
+        for dataset in np.unique(datasets):
+            mine = datasets == dataset
+            found[mine] = self.readers[dataset].facts(rows[mine] - first_rows[dataset])
+        return found
+
+    def _find(self, row: int) -> tuple[int, int]:
+        """(dataset, row in it)."""
+        for dataset, size in enumerate(self.sizes):
+            if row < size:
+                return dataset, row
+            row -= size
+        raise IndexError(f"row {row} past the end of the mixture")

@@ -1,0 +1,184 @@
+"""The order of samples: pure arithmetic, so that a run can stop anywhere and go on anywhere.
+
+The story, from the dataset to one rank's micro-batch:
+
+1. `EpochOrder`: the rows of the dataset in the order of one epoch, a function of (seed, epoch, shard sizes).
+   Shards are permuted, their rows laid on one axis, the axis cut into a few equal *canonical streams*, each stream
+   shuffled inside blocks, the streams interleaved. A reader thus meets few shards at a time, yet neighbours come
+   from far apart. A block is computed when it is asked for: no process holds an order of millions of rows.
+2. `RunOrder`: the run is one endless sequence; position p is place p mod N of epoch p div N. Batches are always
+   full and may span epochs.
+3. `mixture.MixedOrder` and `grouping.GroupedOrder` are sequences made of such sequences, each as pure.
+4. `RunSampler`: global batch k is the positions [k·G, (k+1)·G), dealt to accumulation steps and ranks. The set and
+   the order of a batch do not depend on the number of ranks, so the whole state of the order is the number of
+   samples consumed.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ..draws import keyed_seed
+from ..errors import DataError
+from .recent import Recent
+
+# A reader goes through all streams at once, and workers that prefetch reach into each one's next block.
+KEPT_BLOCKS = 32
+KEPT_EPOCHS = 3
+
+
+class Order(Protocol):
+    """An endless sequence of rows; every epoch of it is a permutation of the dataset."""
+
+    def row(self, position: int) -> int:
+        """The row at `position` ≥ 0."""
+
+    def starts_epoch(self, position: int) -> bool:
+        """Whether an epoch begins at `position`."""
+
+
+class EpochOrder:
+    """Rows of one epoch: a permutation of 0 … N−1 with N = sum(shard_sizes), in blocks computed on demand.
+
+    `streams` and `block` are part of the order: another value is another order. A dataset of at most
+    `streams · block` rows is shuffled whole.
+    """
+
+    def __init__(self, seed: int, epoch: int, shard_sizes: np.ndarray, streams: int = 8, block: int = 4096):
+        self.seed, self.epoch = seed, epoch
+        self.samples = int(shard_sizes.sum())
+        if self.samples <= streams * block:
+            # One block over everything reads no more shards at a time, and streams of a few rows would hardly shuffle.
+            streams, block = 1, streams * block
+        self.streams, self.block_size = streams, block
+        shards = shuffled(keyed_seed(seed, epoch, "shards"), len(shard_sizes))
+        self._ends = np.cumsum(shard_sizes[shards])  # places on the axis where the permuted shards end
+        self._shifts = (np.cumsum(shard_sizes) - shard_sizes)[shards] - (self._ends - shard_sizes[shards])
+
+    def find(self, place: int) -> tuple[int, int, int]:
+        """(stream, number of the block in it, index in the block) of `place` in [0, N)."""
+        index, stream = divmod(place, self.streams)
+        return stream, *divmod(index, self.block_size)
+
+    def block(self, stream: int, number: int) -> np.ndarray:
+        """Rows of a stream's block, int64, shuffled; empty past the stream's end."""
+        begin, end = self._stream(stream)
+        start = begin + number * self.block_size
+        axis = np.arange(start, min(start + self.block_size, end))
+        rows = axis + self._shifts[np.searchsorted(self._ends, axis, side="right")]
+        key = keyed_seed(self.seed, self.epoch, f"stream-{stream}")
+        return rows[np.argsort(_hashes(key, len(rows), start - begin))]
+
+    def blocks(self, stream: int) -> range:
+        """The numbers of a stream's blocks."""
+        begin, end = self._stream(stream)
+        return range(-(-(end - begin) // self.block_size))
+
+    def _stream(self, stream: int) -> tuple[int, int]:
+        """Places of the axis that the stream takes; the first streams take one more where they cannot be equal."""
+        size, longer = divmod(self.samples, self.streams)
+        begin = stream * size + min(stream, longer)
+        return begin, begin + size + (stream < longer)
+
+
+def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int = 8, block: int = 4096) -> np.ndarray:
+    """A whole epoch at once, int64 (N,): see `EpochOrder`."""
+    epoch_ = EpochOrder(seed, epoch, np.asarray(shard_sizes, dtype=np.int64), streams, block)
+    order = np.empty(epoch_.samples, dtype=np.int64)
+    for stream in range(epoch_.streams):
+        blocks = [epoch_.block(stream, number) for number in epoch_.blocks(stream)]
+        if blocks:
+            order[stream :: epoch_.streams] = np.concatenate(blocks)
+    return order
+
+
+def shuffled(key: int, n: int) -> np.ndarray:
+    """A permutation of 0 … n−1, int64 (n,), that `key` draws."""
+    return np.argsort(_hashes(key, n))
+
+
+def _hashes(key: int, n: int, start: int = 0) -> np.ndarray:
+    """Outputs start … start + n − 1 of SplitMix64 from state `key`, uint64 (n,).
+
+    Written out rather than taken from np.random, whose streams may change between numpy versions. Each step is a
+    bijection of 64-bit words, so the hashes are distinct and sorting them leaves no tie to the sort's mood.
+    """
+    word = np.uint64
+    z = np.arange(start + 1, start + n + 1, dtype=word) * word(0x9E3779B97F4A7C15) + word(key)
+    z = (z ^ (z >> word(30))) * word(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> word(27))) * word(0x94D049BB133111EB)
+    return z ^ (z >> word(31))
+
+
+class RunOrder:
+    """The endless sequence of one dataset. Raises DataError for one without samples."""
+
+    def __init__(self, seed: int, shard_sizes: Sequence[int]):
+        self.seed = seed
+        self.shard_sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self.samples = int(self.shard_sizes.sum())
+        self._epochs: Recent[EpochOrder] = Recent(KEPT_EPOCHS)
+        self._blocks: Recent[np.ndarray] = Recent(KEPT_BLOCKS)
+        if self.samples == 0:
+            raise DataError("the dataset holds no samples: build it again with clips that pass validation")
+
+    def row(self, position: int) -> int:
+        """The row at `position` ≥ 0, in [0, N)."""
+        number, place = divmod(position, self.samples)
+        epoch = self._epochs.get(number, lambda: EpochOrder(self.seed, number, self.shard_sizes))
+        stream, block, index = epoch.find(place)
+        return int(self._blocks.get((number, stream, block), lambda: epoch.block(stream, block))[index])
+
+    def starts_epoch(self, position: int) -> bool:
+        return position % self.samples == 0
+
+
+def micro_batch_positions(
+    batch_start: int, accumulation_step: int, rank: int, world_size: int, micro_batch_size: int
+) -> range:
+    """The positions one rank takes in one accumulation step of the global batch that starts at `batch_start`."""
+    start = batch_start + (accumulation_step * world_size + rank) * micro_batch_size
+    return range(start, start + micro_batch_size)
+
+
+class RunSampler:
+    """One rank's positions, micro-batch by micro-batch: the `batch_sampler` of a torch DataLoader.
+
+    Starts at `consumed_samples` at no cost. Endless, or up to the last global batch that fits below `end`: batches
+    are never short, on any rank.
+    """
+
+    def __init__(
+        self,
+        global_batch_size: int,
+        micro_batch_size: int,
+        rank: int,
+        world_size: int,
+        consumed_samples: int = 0,
+        end: int | None = None,
+    ):
+        if min(global_batch_size, micro_batch_size, world_size) < 1 or not 0 <= rank < world_size:
+            raise DataError(
+                f"batch sizes must be at least 1 and the rank below the world size, not global batch "
+                f"{global_batch_size}, micro-batch {micro_batch_size}, rank {rank} of {world_size}"
+            )
+        if global_batch_size % (world_size * micro_batch_size):
+            raise DataError(
+                f"global batch size {global_batch_size} is not a multiple of {world_size} ranks × micro-batch "
+                f"{micro_batch_size} = {world_size * micro_batch_size}: change one of the three"
+            )
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.consumed_samples = consumed_samples
+        self.end = end
+
+    def __iter__(self) -> Iterator[list[int]]:
+        accumulation_steps = self.global_batch_size // (self.world_size * self.micro_batch_size)
+        start = self.consumed_samples
+        while self.end is None or start + self.global_batch_size <= self.end:
+            for step in range(accumulation_steps):
+                yield list(micro_batch_positions(start, step, self.rank, self.world_size, self.micro_batch_size))
+            start += self.global_batch_size

@@ -12,6 +12,5 @@ build/      sources → checked clips → shards
 inspect/    index, verify, stats, show
 processes/  work in processes that may die
 shapes.py   captioned clips of moving shapes, drawn by arithmetic
-figures.py  what all this costs in time and memory, measured
 cli.py      `vtok-shards`
 """

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from data_tools import build_figures, figures
 from data_tools.errors import DataError
+from pipelines.benchmarks import build, data
 from pipelines.config import die
 
 
@@ -36,29 +36,27 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
     once = {"repeats": 1} if quick else {}
     few = {"clips": 1, **once} if quick else {}
     torch.set_num_threads(1)
-    clip = figures.moving_clip(1.0, 12, 90, 160) if quick else figures.moving_clip()
+    clip = data.moving_clip(1.0, 12, 90, 160) if quick else data.moving_clip()
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(number)) for number in range(5)]
         for folder in folders:
             folder.mkdir()
         samples = {"samples": 8, "size": 10_000} if quick else {}
-        yield Figure(
-            "reading by index / webdataset, samples per CPU-s", figures.reading(folders[0], **samples, **once), 3
-        )
-        one = figures.loading(folders[1], clip, both_views=False, **few)
+        yield Figure("reading by index / webdataset, samples per CPU-s", data.reading(folders[0], **samples, **once), 3)
+        one = data.loading(folders[1], clip, both_views=False, **few)
         yield Figure("loader / bare decoder, tokeniser view, clips per CPU-s", one, 0.95)
-        both = figures.loading(folders[2], clip, both_views=True, **few)
+        both = data.loading(folders[2], clip, both_views=True, **few)
         yield Figure("loader / bare decoder, both views, clips per CPU-s", both, 0.95)
-        far = figures.resuming(folders[3], clip, **({"rows": 20_000, "position": 19_000} if quick else {}))
+        far = data.resuming(folders[3], clip, **({"rows": 20_000, "position": 19_000} if quick else {}))
         yield Figure("opening an index of 5 M rows, s", far["open_s"], at_most=1)
         yield Figure("the index, once a node, MB", far["index_mb"], at_most=200)
         yield Figure("reader and order in a process, MB", far["own_mb"], at_most=20)
         yield Figure("first batch after resuming at 4.9 M, s", far["first_batch_s"], at_most=2)
-        two = build_figures.building(folders[4], clip, **({"clips": 4, "repeats": 1} if quick else {}))
+        two = build.building(folders[4], clip, **({"clips": 4, "repeats": 1} if quick else {}))
         yield Figure("a build with two workers / two builds with one, clips per s", two, 0.9)
-        yield Figure("validation / one full decode, CPU time", build_figures.validating(clip, **few), at_most=1.15)
+        yield Figure("validation / one full decode, CPU time", build.validating(clip, **few), at_most=1.15)
         # The last, for decord's threads do not live through the forks of the loaders above.
-        yield Figure("PyAV path / decord, CPU time", figures.decoding(clip, **few), at_most=0.7)
+        yield Figure("PyAV path / decord, CPU time", data.decoding(clip, **few), at_most=0.7)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,12 +19,12 @@ import webdataset
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
-from .dataset import ClipDataset, Sample
-from .shards import RawSample, ShardReader, shard_name, write_manifest, write_shard
-from .streaming.memory import stacked
-from .streaming.order import RunOrder, RunSampler
-from .video import validate
-from .views import View, decoder_view, make_views, tokeniser_view
+from data_tools.dataset import ClipDataset, Sample
+from data_tools.shards import RawSample, ShardReader, shard_name, write_manifest, write_shard
+from data_tools.streaming.memory import stacked
+from data_tools.streaming.order import RunOrder, RunSampler
+from data_tools.video import validate
+from data_tools.views import View, decoder_view, make_views, tokeniser_view
 
 WARM_UP = 2  # batches of a loader that are not counted: processes start
 

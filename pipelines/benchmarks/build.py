@@ -6,8 +6,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from .build import build_shards
-from .video import opened, validate
+from data_tools.build import build_shards
+from data_tools.video import opened, validate
 
 
 def building(folder: Path, clip: bytes, clips: int = 32, repeats: int = 5) -> float:

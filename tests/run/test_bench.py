@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from data_tools.figures import moving_clip, resuming, write_large_index
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video import validate
+from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
 from support.launch import checked, python
 
 

@@ -1,0 +1,1 @@
+"""The measurements behind ``bench.py``: ratios within one run, of what we do to what bounds it."""

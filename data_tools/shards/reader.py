@@ -13,7 +13,7 @@ from ..errors import BadVideo, DataError
 from ..streaming.order import RunOrder
 from .layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
 from .remote import Cache, RemoteFolder, is_remote
-from .samples import RawSample, from_members
+from .samples import VIDEO_ENDINGS, RawSample, from_members
 from .tars import BLOCK, key_and_ending, members, plain_file
 
 MAX_OPEN_SHARDS = 128  # an epoch's order keeps about 40 shards of 1000 in use; `ulimit -n` is often 1024
@@ -89,7 +89,8 @@ class ShardReader:
             tail = os.pread(descriptor, length - tail_at, offset + tail_at)
         if crc32(tail, crc32(body, crc32(head))) != expected:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
-        sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
+        if (sample := _plain_sample(head, body, tail)) is None:
+            sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
         # A json of another tool's says nothing of them; ours has them in full.
         sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
         return sample
@@ -123,6 +124,29 @@ class ShardReader:
             except FileNotFoundError:
                 raise DataError(f"{path} is in the manifest but not on disk: copy it back or build again") from None
         return self._open[shard]
+
+
+def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:
+    """A sample laid out as `write_shard` does, KEY.mp4, KEY.txt, KEY.json and nothing else; None for any other.
+
+    Its parts were checked when it was written or indexed and its crc32 is right: they are not checked again, which
+    makes reading a third faster.
+    """
+    key, _, ending = head[:100].rstrip(b"\0").partition(b".")
+    if not key.isalnum() or head[345] or (ending := ending.decode("ascii", "replace")) not in VIDEO_ENDINGS:
+        return None
+    texts, at = [], -len(body) % BLOCK
+    for name in (key + b".txt\0", key + b".json\0"):
+        if not tail.startswith(name, at) or tail[at + 156 : at + 157] != b"0":
+            return None
+        start, size = at + BLOCK, int(tail[at + 124 : at + 135], 8)
+        texts.append(tail[start : start + size].decode())
+        at = start + size + -size % BLOCK
+    if at != len(tail):
+        return None
+    meta = json.loads(texts[1])
+    meta["caption"] = texts[0].rstrip("\r\n")
+    return RawSample(key.decode(), body, f".{ending}", meta) if "path" in meta and meta["caption"] else None
 
 
 def _unpack(files: list[tuple[str, bytes]], data: bytes, at: int) -> RawSample:

@@ -63,7 +63,8 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
     video = bodies.pop(extension)
     meta = _meta(bodies.pop("json", b"{}"))
     meta["caption"] = _caption(bodies, meta)
-    meta.setdefault("path", f"{key}.{video_ending(members)}")
+    if "path" not in meta:
+        meta["path"] = f"{key}.{video_ending(members)}"
     return RawSample(key, video, f".{extension}", meta, bodies)
 
 

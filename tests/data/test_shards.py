@@ -12,6 +12,7 @@ import webdataset
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards import ROW, RawSample, ShardReader, atomic_write, write_manifest, write_shard
+from data_tools.shards.reader import _plain_sample
 
 
 def sample(number, caption="A ball."):
@@ -173,3 +174,19 @@ def test_few_shards_stay_open(tmp_path, monkeypatch):
     reader = ShardReader(write(tmp_path / "many", per_shard=1))
     assert [reader.read(row) for row in (0, 1, 2, 6, 0, 5)] == [SAMPLES[row] for row in (0, 1, 2, 6, 0, 5)]
     assert len(reader._open) == 2
+
+
+def test_the_short_way_to_a_plain_sample_gives_the_same(folder, monkeypatch):
+    """`ShardReader.read` parses our own layout directly; the walk that reads any tar must agree."""
+    reader = ShardReader(folder)
+    short = [reader.read(row) for row in range(len(reader))]
+    monkeypatch.setattr("data_tools.shards.reader._plain_sample", lambda *parts: None)
+    assert [reader.read(row) for row in range(len(reader))] == short
+    data = (folder / "shard-000000.tar").read_bytes()
+    entry = json.loads((folder / "shard-000000.index.json").read_text())["samples"][0]
+    size = next(iter(entry["members"].values()))
+    head, body, tail = data[:512], data[512 : 512 + size], data[512 + size : entry["length"]]
+    monkeypatch.undo()
+    assert _plain_sample(head, body, tail) == short[0]
+    assert _plain_sample(head, body, tail + bytes(512)) is None  # one more member
+    assert _plain_sample(head.replace(b".mp4", b".txt").replace(b".webm", b".txt"), body, tail) is None

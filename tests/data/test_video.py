@@ -121,6 +121,46 @@ def test_variable_frame_rate_is_sampled_by_time():
     assert any(not torch.equal(got[index], reference[number][1]) for index, number in enumerate(by_number))
 
 
+def test_interlaced_input_loads(tmp_path):
+    clip = make_video(tmp_path / "interlaced.mp4", options={"flags": "+ilme+ildct", "x264-params": "interlaced=1"})
+    with av.open(str(clip)) as file:
+        assert next(file.decode(video=0)).interlaced_frame
+    facts = validate(clip)
+    assert (facts.frames, facts.width, facts.height) == (60, 64, 48)
+    (((_, picture)),) = decode(clip, [0.5])
+    assert abs(shade(picture) - 12) <= 1
+
+
+def test_the_first_of_two_video_streams_is_taken(tmp_path):
+    """The second one is larger, which is what a player would choose."""
+    clip = tmp_path / "two.mp4"
+    with av.open(str(clip), "w") as file:
+        streams = [file.add_stream("libx264", rate=24) for _ in range(2)]
+        for stream, (width, height) in zip(streams, ((64, 48), (128, 96)), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for n in range(12):
+            for level, stream in zip((200, 20), streams, strict=True):
+                picture = np.full((stream.height, stream.width, 3), level, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = n, Fraction(1, 24)
+                file.mux(stream.encode(frame))
+        for stream in streams:
+            file.mux(stream.encode())
+    assert (validate(clip).width, validate(clip).frames) == (64, 12)
+    (((_, picture)),) = decode(clip, [0.25])
+    assert picture.shape == (48, 64, 3) and abs(shade(picture) - 50) <= 1
+
+
+def test_times_count_from_the_first_frame_whatever_the_start_offset(tmp_path):
+    clip = tmp_path / "late.ts"
+    make_video(clip, container={"output_ts_offset": "7.5"})
+    with av.open(str(clip)) as file:
+        assert file.streams.video[0].start_time * file.streams.video[0].time_base > 7
+    assert validate(clip).duration == pytest.approx(2.5, abs=0.01)
+    (((_, picture)),) = decode(clip, [1.0])
+    assert abs(shade(picture) - 24) <= 1
+
+
 def test_times_choose_the_nearest_frame(tmp_path):
     clip = make_video(tmp_path / "clip.mp4", frames=10)  # 24 frames a second: frame n at n / 24 s
     times = [0.0, 0.4 / 24, 0.5 / 24, 0.6 / 24, 7.5 / 24, 9 / 24, 99.0]

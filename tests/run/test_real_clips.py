@@ -2,21 +2,20 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data_tools.video import validate
 from support.launch import checked, deepspeed, python, run
+from support.real_clips import CLIPS, needs_shared
 
-CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
 ZERO3 = ("--ds_config", "deepspeed_configs/zero3.json")
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs ../shared/clips")
+@needs_shared
 def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
     packed = checked(run("vtok-shards", "build", CLIPS, "--output", tmp_path / "shards"))
     assert "packed 12 clips" in packed.stdout

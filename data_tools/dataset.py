@@ -17,10 +17,9 @@ from .errors import BadVideo, DataError
 from .shards import ShardReader
 from .streaming.mixture import Mixture
 from .streaming.order import Order
-from .views import View, Views, make_views, view_times, window
+from .views import CENTRE, View, make_views, view_times, window
 
 MAX_ATTEMPTS = 8
-CENTRE = 0.5
 
 
 @dataclass
@@ -112,14 +111,9 @@ class ClipDataset(Dataset):
         duration = raw.meta["facts"]["duration"]
         drawn = self.training and self.draw_window
         start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
-        tokeniser, decoder = (
-            None if name in self.stored else view
-            for name, view in (("frames", self.tokeniser_view), ("video", self.decoder_view))
+        views = make_views(
+            raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder, self.stored
         )
-        if tokeniser or decoder:
-            views = make_views(raw.video, duration, tokeniser, decoder, start, self.fit, self.decoder)
-        else:
-            views = Views(None, 0, None, 0)
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         question, answer = pairs[draws.integer("conversation", len(pairs))]

@@ -4,7 +4,7 @@ Both show the same window of time and, when cropped, the same part of the pictur
 `make_views` is arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ VAE_STRIDE = 4
 
 # Seconds. Some containers round timestamps to the millisecond, so a clip can seem that much too short.
 ROUNDING = 1e-3
+
+# The draw of `window` that puts it in the middle of a clip.
+CENTRE = 0.5
 
 
 @dataclass(frozen=True)
@@ -107,50 +110,54 @@ def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placeme
     raise DataError(f"unknown fit '{fit}': choose one of {', '.join(FITS)}")
 
 
-def placements(src_w: int, src_h: int, tokeniser: View | None, decoder: View | None, fit: str) -> list[Placement]:
-    """The placement of a frame in the tokeniser's view and in the decoder's, if there are these views.
+def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fit: str) -> list[Placement]:
+    """The placement of a frame in the tokeniser's view and, if there is one, in the decoder's.
 
     The decoder's crop comes first; the tokeniser sees the centre of it, so that it describes nothing that the decoder
     is not asked to draw.
     """
-    placed = [fit_box(src_w, src_h, view.width, view.height, fit) for view in (tokeniser, decoder) if view]
-    if fit == "pad" or len(placed) < 2:
-        return placed
-    alone, shared = placed
+    alone = fit_box(src_w, src_h, tokeniser.width, tokeniser.height, fit)
+    if decoder is None:
+        return [alone]
+    shared = fit_box(src_w, src_h, decoder.width, decoder.height, fit)
+    if fit == "pad":
+        return [alone, shared]
     return [Placement(_largest_inside(shared.source, tokeniser.width, tokeniser.height), alone.target), shared]
 
 
 def make_views(
     source: Source,
     duration: float,
-    tokeniser: View | None,
+    tokeniser: View,
     decoder: View | None,
     start: float,
     fit: str = "crop",
     backend: str = "pyav",
+    skip: Collection[str] = (),
 ) -> Views:
-    """The views asked for of the window that begins at `start` seconds, from one decode of the clip.
+    """Both views of the window that begins at `start` seconds, from one decode of the clip.
 
-    `duration` is the clip's own, as `video.validate` measured it. Raises BadVideo, and DataError for an unknown fit
-    or backend.
+    `duration` is the clip's own, as `video.validate` measured it. A view named in `skip` ("frames", "video") is not
+    drawn, but still has its say in the crop. Raises BadVideo, and DataError for an unknown fit or backend.
     """
-    views = [view for view in (tokeniser, decoder) if view]
-    stacks = [blank((view.num_frames, 3, view.height, view.width)) for view in views]
-    sampled = [view_times(view, start, duration) for view in views]
+    views = {"frames": tokeniser} | ({"video": decoder} if decoder else {})
+    drawn = {name: view for name, view in views.items() if name not in skip}
+    stacks = {name: blank((view.num_frames, 3, view.height, view.width)) for name, view in drawn.items()}
+    sampled = {name: view_times(view, start, duration) for name, view in drawn.items()}
     wanted = sorted(
-        (time, which, index) for which, (times, valid) in enumerate(sampled) for index, time in enumerate(times[:valid])
+        (time, name, index) for name, (times, valid) in sampled.items() for index, time in enumerate(times[:valid])
     )
-    for looks, picture in decode(source, [time for time, _, _ in wanted], backend):
+    for looks, picture in decode(source, [time for time, _, _ in wanted], backend) if wanted else ():
         height, width, _ = picture.shape
-        for which, placement in enumerate(placements(width, height, tokeniser, decoder, fit)):
-            indices = [wanted[look][2] for look in looks if wanted[look][1] == which]
+        placed = dict(zip(views, placements(width, height, tokeniser, decoder, fit)))
+        for name, stack in stacks.items():
+            indices = [wanted[look][2] for look in looks if wanted[look][1] == name]
             if indices:
-                _draw(picture, placement, stacks[which], indices)
-    counts = [valid for _, valid in sampled]
-    for stack, valid in zip(stacks, counts):
-        stack[valid:] = stack[valid - 1]
-    drawn, nothing = iter(zip(stacks, counts)), (None, 0)
-    return Views(*(next(drawn) if tokeniser else nothing), *(next(drawn) if decoder else nothing))
+                _draw(picture, placed[name], stack, indices)
+    counts = {name: valid for name, (_, valid) in sampled.items()}
+    for name, stack in stacks.items():
+        stack[counts[name] :] = stack[counts[name] - 1]
+    return Views(stacks.get("frames"), counts.get("frames", 0), stacks.get("video"), counts.get("video", 0))
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:

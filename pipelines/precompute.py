@@ -20,15 +20,15 @@ from tqdm import tqdm
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
-from data_tools.views import Views, decoder_view, make_views, tokeniser_view, window
+from data_tools.views import CENTRE, Views, make_views, window
 from pipelines.config import RunConfig, die, parse_run_arguments
 from pipelines.engine import distributed, models, precomputed
+from pipelines.engine.loader import views_of
 from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError, require
 from vtok.decoder import encode_video
 from vtok.tokeniser import VTokTokeniser
 
-CENTRE = 0.5
 PROGRAM = "precompute"
 
 
@@ -73,10 +73,9 @@ class CentredViews(Dataset):
     """Rows of a dataset with their centred windows decoded, as training with ``data.window: centred`` sees them."""
 
     def __init__(self, reader: ShardReader, rows: range, config: RunConfig, image_size: int, latents: bool):
-        data, decoder = config.data, config.model.decoder
-        self.reader, self.rows, self.data, self.latents = reader, rows, data, latents
-        self.tokeniser = tokeniser_view(data.seconds, config.model.tokeniser.fps, image_size, image_size)
-        self.decoder = decoder_view(data.seconds, decoder.fps, decoder.height, decoder.width)
+        self.reader, self.rows, self.data = reader, rows, config.data
+        self.views = views_of(config, image_size)
+        self.skip = () if latents else ("video",)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,9 +85,7 @@ class CentredViews(Dataset):
             raw = self.reader.read(self.rows[index])
             duration = raw.meta["facts"]["duration"]
             start = window(duration, self.data.seconds, CENTRE)
-            return raw, make_views(
-                raw.video, duration, self.tokeniser, self.decoder, start, self.data.fit, self.data.decoder
-            )
+            return raw, make_views(raw.video, duration, *self.views, start, self.data.fit, self.data.decoder, self.skip)
         except BadVideo as problem:
             return problem
 

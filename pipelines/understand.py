@@ -10,14 +10,13 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.video import validate
-from data_tools.views import make_views, tokeniser_view, window
+from data_tools.views import CENTRE, make_views, window
 from pipelines.config import RunConfig, die, load_config
 from pipelines.engine import checkpoint, distributed, models
+from pipelines.engine.loader import views_of
 from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
-
-CENTRE = 0.5
 
 
 def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
@@ -39,10 +38,9 @@ class Understanding:
     """Answers questions about video files as the model was trained to see them."""
 
     def __init__(self, config: RunConfig, framework: VTokFramework):
-        size = framework.tokeniser.feature_extractor.image_size
         self.config = config
         self.framework = framework
-        self.view = tokeniser_view(config.data.seconds, config.model.tokeniser.fps, size, size)
+        self.views = views_of(config, framework.tokeniser.feature_extractor.image_size)
 
     def answer(self, video: Path, question: str, max_new_tokens: int = 128) -> str:
         """The answer about the centred window of a clip.
@@ -55,7 +53,7 @@ class Understanding:
         duration = validate(video).duration
         data = self.config.data
         start = window(duration, data.seconds, CENTRE)
-        views = make_views(video, duration, self.view, None, start, data.fit, data.decoder)
+        views = make_views(video, duration, *self.views, start, data.fit, data.decoder, skip=("video",))
         frames = views.frames[: views.frames_valid].to(distributed.device())
         return self.framework.understand(frames, question, max_new_tokens)
 

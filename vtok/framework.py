@@ -289,9 +289,3 @@ class VTokFramework(nn.Module):
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()
         }
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: trainable parameters, and the statistics of the visual features."""
-        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        statistics = {f"feature_scale.{name}": b for name, b in self.feature_scale.named_buffers()}
-        return trained | statistics

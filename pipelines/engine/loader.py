@@ -17,7 +17,7 @@ from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.mixture import Mixture
 from data_tools.streaming.order import Order, RunSampler
-from data_tools.views import decoder_view, tokeniser_view
+from data_tools.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, precomputed
 from pipelines.engine.batch_plan import BatchPlan
@@ -96,18 +96,26 @@ def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
     return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
 
 
+def views_of(config: RunConfig, image_size: int) -> tuple[View, View]:
+    """The tokeniser's and the decoder's view of a window, for a backbone that takes images of ``image_size``."""
+    seconds, decoder = config.data.seconds, config.model.decoder
+    return (
+        tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size),
+        decoder_view(seconds, decoder.fps, decoder.height, decoder.width),
+    )
+
+
 def build_dataset(
     config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
 ) -> WatchedDataset:
     """The run's dataset: views as the model wants them, text tokenised."""
-    tokeniser, decoder = config.model.tokeniser, config.model.decoder
-    size = framework.tokeniser.feature_extractor.image_size
+    tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
     clips = ClipDataset(
         reader,
         seed=config.seed,
         seconds=config.data.seconds,
-        tokeniser_view=tokeniser_view(config.data.seconds, tokeniser.fps, size, size),
-        decoder_view=decoder_view(config.data.seconds, decoder.fps, decoder.height, decoder.width),
+        tokeniser_view=tokeniser,
+        decoder_view=decoder,
         fit=config.data.fit,
         decoder=config.data.decoder,
         training=training,

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from data_tools.encode import encode_mp4
 from data_tools.errors import BadVideo, DataError
 from data_tools.video import decode, validate
 from data_tools.views import (
     Box,
     Placement,
+    View,
     decoder_view,
     fit_box,
     make_views,
@@ -223,3 +225,20 @@ def make_video(path, picture, frames, step=0):
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path
+
+
+def test_a_view_that_is_skipped_still_has_its_say_in_the_crop(tmp_path):
+    """What only needs the tokeniser's view, as a question about a clip does, sees what training sees."""
+    clip, views = encode_mp4(pictures(), 8, 20), (View(4, 3, 32, 32), View(8, 5, 32, 96))
+    both = make_views(clip, 1.0, *views, 0.0)
+    small = make_views(clip, 1.0, *views, 0.0, skip=("video",))
+    assert torch.equal(small.frames, both.frames) and small.video is None and small.video_valid == 0
+    assert not torch.equal(small.frames, make_views(clip, 1.0, views[0], None, 0.0).frames)
+    large = make_views(clip, 1.0, *views, 0.0, skip=("frames",))
+    assert torch.equal(large.video, both.video) and large.frames is None
+    assert make_views(b"no video", 1.0, *views, 0.0, skip=("frames", "video")).frames_valid == 0
+
+
+def pictures():
+    """Eight noisy frames, taller than wide."""
+    return iter(np.random.default_rng(0).integers(0, 256, (8, 128, 96, 3), np.uint8))

@@ -28,7 +28,14 @@ from pipelines.engine.ema import Ema
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
-from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.setup import (
+    Engine,
+    build_engine,
+    deepspeed_config,
+    learning_rate,
+    repeat_to_the_last_digit,
+    set_learning_rate,
+)
 from pipelines.engine.workers import LoaderError, deaths_explained
 from pipelines.engine.writing import Writer
 from vtok.config import ConfigError
@@ -51,6 +58,8 @@ def train(arguments: RunArguments) -> None:
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
     ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    if config.train.deterministic:
+        repeat_to_the_last_digit()
 
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = open_shards(config, distributed.rank_zero_first(lambda: find_shards(config, output)))

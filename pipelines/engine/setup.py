@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import deepspeed
@@ -88,6 +89,13 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) 
     cast_parameters(framework, precision(train))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
     return engine
+
+
+def repeat_to_the_last_digit() -> None:
+    """Only operations whose results do not depend on the timing of a GPU's threads; call it before the GPU is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def set_learning_rate(engine: Engine, lr: float) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shlex
 import shutil
+import sys
 from collections import defaultdict
 
 import pytest
@@ -12,7 +14,7 @@ from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
-from support.launch import assert_user_error, checked, deepspeed, python
+from support.launch import assert_user_error, checked, deepspeed, python, run
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
@@ -139,6 +141,19 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
         "pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b"
     )
     assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(two_ranks, shards, tmp_path):
+    """A limit on the size of files stands for the disk: the log still fits, a checkpoint does not."""
+    output = tmp_path / "out"
+    shutil.copytree(two_ranks, output)
+    again = ("--data.shards", shards, "--output", output, "--resume", "auto", "--train.max_steps", 7)
+    command = shlex.join(map(str, (sys.executable, "pipelines/train.py", *TINY, *SHORT, *again)))
+    result = run("bash", "-c", f"ulimit -f 2000; exec {command}")
+    assert_user_error(result, "cannot write the checkpoint", "step_00000007", "step_00000006 is complete")
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+    checked(python("pipelines/train.py", *TINY, *SHORT, *again))
+    assert (output / "checkpoints/step_00000007/COMPLETE").exists()
 
 
 def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):

@@ -79,7 +79,7 @@ def full_state(engine) -> dict[str, torch.Tensor]:
     return {key: value.cpu() for key, value in state.items()}
 
 
-before = None
+before = random_state = None
 for name in SETTINGS:
     engine, plan = engine_with(name)
     ema = Ema(engine, decay=0.7, warmup=True)
@@ -88,6 +88,7 @@ for name in SETTINGS:
         folder, saved, saved_average = before
         state = checkpoint.read_state(folder)
         checkpoint.resume(engine, ema, folder, state)
+        assert torch.equal(torch.get_rng_state(), random_state)
         for own in partitions(engine):  # DeepSpeed's own reader of moments works from the first update on
             for kind, flats in [("weights", masters(engine)), *((kind, moments(engine, kind)) for kind in MOMENTS)]:
                 whole = saved[f"{kind}/{own.name}"].flatten()
@@ -133,6 +134,8 @@ for name in SETTINGS:
     assert abs(averaged - reference) <= 1e-5 * abs(reference), (name, averaged, reference)
 
     state.step += 3
+    torch.manual_seed(1000 * state.step + rank)
+    random_state = torch.get_rng_state()
     (output / "config.yaml").write_text("seed: 0\n")
     writer = Writer(output, CheckpointConfig(keep=9))
     writer.save(engine, ema, state)

@@ -293,9 +293,9 @@ def step_range(text: str | None) -> range | None:
     """
     if text is None:
         return None
-    first, _, last = text.partition("-")
-    require(first.isdigit() and (last or first).isdigit(), f"--profile takes steps such as 3-5, not {text}")
-    steps = range(int(first), int(last or first) + 1)
+    ends = text.split("-")
+    require(len(ends) <= 2 and all(map(str.isdigit, ends)), f"--profile takes steps such as 3-5, not {text}")
+    steps = range(int(ends[0]), int(ends[-1]) + 1)
     require(0 < steps.start < steps.stop, f"--profile takes steps from 1 on, the first one first, not {text}")
     return steps
 

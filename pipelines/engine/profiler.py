@@ -1,10 +1,11 @@
 """``--profile 3-5``: what rank 0 did in some steps, as a trace that Perfetto or chrome://tracing opens."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from pipelines.engine import distributed
 
@@ -19,7 +20,8 @@ def profiled(steps: Iterable[int], chosen: range | None, output: Path) -> Iterat
         for step in steps:
             if recorder is None and chosen and step in chosen and distributed.rank() == 0:
                 recorder, begun = start(), step
-            yield step
+            with record_function(f"step {step}") if recorder else nullcontext():
+                yield step
             if recorder and step == chosen[-1]:
                 save(recorder, output, begun, step)
                 recorder = None

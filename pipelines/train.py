@@ -11,6 +11,8 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, 
 from pipelines.engine import calibration, checkpoint, distributed, memory, models
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.ema import Ema
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
@@ -30,6 +33,7 @@ from pipelines.engine.profiler import profiled
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
 from pipelines.engine.validation import LOSSES, Validation
 from pipelines.engine.workers import LoaderError, deaths_explained
+from pipelines.engine.writing import Writer
 from vtok.config import ConfigError
 
 
@@ -61,16 +65,17 @@ def train(arguments: RunArguments) -> None:
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, open_dataset(config, held_out), framework) if held_out else None
-    state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
+    state = checkpoint.RunState(0, 0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
         state = checkpoint.check(found, state)
     # Written when all that can be refused has been: a folder with a configuration is a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
-    engine = build_engine(framework, ds_config, config.train, checkpoint.needs_conversion(state))
+    engine = build_engine(framework, ds_config, config.train)
+    ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
 
     if found:
-        checkpoint.resume(engine, found, state)
+        checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
     else:
         end = config.train.calibration_batches * plan.global_batch_size
@@ -80,13 +85,14 @@ def train(arguments: RunArguments) -> None:
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
     with deaths_explained(dataset):
-        run_steps(engine, config, plan, dataset, state, max_steps, output, validation, arguments.profile)
+        run_steps(engine, ema, config, plan, dataset, state, max_steps, output, validation, arguments.profile)
     if config.demo:
         distributed.rank_zero_first(lambda: demo.show(config, output))
 
 
 def run_steps(
     engine: Engine,
+    ema: Ema | None,
     config: RunConfig,
     plan: BatchPlan,
     dataset,
@@ -100,25 +106,31 @@ def run_steps(
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
-    stall = 0.0
+    writer = Writer(output, config.checkpoint)
     for step in profiled(range(state.step + 1, max_steps + 1), profile, output):
-        lr = learning_rate(step, config.train, max_steps)
+        lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
         line, replaced = train_step(engine, batches, plan)
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
+        state.updates += 1
+        if ema:
+            ema.update(state.updates)
+            line["ema_distance"] = ema.distance()
         bad.record(step, replaced)
+        stalled = 0.0
+        writer.poll()
+        if step % config.checkpoint.every == 0 or step == max_steps:
+            writer.save(engine, ema, replace(state))
+            stalled = writer.stalled
         if metrics:
-            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stall})
+            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stalled})
         bad.check(state.consumed_samples)
         if validation and validation.due(step, max_steps):
-            validated = validation.run(engine.module)
+            with ema.applied() if ema else nullcontext():
+                validated = validation.run(engine.module)
             if metrics:
                 metrics.validation(step, *validated)
-        stall = 0.0
-        if step % config.checkpoint.every == 0 or step == max_steps:
-            started = time.perf_counter()
-            checkpoint.save(engine, output, state)
-            stall = time.perf_counter() - started
+    writer.wait()
     if metrics:
         metrics.close()
 

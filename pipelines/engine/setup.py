@@ -79,14 +79,8 @@ def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig, load_universal: bool = False) -> Engine:
-    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more.
-
-    Args:
-        load_universal: whether the checkpoint to be loaded is in DeepSpeed's universal form.
-    """
-    if load_universal:
-        ds_config = ds_config | {"checkpoint": {"load_universal": True}}
+def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
+    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more."""
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
     groups = parameter_groups(framework, train.weight_decay)

@@ -1,20 +1,19 @@
 """Memory, time, cost and traffic of a configuration on so many GPUs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from pipelines.config import RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.flops import Flops, part_flops
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import Step, measure_step
+from pipelines.planning.step import Step, measure_step, meta_copy
 from pipelines.planning.traffic import traffic
 from pipelines.planning.workload import CAPTION_TOKENS, typical_workload
-from vtok.architectures import meta_framework
+from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,17 @@ class Forecast:
     """What a scenario amounts to; bytes are a GPU's, or a node's where the host is meant.
 
     Attributes:
+        parameters: numbers of them, by part.
         batch: as it is dealt out.
         steps: optimiser steps of the run, or ``None`` where it is given in epochs.
         kept: what is held all the time.
         phases: what comes and goes on the GPU, by phase.
         flops: of a sample, by part.
-        step_seconds: of an optimiser step.
         traffic: received by a GPU in a step, by purpose.
     """
 
     hardware: Hardware
+    parameters: dict[str, int]
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
@@ -105,19 +105,21 @@ def smallest_valid_batch(global_batch_size: int, gpus: int) -> int:
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """Plan a scenario. A global batch that the GPUs do not divide is taken up to the next that they do, with fewer steps
-    for the same number of samples.
+    """Plan a scenario.
+
+    A global batch that the GPUs do not divide is taken up to the next that they do, with fewer steps for as many samples.
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
     sharding = read_sharding(scenario.ds_config, parameter_bytes)
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
-    framework = planning_framework(scenario.config)
+    framework = meta_copy(scenario.config.model, train.precision)
     parameters = parameters_of(framework)
     step = measured(scenario, framework, batch.micro_batch_size)
     return Forecast(
         hardware,
+        framework.parameter_counts(),
         batch,
         train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept_memory(parameters, hardware.gpus, sharding),
@@ -127,23 +129,19 @@ def forecast(scenario: Scenario) -> Forecast:
     )
 
 
-def planning_framework(config: RunConfig) -> VTokFramework:
-    """The framework on the meta device in the run's dtype; ``auto`` is bf16, as on GPUs."""
-    framework = meta_framework(config.model).train()
-    dtype = torch.float32 if config.train.precision == "fp32" else torch.bfloat16
-    for parameter in framework.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return framework
-
-
 # Suggestions try many scenarios with few different steps, and measuring one takes seconds.
 _steps: dict[str, Step] = {}
 
 
 def measured(scenario: Scenario, framework: VTokFramework, micro_batch_size: int) -> Step:
-    config = replace(scenario.config, train=replace(scenario.config.train, micro_batch_size=micro_batch_size))
+    config = scenario.config
     key = repr((config.model, config.data, config.train.precision, micro_batch_size, scenario.caption_tokens))
     if key not in _steps:
-        load = typical_workload(config, framework, micro_batch_size, scenario.caption_tokens)
+        load = typical_workload(config, framework, micro_batch_size, scenario.caption_tokens, local_text(config.model))
         _steps[key] = measure_step(framework, load)
     return _steps[key]
+
+
+def local_text(model: ModelConfig) -> TextEncoder | None:
+    """The tokenizers, where they lie in a folder: a plan downloads nothing."""
+    return TextEncoder.from_pretrained(model) if Path(model.mllm.weights).is_dir() else None

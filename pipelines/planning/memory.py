@@ -45,41 +45,41 @@ def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
 
 
 def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> list[Share]:
-    """What a rank holds from the first step to the last.
-
-    In fp32 the weights of the forward are the master weights themselves, unless the optimiser is on the host.
-    """
+    """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights."""
     shard = sum(-(-p.size // ranks) for p in parameters if p.trained)
-    whole = {True: sum(p.size for p in parameters if p.trained), False: sum(p.size for p in parameters if not p.trained)}
+    whole = {
+        True: sum(p.size for p in parameters if p.trained),
+        False: sum(p.size for p in parameters if not p.trained),
+    }
+    weight = sharding.parameter_bytes
     stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
-    own_master = sharding.parameter_bytes < MASTER or on_host or not stage3
     # On the host, gradients are kept as they accumulate and once more in fp32 for the update.
     gradient_bytes = sharding.gradient_bytes + (MASTER if on_host and stage3 else 0)
     shares = [
-        Share("trained weights", sharding.parameter_bytes * (shard if stage3 else whole[True]), sharding.offload_parameters),
+        Share("trained weights", weight * (shard if stage3 else trained), sharding.offload_parameters),
         Share("gradients", gradient_bytes * shard, on_host),
-        Share("master weights", MASTER * shard * own_master, on_host),
+        Share("master weights", MASTER * shard, on_host),
         Share("moments", MOMENTS * shard, on_host),
         Share("EMA", EMA * shard, on_host),
     ]  # fmt: skip
     for part in dict.fromkeys(p.part for p in parameters if not p.trained):
         sizes = [p.size for p in parameters if p.part == part]
         held = sum(-(-size // ranks) for size in sizes) if stage3 else sum(sizes)
-        shares.append(Share(f"frozen {part}", sharding.parameter_bytes * held, sharding.offload_parameters))
-    if stage3:
+        shares.append(Share(f"frozen {part}", weight * held, sharding.offload_parameters))
+    if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
         persistent = sum(p.size for p in parameters if is_persistent(p, sharding))
-        shares.append(Share("persistent parameters", sharding.parameter_bytes * persistent))
+        shares.append(Share("persistent parameters", weight * persistent))
     if sharding.secondary_partition > 1:
-        second = (whole[True] + whole[False]) // sharding.secondary_partition
-        shares.append(Share("secondary partition", sharding.parameter_bytes * second))
+        second = everything // sharding.secondary_partition
+        shares.append(Share("secondary partition", weight * second))
     shares.append(Share("reduce bucket", sharding.reduce_bytes * sharding.reduce_bucket))
     return [share for share in shares if share.bytes]
 
 
-def gathered_memory(parameters: list[Parameter], sharding: Sharding) -> int:
+def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:
     """The most that gathered parameters take: the live limit, but at least the largest tensor."""
     sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
-    if sharding.stage < 3 or not sharded:
+    if sharding.stage < 3 or ranks == 1 or not sharded:
         return 0
     limit = max(sharding.max_live + sharding.prefetch, max(sharded))
     return sharding.parameter_bytes * min(limit, sum(sharded))
@@ -91,7 +91,7 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
     Gradients are reduced while the language model and the heads go backward: the bucket is copied once, or the largest
     gradient if it exceeds the bucket. The update casts a sub-group's gradients to fp32 and takes a root of its moments.
     """
-    gathered = gathered_memory(parameters, sharding)
+    gathered = gathered_memory(parameters, ranks, sharding)
     trained = [p.size for p in parameters if p.trained]
     reducing = sharding.reduce_bytes * min(max(sharding.reduce_bucket, max(trained)), sum(trained))
     phases = {

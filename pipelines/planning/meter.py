@@ -1,8 +1,8 @@
 """FLOPs and live bytes of whatever runs under it; on the meta device that costs neither memory nor arithmetic.
 
 FLOPs are those of ``torch.utils.flop_counter``: two for each multiply-add of matrix products, convolutions and
-attention. Attention is run by torch's fused kernel, as on a GPU, so that no score matrix is kept; the scores that such a
-kernel recomputes inside its backward are not counted (the convention of PaLM's utilisation figures).
+attention. Attention is run by torch's fused kernel, as on a GPU, so that no score matrix is kept; the scores that such
+a kernel recomputes inside its backward are not counted.
 
 Bytes are those of every tensor storage made under the meter and not yet freed: parameters and inputs are outside.
 Workspaces inside a kernel are not seen.

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Workload
+from vtok.architectures import meta_framework
+from vtok.config import ModelConfig
 from vtok.decoder import Conditioning, Posterior
 from vtok.framework import VTokFramework
 from vtok.mllm import CONDITIONING_LAYER
@@ -72,6 +74,15 @@ def measure_step(framework: VTokFramework, load: Workload) -> Step:
     for (name, figure), value in total.items():
         setattr(usage.setdefault(name, Usage()), figure, value)
     return Step(usage, kept)
+
+
+def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
+    """A configuration's framework without storage, in training mode; ``auto`` precision is bf16, as on GPUs."""
+    framework = meta_framework(model).train()
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    for parameter in framework.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return framework
 
 
 def layer_stacks(framework: VTokFramework) -> list[tuple[nn.Module, str, nn.ModuleList, int]]:
@@ -173,24 +184,22 @@ def encoder_phases(framework: VTokFramework, load: Workload) -> dict[str, Usage]
         framework.tokeniser.features(clips)
     if framework.config.loss.dec > 0:
         with meter.phase("autoencoder"):
-            framework.decoder.encode(
-                torch.empty(load.size, video.num_frames, 3, video.height, video.width, **pixels)
-            )
+            framework.decoder.encode(torch.empty(load.size, video.num_frames, 3, video.height, video.width, **pixels))
         with meter.phase("clip_text_encoder"):
-            framework.decoder.pool_text(
-                torch.empty(load.size, len(load.text.clip_ids), dtype=torch.long, device=META)
-            )
+            framework.decoder.pool_text(torch.empty(load.size, len(load.text.clip_ids), dtype=torch.long, device=META))
     return dict(meter.usage)
 
 
 def frozen_features(framework: VTokFramework, load: Workload, clips: int) -> VisualFeatures:
     tokeniser, dtype = framework.tokeniser, next(framework.projection.parameters()).dtype
     spatial = torch.empty(
-        clips, framework.config.tokeniser.num_spatial_tokens, tokeniser.feature_extractor.width, dtype=dtype, device=META
+        clips,
+        framework.config.tokeniser.num_spatial_tokens,
+        tokeniser.feature_extractor.width,
+        dtype=dtype,
+        device=META,
     )
-    motion = torch.empty(
-        clips, load.motion_tokens, tokeniser.motion_encoder.residual_dim, dtype=dtype, device=META
-    )
+    motion = torch.empty(clips, load.motion_tokens, tokeniser.motion_encoder.residual_dim, dtype=dtype, device=META)
     return VisualFeatures(spatial, motion, [load.motion_tokens] * clips)
 
 

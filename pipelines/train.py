@@ -31,6 +31,7 @@ from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.profiler import profiled
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.utilisation import Utilisation
 from pipelines.engine.validation import LOSSES, Validation
 from pipelines.engine.workers import LoaderError, deaths_explained
 from pipelines.engine.writing import Writer
@@ -105,6 +106,7 @@ def run_steps(
     """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged, judged and saved."""
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
+    utilisation = Utilisation(config, engine.module, plan.ranks) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
     writer = Writer(output, config.checkpoint)
     for step in profiled(range(state.step + 1, max_steps + 1), profile, output):
@@ -123,6 +125,7 @@ def run_steps(
             writer.save(engine, ema, replace(state))
             stalled = writer.stalled
         if metrics:
+            line |= utilisation.at(line["samples_per_s"])
             metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stalled})
         bad.check(state.consumed_samples)
         if validation and validation.due(step, max_steps):

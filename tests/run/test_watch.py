@@ -17,10 +17,12 @@ from data_tools.errors import DataError
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig, parse_run_arguments
-from pipelines.engine import console, memory
+from pipelines.engine import console, memory, utilisation
+from pipelines.engine.flops import sample_flops
 from pipelines.engine.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.outputs import find_held_out
 from pipelines.engine.profiler import profiled
+from pipelines.engine.utilisation import Utilisation
 from pipelines.engine.validation import Validation
 from pipelines.media import encode_gif
 from support.launch import REPO, checked, deepspeed, python
@@ -206,6 +208,24 @@ def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch):
         "step 13/100: loss 2.500, tokens/s 1.23k, mfu 41.2%, 21:45 left",
         "validation after step 14, 64 samples: loss 2.000, loss_dec 1.500",
     ]
+
+
+def test_utilisation_is_the_share_of_the_peak_of_all_ranks(framework, monkeypatch):
+    config = RunConfig(TrainConfig(max_steps=1, precision="fp32"), model=framework.config, data=DataConfig(seconds=1))
+    monkeypatch.setattr(utilisation, "device_peak", lambda device, dtype: 1e12)
+    parts = sample_flops(config, framework).values()
+    shares = Utilisation(config, framework, ranks=4).at(samples_per_s=2.0)
+    assert shares["mfu"] == pytest.approx(2 * sum(part.model for part in parts) / 4e12)
+    assert shares["hfu"] == pytest.approx(2 * sum(part.hardware for part in parts) / 4e12)
+
+
+def test_the_peak_is_the_data_sheet_s_or_measured(monkeypatch):
+    gpu, names = torch.device("cuda", 0), {"NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12,
+                                           "NVIDIA GH200 480GB": 989e12, "NVIDIA A100-SXM4-40GB": 312e12}  # fmt: skip
+    for name, peak in names.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        assert utilisation.device_peak(gpu, torch.bfloat16) == peak
+    assert 1e8 < utilisation.device_peak(torch.device("cpu"), torch.float32) < 1e15
 
 
 def test_host_memory_is_that_of_this_process():

@@ -1,6 +1,6 @@
 """``--profile 3-5``: what rank 0 did in some steps, as a trace that Perfetto or chrome://tracing opens."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,13 +8,20 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from pipelines.engine import distributed
+from vtok.config import require
 
 
-def profiled(steps: Iterable[int], chosen: range | None, output: Path) -> Iterator[int]:
+def profiled(steps: range, chosen: range | None, output: Path) -> Iterator[int]:
     """The same steps; those ``chosen`` are traced into ``output/profile/`` on rank 0.
 
     A run that ends among them, or resumes among them, leaves the trace of those it did.
+
+    Raises:
+        ConfigError: the run ends before them.
     """
+    if chosen:
+        named = f"--profile {chosen.start}-{chosen[-1]}"
+        require(chosen.start < steps.stop, f"{named}: the run ends with step {steps.stop - 1}")
     recorder, begun = None, 0
     try:
         for step in steps:

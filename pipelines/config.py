@@ -5,6 +5,7 @@ RunConfig
   data        which shards, and how a clip becomes a sample
   train       batch, steps, optimiser
   checkpoint  when to save
+  validation  when to judge the model on held-out clips, and on which
   demo        make clips first, show a caption and a video at the end
 """
 
@@ -157,6 +158,34 @@ class CheckpointConfig:
 
 
 @dataclass
+class ValidationConfig:
+    """
+    Args:
+        every: steps between validations, and one after the last step; 0 for none. By default 1000 where there is a
+            held-out split.
+        shards: folder or address of the held-out split. By default the ``val`` that ``vtok-shards build --val-share``
+            writes beside the ``train`` of ``data.shards``.
+        samples: the most that are used of it, from its first on.
+        captions, videos: of so many of its samples the model's caption, and a video for the sample's own caption, go to
+            TensorBoard.
+        denoising_steps: of these videos.
+    """
+
+    every: int | None = None
+    shards: str | None = None
+    samples: int = 64
+    captions: int = 2
+    videos: int = 1
+    denoising_steps: int = 20
+
+    def __post_init__(self):
+        require(self.every is None or self.every >= 0, "validation.every must not be negative")
+        require(self.samples >= 1, "validation.samples must be at least 1")
+        require(self.denoising_steps >= 1, "validation.denoising_steps must be at least 1")
+        require(min(self.captions, self.videos) >= 0, "validation.captions and validation.videos must not be negative")
+
+
+@dataclass
 class DemoConfig:
     """
     Args:
@@ -193,6 +222,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     demo: DemoConfig | None = None
 
     def __post_init__(self):
@@ -213,6 +243,7 @@ class RunArguments:
     ds_config: Path
     output: Path | None
     resume: Literal["auto"] | None
+    profile: range | None = None  # steps to be traced
 
 
 # Short forms of ``vtok-train``.
@@ -240,6 +271,7 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
     parser.add_argument("--ds_config", default=str(Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"))
     parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
+    parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
     parser.add_class_arguments(RunConfig)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
@@ -260,7 +292,25 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
         raise ConfigError(one_line(error)) from error
     config = RunConfig(**{f.name: values[f.name] for f in fields(RunConfig)})
     output = Path(values["output"]) if values["output"] else None
-    return RunArguments(config, path.stem if path else "run", Path(values["ds_config"]), output, values["resume"])
+    name = path.stem if path else "run"
+    return RunArguments(
+        config, name, Path(values["ds_config"]), output, values["resume"], step_range(values["profile"])
+    )
+
+
+def step_range(text: str | None) -> range | None:
+    """``3-5`` is the steps 3, 4 and 5; ``7`` is step 7 alone.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text is None:
+        return None
+    ends = text.split("-")
+    require(len(ends) <= 2 and all(map(str.isdigit, ends)), f"--profile takes steps such as 3-5, not {text}")
+    steps = range(int(ends[0]), int(ends[-1]) + 1)
+    require(0 < steps.start < steps.stop, f"--profile takes steps from 1 on, the first one first, not {text}")
+    return steps
 
 
 def config_path(argv: list[str]) -> Path | None:
@@ -274,7 +324,7 @@ def config_path(argv: list[str]) -> Path | None:
 def check_known_keys(path: Path | None, given: list[str]) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
     known = key_paths(RunConfig)
-    options = {"config", "ds_config", "output", "resume", "local_rank", "help"}
+    options = {"config", "ds_config", "output", "resume", "profile", "local_rank", "help"}
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not inside_dict(key):
             raise ConfigError(unknown_key(key, known | options, "--"))

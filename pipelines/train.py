@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
-from pipelines.engine import calibration, checkpoint, distributed, models
+from pipelines.engine import calibration, checkpoint, distributed, memory, models
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.ema import Ema
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
-from pipelines.engine.outputs import choose_output, find_shards, open_shards
+from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
+from pipelines.engine.profiler import profiled
 from pipelines.engine.setup import (
     Engine,
     build_engine,
@@ -36,11 +38,11 @@ from pipelines.engine.setup import (
     repeat_to_the_last_digit,
     set_learning_rate,
 )
+from pipelines.engine.utilisation import Utilisation
+from pipelines.engine.validation import LOSSES, Validation
 from pipelines.engine.workers import LoaderError, deaths_explained
 from pipelines.engine.writing import Writer
 from vtok.config import ConfigError
-
-LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,7 +64,9 @@ def train(arguments: RunArguments) -> None:
         repeat_to_the_last_digit()
 
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
-    reader = open_shards(config, distributed.rank_zero_first(lambda: find_shards(config, output)))
+    shards = distributed.rank_zero_first(lambda: find_shards(config, output))
+    reader = open_shards(config, shards)
+    held_out = distributed.rank_zero_first(lambda: find_held_out(config, shards))
     if config.tiny_models:
         distributed.rank_zero_first(lambda: prepare_tiny_models(config, output, reader))
         models.point_to_tiny_models(config)
@@ -70,6 +74,7 @@ def train(arguments: RunArguments) -> None:
     framework = models.load_framework(config, output)
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
+    validation = Validation(config, open_dataset(config, held_out), framework) if held_out else None
     state = checkpoint.RunState(0, 0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
@@ -90,7 +95,7 @@ def train(arguments: RunArguments) -> None:
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
     with deaths_explained(dataset):
-        run_steps(engine, ema, config, plan, dataset, state, max_steps, output)
+        run_steps(engine, ema, config, plan, dataset, state, max_steps, output, validation, arguments.profile)
     if config.demo:
         distributed.rank_zero_first(lambda: demo.show(config, output))
 
@@ -104,13 +109,16 @@ def run_steps(
     state: checkpoint.RunState,
     max_steps: int,
     output: Path,
+    validation: Validation | None,
+    profile: range | None,
 ) -> None:
-    """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged and saved."""
+    """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged, judged and saved."""
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
+    utilisation = Utilisation(config, engine.module, plan.ranks) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
     writer = Writer(output, config.checkpoint)
-    for step in range(state.step + 1, max_steps + 1):
+    for step in profiled(range(state.step + 1, max_steps + 1), profile, output):
         lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
         line, replaced = train_step(engine, batches, plan)
@@ -126,8 +134,14 @@ def run_steps(
             writer.save(engine, ema, replace(state))
             stalled = writer.stalled
         if metrics:
+            line |= utilisation.at(line["samples_per_s"])
             metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stalled})
         bad.check(state.consumed_samples)
+        if validation and validation.due(step, max_steps):
+            with ema.applied() if ema else nullcontext():
+                validated = validation.run(engine.module)
+            if metrics:
+                metrics.validation(step, *validated)
     writer.wait()
     if metrics:
         metrics.close()
@@ -140,7 +154,8 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
     the gradients) gives the mean over the global batch.
 
     Returns:
-        The step's figures, equal on all ranks but for times, and the samples replaced in it on any rank.
+        The step's figures, equal on all ranks but for times, and the samples replaced in it on any rank. Waiting and
+        memory are those of the rank with the most.
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=engine.device)
@@ -157,16 +172,19 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
         replaced += loaded.replaced
 
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
-    gathered = distributed.gather_lists([keys, replaced])
+    gathered = distributed.gather_lists([keys, replaced, {"waited": waited, **memory.used_gb()}])
+    all_keys, all_replaced, used = zip(*gathered)
+    most = {name: max(rank[name] for rank in used) for name in used[0]}
     seconds = time.perf_counter() - started
     line = dict(zip(LOSSES, means)) | {
         "grad_norm": float(engine.get_global_grad_norm()),
         "samples_per_s": plan.global_batch_size / seconds,
         "tokens_per_s": means[-1] * plan.accumulation * plan.ranks / seconds,
-        "data_wait": waited / seconds,
-        "batch_digest": batch_digest(in_global_order([rank_keys for rank_keys, _ in gathered])),
+        "data_wait": most.pop("waited") / seconds,
+        **most,
+        "batch_digest": batch_digest(in_global_order(all_keys)),
     }
-    return line, [bad for _, rank_replaced in gathered for bad in rank_replaced]
+    return line, [bad for replaced in all_replaced for bad in replaced]
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:

@@ -75,12 +75,15 @@ class VTokFramework(nn.Module):
 
     # ---------------------------------------------------------------- training
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a micro-batch, scalars in fp32.
+    def forward(self, batch: Batch, reduce: bool = True) -> dict[str, Tensor]:
+        """Losses of a micro-batch of B samples, in fp32.
 
         Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
         over the samples, those without an answer or a caption counting as zero. Micro-batches of one size can so be
         averaged again, over ranks and accumulation steps, to the mean over the global batch.
+
+        Args:
+            reduce: average over the samples; else the losses are those of each sample, (B,).
 
         Returns:
             ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
@@ -103,10 +106,12 @@ class VTokFramework(nn.Module):
 
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
-            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)).mean(),
-            "loss_vis_lm": (self.visual_loss(hidden, plan, features) * captioned).mean(),
-            "loss_dec": self.decoder_loss(hidden, plan, batch, captioned),
+            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
+            "loss_vis_lm": self.visual_loss(hidden, plan, features) * captioned,
+            "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned,
         }
+        if reduce:
+            losses = {name: loss.mean() for name, loss in losses.items()}
         losses["loss"] = (
             weights.under * losses["loss_under"]
             + weights.vis_lm * losses["loss_vis_lm"]
@@ -118,9 +123,12 @@ class VTokFramework(nn.Module):
         """Frozen features of the clips, unless the batch brings them."""
         if isinstance(batch.frames, Tensor):
             return self.tokeniser.features(batch.frames, batch.frame_counts)
-        spatial, motion, counts = batch.frames
+        return self.in_model_dtype(batch.frames)
+
+    def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
+        """Stored features as the tokeniser's own would be."""
         dtype = next(self.tokeniser.motion_encoder.parameters()).dtype
-        return VisualFeatures(spatial.to(dtype), motion.to(dtype), counts)
+        return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
@@ -159,16 +167,15 @@ class VTokFramework(nn.Module):
     def head_loss(self, kind: str, states: Tensor, target: Tensor) -> Tensor:
         return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
 
-    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, captioned: Tensor) -> Tensor:
-        """L_dec (eq. 11), averaged over the clips; zero, and the decoder not run, where its weight is zero."""
+    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
+        """L_dec of each clip (eq. 11); zero, and the decoder not run, where its weight is zero."""
+        device = hidden.conditioning.device
         if self.config.loss.dec == 0:
-            return hidden.last.new_zeros(()).float()
-        conditioning = self.conditioning(
-            hidden.conditioning, plan, torch.tensor([text.clip_ids for text in batch.texts], device=captioned.device)
-        )
+            return torch.zeros(len(batch.texts), device=device)
+        clip_ids = torch.tensor([text.clip_ids for text in batch.texts], device=device)
+        conditioning = self.conditioning(hidden.conditioning, plan, clip_ids)
         posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
-        losses = self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
-        return (losses * captioned).mean()
+        return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
     def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
         """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens."""
@@ -185,7 +192,7 @@ class VTokFramework(nn.Module):
     @torch.no_grad()
     def understand(
         self,
-        frames: Tensor,
+        frames: Tensor | VisualFeatures,
         question: str,
         max_new_tokens: int = 128,
         fps: float | None = None,
@@ -194,16 +201,20 @@ class VTokFramework(nn.Module):
         """Answer a question about a video, greedily.
 
         Args:
-            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's).
+            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's); or the video's frozen features.
         """
-        tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
-        before, after = (torch.tensor(ids, device=frames.device) for ids in self.text.question(question))
+        if isinstance(frames, VisualFeatures):
+            tokens = self.tokeniser.encode(self.in_model_dtype(frames))
+        else:
+            tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
+        device = tokens.device
+        before, after = (torch.tensor(ids, device=device) for ids in self.text.question(question))
         embeddings = torch.cat(
             [self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1
         )
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=frames.device),
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text.tokenizer.eos_token_id,

@@ -37,6 +37,16 @@ def test_losses_and_gradients_against_the_reference(framework):
             assert error <= 1e-5 * reference.norm() or error <= 1e-8, (name, error, reference.norm())
 
 
+def test_losses_can_be_had_per_sample(framework):
+    """They do not depend on a sample's batch mates, nor does the weighted sum."""
+    batch = make_batch(framework)
+    of_each, mean = framework(batch, reduce=False), framework(batch)
+    for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+        alone = torch.stack([framework(part(batch, [clip]))[name] for clip in range(4)])
+        torch.testing.assert_close(of_each[name], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(of_each[name].mean(), mean[name])
+
+
 def test_the_loss_is_the_weighted_sum(tiny_models):
     framework = build_framework(model_config(tiny_models, loss=LossConfig(under=0.5, vis_lm=2.0, dec=3.0)))
     out = framework(make_batch(framework))
@@ -191,6 +201,13 @@ def test_understand_answers_in_text(framework):
     frames = make_batch(framework).frames[0]
     answer = framework.understand(frames, "What is it?", max_new_tokens=5)
     assert isinstance(answer, str) and answer == framework.understand(frames, "What is it?", max_new_tokens=5)
+
+
+def test_understand_takes_stored_features(framework):
+    frames = make_batch(framework).frames[0]
+    features = framework.tokeniser.features(frames[None], [len(frames)])
+    stored = features._replace(spatial=features.spatial.double(), motion=features.motion.double())
+    assert framework.understand(stored, "What?", 5) == framework.understand(frames, "What?", 5)
 
 
 def test_input_noise_belongs_to_the_sample_and_spares_the_understanding_rows(tiny_models):

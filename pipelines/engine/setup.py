@@ -43,7 +43,7 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
         "train_micro_batch_size_per_gpu": batch.micro_batch_size,
         "gradient_accumulation_steps": batch.accumulation,
         "gradient_clipping": train.max_grad_norm,
-        "bf16": {"enabled": precision(train) == torch.bfloat16},
+        "bf16": {"enabled": precision(train) == torch.bfloat16, "check_grad_overflow": True},
     }
     for key, value in computed.items():
         if key in config and config[key] not in (value, "auto"):

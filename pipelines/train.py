@@ -100,7 +100,7 @@ def run_steps(
     for step in range(state.step + 1, max_steps + 1):
         lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
-        line, replaced, dropped = train_step(engine, batches, plan)
+        line, replaced, dropped = train_step(engine, batches, plan, config.model.loss.with_decoder(step))
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
         state.updates += not dropped
         bad.record(step, replaced)
@@ -115,12 +115,15 @@ def run_steps(
 
 
 def train_step(
-    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan
+    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True
 ) -> tuple[dict, list[tuple[int, str, str]], list[str]]:
     """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
 
     Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
     the gradients) gives the mean over the global batch.
+
+    Args:
+        with_decoder: whether L_dec is part of this step; its figure is ``None`` if not.
 
     Returns:
         The step's figures, equal on all ranks but for times and ``None`` where they are not finite; the samples
@@ -133,7 +136,7 @@ def train_step(
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        losses = engine(loaded.batch.to(engine.device))
+        losses = engine(loaded.batch.to(engine.device), with_decoder=with_decoder)
         engine.backward(finite_on_all_ranks(losses["loss"]))
         engine.step()
         sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])
@@ -151,6 +154,8 @@ def train_step(
         "data_wait": waited / seconds,
         "batch_digest": batch_digest(batch_keys),
     }
+    if not with_decoder:
+        line["loss_dec"] = None
     replaced = [bad for _, rank_replaced in gathered for bad in rank_replaced]
     return line, replaced, [] if engine.was_step_applied() else batch_keys
 

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: their update is dropped on every rank, counted, and too many stop the run.
+"""Steps whose loss or gradient is not finite: no rank applies their update, and too many in a row stop the run.
 
 A loss that is not finite on one rank becomes NaN on all of them before backward. Backward runs all the same, so that
 the collectives, ZeRO-3's order of modules and the count of micro-steps are those of any other step. The norm of the

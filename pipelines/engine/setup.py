@@ -77,7 +77,7 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
         hpz = distributed.ranks_here()
     require(hpz == 1 or stage == 3, f"{path}: zero_hpz_partition_size needs zero_optimization.stage 3")
     require(
-        batch.ranks % hpz == 0,
+        isinstance(hpz, int) and hpz >= 1 and batch.ranks % hpz == 0,
         f"{path}: zero_hpz_partition_size {hpz} does not divide {batch.ranks} ranks: set it to the GPUs of a machine",
     )
     return zero | ({"zero_hpz_partition_size": hpz} if stage == 3 else {})

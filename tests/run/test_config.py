@@ -132,7 +132,7 @@ def test_deepspeed_json_is_completed_and_must_not_disagree(tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             deepspeed_config(path, train, plan)
-    path.write_text('{"train_batch_size": "auto"}')
+    path.write_text('{"train_batch_size": "auto", "zero_optimization": {"stage": 3}}')
     assert deepspeed_config(path, train, plan)["train_batch_size"] == 16
     with pytest.raises(ConfigError, match="No such file"):
         deepspeed_config(tmp_path / "none.json", train, plan)

@@ -96,7 +96,7 @@ def assert_same(ours, theirs, context):
 def spoilt_run(engine, plan):
     """Good steps with all kinds of bad ones between; the lines and the states of the good ones."""
     mine, good = batches(engine.module, plan), []
-    for how, forward in (("nan", 0), ("nan", 1), ("inf", 1), ("gradient", 0), ("gradient", 1)):
+    for how, forward in (("nan", 0), ("inf", 1), ("gradient", 0)):
         engine.module.plan_to_spoil(None)
         line, _, dropped = train_step(engine, mine, plan)
         assert not dropped and line["grad_norm"] > 0

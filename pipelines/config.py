@@ -99,7 +99,7 @@ class TrainConfig:
         schedule: after the warm-up, ``constant`` or ``cosine`` down to a tenth.
         max_grad_norm: clipping of the global gradient norm.
         precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
-        max_nonfinite_steps: so many in a row, of a loss or gradient that is not finite, stop the run; fewer are skipped.
+        max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
     """
 

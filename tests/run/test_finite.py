@@ -30,13 +30,8 @@ def test_many_steps_in_a_row_end_the_run_with_the_samples_of_the_last(tmp_path):
     run = ("--config", "pipelines/configs/tiny.yaml", "--train.lr", 1e30, "--train.warmup_steps", 0,
            "--train.global_batch_size", 4, "--train.max_nonfinite_steps", 2, "--data.seconds", 1, "--data.workers", 0,
            "--data.shards", tmp_path / "shards", "--output", tmp_path / "out")  # fmt: skip
-    keys = ShardReader(tmp_path / "shards").key
-    assert_user_error(
-        python("pipelines/train.py", *run),
-        "not finite in 2 steps in a row",
-        "train.lr",
-        *(keys(row) for row in range(4)),
-    )
+    keys = [ShardReader(tmp_path / "shards").key(row) for row in range(4)]
+    assert_user_error(python("pipelines/train.py", *run), "not finite in 2 steps in a row", "train.lr", *keys)
     text = (tmp_path / "out/log.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
     log = [json.loads(line) for line in text.splitlines()]

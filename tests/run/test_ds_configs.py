@@ -43,7 +43,7 @@ def runs(tmp_path_factory):
     half = [*RUN, "--ds_config", folder / "zero3.json", "--data.shards", folder / "shards", "--output", folder / "half"]
     commands += [[*half, "--train.max_steps", 3], [*half, "--resume", "auto"]]
     (folder / "commands.json").write_text(json.dumps([[str(word) for word in command] for command in commands]))
-    checked(deepspeed(2, REPO / "tests/support/train_worker.py", folder / "commands.json", timeout=600))
+    checked(deepspeed(2, REPO / "tests/support/train_worker.py", folder / "commands.json", timeout=900))
     read = lambda name: [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]  # noqa: E731
     return {name: read(name) for name in [*(name.removesuffix(".json") for name in CONFIGS), "half"]}
 

@@ -103,6 +103,7 @@ class TrainConfig:
         ema_decay: of the average of the trained weights, the paper's 0.999; ``null`` keeps no average.
         ema_warmup: let the decay grow to that from a low one, for short runs.
         deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
+        max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
     """
 
@@ -117,6 +118,7 @@ class TrainConfig:
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float = 1.0
+    max_nonfinite_steps: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     ema_decay: float | None = 0.999
     ema_warmup: bool = False
@@ -134,6 +136,7 @@ class TrainConfig:
         require(self.lr > 0, "train.lr must be positive")
         require(self.ema_decay is None or 0 <= self.ema_decay < 1, "train.ema_decay must lie in 0..1, below 1")
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
+        require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 

@@ -26,6 +26,7 @@ from pipelines.engine import calibration, checkpoint, distributed, memory, model
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.ema import Ema
+from pipelines.engine.finite import DroppedSteps, finite_on_all_ranks
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
@@ -117,15 +118,17 @@ def run_steps(
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
     utilisation = Utilisation(config, engine.module, plan.ranks) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
+    dropped_steps = DroppedSteps(config.train.max_nonfinite_steps)
     writer = Writer(output, config.checkpoint)
     for step in profiled(range(state.step + 1, max_steps + 1), profile, output):
         lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
-        line, replaced = train_step(engine, batches, plan)
+        line, replaced, dropped = train_step(engine, batches, plan, config.model.loss.with_decoder(step))
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
-        state.updates += 1
-        if ema:
+        state.updates += not dropped
+        if ema and not dropped:
             ema.update(state.updates)
+        if ema:
             line["ema_distance"] = ema.distance()
         bad.record(step, replaced)
         stalled = 0.0
@@ -135,8 +138,18 @@ def run_steps(
             stalled = writer.stalled
         if metrics:
             line |= utilisation.at(line["samples_per_s"])
-            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stalled})
+            metrics.write(
+                {
+                    "step": step,
+                    **line,
+                    "lr": lr,
+                    "skipped": step - state.updates,
+                    "bad_samples": bad.count,
+                    "checkpoint_stall": stalled,
+                }
+            )
         bad.check(state.consumed_samples)
+        dropped_steps.check(dropped)
         if validation and validation.due(step, max_steps):
             with ema.applied() if ema else nullcontext():
                 validated = validation.run(engine.module)
@@ -147,15 +160,21 @@ def run_steps(
         metrics.close()
 
 
-def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tuple[dict, list[tuple[int, str, str]]]:
+def train_step(
+    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True
+) -> tuple[dict, list[tuple[int, str, str]], list[str]]:
     """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
 
     Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
     the gradients) gives the mean over the global batch.
 
+    Args:
+        with_decoder: whether L_dec is part of this step; its figure is ``None`` if not.
+
     Returns:
-        The step's figures, equal on all ranks but for times, and the samples replaced in it on any rank. Waiting and
-        memory are those of the rank with the most.
+        The step's figures, equal on all ranks but for times; the samples replaced in it on any rank; and the keys of
+        its batch if the update was dropped (see ``engine.finite``). Waiting and memory are those of the rank with the
+        most.
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=engine.device)
@@ -164,8 +183,8 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        losses = engine(loaded.batch.to(engine.device))
-        engine.backward(losses["loss"])
+        losses = engine(loaded.batch.to(engine.device), with_decoder=with_decoder)
+        engine.backward(finite_on_all_ranks(losses["loss"]))
         engine.step()
         sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])
         keys.append(loaded.batch.keys)
@@ -174,6 +193,7 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
     gathered = distributed.gather_lists([keys, replaced, {"waited": waited, **memory.used_gb()}])
     all_keys, all_replaced, used = zip(*gathered)
+    batch_keys = in_global_order(all_keys)
     most = {name: max(rank[name] for rank in used) for name in used[0]}
     seconds = time.perf_counter() - started
     line = dict(zip(LOSSES, means)) | {
@@ -182,9 +202,12 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
         "tokens_per_s": means[-1] * plan.accumulation * plan.ranks / seconds,
         "data_wait": most.pop("waited") / seconds,
         **most,
-        "batch_digest": batch_digest(in_global_order(all_keys)),
+        "batch_digest": batch_digest(batch_keys),
     }
-    return line, [bad for replaced in all_replaced for bad in replaced]
+    if not with_decoder:
+        line["loss_dec"] = None
+    replaced = [bad for rank_replaced in all_replaced for bad in rank_replaced]
+    return line, replaced, [] if engine.was_step_applied() else batch_keys
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:

@@ -75,7 +75,7 @@ class VTokFramework(nn.Module):
 
     # ---------------------------------------------------------------- training
 
-    def forward(self, batch: Batch, reduce: bool = True) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:
         """Losses of a micro-batch of B samples, in fp32.
 
         Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
@@ -83,6 +83,8 @@ class VTokFramework(nn.Module):
         averaged again, over ranks and accumulation steps, to the mean over the global batch.
 
         Args:
+            with_decoder: whether this step has an L_dec (see ``LossConfig.dec_every``). Without one, or where its
+                weight is zero, it counts as zero and the decoder does not run.
             reduce: average over the samples; else the losses are those of each sample, (B,).
 
         Returns:
@@ -90,7 +92,8 @@ class VTokFramework(nn.Module):
             (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
         """
         weights = self.config.loss
-        understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
+        with_decoder = with_decoder and weights.dec > 0
+        understanding, generation = weights.under > 0, weights.vis_lm > 0 or with_decoder
         noisy = generation and self.config.visual_head.input_noise > 0
 
         features = self.features(batch)
@@ -108,7 +111,7 @@ class VTokFramework(nn.Module):
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
             "loss_vis_lm": self.visual_loss(hidden, plan, features) * captioned,
-            "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned,
+            "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned if with_decoder else captioned * 0,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}
@@ -168,11 +171,8 @@ class VTokFramework(nn.Module):
         return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
-        """L_dec of each clip (eq. 11); zero, and the decoder not run, where its weight is zero."""
-        device = hidden.conditioning.device
-        if self.config.loss.dec == 0:
-            return torch.zeros(len(batch.texts), device=device)
-        clip_ids = torch.tensor([text.clip_ids for text in batch.texts], device=device)
+        """L_dec of each clip (eq. 11)."""
+        clip_ids = torch.tensor([text.clip_ids for text in batch.texts], device=hidden.conditioning.device)
         conditioning = self.conditioning(hidden.conditioning, plan, clip_ids)
         posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
         return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)

@@ -50,6 +50,7 @@ class RunState:
     manifest_hash: str
     ranks: int
     shapes: dict[str, list[int]]
+    updates: int = 0
 
 
 def trained_shapes(framework: VTokFramework) -> dict[str, list[int]]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 # Columns of ``log.jsonl`` by their group in TensorBoard.
 GROUPS = {
     "loss": ("loss", "loss_under", "loss_vis_lm", "loss_dec"),
-    "optim": ("grad_norm", "lr", "ema_distance"),
+    "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
     "data": ("bad_samples",),
     "speed": ("samples_per_s", "tokens_per_s", "mfu", "hfu", "data_wait", "checkpoint_stall"),
     "memory": ("gpu_allocated_gb", "gpu_reserved_gb", "host_gb"),

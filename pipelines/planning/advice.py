@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 
-OFFLOAD = Path("deepspeed_configs/zero3_offload.json")
+OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"
 
 
 class Suggestion(NamedTuple):
@@ -77,10 +77,9 @@ def more_gpus(scenario: Scenario) -> Iterator[Change]:
 
 
 def offload(scenario: Scenario) -> Iterator[Change]:
-    if OFFLOAD.name != scenario.ds_config.name:
-        path = scenario.ds_config.parent / OFFLOAD.name
-        if path.exists():
-            yield Change(f"--ds_config {OFFLOAD}", replace(scenario, ds_config=path))
+    if scenario.ds_config.name != OFFLOAD.name and OFFLOAD.exists():
+        options = f"--ds_config {OFFLOAD.parent.name}/{OFFLOAD.name}"
+        yield Change(options, replace(scenario, ds_config=OFFLOAD))
 
 
 def smaller_video(scenario: Scenario) -> Iterator[Change]:

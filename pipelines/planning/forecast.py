@@ -107,7 +107,7 @@ def smallest_valid_batch(global_batch_size: int, gpus: int) -> int:
 def forecast(scenario: Scenario) -> Forecast:
     """Plan a scenario.
 
-    A global batch that the GPUs do not divide is taken up to the next that they do, with fewer steps for as many samples.
+    A global batch that the GPUs do not divide is raised to the next that they do, with fewer steps for as many samples.
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2

@@ -145,10 +145,10 @@ def test_a_few_layers_tell_of_many(tiny_models, checkpointing):
     config = planned_config(tiny_models, checkpointing)
     deep = meta_copy(config.model, "fp32")
     for module, name, layers, _ in layer_stacks(deep):
-        setattr(module, name, torch.nn.ModuleList(deepcopy(layers[0]) for _ in range(9)))
-    deep.mllm.causal_lm.config.num_hidden_layers = 9
+        setattr(module, name, torch.nn.ModuleList(deepcopy(layers[0]) for _ in range(6)))
+    deep.mllm.causal_lm.config.num_hidden_layers = 6
     load = typical_workload(config, deep, 2)
-    step, full = measure_step(deep, load), gradient_phases(deep, load, [9, 9, 9])
+    step, full = measure_step(deep, load), gradient_phases(deep, load, [6, 6, 6])
     assert step.kept == pytest.approx(full["step", "kept"], rel=0.01)
     for (name, figure), value in full.items():
         if name != "step":
@@ -181,8 +181,10 @@ def test_memory_of_a_real_step(tiny_models, ranks, checkpointing):
 
 
 @pytest.fixture
-def tiny(tiny_models):
-    return Scenario(planned_config(tiny_models), ZERO3, Hardware(gpus=1, reserve=0))
+def tiny(tiny_models, tmp_path):
+    """One GPU, with a reduce bucket that does not dwarf the tiny models."""
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3, "reduce_bucket_size": 100000}}')
+    return Scenario(planned_config(tiny_models), tmp_path / "zero3.json", Hardware(gpus=1, reserve=0))
 
 
 def test_every_suggestion_fits_when_planned_again(tiny):
@@ -222,10 +224,11 @@ def run_plan(capsys, *arguments):
 
 def test_table_and_json_say_the_same(capsys, tiny_models, tmp_path):
     save_config(planned_config(tiny_models), tmp_path / "config.yaml")
-    arguments = ("--config", tmp_path / "config.yaml", "--gpus", 2, "--gpu-memory", 8)
+    arguments = ("--config", tmp_path / "config.yaml", "--gpus", 2, "--gpu-memory", 80)
     table = run_plan(capsys, *arguments)
     figures = json.loads(run_plan(capsys, *arguments, "--json"))
-    assert f"{figures['gpu_memory']['total'] / 1e9:.2f} GB     fits in 8 GB" in " ".join(table.split("\n"))
+    total = f"{figures['gpu_memory']['total'] / 1e9:.2f} GB"
+    assert any(total in line and "fits in 80 GB" in line for line in table.splitlines())
     assert figures["gpu_memory"]["fits"] and figures["suggestions"] == [] and figures["notes"] == []
     memory = figures["gpu_memory"]
     assert memory["total"] == sum(memory["kept"].values()) + max(memory["phases"].values()) + memory["reserve"]

@@ -99,6 +99,7 @@ class TrainConfig:
         schedule: after the warm-up, ``constant`` or ``cosine`` down to a tenth.
         max_grad_norm: clipping of the global gradient norm.
         precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
+        max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
     """
 
@@ -113,6 +114,7 @@ class TrainConfig:
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float = 1.0
+    max_nonfinite_steps: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     calibration_batches: int = 8
 
@@ -126,6 +128,7 @@ class TrainConfig:
         require(self.micro_batch_size >= 1, "train.micro_batch_size must be at least 1")
         require(self.lr > 0, "train.lr must be positive")
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
+        require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 

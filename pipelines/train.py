@@ -23,6 +23,7 @@ from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, 
 from pipelines.engine import calibration, checkpoint, distributed, models
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.finite import DroppedSteps, finite_on_all_ranks, number_or_null
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
@@ -95,29 +96,38 @@ def run_steps(
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
+    dropped_steps = DroppedSteps(config.train.max_nonfinite_steps)
     for step in range(state.step + 1, max_steps + 1):
-        lr = learning_rate(step, config.train, max_steps)
+        lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
-        line, replaced = train_step(engine, batches, plan)
+        line, replaced, dropped = train_step(engine, batches, plan, config.model.loss.with_decoder(step))
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
+        state.updates += not dropped
         bad.record(step, replaced)
         if metrics:
-            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count})
+            metrics.write({"step": step, **line, "lr": lr, "skipped": step - state.updates, "bad_samples": bad.count})
         bad.check(state.consumed_samples)
+        dropped_steps.check(dropped)
         if step % config.checkpoint.every == 0 or step == max_steps:
             checkpoint.save(engine, output, state)
     if metrics:
         metrics.close()
 
 
-def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tuple[dict, list[tuple[int, str, str]]]:
+def train_step(
+    engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True
+) -> tuple[dict, list[tuple[int, str, str]], list[str]]:
     """One optimiser step: ``plan.accumulation`` micro-batches forward and backward, then the update.
 
     Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
     the gradients) gives the mean over the global batch.
 
+    Args:
+        with_decoder: whether L_dec is part of this step; its figure is ``None`` if not.
+
     Returns:
-        The step's figures, equal on all ranks but for times, and the samples replaced in it on any rank.
+        The step's figures, equal on all ranks but for times and ``None`` where they are not finite; the samples
+        replaced in it on any rank; and the keys of its batch if the update was dropped (see ``engine.finite``).
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=engine.device)
@@ -126,8 +136,8 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        losses = engine(loaded.batch.to(engine.device))
-        engine.backward(losses["loss"])
+        losses = engine(loaded.batch.to(engine.device), with_decoder=with_decoder)
+        engine.backward(finite_on_all_ranks(losses["loss"]))
         engine.step()
         sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])
         keys.append(loaded.batch.keys)
@@ -135,15 +145,19 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan) -> tu
 
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
     gathered = distributed.gather_lists([keys, replaced])
+    batch_keys = in_global_order([rank_keys for rank_keys, _ in gathered])
     seconds = time.perf_counter() - started
-    line = dict(zip(LOSSES, means)) | {
-        "grad_norm": float(engine.get_global_grad_norm()),
+    line = {name: number_or_null(mean) for name, mean in zip(LOSSES, means)} | {
+        "grad_norm": number_or_null(float(engine.get_global_grad_norm())),
         "samples_per_s": plan.global_batch_size / seconds,
         "tokens_per_s": means[-1] * plan.accumulation * plan.ranks / seconds,
         "data_wait": waited / seconds,
-        "batch_digest": batch_digest(in_global_order([rank_keys for rank_keys, _ in gathered])),
+        "batch_digest": batch_digest(batch_keys),
     }
-    return line, [bad for _, rank_replaced in gathered for bad in rank_replaced]
+    if not with_decoder:
+        line["loss_dec"] = None
+    replaced = [bad for _, rank_replaced in gathered for bad in rank_replaced]
+    return line, replaced, [] if engine.was_step_applied() else batch_keys
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, reader: ShardReader | Mixture) -> None:

@@ -75,19 +75,24 @@ class VTokFramework(nn.Module):
 
     # ---------------------------------------------------------------- training
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, with_decoder: bool = True) -> dict[str, Tensor]:
         """Losses of a micro-batch, scalars in fp32.
 
         Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
         over the samples, those without an answer or a caption counting as zero. Micro-batches of one size can so be
         averaged again, over ranks and accumulation steps, to the mean over the global batch.
 
+        Args:
+            with_decoder: whether this step has an L_dec (see ``LossConfig.dec_every``). Without one, or where its
+                weight is zero, it counts as zero and the decoder does not run.
+
         Returns:
             ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
             (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
         """
         weights = self.config.loss
-        understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
+        with_decoder = with_decoder and weights.dec > 0
+        understanding, generation = weights.under > 0, weights.vis_lm > 0 or with_decoder
         noisy = generation and self.config.visual_head.input_noise > 0
 
         features = self.features(batch)
@@ -105,7 +110,7 @@ class VTokFramework(nn.Module):
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)).mean(),
             "loss_vis_lm": (self.visual_loss(hidden, plan, features) * captioned).mean(),
-            "loss_dec": self.decoder_loss(hidden, plan, batch, captioned),
+            "loss_dec": self.decoder_loss(hidden, plan, batch, captioned) if with_decoder else captioned.new_zeros(()),
         }
         losses["loss"] = (
             weights.under * losses["loss_under"]
@@ -160,9 +165,7 @@ class VTokFramework(nn.Module):
         return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, captioned: Tensor) -> Tensor:
-        """L_dec (eq. 11), averaged over the clips; zero, and the decoder not run, where its weight is zero."""
-        if self.config.loss.dec == 0:
-            return hidden.last.new_zeros(()).float()
+        """L_dec (eq. 11), averaged over the clips."""
         conditioning = self.conditioning(
             hidden.conditioning, plan, torch.tensor([text.clip_ids for text in batch.texts], device=captioned.device)
         )

@@ -32,7 +32,10 @@ STATISTICS = "feature_scale.safetensors"
 
 @dataclass
 class RunState:
-    """Where a run stands. ``consumed_samples``, ``seed`` and ``manifest_hash`` are the whole state of the data."""
+    """Where a run stands. ``consumed_samples``, ``seed`` and ``manifest_hash`` are the whole state of the data.
+
+    ``updates`` are the steps whose update was applied: the learning rate follows them.
+    """
 
     step: int
     consumed_samples: int
@@ -40,6 +43,7 @@ class RunState:
     manifest_hash: str
     ranks: int
     shapes: dict[str, list[int]]
+    updates: int = 0
 
 
 def trained_shapes(framework: VTokFramework) -> dict[str, list[int]]:

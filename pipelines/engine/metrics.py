@@ -36,11 +36,13 @@ class Metrics:
 
     def write(self, line: dict) -> None:
         """One step's figures: ``step`` and numbers, or text that only the log takes."""
-        print(json.dumps(line), file=self.log, flush=True)
+        print(json.dumps(line, allow_nan=False), file=self.log, flush=True)
         for name, value in line.items():
             if name != "step" and isinstance(value, (int, float)):
                 self.tensorboard.add_scalar(name, value, line["step"])
-        self.bar.set_postfix({name: f"{line[name]:.3f}" for name in ("loss", "lr") if name in line}, refresh=False)
+        self.bar.set_postfix(
+            {name: f"{line[name]:.3f}" for name in ("loss", "lr") if line.get(name) is not None}, refresh=False
+        )
         self.bar.update()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, plain
 from vtok.config import ConfigError
 from vtok.decoder import Posterior
 from vtok.framework import VTokFramework
@@ -22,12 +22,12 @@ from vtok.tokeniser import VisualFeatures
 
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
 
-WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.height", "decoder.width")
+WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
     "tokeniser.backbone", "tokeniser.vgg_layer_index", "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
     "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
 )  # fmt: skip
-LATENT_SETTINGS = ("decoder.fps",)
+LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
 
 
 def feature_recipe(config: RunConfig, feature_extractor: nn.Module) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def latent_recipe(config: RunConfig, vae: nn.Module) -> dict[str, Any]:
 
 def settings(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
     sections = {"data": config.data, "tokeniser": config.model.tokeniser, "decoder": config.model.decoder}
-    return {name: getattr(sections[name.split(".")[0]], name.split(".")[1]) for name in names}
+    return {name: plain(getattr(sections[name.split(".")[0]], name.split(".")[1])) for name in names}
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from pipelines.config import TrainConfig
+from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 
 Engine = deepspeed.DeepSpeedEngine
+OFFLOADS = ("offload_optimizer", "offload_param")
 
 # What the run computes, and the JSON therefore leaves out.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
@@ -30,7 +32,8 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
     """The user's JSON completed with what the run computes.
 
     Raises:
-        ConfigError: no such file, not JSON, or a value in it disagrees with a computed one.
+        ConfigError: no such file, not JSON, a value in it disagrees with a computed one, or settings that do not go
+            together.
     """
     try:
         config = json.loads(Path(path).read_text())
@@ -43,7 +46,7 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
         "train_micro_batch_size_per_gpu": batch.micro_batch_size,
         "gradient_accumulation_steps": batch.accumulation,
         "gradient_clipping": train.max_grad_norm,
-        "bf16": {"enabled": precision(train) == torch.bfloat16},
+        "bf16": {"enabled": precision(train) == torch.bfloat16, "check_grad_overflow": True},
     }
     for key, value in computed.items():
         if key in config and config[key] not in (value, "auto"):
@@ -51,7 +54,33 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
     for key in ("optimizer", "scheduler", "fp16"):
         if key in config:
             raise ConfigError(f"{path}: {key} is not read from here; {COMPUTED}")
-    return config | computed
+    return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
+
+
+def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
+    """The ZeRO section of the JSON, with ``"auto"`` for hpZ's partition size replaced by the ranks of a machine.
+
+    Raises:
+        ConfigError: settings in it do not go together, or this engine cannot train with them.
+    """
+    stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
+    require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage}: this engine trains with 2 or 3")
+    for part, device in devices.items():
+        require(device in ("none", "cpu"), f"{path}: {part}.device is {device}: use cpu or none")
+    require(stage == 3 or devices["offload_param"] == "none", f"{path}: offload_param needs zero_optimization.stage 3")
+    require(
+        zero.get("compute_grad_norm", True),
+        f"{path}: compute_grad_norm must be true: clipping and the log need the norm",
+    )
+    hpz = zero.get("zero_hpz_partition_size", 1)
+    if hpz == "auto":
+        hpz = distributed.ranks_here()
+    require(hpz == 1 or stage == 3, f"{path}: zero_hpz_partition_size needs zero_optimization.stage 3")
+    require(
+        isinstance(hpz, int) and hpz >= 1 and batch.ranks % hpz == 0,
+        f"{path}: zero_hpz_partition_size {hpz} does not divide {batch.ranks} ranks: set it to the GPUs of a machine",
+    )
+    return zero | ({"zero_hpz_partition_size": hpz} if stage == 3 else {})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:

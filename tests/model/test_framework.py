@@ -227,3 +227,34 @@ def test_parts_that_do_not_fit_are_named(tiny_models, tmp_path):
     HunyuanVideoTransformer3DModel.from_config(config).save_pretrained(path)
     with pytest.raises(ConfigError, match="hidden size 128.*rows of 64"):
         build_framework(model_config(tmp_path / "m"))
+
+
+def test_a_step_without_the_decoder_does_not_run_it_and_trains_as_without_l_dec(tiny_models):
+    """``dec_every``: neither transformer nor autoencoder nor text encoder runs; every parameter gets its gradient."""
+    torch.manual_seed(0)
+    framework = build_framework(model_config(tiny_models)).train()
+    batch = make_batch(framework)
+    ran = []
+    for name in ("transformer", "vae.encoder", "text_encoder"):
+        framework.decoder.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    without = framework(batch, with_decoder=False)
+    without["loss"].backward()
+    assert not ran and without["loss_dec"] == 0
+    gradients = {name: p.grad for name, p in framework.named_parameters() if p.requires_grad}
+    framework.zero_grad()
+
+    both = framework(batch)
+    assert set(ran) == {"transformer", "vae.encoder", "text_encoder"} and both["loss_dec"] > 0
+    assert all(both[name] == without[name] for name in ("loss_under", "loss_vis_lm"))
+    (both["loss"] - both["loss_dec"]).backward()
+    for name, parameter in framework.named_parameters():
+        if parameter.requires_grad:
+            assert gradients[name] is not None, name
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_l_dec_comes_with_the_first_step_and_every_n_th_after_it():
+    assert [LossConfig(dec_every=3).with_decoder(step) for step in range(1, 8)] == [True, False, False] * 2 + [True]
+    assert all(LossConfig().with_decoder(step) for step in range(1, 5))
+    with pytest.raises(ConfigError, match="the steps between would have no loss"):
+        LossConfig(under=0, vis_lm=0, dec_every=2)

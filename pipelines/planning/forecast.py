@@ -124,7 +124,7 @@ def forecast(scenario: Scenario) -> Forecast:
         train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept_memory(parameters, hardware.gpus, sharding),
         phase_memory(parameters, step, hardware.gpus, sharding),
-        part_flops(step, batch.micro_batch_size),
+        part_flops(step, batch.micro_batch_size, scenario.config.model.loss.dec_every),
         traffic(parameters, hardware.gpus, batch.accumulation, sharding),
     )
 

@@ -22,7 +22,7 @@ from pipelines.planning.workload import typical_workload
 from support.launch import REPO, checked, deepspeed
 from support.tiny import planned_batch, planned_config
 from vtok.build import build_framework
-from vtok.config import ConfigError
+from vtok.config import ConfigError, LossConfig
 
 ZERO3 = REPO / "deepspeed_configs/zero3.json"
 PAPER = PRESETS / "llava_next_8b_hunyuan.yaml"
@@ -137,6 +137,15 @@ def test_flops_equal_those_of_a_real_step(tiny_models, checkpointing):
     assert (repeated > 0) == checkpointing
     without = sample_flops(planned_config(tiny_models), build_framework(planned_config(tiny_models).model))
     assert sum(part.model for part in flops.values()) == pytest.approx(sum(part.model for part in without.values()))
+
+
+def test_a_decoder_loss_every_fourth_step_costs_a_quarter(tiny_models):
+    config = planned_config(tiny_models)
+    rarer = replace(config, model=replace(config.model, loss=LossConfig(dec_every=4)))
+    always, seldom = (sample_flops(c, build_framework(c.model)) for c in (config, rarer))
+    for part, flops in always.items():
+        share = 4 if part in ("diffusion_transformer", "autoencoder", "clip_text_encoder") else 1
+        assert seldom[part].hardware == pytest.approx(flops.hardware / share)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

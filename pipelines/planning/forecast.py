@@ -57,6 +57,7 @@ class Forecast:
         batch: as it is dealt out.
         steps: optimiser steps of the run, or ``None`` where it is given in epochs.
         kept: what is held all the time.
+        saved: what autograd saves of a micro-step, part of what comes and goes.
         phases: what comes and goes on the GPU, by phase.
         flops: of a sample, by part.
         traffic: received by a GPU in a step, by purpose.
@@ -67,6 +68,7 @@ class Forecast:
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
+    saved: int
     phases: dict[str, int]
     flops: dict[str, Flops]
     traffic: dict[str, int]
@@ -123,6 +125,7 @@ def forecast(scenario: Scenario) -> Forecast:
         batch,
         train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept_memory(parameters, hardware.gpus, sharding),
+        step.kept,
         phase_memory(parameters, step, hardware.gpus, sharding),
         part_flops(step, batch.micro_batch_size, scenario.config.model.loss.dec_every),
         traffic(parameters, hardware.gpus, batch.accumulation, sharding),

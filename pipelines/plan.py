@@ -115,6 +115,7 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
         "batch": planned.batch._asdict(),
         "gpu_memory": {
             "kept": {share.name: share.bytes for share in planned.kept if not share.on_host},
+            "saved_for_backward": planned.saved,
             "phases": planned.phases,
             "reserve": round(planned.hardware.reserve * 1e9),
             "total": planned.gpu_bytes,

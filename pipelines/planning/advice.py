@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_tools.views import decoder_view
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 
-OFFLOAD = Path("deepspeed_configs/zero3_offload.json")
+OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"
 
 
 class Suggestion(NamedTuple):
@@ -25,7 +26,7 @@ class Change(NamedTuple):
 
 
 def suggestions(scenario: Scenario) -> list[Suggestion]:
-    """Changes that each make the scenario fit, the least costly first; failing that, the shortest run of them together.
+    """Changes that each make the scenario fit, the least costly first; failing that, several of them together.
 
     Empty if nothing known helps.
     """
@@ -36,17 +37,18 @@ def suggestions(scenario: Scenario) -> list[Suggestion]:
 
 
 def together(scenario: Scenario) -> list[Suggestion]:
-    """Changes one on top of the other, each that lowers the need, until it fits."""
-    options, now = [], forecast(scenario)
+    """Changes one on top of the other, of each kind what helps most for as long as it helps, until it fits."""
+    options: dict[str, str] = {}  # by first word, so that a setting changed twice is told once
+    now = forecast(scenario)
     for kind in KINDS:
-        for change in kind(scenario):
-            after = forecast(change.scenario)
-            if after.gpu_bytes < now.gpu_bytes:
-                best, now, scenario = change.options, after, change.scenario
-                options.append(best)
+        while planned := [(forecast(change.scenario), change) for change in kind(scenario)]:
+            after, change = min(planned, key=lambda pair: pair[0].gpu_bytes)
+            if after.gpu_bytes >= now.gpu_bytes:
                 break
-        if now.fits:
-            return [Suggestion(" ".join(options), now)]
+            now, scenario = after, change.scenario
+            options[change.options.split()[0]] = change.options
+            if now.fits:
+                return [Suggestion(" ".join(options.values()), now)]
     return []
 
 
@@ -77,31 +79,40 @@ def more_gpus(scenario: Scenario) -> Iterator[Change]:
 
 
 def offload(scenario: Scenario) -> Iterator[Change]:
-    if OFFLOAD.name != scenario.ds_config.name:
-        path = scenario.ds_config.parent / OFFLOAD.name
-        if path.exists():
-            yield Change(f"--ds_config {OFFLOAD}", replace(scenario, ds_config=path))
+    if scenario.ds_config.name != OFFLOAD.name:
+        options = f"--ds_config {OFFLOAD.parent.name}/{OFFLOAD.name}"
+        yield Change(options, replace(scenario, ds_config=OFFLOAD))
+
+
+def shorter_video(scenario: Scenario) -> Iterator[Change]:
+    """Half the latent frames in L_dec."""
+    config = scenario.config
+    decoder = config.model.decoder
+    frames = decoder.loss_latent_frames or decoder_view(config.data.seconds, decoder.fps, 16, 16).num_frames // 4 + 1
+    if frames > 1:
+        yield with_setting(scenario, "model.decoder.loss_latent_frames", frames // 2)
 
 
 def smaller_video(scenario: Scenario) -> Iterator[Change]:
-    """Half the area, then half the frames per second, of what the decoder's loss sees."""
-    decoder = scenario.config.model.decoder
-    height, width = (max(16, round(side * 0.7 / 16) * 16) for side in (decoder.height, decoder.width))
-    smaller = with_setting(scenario, "model.decoder.height", height)
-    smaller = with_setting(smaller.scenario, "model.decoder.width", width, smaller.options)
-    yield smaller
-    yield with_setting(scenario, "model.decoder.fps", decoder.fps / 2)
+    """Half the area in L_dec."""
+    height, width = scenario.config.model.decoder.loss_size
+    if min(height, width) > 16:
+        shorter, narrower = (max(16, round(side * 0.7 / 16) * 16) for side in (height, width))
+        options = f"--model.decoder.loss_height {shorter} --model.decoder.loss_width {narrower}"
+        decoder = replace(scenario.config.model.decoder, loss_height=shorter, loss_width=narrower)
+        model = replace(scenario.config.model, decoder=decoder)
+        yield Change(options, replace(scenario, config=replace(scenario.config, model=model)))
 
 
 # From what costs least to what changes most.
-KINDS = (checkpoint_activations, smaller_micro_batch, more_gpus, offload, smaller_video)
+KINDS = (checkpoint_activations, smaller_micro_batch, more_gpus, offload, shorter_video, smaller_video)
 
 
-def with_setting(scenario: Scenario, key: str, value: Any, options: str = "") -> Change:
-    """The scenario with one more setting of its configuration changed, by dotted name."""
-    shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
-    config = replaced(scenario.config, key.split("."), value)
-    return Change(f"{options} --{key} {shown}".strip(), replace(scenario, config=config))
+def with_setting(scenario: Scenario, key: str, value: bool | int) -> Change:
+    """The scenario with one setting of its configuration changed, by dotted name."""
+    return Change(
+        f"--{key} {str(value).lower()}", replace(scenario, config=replaced(scenario.config, key.split("."), value))
+    )
 
 
 def replaced(section: Any, names: list[str], value: Any) -> Any:

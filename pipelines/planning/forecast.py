@@ -57,6 +57,7 @@ class Forecast:
         batch: as it is dealt out.
         steps: optimiser steps of the run, or ``None`` where it is given in epochs.
         kept: what is held all the time.
+        saved: what autograd saves of a micro-step, part of what comes and goes.
         phases: what comes and goes on the GPU, by phase.
         flops: of a sample, by part.
         traffic: received by a GPU in a step, by purpose.
@@ -67,6 +68,7 @@ class Forecast:
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
+    saved: int
     phases: dict[str, int]
     flops: dict[str, Flops]
     traffic: dict[str, int]
@@ -107,7 +109,7 @@ def smallest_valid_batch(global_batch_size: int, gpus: int) -> int:
 def forecast(scenario: Scenario) -> Forecast:
     """Plan a scenario.
 
-    A global batch that the GPUs do not divide is taken up to the next that they do, with fewer steps for as many samples.
+    A global batch that the GPUs do not divide is raised to the next that they do, with fewer steps for as many samples.
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
@@ -123,8 +125,9 @@ def forecast(scenario: Scenario) -> Forecast:
         batch,
         train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept_memory(parameters, hardware.gpus, sharding),
+        step.kept,
         phase_memory(parameters, step, hardware.gpus, sharding),
-        part_flops(step, batch.micro_batch_size),
+        part_flops(step, batch.micro_batch_size, scenario.config.model.loss.dec_every),
         traffic(parameters, hardware.gpus, batch.accumulation, sharding),
     )
 

@@ -47,10 +47,7 @@ def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
 def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> list[Share]:
     """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights."""
     shard = sum(-(-p.size // ranks) for p in parameters if p.trained)
-    whole = {
-        True: sum(p.size for p in parameters if p.trained),
-        False: sum(p.size for p in parameters if not p.trained),
-    }
+    trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
     weight = sharding.parameter_bytes
     stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
     # On the host, gradients are kept as they accumulate and once more in fp32 for the update.

@@ -26,9 +26,11 @@ from vtok.tokeniser import VisualFeatures
 META = torch.device("meta")
 BACKWARD = " backward"
 
-# Parts in the order in which they run; the frozen encoders have no backward.
+# The frozen encoders have no backward.
 ENCODERS = ("feature_extractor", "autoencoder", "clip_text_encoder")
-GRADIENT_PARTS = ("language_model", "heads", "diffusion_transformer")
+
+# What runs only in steps with an L_dec.
+DECODER_PARTS = ("autoencoder", "clip_text_encoder", "diffusion_transformer")
 
 
 @dataclass

@@ -20,13 +20,13 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
-from pipelines.engine import calibration, checkpoint, distributed, models
+from pipelines.engine import calibration, checkpoint, distributed, models, weights
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
-from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, precision, set_learning_rate
 from pipelines.engine.workers import LoaderError, deaths_explained
 from vtok.config import ConfigError
 
@@ -55,7 +55,8 @@ def train(arguments: RunArguments) -> None:
         distributed.rank_zero_first(lambda: prepare_tiny_models(config, output, reader))
         models.point_to_tiny_models(config)
 
-    framework = models.load_framework(config, output)
+    place = weights.placement(ds_config, precision(config.train))
+    framework = distributed.every_rank(lambda: models.load_framework(config, output, place))
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
     state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)

@@ -3,12 +3,12 @@
 from vtok.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.decoder import decoder_parts
-from vtok.feature_extractor import extractor_parts
+from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
 from vtok.materialise import Place, materialise, whole
 from vtok.mllm import generation_config, llava_part
 from vtok.text import TextEncoder
-from vtok.weights import Part, stored_tensors
+from vtok.weights import Part
 
 
 def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFramework:
@@ -20,17 +20,21 @@ def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFram
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
     """
+    warn_if_random(config.tokeniser)
     framework = assemble(config, TextEncoder.from_pretrained(config))
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
-    stored = stored_tensors(framework, pretrained_parts(config))
-    return materialise(framework, stored, place or whole())
+    return materialise(framework, pretrained_parts(config).values(), place or whole())
 
 
-def pretrained_parts(config: ModelConfig) -> list[Part]:
-    """Where the framework's pretrained parameters are."""
-    return [
-        llava_part(config.mllm),
-        *(part.below("tokeniser.feature_extractor.") for part in extractor_parts(config.tokeniser)),
-        *(part.below("decoder.") for part in decoder_parts(config.decoder).values()),
-    ]
+def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
+    """Where the framework's pretrained parameters are, by the names of :meth:`VTokFramework.parameter_counts`."""
+    decoder = decoder_parts(config.decoder)
+    extractor = extractor_parts(config.tokeniser)
+    return {
+        "language_model": llava_part(config.mllm),
+        **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
+        "diffusion_transformer": decoder["transformer"].below("decoder."),
+        "autoencoder": decoder["vae"].below("decoder."),
+        "clip_text_encoder": decoder["text_encoder"].below("decoder."),
+    }

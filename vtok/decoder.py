@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from vtok.config import ConfigError, DecoderConfig
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.materialise import materialise, whole
-from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, stored_tensors
+from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
 TIMESTEP_SCALE = 1000.0
@@ -245,4 +245,4 @@ def build_vae(config: DecoderConfig) -> AutoencoderKLHunyuanVideo:
     with torch.device("meta"):
         vae = diffusers_part(config, "vae", Location.read_json)
     holder = nn.ModuleDict({"vae": vae.requires_grad_(False).eval()})
-    return materialise(holder, stored_tensors(holder, [decoder_parts(config)["vae"]]), whole())["vae"]
+    return materialise(holder, [decoder_parts(config)["vae"]], whole())["vae"]

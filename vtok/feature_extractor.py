@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig, require
 from vtok.materialise import materialise, whole
-from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig, stored_tensors
+from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -93,14 +93,18 @@ def build_feature_extractor(config: VTokConfig) -> nn.Module:
     Raises:
         ConfigError: the named weights are missing or do not fit.
     """
-    extractor = empty_feature_extractor(config)
-    return materialise(extractor, stored_tensors(extractor, extractor_parts(config)), whole())
+    warn_if_random(config)
+    return materialise(empty_feature_extractor(config), extractor_parts(config), whole())
+
+
+def warn_if_random(config: VTokConfig) -> None:
+    if config.weights is None:
+        print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
 
 
 def extractor_parts(config: VTokConfig) -> list[Part]:
-    """``F``'s weights: torchvision's VGG19, a CLIP's vision half or LLaVA's vision tower; none if they are random."""
+    """``F``'s weights: torchvision's VGG19, CLIP's vision half or LLaVA's vision tower; none where they are random."""
     if config.weights is None:
-        print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
         return []
     if config.backbone == "clip":
         towers = ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.")

@@ -4,13 +4,13 @@ Where they end up (whole in a notebook, this rank's shard under ZeRO-3) is a :da
 from is the same in both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from vtok.weights import StoredTensor
+from vtok.weights import Part, shapes_of
 
 # Fills a flat tensor with a parameter's elements, from the given one on.
 Read = Callable[[Tensor, int], None]
@@ -30,10 +30,15 @@ def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 
 
 @torch.no_grad()
-def materialise(module: nn.Module, stored: Mapping[str, StoredTensor], place: Place) -> nn.Module:
-    """Replace every parameter of ``module``: those on the meta device are read from ``stored``, by name, the others
-    keep the values they were drawn with. Buffers that are computed from the configuration are computed again.
+def materialise(module: nn.Module, parts: Iterable[Part], place: Place) -> nn.Module:
+    """Replace every parameter of ``module``: those on the meta device are read from the checkpoints of ``parts``, the
+    others keep the values they were drawn with. Buffers on the meta device are computed from the configuration.
+
+    Raises:
+        ConfigError: a parameter is not in the checkpoint of its part, or has another shape there.
     """
+    shapes = shapes_of(module)
+    stored = {name: tensor for part in parts for name, tensor in part.tensors(shapes).items()}
     placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names and one place
     for prefix, owner in module.named_modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):

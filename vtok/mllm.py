@@ -84,7 +84,7 @@ def llava_part(config: MLLMConfig) -> Part:
     keys = {
         "mllm.causal_lm.model.": ("model.language_model.", "language_model.model."),
         "mllm.causal_lm.lm_head.": ("lm_head.", "language_model.lm_head."),
-        "projection.projector.": ("model.multi_modal_projector.", "multi_modal_projector."),
+        "projection.projector.linear_": ("model.multi_modal_projector.linear_", "multi_modal_projector.linear_"),
     }
     return Part(llava_location(config), TRANSFORMERS_FILES, keys)
 

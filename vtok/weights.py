@@ -237,15 +237,15 @@ class Part:
         """The same part in a module that holds it under ``prefix``."""
         return Part(self.location, self.files, {prefix + name: stored for name, stored in self.keys.items()})
 
-    def tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
-        """Those of ``parameters`` (by name) that belong to this part, as stored.
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """Those parameters (by name) that belong to this part, as stored.
 
         Raises:
             ConfigError: one is not in the checkpoint, or has another shape there.
         """
         checkpoint = Checkpoint(self.location, self.files)
         found = {}
-        for name, parameter in parameters.items():
+        for name, shape in shapes.items():
             prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)
             if prefix is None:
                 continue
@@ -254,30 +254,30 @@ class Part:
             if key is None:
                 raise self.location.error(f"its weights lack {keys[0]}; is it another architecture?")
             found[name] = checkpoint[key]
-            if found[name].shape != tuple(parameter.shape):
+            if found[name].shape != tuple(shape):
                 raise ConfigError(
-                    f"{self.location.setting}: {found[name].file}: {key} has shape {found[name].shape}, but the model's "
-                    f"configuration makes it {tuple(parameter.shape)}"
+                    f"{self.location.setting}: {found[name].file}: {key} has shape {found[name].shape}, but by the "
+                    f"model's configuration it is {tuple(shape)}"
                 )
         return found
 
 
-def stored_tensors(module: nn.Module, parts: list[Part]) -> dict[str, StoredTensor]:
-    """Name of a parameter -> where its values are, for the parameters of ``module`` that lie on the meta device.
-
-    Raises:
-        ConfigError: one is not in the checkpoint of its part, or has another shape there.
-    """
-    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.is_meta}
-    return {name: tensor for part in parts for name, tensor in part.tensors(parameters).items()}
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, by name; of all of it where DeepSpeed has left a rank only a shard."""
+    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in module.named_parameters()}
 
 
 def content_hash(tensor: StoredTensor) -> str:
     """sha256 of a tensor's shape, dtype and every one of its bytes, wherever the tensor is stored."""
     digest = hashlib.sha256(f"{tensor.shape} {tensor.dtype}".encode())
     for piece in tensor.pieces(0, tensor.numel):
-        digest.update(piece.contiguous().view(torch.uint8).numpy())
+        digest.update(piece.view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def combined_hash(hashes: Mapping[str, str]) -> str:
+    """One hash for several named tensors, from theirs; the order does not matter."""
+    return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in sorted(hashes)).encode()).hexdigest()
 
 
 def first_line(error: BaseException) -> str:

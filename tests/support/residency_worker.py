@@ -1,6 +1,7 @@
-"""One rank of an engine that was loaded from files: takes steps, then says what it keeps, as a line of JSON.
+"""One rank of engines that are loaded from files: each takes steps, then says what it keeps, as a line of JSON.
 
-deepspeed --num_gpus R residency_worker.py MODELS OVERRIDES, where OVERRIDES is a JSON object for zero_optimization.
+deepspeed --num_gpus R residency_worker.py MODELS SETTINGS, where SETTINGS is a JSON object: name of a case -> what it
+changes in zero_optimization.
 """
 
 import json
@@ -23,59 +24,71 @@ from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
 
-models, overrides = sys.argv[-2:]
+models, cases = sys.argv[-2:]
 distributed.connect()
 ranks = distributed.world_size()
 train = TrainConfig(max_steps=1, global_batch_size=4, micro_batch_size=4 // ranks, precision="bf16", lr=1e-2)
 plan = plan_batch(4, train.micro_batch_size, ranks)
-config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", train, plan)
-config["zero_optimization"] |= {"reduce_bucket_size": 1000000} | json.loads(overrides)
-
-torch.manual_seed(0)
-reference = build_framework(model_config(models))  # whole, in fp32
-torch.manual_seed(0)
-framework = build_framework(model_config(models), placement(config, precision(train)))
-hashes = distributed.every_rank(lambda: frozen_hashes(framework))
-engine = build_engine(framework, config, train)
-batch = make_batch(reference)
-first = distributed.rank() * plan.micro_batch_size
 
 
-def step() -> float:
-    loss = engine(part(batch, list(range(first, first + plan.micro_batch_size))))["loss"]
-    engine.backward(loss)
-    engine.step()
-    return float(distributed.mean_over_ranks(loss.detach().clone()))
+def built(place=None):
+    torch.manual_seed(0)
+    return build_framework(model_config(models), place)
 
 
-named, expected = dict(engine.module.named_parameters()), dict(reference.named_parameters())
-assert named.keys() == expected.keys()
-with deepspeed.zero.GatheredParameters(list(named.values())):
+def check_values(engine, reference) -> None:
+    """What was loaded is the files' values in bf16, the master copy that in fp32, buffers untouched."""
+    named, expected = dict(engine.module.named_parameters()), dict(reference.named_parameters())
+    assert named.keys() == expected.keys()
+    with deepspeed.zero.GatheredParameters(list(named.values()), enabled=engine.zero_optimization_stage() == 3):
+        for name, parameter in named.items():
+            assert torch.equal(parameter.data, expected[name].data.bfloat16()), name
     for name, parameter in named.items():
-        assert torch.equal(parameter.data, expected[name].data.bfloat16()), name
-for name, buffer in engine.module.named_buffers():
-    assert buffer.dtype == dict(reference.named_buffers())[name].dtype, name
-    assert torch.equal(buffer, dict(reference.named_buffers())[name]), name
-trainable = {name: p for name, p in named.items() if p.requires_grad}
-for name, parameter in trainable.items():
-    assert torch.equal(safe_get_full_fp32_param(parameter), expected[name].data.bfloat16().float()), name
+        if parameter.requires_grad:
+            master = safe_get_full_fp32_param(parameter)
+            assert torch.equal(master, expected[name].data.bfloat16().float()), name
+    for (name, buffer), wanted in zip(engine.module.named_buffers(), reference.buffers(), strict=True):
+        assert buffer.dtype == wanted.dtype and torch.equal(buffer, wanted), name
 
-losses = [step() for _ in range(3)]
-frozen = [p for p in named.values() if not p.requires_grad]
-optimised = {
-    id(p) for group in getattr(engine.optimizer, "fp16_groups", None) or engine.optimizer.bit16_groups for p in group
-}
-resident = residency(engine)
-print("RESIDENT " + json.dumps({
-    "losses": losses,
-    "hashes": hashes,
-    "bytes": {kind: bytes_of(resident, kind) for kind in {kind for kind, _ in resident}},
-    "frozen_elements": sum(expected[name].numel() for name, p in named.items() if not p.requires_grad),
-    "trainable_elements": sum(expected[name].numel() for name in trainable),
-    "small_elements": sum(p.numel() for p in expected.values() if p.numel() <= 2000),
-    "master_elements": sum(partition.numel() for partition in master_partitions(engine)),
-    "frozen_gradients": sum(p.grad is not None for p in frozen),
-    "frozen_optimised": sum(id(p) in optimised for p in frozen),
-    "trainable_optimised": sum(id(p) in optimised for p in trainable.values()) - len(trainable),
-}), flush=True)  # fmt: skip
+
+def report(case: str, changes: dict) -> dict:
+    config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", train, plan)
+    config["zero_optimization"] |= {"reduce_bucket_size": 1000000} | changes
+    reference = built()  # whole, in fp32
+    framework = built(placement(config, precision(train)))
+    hashes = frozen_hashes(framework)
+    engine = build_engine(framework, config, train)
+    check_values(engine, reference)
+
+    batch, losses = make_batch(reference), []
+    first = distributed.rank() * plan.micro_batch_size
+    for _ in range(2):
+        loss = engine(part(batch, list(range(first, first + plan.micro_batch_size))))["loss"]
+        engine.backward(loss)
+        engine.step()
+        losses.append(float(distributed.mean_over_ranks(loss.detach().clone())))
+
+    parameters = list(engine.module.parameters())
+    frozen = [p for p in parameters if not p.requires_grad]
+    groups = getattr(engine.optimizer, "fp16_groups", None) or engine.optimizer.bit16_groups
+    optimised = {id(p) for group in groups for p in group}
+    resident = residency(engine)
+    return {
+        "case": case,
+        "losses": losses,
+        "hashes": hashes,
+        "bytes": {kind: bytes_of(resident, kind) for kind, _ in resident},
+        "frozen": sum(p.numel() for p in reference.parameters() if not p.requires_grad),
+        "trainable": sum(p.numel() for p in reference.parameters() if p.requires_grad),
+        "small": sum(p.numel() for p in reference.parameters() if p.numel() <= 2000),
+        "master": sum(partition.numel() for partition in master_partitions(engine)),
+        "frozen_gradients": sum(p.grad is not None for p in frozen),
+        "frozen_optimised": sum(id(p) in optimised for p in frozen),
+        "trainable_left_out": sum(p.requires_grad and id(p) not in optimised for p in parameters),
+        "shard_devices": sorted({p.ds_tensor.device.type for p in frozen if hasattr(p, "ds_tensor")}),
+    }
+
+
+for case, changes in json.loads(cases).items():
+    print("REPORT " + json.dumps(report(case, changes)) + "\n", end="", flush=True)
 deepspeed.comm.destroy_process_group()

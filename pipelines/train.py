@@ -55,8 +55,9 @@ def train(arguments: RunArguments) -> None:
         distributed.rank_zero_first(lambda: prepare_tiny_models(config, output, reader))
         models.point_to_tiny_models(config)
 
-    place = weights.placement(ds_config, precision(config.train))
-    framework = distributed.every_rank(lambda: models.load_framework(config, output, place))
+    framework = distributed.every_rank(
+        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)))
+    )
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
     state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)

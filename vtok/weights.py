@@ -7,6 +7,7 @@ only. Ranges are read, not mapped: the pages of a mapping would count as the pro
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from vtok.config import ConfigError
 
-PIECE = 1 << 22  # elements held at once while reading
+PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -64,11 +65,15 @@ class Location:
         """Raises ConfigError if it is not there or not JSON."""
         path = self.find(name)
         if path is None:
-            raise self.error(f"there is no {name}")
+            raise self.missing(name)
         try:
             return json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise self.error(f"{name} is not valid JSON: {first_line(error)}") from error
+
+    def missing(self, *names: str) -> ConfigError:
+        asked = "" if Path(self.weights).is_dir() else "; no folder, and the hub and its cache give no such file"
+        return self.error(f"there is no {' and no '.join(names)}{asked}")
 
     def error(self, problem: str) -> ConfigError:
         place = f"{self.weights}/{self.subfolder}".rstrip("/")
@@ -170,7 +175,8 @@ def open_pickled(path: Path) -> dict[str, StoredTensor]:
         ConfigError: it cannot be read.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error
@@ -200,7 +206,7 @@ class Checkpoint:
             if location.find(f"{name}.index.json"):
                 self.files = location.read_json(f"{name}.index.json")["weight_map"]
                 return
-        raise location.error(f"there is no {names[0]} and no {names[0]}.index.json")
+        raise location.missing(names[0], f"{names[0]}.index.json")
 
     def __contains__(self, key: str) -> bool:
         return key in self.files

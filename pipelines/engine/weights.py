@@ -1,8 +1,8 @@
 """Pretrained weights in the run: under ZeRO-3 each rank reads its own slices of every parameter and nothing else.
 
-DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here each parameter
-is made with its full shape but untouched memory (which no page is behind), this rank's part of it is filled from the
-checkpoint, and DeepSpeed takes that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
+DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here each parameter in
+turn is laid over the same scratch memory, this rank's part of it is filled from the checkpoint, and DeepSpeed takes a
+copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,24 @@ from vtok.weights import combined_hash, content_hash, shapes_of
 
 
 def placement(ds_config: dict, dtype: torch.dtype) -> Place:
-    """Where this rank keeps parameters: shards under ZeRO-3; whole, on its device, with the stages below."""
+    """Where this rank keeps parameters: shards under ZeRO-3; whole, on its device, with the stages below.
+
+    It holds memory for the largest parameter: let go of it when all are placed.
+    """
     if ds_config.get("zero_optimization", {}).get("stage", 0) < 3:
         return whole(dtype, distributed.device())
     # Given a module, if an empty one, DeepSpeed also swaps in its linear layer that saves no gathered weights.
     zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
+    scratch = torch.empty(0, dtype=dtype, device=zero.local_device)
 
     def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
-        values = torch.empty(parameter.shape, dtype=dtype, device=zero.local_device)
+        nonlocal scratch
+        if parameter.numel() > scratch.numel():
+            scratch = scratch.new_empty(parameter.numel())
+        values = scratch[: parameter.numel()]
         for start, stop in kept(zero, values.numel()):
-            read(values.view(-1)[start:stop], start)
-        shard = nn.Parameter(values, parameter.requires_grad)
+            read(values[start:stop], start)
+        shard = nn.Parameter(values.view(parameter.shape), parameter.requires_grad)
         zero._convert_to_deepspeed_param(shard)
         shard.partition()
         shard.ds_tensor[max(0, shard.ds_numel - zero.rank * shard.ds_tensor.numel()) :].zero_()  # the padding

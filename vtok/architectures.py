@@ -14,7 +14,6 @@ from vtok.decoder import DIFFUSERS_PARTS, HunyuanDecoder, empty_decoder
 from vtok.feature_extractor import CLIP_L_336, empty_feature_extractor
 from vtok.framework import VTokFramework
 from vtok.mllm import empty_llava
-from vtok.text import TextEncoder
 from vtok.tokeniser import VTokTokeniser
 from vtok.weights import Location, ReadConfig
 
@@ -53,13 +52,11 @@ def published_or_read(location: Location, name: str) -> dict[str, Any]:
 def meta_framework(config: ModelConfig) -> VTokFramework:
     """The framework on the meta device: every shape, no storage, no tokenizers."""
     with torch.device("meta"):
-        return assemble(config, None, published_or_read)
+        return assemble(config, published_or_read)
 
 
-def assemble(
-    config: ModelConfig, text: TextEncoder | None, read_config: ReadConfig = Location.read_json
-) -> VTokFramework:
-    """The framework with its pretrained parts on the meta device and the others as torch draws them.
+def assemble(config: ModelConfig, read_config: ReadConfig = Location.read_json) -> VTokFramework:
+    """The framework with its pretrained parts on the meta device and the others as torch draws them; no tokenizers.
 
     Raises:
         ConfigError: a configuration is missing or of another architecture, or the parts do not fit one another.
@@ -68,7 +65,7 @@ def assemble(
     decoder = empty_decoder(config.decoder, read_config)
     require_fit(mllm.dim, decoder)
     tokeniser = VTokTokeniser(config.tokeniser, empty_feature_extractor(config.tokeniser, read_config))
-    return VTokFramework(config, tokeniser, mllm, projector, llava.vision_config.hidden_size, decoder, text)
+    return VTokFramework(config, tokeniser, mllm, projector, llava.vision_config.hidden_size, decoder, None)
 
 
 def require_fit(mllm_dim: int, decoder: HunyuanDecoder) -> None:

@@ -21,7 +21,8 @@ def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFram
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
     """
     warn_if_random(config.tokeniser)
-    framework = assemble(config, TextEncoder.from_pretrained(config))
+    framework = assemble(config)
+    framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
     return materialise(framework, pretrained_parts(config).values(), place or whole())

@@ -7,6 +7,7 @@ only. Ranges are read, not mapped: the pages of a mapping would count as the pro
 
 import hashlib
 import json
+import mmap
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -120,13 +121,16 @@ class SafeTensor(StoredTensor):
         self.offset = offset
 
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
-        buffer = torch.empty(min(PIECE, stop - start), dtype=self.dtype)
+        if start == stop:
+            return
+        # Not from the heap, where it would leave a hole between the tensors that stay, once for each of them.
+        memory = mmap.mmap(-1, min(PIECE, stop - start) * self.dtype.itemsize)
+        buffer = torch.frombuffer(memory, dtype=self.dtype)
         with self.file.open("rb") as file:
             file.seek(self.offset + start * self.dtype.itemsize)
             for first in range(start, stop, PIECE):
                 piece = buffer[: min(PIECE, stop - first)]
-                memory = piece.view(torch.uint8).numpy()
-                if file.readinto(memory) != len(memory):
+                if file.readinto(piece.view(torch.uint8).numpy()) != piece.nbytes:
                     raise ConfigError(f"{self.file} ends within {self.key}: fetch it again")
                 yield piece
 
@@ -175,8 +179,8 @@ def open_pickled(path: Path) -> dict[str, StoredTensor]:
         ConfigError: it cannot be read.
     """
     try:
-        mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error

@@ -1,8 +1,8 @@
 """Pretrained weights in the run: under ZeRO-3 each rank reads its own slices of every parameter and nothing else.
 
-DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here each parameter in
-turn is laid over the same scratch memory, this rank's part of it is filled from the checkpoint, and DeepSpeed takes a
-copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
+DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here one parameter
+after another is laid over the same scratch memory, this rank's part of it is filled from the checkpoint, and DeepSpeed
+takes a copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
 """
 
 from collections.abc import Iterator

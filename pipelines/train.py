@@ -22,7 +22,7 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
-from pipelines.engine import calibration, checkpoint, distributed, memory, models
+from pipelines.engine import calibration, checkpoint, distributed, memory, models, weights
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.ema import Ema
@@ -36,6 +36,7 @@ from pipelines.engine.setup import (
     build_engine,
     deepspeed_config,
     learning_rate,
+    precision,
     repeat_to_the_last_digit,
     set_learning_rate,
 )
@@ -72,7 +73,9 @@ def train(arguments: RunArguments) -> None:
         distributed.rank_zero_first(lambda: prepare_tiny_models(config, output, reader))
         models.point_to_tiny_models(config)
 
-    framework = models.load_framework(config, output)
+    framework = distributed.every_rank(
+        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)))
+    )
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, open_dataset(config, held_out), framework) if held_out else None

@@ -14,7 +14,6 @@ from data_tools.views import CENTRE, make_views, window
 from pipelines.config import RunConfig, die, load_config
 from pipelines.engine import checkpoint, distributed, models
 from pipelines.engine.loader import views_of
-from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
@@ -30,7 +29,6 @@ def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework,
     config = load_config(output / "config.yaml")
     framework = models.load_framework(config, output)
     step = checkpoint.load_trained(framework, output, ema)
-    cast_parameters(framework, precision(config.train))
     return config, framework.eval().to(distributed.device()), step
 
 

@@ -24,6 +24,7 @@ class VTokConfig:
         backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS) or ``vgg19`` (one layer of it).
         weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
             file for ``vgg19``. ``None`` means random weights, which is said once on stderr.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
         spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens.
@@ -38,6 +39,7 @@ class VTokConfig:
 
     backbone: Literal["clip", "vgg19"] = "clip"
     weights: str | None = None
+    revision: str | None = None
     clip_config: dict | None = None
     vgg_layer_index: int = 25
     spatial_grid_size: int = 4
@@ -80,11 +82,13 @@ class MLLMConfig:
 
     Args:
         weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` with its tokenizer.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         max_motion_tokens: rows of the temporal position table ``P`` (eq. 3); longer videos are refused.
         gradient_checkpointing: recompute the blocks in backward instead of keeping their activations.
     """
 
     weights: str = "llava-hf/llama3-llava-next-8b-hf"
+    revision: str | None = None
     max_motion_tokens: int = 1024
     gradient_checkpointing: bool = False
 
@@ -117,6 +121,7 @@ class DecoderConfig:
 
     Args:
         weights: hub id or folder with ``transformer``, ``vae``, ``text_encoder_2``, ``tokenizer_2``, ``scheduler``.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         fps: frames per second of the decoded video.
         height, width: its size in pixels, multiples of 16.
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
@@ -129,6 +134,7 @@ class DecoderConfig:
     """
 
     weights: str = "hunyuanvideo-community/HunyuanVideo"
+    revision: str | None = None
     fps: float = 24.0
     height: int = 320
     width: int = 576

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, ModelConfig
-from vtok.feature_extractor import first_line
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
+from vtok.weights import first_line
 
 IMAGE_TOKEN = "<image>"
 CLIP_TEXT_LENGTH = 77
@@ -61,8 +61,10 @@ class TextEncoder:
             ConfigError: one of them cannot be loaded.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.mllm.weights)
-            clip_tokenizer = AutoTokenizer.from_pretrained(config.decoder.weights, subfolder="tokenizer_2")
+            tokenizer = AutoTokenizer.from_pretrained(config.mllm.weights, revision=config.mllm.revision)
+            clip_tokenizer = AutoTokenizer.from_pretrained(
+                config.decoder.weights, subfolder="tokenizer_2", revision=config.decoder.revision
+            )
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
         return cls(tokenizer, clip_tokenizer, config.decoder.max_prompt_tokens)

@@ -88,8 +88,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Trainable parameters: matrices are decayed; biases, norms and embeddings are not."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
-    others = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
+    matrices = {id(p) for p in trainable if len(getattr(p, "ds_shape", p.shape)) >= 2}  # a shard is flat
+    decayed = [p for p in trainable if id(p) in matrices - embeddings]
+    others = [p for p in trainable if id(p) not in matrices - embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -110,13 +111,20 @@ def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
-    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more."""
+    """The engine of a framework, whole or loaded as shards; DeepSpeed shards under ZeRO-3 what is still whole.
+
+    Only trainable parameters reach the optimiser; frozen ones are shards and nothing more. The fp32 master copy is made
+    from the parameters in the run's precision: a checkpoint's values beyond bf16 are not in it.
+
+    Raises:
+        ConfigError: the JSON makes DeepSpeed cast buffers.
+    """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
     groups = parameter_groups(framework, train.weight_decay)
     optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
-    cast_parameters(framework, precision(train))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
+    settle_buffers(engine.module, engine.device)
     return engine
 
 
@@ -125,6 +133,22 @@ def repeat_to_the_last_digit() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def settle_buffers(framework: VTokFramework, device: torch.device) -> None:
+    """Move buffers to the device, which DeepSpeed does not do for a framework that was loaded as shards.
+
+    Raises:
+        ConfigError: one is not fp32 any more (rotary frequencies in bf16 misplace every token).
+    """
+    for prefix, owner in framework.named_modules():
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.dtype != torch.float32:
+                raise ConfigError(
+                    f"the buffer {prefix}.{name} is {buffer.dtype}, but must stay fp32: take data_types.buffer_dtype "
+                    "out of the --ds_config JSON"
+                )
+            setattr(owner, name, buffer.to(device))
 
 
 def set_learning_rate(engine: Engine, lr: float) -> None:

@@ -94,20 +94,31 @@ class VisualHeadConfig:
     """``p(V_j | V_<j, text)`` (eq. 5) over standardised frozen features.
 
     Args:
-        kind: ``gmm`` (diagonal Gaussian mixture) or ``mse`` (regression to the mean).
-        components: number of mixture components of ``gmm``.
-        min_scale: floor of a component's standard deviation.
+        kind: ``gmm`` (diagonal Gaussian mixture), ``mse`` (regression to the mean), ``flow`` (a small flow-matching
+            network) or ``codes`` (cross-entropy over quantised features).
+        components, min_scale: of ``gmm``: number of components, floor of their standard deviations.
+        width, depth, steps: of ``flow``: its layers' width, its blocks, and the steps a sample takes.
+        levels: of ``codes``: codes a dimension has.
         input_noise: standard deviation, in standardised units, of the noise on teacher-forced visual inputs.
     """
 
-    kind: Literal["gmm", "mse"] = "gmm"
+    kind: Literal["gmm", "mse", "flow", "codes"] = "gmm"
     components: int = 8
     min_scale: float = 1e-2
+    width: int = 1024
+    depth: int = 3
+    steps: int = 16
+    levels: int = 32
     input_noise: float = 0.0
 
     def __post_init__(self):
         require(self.components >= 1, "visual_head.components must be at least 1")
         require(self.min_scale > 0, "visual_head.min_scale must be positive")
+        require(
+            min(self.width, self.depth, self.steps) >= 1,
+            "visual_head.width, visual_head.depth and visual_head.steps must be at least 1",
+        )
+        require(self.levels >= 2, "visual_head.levels must be at least 2")
         require(self.input_noise >= 0, "visual_head.input_noise must not be negative")
 
 

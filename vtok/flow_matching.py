@@ -3,6 +3,8 @@
 x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -28,3 +30,12 @@ def squared_error(velocity: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor,
     if objective == "noise":
         error = (1 - sigma) * error
     return error.square()
+
+
+def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Follow ``velocity(x, sigma)`` from ``noise`` at sigma = 1 to the clean end, in equal steps of Heun's method."""
+    x, levels = noise, torch.linspace(1, 0, steps + 1)
+    for sigma, following in zip(levels, levels[1:]):
+        step, slope = following - sigma, velocity(x, sigma)
+        x = x + step * (slope + velocity(x + step * slope, following)) / 2
+    return x

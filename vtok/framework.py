@@ -22,6 +22,9 @@ from vtok.text import TextEncoder
 from vtok.tokeniser import VisualFeatures, VTokTokeniser
 from vtok.visual_head import FeatureScale, build_visual_head
 
+# Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
+HEAD_STREAM = 0x68656164
+
 
 class VTokFramework(nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi and the visual head; the rest is frozen.
@@ -104,7 +107,7 @@ class VTokFramework(nn.Module):
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)).mean(),
-            "loss_vis_lm": (self.visual_loss(hidden, plan, features) * captioned).mean(),
+            "loss_vis_lm": (self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned).mean(),
             "loss_dec": self.decoder_loss(hidden, plan, batch, captioned),
         }
         losses["loss"] = (
@@ -125,17 +128,12 @@ class VTokFramework(nn.Module):
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        spatial_counts = [features.spatial.shape[1]] * len(seeds)
         noisy = []
-        for kind, clean, counts in (
-            ("spatial", features.spatial, spatial_counts), ("motion", features.motion, features.motion_counts)
-        ):  # fmt: skip
-            noise = torch.zeros(clean.shape)
-            for clip, (count, generator) in enumerate(zip(counts, generators)):
-                # Only its own tokens: a clip's noise must not depend on how far its batch mates pad it.
-                noise[clip, :count] = torch.randn(count, clean.shape[-1], generator=generator)
+        for kind in ("spatial", "motion"):
+            clean, counts = features.of(kind)
+            noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
             scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
-            noisy.append(torch.cat([clean, (clean + noise.to(clean.device) * scale).to(clean.dtype)]))
+            noisy.append(torch.cat([clean, (clean + noise * scale).to(clean.dtype)]))
         return VisualFeatures(*noisy, features.motion_counts * 2)
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
@@ -144,20 +142,23 @@ class VTokFramework(nn.Module):
         losses = F.cross_entropy(logits.float(), plan.answer_ids, reduction="none")
         return mean_per_clip(losses, plan.answer_clip, batch)
 
-    def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures) -> Tensor:
+    def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
         """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
         split = features.spatial.shape[1]
         spatial = plan.visual_index < split
         clip, index = plan.visual_clip, plan.visual_index
-        losses = torch.cat([
-            self.head_loss("spatial", states[spatial], features.spatial[clip[spatial], index[spatial]]),
-            self.head_loss("motion", states[~spatial], features.motion[clip[~spatial], index[~spatial] - split]),
-        ])  # fmt: skip
+        generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
+        losses = []
+        for kind, head in self.visual_head.items():
+            rows, first = (spatial, 0) if kind == "spatial" else (~spatial, split)
+            frozen, counts = features.of(kind)
+            noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators).to(frozen.device)
+            place = clip[rows], index[rows] - first
+            target = self.feature_scale[kind].standardise(frozen[place])
+            losses.append(head.loss(states[rows], target, noise[place]))
+        losses = torch.cat(losses)
         return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
-
-    def head_loss(self, kind: str, states: Tensor, target: Tensor) -> Tensor:
-        return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, captioned: Tensor) -> Tensor:
         """L_dec (eq. 11), averaged over the clips; zero, and the decoder not run, where its weight is zero."""
@@ -289,3 +290,14 @@ class VTokFramework(nn.Module):
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()
         }
+
+
+def own_noise(counts: list[int], shape: tuple[int, int], generators: list[torch.Generator]) -> Tensor:
+    """Standard normal (B, length, dim), on the CPU; zero behind each clip's own count.
+
+    Only its own tokens are drawn: a clip's noise must not depend on how far its batch mates pad it.
+    """
+    noise = torch.zeros(len(counts), *shape)
+    for clip, (count, generator) in enumerate(zip(counts, generators)):
+        noise[clip, :count] = torch.randn(count, shape[1], generator=generator)
+    return noise

@@ -30,6 +30,12 @@ class VisualFeatures(NamedTuple):
     motion: Tensor
     motion_counts: list[int]
 
+    def of(self, kind: str) -> tuple[Tensor, list[int]]:
+        """The features of one kind, ``spatial`` or ``motion``, and each clip's own number of them."""
+        if kind == "motion":
+            return self.motion, self.motion_counts
+        return self.spatial, [self.spatial.shape[1]] * len(self.motion_counts)
+
     @property
     def token_counts(self) -> list[int]:
         """S + M of each clip."""

@@ -108,7 +108,7 @@ MESSAGE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "tex
 
 @pytest.mark.parametrize("height, width", [(50, 70), (97, 100), (200, 61), (64, 333)])
 def test_all_of_llava_next_s_own_image_tokens_give_its_logits(llava, height, width):
-    """Base grid, tiles without padding, ``image_newline``; text and image rows of our assembly, our ``F`` and phi_vis."""
+    """Base grid, tiles without padding, ``image_newline``: our ``F``, phi_vis and rows, on pictures of any shape."""
     model, processor, framework = llava
     picture = Image.fromarray(torch.randint(0, 256, (height, width, 3), dtype=torch.uint8).numpy())
     chat = processor.apply_chat_template(MESSAGE, add_generation_prompt=True)

@@ -193,6 +193,28 @@ def test_understand_answers_in_text(framework):
     assert isinstance(answer, str) and answer == framework.understand(frames, "What is it?", max_new_tokens=5)
 
 
+@pytest.mark.parametrize("kind", ["gmm", "mse", "flow", "codes"])
+def test_every_head_trains_and_draws_what_belongs_to_the_clip(tiny_models, kind):
+    """The loss falls on one batch; halves average to the whole; every trainable parameter has a gradient."""
+    torch.manual_seed(0)
+    heads = VisualHeadConfig(kind=kind, width=64, depth=1)
+    framework = build_framework(model_config(tiny_models, visual_head=heads, loss=LossConfig(dec=0))).train()
+    batch = make_batch(framework)
+    first = framework(batch)
+    halves = [framework(part(batch, clips)) for clips in ([0, 1], [2, 3])]
+    mean = (halves[0]["loss_vis_lm"] + halves[1]["loss_vis_lm"]) / 2
+    torch.testing.assert_close(mean, first["loss_vis_lm"], atol=1e-5, rtol=1e-5)
+
+    optimiser = torch.optim.AdamW([p for p in framework.parameters() if p.requires_grad], lr=2e-3)
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss = framework(batch)["loss_vis_lm"]
+        loss.backward()
+        optimiser.step()
+    assert all(p.grad is not None for p in framework.visual_head.parameters())
+    assert loss < first["loss_vis_lm"] - 0.1
+
+
 def test_input_noise_belongs_to_the_sample_and_spares_the_understanding_rows(tiny_models):
     torch.manual_seed(0)
     quiet = build_framework(model_config(tiny_models))

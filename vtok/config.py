@@ -33,7 +33,8 @@ class VTokConfig:
         motion_tokens_per_second: r; ``M = ceil((N - 1) * r / fps)``. Exactly one of the two rules holds; with neither
             given the stride is 6.
         residual_grid: n; the residual is pooled to n x n and flattened into ``g_phi`` (1 is the paper's global pool).
-        key_frame_idx: index of the key frame among a clip's frames.
+        key_frame_idx: index of the key frame among a clip's frames, or ``detect``: a sharp and typical one
+            (:mod:`vtok.key_frame`). Motion tokens are residuals to it on both sides.
     """
 
     backbone: Literal["clip", "vgg19"] = "clip"
@@ -46,7 +47,7 @@ class VTokConfig:
     motion_stride: int | None = None
     motion_tokens_per_second: float | None = None
     residual_grid: int = 1
-    key_frame_idx: int = 0
+    key_frame_idx: int | Literal["detect"] = 0
 
     def __post_init__(self):
         require(
@@ -60,7 +61,8 @@ class VTokConfig:
         require(self.residual_grid >= 1, "tokeniser.residual_grid must be at least 1")
         require(self.token_dim >= 1, "tokeniser.token_dim must be at least 1")
         require(self.fps > 0, "tokeniser.fps must be positive")
-        require(self.key_frame_idx >= 0, "tokeniser.key_frame_idx must not be negative")
+        key = self.key_frame_idx
+        require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
 
     @property
     def stride(self) -> int | None:

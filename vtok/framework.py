@@ -7,6 +7,9 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
     video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
 """
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -190,18 +193,19 @@ class VTokFramework(nn.Module):
         question: str,
         max_new_tokens: int = 128,
         fps: float | None = None,
-        key_frame_idx: int | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+        key_frame_every: float | None = None,
     ) -> str:
         """Answer a question about a video, greedily.
 
         Args:
             frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's).
+            key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
+                and positions that begin anew: S tokens a key frame and one a later step, as in training.
         """
-        tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
+        visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
         before, after = (torch.tensor(ids, device=frames.device) for ids in self.text.question(question))
-        embeddings = torch.cat(
-            [self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1
-        )
+        embeddings = torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=frames.device),
@@ -211,6 +215,21 @@ class VTokFramework(nn.Module):
             pad_token_id=self.text.tokenizer.eos_token_id,
         )
         return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+    def video_embeddings(
+        self,
+        frames: Tensor,
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+        key_frame_every: float | None = None,
+    ) -> Tensor:
+        """A video's visual tokens as the language model reads them, (1, L, d); arguments as :meth:`understand`."""
+        key = self.config.tokeniser.key_frame_idx if key_frame_idx is None else key_frame_idx
+        seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
+        parts = frames.split(max(1, round(min(seconds * fps, len(frames)))))
+        keys = [key] + [key if key == "detect" else min(key, len(part) - 1) for part in parts[1:]]
+        tokens = [self.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
+        return torch.cat([self.projection(each) for each in tokens], dim=1)
 
     @torch.no_grad()
     def generate(

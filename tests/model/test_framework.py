@@ -193,6 +193,21 @@ def test_understand_answers_in_text(framework):
     assert isinstance(answer, str) and answer == framework.understand(frames, "What is it?", max_new_tokens=5)
 
 
+@torch.no_grad()
+def test_a_long_video_has_several_key_frames_and_one_token_a_later_step(framework):
+    """At 4 frames and tokens per second: parts of 2 s are 8 frames, the last has 3; each stands as if alone."""
+    framework.eval()
+    frames = torch.randint(0, 256, (19, 3, 64, 64), dtype=torch.uint8)
+    embeddings = framework.video_embeddings(frames, key_frame_every=2.0, key_frame_idx=4)
+    assert embeddings.shape[1] == 3 * 16 + (7 + 7 + 2)
+    alone = [framework.video_embeddings(part, key_frame_idx=min(4, len(part) - 1)) for part in frames.split(8)]
+    torch.testing.assert_close(embeddings, torch.cat(alone, dim=1))
+    assert framework.video_embeddings(frames).shape[1] == 16 + 18
+    assert isinstance(framework.understand(frames, "What?", 3, key_frame_every=2.0), str)
+    with pytest.raises(ConfigError, match="key_frame_idx 30"):
+        framework.understand(frames, "What?", 3, key_frame_idx=30)
+
+
 @pytest.mark.parametrize("kind", ["gmm", "mse", "flow", "codes"])
 def test_every_head_trains_and_draws_what_belongs_to_the_clip(tiny_models, kind):
     """The loss falls on one batch; halves average to the whole; every trainable parameter has a gradient."""

@@ -8,6 +8,7 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
 """
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -291,6 +292,21 @@ class VTokFramework(nn.Module):
         encoder = self.tokeniser.spatial_encoder if spatial else self.tokeniser.motion_encoder
         standardised = self.visual_head[kind].sample(state, temperature, generator)
         return encoder(self.feature_scale[kind].restore(standardised).to(state.dtype))
+
+    # ---------------------------------------------------------------- folders
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder for :meth:`from_pretrained`, which LLaVA-Next's own classes open too."""
+        from vtok import pretrained  # which builds frameworks
+
+        pretrained.save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "VTokFramework":
+        """The framework :meth:`save_pretrained` wrote, on the CPU; raises ConfigError if it cannot be opened."""
+        from vtok import pretrained
+
+        return pretrained.load(folder)
 
     # ---------------------------------------------------------------- parts
 

@@ -85,12 +85,7 @@ class VTokTokeniser(nn.Module):
         """
         batch, length = frames.shape[:2]
         frame_counts = frame_counts or [length] * batch
-        key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
-        if key == "detect":
-            keys = [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
-        else:
-            motion_frames(length, self.config, fps, key)  # refuses a key frame outside the batch
-            keys = [min(key, count - 1) for count in frame_counts]
+        keys = self.key_frames(frames, frame_counts, fps, key_frame_idx)
         wanted = [motion_frames(count, self.config, fps, k) for count, k in zip(frame_counts, keys)]
         counts = [len(indices) for indices in wanted]
 
@@ -105,6 +100,20 @@ class VTokTokeniser(nn.Module):
         motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
         motion[clips[batch:], place_in_clip(counts, frames.device)] = residuals
         return VisualFeatures(spatial, motion, counts)
+
+    def key_frames(
+        self,
+        frames: Tensor,
+        frame_counts: list[int],
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+    ) -> list[int]:
+        """Each clip's key frame; arguments and errors as in :meth:`features`."""
+        key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
+        if key == "detect":
+            return [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
+        motion_frames(frames.shape[1], self.config, fps, key)  # refuses a key frame outside the batch
+        return [min(key, count - 1) for count in frame_counts]
 
     def encode(self, features: VisualFeatures) -> Tensor:
         """Tokens (B, S + M, token_dim), spatial first. Those behind a clip's own count are padding."""

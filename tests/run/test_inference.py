@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from data_tools.shapes import render_clips
 from data_tools.video import validate
-from pipelines import generate, understand
+from pipelines import generate, tokenise, understand
 from pipelines.config import PRESETS, parse_run_arguments
 from support.tiny import model_config
 from vtok.build import build_framework
@@ -107,10 +108,7 @@ def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, 
     """Rendered clips last longer than the window: with ``key_frame_every`` all of it is looked at."""
     config, framework, _ = run
     seen = []
-    answered = framework.understand
-    monkeypatch.setattr(
-        framework, "understand", lambda frames, *a, **k: seen.append(len(frames)) or answered(frames, *a, **k)
-    )
+    monkeypatch.setattr(framework, "understand", lambda frames, *_, **asked: seen.append((len(frames), asked)) or "")
     config.data.seconds = 1.0
     command = ["--checkpoint", "run", "--video", str(clips / "000.mp4"), "--max_new_tokens", "2"]
     understand.main(command)
@@ -171,3 +169,23 @@ def test_the_centre_square_is_resized_as_by_pillow():
     picture = Image.fromarray(frame[0].permute(1, 2, 0).numpy()).crop((19, 0, 109, 90)).resize((64, 64), Image.BICUBIC)
     expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     assert (centre_square(frame, 64)[0].int() - expected.int()).abs().max() <= 1
+
+
+def test_videos_become_tokens_and_a_picture(loaded, run, clips, tmp_path, monkeypatch, capsys):
+    """One token a later step of the whole video; the same as the tokeniser gives for its frames."""
+    monkeypatch.setattr(tokenise, "load_run", lambda folder: run)
+    output, picture = tmp_path / "t.safetensors", tmp_path / "p.png"
+    videos = [str(clips / f"00{i}.mp4") for i in range(2)]
+    tokenise.main([*videos, "--checkpoint", "run", "--output", str(output), "--show", str(picture)])
+    with safe_open(output, "pt") as file:
+        assert json.loads(file.metadata()["videos"]) == videos and file.metadata()["key_frames"] == "[0, 0]"
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    steps = int(validate(clips / "001.mp4").duration * 4 + 1e-3)
+    assert tensors["1.tokens"].shape == (16 + steps, 64) and tensors["1.spatial"].shape == (16, 64)
+    torch.testing.assert_close(tensors["1.times"], torch.arange(1, steps + 1) / 4)
+    encoder = run[1].tokeniser.motion_encoder
+    torch.testing.assert_close(tensors["1.tokens"][16:], encoder(tensors["1.motion"]).detach())
+    assert Image.open(picture).size == (3 * 336, 2 * 336)
+    with pytest.raises(SystemExit, match="2"):
+        tokenise.main(["none.mp4", "--checkpoint", "run", "--output", str(tmp_path / "u.safetensors")])
+    assert "no such video" in capsys.readouterr().err and not (tmp_path / "u.safetensors").exists()

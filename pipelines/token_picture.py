@@ -15,7 +15,7 @@ def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: S
     Args:
         key_frame: (3, H, W) ``uint8``, whose ``grid`` x ``grid`` cells are the spatial tokens.
         times: seconds from the key frame's own clip start, one a motion token.
-        norms: of the motion tokens.
+        norms: of the residuals behind the motion tokens.
     """
     picture = Image.new("RGB", (SIDE * 3, SIDE), "white")
     picture.paste(with_grid(key_frame, grid))

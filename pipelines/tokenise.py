@@ -60,8 +60,9 @@ def tokenise(tokeniser: VTokTokeniser, video: Path) -> tuple[dict[str, Tensor], 
 
 def picture_of(tokeniser: VTokTokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor):
     grid = tokeniser.config.spatial_grid_size
-    norms = tensors["tokens"][grid**2 :].float().norm(dim=1).tolist()
-    title = f"{video.name}: {grid**2} spatial + {len(norms)} motion tokens; norm of each motion token over time"
+    # Of the residual behind a motion token: g_phi's bias hides how far the token's frame is from the key frame.
+    norms = tensors["motion"].float().norm(dim=1).tolist()
+    title = f"{video.name}: {grid**2} spatial + {len(norms)} motion tokens; norm of each one's residual over time"
     return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)
 
 

@@ -133,7 +133,8 @@ class DecoderConfig:
         fps: frames per second of the decoded video.
         height, width: its size in pixels, multiples of 16.
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
-        guidance: value of the distilled guidance embedding, in training and sampling alike.
+        guidance: value of the distilled guidance embedding, in training and sampling alike: it changes which way
+            ``L_dec`` pulls the conditioning (the gradients at 1 and at 6 have a cosine of 0.81 on the tiny decoder).
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
     """

@@ -176,7 +176,10 @@ class VTokFramework(nn.Module):
         return (losses * captioned).mean()
 
     def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
-        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens."""
+        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens.
+
+        A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
+        """
         starts = torch.tensor(plan.conditioning_start, device=states.device)
         counts = torch.tensor(plan.conditioning_rows, device=states.device)
         columns = torch.arange(max(plan.conditioning_rows), device=states.device)

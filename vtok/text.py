@@ -50,7 +50,8 @@ class TextEncoder:
     ):
         self.tokenizer = tokenizer
         self.clip_tokenizer = clip_tokenizer
-        # The decoder never sees the template's system part: rows before this one are cropped.
+        # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
+        # is for LLaMA-3's tokenizer; counted, it is right for any.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
         self.max_prompt_length = self.crop_start + max_prompt_tokens
 

@@ -20,6 +20,19 @@ def test_sigma_is_a_shifted_logit_normal():
     assert shifted_logit_normal(torch.zeros(1), 7.0).item() == pytest.approx(7 / 8)
 
 
+def test_training_meets_the_noise_levels_in_the_sampler_s_proportions(framework):
+    """Quantiles of the draws against the 50 levels that diffusers' pipeline steps through; as flow_matching.py says."""
+    scheduler = framework.decoder.scheduler
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0, 51)[:-1].tolist())
+    sampled = scheduler.sigmas[:-1]
+    drawn = shifted_logit_normal(torch.randn(100000, generator=torch.Generator().manual_seed(0)), 7.0)
+    assert scheduler.config.shift == 7.0
+    assert drawn.median().item() == pytest.approx(0.875, abs=0.002)
+    assert sampled.median().item() == pytest.approx(0.875, abs=0.01)
+    assert (drawn > sampled.min()).float().mean() > 0.999
+    assert (1 - drawn).square().mean().item() == pytest.approx(0.043, abs=0.001)
+
+
 def test_noise_objective_is_the_error_of_the_implied_noise():
     z, eps, v = torch.randn(3, 2, 4)
     sigma = torch.tensor(0.3)

@@ -127,7 +127,8 @@ def test_visual_tokens_stand_before_the_instruction(framework):
 
 
 def test_no_row_sees_another(framework):
-    batch = make_batch(framework)
+    """Right padding, batch mates, the rows' order: each row as if alone."""
+    batch = part(make_batch(framework), [2, 0, 3, 1])
     features = framework.tokeniser.features(batch.frames, batch.frame_counts)
     visual = framework.projection(framework.tokeniser.encode(features))
     plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start)
@@ -151,6 +152,26 @@ def test_positions_start_at_zero_and_leave_the_pretrained_model_alone(framework)
     assert torch.equal(framework.projection(tokens), framework.projection.projector(tokens))
     with pytest.raises(ConfigError, match="max_motion_tokens"):
         framework.projection(torch.randn(1, 16 + 33, 64))
+
+
+@torch.no_grad()
+def test_the_conditioning_holds_every_visual_token(framework):
+    """Another last token changes the last row and no other: rows are those whose input is the token."""
+    batch = make_batch(framework, 1)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    visual = framework.projection(framework.tokeniser.encode(features))
+    plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start, understanding=False)
+    clip_ids = torch.tensor([batch.texts[0].clip_ids])
+
+    def rows(visual):
+        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+        return framework.conditioning(hidden.conditioning, plan, clip_ids).rows[0]
+
+    changed = visual.clone()
+    changed[:, -1] += 1
+    differs = (rows(visual) != rows(changed)).any(-1)
+    assert differs.tolist() == [False] * (len(differs) - 1) + [True]
+    assert len(differs) == len(batch.texts[0].prompt) - framework.text.crop_start + features.token_counts[0]
 
 
 def test_sampling_with_a_cache_equals_recomputation(framework):

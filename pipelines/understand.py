@@ -83,6 +83,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--key_frame_every", type=float, help="seconds: the whole video, with several key frames")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     return parser.parse_args(argv)
 
 

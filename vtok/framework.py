@@ -204,6 +204,7 @@ class VTokFramework(nn.Module):
 
         Args:
             frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's).
+            key_frame_idx: an index or ``detect``; the configuration's if omitted.
             key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
                 and positions that begin anew: S tokens a key frame and one a later step, as in training.
         """

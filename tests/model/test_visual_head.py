@@ -74,6 +74,14 @@ def test_a_row_s_loss_and_sample_are_its_own(kind):
     assert torch.equal(drawn[0], drawn[1]) and (kind == "mse" or not torch.equal(drawn[0], drawn[2]))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_and_samples_are_fp32_in_a_bf16_model(kind):
+    module, hidden, target = head(kind, dim=4).bfloat16(), torch.randn(5, 8).bfloat16(), torch.randn(5, 4)
+    loss, sample = module.loss(hidden, target, torch.randn(5, module.noise_dim)), module.sample(hidden, 1.0)
+    assert loss.dtype == sample.dtype == torch.float32
+    assert loss.isfinite().all() and sample.isfinite().all()
+
+
 # ---------------------------------------------------------------- flow
 
 

@@ -58,7 +58,8 @@ def test_prompts_are_shared_out_and_named_for_vbench(loaded, tmp_path, monkeypat
     prompts.write_text("A red circle, moving.\n\nA blue square\n")
     folder = tmp_path / "videos"
     command = ["--checkpoint", "run", "--prompts", str(prompts), "--output", str(folder), "--samples", "2",
-               "--layout", "vbench", "--seconds", "0.5", "--fps", "8", "--steps", "1"]  # fmt: skip
+               "--layout", "vbench", "--seconds", "0.5", "--fps", "8", "--steps", "1",
+               "--local_rank=0"]  # fmt: skip
     made = []
     for rank in (0, 1):
         as_rank(monkeypatch, rank, 2, srun)
@@ -92,6 +93,7 @@ def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(lo
     table = clips / "questions.csv"
     table.write_text("path,question\n000.mp4,What moves?\nnone.mp4,Who?\n001.mp4,\n")
     command = ["--checkpoint", "run", "--videos", str(table), "--output", str(tmp_path), "--max_new_tokens", "3"]
+    command.append("--local_rank=0")  # as the deepspeed launcher starts it
     for rank in (0, 1):
         as_rank(monkeypatch, rank, 2)
         understand.main(command)

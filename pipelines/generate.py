@@ -1,6 +1,10 @@
-"""Make a video with a trained model.
+"""Make videos with a trained model.
 
-python pipelines/generate.py --checkpoint OUTPUT --prompt "A red circle moves up." --output x.mp4
+    python pipelines/generate.py --checkpoint OUTPUT --prompt "A red circle moves up." --output x.mp4
+    torchrun --nproc_per_node 8 pipelines/generate.py --checkpoint OUTPUT --prompts FILE --output DIR \\
+        --samples 5 --layout vbench
+
+Many prompts are shared out among the ranks; started again, only the videos that are not there yet are made.
 """
 
 import argparse
@@ -13,9 +17,12 @@ from torch import Tensor
 from data_tools.errors import DataError
 from pipelines.config import RunConfig, die
 from pipelines.media import save_mp4
+from pipelines.shares import own_share, rank_and_ranks, read_prompts
 from pipelines.understand import load_run
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+
+MAX_NAME_BYTES = 255
 
 
 def generate_video(
@@ -39,25 +46,64 @@ def generate_video(
     return frames
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Make a video with a trained model.")
+def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:
+    """Where each prompt's samples go: {path: (prompt, sample)}.
+
+    Args:
+        layout: ``numbered`` by the prompt's row, or ``vbench``: ``{prompt}-{sample}.mp4``, which VBench reads.
+
+    Raises:
+        ConfigError: a prompt cannot be part of a file's name.
+    """
+    paths = {}
+    for row, prompt in enumerate(prompts):
+        stem = f"{row:06d}" if layout == "numbered" else prompt
+        for sample in range(samples):
+            name = f"{stem}-{sample}.mp4"
+            fits = "/" not in name and "\0" not in name and len(f"{name}.part".encode()) <= MAX_NAME_BYTES
+            require(fits, f"prompt {row} cannot name a file, as --layout vbench wants: {prompt[:60]!r}")
+            paths[folder / name] = (prompt, sample)
+    return paths
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Make videos with a trained model.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
-    parser.add_argument("--prompt", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the mp4 to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", help="of one video")
+    what.add_argument("--prompts", type=Path, help="one a line, or a CSV with a column 'prompt'")
+    parser.add_argument("--output", type=Path, required=True, help="the mp4 to write; with --prompts the folder")
+    parser.add_argument("--samples", type=int, default=1, help="videos of each of the --prompts; seeds count up")
+    parser.add_argument("--layout", choices=["numbered", "vbench"], default="numbered", help="names of the videos")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--fps", type=float, default=24.0)
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
-    a = parser.parse_args(argv)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; what the user can mend ends with one line and exit code 2."""
+    a = parse_arguments(argv)
     try:
-        config, framework, _ = load_run(a.checkpoint, a.ema)
-        frames = generate_video(config, framework, a.prompt, a.output, a.seconds, a.fps, a.steps, a.temperature, a.seed)
+        require(a.samples >= 1, "--samples must be at least 1")
+        if a.prompts:
+            wanted = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
+        else:
+            wanted = {a.output: (a.prompt, 0)}
+        missing = [path for path in own_share(list(wanted)) if a.prompt or not path.exists()]
+        if missing:
+            config, framework, _ = load_run(a.checkpoint, a.ema)
+        for path in missing:
+            prompt, sample = wanted[path]
+            seed = a.seed + sample
+            frames = generate_video(config, framework, prompt, path, a.seconds, a.fps, a.steps, a.temperature, seed)
+            print(f"{path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
     except (ConfigError, DataError) as error:
-        die("generate", error)
-    print(f"{a.output}: {len(frames)} frames at {a.fps:g} per second")
+        die("generate", error, rank_and_ranks()[0])
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""Ask a trained model about a video.
+"""Ask a trained model about videos.
 
-python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
+    python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
+    torchrun --nproc_per_node 8 pipelines/understand.py --checkpoint OUTPUT --videos FILE.csv --output DIR
+
+Many videos are shared out among the ranks; started again, only those without an answer yet are asked about.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from data_tools.errors import DataError
+from data_tools.shards import atomic_write
 from data_tools.video import validate
-from data_tools.views import CENTRE, make_views, window
-from pipelines.config import RunConfig, die, load_config
+from data_tools.views import CENTRE, make_views, tokeniser_view, window
+from pipelines.config import RunConfig, die, load_config, one_line
 from pipelines.engine import checkpoint, distributed, models
 from pipelines.engine.loader import views_of
-from vtok.config import ConfigError
+from pipelines.shares import own_share, rank_and_ranks, read_table
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 
 
@@ -40,8 +47,14 @@ class Understanding:
         self.framework = framework
         self.views = views_of(config, framework.tokeniser.feature_extractor.image_size)
 
-    def answer(self, video: Path, question: str, max_new_tokens: int = 128) -> str:
-        """The answer about the centred window of a clip.
+    def answer(
+        self, video: Path, question: str, max_new_tokens: int = 128, key_frame_every: float | None = None
+    ) -> str:
+        """The answer about a video.
+
+        Args:
+            key_frame_every: look at the whole video, with a key frame every so many seconds, instead of at the centred
+                window that training would take.
 
         Raises:
             DataError: the video cannot be read.
@@ -49,34 +62,85 @@ class Understanding:
         if not video.is_file():
             raise DataError(f"no such video: {video}")
         duration = validate(video).duration
-        data = self.config.data
+        data, (tokeniser, decoder) = self.config.data, self.views
         start = window(duration, data.seconds, CENTRE)
-        views = make_views(video, duration, *self.views, start, data.fit, data.decoder, skip=("video",))
+        if key_frame_every:
+            tokeniser = tokeniser_view(duration, tokeniser.fps, tokeniser.height, tokeniser.width)
+            start = 0.0
+        views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
         frames = views.frames[: views.frames_valid].to(distributed.device())
-        return self.framework.understand(frames, question, max_new_tokens)
+        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Ask a trained model about videos.")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--video", type=Path)
+    what.add_argument("--videos", type=Path, help="CSV with a column 'path' and, if wanted, 'question'")
+    parser.add_argument("--output", type=Path, help="with --videos: folder for the answers, NUMBER.json a row")
+    parser.add_argument("--question", default="Describe this video.")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--key_frame_every", type=float, help="seconds: the whole video, with several key frames")
+    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Ask a trained model about a video.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
-    parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--question", default="Describe this video.")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
+    a = parse_arguments(argv)
     try:
-        config, framework, step = load_run(arguments.checkpoint, arguments.ema)
-        answer = Understanding(config, framework).answer(arguments.video, arguments.question, arguments.max_new_tokens)
+        require(bool(a.videos) == bool(a.output), "--videos and --output go together")
+        require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
+        options = (a.max_new_tokens, a.key_frame_every)
+        if a.videos:
+            answer_all(partial(load_run, a.checkpoint, a.ema), a.videos, a.output, a.question, options)
+            return
+        config, framework, step = load_run(a.checkpoint, a.ema)
+        answer = Understanding(config, framework).answer(a.video, a.question, *options)
     except (ConfigError, DataError) as error:
-        die("understand", error)
-    if arguments.json:
-        print(json.dumps(dict(
-            video=str(arguments.video), question=arguments.question, answer=answer, step=step
-        ), ensure_ascii=False))  # fmt: skip
+        die("understand", error, rank_and_ranks()[0])
+    if a.json:
+        print(as_json(video=str(a.video), question=a.question, answer=answer, step=step))
     else:
         print(answer)
+
+
+def answer_all(load: Callable, table: Path, output: Path, question: str, options: tuple) -> None:
+    """Write this rank's answers, ``output/NUMBER.json`` for each row of the table.
+
+    A video that cannot be read, or is too long, gets its reason in place of an answer: the others are not its hostages.
+
+    Args:
+        load: a run, as :func:`load_run` gives it; called if there is anything left to do.
+        options: further arguments of :meth:`Understanding.answer`.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    rows = list(enumerate(read_table(table, "path")))
+    paths = {row: output / f"{row:06d}.json" for row, _ in rows}
+    missing = [(row, cells) for row, cells in own_share(rows) if not paths[row].exists()]
+    if not missing:
+        return
+    config, framework, step = load()
+    understanding = Understanding(config, framework)
+    output.mkdir(parents=True, exist_ok=True)
+    for row, cells in missing:
+        asked = cells.get("question") or question
+        try:
+            outcome = {"answer": understanding.answer(table.parent / cells["path"], asked, *options)}
+        except (ConfigError, DataError) as error:
+            outcome = {"error": one_line(error)}
+        with atomic_write(paths[row]) as file:
+            file.write(as_json(video=cells["path"], question=asked, **outcome, step=step).encode() + b"\n")
+        print(f"{paths[row]}: {cells['path']}", flush=True)
+
+
+def as_json(**values) -> str:
+    return json.dumps(values, ensure_ascii=False)
 
 
 if __name__ == "__main__":

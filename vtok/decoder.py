@@ -152,21 +152,32 @@ class HunyuanDecoder(nn.Module):
             return_dict=False,
         )[0]
 
-    @torch.no_grad()
     def sample(
+        self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Videos from conditioning: (B, num_frames, 3, height, width) ``uint8``; arguments as :meth:`denoise`."""
+        return (self.denoise(conditioning, num_frames, steps, generator) * 255).round().to(torch.uint8)
+
+    @torch.no_grad()
+    def denoise(
         self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
     ) -> Tensor:
         """Videos from conditioning, by diffusers' pipeline.
 
+        Args:
+            num_frames: 4k + 1.
+            steps: denoising steps.
+            generator: on the CPU, so that a seed gives the same noise on every device.
+
         Returns:
-            (B, num_frames, 3, height, width) ``uint8``; ``num_frames`` is 4k + 1.
+            (B, num_frames, 3, height, width) in 0..1.
         """
         pipeline = HunyuanVideoPipeline(
             text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
             transformer=self.transformer, vae=self.vae, scheduler=self.scheduler,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        video = pipeline(
+        return pipeline(
             prompt_embeds=conditioning.rows,
             prompt_attention_mask=conditioning.mask,
             pooled_prompt_embeds=conditioning.pooled,
@@ -178,7 +189,6 @@ class HunyuanDecoder(nn.Module):
             generator=generator,
             output_type="pt",
         ).frames
-        return (video * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 # Subfolders of HunyuanVideo's repository, with the classes that diffusers writes into their configurations.

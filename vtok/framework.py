@@ -7,6 +7,10 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
     video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
 """
 
+import math
+from pathlib import Path
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +25,9 @@ from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
 from vtok.tokeniser import VisualFeatures, VTokTokeniser
 from vtok.visual_head import FeatureScale, build_visual_head
+
+# Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
+HEAD_STREAM = 0x68656164
 
 
 class VTokFramework(nn.Module):
@@ -110,7 +117,7 @@ class VTokFramework(nn.Module):
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features) * captioned,
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned,
             "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned if with_decoder else captioned * 0,
         }
         if reduce:
@@ -136,17 +143,12 @@ class VTokFramework(nn.Module):
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        spatial_counts = [features.spatial.shape[1]] * len(seeds)
         noisy = []
-        for kind, clean, counts in (
-            ("spatial", features.spatial, spatial_counts), ("motion", features.motion, features.motion_counts)
-        ):  # fmt: skip
-            noise = torch.zeros(clean.shape)
-            for clip, (count, generator) in enumerate(zip(counts, generators)):
-                # Only its own tokens: a clip's noise must not depend on how far its batch mates pad it.
-                noise[clip, :count] = torch.randn(count, clean.shape[-1], generator=generator)
+        for kind in ("spatial", "motion"):
+            clean, counts = features.of(kind)
+            noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
             scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
-            noisy.append(torch.cat([clean, (clean + noise.to(clean.device) * scale).to(clean.dtype)]))
+            noisy.append(torch.cat([clean, (clean + noise * scale).to(clean.dtype)]))
         return VisualFeatures(*noisy, features.motion_counts * 2)
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
@@ -155,20 +157,23 @@ class VTokFramework(nn.Module):
         losses = F.cross_entropy(logits.float(), plan.answer_ids, reduction="none")
         return mean_per_clip(losses, plan.answer_clip, batch)
 
-    def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures) -> Tensor:
+    def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
         """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
         split = features.spatial.shape[1]
         spatial = plan.visual_index < split
         clip, index = plan.visual_clip, plan.visual_index
-        losses = torch.cat([
-            self.head_loss("spatial", states[spatial], features.spatial[clip[spatial], index[spatial]]),
-            self.head_loss("motion", states[~spatial], features.motion[clip[~spatial], index[~spatial] - split]),
-        ])  # fmt: skip
+        generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
+        losses = []
+        for kind, head in self.visual_head.items():
+            rows, first = (spatial, 0) if kind == "spatial" else (~spatial, split)
+            frozen, counts = features.of(kind)
+            noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators).to(frozen.device)
+            place = clip[rows], index[rows] - first
+            target = self.feature_scale[kind].standardise(frozen[place])
+            losses.append(head.loss(states[rows], target, noise[place]))
+        losses = torch.cat(losses)
         return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
-
-    def head_loss(self, kind: str, states: Tensor, target: Tensor) -> Tensor:
-        return self.visual_head[kind].loss(states, self.feature_scale[kind].standardise(target))
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
         """L_dec of each clip (eq. 11)."""
@@ -178,7 +183,10 @@ class VTokFramework(nn.Module):
         return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
     def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
-        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens."""
+        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens.
+
+        A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
+        """
         starts = torch.tensor(plan.conditioning_start, device=states.device)
         counts = torch.tensor(plan.conditioning_rows, device=states.device)
         columns = torch.arange(max(plan.conditioning_rows), device=states.device)
@@ -196,22 +204,24 @@ class VTokFramework(nn.Module):
         question: str,
         max_new_tokens: int = 128,
         fps: float | None = None,
-        key_frame_idx: int | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+        key_frame_every: float | None = None,
     ) -> str:
         """Answer a question about a video, greedily.
 
         Args:
             frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's); or the video's frozen features.
+            key_frame_idx: an index or ``detect``; the configuration's if omitted.
+            key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
+                and positions that begin anew: S tokens a key frame and one a later step, as in training.
         """
         if isinstance(frames, VisualFeatures):
-            tokens = self.tokeniser.encode(self.in_model_dtype(frames))
+            visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
         else:
-            tokens = self.tokeniser(frames[None], fps=fps, key_frame_idx=key_frame_idx)
-        device = tokens.device
+            visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
+        device = visual.device
         before, after = (torch.tensor(ids, device=device) for ids in self.text.question(question))
-        embeddings = torch.cat(
-            [self.mllm.embed(before)[None], self.projection(tokens), self.mllm.embed(after)[None]], 1
-        )
+        embeddings = torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=device),
@@ -221,6 +231,21 @@ class VTokFramework(nn.Module):
             pad_token_id=self.text.tokenizer.eos_token_id,
         )
         return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+    def video_embeddings(
+        self,
+        frames: Tensor,
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+        key_frame_every: float | None = None,
+    ) -> Tensor:
+        """A video's visual tokens as the language model reads them, (1, L, d); arguments as :meth:`understand`."""
+        key = self.config.tokeniser.key_frame_idx if key_frame_idx is None else key_frame_idx
+        seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
+        parts = frames.split(max(1, round(min(seconds * fps, len(frames)))))
+        keys = [key] + [key if key == "detect" else min(key, len(part) - 1) for part in parts[1:]]
+        tokens = [self.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
+        return torch.cat([self.projection(each) for each in tokens], dim=1)
 
     @torch.no_grad()
     def generate(
@@ -283,6 +308,21 @@ class VTokFramework(nn.Module):
         standardised = self.visual_head[kind].sample(state, temperature, generator)
         return encoder(self.feature_scale[kind].restore(standardised).to(state.dtype))
 
+    # ---------------------------------------------------------------- folders
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder for :meth:`from_pretrained`, which LLaVA-Next's own classes open too."""
+        from vtok import pretrained  # which builds frameworks
+
+        pretrained.save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "VTokFramework":
+        """The framework :meth:`save_pretrained` wrote, on the CPU; raises ConfigError if it cannot be opened."""
+        from vtok import pretrained
+
+        return pretrained.load(folder)
+
     # ---------------------------------------------------------------- parts
 
     def parameter_counts(self) -> dict[str, int]:
@@ -300,3 +340,14 @@ class VTokFramework(nn.Module):
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()
         }
+
+
+def own_noise(counts: list[int], shape: tuple[int, int], generators: list[torch.Generator]) -> Tensor:
+    """Standard normal (B, length, dim), on the CPU; zero behind each clip's own count.
+
+    Only its own tokens are drawn: a clip's noise must not depend on how far its batch mates pad it.
+    """
+    noise = torch.zeros(len(counts), *shape)
+    for clip, (count, generator) in enumerate(zip(counts, generators)):
+        noise[clip, :count] = torch.randn(count, shape[1], generator=generator)
+    return noise

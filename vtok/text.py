@@ -6,7 +6,8 @@ generation row:     decoder's template with the caption | visual tokens        (
 
 from typing import NamedTuple
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, LlavaNextProcessor, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, ModelConfig
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
@@ -39,7 +40,7 @@ class TextEncoder:
     """Fills the templates and tokenises them.
 
     Args:
-        tokenizer: the language model's, with a chat template.
+        tokenizer: the language model's, with a chat template and a token of its own for ``<image>``.
         clip_tokenizer: the decoder's second tokenizer.
         max_prompt_tokens: caption and template tokens kept after the crop, as in diffusers' pipeline.
     """
@@ -49,7 +50,8 @@ class TextEncoder:
     ):
         self.tokenizer = tokenizer
         self.clip_tokenizer = clip_tokenizer
-        # The decoder never sees the template's system part: rows before this one are cropped.
+        # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
+        # is for LLaMA-3's tokenizer; counted, it is right for any.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
         self.max_prompt_length = self.crop_start + max_prompt_tokens
 
@@ -61,7 +63,11 @@ class TextEncoder:
             ConfigError: one of them cannot be loaded.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.mllm.weights, revision=config.mllm.revision)
+            mllm, revision = config.mllm.weights, config.mllm.revision
+            tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
+            # LLaVA's template lies beside its processor; the tokenizer may still carry the bare language model's.
+            processor, _ = LlavaNextProcessor.get_processor_dict(mllm, revision=revision)
+            tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
             clip_tokenizer = AutoTokenizer.from_pretrained(
                 config.decoder.weights, subfolder="tokenizer_2", revision=config.decoder.revision
             )
@@ -70,11 +76,37 @@ class TextEncoder:
         return cls(tokenizer, clip_tokenizer, config.decoder.max_prompt_tokens)
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
-        """Ids before and after the visual tokens, in the model's own chat template."""
-        message = {"role": "user", "content": f"{IMAGE_TOKEN}\n{question.replace(IMAGE_TOKEN, '')}"}
-        chat = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        before, after = chat.split(IMAGE_TOKEN)
-        return tuple(self.tokenizer(part, add_special_tokens=False).input_ids for part in (before, after))
+        """Ids before and after the visual tokens, in the model's own chat template.
+
+        Raises:
+            ConfigError: the template leaves the image or the question out, or there is no token for the image.
+        """
+        chat = self.chat(question.replace(IMAGE_TOKEN, ""))
+        # As LLaVA's processor does it: a template may write the first token itself or leave it to the tokenizer.
+        written = chat.startswith(self.tokenizer.bos_token or IMAGE_TOKEN)
+        ids = self.tokenizer(chat, add_special_tokens=not written).input_ids
+        image = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        if image not in ids:
+            raise ConfigError(f"the tokenizer of mllm.weights has no token {IMAGE_TOKEN}: is it LLaVA's?")
+        place = ids.index(image)
+        return ids[:place], ids[place + 1 :]
+
+    def chat(self, question: str) -> str:
+        """The chat template around an image and a question about it.
+
+        Published templates differ in what a message holds: typed parts (LLaVA's own), or one string (LLaMA's).
+        """
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        for content in (parts, f"{IMAGE_TOKEN}\n{question}"):
+            try:
+                chat = self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+                )
+            except (TypeError, TemplateError):  # a template of strings that joins or strips them
+                continue
+            if chat.count(IMAGE_TOKEN) == 1 and question.strip() in chat:
+                return chat
+        raise ConfigError("the chat template of mllm.weights shows an image or a question neither as parts nor as text")
 
     def answer(self, answer: str) -> list[int]:
         return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]

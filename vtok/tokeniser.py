@@ -5,13 +5,14 @@ It works in two stages, so that the visual head has a frozen target and sampling
     frames --features()--> VisualFeatures (frozen) --encode()--> tokens (trainable)
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
 from vtok.feature_extractor import build_feature_extractor
+from vtok.key_frame import detect_key_frame
 from vtok.layout import motion_frames
 from vtok.motion_encoder import MotionEncoder
 from vtok.spatial_encoder import SpatialEncoder
@@ -29,6 +30,12 @@ class VisualFeatures(NamedTuple):
     spatial: Tensor
     motion: Tensor
     motion_counts: list[int]
+
+    def of(self, kind: str) -> tuple[Tensor, list[int]]:
+        """The features of one kind, ``spatial`` or ``motion``, and each clip's own number of them."""
+        if kind == "motion":
+            return self.motion, self.motion_counts
+        return self.spatial, [self.spatial.shape[1]] * len(self.motion_counts)
 
     @property
     def token_counts(self) -> list[int]:
@@ -62,7 +69,7 @@ class VTokTokeniser(nn.Module):
         frames: Tensor,
         frame_counts: list[int] | None = None,
         fps: float | None = None,
-        key_frame_idx: int | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
     ) -> VisualFeatures:
         """Frozen features of the frames that some token looks at; the others are never encoded.
 
@@ -70,16 +77,15 @@ class VTokTokeniser(nn.Module):
             frames: (B, T, 3, H, W), ``uint8``, or floating point already normalised as the backbone wants it.
             frame_counts: real frames of each clip, at most T (default: all T); the rest is padding.
             fps: frames per second of ``frames``; ``config.fps`` if omitted.
-            key_frame_idx: overrides ``config.key_frame_idx``; clips shorter than that use their last frame.
+            key_frame_idx: overrides ``config.key_frame_idx``, an index or ``detect``; clips shorter than the index
+                use their last frame.
 
         Raises:
             ConfigError: ``key_frame_idx`` is not a frame of the video, or the rate exceeds ``fps``.
         """
         batch, length = frames.shape[:2]
         frame_counts = frame_counts or [length] * batch
-        key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
-        motion_frames(length, self.config, fps, key)  # refuses a key frame outside the batch
-        keys = [min(key, count - 1) for count in frame_counts]
+        keys = self.key_frames(frames, frame_counts, fps, key_frame_idx)
         wanted = [motion_frames(count, self.config, fps, k) for count, k in zip(frame_counts, keys)]
         counts = [len(indices) for indices in wanted]
 
@@ -95,6 +101,20 @@ class VTokTokeniser(nn.Module):
         motion[clips[batch:], place_in_clip(counts, frames.device)] = residuals
         return VisualFeatures(spatial, motion, counts)
 
+    def key_frames(
+        self,
+        frames: Tensor,
+        frame_counts: list[int],
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+    ) -> list[int]:
+        """Each clip's key frame; arguments and errors as in :meth:`features`."""
+        key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
+        if key == "detect":
+            return [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
+        motion_frames(frames.shape[1], self.config, fps, key)  # refuses a key frame outside the batch
+        return [min(key, count - 1) for count in frame_counts]
+
     def encode(self, features: VisualFeatures) -> Tensor:
         """Tokens (B, S + M, token_dim), spatial first. Those behind a clip's own count are padding."""
         return torch.cat([self.spatial_encoder(features.spatial), self.motion_encoder(features.motion)], dim=1)
@@ -104,7 +124,7 @@ class VTokTokeniser(nn.Module):
         frames: Tensor,
         frame_counts: list[int] | None = None,
         fps: float | None = None,
-        key_frame_idx: int | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
     ) -> Tensor:
         """Tokens (B, S + M, token_dim) of ``frames``; arguments as in :meth:`features`."""
         return self.encode(self.features(frames, frame_counts, fps, key_frame_idx))

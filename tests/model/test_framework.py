@@ -137,7 +137,8 @@ def test_visual_tokens_stand_before_the_instruction(framework):
 
 
 def test_no_row_sees_another(framework):
-    batch = make_batch(framework)
+    """Right padding, batch mates, the rows' order: each row as if alone."""
+    batch = part(make_batch(framework), [2, 0, 3, 1])
     features = framework.tokeniser.features(batch.frames, batch.frame_counts)
     visual = framework.projection(framework.tokeniser.encode(features))
     plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start)
@@ -161,6 +162,26 @@ def test_positions_start_at_zero_and_leave_the_pretrained_model_alone(framework)
     assert torch.equal(framework.projection(tokens), framework.projection.projector(tokens))
     with pytest.raises(ConfigError, match="max_motion_tokens"):
         framework.projection(torch.randn(1, 16 + 33, 64))
+
+
+@torch.no_grad()
+def test_the_conditioning_holds_every_visual_token(framework):
+    """Another last token changes the last row and no other: rows are those whose input is the token."""
+    batch = make_batch(framework, 1)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    visual = framework.projection(framework.tokeniser.encode(features))
+    plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start, understanding=False)
+    clip_ids = torch.tensor([batch.texts[0].clip_ids])
+
+    def rows(visual):
+        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+        return framework.conditioning(hidden.conditioning, plan, clip_ids).rows[0]
+
+    changed = visual.clone()
+    changed[:, -1] += 1
+    differs = (rows(visual) != rows(changed)).any(-1)
+    assert differs.tolist() == [False] * (len(differs) - 1) + [True]
+    assert len(differs) == len(batch.texts[0].prompt) - framework.text.crop_start + features.token_counts[0]
 
 
 def test_sampling_with_a_cache_equals_recomputation(framework):
@@ -208,6 +229,43 @@ def test_understand_takes_stored_features(framework):
     features = framework.tokeniser.features(frames[None], [len(frames)])
     stored = features._replace(spatial=features.spatial.double(), motion=features.motion.double())
     assert framework.understand(stored, "What?", 5) == framework.understand(frames, "What?", 5)
+
+
+@torch.no_grad()
+def test_a_long_video_has_several_key_frames_and_one_token_a_later_step(framework):
+    """At 4 frames and tokens per second: parts of 2 s are 8 frames, the last has 3; each stands as if alone."""
+    framework.eval()
+    frames = torch.randint(0, 256, (19, 3, 64, 64), dtype=torch.uint8)
+    embeddings = framework.video_embeddings(frames, key_frame_every=2.0, key_frame_idx=4)
+    assert embeddings.shape[1] == 3 * 16 + (7 + 7 + 2)
+    alone = [framework.video_embeddings(part, key_frame_idx=min(4, len(part) - 1)) for part in frames.split(8)]
+    torch.testing.assert_close(embeddings, torch.cat(alone, dim=1))
+    assert framework.video_embeddings(frames).shape[1] == 16 + 18
+    assert isinstance(framework.understand(frames, "What?", 3, key_frame_every=2.0), str)
+    with pytest.raises(ConfigError, match="key_frame_idx 30"):
+        framework.understand(frames, "What?", 3, key_frame_idx=30)
+
+
+@pytest.mark.parametrize("kind", ["gmm", "mse", "flow", "codes"])
+def test_every_head_trains_and_draws_what_belongs_to_the_clip(tiny_models, kind):
+    """The loss falls on one batch; halves average to the whole; every trainable parameter has a gradient."""
+    torch.manual_seed(0)
+    heads = VisualHeadConfig(kind=kind, width=64, depth=1)
+    framework = build_framework(model_config(tiny_models, visual_head=heads, loss=LossConfig(dec=0))).train()
+    batch = make_batch(framework)
+    first = framework(batch)
+    halves = [framework(part(batch, clips)) for clips in ([0, 1], [2, 3])]
+    mean = (halves[0]["loss_vis_lm"] + halves[1]["loss_vis_lm"]) / 2
+    torch.testing.assert_close(mean, first["loss_vis_lm"], atol=1e-5, rtol=1e-5)
+
+    optimiser = torch.optim.AdamW([p for p in framework.parameters() if p.requires_grad], lr=2e-3)
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss = framework(batch)["loss_vis_lm"]
+        loss.backward()
+        optimiser.step()
+    assert all(p.grad is not None for p in framework.visual_head.parameters())
+    assert loss < first["loss_vis_lm"] - 0.1
 
 
 def test_input_noise_belongs_to_the_sample_and_spares_the_understanding_rows(tiny_models):

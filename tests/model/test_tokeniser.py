@@ -4,6 +4,7 @@ from transformers import CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import CLIP_MEAN, CLIP_STD, VGG19FeatureExtractor, build_feature_extractor
+from vtok.key_frame import detect_key_frame
 from vtok.tokeniser import VTokTokeniser
 
 SMALL_CLIP = dict(
@@ -85,6 +86,35 @@ def test_key_frame_on_config_and_call():
     )
     with pytest.raises(ConfigError, match="key_frame_idx 7"):
         called(frames, key_frame_idx=7)
+
+
+def test_the_detected_key_frame_is_sharp_and_typical():
+    """Not the flash, though it is the sharpest; not the blurred frames; found inside a padded clip too."""
+    torch.manual_seed(0)
+    blurred = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), scale_factor=4)[0]
+    detail = 0.2 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16)
+    frames = torch.stack([blurred + 0.01 * i for i in range(8)])
+    scene = frames[4] + detail
+    frames[5] = scene
+    frames[2] = 3 * torch.rand(3, 32, 32)
+    assert detect_key_frame(frames) == 5
+    assert detect_key_frame((frames * 50 + 50).round().to(torch.uint8)) == 5
+    assert detect_key_frame(scene.expand(4, -1, -1, -1)) == 0
+
+    tokeniser = VTokTokeniser(small(key_frame_idx="detect"))
+    detected = tokeniser.features(torch.stack([frames, frames.flip(0)]), frame_counts=[8, 6])
+    expected = tokeniser.features(frames[None], key_frame_idx=5)
+    torch.testing.assert_close(detected.spatial[:1], expected.spatial)
+    torch.testing.assert_close(detected.motion[0], expected.motion[0])
+    torch.testing.assert_close(detected.spatial[1], expected.spatial[0])  # frame 2 of the flipped clip
+
+
+def test_a_key_frame_in_mid_clip_has_residuals_on_both_sides():
+    tokeniser = VTokTokeniser(small(motion_stride=1))
+    frames = torch.randn(1, 5, 3, 32, 32)
+    encoded = tokeniser.feature_extractor(frames[0])
+    expected = [(encoded[i] - encoded[2]).mean((0, 1)) for i in (0, 1, 3, 4)]
+    torch.testing.assert_close(tokeniser.features(frames, key_frame_idx=2).motion[0], torch.stack(expected))
 
 
 def test_a_shorter_clip_gives_fewer_motion_tokens_and_padding_does_not_matter():

@@ -1,0 +1,105 @@
+"""Videos to tokens: S of the key frame, then one a later step.
+
+    python pipelines/tokenise.py VIDEO ... --output tokens.safetensors [--show picture.png] [--checkpoint OUTPUT]
+
+For each VIDEO, by its number from 0, the file holds
+
+    0.tokens     (S + M, token_dim)     what phi_vis reads
+    0.spatial    (S, d_v)               frozen: the key frame's pooled grid
+    0.motion     (M, residual_dim)      frozen: pooled residuals
+    0.times      (M,)                   seconds each motion token looks at
+
+and, as metadata, the videos' names and key frames. Without a checkpoint g_phi has its random start: the frozen parts
+are what a run would begin with, the motion tokens are not.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from data_tools.errors import DataError
+from data_tools.shards import atomic_write
+from data_tools.video import validate
+from data_tools.views import make_views, tokeniser_view
+from pipelines.config import PRESETS, die, load_config
+from pipelines.engine import distributed
+from pipelines.token_picture import stacked, token_picture
+from pipelines.understand import load_run
+from vtok.config import ConfigError
+from vtok.layout import motion_frames
+from vtok.tokeniser import VTokTokeniser
+
+
+@torch.no_grad()
+def tokenise(tokeniser: VTokTokeniser, video: Path) -> tuple[dict[str, Tensor], Tensor, int]:
+    """A whole video's tokens as this module's documentation names them, its key frame (3, h, w), and that one's number.
+
+    Raises:
+        DataError: the video cannot be read.
+    """
+    if not video.is_file():
+        raise DataError(f"no such video: {video}")
+    config, size = tokeniser.config, tokeniser.feature_extractor.image_size
+    duration = validate(video).duration
+    views = make_views(video, duration, tokeniser_view(duration, config.fps, size, size), None, start=0.0)
+    frames = views.frames[None, : views.frames_valid].to(distributed.device())
+    count = frames.shape[1]
+    (key,) = tokeniser.key_frames(frames, [count])
+    features = tokeniser.features(frames, key_frame_idx=key)
+    times = torch.tensor(motion_frames(count, config, key_frame_idx=key)) / config.fps
+    tensors = dict(
+        tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
+    )
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
+
+
+def picture_of(tokeniser: VTokTokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor):
+    grid = tokeniser.config.spatial_grid_size
+    # Of the residual behind a motion token: g_phi's bias hides how far the token's frame is from the key frame.
+    norms = tensors["motion"].float().norm(dim=1).tolist()
+    title = f"{video.name}: {grid**2} spatial + {len(norms)} motion tokens; norm of each one's residual over time"
+    return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; what the user can mend ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description="Turn videos into tokens.")
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument("--output", type=Path, required=True, help="the safetensors file to write")
+    parser.add_argument("--show", type=Path, help="a PNG: key frames with their grid, motion tokens over time")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", type=Path, help="output folder of a training run")
+    weights.add_argument("--config", type=Path, default=PRESETS / "llava_next_8b_hunyuan.yaml", help="YAML of a run")
+    a = parser.parse_args(argv)
+    try:
+        tokeniser = load_run(a.checkpoint)[1].tokeniser if a.checkpoint else fresh_tokeniser(a.config)
+        tensors, pictures, keys = {}, [], []
+        for number, video in enumerate(a.videos):
+            own, key_frame, key = tokenise(tokeniser, video)
+            tensors |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+            keys.append(key)
+            if a.show:
+                pictures.append(picture_of(tokeniser, video, own, key_frame))
+    except (ConfigError, DataError) as error:
+        die("tokenise", error)
+    metadata = dict(videos=json.dumps([str(video) for video in a.videos]), key_frames=json.dumps(keys))
+    with atomic_write(a.output) as file:
+        file.write(save(tensors, metadata))
+    if a.show:
+        with atomic_write(a.show) as file:
+            stacked(pictures).save(file, format="PNG")
+    print(f"{a.output}: {', '.join(str(len(tensors[f'{n}.tokens'])) for n in range(len(keys)))} tokens")
+
+
+def fresh_tokeniser(config: Path) -> VTokTokeniser:
+    """The tokeniser a run of this configuration would begin with."""
+    return VTokTokeniser(load_config(config).model.tokeniser).eval().to(distributed.device())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,193 @@
+"""Many prompts and many videos: shared out among ranks, resumed, named as VBench wants; the notebook's pipeline."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from data_tools.shapes import render_clips
+from data_tools.video import validate
+from pipelines import generate, tokenise, understand
+from pipelines.config import PRESETS, parse_run_arguments
+from support.tiny import model_config
+from vtok.build import build_framework
+from vtok.config import ConfigError
+from vtok.pipeline import VTokPipeline, centre_square
+
+
+@pytest.fixture(scope="module")
+def run(tiny_models):
+    """What ``load_run`` gives of a run of the tiny preset."""
+    config = parse_run_arguments(["--config", str(PRESETS / "tiny.yaml")]).config
+    config.model = model_config(tiny_models)
+    torch.manual_seed(0)
+    return config, build_framework(config.model).eval(), 7
+
+
+@pytest.fixture
+def loaded(run, monkeypatch):
+    """``load_run`` replaced; the list of how often it was asked for."""
+    calls = []
+    for command in (generate, understand):
+        monkeypatch.setattr(command, "load_run", lambda folder: calls.append(folder) or run)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 3, seed=3)
+    return folder
+
+
+def as_rank(monkeypatch, rank, ranks, srun=False):
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS") if srun else ("RANK", "WORLD_SIZE")
+    for name, value in zip((*names, "SLURM_LOCALID"), (rank, ranks, rank)):
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("srun", [False, True])
+def test_prompts_are_shared_out_and_named_for_vbench(loaded, tmp_path, monkeypatch, srun):
+    """Two ranks make each video once; a third start makes only what was deleted, and just as it was."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("A red circle, moving.\n\nA blue square\n")
+    folder = tmp_path / "videos"
+    command = ["--checkpoint", "run", "--prompts", str(prompts), "--output", str(folder), "--samples", "2",
+               "--layout", "vbench", "--seconds", "0.5", "--fps", "8", "--steps", "1",
+               "--local_rank=0"]  # fmt: skip
+    made = []
+    for rank in (0, 1):
+        as_rank(monkeypatch, rank, 2, srun)
+        generate.main(command)
+        made.append({path.name for path in folder.iterdir()})
+    names = {f"{prompt}-{i}.mp4" for prompt in ("A red circle, moving.", "A blue square") for i in (0, 1)}
+    assert len(made[0]) == 2 and made[1] == names
+    contents = {name: (folder / name).read_bytes() for name in names}
+    assert len(set(contents.values())) == 4 and validate(folder / "A blue square-1.mp4").frames == 4
+
+    as_rank(monkeypatch, 0, 1)
+    gone = folder / "A blue square-0.mp4"
+    gone.unlink()
+    kept = (folder / "A blue square-1.mp4").stat().st_mtime_ns
+    generate.main(command)
+    assert gone.read_bytes() == contents[gone.name]
+    assert (folder / "A blue square-1.mp4").stat().st_mtime_ns == kept
+    before = len(loaded)
+    generate.main(command)
+    assert len(loaded) == before  # nothing to do: nothing is loaded
+
+
+def test_numbered_prompts_of_a_csv(loaded, tmp_path):
+    (tmp_path / "p.csv").write_text('id,prompt\n1,"A circle, red"\n2,up/down\n')
+    command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.csv"), "--output", str(tmp_path / "o")]
+    generate.main([*command, "--seconds", "0.25", "--fps", "8", "--steps", "1"])
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000000-0.mp4", "000001-0.mp4"]
+
+
+def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(loaded, clips, tmp_path, monkeypatch):
+    table = clips / "questions.csv"
+    table.write_text("path,question\n000.mp4,What moves?\nnone.mp4,Who?\n001.mp4,\n")
+    command = ["--checkpoint", "run", "--videos", str(table), "--output", str(tmp_path), "--max_new_tokens", "3"]
+    command.append("--local_rank=0")  # as the deepspeed launcher starts it
+    for rank in (0, 1):
+        as_rank(monkeypatch, rank, 2)
+        understand.main(command)
+    answers = [json.loads((tmp_path / f"00000{row}.json").read_text()) for row in range(3)]
+    assert [answer["question"] for answer in answers] == ["What moves?", "Who?", "Describe this video."]
+    assert answers[0]["video"] == "000.mp4" and answers[0]["answer"] is not None and answers[0]["step"] == 7
+    assert "no such video" in answers[1]["error"] and "answer" not in answers[1]
+    before = len(loaded)
+    understand.main(command)
+    assert len(loaded) == before
+
+
+def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, monkeypatch):
+    """Rendered clips last longer than the window: with ``key_frame_every`` all of it is looked at."""
+    config, framework, _ = run
+    seen = []
+    monkeypatch.setattr(framework, "understand", lambda frames, *_, **asked: seen.append((len(frames), asked)) or "")
+    config.data.seconds = 1.0
+    command = ["--checkpoint", "run", "--video", str(clips / "000.mp4"), "--max_new_tokens", "2"]
+    understand.main(command)
+    understand.main([*command, "--key_frame_every", "0.5"])
+    duration = validate(clips / "000.mp4").duration
+    whole = int(duration * 4 + 1e-3) + 1
+    assert seen == [(5, {"key_frame_every": None}), (whole, {"key_frame_every": 0.5})] and whole > 5
+
+
+@pytest.mark.parametrize(
+    "text, arguments, message",
+    [
+        ("", [], "holds no prompt"),
+        ("up/down", ["--layout", "vbench"], "cannot name a file"),
+        ("x" * 250, ["--layout", "vbench"], "cannot name a file"),
+        ("a", ["--samples", "0"], "--samples"),
+        (None, [], "cannot read"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_one_line(loaded, tmp_path, capsys, text, arguments, message):
+    if text is not None:
+        (tmp_path / "p.txt").write_text(text)
+    command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.txt"), "--output", str(tmp_path / "o")]
+    with pytest.raises(SystemExit, match="2"):
+        generate.main([*command, *arguments])
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not loaded and not (tmp_path / "o").exists()
+
+
+def test_tables_that_cannot_be_used_are_one_line(loaded, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    for text, message in (("file\nx\n", "column 'path'"), ('path\n" "\n', "line 2: path is empty")):
+        table.write_text(text)
+        with pytest.raises(SystemExit, match="2"):
+            understand.main(["--checkpoint", "run", "--videos", str(table), "--output", str(tmp_path / "o")])
+        assert message in capsys.readouterr().err
+
+
+def test_the_notebook_s_pipeline(run, tmp_path):
+    """Saved, opened, asked about frames of any size, and made to draw."""
+    _, framework, _ = run
+    framework.save_pretrained(tmp_path / "model")
+    pipeline = VTokPipeline.from_pretrained(tmp_path / "model")
+    frames = torch.randint(0, 256, (9, 3, 90, 128), dtype=torch.uint8)
+    answer = pipeline.understand(frames, "What is it?", fps=8, max_new_tokens=4)
+    own = VTokPipeline(framework)
+    assert answer == own.framework.understand(centre_square(frames, 64), "What is it?", 4, fps=8)
+    video = pipeline.generate("A red circle", seconds=0.5, fps=8, steps=1, seed=3)
+    assert video.shape == (4, 3, 32, 32) and video.dtype == torch.uint8
+    assert torch.equal(video, own.generate("A red circle", 0.5, 8, 1, seed=3))
+    with pytest.raises(ConfigError, match="uint8"):
+        pipeline.understand(frames.float(), "What?")
+
+
+def test_the_centre_square_is_resized_as_by_pillow():
+    frame = torch.randint(0, 256, (1, 3, 90, 128), dtype=torch.uint8)
+    picture = Image.fromarray(frame[0].permute(1, 2, 0).numpy()).crop((19, 0, 109, 90)).resize((64, 64), Image.BICUBIC)
+    expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert (centre_square(frame, 64)[0].int() - expected.int()).abs().max() <= 1
+
+
+def test_videos_become_tokens_and_a_picture(loaded, run, clips, tmp_path, monkeypatch, capsys):
+    """One token a later step of the whole video; the same as the tokeniser gives for its frames."""
+    monkeypatch.setattr(tokenise, "load_run", lambda folder: run)
+    output, picture = tmp_path / "t.safetensors", tmp_path / "p.png"
+    videos = [str(clips / f"00{i}.mp4") for i in range(2)]
+    tokenise.main([*videos, "--checkpoint", "run", "--output", str(output), "--show", str(picture)])
+    with safe_open(output, "pt") as file:
+        assert json.loads(file.metadata()["videos"]) == videos and file.metadata()["key_frames"] == "[0, 0]"
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    steps = int(validate(clips / "001.mp4").duration * 4 + 1e-3)
+    assert tensors["1.tokens"].shape == (16 + steps, 64) and tensors["1.spatial"].shape == (16, 64)
+    torch.testing.assert_close(tensors["1.times"], torch.arange(1, steps + 1) / 4)
+    encoder = run[1].tokeniser.motion_encoder
+    torch.testing.assert_close(tensors["1.tokens"][16:], encoder(tensors["1.motion"]).detach())
+    assert Image.open(picture).size == (3 * 336, 2 * 336)
+    with pytest.raises(SystemExit, match="2"):
+        tokenise.main(["none.mp4", "--checkpoint", "run", "--output", str(tmp_path / "u.safetensors")])
+    assert "no such video" in capsys.readouterr().err and not (tmp_path / "u.safetensors").exists()

@@ -1,0 +1,96 @@
+"""VTok in a notebook: videos of any size to answers, prompts to videos.
+
+>>> pipeline = VTokPipeline.from_pretrained("exported")
+>>> pipeline.understand(frames, "What happens?", fps=24)        # frames (T, 3, H, W) uint8
+>>> video = pipeline.generate("A dog runs.", seconds=5)         # (120, 3, 320, 576) uint8
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtok.config import require
+from vtok.framework import VTokFramework
+
+
+class VTokPipeline:
+    """A framework on one device, in one precision.
+
+    Args:
+        framework: as :func:`vtok.build.build_framework` or ``VTokFramework.from_pretrained`` give it.
+        device: the GPU if there is one.
+        dtype: of the weights; bf16 on a GPU and fp32 on a CPU.
+    """
+
+    def __init__(
+        self, framework: VTokFramework, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ):
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        for parameter in framework.parameters():  # buffers stay fp32: rotary frequencies, feature statistics
+            parameter.data = parameter.data.to(device, dtype)
+        self.framework = framework.eval().to(device)
+        self.device = device
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "VTokPipeline":
+        """From a folder that ``VTokFramework.save_pretrained`` wrote.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
+        return cls(VTokFramework.from_pretrained(folder), device, dtype)
+
+    def understand(
+        self,
+        frames: Tensor,
+        question: str = "Describe this video.",
+        fps: float | None = None,
+        max_new_tokens: int = 128,
+        key_frame_idx: int | Literal["detect"] | None = None,
+        key_frame_every: float | None = None,
+    ) -> str:
+        """Answer a question about a video.
+
+        Args:
+            frames: (T, 3, H, W) ``uint8``, of any size: the centre square is shown to the model.
+            fps: frames per second of ``frames``; the configuration's if omitted.
+            key_frame_every: seconds between key frames in a long video.
+        """
+        require(frames.dtype == torch.uint8 and frames.ndim == 4, "frames should be a uint8 tensor (T, 3, H, W)")
+        size = self.framework.tokeniser.feature_extractor.image_size
+        frames = centre_square(frames.to(self.device), size)
+        return self.framework.understand(frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
+
+    def generate(
+        self,
+        prompt: str,
+        seconds: float = 5.0,
+        fps: float | None = None,
+        steps: int = 50,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """A video for a prompt: (``round(seconds * fps)``, 3, height, width) ``uint8``, on the CPU.
+
+        Args:
+            fps: the decoder's own if omitted.
+            steps: denoising steps.
+            temperature: of the visual tokens.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return self.framework.generate(prompt, seconds, fps, steps, temperature, generator).cpu()
+
+
+def centre_square(frames: Tensor, size: int) -> Tensor:
+    """The middle of (T, 3, H, W) ``uint8`` frames, resized to ``size`` as CLIP's preprocessing does."""
+    height, width = frames.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = frames[..., top : top + side, left : left + side]
+    return F.interpolate(square, (size, size), mode="bicubic", antialias=True, align_corners=False)

@@ -1,0 +1,1 @@
+"""The members of :mod:`vtok.visual_head`, one a file."""

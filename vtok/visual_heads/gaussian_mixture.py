@@ -1,0 +1,45 @@
+"""``gmm``: a density in closed form, which is what eq. 5 asks for, and which samples."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GaussianMixtureHead(nn.Module):
+    """Mixture of K diagonal Gaussians; the loss is the negative log-likelihood divided by the dimension."""
+
+    noise_dim = 0
+
+    def __init__(self, hidden_dim: int, dim: int, components: int, min_scale: float):
+        super().__init__()
+        self.dim, self.components, self.min_scale = dim, components, min_scale
+        self.linear = nn.Linear(hidden_dim, components * (1 + 2 * dim))
+
+    def parameters_of(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (n, K), means (n, K, dim) and standard deviations (n, K, dim), in fp32."""
+        logits, mean, scale = (
+            self.linear(hidden)
+            .float()
+            .split([self.components, self.components * self.dim, self.components * self.dim], dim=-1)
+        )
+        mean, scale = (x.unflatten(-1, (self.components, self.dim)) for x in (mean, scale))
+        return logits.log_softmax(-1), mean, F.softplus(scale) + self.min_scale
+
+    def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
+        log_weight, mean, scale = self.parameters_of(hidden)
+        z = (target.float().unsqueeze(-2) - mean) / scale
+        log_density = -0.5 * (z.square() + math.log(2 * math.pi)) - scale.log()
+        return -torch.logsumexp(log_weight + log_density.sum(-1), dim=-1) / self.dim
+
+    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+        """Draws a component, then a value; ``temperature`` scales its deviation, 0 gives the likeliest mean."""
+        log_weight, mean, scale = self.parameters_of(hidden)
+        if temperature == 0:
+            component = log_weight.argmax(-1)
+        else:
+            component = torch.multinomial(log_weight.exp().cpu(), 1, generator=generator).squeeze(-1).to(mean.device)
+        mean, scale = (x[torch.arange(len(x), device=x.device), component] for x in (mean, scale))
+        noise = torch.randn(mean.shape, generator=generator)
+        return mean + temperature * scale * noise.to(mean.device)

@@ -100,6 +100,7 @@ class TrainConfig:
         max_grad_norm: clipping of the global gradient norm.
         precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
+        timeout_minutes: after the first step, how long a rank waits for the others before it takes them for dead.
     """
 
     max_steps: int | None = None
@@ -115,6 +116,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     calibration_batches: int = 8
+    timeout_minutes: float = 10.0
 
     def __post_init__(self):
         require(
@@ -128,6 +130,7 @@ class TrainConfig:
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
+        require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
 
 
 @dataclass

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
+from pipelines.engine.run_control import STOPPED, Stopper, end_children
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
 from pipelines.engine.workers import LoaderError, deaths_explained
 from vtok.config import ConfigError
@@ -34,17 +36,29 @@ LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2."""
+    """Console entry.
+
+    Exit codes: 0 finished; 75 stopped early, to be resumed; 2 one line on what the user can mend; 1 a rank was lost.
+    """
+    stopper = Stopper()
     try:
         arguments = parse_run_arguments(sys.argv[1:] if argv is None else argv)
         distributed.connect()
-        train(arguments)
+        finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         die("vtok-train", error, 0 if isinstance(error, LoaderError) else distributed.rank())
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        stopper.lost_peer(error)
+    finally:
+        end_children()
+    if not finished:
+        raise SystemExit(STOPPED)
 
 
-def train(arguments: RunArguments) -> None:
-    """A whole run: prepare, resume if asked, step by step to the end."""
+def train(arguments: RunArguments, stopper: Stopper) -> bool:
+    """A whole run: prepare, resume if asked, step by step; returns whether it came to its end."""
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
     ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
@@ -76,10 +90,14 @@ def train(arguments: RunArguments) -> None:
             calibration.calibrate(engine.module, batches, engine.device)
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
-    with deaths_explained(dataset):
-        run_steps(engine, config, plan, dataset, state, max_steps, output)
+    with deaths_explained(dataset), stopper.deferred():
+        run_steps(engine, config, plan, dataset, state, max_steps, output, stopper)
+    if state.step < max_steps:
+        return False
     if config.demo:
+        distributed.set_timeout(distributed.ALONE_TIMEOUT)
         distributed.rank_zero_first(lambda: demo.show(config, output))
+    return True
 
 
 def run_steps(
@@ -90,8 +108,9 @@ def run_steps(
     state: checkpoint.RunState,
     max_steps: int,
     output: Path,
+    stopper: Stopper,
 ) -> None:
-    """Optimiser steps ``state.step + 1`` ... ``max_steps``, logged and saved."""
+    """Optimiser steps ``state.step + 1`` ... ``max_steps``, or up to a request to stop, logged and saved."""
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
@@ -99,13 +118,18 @@ def run_steps(
         lr = learning_rate(step, config.train, max_steps)
         set_learning_rate(engine, lr)
         line, replaced = train_step(engine, batches, plan)
+        # The first step is slow: kernels are compiled and loaders filled.
+        distributed.set_timeout(timedelta(minutes=config.train.timeout_minutes))
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
         bad.record(step, replaced)
         if metrics:
             metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count})
         bad.check(state.consumed_samples)
-        if step % config.checkpoint.every == 0 or step == max_steps:
+        stop = stopper.requested()
+        if stop or step % config.checkpoint.every == 0 or step == max_steps:
             checkpoint.save(engine, output, state)
+        if stop:
+            break
     if metrics:
         metrics.close()
 

@@ -27,7 +27,7 @@ from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
-from pipelines.engine.run_control import STOPPED, Stopper, end_children
+from pipelines.engine.run_control import STOPPED, Stopper, end_children, end_without_peer, leave
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
 from pipelines.engine.workers import LoaderError, deaths_explained
 from vtok.config import ConfigError
@@ -38,7 +38,7 @@ LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 def main(argv: list[str] | None = None) -> None:
     """Console entry.
 
-    Exit codes: 0 finished; 75 stopped early, to be resumed; 2 one line on what the user can mend; 1 a rank was lost.
+    Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
     """
     stopper = Stopper()
     try:
@@ -50,11 +50,12 @@ def main(argv: list[str] | None = None) -> None:
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
-        stopper.lost_peer(error)
+        end_without_peer(error)
     finally:
+        stopper.closed = True
         end_children()
     if not finished:
-        raise SystemExit(STOPPED)
+        leave(STOPPED)
 
 
 def train(arguments: RunArguments, stopper: Stopper) -> bool:

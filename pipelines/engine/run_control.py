@@ -3,7 +3,9 @@
     signal, or the launcher is gone --listener--> Stopper.wanted --all-reduced each step--> all ranks save, exit 75
 
 A thread listens, since Python runs signal handlers between bytecodes only and the main thread may wait for its peers
-for hours. Nothing but the steps has anything to save: at any other time a request ends the process at once.
+for hours. Before the first step there is nothing to save: a request ends the process at once, USR1 with 75 as well,
+since only who wants the run to be started again sends it, others as the signal itself would. (srun tells the highest
+exit code of its tasks, and ends them all with TERM when one has failed: a 75 then would hide the failure.)
 """
 
 import multiprocessing
@@ -25,7 +27,6 @@ from pipelines.engine import distributed
 from pipelines.engine.workers import silence_children
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; to be started again with --resume auto
-INTERRUPTED = 128 + signal.SIGINT
 LOST_PEER = 1
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 TICK = 0.5  # seconds between looks at the launcher
@@ -35,11 +36,12 @@ class Stopper:
     """Whether this run is to stop early.
 
     Made once, by the main thread. From then on SIGUSR1, SIGTERM, SIGINT and the launcher's end are requests to stop;
-    a second SIGINT ends the process at once.
+    a second SIGINT ends the process at once. Once ``closed``, as the run ends for another reason, nothing else does.
     """
 
     def __init__(self):
         self.wanted: str | None = None  # why, as soon as anybody has asked
+        self.closed = False
         self._deferred = False
         self._launcher_is_gone = launcher_watch()
         self._signals, theirs = socket.socketpair()
@@ -57,7 +59,7 @@ class Stopper:
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = self.wanted is not None
 
     def requested(self) -> bool:
         """Whether any rank was asked to stop; the answer is the same on all, which ask at the same step."""
@@ -66,39 +68,29 @@ class Stopper:
             dist.all_reduce(wanted, dist.ReduceOp.MAX)
         return bool(wanted.item())
 
-    def lost_peer(self, error: RuntimeError) -> NoReturn:
-        """End this process, since another rank has died or hangs; where it was asked to stop, as one that did."""
-        if self.wanted is not None:
-            leave(STOPPED)
-        reason = " ".join(str(error).split("] ", 1)[-1].splitlines()[0].split())
-        print(
-            f"\nvtok-train: error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); "
-            f"its own output tells why; --resume auto goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        leave(LOST_PEER)
-
     def _listen(self) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._signals, selectors.EVENT_READ)
         interrupted = False
         while True:
             numbers = self._signals.recv(64) if selector.select(TICK) else b""
-            for number in (n for n in numbers if n in STOP_SIGNALS):
-                if number == signal.SIGINT:
-                    if interrupted:
-                        leave(INTERRUPTED)
-                    interrupted = True
-                self._stop(signal.Signals(number).name)
+            for number in (signal.Signals(n) for n in numbers if n in STOP_SIGNALS):
+                if interrupted and number == signal.SIGINT:
+                    leave(128 + number)
+                interrupted |= number == signal.SIGINT
+                self._stop(number.name, STOPPED if number == signal.SIGUSR1 else 128 + number)
             if self._launcher_is_gone():
-                self._stop("the launcher is gone")
+                self._stop("the launcher is gone", 128 + signal.SIGTERM)
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, code: int) -> None:
+        if self.closed:
+            return
         if not self._deferred:
-            leave(STOPPED)
+            leave(code)
         if self.wanted is None:
             self.wanted = reason
-            say(f"{reason}: this step is the last")
+            if distributed.rank() == 0:
+                say(f"{reason}: this step is the last")
 
 
 def launcher_watch() -> Callable[[], bool]:
@@ -147,8 +139,21 @@ def end_children() -> None:
         process.kill()
 
 
+def end_without_peer(error: RuntimeError) -> NoReturn:
+    """One line, from each rank that is left: the one that died may be rank 0."""
+    reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the line of the C++ source
+    say(
+        f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
+        "tells why; --resume auto goes on from the last checkpoint"
+    )
+    leave(LOST_PEER)
+
+
 def leave(code: int) -> NoReturn:
-    """End this process now; its children end with it. Destructors of a broken process group might wait or abort."""
+    """End this process now; its children end with it.
+
+    Not by way of Python's own end, where handlers of signals are gone and destructors of process groups may abort.
+    """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -156,7 +161,6 @@ def leave(code: int) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """A line on stderr, from rank 0, if anybody still listens."""
-    if distributed.rank() == 0:
-        with suppress(OSError):
-            print(f"\nvtok-train: {text}", file=sys.stderr, flush=True)
+    """A line on stderr, below the progress bar, if anybody still listens."""
+    with suppress(OSError):
+        print(f"\nvtok-train: {text}", file=sys.stderr, flush=True)

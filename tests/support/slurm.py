@@ -76,9 +76,12 @@ class Slurm:
         return [fact.partition("=")[2] for fact in facts if fact.startswith(f"{name}=")]
 
     def restart_now(self, job: str) -> None:
-        """Let a job that is queued again begin at once, not in the two minutes that Slurm leaves it."""
+        """Let a job that is queued again begin soon, not in the two minutes that Slurm leaves it.
+
+        Not at once either: within a second of its end the nodes would still refuse its number.
+        """
         wait_for(lambda: self.facts(job, "JobState") == ["PENDING"], 120)
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
     def wait(self, job: str, seconds: float) -> set[tuple[str, str]]:
         """The states and exit codes in which a job's tasks have ended; they are given so many seconds."""

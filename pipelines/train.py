@@ -27,7 +27,7 @@ from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
-from pipelines.engine.run_control import STOPPED, Stopper, end_children, end_without_peer, leave
+from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
 from pipelines.engine.workers import LoaderError, deaths_explained
 from vtok.config import ConfigError
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
-        end_without_peer(error)
+        stopper.end_without_peer(error)
     finally:
         stopper.closed = True
         end_children()

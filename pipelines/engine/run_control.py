@@ -8,6 +8,7 @@ since only who wants the run to be started again sends it, others as the signal 
 exit code of its tasks, and ends them all with TERM when one has failed: a 75 then would hide the failure.)
 """
 
+import math
 import multiprocessing
 import os
 import selectors
@@ -15,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -29,6 +31,8 @@ from pipelines.engine.workers import silence_children
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; to be started again with --resume auto
 LOST_PEER = 1
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+GRACE = 3.0  # seconds in which a launcher that has seen a rank fail ends the others
+LAST_STEP = 1800.0  # seconds for a step and its save, after which a rank that was asked to stop takes itself for stuck
 TICK = 0.5  # seconds between looks at the launcher
 
 
@@ -43,6 +47,7 @@ class Stopper:
         self.wanted: str | None = None  # why, as soon as anybody has asked
         self.closed = False
         self._deferred = False
+        self._latest_end = math.inf
         self._launcher_is_gone = launcher_watch()
         self._signals, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -68,6 +73,18 @@ class Stopper:
             dist.all_reduce(wanted, dist.ReduceOp.MAX)
         return bool(wanted.item())
 
+    def end_without_peer(self, error: RuntimeError) -> NoReturn:
+        """One line and exit code 1, unless the launcher ends this rank first for what another has told and died of."""
+        self.closed = True
+        signal.signal(signal.SIGTERM, lambda *_: leave(LOST_PEER))
+        time.sleep(GRACE)
+        reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the line of the C++ source
+        say(
+            f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
+            "tells why; --resume auto goes on from the last checkpoint"
+        )
+        leave(LOST_PEER)
+
     def _listen(self) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._signals, selectors.EVENT_READ)
@@ -81,6 +98,8 @@ class Stopper:
                 self._stop(number.name, STOPPED if number == signal.SIGUSR1 else 128 + number)
             if self._launcher_is_gone():
                 self._stop("the launcher is gone", 128 + signal.SIGTERM)
+            if time.monotonic() > self._latest_end:
+                leave(LOST_PEER)
 
     def _stop(self, reason: str, code: int) -> None:
         if self.closed:
@@ -88,7 +107,7 @@ class Stopper:
         if not self._deferred:
             leave(code)
         if self.wanted is None:
-            self.wanted = reason
+            self.wanted, self._latest_end = reason, time.monotonic() + LAST_STEP
             if distributed.rank() == 0:
                 say(f"{reason}: this step is the last")
 
@@ -101,10 +120,12 @@ def launcher_watch() -> Callable[[], bool]:
     if "LOCAL_RANK" not in os.environ:
         return lambda: False
     parent, deepspeed = os.getppid(), os.environ.get("CROSS_SIZE")  # which only its launcher sets
-    command = parent_of(parent) if deepspeed else None
+    if not deepspeed or sys.platform != "linux":
+        return lambda: os.getppid() != parent
+    command = parent_of(parent)
     if deepspeed == "1" and not (session(parent) == session(command) == os.getsid(0)):
         return lambda: True  # it ended before we looked, and what we see has adopted us
-    return lambda: os.getppid() != parent or (command is not None and parent_of(parent) != command)
+    return lambda: os.getppid() != parent or parent_of(parent) != command
 
 
 def parent_of(pid: int) -> int | None:
@@ -137,16 +158,6 @@ def end_children() -> None:
     silence_children()
     for process in multiprocessing.active_children():
         process.kill()
-
-
-def end_without_peer(error: RuntimeError) -> NoReturn:
-    """One line, from each rank that is left: the one that died may be rank 0."""
-    reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the line of the C++ source
-    say(
-        f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
-        "tells why; --resume auto goes on from the last checkpoint"
-    )
-    leave(LOST_PEER)
 
 
 def leave(code: int) -> NoReturn:

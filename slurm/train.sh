@@ -35,7 +35,7 @@ srun --kill-on-bad-exit=1 bash -c '
 # 75: saved and stopped early. 138: USR1 met a task that had not begun to listen. A job that is no longer RUNNING was
 # cancelled, or is already being queued again.
 if [[ $code == 75 || $code == 138 ]] && [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
-    echo "stopped early ($code): queued again"
-    scontrol requeue "$SLURM_JOB_ID"
+    echo "stopped early ($code): to be queued again"
+    scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit $code

@@ -99,6 +99,9 @@ class TrainConfig:
         schedule: after the warm-up, ``constant`` or ``cosine`` down to a tenth.
         max_grad_norm: clipping of the global gradient norm.
         precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
+        ema_decay: of the average of the trained weights, the paper's 0.999; ``null`` keeps no average.
+        ema_warmup: let the decay grow to that from a low one, for short runs.
+        deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
         timeout_minutes: after the first step, how long a rank waits for the others before it takes them for dead.
     """
@@ -115,6 +118,9 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    ema_decay: float | None = 0.999
+    ema_warmup: bool = False
+    deterministic: bool = False
     calibration_batches: int = 8
     timeout_minutes: float = 10.0
 
@@ -127,6 +133,7 @@ class TrainConfig:
         require(self.global_batch_size >= 1, "train.global_batch_size must be at least 1")
         require(self.micro_batch_size >= 1, "train.micro_batch_size must be at least 1")
         require(self.lr > 0, "train.lr must be positive")
+        require(self.ema_decay is None or 0 <= self.ema_decay < 1, "train.ema_decay must lie in 0..1, below 1")
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
@@ -138,12 +145,18 @@ class CheckpointConfig:
     """
     Args:
         every: steps between checkpoints; the last step always writes one.
+        keep: how many of the latest stay on disk.
+        keep_every: those of steps that are a multiple of it stay too.
     """
 
     every: int = 1000
+    keep: int = 2
+    keep_every: int | None = None
 
     def __post_init__(self):
         require(self.every >= 1, "checkpoint.every must be at least 1")
+        require(self.keep >= 1, "checkpoint.keep must be at least 1")
+        require(self.keep_every is None or self.keep_every >= 1, "checkpoint.keep_every must be at least 1")
 
 
 @dataclass

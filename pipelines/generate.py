@@ -50,9 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     a = parser.parse_args(argv)
     try:
-        config, framework, _ = load_run(a.checkpoint)
+        config, framework, _ = load_run(a.checkpoint, a.ema)
         frames = generate_video(config, framework, a.prompt, a.output, a.seconds, a.fps, a.steps, a.temperature, a.seed)
     except (ConfigError, DataError) as error:
         die("generate", error)

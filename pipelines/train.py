@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,12 +25,21 @@ from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, 
 from pipelines.engine import calibration, checkpoint, distributed, models
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.ema import Ema
 from pipelines.engine.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.metrics import Metrics, batch_digest, in_global_order
 from pipelines.engine.outputs import choose_output, find_shards, open_shards
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
-from pipelines.engine.setup import Engine, build_engine, deepspeed_config, learning_rate, set_learning_rate
+from pipelines.engine.setup import (
+    Engine,
+    build_engine,
+    deepspeed_config,
+    learning_rate,
+    repeat_to_the_last_digit,
+    set_learning_rate,
+)
 from pipelines.engine.workers import LoaderError, deaths_explained
+from pipelines.engine.writing import Writer
 from vtok.config import ConfigError
 
 LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
@@ -63,6 +73,8 @@ def train(arguments: RunArguments, stopper: Stopper) -> bool:
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
     ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    if config.train.deterministic:
+        repeat_to_the_last_digit()
 
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = open_shards(config, distributed.rank_zero_first(lambda: find_shards(config, output)))
@@ -73,16 +85,17 @@ def train(arguments: RunArguments, stopper: Stopper) -> bool:
     framework = models.load_framework(config, output)
     shapes = checkpoint.trained_shapes(framework)
     dataset = build_dataset(config, reader, framework, training=True)
-    state = checkpoint.RunState(0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
+    state = checkpoint.RunState(0, 0, 0, config.seed, reader.manifest_hash, plan.ranks, shapes)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
         state = checkpoint.check(found, state)
     # Written when all that can be refused has been: a folder with a configuration is a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
-    engine = build_engine(framework, ds_config, config.train, checkpoint.needs_conversion(state))
+    engine = build_engine(framework, ds_config, config.train)
+    ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
 
     if found:
-        checkpoint.resume(engine, found, state)
+        checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
     else:
         end = config.train.calibration_batches * plan.global_batch_size
@@ -92,17 +105,17 @@ def train(arguments: RunArguments, stopper: Stopper) -> bool:
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
     with deaths_explained(dataset), stopper.deferred():
-        run_steps(engine, config, plan, dataset, state, max_steps, output, stopper)
+        run_steps(engine, ema, config, plan, dataset, state, max_steps, output, stopper)
     if state.step < max_steps:
         return False
     if config.demo:
-        distributed.set_timeout(distributed.ALONE_TIMEOUT)
         distributed.rank_zero_first(lambda: demo.show(config, output))
     return True
 
 
 def run_steps(
     engine: Engine,
+    ema: Ema | None,
     config: RunConfig,
     plan: BatchPlan,
     dataset,
@@ -115,22 +128,32 @@ def run_steps(
     batches = micro_batches(dataset, plan, config.data.workers, state.consumed_samples)
     metrics = Metrics(output, state.step, max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(output, config.data.max_bad_share, state.step)
+    writer = Writer(output, config.checkpoint)
     for step in range(state.step + 1, max_steps + 1):
-        lr = learning_rate(step, config.train, max_steps)
+        lr = learning_rate(state.updates + 1, config.train, max_steps)
         set_learning_rate(engine, lr)
         line, replaced = train_step(engine, batches, plan)
         # The first step is slow: kernels are compiled and loaders filled.
         distributed.set_timeout(timedelta(minutes=config.train.timeout_minutes))
         state.step, state.consumed_samples = step, state.consumed_samples + plan.global_batch_size
+        state.updates += 1
+        if ema:
+            ema.update(state.updates)
+            line["ema_distance"] = ema.distance()
         bad.record(step, replaced)
-        if metrics:
-            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count})
-        bad.check(state.consumed_samples)
         stop = stopper.requested()
+        stalled = 0.0
+        writer.poll()
         if stop or step % config.checkpoint.every == 0 or step == max_steps:
-            checkpoint.save(engine, output, state)
+            writer.save(engine, ema, replace(state))
+            stalled = writer.stalled
+        if metrics:
+            metrics.write({"step": step, **line, "lr": lr, "bad_samples": bad.count, "checkpoint_stall": stalled})
+        bad.check(state.consumed_samples)
         if stop:
             break
+    distributed.set_timeout(distributed.ALONE_TIMEOUT)  # for the slowest rank's writing
+    writer.wait()
     if metrics:
         metrics.close()
 

@@ -19,8 +19,8 @@ from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
 
-def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
-    """A run's configuration, its framework with the newest trained weights, and their step.
+def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+    """A run's configuration, its framework with the newest trained weights or their average, and their step.
 
     Raises:
         ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
@@ -29,7 +29,7 @@ def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
         raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
     config = load_config(output / "config.yaml")
     framework = models.load_framework(config, output)
-    step = checkpoint.load_trained(framework, output)
+    step = checkpoint.load_trained(framework, output, ema)
     cast_parameters(framework, precision(config.train))
     return config, framework.eval().to(distributed.device()), step
 
@@ -65,10 +65,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--question", default="Describe this video.")
     parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
     try:
-        config, framework, step = load_run(arguments.checkpoint)
+        config, framework, step = load_run(arguments.checkpoint, arguments.ema)
         answer = Understanding(config, framework).answer(arguments.video, arguments.question, arguments.max_new_tokens)
     except (ConfigError, DataError) as error:
         die("understand", error)

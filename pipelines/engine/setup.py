@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import deepspeed
@@ -79,14 +80,8 @@ def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig, load_universal: bool = False) -> Engine:
-    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more.
-
-    Args:
-        load_universal: whether the checkpoint to be loaded is in DeepSpeed's universal form.
-    """
-    if load_universal:
-        ds_config = ds_config | {"checkpoint": {"load_universal": True}}
+def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
+    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more."""
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
     groups = parameter_groups(framework, train.weight_decay)
@@ -94,6 +89,13 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig, 
     cast_parameters(framework, precision(train))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
     return engine
+
+
+def repeat_to_the_last_digit() -> None:
+    """Only operations whose results do not depend on the timing of a GPU's threads; call it before the GPU is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def set_learning_rate(engine: Engine, lr: float) -> None:

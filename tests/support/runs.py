@@ -9,7 +9,7 @@ from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 
 CONFIG, DS_CONFIG = "pipelines/configs/tiny.yaml", "deepspeed_configs/zero3.json"
-RATES = ("samples_per_s", "tokens_per_s", "data_wait")
+RATES = ("samples_per_s", "tokens_per_s", "data_wait", "checkpoint_stall")
 
 
 def make_shards(folder: Path, clips: int = 22) -> Path:

@@ -15,6 +15,7 @@ from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
 from support.launch import assert_user_error, checked, deepspeed, python, run
+from support.runs import log_of, without_rates
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)

@@ -47,7 +47,7 @@ def saving(folder: Path, parameters: int = 100_000_000, repeats: int = 3) -> dic
     work = torch.randn(512, 512)
     for step in range(1, repeats + 2):
         started = time.perf_counter()
-        stalled = writer.save(engine, None, RunState(step, 1, 0, 0, "", 1, {}))
+        stalled = writer.save(engine, None, RunState(step, 1, 0, 0, "", 1, {}, {}))
         while writer.saving is not None:
             work @ work
             writer.poll()

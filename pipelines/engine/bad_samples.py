@@ -26,7 +26,11 @@ class BadSamples:
         self.keys: list[str] = distributed.rank_zero_first(lambda: noted_keys(self.path, step))
 
     def record(self, step: int, replaced: list[tuple[int, str, str]]) -> int:
-        """Note the samples replaced in a step on any rank, (position, bad key, reason) each; returns how many so far."""
+        """Note the samples replaced in a step on any rank: (position, bad key, reason) each.
+
+        Returns:
+            How many there were in the run.
+        """
         self.keys += [key for _, key, _ in replaced]
         if replaced and distributed.rank() == 0:
             with self.path.open("a") as log:

@@ -95,7 +95,7 @@ class ClipDataset(Dataset):
     def _sample(self, position: int) -> Sample:
         draws, replaced = Draws(self.seed, position), []
         for attempt in range(MAX_ATTEMPTS):
-            row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self._row(position)
+            row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self.row(position)
             try:
                 return self._decoded(row, draws, tuple(replaced))
             except BadVideo as problem:
@@ -103,7 +103,8 @@ class ClipDataset(Dataset):
         tried = ", ".join(f"{key} ({reason})" for key, reason in replaced)
         raise DataError(f"position {position}: none of {MAX_ATTEMPTS} clips can be read: {tried}: check the shards")
 
-    def _row(self, position: int) -> int:
+    def row(self, position: int) -> int:
+        """The row meant for a position; another's clip takes its place where that one's cannot be read."""
         return self.order.row(position) if self.training else position % len(self)
 
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:

@@ -74,9 +74,15 @@ def tokeniser_view(seconds: float, fps: float, height: int, width: int) -> View:
     return View(fps, round(seconds * fps) + 1, height, width)
 
 
-def decoder_view(seconds: float, fps: float, height: int, width: int) -> View:
-    """The largest 4k + 1 frames that fit in the window: 5 s at 24/s are 121 frames."""
-    return View(fps, _floor(round(seconds * fps) + 1, VAE_STRIDE), height, width, VAE_STRIDE)
+def decoder_view(seconds: float, fps: float, height: int, width: int, latent_frames: int | None = None) -> View:
+    """The largest 4k + 1 frames that fit in the window: 5 s at 24/s are 121 frames.
+
+    Of them the first `latent_frames`, k + 1, of the VAE at most, if given.
+    """
+    frames = _floor(round(seconds * fps) + 1, VAE_STRIDE)
+    if latent_frames is not None:
+        frames = min(frames, VAE_STRIDE * (latent_frames - 1) + 1)
+    return View(fps, frames, height, width, VAE_STRIDE)
 
 
 def window(duration: float, seconds: float, draw: float) -> float:

@@ -1,6 +1,7 @@
 """Figures of this machine and this version, each with what it should be.
 
-python pipelines/bench.py data [--json]      reading, decoding, loading, resuming; about four minutes
+python pipelines/bench.py data [--json]         reading, decoding, loading, resuming; about four minutes
+python pipelines/bench.py checkpoint [--json]   how long a save holds up training; a minute, 4 GB of memory
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from data_tools.errors import DataError
-from pipelines.benchmarks import build, data
+from pipelines.benchmarks import build, checkpoint, data
 from pipelines.config import die
 
 
@@ -59,15 +60,25 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
         yield Figure("PyAV path / decord, CPU time", data.decoding(clip, **few), at_most=0.7)
 
 
+def checkpoint_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure the engine's saving; ``quick`` only shows that it runs."""
+    with tempfile.TemporaryDirectory() as name:
+        save = checkpoint.saving(Path(name), **({"parameters": 1, "repeats": 1} if quick else {}))
+    yield Figure("share of a save that training waits for", save["stalled"], at_most=0.1)
+
+
+PARTS = {"data": data_figures, "checkpoint": checkpoint_figures}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["data"], help="which part to measure")
+    parser.add_argument("what", choices=list(PARTS), help="which part to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--quick", action="store_true", help="see that it runs: the values mean nothing")
     arguments = parser.parse_args(argv)
     try:
-        measured = list(_shown(data_figures(arguments.quick), arguments.json))
+        measured = list(_shown(PARTS[arguments.what](arguments.quick), arguments.json))
     except (DataError, OSError, ImportError) as error:
         die("bench", error)
     if arguments.json:

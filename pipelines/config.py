@@ -5,6 +5,7 @@ RunConfig
   data        which shards, and how a clip becomes a sample
   train       batch, steps, optimiser
   checkpoint  when to save
+  validation  when to judge the model on held-out clips, and on which
   demo        make clips first, show a caption and a video at the end
 """
 
@@ -99,6 +100,10 @@ class TrainConfig:
         schedule: after the warm-up, ``constant`` or ``cosine`` down to a tenth.
         max_grad_norm: clipping of the global gradient norm.
         precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
+        ema_decay: of the average of the trained weights, the paper's 0.999; ``null`` keeps no average.
+        ema_warmup: let the decay grow to that from a low one, for short runs.
+        deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
+        max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
     """
 
@@ -113,7 +118,11 @@ class TrainConfig:
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float = 1.0
+    max_nonfinite_steps: int = 10
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    ema_decay: float | None = 0.999
+    ema_warmup: bool = False
+    deterministic: bool = False
     calibration_batches: int = 8
 
     def __post_init__(self):
@@ -125,7 +134,9 @@ class TrainConfig:
         require(self.global_batch_size >= 1, "train.global_batch_size must be at least 1")
         require(self.micro_batch_size >= 1, "train.micro_batch_size must be at least 1")
         require(self.lr > 0, "train.lr must be positive")
+        require(self.ema_decay is None or 0 <= self.ema_decay < 1, "train.ema_decay must lie in 0..1, below 1")
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
+        require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 
@@ -135,12 +146,46 @@ class CheckpointConfig:
     """
     Args:
         every: steps between checkpoints; the last step always writes one.
+        keep: how many of the latest stay on disk.
+        keep_every: those of steps that are a multiple of it stay too.
     """
 
     every: int = 1000
+    keep: int = 2
+    keep_every: int | None = None
 
     def __post_init__(self):
         require(self.every >= 1, "checkpoint.every must be at least 1")
+        require(self.keep >= 1, "checkpoint.keep must be at least 1")
+        require(self.keep_every is None or self.keep_every >= 1, "checkpoint.keep_every must be at least 1")
+
+
+@dataclass
+class ValidationConfig:
+    """
+    Args:
+        every: steps between validations, and one after the last step; 0 for none. By default 1000 where there is a
+            held-out split.
+        shards: folder or address of the held-out split. By default the ``val`` that ``vtok-shards build --val-share``
+            writes beside the ``train`` of ``data.shards``.
+        samples: the most that are used of it, from its first on.
+        captions, videos: of so many of its samples the model's caption, and a video for the sample's own caption, go to
+            TensorBoard.
+        denoising_steps: of these videos.
+    """
+
+    every: int | None = None
+    shards: str | None = None
+    samples: int = 64
+    captions: int = 2
+    videos: int = 1
+    denoising_steps: int = 20
+
+    def __post_init__(self):
+        require(self.every is None or self.every >= 0, "validation.every must not be negative")
+        require(self.samples >= 1, "validation.samples must be at least 1")
+        require(self.denoising_steps >= 1, "validation.denoising_steps must be at least 1")
+        require(min(self.captions, self.videos) >= 0, "validation.captions and validation.videos must not be negative")
 
 
 @dataclass
@@ -180,6 +225,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     demo: DemoConfig | None = None
 
     def __post_init__(self):
@@ -200,6 +246,7 @@ class RunArguments:
     ds_config: Path
     output: Path | None
     resume: Literal["auto"] | None
+    profile: range | None = None  # steps to be traced
 
 
 # Short forms of ``vtok-train``.
@@ -227,6 +274,7 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
     parser.add_argument("--ds_config", default=str(Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"))
     parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
+    parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
     parser.add_class_arguments(RunConfig)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
@@ -247,7 +295,25 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
         raise ConfigError(one_line(error)) from error
     config = RunConfig(**{f.name: values[f.name] for f in fields(RunConfig)})
     output = Path(values["output"]) if values["output"] else None
-    return RunArguments(config, path.stem if path else "run", Path(values["ds_config"]), output, values["resume"])
+    name = path.stem if path else "run"
+    return RunArguments(
+        config, name, Path(values["ds_config"]), output, values["resume"], step_range(values["profile"])
+    )
+
+
+def step_range(text: str | None) -> range | None:
+    """``3-5`` is the steps 3, 4 and 5; ``7`` is step 7 alone.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text is None:
+        return None
+    ends = text.split("-")
+    require(len(ends) <= 2 and all(map(str.isdigit, ends)), f"--profile takes steps such as 3-5, not {text}")
+    steps = range(int(ends[0]), int(ends[-1]) + 1)
+    require(0 < steps.start < steps.stop, f"--profile takes steps from 1 on, the first one first, not {text}")
+    return steps
 
 
 def config_path(argv: list[str]) -> Path | None:
@@ -261,7 +327,7 @@ def config_path(argv: list[str]) -> Path | None:
 def check_known_keys(path: Path | None, given: list[str]) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
     known = key_paths(RunConfig)
-    options = {"config", "ds_config", "output", "resume", "local_rank", "help"}
+    options = {"config", "ds_config", "output", "resume", "profile", "local_rank", "help"}
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not inside_dict(key):
             raise ConfigError(unknown_key(key, known | options, "--"))

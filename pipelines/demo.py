@@ -12,14 +12,16 @@ from pipelines.understand import Understanding, load_run
 
 
 def prepare(demo: DemoConfig, seed: int, output: Path) -> Path:
-    """Render training and held-out clips and pack the first into shards; done once per output."""
+    """Render training and held-out clips and pack both into shards, as ``--val-share`` would; done once per output."""
     data = output / "data"
-    if not (data / "shards" / "manifest.json").exists():
-        print(f"rendering {demo.clips} clips of moving shapes and packing them into {data / 'shards'}")
+    train, val = data / "shards" / "train", data / "shards" / "val"
+    if not (val / "manifest.json").exists():
+        print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}")
         render_clips(data / "clips", demo.clips, seed)
         render_clips(data / "held_out", demo.held_out, seed + 1)
-        build_shards(data / "clips", data / "shards", progress=False)
-    return data / "shards"
+        build_shards(data / "clips", train, progress=False)
+        build_shards(data / "held_out", val, progress=False)
+    return train
 
 
 def show(config: RunConfig, output: Path) -> None:

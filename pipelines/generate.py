@@ -80,6 +80,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     return parser.parse_args(argv)
 
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
             wanted = {a.output: (a.prompt, 0)}
         missing = [path for path in own_share(list(wanted)) if a.prompt or not path.exists()]
         if missing:
-            config, framework, _ = load_run(a.checkpoint)
+            config, framework, _ = load_run(a.checkpoint, a.ema)
         for path in missing:
             prompt, sample = wanted[path]
             seed = a.seed + sample

@@ -1,5 +1,6 @@
-"""Videos and pictures out: frames (F, 3, H, W) ``uint8`` to an mp4 or a contact sheet."""
+"""Videos and pictures out: frames (F, 3, H, W) ``uint8`` to an mp4, a GIF or a contact sheet."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def save_mp4(frames: Tensor, fps: float, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(data)
+
+
+def encode_gif(frames: Tensor, fps: float) -> bytes:
+    """A GIF that plays for ever."""
+    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames.cpu())
+    data = io.BytesIO()
+    first.save(data, format="GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
+    return data.getvalue()
 
 
 def save_contact_sheet(frames: Tensor, path: Path, columns: int = 8) -> None:

@@ -1,44 +1,194 @@
-"""What a configuration amounts to, before any weight is downloaded: parameters by part, on the meta device.
+"""What a run will need, before any weight is downloaded: memory, FLOPs, traffic, time and cost, on the meta device.
 
-python pipelines/plan.py --config pipelines/configs/llava_next_8b_hunyuan.yaml [--json]
+    python pipelines/plan.py --config pipelines/configs/llava_next_8b_hunyuan.yaml --gpus 16 --gpu-memory 80 [--json]
+
+Settings can be changed as in training (``--train.micro_batch_size 2``). What is assumed (a GPU's peak, the share of it
+that is reached, its price, the length of a caption) is an option.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
-from pipelines.config import die, parse_run_arguments
-from vtok.architectures import meta_framework
-from vtok.config import ConfigError, ModelConfig
+from pipelines.config import RunConfig, die, parse_run_arguments
+from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
+from pipelines.planning.advice import Suggestion, suggestions
+from pipelines.planning.forecast import Forecast, Hardware, Scenario, forecast
+from pipelines.planning.workload import CAPTION_TOKENS
+from vtok.config import ConfigError, require
 
-
-def parameter_table(model: ModelConfig) -> list[dict]:
-    """One row a part: ``part``, ``parameters``, and whether it is ``trained``."""
-    framework = meta_framework(model)
-    trained = {"language_model", "phi_vis + P", "g_phi", "visual_head"}
-    counts = framework.parameter_counts()
-    return [dict(part=part, parameters=count, trained=part in trained) for part, count in counts.items()]
+DS_CONFIG = Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"
+TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head"}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Parameters of a configuration, by part.")
-    parser.add_argument("--config", required=True, help="YAML file of a run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
+    arguments, overrides = command_line().parse_known_args(argv)
     try:
-        config = parse_run_arguments(["--config", arguments.config]).config
-        if config.tiny_models:
-            raise ConfigError("the tiny models are written when a run starts; plan a configuration that names weights")
-        rows = parameter_table(config.model)
+        scenario = scenario_of(arguments, overrides)
+        planned = forecast(scenario)
+        remedies = [] if planned.fits else suggestions(scenario)
     except ConfigError as error:
         die("plan", error)
+    notes = notes_on(scenario.config, planned)
     if arguments.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        kind = "trained" if row["trained"] else "frozen"
-        print(f"{row['part']:24}{row['parameters'] / 1e9:10.2f} B   {kind}")
+        print(json.dumps(as_json(planned, remedies, notes)))
+    else:
+        print("\n".join(report(planned, remedies, notes)))
+
+
+def command_line() -> argparse.ArgumentParser:
+    assumed = Hardware()
+    parser = argparse.ArgumentParser(
+        description="What a run needs: memory, FLOPs, traffic, time, cost.", allow_abbrev=False
+    )
+    parser.add_argument("--config", required=True, help="YAML file of a run, or OUTPUT/config.yaml of one begun")
+    parser.add_argument("--ds_config", type=Path, default=DS_CONFIG, help="DeepSpeed JSON (default: zero3.json)")
+    parser.add_argument("--gpus", type=int, default=assumed.gpus, help="default: %(default)s")
+    parser.add_argument("--gpus-per-node", type=int, default=assumed.gpus_per_node, help="default: %(default)s")
+    parser.add_argument("--gpu-memory", type=float, default=assumed.gpu_memory, help="GB of each; default: %(default)s")
+    parser.add_argument(
+        "--reserve", type=float, default=assumed.reserve,
+        help="GB kept free for the CUDA context, NCCL and the allocator's gaps; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tflops", type=float, default=assumed.tflops,
+        help="peak of a GPU in dense bf16 products; default: %(default)s, an H100 SXM's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--utilisation", type=float, default=assumed.utilisation,
+        help="share of that peak a step reaches; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument("--price", type=float, default=assumed.price, help="$ a GPU-hour; default: %(default)s")
+    parser.add_argument(
+        "--caption-tokens", type=int, default=CAPTION_TOKENS, help="length of a caption; default: %(default)s"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def scenario_of(arguments: argparse.Namespace, overrides: list[str]) -> Scenario:
+    """What the command line asks to plan.
+
+    Raises:
+        ConfigError: a number out of range, or tiny models that no run has written yet.
+    """
+    values = vars(arguments)
+    for name in ("gpus", "gpus_per_node", "gpu_memory", "tflops", "utilisation", "caption_tokens"):
+        require(values[name] > 0, f"--{name.replace('_', '-')} must be positive")
+    for name in ("reserve", "price"):
+        require(values[name] >= 0, f"--{name} must not be negative")
+    config = parse_run_arguments(["--config", arguments.config, *overrides]).config
+    if config.tiny_models:
+        run = Path(arguments.config).parent
+        require(
+            (run / TINY_MODELS).is_dir(),
+            "the tiny models are written when a run starts: plan the config.yaml in such a run's folder",
+        )
+        config.model = inside_run(config.model, run)
+    quiet_libraries()
+    hardware = Hardware(**{name: values[name] for name in vars(Hardware())})
+    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens)
+
+
+def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
+    """What the user should know of the batch."""
+    wanted, batch = config.train.global_batch_size, planned.batch
+    if batch.global_batch_size == wanted:
+        return []
+    return [
+        f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
+        f"{batch.ranks} GPUs; the smallest that can is {batch.global_batch_size}, which is planned here, with as many "
+        "samples in the run"
+    ]
+
+
+def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> dict[str, object]:
+    """Every figure of the report; bytes and FLOPs as they are."""
+    return {
+        "parameters": [
+            dict(part=part, parameters=n, trained=part in TRAINED) for part, n in planned.parameters.items()
+        ],
+        "hardware": asdict(planned.hardware),
+        "batch": planned.batch._asdict(),
+        "gpu_memory": {
+            "kept": {share.name: share.bytes for share in planned.kept if not share.on_host},
+            "saved_for_backward": planned.saved,
+            "phases": planned.phases,
+            "reserve": round(planned.hardware.reserve * 1e9),
+            "total": planned.gpu_bytes,
+            "fits": planned.fits,
+        },
+        "host_memory": {
+            "kept": {share.name: share.bytes for share in planned.kept if share.on_host},
+            "total_per_node": planned.host_bytes,
+        },
+        "flops_per_sample": {part: flops._asdict() for part, flops in planned.flops.items()},
+        "traffic_per_step": planned.traffic,
+        "steps": planned.steps,
+        "step_seconds": planned.step_seconds,
+        "run_days": planned.run_days,
+        "run_cost": planned.run_cost,
+        "notes": notes,
+        "suggestions": [dict(options=s.options, gpu_memory=s.forecast.gpu_bytes) for s in remedies],
+    }
+
+
+def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> list[str]:
+    """The same for people: one table after another."""
+    hardware, batch = planned.hardware, planned.batch
+    lines = [f"note: {note}" for note in notes]
+    lines += ["parameters"]
+    lines += [
+        row(part, n / 1e9, "B", "trained" if part in TRAINED else "frozen") for part, n in planned.parameters.items()
+    ]
+
+    lines += ["", f"memory of each of {hardware.gpus} GPUs"]
+    lines += [row(s.name, s.bytes / 1e9, "GB", "on the host" if s.on_host else "") for s in planned.kept]
+    lines += ["  and the largest of these: activations, gathered weights and gradients at the peak of each phase"]
+    largest = max(planned.phases, key=planned.phases.get)
+    lines += [row(name, n / 1e9, "GB", "largest" if name == largest else "") for name, n in planned.phases.items()]
+    lines += [row("reserve", hardware.reserve, "GB", "assumed")]
+    verdict = "fits" if planned.fits else "DOES NOT FIT"
+    lines += [row("total", planned.gpu_bytes / 1e9, "GB", f"{verdict} in {hardware.gpu_memory:g} GB")]
+    if planned.host_bytes:
+        lines += [row("host memory of a node", planned.host_bytes / 1e9, "GB")]
+
+    lines += ["", "FLOPs of a sample (model: forward and backward; hardware: with what checkpointing repeats)"]
+    lines += [
+        row(part, flops.model / 1e12, "TFLOP", f"hardware {flops.hardware / 1e12:10,.2f}")
+        for part, flops in planned.flops.items()
+    ]
+    model, executed = (sum(column) for column in zip(*planned.flops.values()))
+    lines += [row("total", model / 1e12, "TFLOP", f"hardware {executed / 1e12:10,.2f}")]
+
+    lines += ["", "received by a GPU in a step"]
+    lines += [row(purpose, n / 1e9, "GB") for purpose, n in planned.traffic.items()]
+    received = sum(planned.traffic.values())
+    lines += [row("total", received / 1e9, "GB", f"{received / planned.step_seconds / 1e9:.1f} GB/s over a step")]
+
+    lines += [
+        "",
+        f"time at {hardware.utilisation:.0%} of {hardware.tflops:g} TFLOP/s, cost at {hardware.price:g} $ a GPU-hour",
+    ]
+    lines += [
+        f"  global batch {batch.global_batch_size} = {batch.ranks} GPUs x {batch.micro_batch_size} x "
+        f"{batch.accumulation} accumulated"
+    ]
+    lines += [row("step", planned.step_seconds, "s")]
+    if planned.steps:
+        lines += [row(f"run of {planned.steps:,} steps", planned.run_days, "days"), row("cost", planned.run_cost, "$")]
+
+    if not planned.fits:
+        lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
+        lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
+    return lines
+
+
+def row(name: str, value: float, unit: str, remark: str = "") -> str:
+    return f"  {name:32}{value:14,.2f} {unit:6} {remark}".rstrip()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from pipelines.engine import distributed, models, precomputed
 from pipelines.engine.loader import views_of
 from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError, require
-from vtok.decoder import encode_video
+from vtok.decoder import build_vae, encode_video
 from vtok.tokeniser import VTokTokeniser
 
 PROGRAM = "precompute"
@@ -43,10 +42,10 @@ class Encoders:
     def __init__(self, config: RunConfig, latents: bool):
         models.quiet_libraries()
         self.tokeniser = VTokTokeniser(config.model.tokeniser).requires_grad_(False).eval()
-        self.vae = load_vae(config.model.decoder.weights) if latents else None
+        self.vae = build_vae(config.model.decoder) if latents else None
         self.recipe = {
-            "features": precomputed.feature_recipe(config, self.tokeniser.feature_extractor),
-            "latents": precomputed.latent_recipe(config, self.vae) if latents else None,
+            "features": precomputed.feature_recipe(config, self.tokeniser),
+            "latents": precomputed.latent_recipe(config, config.model.decoder, self.vae) if latents else None,
         }
         for module in filter(None, (self.tokeniser, self.vae)):
             cast_parameters(module, precision(config.train))
@@ -60,13 +59,6 @@ class Encoders:
             posterior = encode_video(self.vae, views.video[None].to(distributed.device()))
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
         return stored
-
-
-def load_vae(weights: str) -> AutoencoderKLHunyuanVideo:
-    try:
-        return AutoencoderKLHunyuanVideo.from_pretrained(weights, subfolder="vae").requires_grad_(False).eval()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"decoder.weights: cannot load the autoencoder of {weights!r}: {error}") from error
 
 
 class CentredViews(Dataset):

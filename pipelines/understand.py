@@ -9,6 +9,8 @@ Many videos are shared out among the ranks; started again, only those without an
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from data_tools.errors import DataError
@@ -18,14 +20,13 @@ from data_tools.views import CENTRE, make_views, tokeniser_view, window
 from pipelines.config import RunConfig, die, load_config, one_line
 from pipelines.engine import checkpoint, distributed, models
 from pipelines.engine.loader import views_of
-from pipelines.engine.setup import cast_parameters, precision
 from pipelines.shares import own_share, rank_and_ranks, read_table
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 
 
-def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
-    """A run's configuration, its framework with the newest trained weights, and their step.
+def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+    """A run's configuration, its framework with the newest trained weights or their average, and their step.
 
     Raises:
         ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
@@ -34,8 +35,7 @@ def load_run(output: Path) -> tuple[RunConfig, VTokFramework, int]:
         raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
     config = load_config(output / "config.yaml")
     framework = models.load_framework(config, output)
-    step = checkpoint.load_trained(framework, output)
-    cast_parameters(framework, precision(config.train))
+    step = checkpoint.load_trained(framework, output, ema)
     return config, framework.eval().to(distributed.device()), step
 
 
@@ -82,6 +82,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--question", default="Describe this video.")
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--key_frame_every", type=float, help="seconds: the whole video, with several key frames")
+    parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     return parser.parse_args(argv)
@@ -95,9 +96,9 @@ def main(argv: list[str] | None = None) -> None:
         require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
         options = (a.max_new_tokens, a.key_frame_every)
         if a.videos:
-            answer_all(a.checkpoint, a.videos, a.output, a.question, options)
+            answer_all(partial(load_run, a.checkpoint, a.ema), a.videos, a.output, a.question, options)
             return
-        config, framework, step = load_run(a.checkpoint)
+        config, framework, step = load_run(a.checkpoint, a.ema)
         answer = Understanding(config, framework).answer(a.video, a.question, *options)
     except (ConfigError, DataError) as error:
         die("understand", error, rank_and_ranks()[0])
@@ -107,13 +108,16 @@ def main(argv: list[str] | None = None) -> None:
         print(answer)
 
 
-def answer_all(checkpoint: Path, table: Path, output: Path, question: str, options: tuple) -> None:
+def answer_all(load: Callable, table: Path, output: Path, question: str, options: tuple) -> None:
     """Write this rank's answers, ``output/NUMBER.json`` for each row of the table.
 
     A video that cannot be read, or is too long, gets its reason in place of an answer: the others are not its hostages.
 
+    Args:
+        load: a run, as :func:`load_run` gives it; called if there is anything left to do.
+        options: further arguments of :meth:`Understanding.answer`.
+
     Raises:
-        ConfigError: there is no trained model in ``checkpoint``.
         DataError: the table cannot be read.
     """
     rows = list(enumerate(read_table(table, "path")))
@@ -121,7 +125,7 @@ def answer_all(checkpoint: Path, table: Path, output: Path, question: str, optio
     missing = [(row, cells) for row, cells in own_share(rows) if not paths[row].exists()]
     if not missing:
         return
-    config, framework, step = load_run(checkpoint)
+    config, framework, step = load()
     understanding = Understanding(config, framework)
     output.mkdir(parents=True, exist_ok=True)
     for row, cells in missing:

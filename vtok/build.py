@@ -1,32 +1,41 @@
 """Puts the framework together from the weights its configuration names."""
 
-from vtok.config import ConfigError, ModelConfig
-from vtok.decoder import HunyuanDecoder
+from vtok.architectures import assemble
+from vtok.config import ModelConfig
+from vtok.decoder import decoder_parts
+from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
-from vtok.mllm import load_llava
+from vtok.materialise import Place, materialise, whole
+from vtok.mllm import generation_config, llava_part
 from vtok.text import TextEncoder
-from vtok.tokeniser import VTokTokeniser
+from vtok.weights import Part
 
 
-def build_framework(config: ModelConfig) -> VTokFramework:
-    """The framework with pretrained parts and freshly initialised additions, on the CPU, in the checkpoints' dtypes.
+def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFramework:
+    """The framework with pretrained parts and freshly drawn additions.
+
+    Args:
+        place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
 
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
     """
-    text = TextEncoder.from_pretrained(config)
-    mllm, projector, llava_config = load_llava(config.mllm)
-    decoder = HunyuanDecoder.from_pretrained(config.decoder)
-    require_fit(mllm.dim, decoder)
-    tokeniser = VTokTokeniser(config.tokeniser)
-    return VTokFramework(config, tokeniser, mllm, projector, llava_config.vision_config.hidden_size, decoder, text)
+    warn_if_random(config.tokeniser)
+    framework = assemble(config)
+    framework.text = TextEncoder.from_pretrained(config)
+    if settings := generation_config(config.mllm):
+        framework.mllm.causal_lm.generation_config = settings
+    return materialise(framework, pretrained_parts(config).values(), place or whole())
 
 
-def require_fit(mllm_dim: int, decoder: HunyuanDecoder) -> None:
-    """The decoder reads the language model's hidden states as they are: their widths must agree."""
-    wanted = decoder.transformer.config.text_embed_dim
-    if wanted != mllm_dim:
-        raise ConfigError(
-            f"mllm.weights has hidden size {mllm_dim}, but the decoder in decoder.weights reads rows of {wanted}: "
-            "choose a pair that fits"
-        )
+def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
+    """Where the framework's pretrained parameters are, by the names of :meth:`VTokFramework.parameter_counts`."""
+    decoder = decoder_parts(config.decoder)
+    extractor = extractor_parts(config.tokeniser)
+    return {
+        "language_model": llava_part(config.mllm),
+        **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
+        "diffusion_transformer": decoder["transformer"].below("decoder."),
+        "autoencoder": decoder["vae"].below("decoder."),
+        "clip_text_encoder": decoder["text_encoder"].below("decoder."),
+    }

@@ -24,6 +24,7 @@ class VTokConfig:
         backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS) or ``vgg19`` (one layer of it).
         weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
             file for ``vgg19``. ``None`` means random weights, which is said once on stderr.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
         spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens.
@@ -39,6 +40,7 @@ class VTokConfig:
 
     backbone: Literal["clip", "vgg19"] = "clip"
     weights: str | None = None
+    revision: str | None = None
     clip_config: dict | None = None
     vgg_layer_index: int = 25
     spatial_grid_size: int = 4
@@ -82,11 +84,13 @@ class MLLMConfig:
 
     Args:
         weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` with its tokenizer.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         max_motion_tokens: rows of the temporal position table ``P`` (eq. 3); longer videos are refused.
         gradient_checkpointing: recompute the blocks in backward instead of keeping their activations.
     """
 
     weights: str = "llava-hf/llama3-llava-next-8b-hf"
+    revision: str | None = None
     max_motion_tokens: int = 1024
     gradient_checkpointing: bool = False
 
@@ -133,6 +137,7 @@ class DecoderConfig:
 
     Args:
         weights: hub id or folder with ``transformer``, ``vae``, ``text_encoder_2``, ``tokenizer_2``, ``scheduler``.
+        revision: branch, tag or commit, where ``weights`` is a hub id.
         fps: frames per second of the decoded video.
         height, width: its size in pixels, multiples of 16.
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
@@ -140,9 +145,13 @@ class DecoderConfig:
             ``L_dec`` pulls the conditioning (the gradients at 1 and at 6 have a cosine of 0.81 on the tiny decoder).
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
+        loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
+        loss_latent_frames: ``L_dec`` sees the first so many latent frames of a window, as a clip of its own; by default
+            the whole window.
     """
 
     weights: str = "hunyuanvideo-community/HunyuanVideo"
+    revision: str | None = None
     fps: float = 24.0
     height: int = 320
     width: int = 576
@@ -150,27 +159,62 @@ class DecoderConfig:
     guidance: float = 6.0
     objective: Literal["velocity", "noise"] = "velocity"
     gradient_checkpointing: bool = False
+    loss_height: int | None = None
+    loss_width: int | None = None
+    loss_latent_frames: int | None = None
 
     def __post_init__(self):
         require(self.fps > 0, "decoder.fps must be positive")
         require(
-            self.height % 16 == 0 and self.width % 16 == 0 and min(self.height, self.width) >= 16,
-            f"decoder.height and decoder.width must be multiples of 16, not {self.height}x{self.width}",
+            (self.loss_height is None) == (self.loss_width is None),
+            "set both decoder.loss_height and decoder.loss_width, or neither",
+        )
+        for prefix, (height, width) in (("", (self.height, self.width)), ("loss_", self.loss_size)):
+            require(
+                height % 16 == 0 and width % 16 == 0 and min(height, width) >= 16,
+                f"decoder.{prefix}height and decoder.{prefix}width must be multiples of 16, not {height}x{width}",
+            )
+        require(
+            self.loss_latent_frames is None or self.loss_latent_frames >= 1,
+            "decoder.loss_latent_frames must be at least 1",
         )
         require(self.max_prompt_tokens >= 1, "decoder.max_prompt_tokens must be at least 1")
+
+    @property
+    def loss_size(self) -> tuple[int, int]:
+        """Height and width of the videos in ``L_dec``."""
+        if self.loss_height is None or self.loss_width is None:
+            return self.height, self.width
+        return self.loss_height, self.loss_width
 
 
 @dataclass
 class LossConfig:
-    """Weights of ``L = under * L_under + vis_lm * L_visLM + dec * L_dec`` (eq. 12; the paper's are all 1)."""
+    """Weights of ``L = under * L_under + vis_lm * L_visLM + dec * L_dec`` (eq. 12; the paper's are all 1).
+
+    Args:
+        under, vis_lm, dec: the weights.
+        dec_every: ``L_dec`` is part of every so many steps, from the first on; the decoder does not run in the others.
+            Its weight stays as it is, so that over n steps it counts for a n-th.
+    """
 
     under: float = 1.0
     vis_lm: float = 1.0
     dec: float = 1.0
+    dec_every: int = 1
 
     def __post_init__(self):
+        require(self.dec_every >= 1, "loss.dec_every must be at least 1")
+        require(
+            self.dec_every == 1 or self.under + self.vis_lm > 0,
+            "loss.dec_every above 1 needs loss.under or loss.vis_lm: the steps between would have no loss",
+        )
         require(min(self.under, self.vis_lm, self.dec) >= 0, "loss weights must not be negative")
         require(self.under + self.vis_lm + self.dec > 0, "at least one loss weight must be positive")
+
+    def with_decoder(self, step: int) -> bool:
+        """Whether ``L_dec`` is part of step ``step``, from 1."""
+        return (step - 1) % self.dec_every == 0
 
 
 @dataclass

@@ -16,11 +16,12 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from vtok.config import ConfigError, DecoderConfig
-from vtok.feature_extractor import first_line
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.materialise import materialise, whole
+from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
 TIMESTEP_SCALE = 1000.0
@@ -82,25 +83,6 @@ class HunyuanDecoder(nn.Module):
         self.requires_grad_(False).eval()
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
-
-    @classmethod
-    def from_pretrained(cls, config: DecoderConfig) -> "HunyuanDecoder":
-        """Load the parts from ``config.weights``.
-
-        Raises:
-            ConfigError: a part is missing or cannot be read.
-        """
-        parts = dict(
-            transformer=HunyuanVideoTransformer3DModel,
-            vae=AutoencoderKLHunyuanVideo,
-            text_encoder_2=CLIPTextModel,
-            scheduler=FlowMatchEulerDiscreteScheduler,
-        )
-        try:
-            loaded = {name: part.from_pretrained(config.weights, subfolder=name) for name, part in parts.items()}
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"decoder.weights: cannot load {config.weights!r}: {first_line(error)}") from error
-        return cls(config, loaded["transformer"], loaded["vae"], loaded["text_encoder_2"], loaded["scheduler"])
 
     @property
     def latents_per_frame(self) -> int:
@@ -207,3 +189,70 @@ class HunyuanDecoder(nn.Module):
             generator=generator,
             output_type="pt",
         ).frames
+
+
+# Subfolders of HunyuanVideo's repository, with the classes that diffusers writes into their configurations.
+DIFFUSERS_PARTS = {
+    "transformer": HunyuanVideoTransformer3DModel,
+    "vae": AutoencoderKLHunyuanVideo,
+    "scheduler": FlowMatchEulerDiscreteScheduler,
+}
+
+
+def location_of(config: DecoderConfig, subfolder: str) -> Location:
+    return Location(f"HunyuanVideo {subfolder}", "decoder.weights", config.weights, config.revision, subfolder)
+
+
+def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
+    """The decoder's pretrained parts, by the name of their module in it."""
+    return {
+        "transformer": Part(location_of(config, "transformer"), DIFFUSERS_FILES, {"transformer.": ("",)}),
+        "vae": Part(location_of(config, "vae"), DIFFUSERS_FILES, {"vae.": ("",)}),
+        "text_encoder": Part(
+            location_of(config, "text_encoder_2"),
+            TRANSFORMERS_FILES,
+            {f"text_encoder.{nested}": ("text_model.", "") for nested in ("", "text_model.")},
+        ),
+    }
+
+
+def diffusers_part(config: DecoderConfig, subfolder: str, read_config: ReadConfig):
+    """A part of the decoder that diffusers defines, without weights.
+
+    Raises:
+        ConfigError: its configuration is missing, or of another class.
+    """
+    kind, location = DIFFUSERS_PARTS[subfolder], location_of(config, subfolder)
+    stored = read_config(location, kind.config_name)
+    if (found := stored.get("_class_name")) != kind.__name__:
+        raise location.error(f"its {kind.config_name} is of a {found!r}, not a {kind.__name__}")
+    return kind.from_config(stored)
+
+
+def empty_decoder(config: DecoderConfig, read_config: ReadConfig = Location.read_json) -> HunyuanDecoder:
+    """The decoder with its modules on the meta device.
+
+    Raises:
+        ConfigError: a configuration is missing, or of another class.
+    """
+    location = location_of(config, "text_encoder_2")
+    text_config = read_config(location, "config.json")
+    if (kind := text_config.get("model_type")) != "clip_text_model":
+        raise location.error(f"its config.json is of a {kind!r}, not a 'clip_text_model'")
+    with torch.device("meta"):
+        transformer = diffusers_part(config, "transformer", read_config)
+        vae = diffusers_part(config, "vae", read_config)
+        text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(text_config))
+    return HunyuanDecoder(config, transformer, vae, text_encoder, diffusers_part(config, "scheduler", read_config))
+
+
+def build_vae(config: DecoderConfig) -> AutoencoderKLHunyuanVideo:
+    """The autoencoder alone, frozen, in fp32 on the CPU.
+
+    Raises:
+        ConfigError: it is missing, or does not fit.
+    """
+    with torch.device("meta"):
+        vae = diffusers_part(config, "vae", Location.read_json)
+    holder = nn.ModuleDict({"vae": vae.requires_grad_(False).eval()})
+    return materialise(holder, [decoder_parts(config)["vae"]], whole())["vae"]

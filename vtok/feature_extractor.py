@@ -6,13 +6,16 @@ backbone's own mean and standard deviation; floating-point frames are taken as n
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from vtok.config import ConfigError, VTokConfig
+from vtok.config import ConfigError, VTokConfig, require
+from vtok.materialise import materialise, whole
+from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -85,44 +88,59 @@ def vgg19_layers(layer_index: int) -> tuple[nn.Sequential, int]:
 
 
 def build_feature_extractor(config: VTokConfig) -> nn.Module:
-    """``F`` with the weights the config names, frozen.
+    """``F`` with the weights the config names, frozen, in fp32 on the CPU.
 
     Raises:
         ConfigError: the named weights are missing or do not fit.
     """
+    warn_if_random(config)
+    return materialise(empty_feature_extractor(config), extractor_parts(config), whole())
+
+
+def warn_if_random(config: VTokConfig) -> None:
     if config.weights is None:
         print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
-    extractor = _build_clip(config) if config.backbone == "clip" else _build_vgg19(config)
+
+
+def extractor_parts(config: VTokConfig) -> list[Part]:
+    """``F``'s weights: torchvision's VGG19, CLIP's vision half or LLaVA's vision tower; none where they are random."""
+    if config.weights is None:
+        return []
+    if config.backbone == "clip":
+        towers = ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.")
+        return [Part(clip_location(config), TRANSFORMERS_FILES, {"clip.": ("vision_model.", "", *towers)})]
+    file = Path(config.weights)
+    if not file.is_file():
+        raise ConfigError(f"tokeniser.weights: no such file: {file} (torchvision's vgg19 checkpoint)")
+    location = Location("VGG19", "tokeniser.weights", str(file.parent))
+    return [Part(location, (file.name,), {"features.": ("features.",)})]
+
+
+def clip_location(config: VTokConfig) -> Location:
+    return Location("CLIP", "tokeniser.weights", config.weights, config.revision)
+
+
+def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> nn.Module:
+    """``F``, frozen: on the meta device, or with random values where the config names no weights.
+
+    Args:
+        read_config: reads CLIP's architecture.
+    """
+    with nullcontext() if config.weights is None else torch.device("meta"):
+        if config.backbone == "vgg19":
+            extractor = VGG19FeatureExtractor(config.vgg_layer_index)
+        else:
+            extractor = CLIPFeatureExtractor(CLIPVisionModel(clip_architecture(config, read_config)))
     return extractor.requires_grad_(False).eval()
 
 
-def _build_clip(config: VTokConfig) -> CLIPFeatureExtractor:
+def clip_architecture(config: VTokConfig, read_config: ReadConfig) -> CLIPVisionConfig:
     if config.weights is None:
-        return CLIPFeatureExtractor(CLIPVisionModel(CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))))
-    if config.clip_config:
-        raise ConfigError("tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
-    try:
-        return CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(config.weights))
-    except OSError as error:
-        raise ConfigError(f"tokeniser.weights: no CLIP in {config.weights!r}: {first_line(error)}") from error
-
-
-def _build_vgg19(config: VTokConfig) -> VGG19FeatureExtractor:
-    extractor = VGG19FeatureExtractor(config.vgg_layer_index)
-    if config.weights is None:
-        return extractor
-    if not Path(config.weights).is_file():
-        raise ConfigError(f"tokeniser.weights: no such file: {config.weights} (torchvision's vgg19 checkpoint)")
-    wanted = extractor.state_dict()
-    stored = torch.load(config.weights, map_location="cpu", weights_only=True)
-    for key, value in wanted.items():
-        if key not in stored or stored[key].shape != value.shape:
-            found = tuple(stored[key].shape) if key in stored else "nothing"
-            raise ConfigError(f"{config.weights}: {key} should be {tuple(value.shape)}, found {found}")
-    extractor.load_state_dict({key: stored[key] for key in wanted})
-    return extractor
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text: libraries explain at length, users get one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))
+    require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
+    location = clip_location(config)
+    stored = read_config(location, "config.json")
+    stored = stored.get("vision_config", stored)
+    if (kind := stored.get("model_type")) != "clip_vision_model":
+        raise location.error(f"its config.json is of a {kind!r}")
+    return CLIPVisionConfig.from_dict(stored)

@@ -82,19 +82,25 @@ class VTokFramework(nn.Module):
 
     # ---------------------------------------------------------------- training
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of a micro-batch, scalars in fp32.
+    def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:
+        """Losses of a micro-batch of B samples, in fp32.
 
         Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
         over the samples, those without an answer or a caption counting as zero. Micro-batches of one size can so be
         averaged again, over ranks and accumulation steps, to the mean over the global batch.
+
+        Args:
+            with_decoder: whether this step has an L_dec (see ``LossConfig.dec_every``). Without one, or where its
+                weight is zero, it counts as zero and the decoder does not run.
+            reduce: average over the samples; else the losses are those of each sample, (B,).
 
         Returns:
             ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
             (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
         """
         weights = self.config.loss
-        understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
+        with_decoder = with_decoder and weights.dec > 0
+        understanding, generation = weights.under > 0, weights.vis_lm > 0 or with_decoder
         noisy = generation and self.config.visual_head.input_noise > 0
 
         features = self.features(batch)
@@ -110,10 +116,12 @@ class VTokFramework(nn.Module):
 
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
-            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)).mean(),
-            "loss_vis_lm": (self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned).mean(),
-            "loss_dec": self.decoder_loss(hidden, plan, batch, captioned),
+            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned,
+            "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned if with_decoder else captioned * 0,
         }
+        if reduce:
+            losses = {name: loss.mean() for name, loss in losses.items()}
         losses["loss"] = (
             weights.under * losses["loss_under"]
             + weights.vis_lm * losses["loss_vis_lm"]
@@ -125,9 +133,12 @@ class VTokFramework(nn.Module):
         """Frozen features of the clips, unless the batch brings them."""
         if isinstance(batch.frames, Tensor):
             return self.tokeniser.features(batch.frames, batch.frame_counts)
-        spatial, motion, counts = batch.frames
+        return self.in_model_dtype(batch.frames)
+
+    def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
+        """Stored features as the tokeniser's own would be."""
         dtype = next(self.tokeniser.motion_encoder.parameters()).dtype
-        return VisualFeatures(spatial.to(dtype), motion.to(dtype), counts)
+        return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
@@ -164,16 +175,12 @@ class VTokFramework(nn.Module):
         losses = torch.cat(losses)
         return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
 
-    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, captioned: Tensor) -> Tensor:
-        """L_dec (eq. 11), averaged over the clips; zero, and the decoder not run, where its weight is zero."""
-        if self.config.loss.dec == 0:
-            return hidden.last.new_zeros(()).float()
-        conditioning = self.conditioning(
-            hidden.conditioning, plan, torch.tensor([text.clip_ids for text in batch.texts], device=captioned.device)
-        )
+    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
+        """L_dec of each clip (eq. 11)."""
+        clip_ids = torch.tensor([text.clip_ids for text in batch.texts], device=hidden.conditioning.device)
+        conditioning = self.conditioning(hidden.conditioning, plan, clip_ids)
         posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
-        losses = self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
-        return (losses * captioned).mean()
+        return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
     def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
         """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens.
@@ -193,7 +200,7 @@ class VTokFramework(nn.Module):
     @torch.no_grad()
     def understand(
         self,
-        frames: Tensor,
+        frames: Tensor | VisualFeatures,
         question: str,
         max_new_tokens: int = 128,
         fps: float | None = None,
@@ -203,17 +210,21 @@ class VTokFramework(nn.Module):
         """Answer a question about a video, greedily.
 
         Args:
-            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's).
+            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's); or the video's frozen features.
             key_frame_idx: an index or ``detect``; the configuration's if omitted.
             key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
                 and positions that begin anew: S tokens a key frame and one a later step, as in training.
         """
-        visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
-        before, after = (torch.tensor(ids, device=frames.device) for ids in self.text.question(question))
+        if isinstance(frames, VisualFeatures):
+            visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
+        else:
+            visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
+        device = visual.device
+        before, after = (torch.tensor(ids, device=device) for ids in self.text.question(question))
         embeddings = torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=frames.device),
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text.tokenizer.eos_token_id,

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Cache,
+    GenerationConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     PreTrainedModel,
 )
 
-from vtok.config import ConfigError, MLLMConfig
-from vtok.feature_extractor import first_line
+from vtok.config import MLLMConfig
+from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' Hunyuan pipeline reads its text encoder two layers before the end (its ``num_hidden_layers_to_skip``).
 CONDITIONING_LAYER = -3
@@ -74,17 +75,41 @@ class MLLM(nn.Module):
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
 
 
-def load_llava(config: MLLMConfig) -> tuple[MLLM, nn.Module, LlavaNextConfig]:
-    """The language model, LLaVA's projector and LLaVA's configuration, from ``config.weights``.
+def llava_location(config: MLLMConfig) -> Location:
+    return Location("LLaVA-Next", "mllm.weights", config.weights, config.revision)
+
+
+def llava_part(config: MLLMConfig) -> Part:
+    """The language model and the projector in a framework, as transformers 5 names them and as 4 did."""
+    keys = {
+        "mllm.causal_lm.model.": ("model.language_model.", "language_model.model."),
+        "mllm.causal_lm.lm_head.": ("lm_head.", "language_model.lm_head."),
+        "projection.projector.linear_": ("model.multi_modal_projector.linear_", "multi_modal_projector.linear_"),
+    }
+    return Part(llava_location(config), TRANSFORMERS_FILES, keys)
+
+
+def empty_llava(
+    config: MLLMConfig, read_config: ReadConfig = Location.read_json
+) -> tuple[MLLM, nn.Module, LlavaNextConfig]:
+    """The language model and LLaVA's projector on the meta device, and LLaVA's configuration.
 
     Raises:
         ConfigError: no such hub id or folder, or another architecture.
     """
-    try:
-        llava = LlavaNextForConditionalGeneration.from_pretrained(config.weights)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"mllm.weights: cannot load {config.weights!r}: {first_line(error)}") from error
+    location = llava_location(config)
+    stored = read_config(location, "config.json")
+    if (kind := stored.get("model_type")) != LlavaNextConfig.model_type:
+        raise location.error(f"its config.json is of a {kind!r}, not a {LlavaNextConfig.model_type!r}")
+    with torch.device("meta"):
+        llava = LlavaNextForConditionalGeneration(LlavaNextConfig.from_dict(stored))
     return split_llava(llava, config)
+
+
+def generation_config(config: MLLMConfig) -> GenerationConfig | None:
+    """The generation settings that were published with the model, if any were."""
+    location, name = llava_location(config), "generation_config.json"
+    return GenerationConfig.from_dict(location.read_json(name)) if location.find(name) else None
 
 
 def split_llava(
@@ -95,7 +120,6 @@ def split_llava(
         causal_lm = AutoModelForCausalLM.from_config(llava.config.text_config)
     causal_lm.model = llava.model.language_model
     causal_lm.lm_head = llava.lm_head
-    causal_lm.generation_config = llava.generation_config
     if config.gradient_checkpointing:
         # Renamed in the course of transformers 5; both take torch's own arguments first.
         newer = getattr(causal_lm, "activation_checkpointing_enable", None)

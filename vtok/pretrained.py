@@ -21,8 +21,8 @@ from transformers.utils import cached_file
 
 from vtok.build import build_framework
 from vtok.config import ConfigError, ModelConfig
-from vtok.feature_extractor import first_line
 from vtok.framework import VTokFramework
+from vtok.weights import first_line
 
 CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")

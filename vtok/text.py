@@ -10,8 +10,8 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, LlavaNextProcessor, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, ModelConfig
-from vtok.feature_extractor import first_line
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
+from vtok.weights import first_line
 
 IMAGE_TOKEN = "<image>"
 CLIP_TEXT_LENGTH = 77
@@ -63,11 +63,14 @@ class TextEncoder:
             ConfigError: one of them cannot be loaded.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.mllm.weights)
+            mllm, revision = config.mllm.weights, config.mllm.revision
+            tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
             # LLaVA's template lies beside its processor; the tokenizer may still carry the bare language model's.
-            processor, _ = LlavaNextProcessor.get_processor_dict(config.mllm.weights)
+            processor, _ = LlavaNextProcessor.get_processor_dict(mllm, revision=revision)
             tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
-            clip_tokenizer = AutoTokenizer.from_pretrained(config.decoder.weights, subfolder="tokenizer_2")
+            clip_tokenizer = AutoTokenizer.from_pretrained(
+                config.decoder.weights, subfolder="tokenizer_2", revision=config.decoder.revision
+            )
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
         return cls(tokenizer, clip_tokenizer, config.decoder.max_prompt_tokens)

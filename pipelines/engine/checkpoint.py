@@ -1,45 +1,56 @@
-"""Checkpoints: what was trained, in DeepSpeed's per-rank files, with a marker that is written last.
+"""Checkpoints: what was trained and where the run stood, readable by any number of ranks, never unpickled.
 
-    OUTPUT/checkpoints/step_00000050/    DeepSpeed's files (trainable parameters, optimiser; frozen weights never)
-                                         state.json (step, samples consumed, seed, data, shapes)
-                                         COMPLETE
+    OUTPUT/checkpoints/step_00000050/    rank_XXXXX.safetensors       each rank's slices: fp32 weights, AdamW's moments,
+                                                                      EMA (frozen weights never), random state
+                                         feature_scale.safetensors    mean and deviation of the frozen features
+                                         config.yaml, state.json
+                                         COMPLETE                     written last
 
-DeepSpeed's loaders unpickle: a run's own checkpoints are trusted input, nothing else is.
+``writing.py`` makes them, in the background.
 """
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from pipelines.engine import distributed
+from pipelines.engine.ema import Ema
+from pipelines.engine.partitions import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.setup import Engine
+from pipelines.engine.slices import SliceReader, slice_file
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 
 COMPLETE = "COMPLETE"
+STATE = "state.json"
 STATISTICS = "feature_scale.safetensors"
+WEIGHTS, AVERAGE, RANDOM_STATE = "weights", "ema", "random_state"
 
 
 @dataclass
 class RunState:
-    """Where a run stands. ``consumed_samples``, ``seed`` and ``manifest_hash`` are the whole state of the data."""
+    """Where a run stands.
+
+    Attributes:
+        step: optimiser steps taken.
+        updates: those of them that changed the weights; a step whose loss or gradient is not finite does not.
+        consumed_samples, seed, manifest_hash: the whole state of the data.
+        ranks: that wrote the checkpoint.
+        shapes: of the trained parameters, by name.
+    """
 
     step: int
+    updates: int
     consumed_samples: int
     seed: int
     manifest_hash: str
     ranks: int
     shapes: dict[str, list[int]]
+    updates: int = 0
 
 
 def trained_shapes(framework: VTokFramework) -> dict[str, list[int]]:
@@ -52,29 +63,22 @@ def folder_of(output: Path, step: int) -> Path:
     return output / "checkpoints" / f"step_{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def complete(output: Path) -> list[Path]:
+    """A run's complete checkpoints, oldest first; one that was being written when the run died is not among them."""
+    return sorted(marker.parent for marker in output.glob(f"checkpoints/step_*/{COMPLETE}"))
+
+
 def newest(output: Path) -> Path | None:
-    """The newest complete checkpoint of a run; one that was being written when the run died is ignored."""
-    complete = sorted(marker.parent for marker in output.glob(f"checkpoints/step_*/{COMPLETE}"))
-    return complete[-1] if complete else None
+    """The newest complete checkpoint of a run."""
+    return (complete(output) or [None])[-1]
 
 
 def read_state(folder: Path) -> RunState:
-    return RunState(**json.loads((folder / "state.json").read_text()))
-
-
-def save(engine: Engine, output: Path, state: RunState) -> None:
-    """Write a checkpoint; all ranks call this at the same step."""
-    folder = folder_of(output, state.step)
-    if distributed.rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    distributed.barrier()
-    engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False, exclude_frozen_parameters=True)
-    if distributed.rank() == 0:
-        save_file(statistics(engine.module), folder / STATISTICS)
-        (folder / "state.json").write_text(json.dumps(asdict(state)))
-    distributed.barrier()
-    if distributed.rank() == 0:
-        (folder / COMPLETE).touch()
+    return RunState(**json.loads((folder / STATE).read_text()))
 
 
 def check(folder: Path, expected: RunState) -> RunState:
@@ -98,58 +102,6 @@ def check(folder: Path, expected: RunState) -> RunState:
     return state
 
 
-def resume(engine: Engine, folder: Path, state: RunState) -> None:
-    """Load a checkpoint into an engine that was set up for it (see :func:`needs_conversion`)."""
-    if needs_conversion(state):
-        source = folder.with_name(f"universal_{state.step:08d}")
-        distributed.rank_zero_first(lambda: convert(folder, source))
-    else:
-        source = folder
-    settings = [
-        {key: value for key, value in group.items() if key != "params"} for group in optimiser(engine).param_groups
-    ]
-    with silence():
-        engine.load_checkpoint(str(source.parent), tag=source.name, load_module_strict=False)
-    if source != folder:
-        # DeepSpeed 0.19.8 gives all parameter groups the settings of the first and one shared step counter, which
-        # then counts every group.
-        for group, own in zip(optimiser(engine).param_groups, settings):
-            group.update(own)
-        for moments in optimiser(engine).state.values():
-            moments["step"] = moments["step"].clone()
-    set_statistics(engine.module, folder)
-    distributed.barrier()
-    if source != folder and distributed.rank() == 0:
-        shutil.rmtree(source)
-
-
-def optimiser(engine: Engine) -> torch.optim.Optimizer:
-    """The optimiser of this rank's master partitions, inside DeepSpeed's own."""
-    return engine.optimizer.optimizer
-
-
-def needs_conversion(state: RunState) -> bool:
-    """Whether a checkpoint was written by another number of ranks: DeepSpeed then reads a universal one only."""
-    return state.ranks != distributed.world_size()
-
-
-def convert(folder: Path, target: Path) -> None:
-    """Turn a checkpoint into DeepSpeed's universal form, which any number of ranks can read."""
-    shutil.rmtree(target, ignore_errors=True)
-    workers = ("--num_extract_workers", "1", "--num_merge_workers", "1")
-    command = ("-m", "deepspeed.checkpoint.ds_to_universal", "--input_folder", folder, "--output_folder", target)
-    result = subprocess.run([sys.executable, *command, *workers], capture_output=True, text=True)
-    if result.returncode:
-        raise ConfigError(f"cannot convert {folder} for another number of ranks: {result.stderr.strip()[-300:]}")
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Nothing on stdout or stderr: DeepSpeed's loaders talk a lot."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
 def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict[str, list[int]]) -> None:
     """Raises ConfigError naming the first parameter that differs."""
     for name in stored.keys() | wanted.keys():
@@ -160,25 +112,63 @@ def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict
             )
 
 
-def load_trained(framework: VTokFramework, output: Path) -> int:
+@torch.no_grad()
+def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> None:
+    """Put a checkpoint into an engine and its average; all ranks call this, however many wrote it.
+
+    An average that the checkpoint does not hold starts from its weights.
+    """
+    if state.updates:
+        start_moments(engine, state.updates)
+    buffers = {WEIGHTS: masters(engine)}
+    if state.updates:
+        buffers |= {kind: moments(engine, kind) for kind in MOMENTS}
+    if ema:
+        buffers[AVERAGE] = ema.buffers
+    with SliceReader(folder) as stored:
+        for own in partitions(engine):
+            for kind, flats in buffers.items():
+                key = f"{kind}/{own.name}"
+                key = key if key in stored else f"{WEIGHTS}/{own.name}"
+                own.of(flats).copy_(stored.read(key, own.start, own.numel))
+    use_weights(engine, masters(engine))
+    set_statistics(engine.module, folder)
+    if state.ranks == distributed.world_size():
+        set_random_state(folder)
+    distributed.barrier()
+
+
+def set_random_state(folder: Path) -> None:
+    """Torch's generators as they were on this rank. Samples' own draws are keyed and need none of this."""
+    with safe_open(slice_file(folder, distributed.rank()), framework="pt") as stored:
+        torch.set_rng_state(stored.get_tensor(f"{RANDOM_STATE}/cpu"))
+        if torch.cuda.is_available() and f"{RANDOM_STATE}/cuda" in stored.keys():
+            torch.cuda.set_rng_state(stored.get_tensor(f"{RANDOM_STATE}/cuda"))
+
+
+@torch.no_grad()
+def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> int:
     """Put a run's newest trained weights into a framework that is not sharded; returns their step.
 
+    Args:
+        ema: their average instead.
+
     Raises:
-        ConfigError: no complete checkpoint, or one of another model.
+        ConfigError: no complete checkpoint, one of another model, or one without an average.
     """
     folder = newest(output)
     if folder is None:
         raise ConfigError(f"{output} holds no complete checkpoint: give the output folder of a training run")
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, trained_shapes(framework))
-    with silence():
-        weights = get_fp32_state_dict_from_zero_checkpoint(
-            str(folder.parent), tag=folder.name, exclude_frozen_parameters=True
-        )
-    with torch.no_grad():
+    with SliceReader(folder) as stored:
         for name, parameter in framework.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(weights[name])
+            if not parameter.requires_grad:
+                continue
+            key = f"{AVERAGE if ema else WEIGHTS}/{name}"
+            if key not in stored:
+                raise ConfigError(f"{folder} holds no EMA: leave out --ema, or train with train.ema_decay set")
+            parameter.copy_(stored.read(key, 0, parameter.numel()).view(parameter.shape))
     set_statistics(framework, folder)
     return state.step
 

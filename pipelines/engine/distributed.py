@@ -96,6 +96,19 @@ def rank_zero_first(work: Callable[[], T]) -> T:
     return outcome[0]
 
 
+def every_rank(work: Callable[[], T]) -> T:
+    """Run ``work`` on every rank and give each its own result; one rank's user error is raised on all of them."""
+    outcome, problem = None, None
+    try:
+        outcome = work()
+    except (ConfigError, DataError) as error:
+        problem = error
+    for (found,) in gather_lists([problem]):
+        if found is not None:
+            raise found
+    return outcome
+
+
 def barrier() -> None:
     if world_size() > 1:
         dist.barrier()

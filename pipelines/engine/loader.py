@@ -101,7 +101,7 @@ def views_of(config: RunConfig, image_size: int) -> tuple[View, View]:
     seconds, decoder = config.data.seconds, config.model.decoder
     return (
         tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size),
-        decoder_view(seconds, decoder.fps, decoder.height, decoder.width),
+        decoder_view(seconds, decoder.fps, *decoder.loss_size, decoder.loss_latent_frames),
     )
 
 

@@ -1,12 +1,33 @@
-"""What a run tells: ``log.jsonl``, TensorBoard and a progress bar, all on rank 0."""
+"""What a run tells: ``log.jsonl``, ``validation.jsonl``, TensorBoard and the console, all on rank 0."""
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
+from typing import TypeVar
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+
+from pipelines.engine.console import Console
+from pipelines.engine.examples import Caption, Video
+from pipelines.media import encode_gif
+
+T = TypeVar("T")
+
+# Columns of ``log.jsonl`` by their group in TensorBoard.
+GROUPS = {
+    "loss": ("loss", "loss_under", "loss_vis_lm", "loss_dec"),
+    "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
+    "data": ("bad_samples",),
+    "speed": ("samples_per_s", "tokens_per_s", "mfu", "hfu", "data_wait", "checkpoint_stall"),
+    "memory": ("gpu_allocated_gb", "gpu_reserved_gb", "host_gb"),
+}
+TAGS = {name: f"{group}/{name}" for group, names in GROUPS.items() for name in names}
+
+# Columns that tell of the machine. All others are the same in two runs of the same thing, to the last digit.
+MEASURED = GROUPS["speed"] + GROUPS["memory"]
 
 
 def batch_digest(keys: list[str]) -> str:
@@ -14,39 +35,72 @@ def batch_digest(keys: list[str]) -> str:
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
 
 
-def in_global_order(keys_by_rank: list[list[list[str]]]) -> list[str]:
-    """Keys of a global batch from those of each rank's micro-batches: by accumulation step, then by rank."""
-    return [key for step in zip(*keys_by_rank) for micro_batch in step for key in micro_batch]
+def in_global_order(by_rank: list[list[list[T]]]) -> list[T]:
+    """What belongs to the samples, of each rank's micro-batches: by accumulation step, then by rank."""
+    return [item for step in zip(*by_rank) for micro_batch in step for item in micro_batch]
 
 
 class Metrics:
-    """Writes one line per optimiser step.
+    """Writes one line per optimiser step, and one per validation.
 
     Args:
         output: the run's folder.
         step: step the run starts from; later lines of an earlier attempt are dropped.
-        max_steps: for the progress bar.
+        max_steps: for the progress shown on the console.
     """
 
     def __init__(self, output: Path, step: int, max_steps: int):
-        truncate_log(output / "log.jsonl", step)
-        self.log = (output / "log.jsonl").open("a")
+        self.logs = {}
+        for name in ("log", "validation"):
+            truncate_log(output / f"{name}.jsonl", step)
+            self.logs[name] = (output / f"{name}.jsonl").open("a")
         self.tensorboard = SummaryWriter(output / "tensorboard", purge_step=step + 1)
-        self.bar = tqdm(total=max_steps, initial=step, unit="step", desc="training", dynamic_ncols=True)
+        self.console = Console(step, max_steps)
 
     def write(self, line: dict) -> None:
         """One step's figures: ``step`` and numbers, or text that only the log takes."""
-        print(json.dumps(line), file=self.log, flush=True)
-        for name, value in line.items():
-            if name != "step" and isinstance(value, (int, float)):
-                self.tensorboard.add_scalar(name, value, line["step"])
-        self.bar.set_postfix({name: f"{line[name]:.3f}" for name in ("loss", "lr") if name in line}, refresh=False)
-        self.bar.update()
+        self._log("log", line)
+        figures = {TAGS.get(name, name): value for name, value in line.items() if name != "step"}
+        self._scalars(figures, line["step"])
+        self.console.step(line)
+
+    def validation(self, step: int, figures: dict, captions: list[Caption], videos: list[Video]) -> None:
+        """What a validation after ``step`` gave."""
+        self._log("validation", {"step": step} | figures)
+        self._scalars({f"validation/{name}": value for name, value in figures.items()}, step)
+        for caption in captions:
+            text = f"**{caption.question}**\n\nexpected: {caption.expected}\n\nthe model: {caption.answer}"
+            self.tensorboard.add_text(f"captions/{caption.key}", text, step)
+        for video in videos:
+            self.tensorboard.add_text(f"videos/{video.key}", video.prompt, step)
+            self._video(f"videos/{video.key}", video, step)
+        self.console.validation(step, figures)
 
     def close(self) -> None:
-        self.log.close()
+        for log in self.logs.values():
+            log.close()
         self.tensorboard.close()
-        self.bar.close()
+        self.console.close()
+
+    def _log(self, name: str, line: dict) -> None:
+        print(json.dumps({key: json_value(value) for key, value in line.items()}), file=self.logs[name], flush=True)
+
+    def _video(self, tag: str, video: Video, step: int) -> None:
+        """As ``SummaryWriter.add_video`` does it, which needs moviepy to make the GIF."""
+        height, width = video.frames.shape[2:]
+        gif = encode_gif(video.frames, video.fps)
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        self.tensorboard.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+    def _scalars(self, values: dict, step: int) -> None:
+        for tag, value in values.items():
+            if isinstance(value, (int, float)):
+                self.tensorboard.add_scalar(tag, value, step)
+
+
+def json_value(value):
+    """JSON knows neither NaN nor infinity: null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -9,9 +9,11 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from pipelines.config import RunConfig
+from pipelines.engine.setup import precision
 from vtok.build import build_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.materialise import Place, whole
 from vtok.tiny import write_tiny_models
 
 TINY_MODELS = "models"
@@ -31,12 +33,16 @@ def point_to_tiny_models(config: RunConfig) -> None:
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
 
 
-def load_framework(config: RunConfig, output: Path) -> VTokFramework:
-    """The framework at step 0, on the CPU; what has no pretrained weights is drawn from ``config.seed``."""
+def load_framework(config: RunConfig, output: Path, place: Place | None = None) -> VTokFramework:
+    """The framework at step 0; what has no pretrained weights is drawn from ``config.seed``.
+
+    Args:
+        place: where the parameters go; whole, in the run's precision, on the CPU if omitted.
+    """
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
     torch.manual_seed(config.seed)
-    return build_framework(model)
+    return build_framework(model, place or whole(precision(config.train)))
 
 
 def inside_run(model: ModelConfig, output: Path) -> ModelConfig:

@@ -59,12 +59,39 @@ def open_shards(config: RunConfig, shards: list[str]) -> ShardReader | Mixture:
         DataError: they cannot be used.
     """
     data = config.data
-    cache = Cache(Path(data.cache_dir).expanduser(), int(data.cache_gb * 1e9))
-    readers = [ShardReader(place, cache) for place in shards]
+    readers = [open_dataset(config, place) for place in shards]
     if not data.mixture:
         return readers[0]
     weights = [part.weight for part in data.mixture]
     return Mixture(readers, None if None in weights else weights)
+
+
+def open_dataset(config: RunConfig, place: str) -> ShardReader:
+    """One folder or address of shards, the latter through the run's cache."""
+    return ShardReader(place, Cache(Path(config.data.cache_dir).expanduser(), int(config.data.cache_gb * 1e9)))
+
+
+def find_held_out(config: RunConfig, shards: list[str]) -> str | None:
+    """The held-out split to validate on: the one asked for, else the ``val`` beside a ``train``, if there is one.
+
+    Raises:
+        ConfigError: validation is asked for, and there is none.
+        DataError: it cannot be used.
+    """
+    place = config.validation.shards
+    beside = Path(shards[0]).with_name("val")
+    if place is None and len(shards) == 1 and Path(shards[0]).name == "train" and (beside / "manifest.json").exists():
+        place = str(beside)
+    if config.validation.every == 0:
+        return None
+    if place is not None:
+        open_dataset(config, place)
+    elif config.validation.every:
+        raise ConfigError(
+            "validation.every is set, but there is no held-out split: pass --validation.shards DIR (vtok-shards build "
+            "--val-share 0.01 makes DIR/train and DIR/val) or --validation.every 0"
+        )
+    return place
 
 
 def shards_of(root: str, output: Path) -> str:

@@ -4,7 +4,6 @@ They are right for one window of each clip, one backbone and one preprocessing o
 *recipe*, which lies in the dataset's manifest; training computes its own and refuses any other.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,57 @@ from torch import Tensor, nn
 
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import RunConfig
-from vtok.config import ConfigError
-from vtok.decoder import Posterior
+from pipelines.config import RunConfig, plain
+from vtok.config import ConfigError, DecoderConfig, require
+from vtok.decoder import Posterior, decoder_parts
+from vtok.feature_extractor import extractor_parts
 from vtok.framework import VTokFramework
-from vtok.tokeniser import VisualFeatures
+from vtok.tokeniser import VisualFeatures, VTokTokeniser
+from vtok.weights import Part, combined_hash, content_hash, shapes_of
 
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
 
-WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.height", "decoder.width")
+WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
     "tokeniser.backbone", "tokeniser.vgg_layer_index", "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
     "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
 )  # fmt: skip
-LATENT_SETTINGS = ("decoder.fps",)
+LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
 
 
-def feature_recipe(config: RunConfig, feature_extractor: nn.Module) -> dict[str, Any]:
-    """What stored features depend on: settings, and the backbone's weights by content."""
+def feature_recipe(config: RunConfig, tokeniser: VTokTokeniser) -> dict[str, Any]:
+    """What stored features depend on: settings, and the backbone's weights by content.
+
+    Raises:
+        ConfigError: the backbone has random weights, which no second run could have.
+    """
+    parts = extractor_parts(tokeniser.config)
+    require(bool(parts), "precomputed features are those of trained weights: set tokeniser.weights")
     return settings(config, WINDOW_SETTINGS + FEATURE_SETTINGS) | {
-        "tokeniser.weights (sha256)": weights_digest(feature_extractor)
+        "tokeniser.weights (sha256)": weights_hash(tokeniser.feature_extractor, parts[0])
     }
 
 
-def latent_recipe(config: RunConfig, vae: nn.Module) -> dict[str, Any]:
-    """What stored latents depend on."""
-    return settings(config, WINDOW_SETTINGS + LATENT_SETTINGS) | {"decoder.vae (sha256)": weights_digest(vae)}
+def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> dict[str, Any]:
+    """What stored latents depend on.
+
+    Args:
+        decoder: the configuration that the autoencoder was loaded with.
+    """
+    return settings(config, WINDOW_SETTINGS + LATENT_SETTINGS) | {
+        "decoder.vae (sha256)": weights_hash(nn.ModuleDict({"vae": vae}), decoder_parts(decoder)["vae"])
+    }
+
+
+def weights_hash(module: nn.Module, part: Part) -> str:
+    """Hash of the stored values of a module's parameters, also where a rank holds only a shard of them."""
+    tensors = part.tensors(shapes_of(module))
+    return combined_hash({name: content_hash(tensor) for name, tensor in tensors.items()})
 
 
 def settings(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
     sections = {"data": config.data, "tokeniser": config.model.tokeniser, "decoder": config.model.decoder}
-    return {name: getattr(sections[name.split(".")[0]], name.split(".")[1]) for name in names}
-
-
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over a module's parameters, by name and in fp32: the precision they are kept in does not matter."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return {name: plain(getattr(sections[name.split(".")[0]], name.split(".")[1])) for name in names}
 
 
 def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework) -> frozenset[str]:
@@ -66,8 +76,8 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
     readers = reader.readers if isinstance(reader, Mixture) else [reader]
     recipes = [one.precomputed or {} for one in readers]
     own = {
-        "features": lambda: feature_recipe(config, framework.tokeniser.feature_extractor),
-        "latents": lambda: latent_recipe(config, framework.decoder.vae),
+        "features": lambda: feature_recipe(config, framework.tokeniser),
+        "latents": lambda: latent_recipe(config, framework.decoder.config, framework.decoder.vae),
     }
     stored = set()
     for kind, view in (("features", "frames"), ("latents", "video")):

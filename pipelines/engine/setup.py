@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import deepspeed
@@ -9,11 +10,13 @@ import torch
 from torch import nn
 
 from pipelines.config import TrainConfig
+from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 
 Engine = deepspeed.DeepSpeedEngine
+OFFLOADS = ("offload_optimizer", "offload_param")
 
 # What the run computes, and the JSON therefore leaves out.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
@@ -30,7 +33,8 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
     """The user's JSON completed with what the run computes.
 
     Raises:
-        ConfigError: no such file, not JSON, or a value in it disagrees with a computed one.
+        ConfigError: no such file, not JSON, a value in it disagrees with a computed one, or settings that do not go
+            together.
     """
     try:
         config = json.loads(Path(path).read_text())
@@ -43,7 +47,7 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
         "train_micro_batch_size_per_gpu": batch.micro_batch_size,
         "gradient_accumulation_steps": batch.accumulation,
         "gradient_clipping": train.max_grad_norm,
-        "bf16": {"enabled": precision(train) == torch.bfloat16},
+        "bf16": {"enabled": precision(train) == torch.bfloat16, "check_grad_overflow": True},
     }
     for key, value in computed.items():
         if key in config and config[key] not in (value, "auto"):
@@ -51,15 +55,42 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
     for key in ("optimizer", "scheduler", "fp16"):
         if key in config:
             raise ConfigError(f"{path}: {key} is not read from here; {COMPUTED}")
-    return config | computed
+    return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
+
+
+def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
+    """The ZeRO section of the JSON, with ``"auto"`` for hpZ's partition size replaced by the ranks of a machine.
+
+    Raises:
+        ConfigError: settings in it do not go together, or this engine cannot train with them.
+    """
+    stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
+    require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage}: this engine trains with 2 or 3")
+    for part, device in devices.items():
+        require(device in ("none", "cpu"), f"{path}: {part}.device is {device}: use cpu or none")
+    require(stage == 3 or devices["offload_param"] == "none", f"{path}: offload_param needs zero_optimization.stage 3")
+    require(
+        zero.get("compute_grad_norm", True),
+        f"{path}: compute_grad_norm must be true: clipping and the log need the norm",
+    )
+    hpz = zero.get("zero_hpz_partition_size", 1)
+    if hpz == "auto":
+        hpz = distributed.ranks_here()
+    require(hpz == 1 or stage == 3, f"{path}: zero_hpz_partition_size needs zero_optimization.stage 3")
+    require(
+        isinstance(hpz, int) and hpz >= 1 and batch.ranks % hpz == 0,
+        f"{path}: zero_hpz_partition_size {hpz} does not divide {batch.ranks} ranks: set it to the GPUs of a machine",
+    )
+    return zero | ({"zero_hpz_partition_size": hpz} if stage == 3 else {})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Trainable parameters: matrices are decayed; biases, norms and embeddings are not."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim >= 2 and id(p) not in embeddings]
-    others = [p for p in trainable if p.ndim < 2 or id(p) in embeddings]
+    matrices = {id(p) for p in trainable if len(getattr(p, "ds_shape", p.shape)) >= 2}  # a shard is flat
+    decayed = [p for p in trainable if id(p) in matrices - embeddings]
+    others = [p for p in trainable if id(p) not in matrices - embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -79,21 +110,45 @@ def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig, load_universal: bool = False) -> Engine:
-    """Shard the framework. Only trainable parameters reach the optimiser; frozen ones are shards and nothing more.
+def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
+    """The engine of a framework, whole or loaded as shards; DeepSpeed shards under ZeRO-3 what is still whole.
 
-    Args:
-        load_universal: whether the checkpoint to be loaded is in DeepSpeed's universal form.
+    Only trainable parameters reach the optimiser; frozen ones are shards and nothing more. The fp32 master copy is made
+    from the parameters in the run's precision: a checkpoint's values beyond bf16 are not in it.
+
+    Raises:
+        ConfigError: the JSON makes DeepSpeed cast buffers.
     """
-    if load_universal:
-        ds_config = ds_config | {"checkpoint": {"load_universal": True}}
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
     groups = parameter_groups(framework, train.weight_decay)
     optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
-    cast_parameters(framework, precision(train))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
+    settle_buffers(engine.module, engine.device)
     return engine
+
+
+def repeat_to_the_last_digit() -> None:
+    """Only operations whose results do not depend on the timing of a GPU's threads; call it before the GPU is used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def settle_buffers(framework: VTokFramework, device: torch.device) -> None:
+    """Move buffers to the device, which DeepSpeed does not do for a framework that was loaded as shards.
+
+    Raises:
+        ConfigError: one is not fp32 any more (rotary frequencies in bf16 misplace every token).
+    """
+    for prefix, owner in framework.named_modules():
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_floating_point() and buffer.dtype != torch.float32:
+                raise ConfigError(
+                    f"the buffer {prefix}.{name} is {buffer.dtype}, but must stay fp32: take data_types.buffer_dtype "
+                    "out of the --ds_config JSON"
+                )
+            setattr(owner, name, buffer.to(device))
 
 
 def set_learning_rate(engine: Engine, lr: float) -> None:

@@ -66,7 +66,7 @@ def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
             raise
         silence_children()
         clips = dataset.clips
-        held = ", ".join(f"position {at}, clip {clips.reader.key(clips.order.row(at))}" for at in dead.values())
+        held = ", ".join(f"position {at}, clip {clips.reader.key(clips.row(at))}" for at in dead.values())
         raise LoaderError(
             f"a loader process died at {held} (or a substitute of it): check that clip with `vtok-shards verify "
             f"--decode`, and the machine's memory; torch says: {str(error).splitlines()[0]}"

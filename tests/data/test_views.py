@@ -40,6 +40,16 @@ def test_full_windows():
         assert decoder_view(seconds, 24, 8, 8).num_frames % 4 == 1
 
 
+def test_the_first_latent_frames_of_a_window_are_its_first_frames(tmp_path):
+    """k + 1 latent frames are 4k + 1 frames, no more than the window has; the clip is drawn up to them only."""
+    assert [decoder_view(5.0, 24, 8, 8, k).num_frames for k in (1, 2, 31, 99)] == [1, 5, 121, 121]
+    clip = make_video(tmp_path / "clip.mp4", np.zeros((48, 64), np.uint8), frames=24, step=8)
+    whole = make_views(clip, 1.0, TOKENISER, decoder_view(1.0, 24, 32, 48), 0.0)
+    first = make_views(clip, 1.0, TOKENISER, decoder_view(1.0, 24, 32, 48, 3), 0.0)
+    assert first.video_valid == 9 and torch.equal(first.video, whole.video[:9])
+    assert first.frames_valid == whole.frames_valid and torch.equal(first.frames, whole.frames)
+
+
 def test_windows_stay_inside_the_clip():
     draw = random.Random(0)
     for _ in range(500):

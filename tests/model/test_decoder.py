@@ -76,3 +76,32 @@ def test_frames_that_are_not_4k_plus_1_are_refused(framework):
 def test_the_decoder_is_frozen(framework):
     assert not any(p.requires_grad for p in framework.decoder.parameters())
     assert not framework.decoder.transformer.training
+
+
+def test_the_first_frames_of_a_window_have_latents_of_their_own(framework):
+    """The autoencoder's convolutions are causal but its group norms see all of time: the latents of a window are no
+    longer those of its beginning, so that stored ones cannot be cut to ``loss_latent_frames``."""
+    video = make_batch(framework).video
+    whole, short = framework.decoder.encode(video).mean, framework.decoder.encode(video[:, :5]).mean
+    assert (whole.shape[2], short.shape[2]) == (3, 2)
+    assert (whole[:, :, :2] - short).norm() > 1e-2 * short.norm()
+
+
+def test_checkpointed_blocks_are_recomputed_without_reentrance(framework, monkeypatch):
+    """Gradients through the checkpointed transformer equal those without, and torch is asked for the newer kind."""
+    batch = make_batch(framework)
+    asked = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(
+        torch.utils.checkpoint, "checkpoint",
+        lambda *args, **options: asked.append(options.get("use_reentrant")) or checkpoint(*args, **options),
+    )  # fmt: skip
+    conditioning = random_conditioning(framework, [3, 7, 5, 6], requires_grad=True)
+    posterior = framework.decoder.encode(batch.video)
+    gradients = []
+    for _ in range(2):
+        losses = framework.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
+        gradients += torch.autograd.grad(losses.sum(), conditioning.rows)
+        framework.decoder.transformer.enable_gradient_checkpointing()
+    assert asked and set(asked) == {False}
+    torch.testing.assert_close(*gradients, atol=0, rtol=1e-6)

@@ -37,6 +37,16 @@ def test_losses_and_gradients_against_the_reference(framework):
             assert error <= 1e-5 * reference.norm() or error <= 1e-8, (name, error, reference.norm())
 
 
+def test_losses_can_be_had_per_sample(framework):
+    """They do not depend on a sample's batch mates, nor does the weighted sum."""
+    batch = make_batch(framework)
+    of_each, mean = framework(batch, reduce=False), framework(batch)
+    for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+        alone = torch.stack([framework(part(batch, [clip]))[name] for clip in range(4)])
+        torch.testing.assert_close(of_each[name], alone, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(of_each[name].mean(), mean[name])
+
+
 def test_the_loss_is_the_weighted_sum(tiny_models):
     framework = build_framework(model_config(tiny_models, loss=LossConfig(under=0.5, vis_lm=2.0, dec=3.0)))
     out = framework(make_batch(framework))
@@ -214,6 +224,13 @@ def test_understand_answers_in_text(framework):
     assert isinstance(answer, str) and answer == framework.understand(frames, "What is it?", max_new_tokens=5)
 
 
+def test_understand_takes_stored_features(framework):
+    frames = make_batch(framework).frames[0]
+    features = framework.tokeniser.features(frames[None], [len(frames)])
+    stored = features._replace(spatial=features.spatial.double(), motion=features.motion.double())
+    assert framework.understand(stored, "What?", 5) == framework.understand(frames, "What?", 5)
+
+
 @torch.no_grad()
 def test_a_long_video_has_several_key_frames_and_one_token_a_later_step(framework):
     """At 4 frames and tokens per second: parts of 2 s are 8 frames, the last has 3; each stands as if alone."""
@@ -285,3 +302,34 @@ def test_parts_that_do_not_fit_are_named(tiny_models, tmp_path):
     HunyuanVideoTransformer3DModel.from_config(config).save_pretrained(path)
     with pytest.raises(ConfigError, match="hidden size 128.*rows of 64"):
         build_framework(model_config(tmp_path / "m"))
+
+
+def test_a_step_without_the_decoder_does_not_run_it_and_trains_as_without_l_dec(tiny_models):
+    """``dec_every``: neither transformer nor autoencoder nor text encoder runs; every parameter gets its gradient."""
+    torch.manual_seed(0)
+    framework = build_framework(model_config(tiny_models)).train()
+    batch = make_batch(framework)
+    ran = []
+    for name in ("transformer", "vae.encoder", "text_encoder"):
+        framework.decoder.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
+    without = framework(batch, with_decoder=False)
+    without["loss"].backward()
+    assert not ran and without["loss_dec"] == 0
+    gradients = {name: p.grad for name, p in framework.named_parameters() if p.requires_grad}
+    framework.zero_grad()
+
+    both = framework(batch)
+    assert set(ran) == {"transformer", "vae.encoder", "text_encoder"} and both["loss_dec"] > 0
+    assert all(both[name] == without[name] for name in ("loss_under", "loss_vis_lm"))
+    (both["loss"] - both["loss_dec"]).backward()
+    for name, parameter in framework.named_parameters():
+        if parameter.requires_grad:
+            assert gradients[name] is not None, name
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_l_dec_comes_with_the_first_step_and_every_n_th_after_it():
+    assert [LossConfig(dec_every=3).with_decoder(step) for step in range(1, 8)] == [True, False, False] * 2 + [True]
+    assert all(LossConfig().with_decoder(step) for step in range(1, 5))
+    with pytest.raises(ConfigError, match="the steps between would have no loss"):
+        LossConfig(under=0, vis_lm=0, dec_every=2)

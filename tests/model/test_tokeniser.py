@@ -130,10 +130,13 @@ def test_a_shorter_clip_gives_fewer_motion_tokens_and_padding_does_not_matter():
     assert torch.equal(tokeniser.features(changed, frame_counts=[7, 4, 1]).motion, features.motion)
 
 
-def test_torchvision_vgg19_checkpoint_loads(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torchvision_vgg19_checkpoint_loads(tmp_path, zipped):
+    """Torchvision's own file is in the format before PyTorch 1.6."""
     torch.manual_seed(0)
     full = VGG19FeatureExtractor(36).state_dict()  # torchvision's file has all 16 convolutions, and a classifier
-    torch.save(full | {"classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg19.pth")
+    stored = full | {"classifier.0.weight": torch.zeros(2, 2)}
+    torch.save(stored, tmp_path / "vgg19.pth", _use_new_zipfile_serialization=zipped)
     config = VTokConfig(backbone="vgg19", weights=str(tmp_path / "vgg19.pth"), token_dim=512)
     loaded = build_feature_extractor(config).state_dict()
     assert loaded.keys() == {f"features.{i}.{w}" for i in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25)

@@ -1,11 +1,14 @@
 import json
 
 import pytest
+import torch
 
 from pipelines.config import PRESETS, TrainConfig, load_config, parse_run_arguments, save_config
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.distributed import require_compiler
+from pipelines.engine.loader import views_of
 from pipelines.engine.metrics import batch_digest, in_global_order, truncate_log
+from pipelines.engine.precomputed import latent_recipe, require_recipe
 from pipelines.engine.setup import deepspeed_config, learning_rate
 from support.launch import REPO
 from vtok.config import ConfigError
@@ -75,6 +78,8 @@ def test_without_a_config_and_without_data_it_is_the_demo():
         (["--config", "none.yaml"], "none.yaml"),
         (["--model.loss.dec", "-1"], "must not be negative"),
         (["--model.decoder.height", "100"], "multiples of 16"),
+        (["--model.decoder.loss_height", "64"], "set both decoder.loss_height and decoder.loss_width"),
+        (["--model.decoder.loss_height", "64", "--model.decoder.loss_width", "40"], "multiples of 16, not 64x40"),
         (["--model.tokeniser.motion_stride", "3"], "only one of"),
         (["--data.workers", "-1"], "data.workers"),
         (["--data.group_by_length", "30"], "not a multiple of train.global_batch_size 8: try 32"),
@@ -132,7 +137,7 @@ def test_deepspeed_json_is_completed_and_must_not_disagree(tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match=message):
             deepspeed_config(path, train, plan)
-    path.write_text('{"train_batch_size": "auto"}')
+    path.write_text('{"train_batch_size": "auto", "zero_optimization": {"stage": 3}}')
     assert deepspeed_config(path, train, plan)["train_batch_size"] == 16
     with pytest.raises(ConfigError, match="No such file"):
         deepspeed_config(tmp_path / "none.json", train, plan)
@@ -168,3 +173,25 @@ def test_a_missing_compiler_is_said_clearly(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
         require_compiler()
+
+
+def test_l_dec_may_see_a_shorter_and_smaller_clip_than_is_generated():
+    size = ("--model.decoder.loss_height=160", "--model.decoder.loss_width=288", "--model.decoder.loss_latent_frames=9")
+    config = parse_run_arguments(["--config", str(PRESETS / "llava_next_8b_hunyuan.yaml"), *size]).config
+    view = views_of(config, 336)[1]
+    assert (view.num_frames, view.height, view.width) == (33, 160, 288)
+    assert (config.model.decoder.height, config.model.decoder.width) == (320, 576)
+
+
+def test_stored_latents_must_be_of_the_clip_that_l_dec_sees():
+    paper = ["--config", str(PRESETS / "llava_next_8b_hunyuan.yaml")]
+    recipes = [
+        json.loads(json.dumps(latent_recipe(parse_run_arguments(paper + more).config, torch.nn.Linear(1, 1))))
+        for more in ([], ["--model.decoder.loss_latent_frames=9"],
+                     ["--model.decoder.loss_height=160", "--model.decoder.loss_width=288"])
+    ]  # fmt: skip
+    recipes[1]["decoder.vae (sha256)"] = recipes[2]["decoder.vae (sha256)"] = recipes[0]["decoder.vae (sha256)"]
+    require_recipe("shards", "latents", recipes[0], recipes[0])
+    for recipe, name in zip(recipes[1:], ("loss_latent_frames None, this run has 9", r"loss_size \[320, 576\]")):
+        with pytest.raises(ConfigError, match=name):
+            require_recipe("shards", "latents", recipes[0], recipe)

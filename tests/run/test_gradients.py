@@ -2,12 +2,20 @@ import pytest
 
 from support.launch import REPO, checked, deepspeed
 
+WORKER = REPO / "tests/support/gradient_worker.py"
+
 
 @pytest.mark.parametrize(
     "ranks, accumulation, checkpointing", [(1, 1, False), (2, 1, False), (2, 2, False), (2, 1, True)]
 )
 def test_zero3_gradients_equal_the_reference(tiny_models, ranks, accumulation, checkpointing):
     """1 rank x 4, 2 x 2, 2 x 1 x (accumulate 2), and 2 x 2 with gradient checkpointing in MLLM and decoder."""
-    worker = REPO / "tests/support/gradient_worker.py"
-    result = checked(deepspeed(ranks, worker, tiny_models, accumulation, checkpointing))
+    result = checked(deepspeed(ranks, WORKER, tiny_models, accumulation, checkpointing, "zero3.json"))
     assert result.stdout.count("gradients agree") == ranks
+
+
+def test_gradients_of_the_other_configurations_equal_the_reference(tiny_models):
+    """2 x 1 x (accumulate 2). Under hpZ every parameter has its secondary copy."""
+    others = ("zero2.json", "zero3_hpz.json", "zero3_offload.json")
+    result = checked(deepspeed(2, WORKER, tiny_models, 2, False, *others, timeout=900))
+    assert all(result.stdout.count(f"{name}: ") == 2 for name in others)

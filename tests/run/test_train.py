@@ -1,20 +1,24 @@
 """The training command on shapes clips: order, resuming, bad samples, and what its checkpoints are good for."""
 
 import json
+import math
+import shlex
 import shutil
+import sys
+from collections import defaultdict
 
 import pytest
-import torch
+from safetensors.torch import load_file
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
-from support.launch import assert_user_error, checked, deepspeed, python
+from pipelines.engine.metrics import MEASURED
+from support.launch import assert_user_error, checked, deepspeed, python, run
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
-RATES = ("samples_per_s", "tokens_per_s", "data_wait")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def log_of(output):
 
 
 def without_rates(log):
-    return [{name: value for name, value in line.items() if name not in RATES} for line in log]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in log]
 
 
 def test_the_run_s_folder(two_ranks):
@@ -51,7 +55,8 @@ def test_the_run_s_folder(two_ranks):
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
     assert set(log[0]) == {
         "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
-        "data_wait", "batch_digest", "bad_samples",
+        "data_wait", "batch_digest", "bad_samples", "ema_distance", "checkpoint_stall", "host_gb",
+        "mfu", "hfu",
     }  # fmt: skip
     for line in log:
         assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-5)
@@ -62,9 +67,18 @@ def test_the_run_s_folder(two_ranks):
 
 
 def test_checkpoints_hold_only_what_was_trained(two_ranks):
-    for path in two_ranks.glob("checkpoints/step_00000006/*model_states.pt"):
-        stored = torch.load(path, weights_only=False)["module"]  # our own checkpoint
-        assert stored and not [name for name in stored if name.startswith(("decoder.", "tokeniser.feature_extractor."))]
+    """Each trained parameter once: weights, moments and average, cut among the ranks' files; nothing is pickled."""
+    folder = two_ranks / "checkpoints/step_00000006"
+    stored = defaultdict(int)
+    for path in folder.glob("rank_*.safetensors"):
+        for name, tensor in load_file(path).items():
+            stored[name] += tensor.numel()
+    del stored["random_state/cpu"]
+    shapes = json.loads((folder / "state.json").read_text())["shapes"]
+    assert not [name for name in shapes if name.startswith(("decoder.", "tokeniser.feature_extractor."))]
+    kinds = ("weights", "exp_avg", "exp_avg_sq", "ema")
+    assert stored == {f"{kind}/{name}": math.prod(shape) for kind in kinds for name, shape in shapes.items()}
+    assert {path.suffix for path in folder.iterdir() if path.name != "COMPLETE"} <= {".safetensors", ".json", ".yaml"}
 
 
 def test_one_rank_sees_the_same_batches_and_gives_the_same_curve(two_ranks, shards, tmp_path):
@@ -96,7 +110,6 @@ def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(two_ranks, 
     shutil.rmtree(output / "checkpoints/step_00000006")
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
     checked(python("pipelines/train.py", *TINY, *SHORT, *options))
-    assert not list(output.glob("checkpoints/universal*"))
     longer = ("--train.max_steps", 8)
     checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *longer, *options))
     undisturbed = tmp_path / "undisturbed"
@@ -129,6 +142,19 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
         "pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b"
     )
     assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(two_ranks, shards, tmp_path):
+    """A limit on the size of files stands for the disk: the log still fits, a checkpoint does not."""
+    output = tmp_path / "out"
+    shutil.copytree(two_ranks, output)
+    again = ("--data.shards", shards, "--output", output, "--resume", "auto", "--train.max_steps", 7)
+    command = shlex.join(map(str, (sys.executable, "pipelines/train.py", *TINY, *SHORT, *again)))
+    result = run("bash", "-c", f"ulimit -f 2000; exec {command}")
+    assert_user_error(result, "cannot write the checkpoint", "step_00000007", "step_00000006 is complete")
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+    checked(python("pipelines/train.py", *TINY, *SHORT, *again))
+    assert (output / "checkpoints/step_00000007/COMPLETE").exists()
 
 
 def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):

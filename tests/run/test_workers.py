@@ -32,8 +32,7 @@ from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explain
 class Clips:
     class reader:
         def key(row): return f"key-{row}"
-    class order:
-        def row(position): return position + 100
+    def row(self, position): return position + 100
     def __getitem__(self, position):
         if position == 5:
             FATE

@@ -1,8 +1,9 @@
-"""One ZeRO-3 rank: gradients of the summed loss after one global batch, against the plain reference.
+"""One rank: gradients of the summed loss after one global batch, against the plain reference.
 
-deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION CHECKPOINTING
+deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION CHECKPOINTING DS_CONFIG ...
 """
 
+import copy
 import os
 import sys
 
@@ -21,14 +22,11 @@ from support.reference import global_loss
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
 
-models, accumulation, checkpointing = sys.argv[-3:]
+models, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()
 torch.manual_seed(0)
 plain = build_framework(model_config(models))
-recompute = model_config(models)
-recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
-framework = build_framework(recompute)
-plain.load_state_dict(framework.state_dict())
+weights = copy.deepcopy(plain.state_dict())
 batch = make_batch(plain)
 global_loss(plain.train(), batch).backward()
 reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
@@ -38,12 +36,21 @@ train = TrainConfig(
 )
 plan = plan_batch(4, train.micro_batch_size, distributed.world_size())
 assert plan.accumulation == int(accumulation)
-config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", train, plan)
-config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # shard these tiny parameters too
-engine = build_engine(framework, config, train)
 
 
-def backward(batch):
+def sharded(ds_config):
+    """An engine with the reference's weights."""
+    recompute = model_config(models)
+    recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
+    framework = build_framework(recompute)
+    framework.load_state_dict(weights)
+    config = deepspeed_config(REPO / "deepspeed_configs" / ds_config, train, plan)
+    if config["zero_optimization"]["stage"] == 3:
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # shard these tiny parameters too
+    return build_engine(framework, config, train)
+
+
+def backward(engine, batch):
     """One global batch, up to the update, which is left to the caller."""
     for step in range(plan.accumulation):
         first = (step * plan.ranks + distributed.rank()) * plan.micro_batch_size
@@ -52,25 +59,30 @@ def backward(batch):
             engine.step()
 
 
-backward(batch)
-worst = 0.0
-for name, parameter in engine.module.named_parameters():
-    if not parameter.requires_grad:
-        assert parameter.grad is None, name
-        continue
-    gradient = safe_get_full_grad(parameter)
-    assert gradient is not None, f"{name} got no gradient"
-    error, size = (gradient - reference[name]).norm().item(), reference[name].norm().item()
-    assert error <= 1e-5 * size or (size == 0 and error <= 1e-8), (name, error, size)
-    worst = max(worst, error / size if size else 0.0)
-engine.step()
+for ds_config in ds_configs:
+    engine = sharded(ds_config)
+    backward(engine, batch)
+    worst = 0.0
+    for name, parameter in engine.module.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, name
+            continue
+        gradient = safe_get_full_grad(parameter)
+        assert gradient is not None, f"{name} got no gradient"
+        error, size = (gradient - reference[name]).norm().item(), reference[name].norm().item()
+        assert error <= 1e-5 * size or (size == 0 and error <= 1e-8), (name, error, size)
+        worst = max(worst, error / size if size else 0.0)
+    copies = [getattr(p, "ds_secondary_tensor", None) is not None for p in engine.module.parameters()]
+    assert all(copies) if "hpz" in ds_config else not any(copies)
+    engine.step()
 
-# A batch without any answer or caption has no loss. DeepSpeed would apply the last step's gradient again to a parameter
-# that took no part.
-backward(make_batch(plain, captions=[None] * 4))
-for name, parameter in engine.module.named_parameters():
-    if parameter.requires_grad:
-        assert safe_get_full_grad(parameter).abs().max() == 0, f"{name} has a stale gradient"
-engine.step()
-print(f"rank {distributed.rank()}: {len(reference)} gradients agree, worst relative error {worst:.1e}", flush=True)
+    # A batch without any answer or caption has no loss. DeepSpeed would apply the last step's gradient again to a
+    # parameter that took no part.
+    backward(engine, make_batch(plain, captions=[None] * 4))
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            assert safe_get_full_grad(parameter).abs().max() == 0, f"{name} has a stale gradient"
+    engine.step()
+    agreed = f"{len(reference)} gradients agree, worst relative error {worst:.1e}"
+    print(f"rank {distributed.rank()}: {ds_config}: {agreed}", flush=True)
 deepspeed.comm.destroy_process_group()

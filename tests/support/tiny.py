@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from pipelines.config import DataConfig, RunConfig, TrainConfig
+from pipelines.planning.workload import Workload
 from vtok.batch import Batch
 from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
@@ -25,6 +27,27 @@ def model_config(folder: Path, **changes) -> ModelConfig:
         decoder=DecoderConfig(weights=f"{folder}/hunyuan", fps=8, height=32, width=32, max_prompt_tokens=64),
     )
     return replace(config, **changes)
+
+
+def planned_config(folder: Path, checkpointing: bool = False) -> RunConfig:
+    """A run of the tiny models in fp32, for plans: 4 samples a step, at most 2 on a rank at once."""
+    model = model_config(folder)
+    model.mllm.gradient_checkpointing = model.decoder.gradient_checkpointing = checkpointing
+    train = TrainConfig(max_steps=10, global_batch_size=4, micro_batch_size=2, precision="fp32")
+    return RunConfig(train, model=model, data=DataConfig(seconds=2.0))
+
+
+def planned_batch(load: Workload) -> Batch:
+    """A real batch of a workload's size: random pixels, its very rows."""
+
+    def pixels(view):
+        return torch.randint(0, 256, (load.size, view.num_frames, 3, view.height, view.width), dtype=torch.uint8)
+
+    return Batch(
+        pixels(load.frames), [load.frames.num_frames] * load.size, pixels(load.video),
+        [load.video.num_frames] * load.size, [load.text] * load.size, *[list(range(load.size))] * 2,
+        keys=["clip"] * load.size,
+    )  # fmt: skip
 
 
 def make_batch(framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None) -> Batch:

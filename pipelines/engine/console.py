@@ -1,0 +1,57 @@
+"""Progress on stderr: a bar at a terminal; elsewhere (a Slurm job's file) a line now and then."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Console:
+    """
+    Args:
+        step: step the run starts from.
+        max_steps: the run's last one.
+    """
+
+    def __init__(self, step: int, max_steps: int):
+        self.first, self.max_steps = step, max_steps
+        self.started = self.told = time.monotonic()
+        self.bar = tqdm(
+            total=max_steps, initial=step, unit="step", desc="training", dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+
+    def step(self, line: dict) -> None:
+        """Show a step's figures."""
+        shown = brief(line)
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+        step, now = line["step"], time.monotonic()
+        ends = step in (self.first + 1, self.max_steps)
+        if self.bar.disable and (ends or now - self.told >= SECONDS_BETWEEN_LINES):
+            self.told = now
+            left = (now - self.started) / (step - self.first) * (self.max_steps - step)
+            figures = ", ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"step {step}/{self.max_steps}: {figures}, {tqdm.format_interval(left)} left")
+
+    def validation(self, step: int, figures: dict) -> None:
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name.startswith("loss"))
+        self.say(f"validation after step {step}, {figures['samples']} samples: {losses}")
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def brief(line: dict) -> dict[str, str]:
+    """The few figures of a step that fit into a line."""
+    shown = {"loss": "-" if line["loss"] is None else f"{line['loss']:.3f}"}
+    shown["tokens/s"] = tqdm.format_sizeof(line["tokens_per_s"])
+    if "mfu" in line:
+        shown["mfu"] = f"{line['mfu']:.1%}"
+    return shown

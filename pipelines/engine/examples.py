@@ -1,0 +1,76 @@
+"""Examples of what a model in training can do: its captions and its videos for a few held-out clips.
+
+Under ZeRO-3 the ranks gather weights for one another: all of them make every example, from the same inputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_tools.dataset import Sample
+from pipelines.config import RunConfig
+from pipelines.engine.loader import frames_of
+from vtok.batch import moved
+from vtok.framework import VTokFramework
+from vtok.prompts import CAPTION_INSTRUCTIONS
+from vtok.tokeniser import VisualFeatures
+
+MAX_CAPTION_TOKENS = 64
+
+
+@dataclass
+class Example:
+    """What of a sample is shown to the model, and what is expected of it."""
+
+    key: str
+    frames: Tensor | VisualFeatures
+    caption: str
+    question: str
+    expected: str
+    seed: int  # of its video
+
+
+@dataclass
+class Caption:
+    """The model's answer about a clip."""
+
+    key: str
+    question: str
+    expected: str
+    answer: str
+
+
+@dataclass
+class Video:
+    """The model's video for a clip's caption: frames (F, 3, H, W) ``uint8``."""
+
+    key: str
+    prompt: str
+    frames: Tensor
+    fps: float
+
+
+def example_of(sample: Sample) -> Example:
+    frames = frames_of([sample])
+    return Example(
+        key=sample.key,
+        frames=frames if isinstance(frames, VisualFeatures) else frames[0, : sample.frames_valid],
+        caption=sample.caption,
+        question=sample.question or CAPTION_INSTRUCTIONS[0],
+        expected=(sample.answer if sample.question else sample.caption) or "",
+        seed=sample.draws.seed("video"),
+    )
+
+
+def caption_of(example: Example, framework: VTokFramework, device: torch.device) -> Caption:
+    frames = moved(example.frames, device)
+    answer = framework.understand(frames, example.question, MAX_CAPTION_TOKENS)
+    return Caption(example.key, example.question, example.expected, answer)
+
+
+def video_of(example: Example, framework: VTokFramework, config: RunConfig) -> Video:
+    generator = torch.Generator().manual_seed(example.seed)
+    steps = config.validation.denoising_steps
+    frames = framework.generate(example.caption, config.data.seconds, steps=steps, generator=generator)
+    return Video(example.key, example.caption, frames.cpu(), config.model.decoder.fps)

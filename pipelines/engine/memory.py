@@ -1,0 +1,18 @@
+"""Memory of this rank, in GB of 10^9 bytes."""
+
+import psutil
+import torch
+
+
+def used_gb() -> dict[str, float]:
+    """``host_gb``: resident memory of the process, without its loader workers. On a GPU also ``gpu_allocated_gb`` and
+    ``gpu_reserved_gb``: the most its tensors and torch's allocator held since the last call.
+    """
+    used = {"host_gb": psutil.Process().memory_info().rss}
+    if torch.cuda.is_available():
+        used |= {
+            "gpu_allocated_gb": torch.cuda.max_memory_allocated(),
+            "gpu_reserved_gb": torch.cuda.max_memory_reserved(),
+        }
+        torch.cuda.reset_peak_memory_stats()
+    return {name: size / 1e9 for name, size in used.items()}

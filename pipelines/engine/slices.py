@@ -1,0 +1,76 @@
+"""Slices of flattened tensors in safetensors files, one file a rank, for any number of readers.
+
+    FOLDER/rank_00000.safetensors     tensors "KIND/NAME", each a slice of a flattened parameter; in the file's
+           rank_00001.safetensors     metadata, where each slice starts
+           ...
+
+Nobody needs to know how the writers had cut a parameter: a reader asks for a range of its elements.
+"""
+
+import json
+import os
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def slice_file(folder: Path, rank: int) -> Path:
+    return folder / f"rank_{rank:05d}.safetensors"
+
+
+def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int]) -> None:
+    """Write a rank's slices, on disk for good when this returns; a file of this name is always whole.
+
+    Args:
+        tensors: "KIND/NAME" to a slice, on the CPU.
+        starts: NAME to its first element in the flattened parameter; 0 where it is not named.
+    """
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"starts": json.dumps(starts)})
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+class SliceReader:
+    """Reads ranges of parameters out of the files of all the ranks that wrote them; use it as a context manager."""
+
+    def __init__(self, folder: Path):
+        self._open = ExitStack()
+        self._pieces: dict[str, list[tuple[int, int, object]]] = defaultdict(list)  # key -> (start, end, file)
+        for path in sorted(folder.glob("rank_*.safetensors")):
+            file = self._open.enter_context(safe_open(path, framework="pt"))
+            starts = json.loads(file.metadata()["starts"])
+            for key in file.keys():
+                start = starts.get(key.partition("/")[2], 0)
+                self._pieces[key].append((start, start + file.get_slice(key).get_shape()[0], file))
+
+    def __enter__(self) -> "SliceReader":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._open.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._pieces
+
+    def read(self, key: str, start: int, numel: int) -> Tensor:
+        """Elements ``start`` ... ``start + numel`` of a flattened parameter, (numel,), on the CPU.
+
+        Raises:
+            ValueError: the files do not hold all of them.
+        """
+        parts, reached = [], start
+        for begin, end, file in sorted(self._pieces[key], key=lambda piece: piece[0]):
+            if begin <= reached < min(end, start + numel):
+                stop = min(end, start + numel)
+                parts.append(file.get_slice(key)[reached - begin : stop - begin])
+                reached = stop
+        if reached != start + numel:
+            raise ValueError(f"{key}: elements {reached} to {start + numel} are in none of the files")
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

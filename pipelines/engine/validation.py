@@ -1,0 +1,91 @@
+"""Validation: losses on held-out clips, and what the model says and shows of a few of them.
+
+The figures are the same for any number of ranks. The rows are taken in their stored order, window at the centre, every
+draw keyed by the row. They are cut into batches of ``train.micro_batch_size``, and these are dealt to the ranks. All
+ranks must run the same modules equally often, so the last batches may reach past the end: what they give there counts
+for nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from data_tools.shards import ShardReader
+from pipelines.config import RunConfig
+from pipelines.engine import distributed
+from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.examples import Caption, Video, caption_of, example_of, video_of
+from pipelines.engine.loader import build_dataset, micro_batches
+from pipelines.engine.metrics import batch_digest, in_global_order
+from pipelines.engine.workers import deaths_explained
+from vtok.framework import VTokFramework
+
+# Where a held-out split is there, and nothing is said.
+VALIDATE_EVERY = 1000
+LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
+
+
+class Validated(NamedTuple):
+    """What a validation gave, the same on every rank."""
+
+    figures: dict
+    captions: list[Caption]
+    videos: list[Video]
+
+
+class Validation:
+    """Validates a model on held-out shards, again and again on the same samples.
+
+    Args:
+        reader: the held-out shards.
+    """
+
+    def __init__(self, config: RunConfig, reader: ShardReader, framework: VTokFramework):
+        self.config, self.device = config, distributed.device()
+        self.every = config.validation.every or VALIDATE_EVERY
+        self.dataset = build_dataset(config, reader, framework, training=False)
+        self.samples = min(config.validation.samples, len(reader))
+        wanted = min(max(config.validation.captions, config.validation.videos), len(reader))
+        self.examples = [example_of(self.dataset.clips[row].sample) for row in range(wanted)]
+
+    def due(self, step: int, max_steps: int) -> bool:
+        return step % self.every == 0 or step == max_steps
+
+    def run(self, framework: VTokFramework) -> Validated:
+        """Judge the weights that are in place; every rank calls this at the same step."""
+        settings = self.config.validation
+        with evaluating(framework), deaths_explained(self.dataset):
+            return Validated(
+                self.figures(framework),
+                [caption_of(example, framework, self.device) for example in self.examples[: settings.captions]],
+                [video_of(example, framework, self.config) for example in self.examples[: settings.videos]],
+            )
+
+    def figures(self, framework: VTokFramework) -> dict:
+        """Mean losses of the samples, their number, and the digest of their keys."""
+        ranks, size = distributed.world_size(), self.config.train.micro_batch_size
+        plan = BatchPlan(ranks * size, ranks, size, accumulation=1)
+        end = -(-self.samples // plan.global_batch_size) * plan.global_batch_size
+        rows = []
+        for loaded in micro_batches(self.dataset, plan, self.config.data.workers, end=end):
+            losses = framework(loaded.batch.to(self.device), reduce=False)
+            rows.append(list(zip(loaded.batch.keys, *(losses[name].tolist() for name in LOSSES))))
+        keys, *columns = zip(*in_global_order(distributed.gather_lists(rows))[: self.samples])
+        means = {name: math.fsum(column) / self.samples for name, column in zip(LOSSES, columns)}
+        return means | {"samples": self.samples, "digest": batch_digest(keys)}
+
+
+@contextmanager
+def evaluating(framework: VTokFramework) -> Iterator[None]:
+    """Evaluation mode without gradients; training finds its mode and torch's random state as it left them."""
+    training = framework.training
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        framework.eval()
+        try:
+            yield
+        finally:
+            framework.train(training)

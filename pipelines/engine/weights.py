@@ -1,0 +1,72 @@
+"""Pretrained weights in the run: under ZeRO-3 each rank reads its own slices of every parameter and nothing else.
+
+DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here one parameter
+after another is laid over the same scratch memory, this rank's part of it is filled from the checkpoint, and DeepSpeed
+takes a copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
+"""
+
+from collections.abc import Iterator
+
+import deepspeed
+import torch
+from torch import nn
+
+from pipelines.engine import distributed
+from vtok.build import pretrained_parts
+from vtok.framework import VTokFramework
+from vtok.materialise import Place, Read, whole
+from vtok.weights import combined_hash, content_hash, shapes_of
+
+
+def placement(ds_config: dict, dtype: torch.dtype) -> Place:
+    """Where this rank keeps parameters: shards under ZeRO-3; whole, on its device, with the stages below.
+
+    It holds memory for the largest parameter: let go of it when all are placed.
+    """
+    if ds_config.get("zero_optimization", {}).get("stage", 0) < 3:
+        return whole(dtype, distributed.device())
+    # Given a module, if an empty one, DeepSpeed also swaps in its linear layer that saves no gathered weights.
+    zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
+    scratch = torch.empty(0, dtype=dtype, device=zero.local_device)
+
+    def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
+        nonlocal scratch
+        if parameter.numel() > scratch.numel():
+            scratch = scratch.new_empty(parameter.numel())
+        values = scratch[: parameter.numel()]
+        for start, stop in kept(zero, values.numel()):
+            read(values[start:stop], start)
+        shard = nn.Parameter(values.view(parameter.shape), parameter.requires_grad)
+        zero._convert_to_deepspeed_param(shard)
+        shard.partition()
+        shard.ds_tensor[max(0, shard.ds_numel - zero.rank * shard.ds_tensor.numel()) :].zero_()  # the padding
+        return shard
+
+    return place
+
+
+def kept(zero: deepspeed.zero.Init, numel: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a parameter's elements that this rank keeps: its part of the world's, and with ZeRO++'s secondary
+    partition its part of its group's too.
+    """
+    padded = -(-numel // zero.dp_world_size) * zero.dp_world_size
+    for parts, index in {(zero.dp_world_size, zero.rank), (zero.num_ranks_in_param_group, zero.rank_in_group)}:
+        size = padded // parts
+        yield min(index * size, numel), min((index + 1) * size, numel)
+
+
+def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
+    """sha256 of every frozen part's weights as they are stored: every byte of every tensor that is loaded, with its
+    name, shape and dtype, but not the files' layout. Each rank reads and hashes its share of the tensors.
+
+    A part with random weights has none; it is drawn from the run's seed.
+    """
+    parts = pretrained_parts(framework.config)
+    parts.pop("language_model")  # trained
+    shapes = shapes_of(framework)
+    tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
+    largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)
+    mine = largest_first[distributed.rank() :: distributed.world_size()]
+    hashes = distributed.every_rank(lambda: [(part, name, content_hash(tensor)) for part, name, tensor in mine])
+    gathered = sum(distributed.gather_lists(hashes), [])
+    return {part: combined_hash({name: value for p, name, value in gathered if p == part}) for part in parts}

@@ -1,0 +1,121 @@
+"""Which setting would make a run fit: each suggestion is planned again, and only what fits is told."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_tools.views import decoder_view
+from pipelines.planning.forecast import Forecast, Scenario, forecast
+
+OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"
+
+
+class Suggestion(NamedTuple):
+    """Options of the command line, and what the run amounts to with them."""
+
+    options: str
+    forecast: Forecast
+
+
+class Change(NamedTuple):
+    """Options of the command line, and the scenario with them."""
+
+    options: str
+    scenario: Scenario
+
+
+def suggestions(scenario: Scenario) -> list[Suggestion]:
+    """Changes that each make the scenario fit, the least costly first; failing that, several of them together.
+
+    Empty if nothing known helps.
+    """
+    planned = [Suggestion(change.options, forecast(change.scenario)) for change in changes(scenario)]
+    if alone := [suggestion for suggestion in planned if suggestion.forecast.fits]:
+        return alone
+    return together(scenario)
+
+
+def together(scenario: Scenario) -> list[Suggestion]:
+    """Changes one on top of the other, of each kind what helps most for as long as it helps, until it fits."""
+    options: dict[str, str] = {}  # by first word, so that a setting changed twice is told once
+    now = forecast(scenario)
+    for kind in KINDS:
+        while planned := [(forecast(change.scenario), change) for change in kind(scenario)]:
+            after, change = min(planned, key=lambda pair: pair[0].gpu_bytes)
+            if after.gpu_bytes >= now.gpu_bytes:
+                break
+            now, scenario = after, change.scenario
+            options[change.options.split()[0]] = change.options
+            if now.fits:
+                return [Suggestion(" ".join(options.values()), now)]
+    return []
+
+
+def changes(scenario: Scenario) -> Iterator[Change]:
+    for kind in KINDS:
+        yield from kind(scenario)
+
+
+def checkpoint_activations(scenario: Scenario) -> Iterator[Change]:
+    for section in ("decoder", "mllm"):
+        if not getattr(scenario.config.model, section).gradient_checkpointing:
+            yield with_setting(scenario, f"model.{section}.gradient_checkpointing", True)
+
+
+def smaller_micro_batch(scenario: Scenario) -> Iterator[Change]:
+    size = scenario.config.train.micro_batch_size
+    while size > 1:
+        size //= 2
+        yield with_setting(scenario, "train.micro_batch_size", size)
+
+
+def more_gpus(scenario: Scenario) -> Iterator[Change]:
+    """Twice as many, up to one sample a GPU."""
+    gpus = 2 * scenario.hardware.gpus
+    while gpus <= scenario.config.train.global_batch_size:
+        yield Change(f"--gpus {gpus}", replace(scenario, hardware=replace(scenario.hardware, gpus=gpus)))
+        gpus *= 2
+
+
+def offload(scenario: Scenario) -> Iterator[Change]:
+    if scenario.ds_config.name != OFFLOAD.name:
+        options = f"--ds_config {OFFLOAD.parent.name}/{OFFLOAD.name}"
+        yield Change(options, replace(scenario, ds_config=OFFLOAD))
+
+
+def shorter_video(scenario: Scenario) -> Iterator[Change]:
+    """Half the latent frames in L_dec."""
+    config = scenario.config
+    decoder = config.model.decoder
+    frames = decoder.loss_latent_frames or decoder_view(config.data.seconds, decoder.fps, 16, 16).num_frames // 4 + 1
+    if frames > 1:
+        yield with_setting(scenario, "model.decoder.loss_latent_frames", frames // 2)
+
+
+def smaller_video(scenario: Scenario) -> Iterator[Change]:
+    """Half the area in L_dec."""
+    height, width = scenario.config.model.decoder.loss_size
+    if min(height, width) > 16:
+        shorter, narrower = (max(16, round(side * 0.7 / 16) * 16) for side in (height, width))
+        options = f"--model.decoder.loss_height {shorter} --model.decoder.loss_width {narrower}"
+        decoder = replace(scenario.config.model.decoder, loss_height=shorter, loss_width=narrower)
+        model = replace(scenario.config.model, decoder=decoder)
+        yield Change(options, replace(scenario, config=replace(scenario.config, model=model)))
+
+
+# From what costs least to what changes most.
+KINDS = (checkpoint_activations, smaller_micro_batch, more_gpus, offload, shorter_video, smaller_video)
+
+
+def with_setting(scenario: Scenario, key: str, value: bool | int) -> Change:
+    """The scenario with one setting of its configuration changed, by dotted name."""
+    return Change(
+        f"--{key} {str(value).lower()}", replace(scenario, config=replaced(scenario.config, key.split("."), value))
+    )
+
+
+def replaced(section: Any, names: list[str], value: Any) -> Any:
+    """A configuration dataclass with the entry at a path of names changed."""
+    first, *rest = names
+    return replace(section, **{first: replaced(getattr(section, first), rest, value) if rest else value})

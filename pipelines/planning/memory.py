@@ -1,0 +1,105 @@
+"""Bytes of one rank, by part: what the engine keeps all the time, and what comes and goes within a step."""
+
+from typing import NamedTuple
+
+from pipelines.planning.sharding import Sharding
+from pipelines.planning.step import BACKWARD, ENCODERS, Step
+from vtok.framework import VTokFramework
+
+MASTER, MOMENTS, EMA = 4, 8, 4  # bytes a trained parameter, all fp32
+
+UPDATE = "update"
+
+
+class Parameter(NamedTuple):
+    """One parameter tensor: its part, elements, and whether it is trained."""
+
+    part: str
+    size: int
+    trained: bool
+
+
+class Share(NamedTuple):
+    """Bytes of one kind on one rank; on the GPU unless on the host."""
+
+    name: str
+    bytes: int
+    on_host: bool = False
+
+
+def parameters_of(framework: VTokFramework) -> list[Parameter]:
+    """Every parameter tensor of the framework; trained ones are one part, frozen ones are told apart."""
+    frozen = {
+        "feature_extractor": framework.tokeniser.feature_extractor,
+        "diffusion_transformer": framework.decoder.transformer,
+        "autoencoder": framework.decoder.vae,
+        "clip_text_encoder": framework.decoder.text_encoder,
+    }
+    listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
+    return listed + [Parameter(part, p.numel(), False) for part, module in frozen.items() for p in module.parameters()]
+
+
+def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
+    """Whether ZeRO-3 leaves it whole on every rank (beside its shard)."""
+    return sharding.stage == 3 and parameter.size <= sharding.persistence_threshold
+
+
+def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> list[Share]:
+    """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights."""
+    shard = sum(-(-p.size // ranks) for p in parameters if p.trained)
+    trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
+    weight = sharding.parameter_bytes
+    stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
+    # On the host, gradients are kept as they accumulate and once more in fp32 for the update.
+    gradient_bytes = sharding.gradient_bytes + (MASTER if on_host and stage3 else 0)
+    shares = [
+        Share("trained weights", weight * (shard if stage3 else trained), sharding.offload_parameters),
+        Share("gradients", gradient_bytes * shard, on_host),
+        Share("master weights", MASTER * shard, on_host),
+        Share("moments", MOMENTS * shard, on_host),
+        Share("EMA", EMA * shard, on_host),
+    ]  # fmt: skip
+    for part in dict.fromkeys(p.part for p in parameters if not p.trained):
+        sizes = [p.size for p in parameters if p.part == part]
+        held = sum(-(-size // ranks) for size in sizes) if stage3 else sum(sizes)
+        shares.append(Share(f"frozen {part}", weight * held, sharding.offload_parameters))
+    if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
+        persistent = sum(p.size for p in parameters if is_persistent(p, sharding))
+        shares.append(Share("persistent parameters", weight * persistent))
+    if sharding.secondary_partition > 1:
+        second = everything // sharding.secondary_partition
+        shares.append(Share("secondary partition", weight * second))
+    shares.append(Share("reduce bucket", sharding.reduce_bytes * sharding.reduce_bucket))
+    return [share for share in shares if share.bytes]
+
+
+def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:
+    """The most that gathered parameters take: the live limit, but at least the largest tensor."""
+    sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
+    if sharding.stage < 3 or ranks == 1 or not sharded:
+        return 0
+    limit = max(sharding.max_live + sharding.prefetch, max(sharded))
+    return sharding.parameter_bytes * min(limit, sum(sharded))
+
+
+def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: Sharding) -> dict[str, int]:
+    """The most that comes and goes on the GPU in each phase of a step: activations, gathered weights, gradients.
+
+    Gradients are reduced while the language model and the heads go backward: the bucket is copied once, or the largest
+    gradient if it exceeds the bucket. The update casts a sub-group's gradients to fp32 and takes a root of its moments.
+    """
+    gathered = gathered_memory(parameters, ranks, sharding)
+    trained = [p.size for p in parameters if p.trained]
+    reducing = sharding.reduce_bytes * min(max(sharding.reduce_bucket, max(trained)), sum(trained))
+    phases = {
+        name: usage.peak + gathered + reducing * (name in ("heads" + BACKWARD, "language_model" + BACKWARD))
+        for name, usage in step.phases().items()
+    }
+    group = min(sharding.sub_group, sum(trained) // ranks)
+    updating = group * (sharding.gradient_bytes + 2 * MASTER)
+    return phases | {UPDATE: 0 if sharding.offload_optimizer else updating}
+
+
+def backward_parts(parameters: list[Parameter]) -> list[Parameter]:
+    """Parameters that a backward pass reads too: all but the encoders'."""
+    return [p for p in parameters if p.part not in ENCODERS]

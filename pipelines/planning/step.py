@@ -1,0 +1,231 @@
+"""One training step of the real modules on the meta device, under the meter.
+
+The order is that of ``VTokFramework.forward`` and of autograd, cut between the parts so that each phase has its own
+figures. The layers of a transformer are alike: the step is run with a few of each stack, once more with one layer more,
+and continued in a straight line to the full depth.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.planning.meter import Meter, Usage
+from pipelines.planning.workload import Workload
+from vtok.architectures import meta_framework
+from vtok.config import ModelConfig
+from vtok.decoder import Conditioning, Posterior
+from vtok.framework import VTokFramework
+from vtok.mllm import CONDITIONING_LAYER
+from vtok.rows import assemble, plan_rows
+from vtok.tokeniser import VisualFeatures
+
+META = torch.device("meta")
+BACKWARD = " backward"
+
+# The frozen encoders have no backward.
+ENCODERS = ("feature_extractor", "autoencoder", "clip_text_encoder")
+
+# What runs only in steps with an L_dec.
+DECODER_PARTS = ("autoencoder", "clip_text_encoder", "diffusion_transformer")
+
+
+@dataclass
+class Step:
+    """Figures of one micro-step.
+
+    Attributes:
+        usage: by phase: a part's forward, or its name with " backward". The bytes of the encoders' phases are their own
+            alone, those of the others count all that is alive in the step.
+        kept: bytes alive between forward and backward: what autograd saved.
+    """
+
+    usage: dict[str, Usage]
+    kept: int
+
+    @property
+    def peak(self) -> int:
+        """Most bytes alive at any moment of the step."""
+        return max(usage.peak for usage in self.phases().values())
+
+    def phases(self) -> dict[str, Usage]:
+        """Phases with all bytes that are alive: the autoencoder runs while the language model's are kept."""
+        before = self.usage["heads"].peak
+        return {
+            name: Usage(usage.flops, usage.recomputed, usage.peak + before * (name in ENCODERS[1:]))
+            for name, usage in self.usage.items()
+        }
+
+
+def measure_step(framework: VTokFramework, load: Workload) -> Step:
+    """Figures of one micro-step of ``framework``, which lies on the meta device in the run's dtype."""
+    stacks = layer_stacks(framework)
+    base = [min(least, len(layers)) for _, _, layers, least in stacks]
+    shallow = gradient_phases(framework, load, base)
+    total = dict(shallow)
+    for index, (_, _, layers, _) in enumerate(stacks):
+        if missing := len(layers) - base[index]:
+            deeper = [depth + (place == index) for place, depth in enumerate(base)]
+            for key, value in gradient_phases(framework, load, deeper).items():
+                total[key] += missing * (value - shallow[key])
+    kept = total.pop(("step", "kept"))
+    usage = encoder_phases(framework, load)
+    for (name, figure), value in total.items():
+        setattr(usage.setdefault(name, Usage()), figure, value)
+    return Step(usage, kept)
+
+
+def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
+    """A configuration's framework without storage, in training mode; ``auto`` precision is bf16, as on GPUs."""
+    framework = meta_framework(model).train()
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    for parameter in framework.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return framework
+
+
+def layer_stacks(framework: VTokFramework) -> list[tuple[nn.Module, str, nn.ModuleList, int]]:
+    """Stacks of equal layers: module, attribute, layers, and the fewest that the step can be run with."""
+    language_model, transformer = framework.mllm.causal_lm.model, framework.decoder.transformer
+    return [
+        (language_model, "layers", language_model.layers, -CONDITIONING_LAYER),
+        (transformer, "transformer_blocks", transformer.transformer_blocks, 1),
+        (transformer, "single_transformer_blocks", transformer.single_transformer_blocks, 1),
+    ]
+
+
+@contextmanager
+def with_depths(framework: VTokFramework, depths: list[int]) -> Iterator[None]:
+    stacks = layer_stacks(framework)
+    for (module, name, layers, _), depth in zip(stacks, depths):
+        setattr(module, name, layers[:depth])
+    try:
+        yield
+    finally:
+        for module, name, layers, _ in stacks:
+            setattr(module, name, layers)
+
+
+def gradient_phases(framework: VTokFramework, load: Workload, depths: list[int]) -> dict[tuple[str, str], int]:
+    """Figures by (phase, figure) of the parts that gradients pass through, with so many layers of each stack."""
+    meter = Meter()
+    with with_depths(framework, depths), gradients_dropped(framework):
+        kept = gradient_step(framework, load, meter)
+    figures = {(name, figure): value for name, usage in meter.usage.items() for figure, value in vars(usage).items()}
+    return figures | {("step", "kept"): kept}
+
+
+def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int:
+    """Forward and backward of language model, heads and diffusion transformer; returns the bytes kept in between."""
+    weights = framework.config.loss
+    understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
+    noisy = generation and framework.config.visual_head.input_noise > 0
+    spatial = framework.config.tokeniser.num_spatial_tokens
+    plan = plan_rows(
+        [load.text] * load.size, [spatial + load.motion_tokens] * load.size, load.crop_start,
+        understanding, generation, generation_visuals=load.size if noisy else 0,
+    )  # fmt: skip
+    is_spatial = plan.visual_index < spatial
+    predicting = {"spatial": plan.visual_from[is_spatial].to(META), "motion": plan.visual_from[~is_spatial].to(META)}
+    features = frozen_features(framework, load, load.size * (2 if noisy else 1))
+    latents = frozen_latents(framework, load)
+    plan = plan.to(META)
+
+    with meter.phase("language_model"):
+        visual = framework.projection(framework.tokeniser.encode(features))
+        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+    last, conditioning = cut(hidden.last), cut(hidden.conditioning)
+
+    with meter.phase("heads"):
+        states = last.flatten(0, 1)
+        logits = framework.mllm.lm_head(states[plan.answer_from])
+        losses = [F.cross_entropy(logits.float(), plan.answer_ids, reduction="none").mean()]
+        for kind, places in predicting.items():
+            target = getattr(features, kind)[: load.size].flatten(0, 1)[: len(places)]
+            losses.append(framework.head_loss(kind, states[places], target).mean())
+        del logits, target
+    with meter.phase("diffusion_transformer"):
+        decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
+    kept = meter.live
+
+    with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
+        if decoded is not None:
+            decoded.backward()
+            del decoded
+    with meter.phase("heads" + BACKWARD, backward=True):
+        sum(losses).backward()
+        del losses
+    with meter.phase("language_model" + BACKWARD, backward=True):
+        ends = [(h, end.grad) for h, end in ((hidden.last, last), (hidden.conditioning, conditioning))]
+        ends = [(h, grad) for h, grad in ends if grad is not None]
+        torch.autograd.backward(*zip(*ends))
+    return kept
+
+
+def decoder_loss(framework: VTokFramework, load: Workload, states: Tensor, plan, latents: Posterior) -> Tensor:
+    """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (R, L, d)."""
+    rows = max(plan.conditioning_rows)
+    places = torch.tensor(plan.conditioning_start, device=META)[:, None] + torch.arange(rows, device=META)
+    mask = torch.ones(load.size, rows, dtype=torch.bool, device=META)
+    pooled_dim = framework.decoder.transformer.config.pooled_projection_dim
+    pooled = torch.empty(load.size, pooled_dim, dtype=states.dtype, device=META)
+    given = Conditioning(states.flatten(0, 1)[places] * mask[..., None], mask, pooled)
+    counts = [load.video.num_frames] * load.size
+    return framework.decoder.loss(latents, counts, given, seeds=[0] * load.size).mean()
+
+
+def encoder_phases(framework: VTokFramework, load: Workload) -> dict[str, Usage]:
+    """Figures of the frozen encoders, which run without gradients."""
+    meter, pixels = Meter(), dict(dtype=torch.uint8, device=META)
+    frames, video = load.frames, load.video
+    clips = torch.empty(load.size, frames.num_frames, 3, frames.height, frames.width, **pixels)
+    with meter.phase("feature_extractor"):
+        framework.tokeniser.features(clips)
+    if framework.config.loss.dec > 0:
+        with meter.phase("autoencoder"):
+            framework.decoder.encode(torch.empty(load.size, video.num_frames, 3, video.height, video.width, **pixels))
+        with meter.phase("clip_text_encoder"):
+            framework.decoder.pool_text(torch.empty(load.size, len(load.text.clip_ids), dtype=torch.long, device=META))
+    return dict(meter.usage)
+
+
+def frozen_features(framework: VTokFramework, load: Workload, clips: int) -> VisualFeatures:
+    tokeniser, dtype = framework.tokeniser, next(framework.projection.parameters()).dtype
+    spatial = torch.empty(
+        clips,
+        framework.config.tokeniser.num_spatial_tokens,
+        tokeniser.feature_extractor.width,
+        dtype=dtype,
+        device=META,
+    )
+    motion = torch.empty(clips, load.motion_tokens, tokeniser.motion_encoder.residual_dim, dtype=dtype, device=META)
+    return VisualFeatures(spatial, motion, [load.motion_tokens] * clips)
+
+
+def frozen_latents(framework: VTokFramework, load: Workload) -> Posterior:
+    vae, video = framework.decoder.vae, load.video
+    shape = (
+        load.size, vae.config.latent_channels, (video.num_frames - 1) // framework.decoder.latents_per_frame + 1,
+        video.height // vae.config.spatial_compression_ratio, video.width // vae.config.spatial_compression_ratio,
+    )  # fmt: skip
+    return Posterior(*(torch.empty(shape, dtype=vae.dtype, device=META) for _ in range(2)))
+
+
+def cut(states: Tensor) -> Tensor:
+    """The same states as a leaf, so that each side's backward is its own phase."""
+    return states.detach().requires_grad_()
+
+
+@contextmanager
+def gradients_dropped(framework: VTokFramework) -> Iterator[None]:
+    """Parameters lose their gradient as soon as it is complete, as under ZeRO, which reduces and shards it."""
+    trainable = [p for p in framework.parameters() if p.requires_grad]
+    hooks = [p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) for p in trainable]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,72 @@
+"""What one micro-batch is made of: clips of the configured length with a caption of typical length."""
+
+from dataclasses import dataclass
+
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+from data_tools.views import View
+from pipelines.config import RunConfig
+from pipelines.engine.loader import views_of
+from vtok.framework import VTokFramework
+from vtok.layout import num_motion_tokens
+from vtok.prompts import CAPTION_INSTRUCTIONS
+from vtok.text import CLIP_TEXT_LENGTH, RowText, TextEncoder
+
+# Tokens of a caption, where nothing is known of the data.
+CAPTION_TOKENS = 64
+
+# LLaMA-3's chat template around an instruction, for plans made without its tokenizer.
+LLAMA3_BEFORE, LLAMA3_AFTER = 5, 15
+
+
+@dataclass
+class Workload:
+    """A micro-batch of B equal samples.
+
+    Attributes:
+        size: B.
+        text: token ids of a sample's rows; only their number matters.
+        crop_start: rows of the prompt that the decoder never sees.
+        frames, video: the tokeniser's and the decoder's view.
+        motion_tokens: of a clip.
+    """
+
+    size: int
+    text: RowText
+    crop_start: int
+    frames: View
+    video: View
+    motion_tokens: int
+
+
+def typical_workload(
+    config: RunConfig,
+    framework: VTokFramework,
+    size: int,
+    caption_tokens: int = CAPTION_TOKENS,
+    text: TextEncoder | None = None,
+) -> Workload:
+    """A micro-batch of ``size`` full-length clips.
+
+    Args:
+        framework: gives the backbone's image size; never run.
+        caption_tokens: of each caption, in the understanding and in the generation row.
+        text: the run's tokenizers, if at hand: they give the exact length of the templates.
+    """
+    frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
+    row, crop_start = typical_text(caption_tokens, config.model.decoder.max_prompt_tokens, text)
+    return Workload(size, row, crop_start, frames, video, num_motion_tokens(frames.num_frames, config.model.tokeniser))
+
+
+def typical_text(caption_tokens: int, max_prompt_tokens: int, text: TextEncoder | None) -> tuple[RowText, int]:
+    """Rows of a caption of so many tokens, all of them token 0, and the prompt's crop."""
+    if text:
+        before, after = map(len, text.question(CAPTION_INSTRUCTIONS[0]))
+        template, crop_start = len(text.prompt("")), text.crop_start
+    else:
+        before, after = LLAMA3_BEFORE, LLAMA3_AFTER
+        crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
+        template = crop_start + 1  # the end token behind the caption
+    prompt = min(template + caption_tokens, crop_start + max_prompt_tokens)
+    lengths = (before, after, caption_tokens + 1, prompt, CLIP_TEXT_LENGTH)
+    return RowText(*([0] * length for length in lengths), captioned=True), crop_start

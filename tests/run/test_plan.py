@@ -1,0 +1,290 @@
+"""Planning: against the real step of the tiny models, and the figures known of the published ones."""
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines import plan
+from pipelines.config import PRESETS, parse_run_arguments, save_config
+from pipelines.engine.flops import sample_flops
+from pipelines.planning.advice import suggestions
+from pipelines.planning.forecast import Hardware, Scenario, forecast
+from pipelines.planning.memory import kept_memory, parameters_of
+from pipelines.planning.sharding import read_sharding
+from pipelines.planning.step import gradient_phases, layer_stacks, measure_step, meta_copy
+from pipelines.planning.traffic import traffic
+from pipelines.planning.workload import typical_workload
+from support.launch import REPO, checked, deepspeed
+from support.tiny import planned_batch, planned_config
+from vtok.build import build_framework
+from vtok.config import ConfigError, LossConfig
+
+ZERO3 = REPO / "deepspeed_configs/zero3.json"
+PAPER = PRESETS / "llava_next_8b_hunyuan.yaml"
+STATE = {"trained weights", "gradients", "master weights", "moments", "EMA"}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's run on 16 GPUs."""
+    return Scenario(parse_run_arguments(["--config", str(PAPER)]).config, ZERO3, Hardware(gpus=16))
+
+
+@pytest.fixture(scope="module")
+def paper_forecast(paper):
+    return forecast(paper)
+
+
+@pytest.fixture(scope="module")
+def paper_parameters(paper):
+    return parameters_of(meta_copy(paper.config.model, "bf16"))
+
+
+# ---------------------------------------------------------------- the published models
+
+
+@pytest.mark.parametrize("gpus, gigabytes", [(8, 23.5), (16, 11.7), (32, 5.9), (64, 2.9)])
+def test_state_of_the_published_models_per_gpu(paper_parameters, gpus, gigabytes):
+    """8.03 B trained at 20 bytes and the frozen parts at 2; our own 0.16 B trained additions are 2 % more."""
+    shares = kept_memory(paper_parameters, gpus, read_sharding(ZERO3, 2))
+    state = sum(share.bytes for share in shares if share.name in STATE or share.name.startswith("frozen")) / 1e9
+    trained = sum(p.size for p in paper_parameters if p.trained)
+    additions = (trained - 8_030_785_536) * 20 / gpus / 1e9
+    assert round(state - additions, 1) == gigabytes
+    assert state == pytest.approx(gigabytes, rel=0.03)
+
+
+def test_flops_of_the_published_models(paper, paper_forecast):
+    """5 s at 320 x 576 are 31 x 20 x 36 latent tokens; the checkpointed frozen transformer takes 2.4 PFLOP for them."""
+    framework = meta_copy(paper.config.model, "bf16")
+    load = typical_workload(paper.config, framework, 1)
+    patch = framework.decoder.transformer.config.patch_size
+    frames = (load.video.num_frames - 1) // framework.decoder.latents_per_frame + 1
+    assert frames * (load.video.height // 8 // patch) * (load.video.width // 8 // patch) == 22_320
+    decoder = paper_forecast.flops["diffusion_transformer"]
+    assert decoder.hardware == pytest.approx(2.4e15, rel=0.02)
+    # Forward, then one product for each of the forward's linear layers and two for each of attention's.
+    assert decoder.model == pytest.approx(decoder.hardware - 0.676e15, rel=0.01)
+
+
+def test_steps_time_and_cost_follow_from_flops_and_assumptions(paper_forecast):
+    assert paper_forecast.steps == 312_500
+    flops = sum(part.hardware for part in paper_forecast.flops.values()) * 16
+    assert paper_forecast.step_seconds == pytest.approx(flops / (16 * 989e12 * 0.4))
+    assert paper_forecast.run_days == pytest.approx(312_500 * paper_forecast.step_seconds / 86400)
+    assert paper_forecast.run_cost == pytest.approx(paper_forecast.run_days * 24 * 16 * 2.5)
+
+
+def test_traffic_of_zero3(paper_parameters):
+    """Trained weights are gathered twice, encoders once; fp32 gradients are scattered; accumulation multiplies."""
+    sharding = replace(read_sharding(ZERO3, 2), persistence_threshold=0)
+    moved = traffic(paper_parameters, 16, 2, sharding)
+    trained = sum(p.size for p in paper_parameters if p.trained)
+    encoders = sum(p.size for p in paper_parameters if not p.trained and p.part != "diffusion_transformer")
+    received = 2 * 15 / 16
+    assert moved["all-gather trained, forward"] == moved["all-gather trained, backward"]
+    assert moved["all-gather trained, forward"] == pytest.approx(trained * 2 * received)
+    assert moved["reduce-scatter gradients"] == pytest.approx(trained * 4 * received)
+    once = moved["all-gather frozen, forward"] - moved["all-gather frozen, backward"]
+    assert once == pytest.approx(encoders * 2 * received)
+    within_a_node = traffic(paper_parameters, 16, 2, replace(sharding, secondary_partition=8))
+    assert within_a_node["all-gather trained, backward"] == pytest.approx(trained * 2 * 2 * 7 / 8)
+
+
+def test_other_ways_of_sharding(paper_parameters):
+    sharding = read_sharding(ZERO3, 2)
+    total = sum(p.size for p in paper_parameters)
+    trained = sum(p.size for p in paper_parameters if p.trained)
+
+    def shares(**changes):
+        return {share.name: share for share in kept_memory(paper_parameters, 16, replace(sharding, **changes))}
+
+    stage2 = shares(stage=2)
+    weights = [share.bytes for name, share in stage2.items() if name.startswith("frozen") or name == "trained weights"]
+    assert sum(weights) == 2 * total and stage2["moments"].bytes == pytest.approx(8 * trained / 16)
+    offloaded = shares(offload_optimizer=True, offload_parameters=True)
+    assert {name for name, share in offloaded.items() if not share.on_host} == {
+        "persistent parameters",
+        "reduce bucket",
+    }
+    assert shares(secondary_partition=8)["secondary partition"].bytes == 2 * (total // 8)
+    small = sum(p.size for p in paper_parameters if p.size <= 100_000)
+    assert shares()["persistent parameters"].bytes == 2 * small
+    assert "persistent parameters" not in shares(persistence_threshold=0)
+
+
+# ---------------------------------------------------------------- against the real step of the tiny models
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_flops_equal_those_of_a_real_step(tiny_models, checkpointing):
+    """Torch's own counter on the real forward and backward, attention taken apart into products."""
+    config = planned_config(tiny_models, checkpointing)
+    framework = build_framework(config.model).train()
+    before = torch.get_rng_state()
+    flops = sample_flops(config, framework)
+    assert torch.equal(torch.get_rng_state(), before)
+    load = typical_workload(config, framework, 1, text=framework.text)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        framework(planned_batch(load))["loss"].backward()
+    assert sum(part.hardware for part in flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    repeated = sum(part.hardware - part.model for part in flops.values())
+    assert (repeated > 0) == checkpointing
+    without = sample_flops(planned_config(tiny_models), build_framework(planned_config(tiny_models).model))
+    assert sum(part.model for part in flops.values()) == pytest.approx(sum(part.model for part in without.values()))
+
+
+def test_a_decoder_loss_every_fourth_step_costs_a_quarter(tiny_models):
+    config = planned_config(tiny_models)
+    rarer = replace(config, model=replace(config.model, loss=LossConfig(dec_every=4)))
+    always, seldom = (sample_flops(c, build_framework(c.model)) for c in (config, rarer))
+    for part, flops in always.items():
+        share = 4 if part in ("diffusion_transformer", "autoencoder", "clip_text_encoder") else 1
+        assert seldom[part].hardware == pytest.approx(flops.hardware / share)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_few_layers_tell_of_many(tiny_models, checkpointing):
+    """The straight line through shallow steps meets the step of a deep model."""
+    config = planned_config(tiny_models, checkpointing)
+    deep = meta_copy(config.model, "fp32")
+    for module, name, layers, _ in layer_stacks(deep):
+        setattr(module, name, torch.nn.ModuleList(deepcopy(layers[0]) for _ in range(6)))
+    deep.mllm.causal_lm.config.num_hidden_layers = 6
+    load = typical_workload(config, deep, 2)
+    step, full = measure_step(deep, load), gradient_phases(deep, load, [6, 6, 6])
+    assert step.kept == pytest.approx(full["step", "kept"], rel=0.01)
+    for (name, figure), value in full.items():
+        if name != "step":
+            assert getattr(step.usage[name], figure) == pytest.approx(value, rel=0.02), (name, figure)
+
+
+@pytest.mark.parametrize(
+    "ranks, checkpointing", [(2, False), *[pytest.param(*c, marks=pytest.mark.slow) for c in [(1, True), (4, True)]]]
+)
+def test_memory_of_a_real_step(tiny_models, ranks, checkpointing):
+    """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides."""
+    result = checked(deepspeed(ranks, REPO / "tests/support/plan_worker.py", tiny_models, checkpointing))
+    measured = [json.loads(line.split("MEASURED ")[1]) for line in result.stdout.splitlines() if "MEASURED" in line]
+    assert len(measured) == ranks
+    config = planned_config(tiny_models, checkpointing)
+    planned = forecast(Scenario(config, ZERO3, Hardware(gpus=ranks)))
+    shares = {share.name: share.bytes for share in planned.kept}
+    engine = sum(size for name, size in shares.items() if name not in ("EMA", "reduce bucket"))
+    for rank in measured:
+        assert rank["bucket"] == shares["reduce bucket"]
+        assert engine == pytest.approx(rank["engine"], rel=0.01)
+        assert planned.saved == pytest.approx(rank["saved"], rel=0.1)
+        assert engine + planned.saved == pytest.approx(rank["engine"] + rank["saved"], rel=0.1)
+
+
+# ---------------------------------------------------------------- advice
+
+
+@pytest.fixture
+def tiny(tiny_models, tmp_path):
+    """One GPU, with a reduce bucket that does not dwarf the tiny models."""
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3, "reduce_bucket_size": 100000}}')
+    return Scenario(planned_config(tiny_models), tmp_path / "zero3.json", Hardware(gpus=1, reserve=0))
+
+
+def test_every_suggestion_fits_when_planned_again(tiny):
+    needed = forecast(tiny)
+    tight = replace(tiny, hardware=replace(tiny.hardware, gpu_memory=0.97 * needed.gpu_bytes / 1e9))
+    assert needed.fits and not forecast(tight).fits
+    found = suggestions(tight)
+    options = [suggestion.options for suggestion in found]
+    assert "--train.micro_batch_size 1" in options
+    assert "--model.decoder.loss_latent_frames 2" in options
+    for suggestion in found:
+        assert suggestion.forecast.fits and suggestion.forecast.gpu_bytes < needed.gpu_bytes
+
+
+def test_changes_are_combined_where_none_is_enough(tiny):
+    least = min(suggestion.forecast.gpu_bytes for suggestion in suggestions(tight_by(tiny, 0.999)))
+    (together,) = suggestions(replace(tiny, hardware=replace(tiny.hardware, gpu_memory=(least - 1e5) / 1e9)))
+    assert together.options.count("--") > 1 and together.forecast.fits
+
+
+def test_nothing_is_suggested_where_nothing_helps(tiny):
+    assert suggestions(tight_by(tiny, 0.01)) == []
+
+
+def tight_by(scenario, share):
+    """The scenario on GPUs with that share of the memory it needs."""
+    memory = share * forecast(scenario).gpu_bytes / 1e9
+    return replace(scenario, hardware=replace(scenario.hardware, gpu_memory=memory))
+
+
+# ---------------------------------------------------------------- the command
+
+
+def run_plan(capsys, *arguments):
+    plan.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_table_and_json_say_the_same(capsys, tiny_models, tmp_path):
+    save_config(planned_config(tiny_models), tmp_path / "config.yaml")
+    arguments = ("--config", tmp_path / "config.yaml", "--gpus", 2, "--gpu-memory", 80)
+    table = run_plan(capsys, *arguments)
+    figures = json.loads(run_plan(capsys, *arguments, "--json"))
+    total = f"{figures['gpu_memory']['total'] / 1e9:.2f} GB"
+    assert any(total in line and "fits in 80 GB" in line for line in table.splitlines())
+    assert figures["gpu_memory"]["fits"] and figures["suggestions"] == [] and figures["notes"] == []
+    memory = figures["gpu_memory"]
+    assert memory["total"] == sum(memory["kept"].values()) + max(memory["phases"].values()) + memory["reserve"]
+    assert figures["batch"] == dict(global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1)
+    for part in ("language_model", "diffusion_transformer", "autoencoder"):
+        assert part in table
+
+
+@pytest.mark.parametrize("gpus, smallest", [(8, 8), (3, 6)])
+def test_data_parallelism_ends_at_the_global_batch(capsys, tiny_models, tmp_path, gpus, smallest):
+    save_config(planned_config(tiny_models), tmp_path / "config.yaml")
+    arguments = ("--config", tmp_path / "config.yaml", "--gpus", gpus)
+    figures = json.loads(run_plan(capsys, *arguments, "--json"))
+    (note,) = figures["notes"]
+    assert "data parallelism ends at the global batch" in note and f"the smallest that can is {smallest}," in note
+    assert figures["batch"]["global_batch_size"] == smallest
+    assert figures["steps"] == -(-10 * 4 // smallest)
+    assert note in run_plan(capsys, *arguments)
+
+
+def test_a_run_s_folder_with_tiny_models_can_be_planned(capsys, tiny_models, tmp_path):
+    """A run names its tiny models relative to its folder."""
+    config = parse_run_arguments(["--config", str(PRESETS / "tiny.yaml")]).config
+    (tmp_path / "models").symlink_to(tiny_models)
+    config.model.mllm.weights, config.model.decoder.weights = "models/llava", "models/hunyuan"
+    config.model.tokeniser.weights = "models/clip"
+    save_config(config, tmp_path / "config.yaml")
+    figures = json.loads(run_plan(capsys, "--config", tmp_path / "config.yaml", "--json"))
+    assert {part["part"] for part in figures["parameters"]} >= {"language_model", "diffusion_transformer"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config", "none.yaml"], "none.yaml"),
+        (["--config", PRESETS / "tiny.yaml"], "written when a run starts"),
+        (["--config", PAPER, "--gpus", "0"], "--gpus must be positive"),
+        (["--config", PAPER, "--ds_config", "none.json"], "none.json"),
+        (["--config", PAPER, "--train.max_step", "3"], "did you mean --train.max_steps"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        run_plan(capsys, *arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_stage_that_is_not_planned_is_refused(tmp_path):
+    (tmp_path / "zero1.json").write_text('{"zero_optimization": {"stage": 1}}')
+    with pytest.raises(ConfigError, match="stage 1 cannot be planned"):
+        read_sharding(tmp_path / "zero1.json", 2)

@@ -1,0 +1,251 @@
+"""What a run tells of itself: its log, validation, examples, traces."""
+
+import gzip
+import io
+import json
+import math
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data_tools.build import build_shards
+from data_tools.errors import DataError
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig, parse_run_arguments
+from pipelines.engine import console, memory, utilisation
+from pipelines.engine.flops import sample_flops
+from pipelines.engine.metrics import MEASURED, TAGS, Metrics
+from pipelines.engine.outputs import find_held_out
+from pipelines.engine.profiler import profiled
+from pipelines.engine.utilisation import Utilisation
+from pipelines.engine.validation import Validation
+from pipelines.media import encode_gif
+from support.launch import REPO, checked, deepspeed, python
+from vtok.config import ConfigError
+
+TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
+SHORT = ("--train.max_steps", 5, "--train.global_batch_size", 4, "--train.micro_batch_size", 2,
+         "--checkpoint.every", 2, "--data.seconds", 1)  # fmt: skip
+VALIDATED = ("--validation.every", 2, "--validation.captions", 1, "--validation.denoising_steps", 2)
+LINE = dict(step=1, loss=2.5, lr=0.1, batch_digest="x", tokens_per_s=1234.0)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """``train`` with ten clips and ``val`` with five, as ``vtok-shards build --val-share`` lays them out."""
+    folder = tmp_path_factory.mktemp("data")
+    for seed, (name, clips) in enumerate({"train": 10, "val": 5}.items()):
+        render_clips(folder / f"{name}_clips", clips, seed)
+        build_shards(folder / f"{name}_clips", folder / name, samples_per_shard=4, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(shards, tmp_path_factory):
+    """Two runs on two ranks, without validation and with it."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = (*TINY, *SHORT, "--data.shards", shards / "train", "--output")
+    quiet = (*common, folder / "quiet", "--validation.every", 0)
+    watched = (*common, folder / "watched", *VALIDATED, "--profile", "3")
+    checked(deepspeed(2, REPO / "tests/support/train_worker.py", *quiet, "+", *watched, timeout=600))
+    return folder
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_measured(log):
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in log]
+
+
+def events(output):
+    accumulator = EventAccumulator(str(output / "tensorboard"), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    return accumulator.Reload()
+
+
+def test_training_goes_on_as_if_it_had_not_been_validated(runs):
+    quiet, watched = (lines(runs / name / "log.jsonl") for name in ("quiet", "watched"))
+    assert [line["step"] for line in watched] == [1, 2, 3, 4, 5]
+    assert without_measured(watched) == without_measured(quiet)
+    assert (runs / "quiet/validation.jsonl").read_text() == ""
+
+
+def test_validation_is_written_down(runs):
+    validated = lines(runs / "watched/validation.jsonl")
+    assert [line["step"] for line in validated] == [2, 4, 5]  # and after the last step
+    for line in validated:
+        assert set(line) == {"step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "samples", "digest"}
+        assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-6)
+        assert line["samples"] == 5
+    assert len({line["digest"] for line in validated}) == 1
+
+    # Under the average of the weights, which follows three updates by a thousandth each.
+    fallen = validated[0]["loss_under"] - validated[-1]["loss_under"]
+    log = lines(runs / "watched/log.jsonl")
+    assert 0 < fallen < 0.05 < 0.2 < log[0]["loss_under"] - log[-1]["loss_under"]
+
+
+def test_tensorboard_holds_scalars_captions_and_videos(runs):
+    found = events(runs / "watched")
+    log = lines(runs / "watched/log.jsonl")
+    assert {TAGS[name] for name in log[0] if name not in ("step", "batch_digest")} <= set(found.Tags()["scalars"])
+    assert [event.step for event in found.Scalars("loss/loss")] == [1, 2, 3, 4, 5]
+    assert [event.step for event in found.Scalars("validation/loss_dec")] == [2, 4, 5]
+
+    captions = found.Tensors("captions/000000000/text_summary")
+    assert [event.step for event in captions] == [2, 4, 5]
+    text = captions[0].tensor_proto.string_val[0].decode()
+    assert "Describe this video." in text and "moves" in text
+
+    videos = found.Images("videos/000000000")
+    assert [event.step for event in videos] == [2, 4, 5]
+    gif = Image.open(io.BytesIO(videos[0].encoded_image_string))
+    assert gif.size == (64, 64) and gif.n_frames == 8  # one second
+
+
+def test_memory_and_stalls_are_logged(runs):
+    log = lines(runs / "watched/log.jsonl")
+    assert all(0.1 < line["host_gb"] < 100 and 0 <= line["data_wait"] <= 1 for line in log)
+    assert [line["checkpoint_stall"] > 0 for line in log] == [False, True, False, True, True]
+
+
+def test_the_trace_shows_the_chosen_steps(runs):
+    (path,) = (runs / "watched/profile").iterdir()
+    assert path.name == "rank0_steps_3-3.json.gz"
+    trace = json.loads(gzip.open(path).read())
+    names = {event["name"] for event in trace["traceEvents"]}
+    assert {"aten::mm", "step 3"} <= names and not {"step 2", "step 4"} & names
+    assert not (runs / "quiet/profile").exists()
+
+
+def test_one_rank_validates_to_the_same_figures_and_resuming_drops_the_later_ones(runs, shards, tmp_path):
+    """Seven samples where there are five, a micro-batch that does not divide them, and no loader processes."""
+    output = tmp_path / "out"
+    shutil.copytree(runs / "watched", output)
+    shutil.rmtree(output / "checkpoints/step_00000005")
+    options = (*TINY, *SHORT, *VALIDATED, "--validation.samples", 7, "--train.micro_batch_size", 4, "--data.workers", 0)
+    options += ("--data.shards", shards / "train", "--output", output, "--resume", "auto")
+    checked(python("pipelines/train.py", *options))
+    ours, theirs = (lines(folder / "validation.jsonl") for folder in (output, runs / "watched"))
+    assert [line["step"] for line in ours] == [2, 4, 5]
+    for a, b in zip(ours, theirs):
+        assert a["digest"] == b["digest"]
+        for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5)
+
+
+def test_the_batches_of_a_validation_do_not_show_in_its_figures(shards, framework):
+    """Five samples in batches of two and of three, both padded, and of one; four of the five are others."""
+    reader, figures = ShardReader(shards / "val"), {}
+    for micro, samples in ((1, 5), (2, 5), (3, 5), (1, 4)):
+        train = TrainConfig(max_steps=1, micro_batch_size=micro)
+        section = ValidationConfig(samples=samples, captions=0, videos=0)
+        config = RunConfig(train, model=framework.config, data=DataConfig(seconds=1, workers=0), validation=section)
+        figures[micro, samples], captions, videos = Validation(config, reader, framework).run(framework)
+        assert figures[micro, samples]["samples"] == samples and not captions + videos
+    assert framework.training and not framework.decoder.training  # as they were
+    assert len({line.pop("digest") for line in figures.values()}) == 2
+    for other in (figures[2, 5], figures[3, 5]):
+        assert other == pytest.approx(figures[1, 5], rel=1e-5)
+    assert figures[1, 4]["loss"] != pytest.approx(figures[1, 5]["loss"], rel=1e-5)
+
+
+def config_with(**validation):
+    return RunConfig(train=TrainConfig(max_steps=1), validation=ValidationConfig(**validation))
+
+
+def test_the_held_out_split_is_the_val_beside_train(shards, tmp_path):
+    train, val = str(shards / "train"), str(shards / "val")
+    assert find_held_out(config_with(), [train]) == val
+    assert find_held_out(config_with(every=0), [train]) is None
+    assert find_held_out(config_with(shards=train), [val]) == train
+    assert find_held_out(config_with(), [val]) is None
+    assert find_held_out(config_with(), [train, train]) is None  # a mixture
+    with pytest.raises(ConfigError, match="no held-out split: pass --validation.shards"):
+        find_held_out(config_with(every=5), [str(tmp_path / "train")])
+    with pytest.raises(DataError, match="no does not exist: run `vtok-shards build"):
+        find_held_out(config_with(shards=str(tmp_path / "no")), [train])
+
+
+def test_profile_takes_steps_or_one_step():
+    assert parse_run_arguments([*map(str, TINY), "--profile", "3-5"]).profile == range(3, 6)
+    assert parse_run_arguments([*map(str, TINY), "--profile", "7"]).profile == range(7, 8)
+    assert parse_run_arguments([*map(str, TINY)]).profile is None
+    for steps in ("5-3", "0-2", "x", "3-", "1-2-3"):
+        with pytest.raises(ConfigError, match="--profile takes steps"):
+            parse_run_arguments([*map(str, TINY), "--profile", steps])
+
+
+def test_a_run_that_stops_among_the_chosen_steps_leaves_their_trace(tmp_path):
+    for step in profiled(range(1, 10), range(2, 6), tmp_path):
+        torch.ones(3).sum()
+        if step == 3:
+            break
+    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["rank0_steps_2-3.json.gz"]
+    assert list(profiled(range(1, 4), None, tmp_path)) == [1, 2, 3]
+    with pytest.raises(ConfigError, match="--profile 10-12: the run ends with step 9"):
+        next(profiled(range(1, 10), range(10, 13), tmp_path))
+
+
+def test_figures_that_are_no_numbers_are_null(tmp_path):
+    metrics = Metrics(tmp_path, 0, 2)
+    metrics.write(LINE | {"loss": math.nan, "grad_norm": math.inf})
+    metrics.close()
+    (line,) = lines(tmp_path / "log.jsonl")
+    assert line["loss"] is None and line["grad_norm"] is None and line["lr"] == 0.1
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 20.0, 45.0, 50.0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    progress = console.Console(step=10, max_steps=100)
+    for step in (11, 12, 13, 14):
+        progress.step(LINE | {"step": step, "mfu": 0.412})
+    progress.validation(14, {"loss": 2.0, "loss_dec": 1.5, "samples": 64, "digest": "x"})
+    progress.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "step 11/100: loss 2.500, tokens/s 1.23k, mfu 41.2%, 14:50 left",
+        "step 13/100: loss 2.500, tokens/s 1.23k, mfu 41.2%, 21:45 left",
+        "validation after step 14, 64 samples: loss 2.000, loss_dec 1.500",
+    ]
+
+
+def test_utilisation_is_the_share_of_the_peak_of_all_ranks(framework, monkeypatch):
+    config = RunConfig(TrainConfig(max_steps=1, precision="fp32"), model=framework.config, data=DataConfig(seconds=1))
+    monkeypatch.setattr(utilisation, "device_peak", lambda device, dtype: 1e12)
+    parts = sample_flops(config, framework).values()
+    shares = Utilisation(config, framework, ranks=4).at(samples_per_s=2.0)
+    assert shares["mfu"] == pytest.approx(2 * sum(part.model for part in parts) / 4e12)
+    assert shares["hfu"] == pytest.approx(2 * sum(part.hardware for part in parts) / 4e12)
+
+
+def test_the_peak_is_the_data_sheet_s_or_measured(monkeypatch):
+    gpu, names = torch.device("cuda", 0), {"NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12,
+                                           "NVIDIA GH200 480GB": 989e12, "NVIDIA A100-SXM4-40GB": 312e12}  # fmt: skip
+    for name, peak in names.items():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+        assert utilisation.device_peak(gpu, torch.bfloat16) == peak
+    assert 1e8 < utilisation.device_peak(torch.device("cpu"), torch.float32) < 1e15
+
+
+def test_host_memory_is_that_of_this_process():
+    before = memory.used_gb()["host_gb"]
+    held = torch.ones(50_000_000)  # 0.2 GB
+    assert memory.used_gb()["host_gb"] - before == pytest.approx(0.2, abs=0.02) and len(held)
+    assert memory.used_gb().keys() == {"host_gb"} or torch.cuda.is_available()
+
+
+def test_a_gif_holds_every_frame_at_its_rate():
+    frames = torch.stack([torch.full((3, 16, 32), 40 * index, dtype=torch.uint8) for index in range(5)])
+    gif = Image.open(io.BytesIO(encode_gif(frames, fps=8)))
+    assert (gif.size, gif.n_frames, gif.info["loop"]) == ((32, 16), 5, 0)
+    assert gif.info["duration"] == pytest.approx(125, abs=5)  # a GIF counts in hundredths of a second
+    for index in range(5):
+        gif.seek(index)
+        assert abs(gif.convert("RGB").getpixel((3, 3))[0] - 40 * index) <= 4

@@ -1,0 +1,68 @@
+"""From the meta device to memory: every parameter of a module gets its values, one parameter at a time.
+
+Where they end up (whole in a notebook, this rank's shard under ZeRO-3) is a :data:`Place`'s business; where they come
+from is the same in both.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vtok.weights import Part, shapes_of
+
+# Fills a flat tensor with a parameter's elements, from the given one on.
+Read = Callable[[Tensor, int], None]
+# Makes the parameter that takes the place of one on the meta device.
+Place = Callable[[nn.Parameter, Read], nn.Parameter]
+
+
+def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Place:
+    """All elements, in one dtype, on one device."""
+
+    def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
+        values = torch.empty(parameter.shape, dtype=dtype, device=device)
+        read(values.view(-1), 0)
+        return nn.Parameter(values, parameter.requires_grad)
+
+    return place
+
+
+@torch.no_grad()
+def materialise(module: nn.Module, parts: Iterable[Part], place: Place) -> nn.Module:
+    """Replace every parameter of ``module``: those on the meta device are read from the checkpoints of ``parts``, the
+    others keep the values they were drawn with. Buffers on the meta device are computed from the configuration.
+
+    Raises:
+        ConfigError: a parameter is not in the checkpoint of its part, or has another shape there.
+    """
+    shapes = shapes_of(module)
+    stored = {name: tensor for part in parts for name, tensor in part.tensors(shapes).items()}
+    placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names and one place
+    for prefix, owner in module.named_modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                if parameter not in placed:
+                    placed[parameter] = place(parameter, stored[f"{prefix}.{name}".lstrip(".")].read_into)
+                setattr(owner, name, placed[parameter])
+            else:
+                setattr(owner, name, place(parameter, partial(read_from, parameter)))
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_meta:
+                setattr(owner, name, computed_buffer(owner, name))
+    return module
+
+
+def read_from(parameter: nn.Parameter, flat: Tensor, start: int) -> None:
+    flat.copy_(parameter.detach().view(-1)[start : start + flat.numel()])
+
+
+def computed_buffer(owner: nn.Module, name: str) -> Tensor:
+    """A library module's buffer that no checkpoint holds: rotary frequencies (fp32) or positions."""
+    buffer = getattr(owner, name)
+    if name == "position_ids":
+        return torch.arange(buffer.shape[-1]).expand(buffer.shape)
+    if name in ("inv_freq", "original_inv_freq"):
+        return getattr(type(owner)(owner.config), name)
+    raise NotImplementedError(f"no rule to compute the buffer {name} of {type(owner).__name__}")

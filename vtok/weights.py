@@ -1,0 +1,295 @@
+"""Pretrained weights on disk, read a range of elements at a time.
+
+A checkpoint is a folder or a hub id (through the hub's cache) that holds safetensors, in one file or in several with an
+index, or PyTorch's own files where there are no safetensors (CLIP-L/336 was published so). Opening one reads headers
+only. Ranges are read, not mapped: the pages of a mapping would count as the process's own memory.
+"""
+
+import hashlib
+import json
+import mmap
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from torch import Tensor, nn
+
+from vtok.config import ConfigError
+
+PIECE = 1 << 20  # elements held at once while reading
+TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
+DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a pretrained part lies.
+
+    Attributes:
+        what: the part, as errors call it.
+        setting: the configuration's key that names it.
+        weights: folder or hub id.
+        revision: branch, tag or commit of a hub id.
+        subfolder: of the folder or repository.
+    """
+
+    what: str
+    setting: str
+    weights: str
+    revision: str | None = None
+    subfolder: str = ""
+
+    def find(self, name: str) -> Path | None:
+        """The file ``name``, fetched into the hub's cache if need be; ``None`` if there is none.
+
+        Raises:
+            ConfigError: ``weights`` is no folder and cannot be had from the hub.
+        """
+        if Path(self.weights).is_dir():
+            path = Path(self.weights, self.subfolder, name)
+            return path if path.is_file() else None
+        try:
+            return Path(hf_hub_download(self.weights, name, subfolder=self.subfolder or None, revision=self.revision))
+        except EntryNotFoundError:
+            return None
+        except (OSError, HFValidationError) as error:
+            raise self.error(f"no such folder, and not on the hub: {first_line(error)}") from error
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Raises ConfigError if it is not there or not JSON."""
+        path = self.find(name)
+        if path is None:
+            raise self.missing(name)
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise self.error(f"{name} is not valid JSON: {first_line(error)}") from error
+
+    def missing(self, *names: str) -> ConfigError:
+        asked = "" if Path(self.weights).is_dir() else "; no folder, and the hub and its cache give no such file"
+        return self.error(f"there is no {' and no '.join(names)}{asked}")
+
+    def error(self, problem: str) -> ConfigError:
+        place = f"{self.weights}/{self.subfolder}".rstrip("/")
+        version = f" at revision {self.revision}" if self.revision else ""
+        return ConfigError(f"{self.setting}: no {self.what} in {place!r}{version}: {problem}")
+
+
+# Reads a part's architecture: a location and the name of the file.
+ReadConfig = Callable[[Location, str], dict[str, Any]]
+
+
+class StoredTensor:
+    """One tensor of a checkpoint, flat and row by row.
+
+    Attributes:
+        file, key: where it is.
+        shape, dtype: as it is stored.
+    """
+
+    def __init__(self, file: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype):
+        self.file, self.key, self.shape, self.dtype = file, key, shape, dtype
+
+    @property
+    def numel(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
+        """The elements ``start`` ... ``stop - 1``, in order, in the stored dtype; a piece is good until the next."""
+        raise NotImplementedError
+
+    def read_into(self, flat: Tensor, start: int) -> None:
+        """Fill ``flat`` (n,), of any dtype and device, with the elements from ``start`` on."""
+        at = 0
+        for piece in self.pieces(start, start + flat.numel()):
+            flat[at : at + len(piece)].copy_(piece)
+            at += len(piece)
+
+
+class SafeTensor(StoredTensor):
+    """A tensor of a safetensors file, whose bytes begin at ``offset``."""
+
+    def __init__(self, file: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype, offset: int):
+        super().__init__(file, key, shape, dtype)
+        self.offset = offset
+
+    def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
+        if start == stop:
+            return
+        # Not from the heap, where it would leave a hole between the tensors that stay, once for each of them.
+        memory = mmap.mmap(-1, min(PIECE, stop - start) * self.dtype.itemsize)
+        buffer = torch.frombuffer(memory, dtype=self.dtype)
+        with self.file.open("rb") as file:
+            file.seek(self.offset + start * self.dtype.itemsize)
+            for first in range(start, stop, PIECE):
+                piece = buffer[: min(PIECE, stop - first)]
+                if file.readinto(piece.view(torch.uint8).numpy()) != piece.nbytes:
+                    raise ConfigError(f"{self.file} ends within {self.key}: fetch it again")
+                yield piece
+
+
+class PickledTensor(StoredTensor):
+    """A tensor of one of PyTorch's own files, which stays mapped while it is in use."""
+
+    def __init__(self, file: Path, key: str, tensor: Tensor):
+        super().__init__(file, key, tuple(tensor.shape), tensor.dtype)
+        self.flat = tensor.flatten()
+
+    def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
+        return iter(self.flat[start:stop].split(PIECE)) if stop > start else iter(())
+
+
+def open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Tensors of a file, by key.
+
+    Raises:
+        ConfigError: it is not a whole safetensors file, or has a dtype that is not a plain float.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= path.stat().st_size - 8:
+                raise ValueError("no header")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not a safetensors file: {first_line(error)}") from error
+    header.pop("__metadata__", None)
+    first = 8 + length
+    missing = first + max((entry["data_offsets"][1] for entry in header.values()), default=0) - path.stat().st_size
+    if missing > 0:
+        raise ConfigError(f"{path} lacks its last {missing} bytes: fetch it again")
+    return {
+        key: SafeTensor(path, key, tuple(entry["shape"]), DTYPES[entry["dtype"]], first + entry["data_offsets"][0])
+        for key, entry in header.items()
+        if entry["dtype"] in DTYPES  # what else there may be (position ids) is computed, never loaded
+    }
+
+
+def open_pickled(path: Path) -> dict[str, StoredTensor]:
+    """Tensors of one of PyTorch's own files, by key; nothing but tensors is unpickled.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
+    except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error
+
+
+def open_file(path: Path) -> dict[str, StoredTensor]:
+    return open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+
+
+class Checkpoint:
+    """The tensors of a part, whatever files they are in; a file is opened when a tensor of it is asked for.
+
+    Args:
+        location: where the files are.
+        names: which to look for; the first that is there is taken. Each may instead come as ``{name}.index.json`` with
+            several files.
+    """
+
+    def __init__(self, location: Location, names: tuple[str, ...]):
+        self.location = location
+        self.opened: dict[str, dict[str, StoredTensor]] = {}
+        for name in names:
+            if path := location.find(name):
+                self.opened[name] = open_file(path)
+                self.files = dict.fromkeys(self.opened[name], name)
+                return
+            if location.find(f"{name}.index.json"):
+                self.files = location.read_json(f"{name}.index.json")["weight_map"]
+                return
+        raise location.missing(names[0], f"{names[0]}.index.json")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.files
+
+    def __getitem__(self, key: str) -> StoredTensor:
+        """Raises ConfigError if the file that the index names is missing, or does not hold ``key``."""
+        name = self.files[key]
+        if name not in self.opened:
+            path = self.location.find(name)
+            if path is None:
+                raise self.location.error(f"the file {name}, which holds {key}, is missing")
+            self.opened[name] = open_file(path)
+        if key not in self.opened[name]:
+            raise self.location.error(f"{name} does not hold {key}, although its index says so: fetch it again")
+        return self.opened[name][key]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A pretrained part of a module.
+
+    Attributes:
+        location: where its files are.
+        files: their names (see :class:`Checkpoint`).
+        keys: prefix of a parameter's name -> the prefixes it may have in the checkpoint. Releases of transformers
+            differ in them, those that write checkpoints and those that read them.
+    """
+
+    location: Location
+    files: tuple[str, ...]
+    keys: Mapping[str, tuple[str, ...]]
+
+    def below(self, prefix: str) -> "Part":
+        """The same part in a module that holds it under ``prefix``."""
+        return Part(self.location, self.files, {prefix + name: stored for name, stored in self.keys.items()})
+
+    def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """Those parameters (by name) that belong to this part, as stored.
+
+        Raises:
+            ConfigError: one is not in the checkpoint, or has another shape there.
+        """
+        checkpoint = Checkpoint(self.location, self.files)
+        found = {}
+        for name, shape in shapes.items():
+            prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)
+            if prefix is None:
+                continue
+            keys = [stored + name.removeprefix(prefix) for stored in self.keys[prefix]]
+            key = next((key for key in keys if key in checkpoint), None)
+            if key is None:
+                raise self.location.error(f"its weights lack {keys[0]}; is it another architecture?")
+            found[name] = checkpoint[key]
+            if found[name].shape != tuple(shape):
+                raise ConfigError(
+                    f"{self.location.setting}: {found[name].file}: {key} has shape {found[name].shape}, but by the "
+                    f"model's configuration it is {tuple(shape)}"
+                )
+        return found
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, by name; of all of it where DeepSpeed has left a rank only a shard."""
+    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in module.named_parameters()}
+
+
+def content_hash(tensor: StoredTensor) -> str:
+    """sha256 of a tensor's shape, dtype and every one of its bytes, wherever the tensor is stored."""
+    digest = hashlib.sha256(f"{tensor.shape} {tensor.dtype}".encode())
+    for piece in tensor.pieces(0, tensor.numel):
+        digest.update(piece.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def combined_hash(hashes: Mapping[str, str]) -> str:
+    """One hash for several named tensors, from theirs; the order does not matter."""
+    return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in sorted(hashes)).encode()).hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: libraries explain at length, users get one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -40,13 +40,13 @@ def save(framework: VTokFramework, folder: str | Path) -> None:
         raise ConfigError(f"{folder} is not empty: choose another folder")
     if framework.config.tokeniser.weights is None:
         raise ConfigError("the backbone has random weights, which are not saved: set tokeniser.weights")
-    source = framework.config.mllm.weights
+    mllm = framework.config.mllm
     llava = as_llava(framework)
     folder.mkdir(parents=True, exist_ok=True)
     llava.save_pretrained(folder)
     framework.text.tokenizer.save_pretrained(folder)
     for name in PROCESSOR_FILES:
-        if file := cached_file(source, name, _raise_exceptions_for_missing_entries=False):
+        if file := cached_file(mllm.weights, name, revision=mllm.revision, _raise_exceptions_for_missing_entries=False):
             shutil.copyfile(file, folder / name)
     save_file(own_state(framework), folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(asdict(portable(framework.config)), indent=2))
@@ -58,11 +58,11 @@ def as_llava(framework: VTokFramework) -> LlavaNextForConditionalGeneration:
     Raises:
         ConfigError: ``mllm.weights`` cannot be read again.
     """
-    source = framework.config.mllm.weights
+    mllm = framework.config.mllm
     try:
-        llava = LlavaNextForConditionalGeneration.from_pretrained(source)
+        llava = LlavaNextForConditionalGeneration.from_pretrained(mllm.weights, revision=mllm.revision or "main")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"mllm.weights: cannot load {source!r}: {first_line(error)}") from error
+        raise ConfigError(f"mllm.weights: cannot load {mllm.weights!r}: {first_line(error)}") from error
     causal_lm = framework.mllm.causal_lm
     llava.model.language_model, llava.lm_head = causal_lm.model, causal_lm.lm_head
     if has_llava_projector(framework):
@@ -91,7 +91,7 @@ def portable(config: ModelConfig) -> ModelConfig:
         for name, part in parts.items()
         if part.weights and Path(part.weights).exists()
     }
-    return replace(config, mllm=replace(config.mllm, weights="."), **named)
+    return replace(config, mllm=replace(config.mllm, weights=".", revision=None), **named)
 
 
 def load(folder: str | Path) -> VTokFramework:

@@ -7,7 +7,8 @@ Then, for captions it has not seen,
 
     forced     L_visLM with the true tokens before each
     drift      how far sampled videos are from true ones: Frechet distance of the standardised features with diagonal
-               covariance, per dimension, averaged over the last half of the motion tokens (0: alike)
+               covariance, per dimension, averaged over the last half of the motion tokens (64 true videos lie about
+               0.06 from 64 others)
 """
 
 import argparse

@@ -8,8 +8,9 @@ from transformers import AutoTokenizer, LlavaNextForConditionalGeneration
 
 from support.tiny import make_batch, model_config
 from vtok.build import build_framework
-from vtok.config import ConfigError, VTokConfig
+from vtok.config import ConfigError, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.pretrained import portable
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,15 @@ def test_transformers_opens_it_as_the_llava_next_it_has_become(trained):
     text = "A red circle"
     assert AutoTokenizer.from_pretrained(folder)(text).input_ids == framework.text.tokenizer(text).input_ids
     assert json.loads((folder / "preprocessor_config.json").read_text()) == {"size": {"shortest_edge": 64}}
+
+
+def test_a_revision_is_of_the_hub_s_id_and_not_of_the_folder():
+    """The language model lies in the folder from now on; the frozen parts stay where, and what, they were."""
+    config = ModelConfig()
+    config.mllm.revision, config.decoder.revision = "v1", "v2"
+    stored = portable(config)
+    assert (stored.mllm.weights, stored.mllm.revision) == (".", None)
+    assert (stored.decoder.weights, stored.decoder.revision) == (config.decoder.weights, "v2")
 
 
 def test_a_fresh_projector_stays_out_of_llava_s(tiny_models, tmp_path):

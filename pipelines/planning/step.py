@@ -145,8 +145,10 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
         losses = [F.cross_entropy(logits.float(), plan.answer_ids, reduction="none").mean()]
         for kind, places in predicting.items():
             target = getattr(features, kind)[: load.size].flatten(0, 1)[: len(places)]
-            losses.append(framework.head_loss(kind, states[places], target).mean())
-        del logits, target
+            target = framework.feature_scale[kind].standardise(target)
+            noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
+            losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
+        del logits, target, noise
     with meter.phase("diffusion_transformer"):
         decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
     kept = meter.live

@@ -48,7 +48,7 @@ def test_the_run_s_folder(two_ranks):
     assert set(log[0]) == {
         "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
         "data_wait", "batch_digest", "bad_samples", "ema_distance", "checkpoint_stall", "host_gb",
-        "mfu", "hfu",
+        "mfu", "hfu", "skipped",
     }  # fmt: skip
     for line in log:
         assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-5)

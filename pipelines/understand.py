@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
 from data_tools.video import validate
@@ -23,10 +25,14 @@ from pipelines.engine.loader import views_of
 from pipelines.shares import own_share, rank_and_ranks, read_table
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+from vtok.materialise import whole
 
 
-def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) -> tuple[RunConfig, VTokFramework, int]:
     """A run's configuration, its framework with the newest trained weights or their average, and their step.
+
+    Args:
+        dtype: of the parameters; the run's own if omitted.
 
     Raises:
         ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
@@ -34,7 +40,7 @@ def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework,
     if not (output / "config.yaml").is_file():
         raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
     config = load_config(output / "config.yaml")
-    framework = models.load_framework(config, output)
+    framework = models.load_framework(config, output, whole(dtype) if dtype else None)
     step = checkpoint.load_trained(framework, output, ema)
     return config, framework.eval().to(distributed.device()), step
 

@@ -8,14 +8,18 @@ import sys
 from collections import defaultdict
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import LlavaNextForConditionalGeneration
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
+from pipelines.understand import load_run
 from support.launch import assert_user_error, checked, deepspeed, python, run
 from support.runs import log_of, without_rates
+from vtok.framework import VTokFramework
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
@@ -162,6 +166,30 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
     facts = validate(video)
     assert (facts.frames, facts.fps, facts.width, facts.height) == (18, 12, 64, 64)
     assert facts.duration == pytest.approx(1.5)
+
+
+def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tmp_path):
+    export = ("pipelines/export.py", "--checkpoint", two_ranks, "--dtype", "fp32", "--output")
+    checked(python(*export, tmp_path / "live"))
+    checked(python(*export, tmp_path / "average", "--ema"))
+    stored = {}
+    for path in two_ranks.glob("checkpoints/step_00000006/rank_*.safetensors"):  # both ranks' halves, in order
+        for name, tensor in sorted(load_file(path).items()):
+            stored[name] = torch.cat([stored.get(name, tensor[:0]), tensor])
+
+    name = "model.layers.1.mlp.down_proj.weight"
+    for folder, kind in (("live", "weights"), ("average", "ema")):
+        llava = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / folder)
+        weight = llava.model.language_model.get_parameter(name.removeprefix("model."))
+        assert torch.equal(weight.flatten(), stored[f"{kind}/mllm.causal_lm.{name}"])
+        assert llava.model.vision_tower is not None and not llava.lm_head.weight.is_meta
+
+    framework = VTokFramework.from_pretrained(tmp_path / "live").eval()
+    _, trained, _ = load_run(two_ranks)
+    for (name, ours), (_, theirs) in zip(framework.state_dict().items(), trained.state_dict().items(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert (tmp_path / "live/vtok.safetensors").exists() and not (tmp_path / "live.part").exists()
+    assert_user_error(python(*export, tmp_path / "live"), "choose another --output")
 
 
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):

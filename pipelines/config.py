@@ -105,6 +105,7 @@ class TrainConfig:
         deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
         max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
         calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
+        timeout_minutes: after the first step, how long a rank waits for the others before it takes them for dead.
     """
 
     max_steps: int | None = None
@@ -124,6 +125,7 @@ class TrainConfig:
     ema_warmup: bool = False
     deterministic: bool = False
     calibration_batches: int = 8
+    timeout_minutes: float = 10.0
 
     def __post_init__(self):
         require(
@@ -139,6 +141,7 @@ class TrainConfig:
         require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
+        require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
 
 
 @dataclass

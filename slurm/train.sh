@@ -3,10 +3,13 @@
 #
 #   sbatch --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 slurm/train.sh [CONFIG [DS_CONFIG [--section.key value ...]]]
 #
-# Started again with the same arguments, it continues from its newest complete checkpoint.
+# Five minutes before its time is up, and on `scancel --signal=USR1 JOB`, the run saves, and the job is queued again.
+# Started again, by Slurm or by hand with the same arguments, it goes on from its newest complete checkpoint.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --signal=USR1@300
+#SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail
 
@@ -15,13 +18,24 @@ config=${1:-pipelines/configs/llava_next_8b_hunyuan.yaml}
 ds_config=${2:-deepspeed_configs/zero3.json}
 shift $(($# < 2 ? $# : 2))
 
-# The ranks meet at the first node's address, on a port that two jobs on it are unlikely to share.
+# The ranks meet at the first node's address. The port is one that two jobs on it are unlikely to share, below those
+# that Linux gives out by itself, and another after a requeue.
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first_node" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 16 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 
+code=0
 srun --kill-on-bad-exit=1 bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
     exec python pipelines/train.py "$@"
-' train --config "$config" --ds_config "$ds_config" --output "runs/$(basename "${config%.yaml}")" --resume auto "$@"
+' train --config "$config" --ds_config "$ds_config" --output "runs/$(basename "${config%.yaml}")" --resume auto "$@" ||
+    code=$?
+
+# 75: saved and stopped early. 138: USR1 met a task that had not begun to listen. A job that is no longer RUNNING was
+# cancelled, or is already being queued again.
+if [[ $code == 75 || $code == 138 ]] && [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
+    echo "stopped early ($code): to be queued again"
+    scontrol requeue "$SLURM_JOB_ID" || true
+fi
+exit $code

@@ -94,7 +94,7 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
 
 
 def _serve(function: Callable[[Any], Any], parents: Connection, ours: Connection) -> None:
-    _end_with_parent()
+    end_with_parent()
     parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected, and no news worth a core file
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
@@ -111,7 +111,8 @@ def _serve(function: Callable[[Any], Any], parents: Connection, ours: Connection
         ours.send(reply)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process, a child by fork, be killed when its parent ends."""
     if sys.platform == "linux":
         parent = FORK.parent_process().pid
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -47,11 +47,11 @@ def saving(folder: Path, parameters: int = 100_000_000, repeats: int = 3) -> dic
     work = torch.randn(512, 512)
     for step in range(1, repeats + 2):
         started = time.perf_counter()
-        writer.save(engine, None, RunState(step, 1, 0, 0, "", 1, {}))
+        stalled = writer.save(engine, None, RunState(step, 1, 0, 0, "", 1, {}, {}))
         while writer.saving is not None:
             work @ work
             writer.poll()
         seconds.append(time.perf_counter() - started)
-        shares.append(writer.stalled / seconds[-1])
+        shares.append(stalled / seconds[-1])
     deepspeed.comm.destroy_process_group()
     return dict(seconds=median(seconds[1:]), stalled=median(shares[1:]), first_stalled=shares[0])

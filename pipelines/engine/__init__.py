@@ -1,6 +1,7 @@
 """What the pipelines share around DeepSpeed.
 
 distributed     ranks, rendezvous, rank 0 first
+run_control     stopping early, on signals or when the launcher is gone
 batch_plan      global batch -> micro-batch and accumulation
 setup           DeepSpeed JSON + run -> one ZeRO-3 engine
 loader          shards -> micro-batches of this rank

@@ -25,23 +25,24 @@ class BadSamples:
         self.max_share = max_share
         self.keys: list[str] = distributed.rank_zero_first(lambda: noted_keys(self.path, step))
 
-    @property
-    def count(self) -> int:
-        return len(self.keys)
+    def record(self, step: int, replaced: list[tuple[int, str, str]]) -> int:
+        """Note the samples replaced in a step on any rank: (position, bad key, reason) each.
 
-    def record(self, step: int, replaced: list[tuple[int, str, str]]) -> None:
-        """Note the samples replaced in a step on any rank: (position, bad key, reason) each."""
+        Returns:
+            How many there were in the run.
+        """
         self.keys += [key for _, key, _ in replaced]
         if replaced and distributed.rank() == 0:
             with self.path.open("a") as log:
                 for position, key, reason in replaced:
                     print(json.dumps(dict(step=step, position=position, key=key, reason=reason)), file=log)
+        return len(self.keys)
 
     def check(self, consumed: int) -> None:
         """Raises DataError, naming the latest keys, past ``max_share`` of the samples consumed."""
-        if self.count > self.max_share * max(consumed, FEWEST_SAMPLES_JUDGED):
+        if len(self.keys) > self.max_share * max(consumed, FEWEST_SAMPLES_JUDGED):
             raise DataError(
-                f"{self.count} of {consumed} samples could not be read, more than data.max_bad_share "
+                f"{len(self.keys)} of {consumed} samples could not be read, more than data.max_bad_share "
                 f"{self.max_share:g} allows; the latest are {', '.join(self.keys[-5:])}; see {self.path}"
             )
 

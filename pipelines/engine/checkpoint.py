@@ -41,6 +41,7 @@ class RunState:
         consumed_samples, seed, manifest_hash: the whole state of the data.
         ranks: that wrote the checkpoint.
         shapes: of the trained parameters, by name.
+        frozen: hashes of the frozen parts' weights, which are in no checkpoint.
     """
 
     step: int
@@ -50,7 +51,7 @@ class RunState:
     manifest_hash: str
     ranks: int
     shapes: dict[str, list[int]]
-    updates: int = 0
+    frozen: dict[str, str]
 
 
 def trained_shapes(framework: VTokFramework) -> dict[str, list[int]]:
@@ -85,10 +86,10 @@ def check(folder: Path, expected: RunState) -> RunState:
     """The state of a checkpoint that a run can go on from.
 
     Args:
-        expected: this run's seed, data and shapes.
+        expected: this run's seed, data, shapes and frozen weights.
 
     Raises:
-        ConfigError: the checkpoint is of another model, seed or dataset.
+        ConfigError: the checkpoint is of another model, seed or dataset, or was trained beside other frozen weights.
     """
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, expected.shapes)
@@ -99,6 +100,12 @@ def check(folder: Path, expected: RunState) -> RunState:
         was, now = getattr(state, name), getattr(expected, name)
         if was != now:
             raise ConfigError(f"cannot resume {folder}: its {name} is {was}, this run's is {now}; {hint}")
+    for part, was in state.frozen.items():
+        if (now := expected.frozen.get(part)) != was:
+            raise ConfigError(
+                f"cannot resume {folder}: its {part} had the weights {was}, this run's are {now}; name those it was "
+                "trained with"
+            )
     return state
 
 

@@ -11,14 +11,15 @@ from typing import TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
 from vtok.config import ConfigError
 
 T = TypeVar("T")
 
-# Long enough for rank 0 to pack raw clips or write models while the others wait.
-START_TIMEOUT = timedelta(hours=2)
+# Long enough for what rank 0 does alone before the first step and after the last, while the others wait.
+ALONE_TIMEOUT = timedelta(hours=2)
 
 
 def rank() -> int:
@@ -58,8 +59,19 @@ def connect() -> None:
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=START_TIMEOUT
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=ALONE_TIMEOUT
     )
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """How long this rank waits for the others, in every process group, DeepSpeed's among them."""
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether another rank has died, left, or did not answer in time; NCCL may end the process before it raises."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def ranks_here() -> int:

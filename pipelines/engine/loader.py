@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
+from data_tools.processes.child import FORK
 from data_tools.shards import ShardReader
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
@@ -19,7 +20,7 @@ from data_tools.streaming.mixture import Mixture
 from data_tools.streaming.order import Order, RunSampler
 from data_tools.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
-from pipelines.engine import distributed, precomputed
+from pipelines.engine import distributed, precomputed, run_control
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
@@ -144,6 +145,8 @@ def micro_batches(
         collate_fn=collate,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=run_control.ignore_signals,
+        multiprocessing_context=FORK if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     for loaded in loader:

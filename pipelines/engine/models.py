@@ -1,6 +1,6 @@
 """The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,9 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from data_tools.errors import BadVideo
+from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine.setup import precision
 from vtok.build import build_framework
@@ -20,9 +23,20 @@ TINY_MODELS = "models"
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -> None:
-    """Write the tiny models into the run's folder."""
-    quiet_libraries()
-    write_tiny_models(output / TINY_MODELS, texts, config.seed)
+    """Write tiny models into the run's folder, once: a run that has begun keeps those it began with."""
+    if not (output / "config.yaml").exists():
+        quiet_libraries()
+        write_tiny_models(output / TINY_MODELS, texts, config.seed)
+
+
+def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> Iterator[str]:
+    """Captions, questions and answers of the first readable samples: what the tiny tokenizer is trained on."""
+    for row in range(min(most, len(reader))):
+        try:
+            meta = reader.read(row).meta
+        except BadVideo:  # training replaces it and says so
+            continue
+        yield from (meta[name] for name in ("caption", "question", "answer") if meta.get(name))
 
 
 def point_to_tiny_models(config: RunConfig) -> None:

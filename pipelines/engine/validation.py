@@ -20,12 +20,12 @@ from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.examples import Caption, Video, caption_of, example_of, video_of
 from pipelines.engine.loader import build_dataset, micro_batches
 from pipelines.engine.metrics import batch_digest, in_global_order
+from pipelines.engine.stepping import LOSSES
 from pipelines.engine.workers import deaths_explained
 from vtok.framework import VTokFramework
 
 # Where a held-out split is there, and nothing is said.
 VALIDATE_EVERY = 1000
-LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 
 class Validated(NamedTuple):

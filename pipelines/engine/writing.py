@@ -43,29 +43,28 @@ from vtok.config import ConfigError
 
 
 class Save(NamedTuple):
-    """A checkpoint on its way to disk: ``result`` is this rank's part of it."""
+    """A checkpoint on its way to disk: training waited ``stalled`` seconds; ``result`` is this rank's part of it."""
 
     folder: Path
     started: float
+    stalled: float
     result: Future
 
 
 class Writer:
-    """Writes a run's checkpoints, one at a time; every method is called by all ranks together.
-
-    Attributes:
-        stalled: seconds that training waited for the latest :meth:`save`.
-    """
+    """Writes a run's checkpoints, one at a time; every method is called by all ranks together."""
 
     def __init__(self, output: Path, config: CheckpointConfig):
         self.output, self.config = output, config
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.saving: Save | None = None
         self.host: dict[str, list[Tensor]] = {}
-        self.stalled = 0.0
 
-    def save(self, engine: Engine, ema: Ema | None, state: RunState) -> None:
+    def save(self, engine: Engine, ema: Ema | None, state: RunState) -> float:
         """Start writing a checkpoint of this moment, after the one before is done.
+
+        Returns:
+            Seconds that training has waited for it.
 
         Raises:
             ConfigError: that one could not be written.
@@ -78,8 +77,9 @@ class Writer:
         write = partial(write_slices, slice_file(folder, distributed.rank()), tensors, starts)
         if distributed.rank() == 0:
             write = partial(write_all, write, folder, statistics(engine.module), state, self.output / "config.yaml")
-        self.saving = Save(folder, started, self.thread.submit(write))
-        self.stalled = time.perf_counter() - started
+        waited = time.perf_counter() - started
+        self.saving = Save(folder, started, waited, self.thread.submit(write))
+        return waited
 
     def snapshot(self, engine: Engine, ema: Ema | None) -> tuple[dict[str, Tensor], dict[str, int]]:
         """This rank's slices in host memory, "KIND/NAME" each, and where each parameter's slice starts."""
@@ -110,7 +110,7 @@ class Writer:
         """
         if self.saving is None:
             return
-        folder, started, result = self.saving
+        folder, started, stalled, result = self.saving
         done, failed = result.done(), result.done() and result.exception() is not None
         flags = torch.tensor([float(not done), float(failed)], device=distributed.device())
         if distributed.world_size() > 1:
@@ -121,7 +121,7 @@ class Writer:
             self.give_up(folder, result)
         elif not someone_writes:
             self.saving = None
-            times = dict(seconds=round(time.perf_counter() - started, 3), stalled=round(self.stalled, 3))
+            times = dict(seconds=round(time.perf_counter() - started, 3), stalled=round(stalled, 3))
             if distributed.rank() == 0:
                 mark_complete(folder, times)
                 remove_old(self.output, self.config)

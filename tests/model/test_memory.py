@@ -37,7 +37,7 @@ def activations(width: int, layers: int, length: int, checkpointing: bool, rows:
 
 
 def test_checkpointing_keeps_the_input_of_each_block_and_one_block_s_activations():
-    width, layers, length = 512, 8, 32
+    width, layers, length = 512, 8, 64
     block_input = 2 * length * width * 2  # bf16
     kept, peak = activations(width, layers, length, checkpointing=False)
     kept_with, peak_with = activations(width, layers, length, checkpointing=True)

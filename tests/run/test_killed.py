@@ -1,48 +1,50 @@
-"""A run killed in the middle of an epoch, resumed on another number of ranks: the batches are those of a quiet run."""
+"""Runs that are killed, and resumed, on as many ranks or on fewer: their curve is that of an undisturbed run."""
 
-import json
 import os
+import random
 import signal
 import subprocess
-import time
 
 import pytest
 
-from data_tools.build import build_shards
-from data_tools.shapes import render_clips
-from support.launch import ENVIRONMENT, REPO, checked, free_port, python
+from run import kill_many
+from support import runs
+from support.ends import wait_for
+from support.launch import REPO, checked, environment, free_port, python
 
 pytestmark = pytest.mark.slow
 
-RUN = (
-    "pipelines/train.py", "--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json",
-    "--data.seconds", "1", "--train.max_steps", "16", "--train.global_batch_size", "4", "--checkpoint.every", "3",
-)  # fmt: skip
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return runs.make_shards(tmp_path_factory.mktemp("data"))
 
 
-def digests(output):
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 17))
-    return [line["batch_digest"] for line in lines]
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    return kill_many.undisturbed(shards, tmp_path_factory.mktemp("undisturbed") / "out")
 
 
-def test_killed_on_two_ranks_resumed_on_one(tmp_path):
-    render_clips(tmp_path / "clips", 22, seed=5)
-    build_shards(tmp_path / "clips", tmp_path / "shards", samples_per_shard=5, progress=False)
-    data = ("--data.shards", str(tmp_path / "shards"), "--output")
-    command = ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *RUN, *data, str(tmp_path / "out")]
+@pytest.mark.parametrize("moment", kill_many.MOMENTS)
+def test_a_rank_killed_at_a_random_moment(moment, shards, undisturbed, tmp_path):
+    """The whole run ends with it, and resumed on as many ranks gives the same log to the last digit."""
+    print(kill_many.kill_and_resume(moment, random.Random(moment), shards, tmp_path / "out"))
+    assert runs.without_rates(runs.log_of(tmp_path / "out")) == undisturbed
+
+
+def test_all_of_two_ranks_killed_and_resumed_on_one(shards, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    command = kill_many.command(shards, output)
     run = subprocess.Popen(
-        command, cwd=REPO, env=dict(os.environ) | ENVIRONMENT, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *command],
+        cwd=REPO, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    log, give_up = tmp_path / "out" / "log.jsonl", time.monotonic() + 240
-    while not log.exists() or log.read_text().count("\n") < 8:
-        assert run.poll() is None and time.monotonic() < give_up
-        time.sleep(0.05)
+    wait_for(lambda: runs.steps_done(output) >= 5 or run.poll() is not None, 300)
+    assert run.poll() is None
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    assert log.read_text().count("\n") < 16
+    assert runs.steps_done(output) < kill_many.STEPS
 
-    checked(python(*RUN, *data, tmp_path / "out", "--resume", "auto"))
-    checked(python(*RUN, *data, tmp_path / "quiet"))
-    assert digests(tmp_path / "out") == digests(tmp_path / "quiet")
+    checked(python(*command))
+    digests = [line["batch_digest"] for line in runs.log_of(output)]
+    assert digests == [line["batch_digest"] for line in undisturbed]

@@ -169,7 +169,7 @@ def test_a_few_layers_tell_of_many(tiny_models, checkpointing):
 )
 def test_memory_of_a_real_step(tiny_models, ranks, checkpointing):
     """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides."""
-    result = checked(deepspeed(ranks, REPO / "tests/support/plan_worker.py", tiny_models, checkpointing))
+    result = checked(deepspeed(ranks, REPO / "tests/support/plan_worker.py", tiny_models, checkpointing, timeout=900))
     measured = [json.loads(line.split("MEASURED ")[1]) for line in result.stdout.splitlines() if "MEASURED" in line]
     assert len(measured) == ranks
     config = planned_config(tiny_models, checkpointing)

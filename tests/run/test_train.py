@@ -14,8 +14,8 @@ from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
-from pipelines.engine.metrics import MEASURED
 from support.launch import assert_user_error, checked, deepspeed, python, run
+from support.runs import log_of, without_rates
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
@@ -40,14 +40,6 @@ def two_ranks(shards, tmp_path_factory):
     output = tmp_path_factory.mktemp("two") / "out"
     checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output))
     return output
-
-
-def log_of(output):
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-def without_rates(log):
-    return [{name: value for name, value in line.items() if name not in MEASURED} for line in log]
 
 
 def test_the_run_s_folder(two_ranks):

@@ -75,13 +75,12 @@ def test_an_unreadable_sample_is_one_line_without_a_traceback(workers, monkeypat
 def test_bad_samples_are_counted_on_after_resuming(tmp_path):
     bad = BadSamples(tmp_path, max_share=0.003, step=0)
     bad.record(3, [(10, "a", "corrupt"), (11, "b", "corrupt")])
-    bad.record(7, [(30, "c", "corrupt")])
-    assert bad.count == 3
+    assert bad.record(7, [(30, "c", "corrupt")]) == 3
     resumed = BadSamples(tmp_path, max_share=0.003, step=5)
-    assert resumed.count == 2
+    assert resumed.record(6, []) == 2
     assert [json.loads(line)["key"] for line in resumed.path.read_text().splitlines()] == ["a", "b"]
     resumed.record(6, [(25, "d", "corrupt"), (26, "e", "corrupt")])
     resumed.check(2000)
     with pytest.raises(DataError, match="4 of 100 samples could not be read.*the latest are a, b, d, e"):
         resumed.check(100)
-    assert BadSamples(tmp_path, max_share=1, step=0).count == 0  # a run that begins anew
+    assert BadSamples(tmp_path, max_share=1, step=0).record(1, []) == 0  # a run that begins anew

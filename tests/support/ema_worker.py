@@ -98,7 +98,7 @@ for name in SETTINGS:
         average = saved_average
     else:
         average = {n: safe_get_full_fp32_param(p).clone().cpu() for n, p in trained(engine)}
-        state = checkpoint.RunState(0, 0, 0, 0, "", ranks, checkpoint.trained_shapes(engine.module))
+        state = checkpoint.RunState(0, 0, 0, 0, "", ranks, checkpoint.trained_shapes(engine.module), {})
 
     for _ in range(3):
         step(engine, plan, batch)

@@ -18,8 +18,9 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.loader import Loaded
+from pipelines.engine.metrics import json_value
 from pipelines.engine.setup import build_engine, deepspeed_config
-from pipelines.train import train_step
+from pipelines.engine.stepping import train_step
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
@@ -98,14 +99,15 @@ def spoilt_run(engine, plan):
     mine, good = batches(engine.module, plan), []
     for how, forward in (("nan", 0), ("inf", 1), ("gradient", 0)):
         engine.module.plan_to_spoil(None)
-        line, _, dropped = train_step(engine, mine, plan)
-        assert not dropped and line["grad_norm"] > 0
+        step = train_step(engine, mine, plan)
+        assert step.applied and step.figures["grad_norm"] > 0
         state = state_of(engine)
-        good.append((line, state))
+        good.append((step.figures, state))
 
         engine.module.plan_to_spoil(how, forward)
-        line, _, dropped = train_step(engine, mine, plan)
-        assert dropped == [f"clip{i}" for i in range(4)], (how, forward, dropped)
+        step = train_step(engine, mine, plan)
+        assert not step.applied and step.keys == [f"clip{i}" for i in range(4)], (how, forward, step)
+        line = {name: json_value(value) for name, value in step.figures.items()}
         assert line["grad_norm"] is None and (line["loss"] is None) == (how != "gradient"), line
         json.dumps(line, allow_nan=False)
         assert_same(state_of(engine), state, (how, forward))
@@ -114,7 +116,7 @@ def spoilt_run(engine, plan):
 
 def undisturbed_run(engine, plan, steps):
     mine = batches(engine.module, plan)
-    return [(train_step(engine, mine, plan)[0], state_of(engine)) for _ in range(steps)]
+    return [(train_step(engine, mine, plan).figures, state_of(engine)) for _ in range(steps)]
 
 
 models, *cases = [argument for argument in sys.argv[1:] if not argument.startswith("--")]

@@ -10,14 +10,18 @@ REPO = Path(__file__).resolve().parents[2]
 ENVIRONMENT = dict(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
 
 
-def run(*command, timeout: float = 300, **environment) -> subprocess.CompletedProcess:
-    """Run a command from the repository's root; its output is text."""
+def environment(**changes: str) -> dict[str, str]:
+    """That of our commands."""
     # A virtual environment that is used without being activated: its console scripts stand beside its python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return dict(os.environ) | ENVIRONMENT | {"PATH": path} | changes
+
+
+def run(*command, timeout: float = 300, **changes) -> subprocess.CompletedProcess:
+    """Run a command from the repository's root; its output is text."""
     return subprocess.run(
-        list(map(str, command)), cwd=REPO, timeout=timeout, text=True, capture_output=True,
-        env=dict(os.environ) | ENVIRONMENT | {"PATH": path} | environment,
-    )  # fmt: skip
+        list(map(str, command)), cwd=REPO, timeout=timeout, text=True, capture_output=True, env=environment(**changes)
+    )
 
 
 def deepspeed(ranks: int, script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:

@@ -10,13 +10,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from pipelines.config import parse_run_arguments
 from pipelines.engine import distributed
+from pipelines.engine.run_control import Stopper
 from pipelines.train import train
 
 distributed.connect()
+stopper = Stopper()
 command: list[str] = []
 for argument in [*sys.argv[1:], "+"]:
     if argument != "+":
         command.append(argument)
     else:
-        train(parse_run_arguments(command))
+        train(parse_run_arguments(command), stopper)
         command = []

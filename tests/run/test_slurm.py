@@ -1,0 +1,82 @@
+"""slurm/*.sh on a real Slurm of two nodes: to the end, stopped and queued again, a rank killed, an array build."""
+
+import os
+import time
+from signal import SIGKILL
+
+import pytest
+
+from support import runs, slurm
+from support.ends import wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not slurm.is_installed(), reason="needs Slurm: apt-get install slurm-wlm munge"),
+]
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with slurm.two_nodes() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return runs.make_shards(tmp_path_factory.mktemp("data"))
+
+
+def submit(cluster, shards, output, every=1000):
+    """A training job of one rank on each of two nodes; what it prints goes to OUTPUT.txt."""
+    options = runs.options(shards, output, STEPS, every)
+    job = ("--nodes", 2, "--output", f"{output}.txt", "slurm/train.sh", runs.CONFIG, runs.DS_CONFIG)
+    return cluster.submit(*job, *options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, shards, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert cluster.wait(submit(cluster, shards, output), 300) == {("COMPLETED", "0:0")}
+    return runs.without_rates(runs.log_of(output))
+
+
+def test_a_job_of_two_nodes_trains_to_its_end(undisturbed):
+    assert [line["step"] for line in undisturbed] == list(range(1, STEPS + 1))
+
+
+def test_usr1_saves_and_the_job_is_queued_again_and_goes_on(cluster, shards, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    job = submit(cluster, shards, output)
+    wait_for(lambda: runs.steps_done(output) >= 3, 300)
+    cluster.run("scancel", "--signal=USR1", job)
+    cluster.restart_now(job)
+    saved = [marker.parent.name for marker in output.glob("checkpoints/*/COMPLETE")]
+    assert saved == [f"step_{runs.steps_done(output):08d}"] and runs.steps_done(output) < STEPS
+    assert cluster.wait(job, 300) == {("COMPLETED", "0:0")}
+    assert cluster.facts(job, "Restarts") == ["1"]
+    assert runs.without_rates(runs.log_of(output)) == undisturbed
+
+
+def test_a_killed_rank_fails_the_job_at_once_and_it_goes_on_when_resubmitted(cluster, shards, undisturbed, tmp_path):
+    output = tmp_path / "out"
+    job = submit(cluster, shards, output, every=3)
+    wait_for(lambda: runs.steps_done(output) >= 4, 300)
+    killed = time.monotonic()
+    os.kill(runs.ranks(output)[1].pid, SIGKILL)
+    ((state, _),) = cluster.wait(job, 60)
+    assert state == "FAILED" and time.monotonic() - killed < 60
+    assert not runs.processes(output) and runs.steps_done(output) < STEPS
+    assert cluster.wait(submit(cluster, shards, output, every=3), 300) == {("COMPLETED", "0:0")}
+    assert runs.without_rates(runs.log_of(output)) == undisturbed
+
+
+def test_an_array_builds_the_same_shards(cluster, shards, tmp_path):
+    built = tmp_path / "shards"
+    command = ("slurm/build_shards.sh", shards.parent / "clips", "--output", built, "--samples-per-shard", 5)
+    job = cluster.submit("--array", "3-5", "--output", tmp_path / "%a.txt", *command)
+    assert cluster.wait(job, 120) == {("COMPLETED", "0:0")}
+    names = sorted(path.name for path in shards.glob("*.tar"))
+    assert len(names) > 3 and (built / "manifest.json").exists()
+    for name in names:
+        assert (built / name).read_bytes() == (shards / name).read_bytes()

@@ -1,0 +1,68 @@
+"""Short training runs of tiny models: their options, their logs and their processes."""
+
+import json
+from pathlib import Path
+
+import psutil
+
+from data_tools.build import build_shards
+from data_tools.shapes import render_clips
+from pipelines.engine.metrics import MEASURED
+
+CONFIG, DS_CONFIG = "pipelines/configs/tiny.yaml", "deepspeed_configs/zero3.json"
+
+
+def make_shards(folder: Path, clips: int = 22) -> Path:
+    """Shards of five clips each, the clips beside them."""
+    render_clips(folder / "clips", clips, seed=5)
+    build_shards(folder / "clips", folder / "shards", samples_per_shard=5, progress=False)
+    return folder / "shards"
+
+
+def options(shards: Path, output: Path, steps: int, every: int) -> tuple[str, ...]:
+    """Of a run that resumes itself, on 22 clips in batches of four: it spans epochs."""
+    named = {
+        "--data.shards": shards, "--data.seconds": 1, "--train.global_batch_size": 4, "--train.max_steps": steps,
+        "--checkpoint.every": every, "--resume": "auto", "--output": output,
+    }  # fmt: skip
+    return tuple(str(word) for pair in named.items() for word in pair)
+
+
+def log_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def without_rates(log: list[dict]) -> list[dict]:
+    """The columns that have to be equal in equal runs."""
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in log]
+
+
+def steps_done(output: Path) -> int:
+    log = output / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def processes(output: Path) -> list[psutil.Process]:
+    """All that live and were given this output folder: launchers, ranks and, by fork, their loader processes."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(output) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            pass
+    return found
+
+
+def ranks(output: Path) -> dict[int, psutil.Process]:
+    """Rank → process of a run."""
+    found = {}
+    for process in processes(output):
+        try:
+            environment, parent = process.environ(), process.parent()
+            is_loader = parent is not None and str(output) in parent.cmdline() and "RANK" in parent.environ()
+        except psutil.NoSuchProcess:
+            continue
+        if "RANK" in environment and not is_loader:
+            found[int(environment["RANK"])] = process
+    return found

@@ -317,11 +317,14 @@ class VTokFramework(nn.Module):
         pretrained.save(self, folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "VTokFramework":
-        """The framework :meth:`save_pretrained` wrote, on the CPU; raises ConfigError if it cannot be opened."""
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> "VTokFramework":
+        """The framework :meth:`save_pretrained` wrote; raises ConfigError if it cannot be opened."""
         from vtok import pretrained
+        from vtok.materialise import whole
 
-        return pretrained.load(folder)
+        return pretrained.load(folder, whole(dtype, device))
 
     # ---------------------------------------------------------------- parts
 

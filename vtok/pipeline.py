@@ -28,8 +28,7 @@ class VTokPipeline:
     def __init__(
         self, framework: VTokFramework, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ):
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        device, dtype = chosen(device, dtype)
         for parameter in framework.parameters():  # buffers stay fp32: rotary frequencies, feature statistics
             parameter.data = parameter.data.to(device, dtype)
         self.framework = framework.eval().to(device)
@@ -44,7 +43,8 @@ class VTokPipeline:
         Raises:
             ConfigError: it cannot be opened.
         """
-        return cls(VTokFramework.from_pretrained(folder), device, dtype)
+        device, dtype = chosen(device, dtype)
+        return cls(VTokFramework.from_pretrained(folder, dtype, device), device, dtype)
 
     def understand(
         self,
@@ -85,6 +85,12 @@ class VTokPipeline:
         """
         generator = torch.Generator().manual_seed(seed)
         return self.framework.generate(prompt, seconds, fps, steps, temperature, generator).cpu()
+
+
+def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+    """The GPU if there is one, with bf16; else the CPU with fp32."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return device, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def centre_square(frames: Tensor, size: int) -> Tensor:

@@ -22,6 +22,7 @@ from transformers.utils import cached_file
 from vtok.build import build_framework
 from vtok.config import ConfigError, ModelConfig
 from vtok.framework import VTokFramework
+from vtok.materialise import Place
 from vtok.weights import first_line
 
 CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
@@ -94,15 +95,18 @@ def portable(config: ModelConfig) -> ModelConfig:
     return replace(config, mllm=replace(config.mllm, weights=".", revision=None), **named)
 
 
-def load(folder: str | Path) -> VTokFramework:
-    """The framework that :func:`save` wrote, on the CPU.
+def load(folder: str | Path, place: Place | None = None) -> VTokFramework:
+    """The framework that :func:`save` wrote.
+
+    Args:
+        place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
 
     Raises:
         ConfigError: it is not such a folder, or not a whole one, or a frozen part is not where it was.
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG)
-    framework = build_framework(replace(config, mllm=replace(config.mllm, weights=str(folder))))
+    framework = build_framework(replace(config, mllm=replace(config.mllm, weights=str(folder))), place)
     try:
         stored = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

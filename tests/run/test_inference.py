@@ -32,7 +32,7 @@ def loaded(run, monkeypatch):
     """``load_run`` replaced; the list of how often it was asked for."""
     calls = []
     for command in (generate, understand):
-        monkeypatch.setattr(command, "load_run", lambda folder: calls.append(folder) or run)
+        monkeypatch.setattr(command, "load_run", lambda folder, ema=False: calls.append(folder) or run)
     return calls
 
 

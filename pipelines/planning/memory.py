@@ -44,8 +44,12 @@ def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
     return sharding.stage == 3 and parameter.size <= sharding.persistence_threshold
 
 
-def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> list[Share]:
-    """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights."""
+def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema: bool = True) -> list[Share]:
+    """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights.
+
+    Args:
+        ema: whether the run keeps an average of the trained weights.
+    """
     shard = sum(-(-p.size // ranks) for p in parameters if p.trained)
     trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
     weight = sharding.parameter_bytes
@@ -57,7 +61,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> 
         Share("gradients", gradient_bytes * shard, on_host),
         Share("master weights", MASTER * shard, on_host),
         Share("moments", MOMENTS * shard, on_host),
-        Share("EMA", EMA * shard, on_host),
+        Share("EMA", EMA * shard * ema, on_host),
     ]  # fmt: skip
     for part in dict.fromkeys(p.part for p in parameters if not p.trained):
         sizes = [p.size for p in parameters if p.part == part]

@@ -124,7 +124,7 @@ def forecast(scenario: Scenario) -> Forecast:
         framework.parameter_counts(),
         batch,
         train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
-        kept_memory(parameters, hardware.gpus, sharding, ema=config.train.ema_decay is not None),
+        kept_memory(parameters, hardware.gpus, sharding, ema=train.ema_decay is not None),
         step.kept,
         phase_memory(parameters, step, hardware.gpus, sharding),
         part_flops(step, batch.micro_batch_size, scenario.config.model.loss.dec_every),

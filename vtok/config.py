@@ -142,7 +142,7 @@ class DecoderConfig:
         height, width: its size in pixels, multiples of 16.
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
         guidance: value of the distilled guidance embedding, in training and sampling alike: it changes which way
-            ``L_dec`` pulls the conditioning (the gradients at 1 and at 6 have a cosine of 0.81 on the tiny decoder).
+            ``L_dec`` pulls the conditioning.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.

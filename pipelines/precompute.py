@@ -21,8 +21,9 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
 from data_tools.views import CENTRE, Views, make_views, window
 from pipelines.config import RunConfig, die, parse_run_arguments
-from pipelines.engine import distributed, models, precomputed
-from pipelines.engine.loader import views_of
+from pipelines.engine import distributed, models
+from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.loader import views_of
 from pipelines.engine.setup import cast_parameters, precision
 from vtok.config import ConfigError, require
 from vtok.decoder import build_vae, encode_video

@@ -3,7 +3,7 @@
     deepspeed [launcher flags] pipelines/train.py --config X.yaml --ds_config Y.json [--section.key value ...]
     vtok-train --data_root DIR --batch_size 8 --epochs 10          one rank, no launcher
 
-One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loader`` (text, collate),
+One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loading.loader`` (text, collate),
 ``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update).
 """
 
@@ -17,16 +17,17 @@ from pathlib import Path
 from data_tools.errors import DataError
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
-from pipelines.engine import calibration, checkpoint, distributed, models, weights
-from pipelines.engine.bad_samples import BadSamples
+from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
-from pipelines.engine.ema import Ema
 from pipelines.engine.finite import DroppedSteps
-from pipelines.engine.loader import build_dataset, micro_batches
-from pipelines.engine.metrics import Metrics
+from pipelines.engine.loading.bad_samples import BadSamples
+from pipelines.engine.loading.loader import build_dataset, micro_batches
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
-from pipelines.engine.profiler import profiled
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import (
     Engine,
     build_engine,
@@ -37,10 +38,10 @@ from pipelines.engine.setup import (
     set_learning_rate,
 )
 from pipelines.engine.stepping import train_step
-from pipelines.engine.utilisation import Utilisation
-from pipelines.engine.validation import Validation
-from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explained
-from pipelines.engine.writing import Writer
+from pipelines.engine.watching.metrics import Metrics
+from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.utilisation import Utilisation
+from pipelines.engine.watching.validation import Validation
 from vtok.config import ConfigError
 
 

@@ -11,10 +11,10 @@ from torch import nn
 from pipelines.config import CheckpointConfig, TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.checkpoint import RunState
-from pipelines.engine.partitions import start_moments
+from pipelines.engine.saving.checkpoint import RunState
+from pipelines.engine.saving.partitions import start_moments
+from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
-from pipelines.engine.writing import Writer
 from vtok.visual_head import FeatureScale
 
 ZERO3 = Path(__file__).parents[2] / "deepspeed_configs" / "zero3.json"

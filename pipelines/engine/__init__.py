@@ -1,12 +1,16 @@
 """What the pipelines share around DeepSpeed.
 
-distributed     ranks, rendezvous, rank 0 first
-run_control     stopping early, on signals or when the launcher is gone
+distributed     ranks, rendezvous, rank 0 first, time-outs
 batch_plan      global batch -> micro-batch and accumulation
-setup           DeepSpeed JSON + run -> one ZeRO-3 engine
-loader          shards -> micro-batches of this rank
-calibration     mean and deviation of the frozen features
-checkpoint      save, find, resume, read for inference
-metrics         log.jsonl, TensorBoard, progress bar
+outputs         where a run writes, and where its shards are
 models          the framework of a run, with its weights' place on disk
+weights         each rank's slices of pretrained weights; residency: what an engine keeps, counted
+setup           DeepSpeed JSON + run -> one engine
+calibration     mean and deviation of the frozen features
+stepping        one optimiser step; finite: losses and gradients that are not
+run_control     how a run is stopped before its end
+
+loading         shards -> micro-batches of this rank
+saving          partitions, EMA, checkpoints
+watching        metrics, validation, traces
 """

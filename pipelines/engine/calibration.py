@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.engine import distributed
-from pipelines.engine.loader import Loaded
+from pipelines.engine.loading.loader import Loaded
 from vtok.framework import VTokFramework
 
 

@@ -26,7 +26,7 @@ import torch.distributed as dist
 
 from data_tools.processes.child import end_with_parent
 from pipelines.engine import distributed
-from pipelines.engine.workers import silence_children
+from pipelines.engine.loading.workers import silence_children
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; to be started again with --resume auto
 LOST_PEER = 1

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import torch
 
-from pipelines.engine import distributed, memory
+from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import finite_on_all_ranks
-from pipelines.engine.loader import Loaded
-from pipelines.engine.metrics import batch_digest, in_global_order
+from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
+from pipelines.engine.watching import memory
+from pipelines.engine.watching.metrics import batch_digest, in_global_order
 
 LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.config import RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
-from pipelines.engine.flops import Flops, part_flops
+from pipelines.engine.watching.flops import Flops, part_flops
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.step import Step, measure_step, meta_copy

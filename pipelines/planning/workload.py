@@ -6,7 +6,7 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 
 from data_tools.views import View
 from pipelines.config import RunConfig
-from pipelines.engine.loader import views_of
+from pipelines.engine.loading.loader import views_of
 from vtok.framework import VTokFramework
 from vtok.layout import num_motion_tokens
 from vtok.prompts import CAPTION_INSTRUCTIONS

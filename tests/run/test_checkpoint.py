@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import CheckpointConfig
-from pipelines.engine.checkpoint import COMPLETE, complete, folder_of, step_of
-from pipelines.engine.slices import SliceReader, slice_file, write_slices
-from pipelines.engine.writing import mark_complete, remove_old
+from pipelines.engine.saving.checkpoint import COMPLETE, complete, folder_of, step_of
+from pipelines.engine.saving.slices import SliceReader, slice_file, write_slices
+from pipelines.engine.saving.writing import mark_complete, remove_old
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import torch
 from pipelines.config import PRESETS, TrainConfig, load_config, parse_run_arguments, save_config
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.distributed import require_compiler
-from pipelines.engine.loader import views_of
-from pipelines.engine.metrics import batch_digest, in_global_order, truncate_log
-from pipelines.engine.precomputed import latent_recipe, require_recipe
+from pipelines.engine.loading.loader import views_of
+from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from pipelines.engine.setup import deepspeed_config, learning_rate
+from pipelines.engine.watching.metrics import batch_digest, in_global_order, truncate_log
 from support.launch import REPO
 from vtok.config import ConfigError
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import plan
 from pipelines.config import PRESETS, parse_run_arguments, save_config
-from pipelines.engine.flops import sample_flops
+from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Hardware, Scenario, forecast
 from pipelines.planning.memory import kept_memory, parameters_of

@@ -17,13 +17,13 @@ from data_tools.errors import DataError
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig, parse_run_arguments
-from pipelines.engine import console, memory, utilisation
-from pipelines.engine.flops import sample_flops
-from pipelines.engine.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.outputs import find_held_out
-from pipelines.engine.profiler import profiled
-from pipelines.engine.utilisation import Utilisation
-from pipelines.engine.validation import Validation
+from pipelines.engine.watching import console, memory, utilisation
+from pipelines.engine.watching.flops import sample_flops
+from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
+from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.utilisation import Utilisation
+from pipelines.engine.watching.validation import Validation
 from pipelines.media import encode_gif
 from support.launch import REPO, checked, deepspeed, python
 from vtok.config import ConfigError

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from data_tools.errors import DataError
-from pipelines.engine import loader
-from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explained
+from pipelines.engine.loading import loader
+from pipelines.engine.loading.bad_samples import BadSamples
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
 from support.launch import python
 
 
@@ -27,7 +27,7 @@ DEATH = """
 import os, signal
 from torch.utils.data import DataLoader
 from pipelines.config import die
-from pipelines.engine.workers import LoaderError, WatchedDataset, deaths_explained
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
 
 class Clips:
     class reader:

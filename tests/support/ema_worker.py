@@ -15,13 +15,14 @@ import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
 from pipelines.config import CheckpointConfig, TrainConfig
-from pipelines.engine import checkpoint, distributed
+from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.ema import Ema, decay_at
-from pipelines.engine.partitions import MOMENTS, masters, moments, partitions
+from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.ema import Ema, decay_at
+from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions
+from pipelines.engine.saving.slices import SliceReader
+from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
-from pipelines.engine.slices import SliceReader
-from pipelines.engine.writing import Writer
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework

@@ -17,10 +17,10 @@ import torch
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.loader import Loaded
-from pipelines.engine.metrics import json_value
+from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import build_engine, deepspeed_config
 from pipelines.engine.stepping import train_step
+from pipelines.engine.watching.metrics import json_value
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework

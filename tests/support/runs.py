@@ -7,7 +7,7 @@ import psutil
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
-from pipelines.engine.metrics import MEASURED
+from pipelines.engine.watching.metrics import MEASURED
 
 CONFIG, DS_CONFIG = "pipelines/configs/tiny.yaml", "deepspeed_configs/zero3.json"
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from pipelines.engine.console import Console
-from pipelines.engine.examples import Caption, Video
+from pipelines.engine.watching.console import Console
+from pipelines.engine.watching.examples import Caption, Video
 from pipelines.media import encode_gif
 
 T = TypeVar("T")

@@ -20,9 +20,10 @@ from data_tools.streaming.mixture import Mixture
 from data_tools.streaming.order import Order, RunSampler
 from data_tools.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
-from pipelines.engine import distributed, precomputed, run_control
+from pipelines.engine import distributed, run_control
 from pipelines.engine.batch_plan import BatchPlan
-from pipelines.engine.workers import LoaderError, WatchedDataset
+from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
 from vtok.decoder import Posterior
 from vtok.framework import VTokFramework

@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pipelines.engine import distributed
-from pipelines.engine.ema import Ema
-from pipelines.engine.partitions import MOMENTS, masters, moments, partitions, start_moments, use_weights
+from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions, start_moments, use_weights
+from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
-from pipelines.engine.slices import SliceReader, slice_file
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 

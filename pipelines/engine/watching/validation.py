@@ -17,11 +17,11 @@ from data_tools.shards import ShardReader
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
-from pipelines.engine.examples import Caption, Video, caption_of, example_of, video_of
-from pipelines.engine.loader import build_dataset, micro_batches
-from pipelines.engine.metrics import batch_digest, in_global_order
+from pipelines.engine.loading.loader import build_dataset, micro_batches
+from pipelines.engine.loading.workers import deaths_explained
 from pipelines.engine.stepping import LOSSES
-from pipelines.engine.workers import deaths_explained
+from pipelines.engine.watching.examples import Caption, Video, caption_of, example_of, video_of
+from pipelines.engine.watching.metrics import batch_digest, in_global_order
 from vtok.framework import VTokFramework
 
 # Where a held-out split is there, and nothing is said.

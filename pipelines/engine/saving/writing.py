@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipelines.config import CheckpointConfig
 from pipelines.engine import distributed
-from pipelines.engine.checkpoint import (
+from pipelines.engine.saving.checkpoint import (
     AVERAGE,
     COMPLETE,
     RANDOM_STATE,
@@ -35,10 +35,10 @@ from pipelines.engine.checkpoint import (
     statistics,
     step_of,
 )
-from pipelines.engine.ema import Ema
-from pipelines.engine.partitions import MOMENTS, masters, moments, partitions
+from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions
+from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.setup import Engine
-from pipelines.engine.slices import slice_file, write_slices
 from vtok.config import ConfigError
 
 

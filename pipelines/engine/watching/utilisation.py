@@ -10,8 +10,8 @@ import torch
 
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
-from pipelines.engine.flops import Flops, sample_flops
 from pipelines.engine.setup import precision
+from pipelines.engine.watching.flops import Flops, sample_flops
 from vtok.framework import VTokFramework
 
 # Dense bf16 FLOP/s by torch's device name, the first match; NVIDIA's data sheets, whose sparse figures are halved here.

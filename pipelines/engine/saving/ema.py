@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.engine import distributed
-from pipelines.engine.partitions import masters, model_weights, partitions, use_weights
+from pipelines.engine.saving.partitions import masters, model_weights, partitions, use_weights
 from pipelines.engine.setup import Engine
 
 

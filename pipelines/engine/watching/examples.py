@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_tools.dataset import Sample
 from pipelines.config import RunConfig
-from pipelines.engine.loader import frames_of
+from pipelines.engine.loading.loader import frames_of
 from vtok.batch import moved
 from vtok.framework import VTokFramework
 from vtok.prompts import CAPTION_INSTRUCTIONS

@@ -10,6 +10,7 @@ RunConfig
 """
 
 import difflib
+import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -383,6 +384,20 @@ def read_yaml(path: Path) -> dict:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} should hold sections such as 'train:', found {type(tree).__name__}")
     return tree
+
+
+def read_ds_config(path: Path) -> dict:
+    """DeepSpeed's JSON as it stands in the file.
+
+    Raises:
+        ConfigError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
 
 
 def load_config(path: Path) -> RunConfig:

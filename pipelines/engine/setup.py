@@ -1,6 +1,5 @@
 """One DeepSpeed engine from the framework, the run's configuration and the user's JSON."""
 
-import json
 import math
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, read_ds_config
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError, require
@@ -36,12 +35,7 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
         ConfigError: no such file, not JSON, a value in it disagrees with a computed one, or settings that do not go
             together.
     """
-    try:
-        config = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
+    config = read_ds_config(path)
     computed = {
         "train_batch_size": batch.global_batch_size,
         "train_micro_batch_size_per_gpu": batch.micro_batch_size,

@@ -113,7 +113,7 @@ def forecast(scenario: Scenario) -> Forecast:
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
-    sharding = read_sharding(scenario.ds_config, parameter_bytes)
+    sharding = read_sharding(scenario.ds_config, parameter_bytes, min(hardware.gpus, hardware.gpus_per_node))
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
     framework = meta_copy(scenario.config.model, train.precision)

@@ -1,10 +1,10 @@
 """What the DeepSpeed JSON means for memory and traffic."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtok.config import ConfigError, require
+from pipelines.config import read_ds_config
+from vtok.config import require
 
 BYTES = {"fp32": 4, "bf16": 2, "bfp16": 2, "fp16": 2}
 
@@ -41,18 +41,16 @@ class Sharding:
     parameter_bytes: int
 
 
-def read_sharding(path: Path, parameter_bytes: int) -> Sharding:
+def read_sharding(path: Path, parameter_bytes: int, ranks_per_node: int = 1) -> Sharding:
     """The JSON's settings; DeepSpeed's own defaults where it is silent.
+
+    Args:
+        ranks_per_node: what ``"auto"`` means as the size of hpZ's partition.
 
     Raises:
         ConfigError: no such file, not JSON, or a stage that is not planned.
     """
-    try:
-        config = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
+    config = read_ds_config(path)
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0)
     require(stage in (2, 3), f"{path}: ZeRO stage {stage} cannot be planned, only 2 and 3")
@@ -60,12 +58,13 @@ def read_sharding(path: Path, parameter_bytes: int) -> Sharding:
     def kept_on_host(section: str) -> bool:
         return (zero.get(section) or {}).get("device", "none") != "none"
 
+    hpz = zero.get("zero_hpz_partition_size", 1)
     gradients = config.get("data_types", {}).get("grad_accum_dtype")
     return Sharding(
         stage=stage,
         offload_optimizer=kept_on_host("offload_optimizer"),
         offload_parameters=stage == 3 and kept_on_host("offload_param"),
-        secondary_partition=zero.get("zero_hpz_partition_size", 1),
+        secondary_partition=ranks_per_node if hpz == "auto" else hpz,
         persistence_threshold=int(zero.get("stage3_param_persistence_threshold", 1e5)),
         max_live=int(zero.get("stage3_max_live_parameters", 1e9)),
         prefetch=int(zero.get("stage3_prefetch_bucket_size", 5e7)),

@@ -284,6 +284,12 @@ def test_what_the_user_can_mend_is_one_line(capsys, arguments, message):
     assert end.value.code == 2 and message in error and error.count("\n") == 1
 
 
+def test_an_automatic_second_copy_is_shared_by_the_ranks_of_a_node(paper_parameters):
+    sharding = read_sharding(ZERO3.with_name("zero3_hpz.json"), 2, ranks_per_node=8)
+    (copy,) = [share for share in kept_memory(paper_parameters, 16, sharding) if share.name == "secondary partition"]
+    assert copy.bytes == 2 * sum(p.size for p in paper_parameters) // 8
+
+
 def test_a_stage_that_is_not_planned_is_refused(tmp_path):
     (tmp_path / "zero1.json").write_text('{"zero_optimization": {"stage": 1}}')
     with pytest.raises(ConfigError, match="stage 1 cannot be planned"):

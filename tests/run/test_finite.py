@@ -28,6 +28,7 @@ def test_a_dropped_step_leaves_no_trace(tiny_models, cases):
         assert result.stdout.count(f"{case} leaves no trace") == 2
 
 
+@pytest.mark.slow
 def test_many_steps_in_a_row_end_the_run_with_the_samples_of_the_last(tmp_path):
     """A learning rate that takes the weights out of range at the first update."""
     render_clips(tmp_path / "clips", 4, seed=3)

@@ -14,6 +14,7 @@ def test_zero3_gradients_equal_the_reference(tiny_models, ranks, accumulation, c
     assert result.stdout.count("gradients agree") == ranks
 
 
+@pytest.mark.slow
 def test_gradients_of_the_other_configurations_equal_the_reference(tiny_models):
     """2 x 1 x (accumulate 2). Under hpZ, last since DeepSpeed keeps its groups, every parameter has its second copy."""
     others = ("zero2.json", "zero3_offload.json", "zero3_hpz.json")

@@ -45,6 +45,7 @@ def one_rank(tiny_models):
     return reports(tiny_models, 1, {"sharded": ALL_SHARDED})
 
 
+@pytest.mark.slow
 def test_each_rank_keeps_its_share_of_the_frozen_parts_and_nothing_besides(one_rank, two_ranks):
     """No gradient, no master copy and no moments: the optimiser's tensors are as large as the trainable part."""
     for ranks, found in ((1, one_rank["sharded"]), (2, two_ranks["sharded"])):
@@ -59,6 +60,7 @@ def test_each_rank_keeps_its_share_of_the_frozen_parts_and_nothing_besides(one_r
             assert report["frozen_gradients"] == report["frozen_optimised"] == report["trainable_left_out"] == 0
 
 
+@pytest.mark.slow
 def test_persistent_parameters_are_reported_apart(two_ranks):
     for report in two_ranks["persistent"]:
         kept, small = report["bytes"], BF16 * report["small"]
@@ -67,6 +69,7 @@ def test_persistent_parameters_are_reported_apart(two_ranks):
         assert kept["frozen"] + kept["trainable"] == pytest.approx((total - small) / 2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_zero_2_and_the_secondary_partition_keep_what_they_are_for(two_ranks):
     for report in two_ranks["whole"]:
         assert report["bytes"]["frozen"] == BF16 * report["frozen"]
@@ -75,6 +78,7 @@ def test_zero_2_and_the_secondary_partition_keep_what_they_are_for(two_ranks):
         assert report["bytes"]["secondary"] >= report["bytes"]["frozen"]
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_where_the_shards_lie(one_rank, two_ranks):
     """The worker checks that each case starts from the files' own values. Frozen shards in host memory: on a CPU this
     shows that the step runs so, not that a GPU is relieved of them.
@@ -87,12 +91,14 @@ def test_training_does_not_depend_on_where_the_shards_lie(one_rank, two_ranks):
     assert two_ranks["host"][0]["shard_devices"] == ["cpu"]
 
 
+@pytest.mark.slow
 def test_the_frozen_parts_have_the_same_hashes_on_any_number_of_ranks(one_rank, two_ranks):
     expected = one_rank["sharded"][0]["hashes"]
     assert expected.keys() == {"feature_extractor", "diffusion_transformer", "autoencoder", "clip_text_encoder"}
     assert all(report["hashes"] == expected for found in two_ranks.values() for report in found)
 
 
+@pytest.mark.slow
 def test_a_file_that_only_one_rank_lacks_ends_the_run_on_all(tiny_models, tmp_path):
     result = deepspeed(2, REPO / "tests/support/missing_file_worker.py", shutil.copytree(tiny_models, tmp_path / "m"))
     assert_user_error(result, "decoder.weights", "hunyuan/vae")

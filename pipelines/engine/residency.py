@@ -17,7 +17,8 @@ def residency(engine: Engine) -> Residency:
     total: Residency = Counter()
     owner: dict[int, str] = {}
     for kind, tensor in resident_tensors(engine):
-        if tensor.numel() and owner.setdefault(tensor.untyped_storage().data_ptr(), kind) == kind:
+        # By where it begins: shards are views of one long buffer, which in fp32 is the master copy too.
+        if tensor.numel() and owner.setdefault(tensor.data_ptr(), kind) == kind:
             total[kind, tensor.device.type] += tensor.numel() * tensor.element_size()
     return total
 

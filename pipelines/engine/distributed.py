@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import deepspeed
@@ -61,6 +62,19 @@ def connect() -> None:
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=ALONE_TIMEOUT
     )
+    unname_shared_buffers()
+
+
+def unname_shared_buffers() -> None:
+    """Take the name off the buffer through which this rank's CPU collectives go.
+
+    DeepSpeed leaves 66 MB of it in ``/dev/shm`` for each rank of each run. All ranks have mapped it when they have met;
+    without a name it goes with the last of them, however they end.
+    """
+    barrier()
+    own = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank()}"
+    for path in Path("/dev/shm").glob(own):
+        path.unlink(missing_ok=True)
 
 
 def set_timeout(timeout: timedelta) -> None:

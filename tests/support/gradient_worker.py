@@ -6,6 +6,7 @@ deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION CHECKPOINTING DS_C
 import copy
 import os
 import sys
+from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -24,6 +25,8 @@ from vtok.build import build_framework
 
 models, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()
+own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distributed.rank()}"
+assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
 torch.manual_seed(0)
 plain = build_framework(model_config(models))
 weights = copy.deepcopy(plain.state_dict())

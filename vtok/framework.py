@@ -112,7 +112,8 @@ class VTokFramework(nn.Module):
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
             generation_visuals=len(batch.texts) if noisy else 0,
         ).to(device)  # fmt: skip
-        hidden = self.mllm(assemble(plan, self.mllm.embed(plan.token_ids), visual))
+        rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
+        hidden = self.mllm(rows, plan.row_lengths)
 
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
@@ -127,7 +128,7 @@ class VTokFramework(nn.Module):
             + weights.vis_lm * losses["loss_vis_lm"]
             + weights.dec * losses["loss_dec"]
         )
-        return losses | {"tokens": torch.tensor(plan.num_tokens, device=device)}
+        return losses | {"tokens": torch.tensor(len(plan.source), device=device)}
 
     def features(self, batch: Batch) -> VisualFeatures:
         """Frozen features of the clips, unless the batch brings them."""

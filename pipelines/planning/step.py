@@ -136,7 +136,8 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
 
     with meter.phase("language_model"):
         visual = framework.projection(framework.tokeniser.encode(features))
-        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+        rows = assemble(plan, framework.mllm.embed(plan.token_ids), visual)
+        hidden = framework.mllm(rows, plan.row_lengths)
     last, conditioning = cut(hidden.last), cut(hidden.conditioning)
 
     with meter.phase("heads"):

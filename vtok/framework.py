@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok.batch import Batch
@@ -154,8 +153,7 @@ class VTokFramework(nn.Module):
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
-        logits = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from])
-        losses = F.cross_entropy(logits.float(), plan.answer_ids, reduction="none")
+        losses = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from], plan.answer_ids)
         return mean_per_clip(losses, plan.answer_clip, batch)
 
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:

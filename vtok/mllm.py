@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from vtok.config import MLLMConfig
+from vtok.language_head import LanguageHead
 from vtok.packed_attention import PACKED_SDPA
 from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
@@ -60,8 +61,8 @@ class MLLM(nn.Module):
         return self.causal_lm.get_input_embeddings()
 
     @property
-    def lm_head(self) -> nn.Module:
-        """Last hidden states (..., d) -> logits (..., vocabulary)."""
+    def lm_head(self) -> LanguageHead:
+        """Last hidden states (..., d) -> logits (..., vocabulary), or the losses of given tokens."""
         return self.causal_lm.get_output_embeddings()
 
     def forward(
@@ -138,7 +139,7 @@ def split_llava(
     with torch.device("meta"):  # only a shell with the right class; its modules are replaced
         causal_lm = AutoModelForCausalLM.from_config(llava.config.text_config)
     causal_lm.model = llava.model.language_model
-    causal_lm.lm_head = llava.lm_head
+    causal_lm.lm_head = LanguageHead.of(llava.lm_head)
     causal_lm.set_attn_implementation(PACKED_SDPA)
     if config.gradient_checkpointing:
         # Renamed in the course of transformers 5; both take torch's own arguments first.

@@ -113,7 +113,7 @@ def plan_rows(
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
-    """Embeddings of the packed rows, (1, L, d), from those of the text (n, d) and of the visual tokens (C, stride, d)."""
+    """Embeddings (1, L, d) of the packed rows, from those of text (n, d) and of visual tokens (C, stride, d)."""
     return torch.cat([text, visual.flatten(0, 1)])[plan.source][None]
 
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.planning.meter import Meter, Usage
@@ -142,14 +141,13 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
 
     with meter.phase("heads"):
         states = last.flatten(0, 1)
-        logits = framework.mllm.lm_head(states[plan.answer_from])
-        losses = [F.cross_entropy(logits.float(), plan.answer_ids, reduction="none").mean()]
+        losses = [framework.mllm.lm_head(states[plan.answer_from], plan.answer_ids).mean()]
         for kind, places in predicting.items():
             target = getattr(features, kind)[: load.size].flatten(0, 1)[: len(places)]
             target = framework.feature_scale[kind].standardise(target)
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
-        del logits, target, noise
+        del target, noise
     with meter.phase("diffusion_transformer"):
         decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
     kept = meter.live

@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from vtok.batch import Batch
 from vtok.config import ModelConfig
@@ -186,13 +187,9 @@ class VTokFramework(nn.Module):
 
         A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
         """
-        starts = torch.tensor(plan.conditioning_start, device=states.device)
-        counts = torch.tensor(plan.conditioning_rows, device=states.device)
-        columns = torch.arange(max(plan.conditioning_rows), device=states.device)
-        mask = columns < counts[:, None]
-        flat = states.flatten(0, 1)
-        rows = flat[(starts[:, None] + columns).clamp_max(len(flat) - 1)] * mask[..., None]
-        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+        rows = zip(plan.conditioning_start, plan.conditioning_rows)
+        rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
+        return Conditioning(rows, plan.conditioning_rows, self.decoder.pool_text(clip_ids))
 
     # ---------------------------------------------------------------- inference
 
@@ -296,8 +293,7 @@ class VTokFramework(nn.Module):
             rows.append(hidden.conditioning)
         rows = torch.cat(rows, dim=1)
         clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
-        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
-        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Workload
@@ -167,13 +168,12 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
 
 
 def decoder_loss(framework: VTokFramework, load: Workload, states: Tensor, plan, latents: Posterior) -> Tensor:
-    """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (R, L, d)."""
-    rows = max(plan.conditioning_rows)
-    places = torch.tensor(plan.conditioning_start, device=META)[:, None] + torch.arange(rows, device=META)
-    mask = torch.ones(load.size, rows, dtype=torch.bool, device=META)
+    """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (1, L, d)."""
+    rows = zip(plan.conditioning_start, plan.conditioning_rows)
+    rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
     pooled_dim = framework.decoder.transformer.config.pooled_projection_dim
     pooled = torch.empty(load.size, pooled_dim, dtype=states.dtype, device=META)
-    given = Conditioning(states.flatten(0, 1)[places] * mask[..., None], mask, pooled)
+    given = Conditioning(rows, plan.conditioning_rows, pooled)
     counts = [load.video.num_frames] * load.size
     return framework.decoder.loss(latents, counts, given, seeds=[0] * load.size).mean()
 

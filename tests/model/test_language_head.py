@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipelines.planning.meter import Meter
 from support.live_memory import LiveMemory
 from vtok.language_head import CHUNK, LanguageHead
 
@@ -45,3 +46,15 @@ def test_logits_of_one_chunk_at_a_time_are_in_memory():
     fp32_logits = CHUNK * vocabulary * 4
     assert peaks[1] < 3.5 * fp32_logits
     assert peaks[1] - peaks[0] < fp32_logits / 10
+
+
+def test_the_repeated_product_is_counted_as_repeated():
+    meter, product = Meter(), 2 * 300 * 16 * 64
+    head = LanguageHead.of(nn.Linear(16, 64, bias=False))
+    states = torch.randn(300, 16, requires_grad=True)
+    with meter.phase("forward"):
+        loss = head(states, torch.randint(64, (300,))).sum()
+    with meter.phase("backward", backward=True):
+        loss.backward()
+    assert meter.usage["forward"].flops == meter.usage["backward"].recomputed == product
+    assert meter.usage["backward"].flops == 3 * product

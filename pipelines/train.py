@@ -17,7 +17,7 @@ from pathlib import Path
 from data_tools.errors import DataError
 from pipelines import demo
 from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
-from pipelines.engine import calibration, checkpoint, distributed, models, weights
+from pipelines.engine import calibration, checkpoint, distributed, models, precomputed, weights
 from pipelines.engine.bad_samples import BadSamples
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.ema import Ema
@@ -114,11 +114,13 @@ def prepare(arguments: RunArguments) -> Run:
         distributed.rank_zero_first(lambda: models.prepare_tiny_models(config, output, texts))
         models.point_to_tiny_models(config)
 
+    judged = open_dataset(config, held_out) if held_out else None
+    unused = precomputed.unused_encoders(config, reader, judged)
     framework = distributed.every_rank(
-        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)))
+        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)), unused)
     )
     dataset = build_dataset(config, reader, framework, training=True)
-    validation = Validation(config, open_dataset(config, held_out), framework) if held_out else None
+    validation = Validation(config, judged, framework) if held_out else None
 
     state = checkpoint.RunState(
         step=0,

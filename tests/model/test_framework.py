@@ -216,6 +216,19 @@ def test_next_to_no_token_of_a_shuffled_stream_is_wasted(framework):
     assert needed / sum(ran) >= 0.98
 
 
+def test_encoders_without_weights_change_no_loss_of_batches_that_bring_features_and_latents(framework, tiny_models):
+    torch.manual_seed(0)
+    lean = build_framework(model_config(tiny_models), without={"feature_extractor", "autoencoder"}).train()
+    counts = lean.parameter_counts()
+    assert counts["feature_extractor"] == counts["autoencoder"] == 0 < counts["diffusion_transformer"]
+    batch = make_batch(framework)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    encoded = batch._replace(frames=features, video=framework.decoder.encode(batch.video))
+    expected = framework(batch)
+    for name, loss in lean(encoded).items():
+        torch.testing.assert_close(loss, expected[name], atol=0, rtol=1e-6)
+
+
 def test_positions_start_at_zero_and_leave_the_pretrained_model_alone(framework):
     assert all(not p.any() for p in framework.projection.positions.parameters())
     tokens = torch.randn(1, 20, 64)

@@ -2,6 +2,10 @@
 
 python pipelines/bench.py data [--json]         reading, decoding, loading, resuming; about four minutes
 python pipelines/bench.py checkpoint [--json]   how long a save holds up training; a minute, 4 GB of memory
+python pipelines/bench.py tokeniser [--json]    frames to tokens against CLIP alone
+python pipelines/bench.py step [--json]         an optimiser step against its modules, and under DeepSpeed; 6 GB
+python pipelines/bench.py prefill [--json]      reading videos of 5 to 120 s against S tokens a frame
+python pipelines/bench.py sample [--json]       visual tokens with a cache against bare cached decoding
 """
 
 import argparse
@@ -15,12 +19,13 @@ from typing import NamedTuple
 import torch
 
 from data_tools.errors import DataError
-from pipelines.benchmarks import build, checkpoint, data
+from pipelines.benchmarks import build, checkpoint, data, prefill, sample, step, tokeniser
+from pipelines.benchmarks.models import SMALL
 from pipelines.config import die
 
 
 class Figure(NamedTuple):
-    """A measured value and its bound, one of ``at_least`` and ``at_most``."""
+    """A measured value and its bound, ``at_least`` or ``at_most``; without one it is only reported."""
 
     name: str
     value: float
@@ -29,7 +34,15 @@ class Figure(NamedTuple):
 
     @property
     def met(self) -> bool:
-        return self.value >= self.at_least if self.at_least is not None else self.value <= self.at_most
+        return (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+
+    @property
+    def bound(self) -> str:
+        if self.at_least is not None:
+            return f">= {self.at_least}"
+        return "" if self.at_most is None else f"<= {self.at_most}"
 
 
 def data_figures(quick: bool = False) -> Iterator[Figure]:
@@ -67,7 +80,58 @@ def checkpoint_figures(quick: bool = False) -> Iterator[Figure]:
     yield Figure("share of a save that training waits for", save["stalled"], at_most=0.1)
 
 
-PARTS = {"data": data_figures, "checkpoint": checkpoint_figures}
+def tokeniser_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure the tokeniser; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    ours = tokeniser.tokenising(**({"image_size": 56, "repeats": 1} if quick else {}))
+    yield Figure("frames to tokens / bare CLIP to its layer -2, frames/s", ours, at_least=0.95)
+
+
+def step_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure a training step; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    options = {"size": SMALL, "clips": 2, "repeats": 1} if quick else {}
+    with tempfile.TemporaryDirectory() as name:
+        found = step.stepping(Path(name), **options)
+        yield Figure("loss and backward / its modules alone, CPU time", found["modules"], at_most=1.05)
+        yield Figure("tokens of the language model in that step", found["tokens"])
+        yield Figure("passes of the language model in a step", found["passes"], at_most=1)
+        yield Figure("share of its tokens that are padding", found["wasted"], at_most=0.02)
+        yield Figure("packed rows / padded rows, CPU time", found["packed"], at_most=1)
+        yield Figure("DiT without a mask of ones / with it, CPU time", found["unmasked"])
+        sharded = step.under_deepspeed(Path(name), **options)
+        yield Figure("step with ZeRO-3 on one rank / plain PyTorch, CPU time", sharded, at_most=1.15)
+
+
+def prefill_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure reading videos of growing length; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    lengths = (1, 2) if quick else (5, 15, 30, 60, 120)
+    with tempfile.TemporaryDirectory() as name:
+        found = prefill.prefilling(Path(name), lengths, **({"size": SMALL} if quick else {}))
+    for seconds, one in found.items():
+        yield Figure(f"{seconds} s of video, vtok / frames: tokens", one.tokens)
+        yield Figure(f"{seconds} s of video, vtok / frames: CPU time", one.seconds)
+        yield Figure(f"{seconds} s of video, vtok / frames: keys and values", one.cache)
+    yield Figure(f"visual tokens a frame, {lengths[-1]} s", found[lengths[-1]].tokens_per_frame, at_most=1.05)
+
+
+def sample_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure the sampling of visual tokens; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        ours = sample.sampling(Path(name), **({"size": SMALL, "motion_tokens": 2, "repeats": 1} if quick else {}))
+    yield Figure("visual tokens / bare cached decoding, CPU time", ours, at_most=1.1)
+
+
+PARTS = {
+    "data": data_figures,
+    "checkpoint": checkpoint_figures,
+    "tokeniser": tokeniser_figures,
+    "step": step_figures,
+    "prefill": prefill_figures,
+    "sample": sample_figures,
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,8 +152,10 @@ def main(argv: list[str] | None = None) -> None:
 def _shown(measured: Iterator[Figure], silent: bool) -> Iterator[Figure]:
     for figure in measured:
         if not silent:
-            bound = f">= {figure.at_least}" if figure.at_least is not None else f"<= {figure.at_most}"
-            print(f"{figure.name:56}{figure.value:10.3f}   {bound:8}{'' if figure.met else '   missed'}", flush=True)
+            print(
+                f"{figure.name:56}{figure.value:10.3f}   {figure.bound:8}{'' if figure.met else '   missed'}",
+                flush=True,
+            )
         yield figure
 
 

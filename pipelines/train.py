@@ -20,6 +20,7 @@ from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, 
 from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
+from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import build_dataset, micro_batches
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
@@ -115,11 +116,13 @@ def prepare(arguments: RunArguments) -> Run:
         distributed.rank_zero_first(lambda: models.prepare_tiny_models(config, output, texts))
         models.point_to_tiny_models(config)
 
+    judged = open_dataset(config, held_out) if held_out else None
+    unused = precomputed.unused_encoders(config, reader, judged)
     framework = distributed.every_rank(
-        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)))
+        lambda: models.load_framework(config, output, weights.placement(ds_config, precision(config.train)), unused)
     )
     dataset = build_dataset(config, reader, framework, training=True)
-    validation = Validation(config, open_dataset(config, held_out), framework) if held_out else None
+    validation = Validation(config, judged, framework) if held_out else None
 
     state = checkpoint.RunState(
         step=0,

@@ -1,5 +1,9 @@
 """Puts the framework together from the weights its configuration names."""
 
+from collections.abc import Collection
+
+from torch import nn
+
 from vtok.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.decoder import decoder_parts
@@ -11,11 +15,12 @@ from vtok.text import TextEncoder
 from vtok.weights import Part
 
 
-def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFramework:
+def build_framework(config: ModelConfig, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
     """The framework with pretrained parts and freshly drawn additions.
 
     Args:
         place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
+        without: which of ``feature_extractor`` and ``autoencoder`` get no weights, as all batches bring what they give.
 
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
@@ -25,7 +30,19 @@ def build_framework(config: ModelConfig, place: Place | None = None) -> VTokFram
     framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
-    return materialise(framework, pretrained_parts(config).values(), place or whole())
+    parts = pretrained_parts(config)
+    encoders = {"feature_extractor": framework.tokeniser.feature_extractor, "autoencoder": framework.decoder.vae}
+    for name in without:
+        drop_weights(encoders[name])
+        parts.pop(name, None)
+    return materialise(framework, parts.values(), place or whole())
+
+
+def drop_weights(module: nn.Module) -> None:
+    """Leave only the module's configuration."""
+    for part in module.modules():
+        part._parameters.clear()
+        part._buffers.clear()
 
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:

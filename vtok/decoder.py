@@ -21,6 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from vtok.config import ConfigError, DecoderConfig
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.materialise import materialise, whole
+from vtok.optional_mask import OptionalMask
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
@@ -40,13 +41,24 @@ class Conditioning:
 
     Attributes:
         rows: (B, R, d) hidden states, each clip's own rows first.
-        mask: (B, R), a prefix of ones per clip; Hunyuan's attention relies on it being one.
+        counts: each clip's own rows, at most R.
         pooled: (B, d_pooled), CLIP's pooled text vector of the prompt.
     """
 
     rows: Tensor
-    mask: Tensor
+    counts: list[int]
     pooled: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, R), a prefix of ones per clip; Hunyuan's attention relies on it being one."""
+        counts = torch.tensor(self.counts, device=self.rows.device)
+        return torch.arange(self.rows.shape[1], device=self.rows.device) < counts[:, None]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no clip is padded, as one alone never is."""
+        return min(self.counts) == self.rows.shape[1]
 
 
 @torch.no_grad()
@@ -81,8 +93,9 @@ class HunyuanDecoder(nn.Module):
         self.text_encoder = text_encoder
         self.scheduler = scheduler
         self.requires_grad_(False).eval()
+        self.attention = OptionalMask(transformer)
         if config.gradient_checkpointing:
-            transformer.enable_gradient_checkpointing()
+            transformer.enable_gradient_checkpointing(self.attention.checkpoint)
 
     @property
     def latents_per_frame(self) -> int:
@@ -142,15 +155,16 @@ class HunyuanDecoder(nn.Module):
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         """The transformer's prediction at ``noisy`` (B, C, k + 1, h, w), shaped like it."""
         dtype = self.transformer.dtype
-        return self.transformer(
-            hidden_states=noisy.to(dtype),
-            timestep=sigma.flatten() * TIMESTEP_SCALE,
-            encoder_hidden_states=conditioning.rows.to(dtype),
-            encoder_attention_mask=conditioning.mask.to(dtype),
-            pooled_projections=conditioning.pooled.to(dtype),
-            guidance=torch.full_like(sigma.flatten(), self.config.guidance * TIMESTEP_SCALE, dtype=dtype),
-            return_dict=False,
-        )[0]
+        with self.attention.masked(not conditioning.is_full):
+            return self.transformer(
+                hidden_states=noisy.to(dtype),
+                timestep=sigma.flatten() * TIMESTEP_SCALE,
+                encoder_hidden_states=conditioning.rows.to(dtype),
+                encoder_attention_mask=conditioning.mask.to(dtype),
+                pooled_projections=conditioning.pooled.to(dtype),
+                guidance=torch.full_like(sigma.flatten(), self.config.guidance * TIMESTEP_SCALE, dtype=dtype),
+                return_dict=False,
+            )[0]
 
     def sample(
         self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
@@ -177,18 +191,19 @@ class HunyuanDecoder(nn.Module):
             transformer=self.transformer, vae=self.vae, scheduler=self.scheduler,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline(
-            prompt_embeds=conditioning.rows,
-            prompt_attention_mask=conditioning.mask,
-            pooled_prompt_embeds=conditioning.pooled,
-            height=self.config.height,
-            width=self.config.width,
-            num_frames=num_frames,
-            num_inference_steps=steps,
-            guidance_scale=self.config.guidance,
-            generator=generator,
-            output_type="pt",
-        ).frames
+        with self.attention.masked(not conditioning.is_full):
+            return pipeline(
+                prompt_embeds=conditioning.rows,
+                prompt_attention_mask=conditioning.mask,
+                pooled_prompt_embeds=conditioning.pooled,
+                height=self.config.height,
+                width=self.config.width,
+                num_frames=num_frames,
+                num_inference_steps=steps,
+                guidance_scale=self.config.guidance,
+                generator=generator,
+                output_type="pt",
+            ).frames
 
 
 # Subfolders of HunyuanVideo's repository, with the classes that diffusers writes into their configurations.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from vtok.batch import Batch
 from vtok.config import ModelConfig
@@ -112,7 +112,8 @@ class VTokFramework(nn.Module):
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
             generation_visuals=len(batch.texts) if noisy else 0,
         ).to(device)  # fmt: skip
-        hidden = self.mllm(assemble(plan, self.mllm.embed(plan.token_ids), visual))
+        rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
+        hidden = self.mllm(rows, plan.row_lengths)
 
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
@@ -127,7 +128,7 @@ class VTokFramework(nn.Module):
             + weights.vis_lm * losses["loss_vis_lm"]
             + weights.dec * losses["loss_dec"]
         )
-        return losses | {"tokens": torch.tensor(plan.num_tokens, device=device)}
+        return losses | {"tokens": torch.tensor(len(plan.source), device=device)}
 
     def features(self, batch: Batch) -> VisualFeatures:
         """Frozen features of the clips, unless the batch brings them."""
@@ -153,8 +154,7 @@ class VTokFramework(nn.Module):
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
-        logits = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from])
-        losses = F.cross_entropy(logits.float(), plan.answer_ids, reduction="none")
+        losses = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from], plan.answer_ids)
         return mean_per_clip(losses, plan.answer_clip, batch)
 
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
@@ -187,13 +187,9 @@ class VTokFramework(nn.Module):
 
         A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
         """
-        starts = torch.tensor(plan.conditioning_start, device=states.device)
-        counts = torch.tensor(plan.conditioning_rows, device=states.device)
-        columns = torch.arange(max(plan.conditioning_rows), device=states.device)
-        mask = columns < counts[:, None]
-        flat = states.flatten(0, 1)
-        rows = flat[(starts[:, None] + columns).clamp_max(len(flat) - 1)] * mask[..., None]
-        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+        rows = zip(plan.conditioning_start, plan.conditioning_rows)
+        rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
+        return Conditioning(rows, plan.conditioning_rows, self.decoder.pool_text(clip_ids))
 
     # ---------------------------------------------------------------- inference
 
@@ -297,8 +293,7 @@ class VTokFramework(nn.Module):
             rows.append(hidden.conditioning)
         rows = torch.cat(rows, dim=1)
         clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
-        mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=device)
-        return Conditioning(rows, mask, self.decoder.pool_text(clip_ids))
+        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""

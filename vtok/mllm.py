@@ -4,7 +4,7 @@ LLaVA's vision tower is not kept (the tokeniser has its own ``F``), and neither 
 uses: under ZeRO-3 every trainable parameter must get a gradient in every step.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from vtok.config import MLLMConfig
+from vtok.language_head import LanguageHead
+from vtok.packed_attention import PACKED_SDPA
 from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' Hunyuan pipeline reads its text encoder two layers before the end (its ``num_hidden_layers_to_skip``).
@@ -25,11 +27,11 @@ CONDITIONING_LAYER = -3
 
 
 class Hidden(NamedTuple):
-    """Hidden states of R rows of length L.
+    """Hidden states of the (B, L, d) that the language model was fed with.
 
     Attributes:
-        last: (R, L, d), after the final norm: what ``lm_head`` and the visual head read.
-        conditioning: (R, L, d), two layers earlier and without the norm: what the decoder reads.
+        last: (B, L, d), after the final norm: what ``lm_head`` and the visual head read.
+        conditioning: (B, L, d), two layers earlier and without the norm: what the decoder reads.
         cache: keys and values, where they were asked for.
     """
 
@@ -59,20 +61,38 @@ class MLLM(nn.Module):
         return self.causal_lm.get_input_embeddings()
 
     @property
-    def lm_head(self) -> nn.Module:
-        """Last hidden states (..., d) -> logits (..., vocabulary)."""
+    def lm_head(self) -> LanguageHead:
+        """Last hidden states (..., d) -> logits (..., vocabulary), or the losses of given tokens."""
         return self.causal_lm.get_output_embeddings()
 
-    def forward(self, embeddings: Tensor, cache: Cache | None = None, use_cache: bool = False) -> Hidden:
-        """Run rows of embeddings (R, L, d), padded on the right.
+    def forward(
+        self,
+        embeddings: Tensor,
+        row_lengths: list[int] | None = None,
+        cache: Cache | None = None,
+        use_cache: bool = False,
+    ) -> Hidden:
+        """Run the language model over embeddings (B, L, d).
 
-        Causal attention keeps the padding out of every real position, so no mask is passed and the fused causal kernel
-        is used.
+        Args:
+            row_lengths: of the rows packed into L, one behind another, with B = 1: each has positions of its own from
+                zero on and sees no other.
         """
+        packed = {} if row_lengths is None else packing(row_lengths, embeddings.device)
         output = self.causal_lm.model(
-            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True
+            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True, **packed
         )
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
+
+
+def packing(row_lengths: list[int], device: torch.device) -> dict[str, Any]:
+    """What transformers' models must be told of packed rows.
+
+    Positions that begin anew are also how its flash attention finds them. Without a mask of ones it would build one of
+    L x L.
+    """
+    positions = torch.cat([torch.arange(length) for length in row_lengths])[None].to(device)
+    return dict(position_ids=positions, attention_mask=torch.ones_like(positions), row_lengths=row_lengths)
 
 
 def llava_location(config: MLLMConfig) -> Location:
@@ -119,7 +139,8 @@ def split_llava(
     with torch.device("meta"):  # only a shell with the right class; its modules are replaced
         causal_lm = AutoModelForCausalLM.from_config(llava.config.text_config)
     causal_lm.model = llava.model.language_model
-    causal_lm.lm_head = llava.lm_head
+    causal_lm.lm_head = LanguageHead.of(llava.lm_head)
+    causal_lm.set_attn_implementation(PACKED_SDPA)
     if config.gradient_checkpointing:
         # Renamed in the course of transformers 5; both take torch's own arguments first.
         newer = getattr(causal_lm, "activation_checkpointing_enable", None)

@@ -1,13 +1,14 @@
 """Rows of a micro-batch: where each text and visual token stands, and which position predicts what.
 
-Pure arithmetic on lengths. Both branches of B clips become one set of up to 2B rows, padded on the right, so that the
-language model runs once a micro-step:
+Pure arithmetic on lengths. Both branches of B clips become up to 2B rows, one behind another in one sequence without
+padding, so that the language model runs once a micro-step and on nothing but their tokens:
 
     row i      (understanding)  before | V | after | answer        position before an answer token predicts it
     row B + i  (generation)     prompt | V                         position before V_j predicts V_j
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -17,28 +18,28 @@ from vtok.text import RowText
 
 @dataclass
 class RowPlan:
-    """Index tensors of a micro-batch; R rows of length L, positions flattened as ``row * L + column``.
+    """Index tensors of a micro-batch whose rows are packed into one sequence of L positions.
 
     Attributes:
         token_ids: (n,) all text tokens.
-        source: (R, L) where each position's embedding comes from: text tokens, then visual tokens, then a zero row.
+        source: (L,) where each position's embedding comes from: text tokens, then visual tokens.
+        row_lengths: positions of each row.
         answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
             whose they are.
         visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
             which.
-        num_tokens: real positions of all rows.
         conditioning_start, conditioning_rows: first position and number of the rows the decoder reads, a clip each.
     """
 
     token_ids: Tensor
     source: Tensor
+    row_lengths: list[int]
     answer_from: Tensor
     answer_ids: Tensor
     answer_clip: Tensor
     visual_from: Tensor
     visual_clip: Tensor
     visual_index: Tensor
-    num_tokens: int
     conditioning_start: list[int]
     conditioning_rows: list[int]
 
@@ -85,38 +86,35 @@ def plan_rows(
     for clip in range(batch * generation):
         rows.append(text(texts[clip].prompt) + visual(generation_visuals + clip, visual_counts[clip]))
 
-    length = max(map(len, rows))
-    nothing = num_text + stride * batch * (2 if generation_visuals else 1)
+    row_lengths = [len(row) for row in rows]
+    ends = list(accumulate(row_lengths))
     answers: list[tuple[int, int, int]] = []
     visuals: list[tuple[int, int, int]] = []
     conditioning_start = []
-    for clip in range(batch * understanding):
-        ids, end = texts[clip].answer, len(rows[clip])
-        answers += [(clip * length + end - len(ids) + i - 1, token, clip) for i, token in enumerate(ids)]
+    for clip, end in enumerate(ends[: batch * understanding]):
+        ids = texts[clip].answer
+        answers += [(end - len(ids) + i - 1, token, clip) for i, token in enumerate(ids)]
     first_generation = batch * understanding
-    for clip in range(batch * generation):
-        start = (first_generation + clip) * length
-        prompt = len(texts[clip].prompt)
-        visuals += [(start + prompt + j - 1, clip, j) for j in range(visual_counts[clip])]
-        conditioning_start.append(start + crop_start)
+    for clip, end in enumerate(ends[first_generation:]):
+        count = visual_counts[clip]
+        visuals += [(end - count + j - 1, clip, j) for j in range(count)]
+        conditioning_start.append(end - row_lengths[first_generation + clip] + crop_start)
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
     visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
     return RowPlan(
         token_ids=torch.tensor(token_ids, dtype=torch.long),
-        source=torch.tensor([row + [nothing] * (length - len(row)) for row in rows]),
+        source=torch.tensor(sum(rows, [])),
+        row_lengths=row_lengths,
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
-        num_tokens=sum(map(len, rows)),
         conditioning_start=conditioning_start,
-        conditioning_rows=[len(row) - crop_start for row in rows[first_generation:]],
+        conditioning_rows=[length - crop_start for length in row_lengths[first_generation:]],
     )  # fmt: skip
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
-    """Embeddings of the rows, (R, L, d), from those of the text (n, d) and of the visual tokens (C, stride, d)."""
-    dim = text.shape[-1]
-    table = torch.cat([text, visual.reshape(-1, dim), text.new_zeros(1, dim)])
-    return table[plan.source]
+    """Embeddings (1, L, d) of the packed rows, from those of text (n, d) and of visual tokens (C, stride, d)."""
+    return torch.cat([text, visual.flatten(0, 1)])[plan.source][None]
 
 
 def mean_per_clip(values: Tensor, clip: Tensor, batch: int) -> Tensor:

@@ -8,9 +8,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import av
 import numpy as np
@@ -25,6 +23,7 @@ from data_tools.streaming.memory import stacked
 from data_tools.streaming.order import RunOrder, RunSampler
 from data_tools.video import validate
 from data_tools.views import View, decoder_view, make_views, tokeniser_view
+from pipelines.benchmarks.paired import cpu_seconds, ratio
 
 WARM_UP = 2  # batches of a loader that are not counted: processes start
 
@@ -77,7 +76,7 @@ def reading(folder: Path, samples: int = 200, size: int = 500_000, repeats: int 
         for _ in webdataset.WebDataset(tars, shardshuffle=False):
             pass
 
-    return _ratio(_cpu(streamed), _cpu(by_index), repeats)
+    return ratio(cpu_seconds(streamed), cpu_seconds(by_index), repeats)
 
 
 def loading(folder: Path, clip: bytes, both_views: bool, clips: int = 10, repeats: int = 5) -> float:
@@ -106,7 +105,7 @@ def loading(folder: Path, clip: bytes, both_views: bool, clips: int = 10, repeat
         marks = [worker + time.process_time() for _, _, worker in batches]
         return (marks[-1] - marks[WARM_UP - 1]) / clips
 
-    return _ratio(bare, loader, repeats)
+    return ratio(bare, loader, repeats)
 
 
 def decoding(clip: bytes, clips: int = 4, repeats: int = 7) -> float:
@@ -127,7 +126,7 @@ def decoding(clip: bytes, clips: int = 4, repeats: int = 7) -> float:
             frames = [min(round(index * step), len(reader) - 1) for index in range(view.num_frames)]
             reader.get_batch(frames).asnumpy()
 
-    return _ratio(_cpu(ours), _cpu(theirs), repeats)
+    return ratio(cpu_seconds(ours), cpu_seconds(theirs), repeats)
 
 
 def resuming(folder: Path, clip: bytes, rows: int = 5_000_000, position: int = 4_900_000) -> dict[str, float]:
@@ -186,21 +185,6 @@ def _timed(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor | None, fl
     frames = stacked([sample.frames for sample in samples])
     video = None if samples[0].video is None else stacked([sample.video for sample in samples])
     return frames, video, time.process_time()
-
-
-def _cpu(work: Callable[[], None]) -> Callable[[], float]:
-    """The CPU seconds of a piece of work, all threads of the process included."""
-
-    def measure() -> float:
-        started = time.process_time()
-        work()
-        return time.process_time() - started
-
-    return measure
-
-
-def _ratio(over: Callable[[], float], under: Callable[[], float], repeats: int) -> float:
-    return median(over() / under() for _ in range(repeats))
 
 
 def _own_memory() -> int:

@@ -1,6 +1,6 @@
 """The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,16 +47,19 @@ def point_to_tiny_models(config: RunConfig) -> None:
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
 
 
-def load_framework(config: RunConfig, output: Path, place: Place | None = None) -> VTokFramework:
+def load_framework(
+    config: RunConfig, output: Path, place: Place | None = None, without: Collection[str] = ()
+) -> VTokFramework:
     """The framework at step 0; what has no pretrained weights is drawn from ``config.seed``.
 
     Args:
         place: where the parameters go; whole, in the run's precision, on the CPU if omitted.
+        without: encoders that get no weights.
     """
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
     torch.manual_seed(config.seed)
-    return build_framework(model, place or whole(precision(config.train)))
+    return build_framework(model, place or whole(precision(config.train)), without)
 
 
 def inside_run(model: ModelConfig, output: Path) -> ModelConfig:

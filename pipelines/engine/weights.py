@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipelines.engine import distributed
+from vtok.architectures import assemble
 from vtok.build import pretrained_parts
 from vtok.framework import VTokFramework
 from vtok.materialise import Place, Read, whole
@@ -63,7 +64,7 @@ def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
     """
     parts = pretrained_parts(framework.config)
     parts.pop("language_model")  # trained
-    shapes = shapes_of(framework)
+    shapes = shapes_of(assemble(framework.config))  # the framework's own lacks encoders that the run does not use
     tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
     largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)
     mine = largest_first[distributed.rank() :: distributed.world_size()]

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Workload
@@ -136,19 +136,19 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
 
     with meter.phase("language_model"):
         visual = framework.projection(framework.tokeniser.encode(features))
-        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+        rows = assemble(plan, framework.mllm.embed(plan.token_ids), visual)
+        hidden = framework.mllm(rows, plan.row_lengths)
     last, conditioning = cut(hidden.last), cut(hidden.conditioning)
 
     with meter.phase("heads"):
         states = last.flatten(0, 1)
-        logits = framework.mllm.lm_head(states[plan.answer_from])
-        losses = [F.cross_entropy(logits.float(), plan.answer_ids, reduction="none").mean()]
+        losses = [framework.mllm.lm_head(states[plan.answer_from], plan.answer_ids).mean()]
         for kind, places in predicting.items():
             target = getattr(features, kind)[: load.size].flatten(0, 1)[: len(places)]
             target = framework.feature_scale[kind].standardise(target)
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
-        del logits, target, noise
+        del target, noise
     with meter.phase("diffusion_transformer"):
         decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
     kept = meter.live
@@ -168,13 +168,12 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
 
 
 def decoder_loss(framework: VTokFramework, load: Workload, states: Tensor, plan, latents: Posterior) -> Tensor:
-    """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (R, L, d)."""
-    rows = max(plan.conditioning_rows)
-    places = torch.tensor(plan.conditioning_start, device=META)[:, None] + torch.arange(rows, device=META)
-    mask = torch.ones(load.size, rows, dtype=torch.bool, device=META)
+    """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (1, L, d)."""
+    rows = zip(plan.conditioning_start, plan.conditioning_rows)
+    rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
     pooled_dim = framework.decoder.transformer.config.pooled_projection_dim
     pooled = torch.empty(load.size, pooled_dim, dtype=states.dtype, device=META)
-    given = Conditioning(states.flatten(0, 1)[places] * mask[..., None], mask, pooled)
+    given = Conditioning(rows, plan.conditioning_rows, pooled)
     counts = [load.video.num_frames] * load.size
     return framework.decoder.loss(latents, counts, given, seeds=[0] * load.size).mean()
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
 
 from support.reference import flow_matching_loss
 from support.tiny import make_batch
@@ -10,8 +11,7 @@ from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 
 def random_conditioning(framework, counts, requires_grad=False):
     rows = torch.randn(len(counts), max(counts), framework.mllm.dim, requires_grad=requires_grad)
-    mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
-    return Conditioning(rows, mask, torch.randn(len(counts), 32))
+    return Conditioning(rows, counts, torch.randn(len(counts), 32))
 
 
 def test_sigma_is_a_shifted_logit_normal():
@@ -87,21 +87,46 @@ def test_the_first_frames_of_a_window_have_latents_of_their_own(framework):
     assert (whole[:, :, :2] - short).norm() > 1e-2 * short.norm()
 
 
-def test_checkpointed_blocks_are_recomputed_without_reentrance(framework, monkeypatch):
-    """Gradients through the checkpointed transformer equal those without, and torch is asked for the newer kind."""
-    batch = make_batch(framework)
+@pytest.mark.parametrize("counts", [[3, 7, 5, 6], [5, 5, 5, 5]])
+def test_checkpointed_blocks_are_recomputed_without_reentrance(framework, monkeypatch, counts):
+    """Gradients through the checkpointed transformer equal those without, also if another mask has been set since."""
+    batch, decoder = make_batch(framework), framework.decoder
     asked = []
     checkpoint = torch.utils.checkpoint.checkpoint
     monkeypatch.setattr(
         torch.utils.checkpoint, "checkpoint",
         lambda *args, **options: asked.append(options.get("use_reentrant")) or checkpoint(*args, **options),
     )  # fmt: skip
-    conditioning = random_conditioning(framework, [3, 7, 5, 6], requires_grad=True)
-    posterior = framework.decoder.encode(batch.video)
+    conditioning = random_conditioning(framework, counts, requires_grad=True)
+    posterior = decoder.encode(batch.video)
     gradients = []
     for _ in range(2):
-        losses = framework.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
-        gradients += torch.autograd.grad(losses.sum(), conditioning.rows)
-        framework.decoder.transformer.enable_gradient_checkpointing()
+        losses = decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
+        with decoder.attention.masked(conditioning.is_full):
+            gradients += torch.autograd.grad(losses.sum(), conditioning.rows)
+        decoder.transformer.enable_gradient_checkpointing(decoder.attention.checkpoint)
     assert asked and set(asked) == {False}
     torch.testing.assert_close(*gradients, atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts, masked", [([5, 5], False), ([5], False), ([3, 5], True)])
+def test_conditioning_that_is_not_padded_reaches_attention_without_a_mask(framework, monkeypatch, counts, masked):
+    """In training and in sampling; what comes out is what diffusers' own attention gives under its mask of ones."""
+    decoder = framework.decoder
+    masks = []
+    attention = hunyuan.dispatch_attention_fn
+    monkeypatch.setattr(
+        hunyuan, "dispatch_attention_fn",
+        lambda *args, attn_mask, **options: masks.append(attn_mask) or attention(*args, attn_mask=attn_mask, **options),
+    )  # fmt: skip
+    conditioning = random_conditioning(framework, counts)
+    noisy, sigma = torch.randn(len(counts), 4, 3, 4, 4), torch.full((len(counts), 1, 1, 1, 1), 0.5)
+    velocity = decoder.velocity(noisy, sigma, conditioning)
+    frames = decoder.denoise(conditioning, num_frames=5, steps=2, generator=torch.Generator().manual_seed(0))
+    assert len(masks) == 3 * 2 and all((mask is not None) == masked for mask in masks)
+
+    for block in [*decoder.transformer.transformer_blocks, *decoder.transformer.single_transformer_blocks]:
+        block.attn.set_processor(hunyuan.HunyuanVideoAttnProcessor2_0())
+    torch.testing.assert_close(velocity, decoder.velocity(noisy, sigma, conditioning), atol=1e-5, rtol=1e-5)
+    theirs = decoder.denoise(conditioning, num_frames=5, steps=2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(frames, theirs, atol=1e-5, rtol=1e-5)

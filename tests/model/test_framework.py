@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ def calibrated(framework):
 
 
 def test_losses_and_gradients_against_the_reference(framework):
-    """Captions and clips of unequal length in one padded batch, against every row run alone."""
+    """Captions and clips of unequal length packed into one batch, against every row run alone."""
     calibrated(framework)
     batch = make_batch(framework)
     losses = framework(batch)
@@ -122,38 +123,110 @@ def test_visual_tokens_stand_before_the_instruction(framework):
     """Eq. 6: [V, instruction, answer], in the chat template; spatial tokens before motion tokens."""
     text = framework.text.sample("Yes.", "What moves?", "Yes.", 0)
     plan = plan_rows([text], [18], framework.text.crop_start)
-    row, first_visual = plan.source[0], len(plan.token_ids)
-    kinds = ["visual" if s >= first_visual and s < first_visual + 18 else "text" for s in row.tolist()]
+    row, first_visual = plan.source[: plan.row_lengths[0]], len(plan.token_ids)
+    kinds = ["visual" if s >= first_visual else "text" for s in row.tolist()]
     length = len(text.before) + 18 + len(text.after) + len(text.answer)
-    assert kinds[:length] == ["text"] * len(text.before) + ["visual"] * 18 + ["text"] * (length - 18 - len(text.before))
+    assert kinds == ["text"] * len(text.before) + ["visual"] * 18 + ["text"] * (length - 18 - len(text.before))
     assert "What moves?" in framework.text.tokenizer.decode(text.after)
     assert row[len(text.before)] == first_visual
     # Only answer and end token carry loss, each predicted from the position before it.
     assert plan.answer_ids.tolist() == text.answer
     assert plan.answer_from.tolist() == list(range(length - len(text.answer) - 1, length - 1))
     # The first visual token is predicted from the last prompt position.
-    stride = plan.source.shape[1]
-    assert plan.visual_from.tolist() == list(range(stride + len(text.prompt) - 1, stride + len(text.prompt) + 17))
+    assert plan.visual_from.tolist() == list(range(length + len(text.prompt) - 1, length + len(text.prompt) + 17))
 
 
-def test_no_row_sees_another(framework):
-    """Right padding, batch mates, the rows' order: each row as if alone."""
-    batch = part(make_batch(framework), [2, 0, 3, 1])
+def packed_states(framework, batch):
+    """Last hidden states of each row of a batch, those of understanding first."""
     features = framework.tokeniser.features(batch.frames, batch.frame_counts)
     visual = framework.projection(framework.tokeniser.encode(features))
     plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start)
-    hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+    hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual), plan.row_lengths)
+    return hidden.last[0].split(plan.row_lengths)
+
+
+def test_no_row_sees_another(framework):
+    """Batch mates, the rows' order: each row as if alone, its positions from zero on."""
+    batch = part(make_batch(framework), [2, 0, 3, 1])
+    together = packed_states(framework, batch)
     for clip in range(4):
-        one = part(batch, [clip])
-        features_alone = framework.tokeniser.features(one.frames, one.frame_counts)
-        visual_alone = framework.projection(framework.tokeniser.encode(features_alone))
-        plan_alone = plan_rows(one.texts, features_alone.token_counts, framework.text.crop_start)
-        alone = framework.mllm(assemble(plan_alone, framework.mllm.embed(plan_alone.token_ids), visual_alone))
-        for row, row_alone in ((clip, 0), (4 + clip, 1)):
-            t = batch.texts[clip]
-            text = len(t.prompt) if row_alone else len(t.before) + len(t.after) + len(t.answer)
-            length = text + features.token_counts[clip]
-            torch.testing.assert_close(hidden.last[row, :length], alone.last[row_alone, :length], atol=1e-5, rtol=1e-5)
+        alone = packed_states(framework, part(batch, [clip]))
+        for row, row_alone in zip((together[clip], together[4 + clip]), alone):
+            torch.testing.assert_close(row, row_alone, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_rows_equal_each_row_through_the_model_unpacked(framework):
+    """And one sequence under a dense block-diagonal causal mask, values and gradients."""
+    lengths = [5, 1, 17, 8]
+    packed = torch.randn(1, sum(lengths), framework.mllm.dim)
+    row = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+    seen = (row[:, None] == row) & torch.ones(31, 31, dtype=torch.bool).tril()
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    runs = {
+        "ours": lambda x: framework.mllm(x, lengths).last,
+        "alone": lambda x: torch.cat([framework.mllm(one).last for one in x.split(lengths, dim=1)], dim=1),
+        "dense": lambda x: (
+            framework.mllm.causal_lm.model(
+                inputs_embeds=x, attention_mask=seen[None, None], position_ids=positions
+            ).last_hidden_state
+        ),
+    }
+    outputs = {}
+    for name, run in runs.items():
+        x = packed.clone().requires_grad_()
+        states = run(x)
+        outputs[name] = states.detach(), *torch.autograd.grad(states.square().sum(), x)
+    for name in ("alone", "dense"):
+        torch.testing.assert_close(outputs["ours"], outputs[name], atol=1e-4, rtol=1e-5)
+
+
+def test_the_language_model_s_padded_and_cached_uses_keep_their_masks(framework):
+    """Its attention is ours also outside training: left padding in ``generate``, several tokens after a cache."""
+    model = framework.mllm.causal_lm
+    ids = torch.randint(5, 200, (1, 9))
+    padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), ids], dim=1)
+    options = dict(max_new_tokens=4, do_sample=False, pad_token_id=0)
+    alone = model.generate(ids, **options)[:, 9:]
+    beside = model.generate(padded, attention_mask=(torch.arange(12) >= 3).long()[None], **options)[:, 12:]
+    assert torch.equal(alone, beside)
+    with torch.no_grad():
+        embeddings = framework.mllm.embed(ids)
+        first = framework.mllm(embeddings[:, :4], use_cache=True)
+        rest = framework.mllm(embeddings[:, 4:], cache=first.cache, use_cache=True)
+        torch.testing.assert_close(rest.last, framework.mllm(embeddings).last[:, 4:], atol=1e-5, rtol=1e-5)
+
+
+def test_next_to_no_token_of_a_shuffled_stream_is_wasted(framework):
+    """Captions of 5 to 120 words, clips of many lengths: what the language model runs on, against the rows' tokens."""
+    draws = random.Random(0)
+    words = " ".join(CAPTIONS).split()
+    ran = []
+    hook = framework.mllm.causal_lm.model.register_forward_pre_hook(
+        lambda _, args, options: ran.append(options["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    needed = 0
+    for _ in range(8):
+        captions = [" ".join(draws.choices(words, k=draws.randint(5, 120))) for _ in range(4)]
+        batch = make_batch(framework, 4, captions, frame_counts=[draws.randint(1, 9) for _ in range(4)])
+        out = framework(batch, with_decoder=False)
+        own = [len(t.before) + len(t.after) + len(t.answer) + len(t.prompt) for t in batch.texts]
+        needed += sum(own) + 2 * sum(16 + count - 1 for count in batch.frame_counts)
+    hook.remove()
+    assert len(ran) == 8 and out["tokens"] == ran[-1]
+    assert needed / sum(ran) >= 0.98
+
+
+def test_encoders_without_weights_change_no_loss_of_batches_that_bring_features_and_latents(framework, tiny_models):
+    torch.manual_seed(0)
+    lean = build_framework(model_config(tiny_models), without={"feature_extractor", "autoencoder"}).train()
+    counts = lean.parameter_counts()
+    assert counts["feature_extractor"] == counts["autoencoder"] == 0 < counts["diffusion_transformer"]
+    batch = make_batch(framework)
+    features = framework.tokeniser.features(batch.frames, batch.frame_counts)
+    encoded = batch._replace(frames=features, video=framework.decoder.encode(batch.video))
+    expected = framework(batch)
+    for name, loss in lean(encoded).items():
+        torch.testing.assert_close(loss, expected[name], atol=0, rtol=1e-6)
 
 
 def test_positions_start_at_zero_and_leave_the_pretrained_model_alone(framework):
@@ -174,7 +247,7 @@ def test_the_conditioning_holds_every_visual_token(framework):
     clip_ids = torch.tensor([batch.texts[0].clip_ids])
 
     def rows(visual):
-        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual))
+        hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual), plan.row_lengths)
         return framework.conditioning(hidden.conditioning, plan, clip_ids).rows[0]
 
     changed = visual.clone()

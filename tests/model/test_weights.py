@@ -15,6 +15,7 @@ from vtok.build import build_framework
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
 from vtok.materialise import whole
+from vtok.packed_attention import PACKED_SDPA
 from vtok.weights import combined_hash, content_hash, open_file
 
 
@@ -66,7 +67,9 @@ def test_parameters_and_buffers_are_those_of_the_libraries(framework, tiny_model
             for name, value in stored.items():
                 assert value.dtype == expected[name].dtype and torch.equal(value, expected[name]), name
     assert framework.mllm.causal_lm.generation_config.to_dict() == llava.generation_config.to_dict()
-    assert framework.mllm.causal_lm.config._attn_implementation == llava.config.text_config._attn_implementation
+    # Ours hands each packed row to the one that the library chooses.
+    assert llava.config.text_config._attn_implementation == "sdpa"
+    assert framework.mllm.causal_lm.config._attn_implementation == PACKED_SDPA
 
 
 def test_rotary_frequencies_stay_fp32_whatever_the_parameters_are(tiny_models, framework):

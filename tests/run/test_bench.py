@@ -1,5 +1,6 @@
 """The figures: that they can be measured, and those that are bounds whatever the machine."""
 
+import json
 import time
 
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video import validate
+from pipelines.bench import main
 from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
+from pipelines.benchmarks.models import SMALL, random_batch, random_framework
+from pipelines.benchmarks.prefill import prefilling
+from pipelines.benchmarks.step import calls_of
 from support.launch import checked, python
 
 
@@ -21,6 +26,42 @@ def test_the_bench_runs(clip):
     assert validate(clip).frames == 12
     result = checked(python("pipelines/bench.py", "data", "--quick", "--json"))
     assert '"name": "PyAV path / decord, CPU time"' in result.stdout
+
+
+@pytest.mark.parametrize("what", ["tokeniser", "prefill", "sample"])
+def test_the_bench_of_the_model_runs(what, capsys):
+    main([what, "--quick", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures and all(figure["value"] > 0 for figure in figures)
+
+
+@pytest.mark.slow
+def test_the_bench_of_a_step_runs():
+    """In a process of its own, for DeepSpeed's group."""
+    result = checked(python("pipelines/bench.py", "step", "--quick", "--json"))
+    assert all(figure["value"] >= 0 for figure in json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_reading_a_long_video_costs_one_token_a_frame(tmp_path):
+    """S + T against S x T, in tokens and in what the cache keeps of them."""
+    found = prefilling(tmp_path, (5, 40), SMALL)
+    assert found[40].tokens_per_frame < 1.1 < found[5].tokens_per_frame
+    assert found[40].tokens == pytest.approx(found[40].cache) and found[40].cache < 0.1
+
+
+def test_a_step_is_taken_apart_into_calls_that_do_its_work(tmp_path):
+    """Made again, the calls give every trained weight of the language model a gradient, in one pass of it."""
+    framework = random_framework(tmp_path, SMALL)
+    calls = calls_of(framework, random_batch(framework, 2))
+    names = [type(call.function.__self__).__name__ for call in calls]
+    assert (
+        names.count("LlamaModel") == names.count("HunyuanVideoTransformer3DModel") == names.count("LanguageHead") == 1
+    )
+    framework.zero_grad()
+    for call in calls:
+        call()
+    assert all(p.grad is not None for p in framework.mllm.parameters())
+    assert [call.with_gradients for call, name in zip(calls, names) if "KLHunyuan" in name] == [False]
 
 
 def test_a_run_resumes_at_once_in_an_index_of_five_million(clip, tmp_path):

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+from pipelines.engine.precomputed import unused_encoders
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from pipelines.config import RunConfig, TrainConfig, ValidationConfig
+from pipelines.engine import checkpoint
 from support.launch import assert_user_error, checked, deepspeed, python
 
 CONFIG = ("--config", "pipelines/configs/tiny.yaml", "--data.window", "centred", "--data.seconds", 1)
@@ -48,11 +52,25 @@ def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored
     for name, data in (("video", shards), ("stored", stored), ("features", features_only)):
         checked(python(*TRAIN, "--data.shards", data, "--output", tmp_path / name))
         logs[name] = log_of(tmp_path / name)
+    # Known by the same hashes, also where the encoders were left out.
+    frozen = [checkpoint.read_state(checkpoint.newest(tmp_path / name)).frozen for name in logs]
+    assert frozen[0]["feature_extractor"] and frozen[0] == frozen[1] == frozen[2]
     for name in ("stored", "features"):
         for ours, theirs in zip(logs[name], logs["video"], strict=True):
             assert ours["batch_digest"] == theirs["batch_digest"]
             for loss in ("loss_under", "loss_vis_lm", "loss_dec"):
                 assert ours[loss] == pytest.approx(theirs[loss], rel=1e-3)
+
+
+@pytest.mark.parametrize("videos", [0, 1])
+def test_encoders_are_left_out_where_all_shards_hold_what_they_give(shards, stored, videos):
+    """But for the autoencoder where validation samples videos, which it decodes."""
+    config = RunConfig(TrainConfig(max_steps=1), validation=ValidationConfig(videos=videos))
+    video, encoded = ShardReader(shards), ShardReader(stored)
+    both = {"feature_extractor", "autoencoder"}
+    assert unused_encoders(config, encoded, None) == both
+    assert unused_encoders(config, encoded, encoded) == (both if videos == 0 else {"feature_extractor"})
+    assert unused_encoders(config, encoded, video) == unused_encoders(config, video, encoded) == set()
 
 
 def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig, plain
+from vtok.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
 from vtok.decoder import Posterior, decoder_parts
 from vtok.feature_extractor import extractor_parts
@@ -73,11 +74,12 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
         ConfigError: they were made with another recipe (the first setting that differs is named), or only some of a
             mixture's datasets hold them.
     """
-    readers = reader.readers if isinstance(reader, Mixture) else [reader]
+    readers = readers_of(reader)
     recipes = [one.precomputed or {} for one in readers]
+    shapes = assemble(framework.config) if any(recipes) else framework  # whose encoders may have been left out
     own = {
-        "features": lambda: feature_recipe(config, framework.tokeniser),
-        "latents": lambda: latent_recipe(config, framework.decoder.config, framework.decoder.vae),
+        "features": lambda: feature_recipe(config, shapes.tokeniser),
+        "latents": lambda: latent_recipe(config, shapes.decoder.config, shapes.decoder.vae),
     }
     stored = set()
     for kind, view in (("features", "frames"), ("latents", "video")):
@@ -91,6 +93,21 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
             require_recipe(one.folder, kind, recipe, wanted)
         stored.add(view)
     return frozenset(stored)
+
+
+def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: ShardReader | None) -> frozenset[str]:
+    """Encoders that a run on these shards asks for nothing, by their names in ``build_framework``'s ``without``."""
+    readers = readers_of(reader) + [held_out] * (held_out is not None)
+    stored = [one.precomputed or {} for one in readers]
+    unused = {"feature_extractor"} if all("features" in kinds for kinds in stored) else set()
+    # Videos that validation samples go through the autoencoder's other half.
+    if all("latents" in kinds for kinds in stored) and (held_out is None or not config.validation.videos):
+        unused.add("autoencoder")
+    return frozenset(unused)
+
+
+def readers_of(reader: ShardReader | Mixture) -> list[ShardReader]:
+    return reader.readers if isinstance(reader, Mixture) else [reader]
 
 
 def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) -> None:

@@ -1,0 +1,69 @@
+"""The language model's head with its loss: cross-entropy in chunks of positions.
+
+A vocabulary of 128 thousand makes logits the largest tensors of a step. Here they exist for one chunk at a time, and
+the backward pass computes them again: one more product of states and head, where gradients take two.
+
+The loss is part of the head's forward because ZeRO-3 gathers a module's weights around its forward and backward, and
+the ranks must do so equally often, however many chunks each of them has.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Positions of a chunk: enough to keep a GPU's matrix units busy; 134 MB of fp32 logits at LLaMA-3's vocabulary.
+CHUNK = 256
+
+
+class LanguageHead(nn.Linear):
+    """A linear layer over the vocabulary, which has no bias in LLaVA-Next."""
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> "LanguageHead":
+        """The head with the very parameter of ``linear``."""
+        with torch.device("meta"):
+            head = cls(linear.in_features, linear.out_features, bias=False)
+        head.weight = linear.weight
+        return head
+
+    def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits (..., vocabulary) of last hidden states (..., d); with targets the losses instead.
+
+        Args:
+            targets: (n,) the tokens that ``states`` (n, d) predict.
+
+        Returns:
+            Given targets, their cross-entropy (n,) in fp32.
+        """
+        if targets is None:
+            return super().forward(states)
+        return ChunkedCrossEntropy.apply(states, self.weight, targets)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy (n,) of ``states @ weight.T`` in fp32, of states (n, d), a weight (vocabulary, d), targets (n,)."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(states, weight, targets)
+        chunks = zip(states.split(CHUNK), targets.split(CHUNK))
+        losses = [F.cross_entropy(F.linear(rows, weight).float(), ids, reduction="none") for rows, ids in chunks]
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        states, weight, targets = ctx.saved_tensors
+        grad_states, grad_weight = torch.empty_like(states), torch.zeros_like(weight)
+        chunks = zip(*(x.split(CHUNK) for x in (states, targets, gradient, grad_states)))
+        for rows, ids, upstream, grad_rows in chunks:
+            with torch.enable_grad():  # records nothing; how whoever counts FLOPs tells a repeated forward
+                logits = F.linear(rows.detach(), weight.detach())
+            # The gradient of the logits is their softmax less one at the target.
+            logits = logits.softmax(-1, dtype=torch.float32)
+            logits.scatter_add_(1, ids[:, None], logits.new_full((len(ids), 1), -1.0))
+            logits = logits.mul_(upstream[:, None]).to(rows.dtype)
+            torch.mm(logits, weight, out=grad_rows)
+            torch.addmm(grad_weight, logits.T, rows, out=grad_weight)
+        return grad_states, grad_weight, None

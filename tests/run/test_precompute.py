@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from pipelines.engine.precomputed import unused_encoders
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig
-from pipelines.engine import checkpoint
+from pipelines.engine.loading.precomputed import unused_encoders
+from pipelines.engine.saving import checkpoint
 from support.launch import assert_user_error, checked, deepspeed, python
 
 CONFIG = ("--config", "pipelines/configs/tiny.yaml", "--data.window", "centred", "--data.seconds", 1)

@@ -3,7 +3,7 @@
 python pipelines/bench.py data [--json]         reading, decoding, loading, resuming; about four minutes
 python pipelines/bench.py checkpoint [--json]   how long a save holds up training; a minute, 4 GB of memory
 python pipelines/bench.py tokeniser [--json]    frames to tokens against CLIP alone
-python pipelines/bench.py step [--json]         an optimiser step against its modules, and under DeepSpeed; 6 GB
+python pipelines/bench.py step [--json]         an optimiser step against its modules, and under DeepSpeed; 8 GB
 python pipelines/bench.py prefill [--json]      reading videos of 5 to 120 s against S tokens a frame
 python pipelines/bench.py sample [--json]       visual tokens with a cache against bare cached decoding
 """

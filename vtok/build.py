@@ -39,10 +39,10 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
 
 
 def drop_weights(module: nn.Module) -> None:
-    """Leave only the module's configuration."""
+    """Leave only the module's configuration; each parameter and buffer is still there by name, as ``None``."""
     for part in module.modules():
-        part._parameters.clear()
-        part._buffers.clear()
+        part._parameters = dict.fromkeys(part._parameters)
+        part._buffers = dict.fromkeys(part._buffers)
 
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:

@@ -34,7 +34,7 @@ class Size(NamedTuple):
         )  # fmt: skip
 
 
-SMALL, MEDIUM, LARGE = Size(64, 3), Size(512, 8), Size(1024, 10)  # 0.2, 29 and 137 million parameters
+SMALL, MEDIUM, LARGE = Size(64, 3), Size(512, 8), Size(1024, 8)  # 0.3, 28 and 110 million parameters
 
 
 def random_framework(folder: Path, size: Size) -> VTokFramework:

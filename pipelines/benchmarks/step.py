@@ -73,7 +73,7 @@ def _cut(value: Any) -> Any:
     return value.detach().requires_grad_(value.requires_grad)
 
 
-def stepping(folder: Path, size: Size = LARGE, clips: int = 3, repeats: int = 3) -> dict[str, float]:
+def stepping(folder: Path, size: Size = LARGE, clips: int = 2, repeats: int = 3) -> dict[str, float]:
     """Ratios of CPU time, one rank, fp32.
 
     modules: loss and backward over the modules' own, each called again as the step called it. tokens, passes, wasted:
@@ -136,7 +136,7 @@ def unmasked(framework: VTokFramework, batch: Batch, repeats: int) -> float:
     return ratio(run(False), run(True), repeats)
 
 
-def under_deepspeed(folder: Path, size: Size = LARGE, clips: int = 3, repeats: int = 3) -> float:
+def under_deepspeed(folder: Path, size: Size = LARGE, clips: int = 2, repeats: int = 3) -> float:
     """CPU time of an optimiser step with ZeRO-3 on one rank over that of plain PyTorch, the same AdamW in both."""
     distributed.connect()
     train = TrainConfig(max_steps=1, global_batch_size=clips, micro_batch_size=clips, precision="fp32")

@@ -177,7 +177,7 @@ def item_of(scene: "Scene", draws: Draws, id: str) -> Item:
 
 def colours_in(text: str) -> list[str]:
     """The colours a question names, in its order."""
-    return re.findall("|".join(COLOURS), text)
+    return re.findall(r"\b(" + "|".join(COLOURS) + r")\b", text)
 
 
 def shape_in(text: str) -> str:

@@ -13,7 +13,7 @@ from ..items import Item
 from .seeing import Blob, Clip, unlikeness
 from .words import CATEGORIES, COLOURS, colours_in, shape_in
 
-MOVED = 0.06  # the least way that counts as moving
+MOVED = 0.05  # the least way that counts as moving
 RESTS = 0.03  # the most that a still shape's place scatters
 STEADY = 0.8  # share of variance in time that a straight way explains
 LARGER = 1.45  # ratio of areas
@@ -124,7 +124,7 @@ def _bounce_count(clip: Clip, item: Item) -> str | None:
     if track is None:
         return None
     height = track[:, 1]
-    rise = max(0.3 * np.ptp(height), MOVED * clip.width)
+    rise = max(0.25 * np.ptp(height), MOVED * clip.width)
     return str(_falls(height, rise))
 
 

@@ -52,8 +52,8 @@ class Clip:
         self.width = pixels.shape[-1]
         self.background = _background(pixels.mean(axis=0))
         self.difference = pixels - self.background
-        noisy = _spread(np.diff(self.difference, axis=0)) / 2**0.5 > NOISY if len(pixels) > 1 else False
-        self.smoothing, self.span = (2.0, 3) if noisy else (1.0, 1)
+        noise = _spread(np.diff(self.difference, axis=0)) / 2**0.5 if len(pixels) > 1 else 0.0
+        self.smoothing = 2.0 if noise > NOISY else 1.0  # pixels
 
     def windows(self, count: int) -> list[list[Blob]]:
         """The shapes in each of so many equal stretches of the clip, averaged over time."""
@@ -62,12 +62,8 @@ class Clip:
 
     def track(self, colour: str) -> np.ndarray | None:
         """Where the shape of a named colour is in each frame, (F, 2), or None where it is not seen in most of them."""
-        kernel = np.ones(self.span) / self.span
-        steady = (
-            np.apply_along_axis(np.convolve, 0, self.difference, kernel, "valid") if self.span > 1 else self.difference
-        )
-        places = np.full((len(steady), 2), np.nan)
-        for frame, blobs in enumerate(self._blobs(steady)):
+        places = np.full((len(self.difference), 2), np.nan)
+        for frame, blobs in enumerate(self._blobs(self.difference)):
             likeness = [unlikeness(blob.colour, colour) for blob in blobs]
             if likeness and min(likeness) < ALIKE:
                 places[frame] = blobs[int(np.argmin(likeness))].centre

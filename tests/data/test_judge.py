@@ -1,10 +1,14 @@
 """The judge of the shapes world, on clips that Pillow drew: right when they are clean or harmed, silent on noise."""
 
+import re
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, item_of, scene_of
+from data_tools.shapes import CATEGORIES, COLOURS, item_of, scene_of
 from data_tools.shapes.judge import answer
 from pipelines.accuracy import wilson
 from support.shapes_drawn import HARMS, draw_clip
@@ -19,11 +23,14 @@ UNTOLD = {  # answers that a frozen first frame shows as well as the clip did
 
 def cases(category, count):
     """(item, clip drawn by Pillow), the labels in turn."""
-    labels = tuple(CATEGORIES[category].answers)
-    for number in range(count):
-        draws = Draws(SEED, number)
-        scene = scene_of(category, labels[number % len(labels)], draws)
-        yield item_of(scene, draws, str(number)), draw_clip(scene)
+    return (drawn(category, number) for number in range(count))
+
+
+@cache
+def drawn(category, number):
+    labels, draws = tuple(CATEGORIES[category].answers), Draws(SEED, number)
+    scene = scene_of(category, labels[number % len(labels)], draws)
+    return item_of(scene, draws, str(number)), draw_clip(scene)
 
 
 def score(category, count, change=lambda clip, random: clip):
@@ -47,16 +54,19 @@ def freeze(clip, random):
     return np.repeat(clip[:1], len(clip), axis=0)
 
 
+KINDS = HARMS | {"noise only": pure_noise, "reversed": reverse, "frozen": freeze}
+
+
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_judge_is_right_on_clean_clips_of_another_renderer(category):
-    count = 2 * len(CATEGORIES[category].answers)
+    count = len(CATEGORIES[category].answers)
     assert score(category, count) == (count, 0)
 
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_judge_is_right_on_harmed_clips(harm):
-    rights = [score(category, 4, HARMS[harm])[0] for category in CATEGORIES]
-    assert sum(rights) >= 4 * len(CATEGORIES) - 1 and min(rights) >= 3
+    rights = [score(category, 3, HARMS[harm])[0] for category in CATEGORIES]
+    assert sum(rights) >= 3 * len(CATEGORIES) - 1
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -67,7 +77,7 @@ def test_the_judge_abstains_on_noise_and_on_an_empty_picture(category):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_judge_says_what_the_clip_shows_not_what_the_item_claims(category):
-    for item, clip in other_clips(category, 6):
+    for item, clip in other_clips(category, 4):
         assert answer(clip, item) != item.answer
 
 
@@ -82,14 +92,10 @@ def test_clips_run_backwards_or_frozen_lose_what_happens_in_time():
 
 def test_what_is_not_there_is_not_seen():
     """A question about a colour that no shape has gets no answer."""
-    for item, clip in list(cases("direction", 4)):
+    for item, clip in cases("direction", 4):
         absent = "blue" if "yellow" in item.question else "yellow"
-        words = [
-            absent if word in ("red", "green", "blue", "yellow", "purple", "white") else word
-            for word in item.question.split()
-        ]
-        asked = item.__class__(**(vars(item) | {"question": " ".join(words)}))
-        assert answer(clip, asked) is None
+        question = re.sub("|".join(COLOURS), absent, item.question)
+        assert answer(clip, replace(item, question=question)) is None
 
 
 def other_clips(category, count):
@@ -104,30 +110,17 @@ def other_clips(category, count):
 
 
 @pytest.mark.slow
-def test_the_judges_full_table(capsys):
-    """All that is asked of the judge, with 400 clean and 120 harmed clips of each category; prints the table."""
-    clean, harmed = 400, 120
-    bounds = dict.fromkeys(HARMS, (0.95, 1)) | {"noise only": (0, 0.1), "other answer": (0, 0.1)}
-    header = ["category", "clean (lower bound)", *bounds, "reversed", "frozen"]
-    rows, failed = [], []
-    for category in CATEGORIES:
-        right = score(category, clean)[0]
-        low = wilson(right, clean).low
-        shares = {harm: score(category, harmed, HARMS[harm])[0] / harmed for harm in HARMS}
-        shares["noise only"] = score(category, harmed, pure_noise)[0] / harmed
-        shares["other answer"] = np.mean(
-            [answer(clip, item) == item.answer for item, clip in other_clips(category, harmed)]
-        )
-        in_time = [score(category, harmed, change)[0] / harmed for change in (reverse, freeze)]
-        cells = [f"{right / clean:.4f} ({low:.4f})", *(f"{share:.3f}" for share in [*shares.values(), *in_time])]
-        rows.append([category, *cells])
-        failed += [(category, "clean", low)] * (low < 0.99)
-        failed += [
-            (category, name, share) for name, share in shares.items() if not bounds[name][0] <= share <= bounds[name][1]
-        ]
-        with capsys.disabled():
-            print(
-                " | ".join(header if len(rows) == 1 else []) + "\n" * (len(rows) == 1) + " | ".join(rows[-1]),
-                flush=True,
-            )
-    assert not failed
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_the_judges_full_table(category):
+    """A row of it: 400 clean and 120 clips of each other kind. Run with -s to read it."""
+    clean, others = 400, 120
+    right = score(category, clean)[0]
+    lower = wilson(right, clean).low
+    shares = {name: score(category, others, change)[0] / others for name, change in KINDS.items()}
+    said = [answer(clip, item) == item.answer for item, clip in other_clips(category, others)]
+    shares["other answer"] = sum(said) / others
+    table = [f"{name} {share:.3f}" for name, share in shares.items()]
+    print(f"\n{category}: clean {right}/{clean} (lower bound {lower:.4f}), {', '.join(table)}")
+    assert lower >= 0.99
+    assert min(shares[name] for name in HARMS) >= 0.95
+    assert max(shares["noise only"], shares["other answer"]) <= 0.1

@@ -1,7 +1,6 @@
 """A folder of rendered clips: what a build packs, and the questions that an evaluation asks."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..draws import Draws
@@ -47,11 +46,15 @@ def render_clips(
         table.writerows(rows)
 
 
-def scene_items(per_category: int, seed: int, split: str = "test") -> Iterator[Item]:
+def scene_items(per_category: int, seed: int, split: str = "test") -> list[Item]:
     """Questions about scenes of TV-Align's seven categories, with each category's labels in turn."""
+    if per_category < 1:
+        raise DataError(f"the number of items must be at least 1, not {per_category}")
+    items = []
     for category in TV_ALIGN:
         labels = tuple(CATEGORIES[category].answers)
         for number in range(per_category):
             draws = Draws(seed, number)
             scene = scene_of(category, labels[number % len(labels)], draws, split)
-            yield item_of(scene, draws, f"{category}-{number:03d}")
+            items.append(item_of(scene, draws, f"{category}-{number:03d}"))
+    return items

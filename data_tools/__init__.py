@@ -11,6 +11,7 @@ dataset.py  position → decoded sample
 build/      sources → checked clips → shards
 inspect/    index, verify, stats, show
 processes/  work in processes that may die
-shapes.py   captioned clips of moving shapes, drawn by arithmetic
+items.py    multiple-choice questions about videos
+shapes/     captioned clips of shapes, drawn by arithmetic, and a judge of them
 cli.py      `vtok-shards`
 """

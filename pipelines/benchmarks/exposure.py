@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data_tools.draws import Draws
-from data_tools.shapes import describe, draw_scene, render
+from data_tools.shapes import caption_of, draw_scene, render
 from pipelines.engine.models import quiet_libraries
 from vtok.batch import Batch
 from vtok.build import build_framework
@@ -38,7 +38,7 @@ def clips(count: int, seed: int) -> tuple[Tensor, list[str]]:
     draws = [Draws(seed, number) for number in range(count)]
     scenes = [draw_scene(each) for each in draws]
     frames = torch.stack([torch.from_numpy(render(scene, FRAMES, SIZE)) for scene in scenes])
-    return frames.permute(0, 1, 4, 2, 3).contiguous(), [describe(s, d)[0] for s, d in zip(scenes, draws)]
+    return frames.permute(0, 1, 4, 2, 3).contiguous(), [caption_of(s, d) for s, d in zip(scenes, draws)]
 
 
 def model(folder: Path, input_noise: float) -> ModelConfig:

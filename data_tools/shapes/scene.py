@@ -1,0 +1,271 @@
+"""What a clip shows: a function of (seed, its number), and of the label it is to show.
+
+Where a shape starts, its size and its colour are drawn without regard to the label wherever the label tells of time
+(direction, state, motion, bounce_count, two_movers): nothing in the first frame tells it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..draws import Draws
+from . import paths
+from .words import CATEGORIES, COLOURS, SHAPES
+
+Things = tuple[tuple["Thing", ...], str]  # and the other label
+
+SPLITS = ("all", "train", "test")
+SIDES = {"small": 0.15, "large": 0.22}  # square root of the area, as a share of the picture: shapes are area-matched
+CHANGE = 0.1  # of the clip: how long a change of state takes
+GROWN, SHRUNK = 1.45, 0.62  # sides after it
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One shape. Lengths are shares of the picture, the origin is its upper left corner.
+
+    side: square root of its area.
+    size: the word for it, where captions tell it.
+    path: displacement from `start` at times in 0..1.
+    change: label of the category `state`; it happens at the time `when`.
+    """
+
+    shape: str
+    colour: str
+    side: float
+    start: tuple[float, float]
+    size: str = ""
+    path: paths.Path = paths.still
+    change: str = "stays"
+    when: float = 0.5
+    colour_after: str = ""
+
+    def centres(self, t: np.ndarray) -> np.ndarray:
+        """(F, 2) as x, y."""
+        return np.array(self.start) + self.path(t)
+
+    def sides(self, t: np.ndarray) -> np.ndarray:
+        """(F,)."""
+        factor = {"grows": GROWN, "shrinks": SHRUNK}.get(self.change, 1.0)
+        return self.side * (1 + (factor - 1) * self._changed(t))
+
+    def colours(self, t: np.ndarray) -> np.ndarray:
+        """RGB in 0..255, (F, 3)."""
+        before = np.array(COLOURS[self.colour], float)
+        after = np.array(COLOURS[self.colour_after or self.colour], float)
+        return before + self._changed(t)[:, None] * (after - before)
+
+    def opacities(self, t: np.ndarray) -> np.ndarray:
+        """(F,) in 0..1."""
+        changed = self._changed(t)
+        return {"appears": changed, "disappears": 1 - changed}.get(self.change, np.ones_like(changed))
+
+    def _changed(self, t: np.ndarray) -> np.ndarray:
+        return np.clip((t - self.when) / CHANGE + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    things: the first is the one asked about.
+    other_label: what would be the answer for the second, in the categories `colour` and `two_movers`.
+    background: two RGB colours between which it fades.
+    slope: direction of the fade, radians.
+    """
+
+    category: str
+    label: str
+    things: tuple[Thing, ...]
+    other_label: str
+    background: tuple[tuple[float, ...], tuple[float, ...]]
+    slope: float
+
+
+def draw_scene(draws: Draws, split: str = "all") -> Scene:
+    """The scene of one clip. Categories take turns, and so do each category's labels, both in drawn orders."""
+    number, place = divmod(draws.position, len(CATEGORIES))
+    category = _in_turn(draws.run_seed, "category", number, tuple(CATEGORIES))[place]
+    labels = tuple(CATEGORIES[category].answers)
+    again, place = divmod(number, len(labels))
+    return scene_of(category, _in_turn(draws.run_seed, category, again, labels)[place], draws, split)
+
+
+def _in_turn(seed: int, what: str, number: int, names: tuple[str, ...]) -> list[str]:
+    draws = Draws(seed, number)
+    return sorted(names, key=lambda name: draws.seed(f"turn/{what}/{name}"))
+
+
+def scene_of(category: str, label: str, draws: Draws, split: str = "all") -> Scene:
+    """A scene that shows `label`.
+
+    Args:
+        split: `test` shows only held-out combinations of colour, shape and label, `train` none of them.
+    """
+    drawn = _Drawn(draws, category, label, split)
+    things, other_label = _THINGS[category](drawn)
+    plain = draws.integer("plain", 3) == 0
+    first, second = (tuple(drawn.between(f"background-{end}-{c}", 10, 70) for c in "rgb") for end in "01")
+    background = (first, first if plain else second)
+    return Scene(category, label, things, other_label, background, drawn.between("slope", 0, 2 * np.pi))
+
+
+def held_out(category: str, label: str, colour: str, shape: str) -> bool:
+    """Whether the combination is kept for the test split.
+
+    It is for one colour of six, given shape and label, and in the category `colour` for one shape of three.
+    """
+    place = list(CATEGORIES[category].answers).index(label)
+    return (list(COLOURS).index(colour) + 2 * SHAPES.index(shape) + place) % len(COLOURS) == 0
+
+
+class _Drawn:
+    """The draws of one scene, by purpose."""
+
+    def __init__(self, draws: Draws, category: str, label: str, split: str):
+        self.draws, self.category, self.label = draws, category, label
+        looks = [
+            (colour, shape)
+            for colour in COLOURS
+            for shape in SHAPES
+            if (category != "colour" or colour == label)
+            and (split == "all" or held_out(category, label, colour, shape) == (split == "test"))
+        ]
+        self.colour, self.shape = self.one_of("looks", looks)
+
+    def one_of(self, purpose: str, names):
+        names = tuple(names)
+        return names[self.draws.integer(purpose, len(names))]
+
+    def between(self, purpose: str, low: float, high: float) -> float:
+        return low + (high - low) * self.draws.uniform(purpose)
+
+    def spots(self, count: int, low: float, high: float, apart: float) -> list[tuple[float, float]]:
+        """So many places in a square, any two at least `apart`."""
+        random = np.random.default_rng(self.draws.seed("spots"))
+        while True:
+            tries = random.uniform(low, high, (64, count, 2))
+            gaps = np.linalg.norm(tries[:, :, None] - tries[:, None], axis=-1) + 2 * np.eye(count)
+            good = np.flatnonzero(gaps.min(axis=(1, 2)) >= apart)
+            if len(good):
+                return [tuple(map(float, spot)) for spot in tries[good[0]]]
+
+    def others(self, spots: list[tuple[float, float]], sides: list[float]) -> list[Thing]:
+        """Further things at these places, each of a colour of its own."""
+        colours = [colour for colour in COLOURS if colour != self.colour]
+        colours.sort(key=lambda colour: self.draws.seed(f"other/{colour}"))
+        shapes = [self.one_of(f"other-shape-{i}", SHAPES) for i in range(len(spots))]
+        return [Thing(*looks) for looks in zip(shapes, colours, sides, spots)]
+
+    def alone(self, path: paths.Path) -> Things:
+        """One thing of a told size that follows a path of at most 0.2 from its start."""
+        size = self.one_of("size", SIDES)
+        start = (self.between("x", 0.4, 0.6), self.between("y", 0.4, 0.6))
+        return (Thing(self.shape, self.colour, SIDES[size], start, size, path),), ""
+
+
+def _counting(drawn: _Drawn) -> Things:
+    side = drawn.between("side", 0.14, 0.17)
+    spots = drawn.spots(int(drawn.label), 0.17, 0.83, 0.3)
+    return tuple(Thing(drawn.shape, drawn.colour, side, spot) for spot in spots), ""
+
+
+def _direction(drawn: _Drawn) -> Things:
+    return drawn.alone(paths.straight(drawn.label, drawn.between("travel", 0.15, 0.2)))
+
+
+def _relative_position(drawn: _Drawn) -> Things:
+    axis = int(drawn.label in ("above", "below"))
+    sign = -1 if drawn.label in ("left", "above") else 1
+    way = [sign * drawn.between("gap", 0.36, 0.5), drawn.between("aside", -0.08, 0.08)]
+    half = np.array(way[::-1] if axis else way) / 2
+    middle = np.array([drawn.between("x", 0.45, 0.55), drawn.between("y", 0.45, 0.55)])
+    sides = [drawn.between(f"side-{i}", 0.15, 0.18) for i in "01"]
+    one = Thing(drawn.shape, drawn.colour, sides[0], _place(middle + half))
+    return (one, *drawn.others([_place(middle - half)], sides[1:])), ""
+
+
+def _relative_size(drawn: _Drawn) -> Things:
+    small, large = SIDES.values()
+    same = drawn.one_of("side", SIDES.values())
+    one, other = {"larger": (large, small), "smaller": (small, large), "same": (same, same)}[drawn.label]
+    spots = drawn.spots(2, 0.22, 0.78, 0.42)
+    return (Thing(drawn.shape, drawn.colour, one, spots[0]), *drawn.others(spots[1:], [other])), ""
+
+
+def _colour(drawn: _Drawn) -> Things:
+    """Two different shapes: only which is which tells the answer."""
+    spots = drawn.spots(2, 0.22, 0.78, 0.44)
+    sides = [drawn.between(f"side-{i}", 0.2, 0.24) for i in "01"]
+    [other] = drawn.others(spots[1:], sides[1:])
+    other = replace(other, shape=drawn.one_of("other-shape", [shape for shape in SHAPES if shape != drawn.shape]))
+    return (Thing(drawn.shape, drawn.colour, sides[0], spots[0]), other), other.colour
+
+
+def _state(drawn: _Drawn) -> Things:
+    """One thing or two at first, whatever the label; what appears has a place of its own."""
+    spots = drawn.spots(3, 0.23, 0.77, 0.38)
+    sides = [drawn.between(f"side-{i}", 0.155, 0.18) for i in "012"]
+    first = drawn.one_of("first", (1, 2))
+    others = drawn.others(spots[1:], sides[1:])[: first if drawn.label == "appears" else first - 1]
+    after = drawn.one_of("after", [c for c in COLOURS if c not in {drawn.colour, *(other.colour for other in others)}])
+    one = Thing(
+        drawn.shape,
+        drawn.colour,
+        sides[0],
+        spots[0],
+        change=drawn.label,
+        when=drawn.between("when", 0.35, 0.65),
+        colour_after=after if drawn.label == "changes" else "",
+    )
+    return (one, *others), ""
+
+
+def _motion(drawn: _Drawn) -> Things:
+    phase, sign = drawn.between("phase", 0, 1), drawn.one_of("sign", (-1, 1))
+    turns = drawn.between("turns", 1.5, 2.5)
+    width = drawn.between("width", 0.16, 0.2)
+    return drawn.alone(
+        {
+            "sideways": paths.to_and_fro(0, width, turns, phase),
+            "vertical": paths.to_and_fro(1, width, turns, phase),
+            "circle": paths.circle(width, sign * turns / 1.5, phase),
+            "zigzag": paths.zigzag(sign * width, 0.75 * width, turns, phase),
+            "bounce": paths.bouncing(sign * width, width, turns, phase),
+            "still": paths.still,
+        }[drawn.label]
+    )
+
+
+def _bounce_count(drawn: _Drawn) -> Things:
+    """It begins and ends well above the ground, at a height that is drawn without regard to the count."""
+    first, last = (drawn.between(f"phase-{end}", 0.3, 0.7) for end in ("first", "last"))
+    sign, travel, height = drawn.one_of("sign", (-1, 1)), drawn.between("travel", 0.12, 0.2), 0.2
+    return drawn.alone(paths.bouncing(sign * travel, height, int(drawn.label) + last - first, first))
+
+
+def _two_movers(drawn: _Drawn) -> Things:
+    other_label = drawn.one_of("other-way", [way for way in paths.DIRECTIONS if way != drawn.label])
+    spots = drawn.spots(2, 0.27, 0.73, 0.44)
+    sides = [drawn.between(f"side-{i}", 0.14, 0.16) for i in "01"]
+    ways = [paths.straight(way, drawn.between("travel", 0.1, 0.12)) for way in (drawn.label, other_label)]
+    [other] = drawn.others(spots[1:], sides[1:])
+    one = Thing(drawn.shape, drawn.colour, sides[0], spots[0], path=ways[0])
+    return (one, replace(other, path=ways[1])), other_label
+
+
+def _place(point: np.ndarray) -> tuple[float, float]:
+    return float(point[0]), float(point[1])
+
+
+_THINGS: dict[str, Callable[[_Drawn], Things]] = {
+    "counting": _counting,
+    "direction": _direction,
+    "relative_position": _relative_position,
+    "relative_size": _relative_size,
+    "colour": _colour,
+    "state": _state,
+    "motion": _motion,
+    "bounce_count": _bounce_count,
+    "two_movers": _two_movers,
+}

@@ -42,7 +42,7 @@ class InfiniteGradient(torch.autograd.Function):
 
 
 class Spoilt(VTokFramework):
-    """Spoils the loss on rank 1 in the forwards whose number, from the last ``plan_to_spoil`` on, is given."""
+    """Spoils rank 1's loss, leaving its gradient finite, or only the gradient, in the forward so many after a plan."""
 
     def plan_to_spoil(self, how: str | None, forward: int = 0):
         self.how, self.forwards_left = how, forward
@@ -50,7 +50,7 @@ class Spoilt(VTokFramework):
     def forward(self, batch, **options):
         losses = super().forward(batch, **options)
         if self.how and distributed.rank() == 1 and self.forwards_left == 0:
-            spoil = InfiniteGradient.apply if self.how == "gradient" else lambda loss: loss * float(self.how)
+            spoil = InfiniteGradient.apply if self.how == "gradient" else lambda loss: loss + float(self.how)
             losses["loss"] = spoil(losses["loss"])
         self.forwards_left -= 1
         return losses

@@ -125,7 +125,6 @@ def judge_all(viewed: list[Viewing], video: Callable[[Viewing], tuple[Path, dict
         frames = read_frames(place)
         frozen = np.repeat(frames[:1], len(frames), axis=0)
         answers = {
-            "name": viewing.name,
             "said": {item.id: answer(frames, item) for item in viewing.asked},
             "frozen": {viewing.own.id: answer(frozen, viewing.own)} if viewing.own else {},
         }
@@ -148,7 +147,7 @@ def finish(items: list[Item], viewed: list[Viewing], output: Path, common: dict)
     same = all(one["settings"] == common for one in stored) and len({one.get("step") for one in stored}) == 1
     asked = all(one["said"].keys() == {item.id for item in viewing.asked} for one, viewing in zip(stored, viewed))
     require(same and asked, f"{output} holds answers of another evaluation: choose another --output or delete it")
-    lines = report(items, viewed, [Answers(one["name"], one["said"], one["frozen"]) for one in stored])
+    lines = report(items, viewed, [Answers(one["said"], one["frozen"]) for one in stored])
     part = output / f"report.json.rank{rank_and_ranks()[0]}.part"  # two ranks may come to the end together
     part.write_text(json.dumps({"settings": common, "lines": [as_dict(line) for line in lines]}, indent=1) + "\n")
     part.replace(output / "report.json")

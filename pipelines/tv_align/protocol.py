@@ -11,7 +11,6 @@ from data_tools.draws import keyed_seed
 from data_tools.items import Item
 from pipelines.accuracy import wilson
 
-ABSTAINED = None
 FREE = "unconditional"  # begins the names of the videos without a prompt
 
 
@@ -32,7 +31,6 @@ class Viewing:
 class Answers:
     """What a judge said about a video: texts of options or None, by the items' ids."""
 
-    name: str
     said: dict[str, str | None]
     frozen: dict[str, str | None]
 
@@ -102,7 +100,7 @@ def _line(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> Lin
         "majority": sum(max(counts.values()) for counts in categories.values()) / len(items),
     }
     controls |= {control: right(said) / len(items) for control, said in seen.items()}
-    return Line(name, len(items), right(own), sum(own[item.id] is ABSTAINED for item in items), controls)
+    return Line(name, len(items), right(own), sum(own[item.id] is None for item in items), controls)
 
 
 def as_table(lines: list[Line]) -> str:

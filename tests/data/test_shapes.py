@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from data_tools.cli import main
 from data_tools.draws import Draws
 from data_tools.errors import DataError
 from data_tools.items import read_items
@@ -193,6 +194,18 @@ def test_items_of_the_seven_categories_are_the_same_each_time():
     items = scene_items(4, seed=0)
     assert items == scene_items(4, seed=0) != scene_items(4, seed=1)
     assert Counter(item.category for item in items) == dict.fromkeys(TV_ALIGN, 4)
+
+
+def test_the_commands_write_items_and_clips_of_a_split(tmp_path, capsys):
+    assert main(["shapes-items", "--output", str(tmp_path / "a" / "items.jsonl"), "--per-category", "2"]) == 0
+    assert read_items(tmp_path / "a" / "items.jsonl") == scene_items(2, seed=0)
+    assert main(["shapes-items", "--output", str(tmp_path / "b"), "--per-category", "0"]) == 2
+    assert "must be at least 1" in capsys.readouterr().err and not (tmp_path / "b").exists()
+    assert main(["shapes", "--output", str(tmp_path / "c"), "--clips", "9", "--split", "test"]) == 0
+    told = [item.prompt for item in read_items(tmp_path / "c" / "items.jsonl")]
+    draws = [Draws(0, number) for number in range(9)]
+    assert told == [caption_of(draw_scene(one, "test"), one) for one in draws]
+    assert told != [caption_of(draw_scene(one), one) for one in draws]
 
 
 # Clips on disk.

@@ -1,0 +1,177 @@
+"""TV-Align: items are read strictly, answers counted with intervals and controls, work shared out and resumed."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from data_tools.draws import Draws
+from data_tools.encode import encode_mp4
+from data_tools.errors import DataError
+from data_tools.items import Item, read_items, shuffled, write_items
+from data_tools.shapes import CATEGORIES, TV_ALIGN, item_of, render, scene_items, scene_of
+from pipelines import evaluate, tv_align
+from pipelines.accuracy import wilson
+from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.tv_align.protocol import partners
+from support.tiny import model_config
+from vtok.build import build_framework
+
+ITEM = {"id": "a", "category": "counting", "prompt": "Two cats.", "question": "How many?", "options": ["One.", "Two."],
+        "answer": "Two."}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "right, asked, low, high",
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilsons_interval(right, asked, low, high):
+    """The last case is Newcombe's (Statistics in Medicine 17, 1998, table I)."""
+    interval = wilson(right, asked)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_no_interval_without_questions():
+    for right, asked in ((0, 0), (3, 2), (-1, 4)):
+        with pytest.raises(ValueError):
+            wilson(right, asked)
+
+
+def test_shipped_items_are_whole_and_what_the_command_writes():
+    items = read_items(tv_align.FOLDER / "shapes.jsonl")
+    assert Counter(item.category for item in items) == dict.fromkeys(TV_ALIGN, 143) and len(items) == 1001
+    assert items == scene_items(143, seed=0)
+    natural = read_items(tv_align.FOLDER / "natural.jsonl")
+    assert Counter(item.category for item in natural) == dict.fromkeys(TV_ALIGN, 29)
+    assert len({item.prompt for item in natural}) == len(natural)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"answer": "Three."}, "line 2: the answer 'Three.' is not among the options"),
+        ({"options": ["Two.", "Two."]}, "line 2: options should be a list of at least two different texts"),
+        ({"options": "Two."}, "line 2: options should be a list"),
+        ({"prompt": " "}, "line 2: prompt should be a text"),
+        ({"more": 1}, "line 2: expected an object with exactly id, category"),
+        ({"id": "b"}, "line 2: the id 'b' is given twice"),
+    ],
+)
+def test_items_are_read_strictly(tmp_path, change, message):
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(json.dumps(item) for item in (ITEM | {"id": "b"}, ITEM | change)))
+    with pytest.raises(DataError, match=message):
+        read_items(path)
+
+
+def test_files_without_items_are_refused(tmp_path):
+    path = tmp_path / "items.jsonl"
+    for content, message in ((None, "cannot read"), ("", "holds no items"), ("{", "line 1: ")):
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(DataError, match=message):
+            read_items(path)
+
+
+def test_options_are_shuffled_alike_each_time_and_evenly():
+    options = ("a", "b", "c", "d")
+    items = [Item(str(number), "x", "p", "q", options, "a") for number in range(800)]
+    orders = [shuffled(item, 0) for item in items]
+    assert orders == [shuffled(item, 0) for item in items] != [shuffled(item, 1) for item in items]
+    places = Counter(item.options.index("a") for item in orders)
+    assert all(0.25 in wilson(places[place], 800) for place in range(4))
+
+
+def test_partners_are_other_items_of_the_category():
+    items = scene_items(5, seed=0)
+    pairs = partners(items, 0)
+    assert {other.id for other in pairs.values()} == {item.id for item in items}
+    assert all(pairs[item.id].category == item.category and pairs[item.id] != item for item in items)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Items of three categories with their true videos."""
+    folder = tmp_path_factory.mktemp("videos")
+    items = []
+    for category in ("counting", "direction", "relative_size"):
+        labels = tuple(CATEGORIES[category].answers)
+        for number in range(4):
+            scene = scene_of(category, labels[number % len(labels)], Draws(6, number))
+            items.append(item_of(scene, Draws(6, number), f"{category}-{number}"))
+            (folder / f"{items[-1].id}.mp4").write_bytes(encode_mp4(render(scene, 24, 64), 8, 18))
+    write_items(items, folder / "items.jsonl")
+    return folder
+
+
+def command(videos, output, *more):
+    return ["tv-align", "--videos", str(videos), "--items", str(videos / "items.jsonl"), "--output", str(output), *more]
+
+
+def test_true_videos_are_judged_right_by_several_ranks_and_the_controls_are_not(videos, tmp_path, monkeypatch, capsys):
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        evaluate.main(command(videos, tmp_path))
+        out = capsys.readouterr().out
+        assert ("6 of 12 answers are still to come" in out) == (rank == 1)
+    lines = {line["name"]: line for line in json.loads((tmp_path / "report.json").read_text())["lines"]}
+    assert list(lines) == ["counting", "direction", "relative_size", "all"]
+    assert (lines["all"]["right"], lines["all"]["asked"], lines["all"]["abstained"]) == (12, 12, 0)
+    assert lines["direction"]["controls"]["frozen"] == 0 and lines["counting"]["controls"]["frozen"] == 1
+    assert lines["direction"]["controls"]["chance"] == 0.25 and lines["direction"]["controls"]["majority"] == 0.25
+    assert lines["all"]["controls"]["shuffled"] < 0.5
+    assert "75.8–100.0" in out
+
+
+def test_answers_are_kept_and_those_of_another_evaluation_refused(videos, tmp_path, capsys):
+    evaluate.main(command(videos, tmp_path))
+    table, kept = capsys.readouterr().out, tmp_path / "answers" / "counting-0.json"
+    written = kept.stat().st_mtime_ns
+    (tmp_path / "answers" / "counting-1.json").unlink()
+    evaluate.main(command(videos, tmp_path))
+    assert capsys.readouterr().out == table and kept.stat().st_mtime_ns == written
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"settings": {}}))
+    assert "holds answers of another evaluation" in refused(command(videos, tmp_path), capsys)
+
+
+def test_what_cannot_be_judged_is_refused_in_one_line(videos, tmp_path, capsys):
+    assert "lacks 1 of 1 videos, the first is a.mp4" in refused(with_items(tmp_path, ITEM, videos), capsys)
+    strange = ITEM | {"options": ["Two.", "Many."]}
+    assert "is not about the shapes world" in refused(with_items(tmp_path, strange, videos), capsys)
+    assert "goes with --checkpoint" in refused(command(videos, tmp_path, "--unconditional", "2"), capsys)
+    assert not (tmp_path / "answers").exists()
+
+
+def with_items(folder, item, videos):
+    path = folder / "items.jsonl"
+    path.write_text(json.dumps(item))
+    return [*command(videos, folder), "--items", str(path)]
+
+
+def refused(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        evaluate.main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    return error
+
+
+def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_path, monkeypatch, capsys):
+    config = parse_run_arguments(["--config", str(PRESETS / "tiny.yaml")]).config
+    config.model = model_config(tiny_models)
+    torch.manual_seed(0)
+    run, loads = (config, build_framework(config.model).eval(), 7), []
+    monkeypatch.setattr(evaluate, "load_run", lambda folder, ema: loads.append(folder) or run)
+    write_items(scene_items(1, seed=0)[:2], tmp_path / "items.jsonl")
+    arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
+                 "--unconditional", "1", "--seconds", "0.5", "--steps", "1"]  # fmt: skip
+    evaluate.main(arguments)
+    names = {"counting-000", "direction-000", "unconditional-000"}
+    assert {path.stem for path in (tmp_path / "videos").iterdir()} == names
+    stored = json.loads((tmp_path / "answers" / "unconditional-000.json").read_text())
+    assert set(stored["said"]) == {"counting-000", "direction-000"} and stored["step"] == 7 and stored["seed"] > 0
+    assert "unconditional" in capsys.readouterr().out
+    evaluate.main(arguments)
+    assert len(loads) == 1

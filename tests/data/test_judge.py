@@ -65,8 +65,8 @@ def test_the_judge_is_right_on_clean_clips_of_another_renderer(category):
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_judge_is_right_on_harmed_clips(harm):
-    rights = [score(category, 3, HARMS[harm])[0] for category in CATEGORIES]
-    assert sum(rights) >= 3 * len(CATEGORIES) - 1
+    rights = [score(category, 2, HARMS[harm])[0] for category in CATEGORIES]
+    assert sum(rights) >= 2 * len(CATEGORIES) - 1
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -77,7 +77,7 @@ def test_the_judge_abstains_on_noise_and_on_an_empty_picture(category):
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_the_judge_says_what_the_clip_shows_not_what_the_item_claims(category):
-    for item, clip in other_clips(category, 4):
+    for item, clip in other_clips(category, 3):
         assert answer(clip, item) != item.answer
 
 

@@ -170,9 +170,7 @@ def test_captions_say_the_label_in_several_ways():
     for scene, draws in zip(SCENES, DRAWS):
         caption, phrase = caption_of(scene, draws), CATEGORIES[scene.category].phrases[scene.label]
         assert phrase in caption and caption[0].isupper() and caption.endswith(".")
-        assert {word for thing in scene.things for word in (thing.colour, thing.shape)} <= set(
-            caption.lower().replace(".", "").replace(",", "").replace("s ", " ").replace("circles", "circle").split()
-        ) or scene.category == "counting"
+        assert all(thing.colour in caption and thing.shape in caption for thing in scene.things)
     for category in CATEGORIES:
         assert len({caption_of(of(category, 1)[0], Draws(1, number)) for number in range(40)}) >= 4
 

@@ -134,8 +134,9 @@ def test_flops_equal_those_of_a_real_step(tiny_models, checkpointing):
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         framework(planned_batch(load))["loss"].backward()
     assert sum(part.hardware for part in flops.values()) == pytest.approx(counter.get_total_flops(), rel=1e-3)
-    repeated = sum(part.hardware - part.model for part in flops.values())
-    assert (repeated > 0) == checkpointing
+    repeated = {name: part.hardware - part.model for name, part in flops.items()}
+    assert repeated.pop("heads") > 0  # the language head's chunks are always computed again
+    assert (sum(repeated.values()) > 0) == checkpointing
     without = sample_flops(planned_config(tiny_models), build_framework(planned_config(tiny_models).model))
     assert sum(part.model for part in flops.values()) == pytest.approx(sum(part.model for part in without.values()))
 

@@ -99,9 +99,9 @@ def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: 
     """Encoders that a run on these shards asks for nothing, by their names in ``build_framework``'s ``without``."""
     readers = readers_of(reader) + [held_out] * (held_out is not None)
     stored = [one.precomputed or {} for one in readers]
-    unused = {"feature_extractor"} if all("features" in kinds for kinds in stored) else set()
+    unused = {"feature_extractor"} if all(kinds.get("features") for kinds in stored) else set()
     # Videos that validation samples go through the autoencoder's other half.
-    if all("latents" in kinds for kinds in stored) and (held_out is None or not config.validation.videos):
+    if all(kinds.get("latents") for kinds in stored) and (held_out is None or not config.validation.videos):
         unused.add("autoencoder")
     return frozenset(unused)
 

@@ -18,12 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from vtok.batch import Batch
 from vtok.config import ModelConfig
 from vtok.decoder import Conditioning, HunyuanDecoder, Posterior
-from vtok.layout import num_motion_tokens
 from vtok.mllm import MLLM, Hidden
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
-from vtok.tokeniser import VisualFeatures, VTokTokeniser
+from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.visual_head import FeatureScale, build_visual_head
 
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
@@ -46,7 +45,7 @@ class VTokFramework(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        tokeniser: VTokTokeniser,
+        tokeniser: Tokeniser,
         mllm: MLLM,
         projector: nn.Module,
         projector_dim: int,
@@ -63,11 +62,13 @@ class VTokFramework(nn.Module):
         keep = config.tokeniser.backbone == "clip" and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
             projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
-            VisualPositions(config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim),
+            VisualPositions(
+                tokeniser.place, config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim
+            ),
         )
-        feature_dims = dict(
-            spatial=self.tokeniser.feature_extractor.width, motion=self.tokeniser.motion_encoder.residual_dim
-        )
+        feature_dims = tokeniser.feature_dims
+        if not feature_dims:  # no visual token: nothing would give these a gradient
+            self.projection.requires_grad_(False)
         self.visual_head = nn.ModuleDict(
             {kind: build_visual_head(config.visual_head, mllm.dim, dim) for kind, dim in feature_dims.items()}
         )
@@ -138,19 +139,20 @@ class VTokFramework(nn.Module):
 
     def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
         """Stored features as the tokeniser's own would be."""
-        dtype = next(self.tokeniser.motion_encoder.parameters()).dtype
+        dtype = next(self.projection.parameters()).dtype
         return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noisy = []
-        for kind in ("spatial", "motion"):
+        noisy = {}
+        for kind in self.feature_scale:
             clean, counts = features.of(kind)
             noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
             scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
-            noisy.append(torch.cat([clean, (clean + noise * scale).to(clean.dtype)]))
-        return VisualFeatures(*noisy, features.motion_counts * 2)
+            noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
+        doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
+        return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
@@ -164,7 +166,7 @@ class VTokFramework(nn.Module):
         spatial = plan.visual_index < split
         clip, index = plan.visual_clip, plan.visual_index
         generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
-        losses = []
+        losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual token
         for kind, head in self.visual_head.items():
             rows, first = (spatial, 0) if kind == "spatial" else (~spatial, split)
             frozen, counts = features.of(kind)
@@ -269,16 +271,14 @@ class VTokFramework(nn.Module):
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
         tokeniser_frames = round(seconds * self.config.tokeniser.fps) + 1
-        conditioning = self.imagine(
-            prompt, num_motion_tokens(tokeniser_frames, self.config.tokeniser), temperature, generator
-        )
+        conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
         return self.decoder.sample(conditioning, num_frames, steps, generator)[0, :wanted]
 
     @torch.no_grad()
     def imagine(
-        self, prompt: str, num_motion: int, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, prompt: str, num_tokens: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Conditioning:
-        """Sample a video's visual tokens after a prompt, one at a time with a key-value cache.
+        """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache.
 
         Returns:
             The conditioning of one video: prompt rows from the crop on, then one row a visual token.
@@ -287,7 +287,7 @@ class VTokFramework(nn.Module):
         prompt_ids = torch.tensor([self.text.prompt(prompt)], device=device)
         hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
         rows = [hidden.conditioning[:, self.text.crop_start :]]
-        for index in range(self.config.tokeniser.num_spatial_tokens + num_motion):
+        for index in range(num_tokens):
             token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
             hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
             rows.append(hidden.conditioning)
@@ -297,11 +297,9 @@ class VTokFramework(nn.Module):
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
-        spatial = index < self.config.tokeniser.num_spatial_tokens
-        kind = "spatial" if spatial else "motion"
-        encoder = self.tokeniser.spatial_encoder if spatial else self.tokeniser.motion_encoder
+        kind = self.tokeniser.place(index).kind
         standardised = self.visual_head[kind].sample(state, temperature, generator)
-        return encoder(self.feature_scale[kind].restore(standardised).to(state.dtype))
+        return self.tokeniser.encoder(kind)(self.feature_scale[kind].restore(standardised).to(state.dtype))
 
     # ---------------------------------------------------------------- folders
 
@@ -328,7 +326,7 @@ class VTokFramework(nn.Module):
         parts = {
             "language_model": [self.mllm],
             "phi_vis + P": [self.projection],
-            "g_phi": [self.tokeniser.spatial_encoder, self.tokeniser.motion_encoder],
+            "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
             "visual_head": [self.visual_head],
             "feature_extractor": [self.tokeniser.feature_extractor],
             "diffusion_transformer": [self.decoder.transformer],

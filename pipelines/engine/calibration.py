@@ -42,8 +42,8 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     for loaded in batches:
         batch = loaded.batch.to(device)
         features = framework.features(batch)
-        moments["spatial"].add(features.spatial.flatten(0, 1))
-        own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
-        moments["motion"].add(torch.cat(own))
+        for kind, sums in moments.items():
+            values, counts = features.of(kind)
+            sums.add(torch.cat([values[clip, :count] for clip, count in enumerate(counts)]))
     for kind, scale in framework.feature_scale.items():
         scale.set(*moments[kind].mean_and_std())

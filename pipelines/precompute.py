@@ -24,9 +24,10 @@ from pipelines.config import RunConfig, die, parse_run_arguments
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.loader import views_of
-from pipelines.engine.setup import cast_parameters, precision
+from pipelines.engine.setup import precision
 from vtok.config import ConfigError, require
 from vtok.decoder import build_vae, encode_video
+from vtok.materialise import cast_parameters
 from vtok.tokeniser import build_tokeniser
 
 PROGRAM = "precompute"

@@ -24,12 +24,11 @@ from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
-from data_tools.video import validate
 from data_tools.views import make_views, tokeniser_view
 from pipelines.config import PRESETS, die, load_config
 from pipelines.engine import distributed
 from pipelines.token_picture import stacked, token_picture
-from pipelines.understand import load_run
+from pipelines.understand import duration_of, load_run
 from vtok.config import ConfigError
 from vtok.tokeniser import Tokeniser, build_tokeniser
 
@@ -41,10 +40,8 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
     Raises:
         DataError: the video cannot be read.
     """
-    if not video.is_file():
-        raise DataError(f"no such video: {video}")
+    duration = duration_of(video)
     config, size = tokeniser.config, tokeniser.feature_extractor.image_size
-    duration = validate(video).duration
     views = make_views(video, duration, tokeniser_view(duration, config.fps, size, size), None, start=0.0)
     frames = views.frames[None, : views.frames_valid].to(distributed.device())
     count = frames.shape[1]

@@ -46,6 +46,17 @@ def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) 
     return config, framework.eval().to(distributed.device()), step
 
 
+def duration_of(video: Path) -> float:
+    """Seconds of a video file that a user named.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
+    if not video.is_file():
+        raise DataError(f"no such video: {video}")
+    return validate(video).duration
+
+
 class Understanding:
     """Answers questions about video files as the model was trained to see them."""
 
@@ -66,9 +77,7 @@ class Understanding:
         Raises:
             DataError: the video cannot be read.
         """
-        if not video.is_file():
-            raise DataError(f"no such video: {video}")
-        duration = validate(video).duration
+        duration = duration_of(video)
         data, (tokeniser, decoder) = self.config.data, self.views
         start = window(duration, data.seconds, CENTRE)
         if key_frame_every:

@@ -140,11 +140,16 @@ def barrier() -> None:
         dist.barrier()
 
 
+def reduce_over_ranks(values: torch.Tensor, operation: dist.ReduceOp = dist.ReduceOp.SUM) -> torch.Tensor:
+    """The tensor itself, with every rank's values in it."""
+    if world_size() > 1:
+        dist.all_reduce(values, operation)
+    return values
+
+
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Average of a tensor over the ranks."""
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values / world_size()
+    return reduce_over_ranks(values) / world_size()
 
 
 def gather_lists(items: list) -> list[list]:

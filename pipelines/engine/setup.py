@@ -13,6 +13,7 @@ from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+from vtok.weights import shape_of
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
@@ -82,7 +83,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Trainable parameters: matrices are decayed; biases, norms and embeddings are not."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
-    matrices = {id(p) for p in trainable if len(getattr(p, "ds_shape", p.shape)) >= 2}  # a shard is flat
+    matrices = {id(p) for p in trainable if len(shape_of(p)) >= 2}  # a shard is flat
     decayed = [p for p in trainable if id(p) in matrices - embeddings]
     others = [p for p in trainable if id(p) not in matrices - embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -96,12 +97,6 @@ def learning_rate(step: int, train: TrainConfig, max_steps: int) -> float:
         return train.lr
     progress = (step - train.warmup_steps) / max(1, max_steps - train.warmup_steps)
     return train.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
-
-
-def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast parameters only: rotary frequencies and feature statistics stay fp32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
 
 
 def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:

@@ -21,6 +21,7 @@ from data_tools.shapes import render_clips
 from data_tools.video import decode, validate
 from data_tools.views import CENTRE, make_views, tokeniser_view, window
 from support.real_clips import CLIPS
+from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok.anyres import anyres_embeddings, tile_grid
 from vtok.build import build_framework
@@ -52,19 +53,15 @@ def clip_video(tmp_path_factory):
 
 
 def test_a_real_frame_is_preprocessed_and_encoded_as_by_transformers(clip_video, tiny_models):
-    """The square our view cuts out of a frame, against ``CLIPImageProcessor`` and ``CLIPVisionModel``."""
+    """The tokeniser's view of a frame, against ``CLIPImageProcessor`` and ``CLIPVisionModel`` on the whole frame."""
     view = tokeniser_view(1.0, 2, 64, 64)
     duration = validate(clip_video).duration
     start = window(duration, 1.0, CENTRE)
     frames = make_views(clip_video, duration, view, None, start).frames
     ((_, picture),) = decode(clip_video, [start])
-    height, width, _ = picture.shape
-    side, top, left = min(height, width), (height - min(height, width)) // 2, (width - min(height, width)) // 2
-    square = Image.fromarray(picture[top : top + side, left : left + side].numpy())
-    sizes = dict(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    raw = CLIPImageProcessorPil(**sizes, do_rescale=False, do_normalize=False)(square, return_tensors="pt")
-    assert (raw.pixel_values[0].int() - frames[0].int()).abs().max() <= 1
+    assert (clip_pixels(picture.permute(2, 0, 1), 64) - frames[0].int()).abs().max() <= 1
 
+    sizes = dict(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     extractor = build_feature_extractor(VTokConfig(weights=str(tiny_models / "clip")))
     reference = CLIPVisionModel.from_pretrained(tiny_models / "clip").eval()
     ours = Image.fromarray(frames[0].permute(1, 2, 0).numpy())

@@ -217,18 +217,35 @@ class VTokFramework(nn.Module):
             visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
         else:
             visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
-        device = visual.device
-        before, after = (torch.tensor(ids, device=device) for ids in self.text.question(question))
-        embeddings = torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
+        embeddings = self.asked(visual, question)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=device),
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text.tokenizer.eos_token_id,
             pad_token_id=self.text.tokenizer.eos_token_id,
         )
         return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+    @torch.no_grad()
+    def answer_losses(self, frames: Tensor, question: str, answers: list[str]) -> list[Tensor]:
+        """-log p of each token of each answer to a question about a video, end tokens included, in fp32.
+
+        Args:
+            frames: (T, 3, h, w) ``uint8`` at the configuration's frames per second.
+        """
+        embeddings = self.asked(self.video_embeddings(frames), question)
+        ids = [torch.tensor(self.text.answer(answer), device=embeddings.device) for answer in answers]
+        rows = [torch.cat([embeddings, self.mllm.embed(own)[None]], 1) for own in ids]
+        states = self.mllm(torch.cat(rows, 1), [row.shape[1] for row in rows]).last[0]
+        predicting = [row[-len(own) - 1 : -1] for row, own in zip(states.split([r.shape[1] for r in rows]), ids)]
+        return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split([len(own) for own in ids]))
+
+    def asked(self, visual: Tensor, question: str) -> Tensor:
+        """A question about the visual tokens (1, L, d), in the chat template, up to where the answer begins."""
+        before, after = (torch.tensor(ids, device=visual.device) for ids in self.text.question(question))
+        return torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
 
     def video_embeddings(
         self,

@@ -6,7 +6,8 @@ of options. The same is asked about the first frame, standing still: what is rig
 
 import argparse
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from data_tools.items import Item, read_items
 from pipelines.stored_answers import answer_all, stored_answers, write_report
 from pipelines.tv_align.protocol import Line, as_dict, as_table, categories_of, line_of
-from pipelines.tv_align.run import require_videos
+from pipelines.tv_align.run import Run, require_videos
 from pipelines.understand import Understanding, load_run
 from vtok.framework import VTokFramework
 from vtok.prompts import CAPTION_INSTRUCTIONS
@@ -26,32 +27,48 @@ def evaluate(a: argparse.Namespace) -> None:
     Raises:
         ConfigError, DataError: what the user can mend.
     """
-    items = {item.id: item for item in read_items(a.items)}
-    require_videos(a.videos, list(items))
+    items = read_items(a.items)
+    require_videos(a.videos, [item.id for item in items])
     common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema, "videos": str(a.videos.resolve())}
+    answers = ask_all(items, a.videos, cache(partial(load_run, a.checkpoint, a.ema)), common, a.output)
+    if answers:
+        print(f"{as_table(answers.lines)}\ncaptions: {answers.caption_cross_entropy:.4f} nats per token")
 
-    @cache
-    def load() -> tuple[Understanding, int]:
-        config, framework, step = load_run(a.checkpoint, a.ema)
-        return Understanding(config, framework), step
 
-    answer_all(list(items), a.output, common, lambda name: asked(load, items[name], a.videos / f"{name}.mp4"))
-    stored = stored_answers(list(items), a.output, common)
+@dataclass(frozen=True)
+class Report:
+    """``caption_cross_entropy`` is in nats per token."""
+
+    lines: list[Line]
+    caption_cross_entropy: float
+
+
+def ask_all(items: list[Item], videos: Path, load: Callable[[], Run], common: dict, output: Path) -> Report | None:
+    """This rank's share of the answers, and the report, which is also written, if they are all there then.
+
+    Args:
+        load: the run, called when something is to be asked.
+        common: what all answers have in common.
+
+    Raises:
+        ConfigError: ``output`` holds answers of another evaluation.
+    """
+    named = {item.id: item for item in items}
+    answer_all(list(named), output, common, lambda name: asked(load(), named[name], videos / f"{name}.mp4"))
+    stored = stored_answers(list(named), output, common)
     if stored is None:
-        return
-    lines = report(list(items.values()), stored)
+        return None
     caption = sum(one["caption_loss"] for one in stored) / sum(one["caption_tokens"] for one in stored)
-    write_report(
-        a.output,
-        {"settings": common, "lines": [as_dict(line) for line in lines], "caption_cross_entropy": caption},
-    )
-    print(f"{as_table(lines)}\ncaptions: {caption:.4f} nats per token")
+    lines = lines_of(items, stored)
+    plain = [as_dict(line) for line in lines]
+    write_report(output, {"settings": common, "lines": plain, "caption_cross_entropy": caption})
+    return Report(lines, caption)
 
 
-def asked(load: Callable[[], tuple[Understanding, int]], item: Item, video: Path) -> dict:
+def asked(run: Run, item: Item, video: Path) -> dict:
     """The likeliest option about a video and about its first frame, and the loss of the caption."""
-    understanding, step = load()
-    frames, framework = understanding.frames_of(video), understanding.framework
+    config, framework, step = run
+    frames = Understanding(config, framework).frames_of(video)
     (caption,) = framework.answer_losses(frames, CAPTION_INSTRUCTIONS[0], [item.prompt])
     return {
         "said": likeliest(framework, frames, item),
@@ -68,7 +85,7 @@ def likeliest(framework: VTokFramework, frames: Tensor, item: Item) -> str:
     return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
 
 
-def report(items: list[Item], stored: list[dict]) -> list[Line]:
+def lines_of(items: list[Item], stored: list[dict]) -> list[Line]:
     """A line for each category, and one for all; controls: chance, majority and the first frame alone."""
     said, frozen = ({item.id: one[what] for item, one in zip(items, stored)} for what in ("said", "frozen"))
     return [line_of(name, group, said, {"frozen": frozen}) for name, group in categories_of(items)]

@@ -22,6 +22,7 @@ from vtok.config import ConfigError, DecoderConfig
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.materialise import materialise, whole
 from vtok.optional_mask import OptionalMask
+from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
@@ -214,6 +215,10 @@ DIFFUSERS_PARTS = {
 }
 
 
+# What may stand in the place of HunyuanVideo's autoencoder, by the class that its configuration names.
+AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKLHunyuanVideo, PatchAutoencoder)}
+
+
 def location_of(config: DecoderConfig, subfolder: str) -> Location:
     return Location(f"HunyuanVideo {subfolder}", "decoder.weights", config.weights, config.revision, subfolder)
 
@@ -239,7 +244,10 @@ def diffusers_part(config: DecoderConfig, subfolder: str, read_config: ReadConfi
     """
     kind, location = DIFFUSERS_PARTS[subfolder], location_of(config, subfolder)
     stored = read_config(location, kind.config_name)
-    if (found := stored.get("_class_name")) != kind.__name__:
+    found = stored.get("_class_name")
+    if subfolder == "vae":
+        kind = AUTOENCODERS.get(found, kind)
+    if found != kind.__name__:
         raise location.error(f"its {kind.config_name} is of a {found!r}, not a {kind.__name__}")
     return kind.from_config(stored)
 

@@ -271,6 +271,7 @@ class VTokFramework(nn.Module):
         steps: int = 50,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        features: VisualFeatures | None = None,
     ) -> Tensor:
         """A video for a prompt: visual tokens first, then the decoder.
 
@@ -280,6 +281,7 @@ class VTokFramework(nn.Module):
             steps: denoising steps.
             temperature: of the visual tokens.
             generator: on the CPU.
+            features: of a true video, whose tokens take the place of sampled ones: the best that sampling could do.
 
         Returns:
             (frames, 3, height, width) ``uint8``.
@@ -288,7 +290,10 @@ class VTokFramework(nn.Module):
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
         tokeniser_frames = round(seconds * self.config.tokeniser.fps) + 1
-        conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
+        if features is None:
+            conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
+        else:
+            conditioning = self.recall(prompt, features)
         return self.decoder.sample(conditioning, num_frames, steps, generator)[0, :wanted]
 
     @torch.no_grad()
@@ -310,6 +315,15 @@ class VTokFramework(nn.Module):
             rows.append(hidden.conditioning)
         rows = torch.cat(rows, dim=1)
         clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
+        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
+
+    @torch.no_grad()
+    def recall(self, prompt: str, features: VisualFeatures) -> Conditioning:
+        """The conditioning of :meth:`imagine`, with the tokens of one true video."""
+        visual = self.projection(self.tokeniser.encode(self.in_model_dtype(features)))
+        ids = torch.tensor([self.text.prompt(prompt)], device=visual.device)
+        rows = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[:, self.text.crop_start :]
+        clip_ids = torch.tensor([self.text.clip(prompt)], device=visual.device)
         return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:

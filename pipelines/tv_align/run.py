@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -9,15 +10,44 @@ import numpy as np
 
 from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
-from data_tools.items import read_items
+from data_tools.items import Item, read_items
+from pipelines.config import RunConfig
 from pipelines.generate import generate_video
 from pipelines.judges.base import Judge, read_frames
 from pipelines.judges.pixels import PixelJudge
 from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig
 from pipelines.stored_answers import answer_all, stored_answers, write_report
-from pipelines.tv_align.protocol import Answers, Viewing, as_dict, as_table, report, viewings
-from pipelines.understand import load_run
+from pipelines.tv_align.protocol import Answers, Line, Viewing, as_dict, as_table, report, viewings
+from pipelines.understand import Understanding, load_run
 from vtok.config import require
+from vtok.framework import VTokFramework
+
+# A run's configuration, its framework and its step.
+Run = tuple[RunConfig, VTokFramework, int]
+# Where a viewing's video is, and how it was made.
+Videos = Callable[[Viewing], tuple[Path, dict]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How videos are made.
+
+    Attributes:
+        seed: each item's own follows from it.
+        real_tokens: folder of true ID.mp4, whose tokens take the place of sampled ones.
+    """
+
+    seconds: float = 3.0
+    fps: float = 8.0
+    steps: int = 50
+    temperature: float = 1.0
+    seed: int = 0
+    real_tokens: Path | None = None
+
+    @property
+    def settings(self) -> dict:
+        real = str(self.real_tokens.resolve()) if self.real_tokens else None
+        return vars(self) | {"real_tokens": real}
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -28,42 +58,28 @@ def evaluate(a: argparse.Namespace) -> None:
     """
     require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
     require(a.unconditional >= 0, "--unconditional must not be negative")
+    require(a.real_tokens is None or a.checkpoint is not None, "--real_tokens goes with --checkpoint")
+    require(a.real_tokens is None or a.unconditional == 0, "--real_tokens does not go with --unconditional")
     items = read_items(a.items)
     judge = build_judge(a)
     if reasons := [reason for item in items if (reason := judge.refusal(item))]:
         raise DataError(f"{a.items}: {reasons[0]}")
-    viewed = {viewing.name: viewing for viewing in viewings(items, a.unconditional, a.seed)}
+    viewed = viewings(items, a.unconditional, a.seed)
     if a.videos:
-        require_videos(a.videos, list(viewed))
-    video = partial(given_video, a.videos) if a.videos else partial(generated_video, a, run_loader(a))
-    common = settings(a) | judge.settings
-    answer_all(list(viewed), a.output, common, lambda name: judged(judge, viewed[name], *video(viewed[name])))
-    stored = stored_answers(list(viewed), a.output, common)
-    if stored is None:
-        return
-    asked = all(one["said"].keys() == {item.id for item in v.asked} for one, v in zip(stored, viewed.values()))
-    require(asked, f"{a.output} holds answers to other items: choose another --output or delete it")
-    lines = report(items, list(viewed.values()), [Answers(one["said"], one["frozen"]) for one in stored])
-    write_report(a.output, {"settings": common, "lines": [as_dict(line) for line in lines]})
-    print(as_table(lines))
+        common, videos = {"videos": str(a.videos.resolve())}, given_videos(a.videos, viewed)
+    else:
+        how = Generation(a.seconds, a.fps, a.steps, a.temperature, a.seed, a.real_tokens)
+        if a.real_tokens:
+            require_videos(a.real_tokens, [viewing.name for viewing in viewed])
+        common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema} | how.settings
+        videos = generated_videos(how, a.output / "videos", cache(partial(load_run, a.checkpoint, a.ema)))
+    lines = judge_videos(items, viewed, judge, videos, common, a.output)
+    if lines:
+        print(as_table(lines))
 
 
 def build_judge(a: argparse.Namespace) -> Judge:
     return PixelJudge() if a.judge == "pixels" else QwenJudge(QwenJudgeConfig.from_yaml(a.judge_config))
-
-
-def settings(a: argparse.Namespace) -> dict:
-    """What all videos of one report have in common."""
-    if a.videos:
-        return {"videos": str(a.videos.resolve())}
-    return {"checkpoint": str(a.checkpoint.resolve())} | {
-        name: getattr(a, name) for name in ("ema", "seconds", "fps", "steps", "temperature", "seed")
-    }
-
-
-def run_loader(a: argparse.Namespace) -> Callable:
-    """The run, loaded when first asked for."""
-    return cache(partial(load_run, a.checkpoint, a.ema))
 
 
 def require_videos(folder: Path, names: list[str]) -> None:
@@ -73,18 +89,65 @@ def require_videos(folder: Path, names: list[str]) -> None:
         raise DataError(f"{folder} lacks {len(missing)} of {len(names)} videos, the first is {missing[0]}.mp4")
 
 
-def given_video(folder: Path, viewing: Viewing) -> tuple[Path, dict]:
-    return folder / f"{viewing.name}.mp4", {}
+def given_videos(folder: Path, viewed: list[Viewing]) -> Videos:
+    require_videos(folder, [viewing.name for viewing in viewed])
+    return lambda viewing: (folder / f"{viewing.name}.mp4", {})
 
 
-def generated_video(a: argparse.Namespace, load: Callable, viewing: Viewing) -> tuple[Path, dict]:
-    """Its path, made if it is not there yet, and how it was made."""
-    path = a.output / "videos" / f"{viewing.name}.mp4"
-    seed = keyed_seed(a.seed, 0, f"tv-align/{viewing.name}")
-    config, framework, step = load()
-    if not path.exists():
-        generate_video(config, framework, viewing.prompt, path, a.seconds, a.fps, a.steps, a.temperature, seed)
-    return path, {"seed": seed, "step": step}
+def generated_videos(how: Generation, folder: Path, load: Callable[[], Run]) -> Videos:
+    """Videos in ``folder``, made if they are not there yet.
+
+    Args:
+        load: the run, called when something is to be made.
+    """
+
+    def generated(viewing: Viewing) -> tuple[Path, dict]:
+        path = folder / f"{viewing.name}.mp4"
+        seed = keyed_seed(how.seed, 0, f"tv-align/{viewing.name}")
+        config, framework, step = load()
+        if not path.exists():
+            features = None
+            if how.real_tokens:
+                frames = Understanding(config, framework).frames_of(how.real_tokens / f"{viewing.name}.mp4")
+                features = framework.tokeniser.features(frames[None])
+            generate_video(
+                config,
+                framework,
+                viewing.prompt,
+                path,
+                how.seconds,
+                how.fps,
+                how.steps,
+                how.temperature,
+                seed,
+                features,
+            )
+        return path, {"seed": seed, "step": step}
+
+    return generated
+
+
+def judge_videos(
+    items: list[Item], viewed: list[Viewing], judge: Judge, videos: Videos, common: dict, output: Path
+) -> list[Line] | None:
+    """This rank's share of the answers, and the report, which is also written, if they are all there then.
+
+    Args:
+        common: what all videos of the report have in common.
+
+    Raises:
+        ConfigError: ``output`` holds answers of another evaluation.
+    """
+    named, common = {viewing.name: viewing for viewing in viewed}, common | judge.settings
+    answer_all(list(named), output, common, lambda name: judged(judge, named[name], *videos(named[name])))
+    stored = stored_answers(list(named), output, common)
+    if stored is None:
+        return None
+    asked = all(one["said"].keys() == {item.id for item in viewing.asked} for one, viewing in zip(stored, viewed))
+    require(asked, f"{output} holds answers to other items: choose another --output or delete it")
+    lines = report(items, viewed, [Answers(one["said"], one["frozen"]) for one in stored])
+    write_report(output, {"settings": common, "lines": [as_dict(line) for line in lines]})
+    return lines
 
 
 def judged(judge: Judge, viewing: Viewing, video: Path, made: dict) -> dict:

@@ -17,23 +17,36 @@ from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTo
 
 TRAIN = PRESETS.parent / "train.py"
 STOPPED = 75
+PROMPT_TOKENS = 64  # kept of a caption
 
 
 def model_of(study: StudyConfig, arm: ArmConfig, clip: Path, llm: Path, dit: Path) -> ModelConfig:
     """The model of an arm with the study's own weights."""
     tokeniser = merged(study.tokeniser, arm.tokeniser)
-    latents = study.latents
+    latents, width = study.latents, study.clip.vision["hidden_size"]
+    if arm.g_phi_of_grid:
+        grid = tokeniser.get("residual_grid", 1)
+        tokeniser["motion_hidden_dim"] = matched_hidden_dim(width, grid, arm.g_phi_of_grid)
     return ModelConfig(
         tokeniser=VTokConfig(
-            **{"weights": str(clip / CLIP), "token_dim": study.clip.vision["hidden_size"], "fps": study.render.fps}
+            **{"weights": str(clip / CLIP), "token_dim": width, "fps": study.render.fps}
             | tokeniser
         ),
         mllm=MLLMConfig(weights=str(llm / LLAVA), max_motion_tokens=64),
         decoder=DecoderConfig(
             weights=str(dit / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
-            max_prompt_tokens=64, guidance=1.0,
+            max_prompt_tokens=PROMPT_TOKENS, guidance=1.0,
         ),
     )  # fmt: skip
+
+
+def matched_hidden_dim(width: int, grid: int, like: int) -> int:
+    """Hidden width at which ``g_phi`` for one ``residual_grid`` has the parameters that it has by default for another.
+
+    With features and tokens of width d it has h (n^2 d + 1) + (h + 1) d of them, and h = d by default.
+    """
+    wanted = width * (like**2 * width + 1) + (width + 1) * width
+    return round((wanted - width) / (grid**2 * width + 1 + width))
 
 
 def train(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> dict[str, Any]:
@@ -60,7 +73,7 @@ def train(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, se
         raise ConfigError(f"{folder.name}: training failed, see {folder / 'train.txt'}")
     lines = log_of(folder)
     tenth = max(1, len(lines) // 10)
-    figures = {"tokens": lines[-1]["tokens"]}
+    figures = {}
     for loss in ("loss_under", "loss_vis_lm", "loss_dec"):
         values = [line[loss] for line in lines]
         figures |= {f"first_{loss}": sum(values[:tenth]) / tenth, f"last_{loss}": sum(values[-tenth:]) / tenth}

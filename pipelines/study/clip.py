@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPVisionModel
 
 from data_tools.draws import Draws
 from data_tools.shapes import COLOURS, SHAPES, caption_of, item_of, render, scene_of
+from pipelines.engine import distributed
 from pipelines.study import scenes
 from pipelines.study.config import ClipConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
@@ -37,11 +38,11 @@ def make(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, An
     tokenizer = train_tokenizer(texts_of_scenes(seed))
     tokenizer.save(str(folder / TOKENIZER))
     torch.manual_seed(seed)
-    model = CLIPModel(architecture(config, tokenizer, size))
+    model = CLIPModel(architecture(config, tokenizer, size)).to(distributed.device())
     losses = fit(model, lambda step: contrastive_loss(model, tokenizer, config, size, seed, step), config.fit, folder)
     save_halves(model, folder)
     figures = {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
-    return figures | binding_gate(model, config, size, seed, folder / "probe")
+    return figures | binding_gate(folder, config, size, seed)
 
 
 def texts_of_scenes(seed: int) -> list[str]:
@@ -77,12 +78,12 @@ def contrastive_loss(
         captions.append(caption_of(scene, draws) if told else scenes.picture_caption(scene, frame))
         if not told and (swapped := scenes.swapped_caption(scene, frame)):
             wrong.append(swapped)
-    pixels = normalise(torch.stack(pictures), CLIP_MEAN, CLIP_STD, torch.float32)
+    pixels = normalise(torch.stack(pictures).to(model.device), CLIP_MEAN, CLIP_STD, torch.float32)
     images = F.normalize(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output), dim=-1)
-    pooled = model.text_model(input_ids=text_ids(tokenizer, captions + wrong)).pooler_output
+    pooled = model.text_model(input_ids=text_ids(tokenizer, captions + wrong).to(model.device)).pooler_output
     texts = F.normalize(model.text_projection(pooled), dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * images @ texts.T
-    own = torch.arange(len(images))
+    own = torch.arange(len(images), device=model.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits[:, : len(images)].T, own)) / 2
 
 
@@ -122,9 +123,9 @@ class Probe(nn.Module):
         return self.colour(self.attention(self.shape(shape)[:, None], inside, inside, need_weights=False)[0][:, 0])
 
 
-def binding_gate(model: CLIPModel, config: ClipConfig, size: int, seed: int, folder: Path) -> dict[str, Any]:
+def binding_gate(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, Any]:
     """What colour has which shape? Asked of a probe about combinations that it has not been shown."""
-    extractor = CLIPFeatureExtractor(model).eval()
+    extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(folder / CLIP)).eval()
     trained = colour_questions(extractor, size, seed, config.probe_clips, "train")
     asked = colour_questions(extractor, size, seed, GATE_QUESTIONS, "test")
     mean, std = trained[0].mean((0, 1)), trained[0].std((0, 1)) + 1e-6
@@ -138,8 +139,8 @@ def binding_gate(model: CLIPModel, config: ClipConfig, size: int, seed: int, fol
         tokens, shape, colour = (x[chosen] for x in trained)
         return F.cross_entropy(probe((tokens - mean) / std, shape), colour)
 
-    folder.mkdir(exist_ok=True)
-    fit(probe, loss, config.probe, folder)
+    (folder / "probe").mkdir(exist_ok=True)
+    fit(probe, loss, config.probe, folder / "probe")
     with torch.no_grad():
         right = int((probe((asked[0] - mean) / std, asked[1]).argmax(-1) == asked[2]).sum())
     return gate("the encoder binds colours to shapes", right, GATE_QUESTIONS, BINDS)

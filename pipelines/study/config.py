@@ -83,13 +83,13 @@ class DiTConfig:
     Args:
         transformer: of ``HunyuanVideoTransformer3DModel``.
         shift: of the scheduler, in training and sampling.
-        gate_items: videos of each of TV-Align's categories.
+        gate_videos: of each of TV-Align's categories.
     """
 
     fit: Fitting = field(default_factory=Fitting)
     transformer: dict[str, Any] = field(default_factory=dict)
     shift: float = 2.0
-    gate_items: int = 36
+    gate_videos: int = 36
 
 
 @dataclass
@@ -98,10 +98,12 @@ class ArmConfig:
 
     Args:
         tokeniser: changes to ``StudyConfig.tokeniser``.
+        g_phi_of_grid: ``g_phi`` gets the parameters it would have with this ``residual_grid``, by a wider hidden layer.
         table: where it is reported: ``main``, ``spatial``, ``temporal`` or ``residual``; an arm may be in several.
     """
 
     tokeniser: dict[str, Any] = field(default_factory=dict)
+    g_phi_of_grid: int | None = None
     table: list[str] = field(default_factory=lambda: ["main"])
 
 
@@ -109,13 +111,13 @@ class ArmConfig:
 class EvaluationConfig:
     """
     Args:
-        questions: clips of the test split asked about.
-        videos: of them, how many captions are generated from.
+        questions: clips of each category asked about.
+        videos: captions of each category generated from.
         denoising_steps, temperature: of the generation.
     """
 
-    questions: int = 1800
-    videos: int = 450
+    questions: int = 200
+    videos: int = 50
     denoising_steps: int = 20
     temperature: float = 1.0
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextModel
 
-from data_tools.items import Item
+from pipelines.engine import distributed
 from pipelines.study.clip import TEXT, TOKENIZER
 from pipelines.study.config import DiTConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
@@ -59,7 +59,7 @@ def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Pa
     """Train the transformer in ``framework``, which has no visual tokens, and store it in ``folder/hunyuan``."""
     means = load_file(latents / LATENTS)["mean"]
     captions = json.loads((latents / CAPTIONS).read_text())
-    framework.requires_grad_(False)
+    framework.requires_grad_(False).to(distributed.device())
     framework.decoder.transformer.requires_grad_(True)
 
     def loss(step: int) -> Tensor:
@@ -71,7 +71,7 @@ def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Pa
         return decoder_loss(framework, means[clips], texts, seeds, draws)
 
     losses = fit(framework.decoder.transformer, loss, config.fit, folder)
-    framework.decoder.transformer.save_pretrained(folder / HUNYUAN / "transformer")
+    framework.decoder.transformer.cpu().save_pretrained(folder / HUNYUAN / "transformer")
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
@@ -80,11 +80,14 @@ def decoder_loss(
 ) -> Tensor:
     decoder, text = framework.decoder, framework.text
     with torch.no_grad():
-        ids = [text.prompt(caption) for caption in texts]
-        lengths = [len(row) for row in ids]
-        states = framework.mllm(framework.mllm.embed(torch.tensor(sum(ids, [])))[None], lengths).conditioning[0]
+        device = framework.mllm.embed.weight.device
+        rows = [text.prompt(caption) for caption in texts]
+        lengths = [len(row) for row in rows]
+        ids = torch.tensor(sum(rows, []), device=device)
+        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0]
         rows = [lengthened(row[text.crop_start :], draws) for row in states.split(lengths)]
-        pooled = decoder.pool_text(torch.tensor([text.clip(caption) for caption in texts]))
+        pooled = decoder.pool_text(torch.tensor([text.clip(caption) for caption in texts], device=device))
+        means = means.to(device)
     conditioning = Conditioning(pad_sequence(rows, batch_first=True), [len(row) for row in rows], pooled)
     posterior = Posterior(means, torch.zeros_like(means))
     num_frames = (means.shape[2] - 1) * decoder.latents_per_frame + 1
@@ -98,19 +101,8 @@ def lengthened(rows: Tensor, draws: torch.Generator) -> Tensor:
         return rows
     count = 1 + int(count * MOST_ROWS)
     if kind < LENGTHENED / 2:
-        more = rows[torch.randint(len(rows), (count,), generator=draws)]
+        more = rows[torch.randint(len(rows), (count,), generator=draws).to(rows.device)]
     else:
-        noise = torch.randn(count, rows.shape[1], generator=draws)
+        noise = torch.randn(count, rows.shape[1], generator=draws).to(rows.device)
         more = rows.mean(0) + noise * rows.std(0, correction=0)
     return torch.cat([rows, more])
-
-
-def balanced(items: list[Item], per_category: int) -> list[Item]:
-    """The first so many items of each category."""
-    taken: dict[str, int] = {}
-    chosen = []
-    for item in items:
-        taken[item.category] = taken.get(item.category, 0) + 1
-        if taken[item.category] <= per_category:
-            chosen.append(item)
-    return chosen

@@ -72,7 +72,8 @@ def resume(path: Path, log: Path, parameters: dict[str, nn.Parameter], optimiser
     log.write_text("".join(f"{line}\n" for line in lines))
     for name, parameter in parameters.items():
         parameter.copy_(stored[name])
-        optimiser.state[parameter] = {moment: stored[f"{moment}/{name}"] for moment in ("exp_avg", "exp_avg_sq")}
+        moments = {moment: stored[f"{moment}/{name}"] for moment in ("exp_avg", "exp_avg_sq")}
+        optimiser.state[parameter] = {moment: value.to(parameter.device) for moment, value in moments.items()}
         optimiser.state[parameter]["step"] = torch.tensor(float(len(lines)))
     return [json.loads(line)["loss"] for line in lines]
 

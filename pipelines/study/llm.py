@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPVisionConfig, LlavaNextForConditionalGeneration
 
 from data_tools.shapes import caption_of, item_of
+from pipelines.engine import distributed
 from pipelines.study import scenes
 from pipelines.study.clip import CLIP, TOKENIZER
 from pipelines.study.config import LLMConfig
@@ -29,11 +30,12 @@ def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, se
     write_llava(folder, tokenizer, config.language, vision)
     llava = LlavaNextForConditionalGeneration.from_pretrained(folder / LLAVA)
     language, _, _ = split_llava(llava, MLLMConfig(weights=str(folder / LLAVA)))
+    language.to(distributed.device())
     text = text_encoder(folder / LLAVA, tokenizer, max_prompt_tokens)
     losses = fit(
         language, lambda step: text_loss(language, text, config.fit.batch_size, seed, step), config.fit, folder
     )
-    llava.save_pretrained(folder / LLAVA)
+    llava.cpu().save_pretrained(folder / LLAVA)
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
@@ -56,7 +58,9 @@ def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: in
             answer = text.answer(item.answer)
             rows.append(before + after + answer)
             learned.append(len(answer) + len(after))
-    hidden = language(language.embed(torch.tensor(sum(rows, [])))[None], [len(row) for row in rows]).last[0]
+    device = distributed.device()
+    ids = torch.tensor(sum(rows, []), device=device)
+    hidden = language(language.embed(ids)[None], [len(row) for row in rows]).last[0]
     predicting = [states[-n - 1 : -1] for states, n in zip(hidden.split([len(row) for row in rows]), learned)]
-    targets = torch.tensor(sum((row[-n:] for row, n in zip(rows, learned)), []))
+    targets = torch.tensor(sum((row[-n:] for row, n in zip(rows, learned)), []), device=device)
     return language.lm_head(torch.cat(predicting), targets).mean()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
     """Do a stage, unless it is done.
 
     Args:
-        settings: a dataclass or plain data; with what it rests on, all that its outcome depends on.
+        settings: dataclasses or plain data; with what it rests on, all that its outcome depends on.
         make: fills the folder, or goes on filling it, and returns figures.
 
     Raises:
@@ -66,8 +66,7 @@ def summary(figures: dict[str, Any]) -> str:
 
 
 def key_of(*parts: Any) -> str:
-    plain = [asdict(part) if is_dataclass(part) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
 
 
 def gate(name: str, right: int, asked: int, above: float) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class NoTokeniser(Tokeniser):
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
     ) -> VisualFeatures:
-        nothing = frames.new_zeros(len(frames), 0, self.config.token_dim, dtype=next(self.parameters()).dtype)
+        nothing = frames.new_zeros(len(frames), 0, 0, dtype=next(self.parameters()).dtype)
         return VisualFeatures(nothing, nothing, [0] * len(frames))
 
     def encode(self, features: VisualFeatures) -> Tensor:
-        return features.spatial
+        return features.spatial.new_zeros(len(features.motion_counts), 0, self.config.token_dim)

@@ -38,8 +38,7 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     """Set ``framework.feature_scale`` from these micro-batches; all ranks have equally many."""
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
-        batch = loaded.batch.to(device)
-        features = framework.features(batch)
+        features = framework.features(loaded.batch)
         moments["spatial"].add(features.spatial.flatten(0, 1))
         own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
         moments["motion"].add(torch.cat(own))

@@ -1,12 +1,12 @@
 """What a build costs, measured: ratios of its two sides, which take turns in going first."""
 
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 
 from data_tools.build import build_shards
 from data_tools.video import opened, validate
 from pipelines.benchmarks.paired import cpu_seconds, ratio, wall_seconds
+from pipelines.benchmarks.processes import together
 
 
 def building(folder: Path, clip: bytes, clips: int = 32, repeats: int = 5) -> float:
@@ -17,10 +17,10 @@ def building(folder: Path, clip: bytes, clips: int = 32, repeats: int = 5) -> fl
     fresh = (folder / f"built-{number}" for number in count())
 
     def two_workers() -> None:
-        run_together((folder / "whole", next(fresh), 2))
+        together(build, [(folder / "whole", next(fresh), 2)])
 
     def two_builds() -> None:
-        run_together(*((folder / name, next(fresh), 1) for name in ("left", "right")))
+        together(build, [(folder / name, next(fresh), 1) for name in ("left", "right")])
 
     return ratio(wall_seconds(two_builds), wall_seconds(two_workers), repeats)
 
@@ -51,15 +51,5 @@ def write_clips(folder: Path, clip: bytes, clips: int) -> None:
     (folder / "captions.csv").write_text("\n".join(["path,caption", *rows]))
 
 
-def run_together(*builds: tuple[Path, Path, int]) -> None:
-    """Builds (input, output, workers), each in a process of its own, to their ends."""
-    processes = [
-        get_context("fork").Process(target=build_shards, args=(source, output, 4, False), kwargs={"workers": workers})
-        for source, output, workers in builds
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"a build ended with exit code {process.exitcode}")
+def build(source: Path, output: Path, workers: int) -> None:
+    build_shards(source, output, 4, False, workers=workers)

@@ -38,8 +38,7 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     """Set ``framework.feature_scale`` from these micro-batches; all ranks have equally many."""
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
-        batch = loaded.batch.to(device)
-        features = framework.features(batch)
+        features = framework.features(loaded.batch)
         for kind, sums in moments.items():
             values, counts = features.of(kind)
             sums.add(torch.cat([values[clip, :count] for clip, count in enumerate(counts)]))

@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import deepspeed
@@ -109,7 +110,7 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) 
         ConfigError: the JSON makes DeepSpeed cast buffers.
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
-    kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
+    kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else partial(torch.optim.AdamW, fused=True)
     groups = parameter_groups(framework, train.weight_decay)
     optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)

@@ -3,7 +3,7 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.engine import distributed, run_control
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
 from vtok.decoder import Posterior
@@ -43,6 +44,9 @@ class Loaded(NamedTuple):
 
     batch: Batch
     replaced: list[tuple[int, str, str]]
+
+    def to(self, device: torch.device) -> "Loaded":
+        return self._replace(batch=self.batch.to(device))
 
 
 class SampleToModel:
@@ -132,7 +136,7 @@ def build_dataset(
 def micro_batches(
     dataset: WatchedDataset, plan: BatchPlan, workers: int, consumed_samples: int = 0, end: int | None = None
 ) -> Iterator[Loaded]:
-    """This rank's micro-batches from ``consumed_samples`` on; endless, or up to ``end``.
+    """This rank's micro-batches, on its device, from ``consumed_samples`` on; endless, or up to ``end``.
 
     Raises:
         LoaderError: a clip and all its substitutes are bad, or shards cannot be read.
@@ -150,7 +154,12 @@ def micro_batches(
         multiprocessing_context=FORK if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    for loaded in loader:
-        if isinstance(loaded, DataError):
-            raise LoaderError(str(loaded))
-        yield loaded
+    return on_device(sound(loader), distributed.device())
+
+
+def sound(items: Iterable[Loaded | DataError]) -> Iterator[Loaded]:
+    """The micro-batches, up to the first that is an error."""
+    for item in items:
+        if isinstance(item, DataError):
+            raise LoaderError(str(item))
+        yield item

@@ -24,7 +24,7 @@ from vtok.config import ConfigError, ModelConfig
 from vtok.framework import VTokFramework
 from vtok.tokeniser import build_tokeniser
 
-TEXT_ONLY = ArmConfig({"strategy": "none"})
+TEXT_ONLY, TRAINING_FREE = ArmConfig({"strategy": "none"}), ArmConfig({"strategy": "training_free"})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,18 +52,26 @@ def run(study: StudyConfig, output: Path, command: str) -> Path:
     halves = open_halves(study, frozen)
     clips = frozen["render"].folder / "test"
     trained: dict[str, list[Done]] = {}
-    answers: dict[str, dict[str, list]] = {"understanding": {}, "generation": {}, "real": {}}
+    answers: dict[str, dict[str, list]] = {protocol: {} for protocol in (*report.PROTOCOLS, "training_free")}
     if "generation" in halves:
-        answers["generation"]["none, untuned"] = [frozen["text_gate"].figures]
+        answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
     tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
+    training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
+    tokens |= {read_as(name): training_free for name in study.arms}
     for name, seed in order_of(study) if halves else ():
         arm = study.arms[name]
         done = train_arm(study, output, name, arm, seed, frozen, halves)
         trained.setdefault(name, []).append(done)
         for protocol, figures in evaluate_arm(study, output, name, arm, seed, done, clips, halves).items():
-            answers[protocol].setdefault(name, []).append(figures)
+            row = read_as(name) if protocol == "training_free" else name
+            answers[protocol].setdefault(row, []).append(figures)
         report.write(output, study, command, frozen, tokens, trained, answers)
     return report.write(output, study, command, frozen, tokens, trained, answers)
+
+
+def read_as(name: str) -> str:
+    """The row of an arm whose model is given tokens that it was not trained on."""
+    return f"{name}, read training-free"
 
 
 def order_of(study: StudyConfig) -> list[tuple[str, int]]:
@@ -153,6 +161,9 @@ def evaluate_arm(
     load = cache(lambda: load_run(trained.folder / "run", ema=True))
     videos = study.evaluation.videos
     tasks = {"understanding": lambda folder: evaluation.understanding(folder, study, load, clips)}
+    if "training_free" in arm.table:
+        swapped = cache(lambda: evaluation.read_training_free(load_run(trained.folder / "run", ema=True)))
+        tasks["training_free"] = lambda folder: evaluation.understanding(folder, study, swapped, clips)
     if "generation" in halves:
         tasks["generation"] = lambda folder: evaluation.generation(folder, study, load, clips, videos)
         if arm.tokeniser.get("strategy") != "none":

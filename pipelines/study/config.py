@@ -99,7 +99,8 @@ class ArmConfig:
     Args:
         tokeniser: changes to ``StudyConfig.tokeniser``.
         g_phi_of_grid: ``g_phi`` gets the parameters it would have with this ``residual_grid``, by a wider hidden layer.
-        table: where it is reported: ``main``, ``spatial``, ``temporal`` or ``residual``; an arm may be in several.
+        table: where it is reported: ``main``, ``spatial``, ``temporal``, ``residual``, or ``training_free`` (asked also
+            with tokens that it was not trained on); an arm may be in several.
     """
 
     tokeniser: dict[str, Any] = field(default_factory=dict)

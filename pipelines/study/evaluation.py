@@ -1,13 +1,14 @@
 """What a trained arm says about the test clips, and what the judge says about the arm's videos."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.items import Item, read_items
 from data_tools.shapes import CATEGORIES, TV_ALIGN
 from pipelines.config import RunConfig, TrainConfig
+from pipelines.engine import distributed
 from pipelines.judges.pixels import PixelJudge
 from pipelines.questions import ask_all
 from pipelines.study.config import StudyConfig
@@ -15,6 +16,7 @@ from pipelines.study.stages import gate
 from pipelines.tv_align.protocol import Line, viewings
 from pipelines.tv_align.run import Generation, Run, generated_videos, judge_videos
 from vtok.framework import VTokFramework
+from vtok.tokeniser import build_tokeniser
 
 
 def understanding(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path) -> dict[str, Any]:
@@ -41,6 +43,16 @@ def generation(
     videos = generated_videos(how, folder / "videos", load)
     lines = judge_videos([viewing.own for viewing in viewed], viewed, PixelJudge(), videos, {}, folder)
     return {"lines": plain(lines)}
+
+
+def read_training_free(run: Run) -> Run:
+    """The run with ``training_free`` tokens in the place of those it was trained on; the run itself is spent by it."""
+    config, framework, step = run
+    settings = replace(framework.config.tokeniser, strategy="training_free", sampled_frames=None)
+    framework.tokeniser = build_tokeniser(settings, framework.tokeniser.feature_extractor).to(distributed.device())
+    framework.projection.positions.place = framework.tokeniser.place
+    framework.config = replace(framework.config, tokeniser=settings)
+    return replace(config, model=framework.config), framework, step
 
 
 def text_gate(folder: Path, study: StudyConfig, framework: VTokFramework, clips: Path) -> dict[str, Any]:

@@ -18,6 +18,12 @@ TABLES = {
     "temporal": "Motion tokens per second",
     "residual": "Cells of the residual in one motion token",
 }
+PROTOCOLS = {
+    "understanding": "questions about clips, accuracy in %",
+    "generation": "generated videos, accuracy in %",
+    "real": "videos generated from true tokens, an upper bound, accuracy in %",
+}
+UNTRAINED = ("none, untuned",)  # what joint training begins with
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
@@ -39,21 +45,9 @@ def write(
         frozen: the stages before joint training.
         tokens: of a clip, by arm.
         trained: the runs of each arm.
-        answers: protocol (``understanding``, ``generation``, ``real``) -> arm -> figures, one a seed.
+        answers: protocol (those of ``PROTOCOLS``, and ``training_free``) -> arm -> figures, one a seed.
     """
-    parts = [heading(study, command), gates(frozen), ceilings(frozen)]
-    for table, title in TABLES.items():
-        arms = [name for name, arm in study.arms.items() if table in arm.table]
-        if not arms:
-            continue
-        for protocol, caption in (
-            ("understanding", "questions about clips, accuracy in %"),
-            ("generation", "generated videos, accuracy in %"),
-            ("real", "videos generated from true tokens, an upper bound, accuracy in %"),
-        ):
-            rows = {arm: answers[protocol][arm] for arm in arms if answers[protocol].get(arm)}
-            if rows:
-                parts.append(f"## {title}: {caption}\n\n{accuracy_table(rows, tokens)}")
+    parts = [heading(study, command), gates(frozen), ceilings(frozen), *accuracy_sections(study, answers, tokens)]
     if trained:
         curves = {arm: curves_of(runs, study.train["global_batch_size"]) for arm, runs in trained.items()}
         plot_curves(curves, output / "curves.png")
@@ -63,6 +57,28 @@ def write(
     path = output / "report.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path
+
+
+def accuracy_sections(
+    study: StudyConfig, answers: dict[str, dict[str, list[Figures]]], tokens: dict[str, int]
+) -> list[str]:
+    """A table for each protocol of each group of arms."""
+    sections = []
+    for table, title in TABLES.items():
+        arms = [name for name in (*study.arms, *UNTRAINED) if table in tables_of(study, name)]
+        for protocol, caption in PROTOCOLS.items():
+            rows = {arm: answers[protocol][arm] for arm in arms if arm in answers[protocol]}
+            if len(rows) > 1:
+                sections.append(f"## {title}: {caption}\n\n{accuracy_table(rows, tokens)}")
+    if untrained := answers["training_free"]:
+        trained = {arm: answers["understanding"][arm] for arm in study.arms if "training_free" in tables_of(study, arm)}
+        table = accuracy_table(trained | untrained, tokens)
+        sections.append(f"## Tokens that were not trained on: {PROTOCOLS['understanding']}\n\n{table}")
+    return sections
+
+
+def tables_of(study: StudyConfig, name: str) -> list[str]:
+    return ["main"] if name in UNTRAINED else study.arms[name].table
 
 
 def heading(study: StudyConfig, command: str) -> str:

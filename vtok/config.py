@@ -158,6 +158,8 @@ class DecoderConfig:
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
         guidance: value of the distilled guidance embedding, in training and sampling alike: it changes which way
             ``L_dec`` pulls the conditioning.
+        true_guidance: classifier-free guidance in sampling, away from the empty prompt: the difference is taken so many
+            times. For transformers that were not distilled; HunyuanVideo's own was, and 1 leaves it alone.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
@@ -172,6 +174,7 @@ class DecoderConfig:
     width: int = 576
     max_prompt_tokens: int = 256
     guidance: float = 6.0
+    true_guidance: float = 1.0
     objective: Literal["velocity", "noise"] = "velocity"
     gradient_checkpointing: bool = False
     loss_height: int | None = None
@@ -193,6 +196,7 @@ class DecoderConfig:
             self.loss_latent_frames is None or self.loss_latent_frames >= 1,
             "decoder.loss_latent_frames must be at least 1",
         )
+        require(self.true_guidance >= 1, "decoder.true_guidance must be at least 1")
         require(self.max_prompt_tokens >= 1, "decoder.max_prompt_tokens must be at least 1")
 
     @property

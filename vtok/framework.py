@@ -294,7 +294,8 @@ class VTokFramework(nn.Module):
             conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
         else:
             conditioning = self.recall(prompt, features)
-        return self.decoder.sample(conditioning, num_frames, steps, generator)[0, :wanted]
+        empty = self.imagine("", 0) if self.config.decoder.true_guidance > 1 else None
+        return self.decoder.sample(conditioning, num_frames, steps, generator, empty)[0, :wanted]
 
     @torch.no_grad()
     def imagine(

@@ -20,8 +20,10 @@ STOPPED = 75
 PROMPT_TOKENS = 64  # kept of a caption
 
 
-def model_of(study: StudyConfig, arm: ArmConfig, clip: Path, llm: Path, dit: Path) -> ModelConfig:
-    """The model of an arm with the study's own weights."""
+def model_of(
+    study: StudyConfig, arm: ArmConfig, clip: Path, llm: Path, dit: Path, guidance: float = 1.0
+) -> ModelConfig:
+    """The model of an arm with the study's own weights; ``guidance`` is classifier-free."""
     tokeniser = merged(study.tokeniser, arm.tokeniser)
     latents, width = study.latents, study.clip.vision["hidden_size"]
     if arm.g_phi_of_grid:
@@ -35,7 +37,7 @@ def model_of(study: StudyConfig, arm: ArmConfig, clip: Path, llm: Path, dit: Pat
         mllm=MLLMConfig(weights=str(llm / LLAVA), max_motion_tokens=64),
         decoder=DecoderConfig(
             weights=str(dit / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
-            max_prompt_tokens=PROMPT_TOKENS, guidance=1.0,
+            max_prompt_tokens=PROMPT_TOKENS, guidance=1.0, true_guidance=guidance,
         ),
     )  # fmt: skip
 

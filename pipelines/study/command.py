@@ -106,24 +106,34 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
         return dit.train(folder, study.dit, text_only(study, done, folder), done["latents"].folder, seed)
 
     done["dit"] = stage(output / "dit", settings, before, train_decoder)
-    done["text_gate"] = stage(
-        output / "evaluation" / "text only, untuned", [study.dit.gate_videos, study.evaluation, study.seconds],
+    clips = done["render"].folder
+    done["guidance"] = stage(
+        output / "guidance", [study.dit.guidance, study.dit.guidance_videos, study.evaluation, study.seconds],
         [done["dit"], done["render"]],
-        lambda folder: evaluation.text_gate(
-            folder, study, text_only(study, done, done["dit"].folder), done["render"].folder / "test"
+        lambda folder: evaluation.choose_guidance(
+            folder, study, text_only(study, done, done["dit"].folder), clips / "dev"
         ),
+    )  # fmt: skip
+    done["text_gate"] = stage(
+        output / "evaluation" / "none, untuned", [study.dit.gate_videos, study.evaluation, study.seconds],
+        [done["guidance"], done["render"]],
+        lambda folder: evaluation.text_gate(folder, study, build(model_of(study, TEXT_ONLY, done)), clips / "test"),
     )  # fmt: skip
     return done
 
 
 def text_only(study: StudyConfig, frozen: dict[str, Done], decoder: Path) -> VTokFramework:
-    """The framework without visual tokens, and without any joint training."""
-    folders = (frozen["clip"].folder, frozen["llm"].folder, decoder)
-    return build_framework(arms.model_of(study, TEXT_ONLY, *folders)).eval().to(distributed.device())
+    """The framework without visual tokens, and without any joint training or guidance."""
+    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llm"].folder, decoder))
+
+
+def build(model: ModelConfig) -> VTokFramework:
+    return build_framework(model).eval().to(distributed.device())
 
 
 def model_of(study: StudyConfig, arm: ArmConfig, frozen: dict[str, Done]) -> ModelConfig:
-    return arms.model_of(study, arm, *(frozen[name].folder for name in ("clip", "llm", "dit")))
+    folders = (frozen[name].folder for name in ("clip", "llm", "dit"))
+    return arms.model_of(study, arm, *folders, frozen["guidance"].figures["guidance"])
 
 
 def tokens_of(study: StudyConfig, model: ModelConfig) -> int:
@@ -149,7 +159,7 @@ def train_arm(
     return stage(
         output / "arms" / f"{name}-{seed}",
         [study.train, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves), seed],
-        [frozen["dit"], frozen["render"]],
+        [frozen["guidance"], frozen["render"]],
         lambda folder: arms.train(folder, study, model, shards, seed),
     )
 

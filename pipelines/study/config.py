@@ -83,12 +83,16 @@ class DiTConfig:
     Args:
         transformer: of ``HunyuanVideoTransformer3DModel``.
         shift: of the scheduler, in training and sampling.
+        guidance: classifier-free scales, of which the dev split chooses one, for all arms alike.
+        guidance_videos: that each is judged by, of each of TV-Align's categories.
         gate_videos: of each of TV-Align's categories.
     """
 
     fit: Fitting = field(default_factory=Fitting)
     transformer: dict[str, Any] = field(default_factory=dict)
     shift: float = 2.0
+    guidance: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    guidance_videos: int = 12
     gate_videos: int = 36
 
 

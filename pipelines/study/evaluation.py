@@ -55,10 +55,24 @@ def read_training_free(run: Run) -> Run:
     return replace(config, model=framework.config), framework, step
 
 
+def choose_guidance(folder: Path, study: StudyConfig, framework: VTokFramework, clips: Path) -> dict[str, Any]:
+    """The scale with which the judge finds most of what dev captions say, the smallest of equals."""
+    right = {}
+    for scale in sorted(study.dit.guidance):
+        framework.config.decoder.true_guidance = scale
+        figures = generation(folder / f"{scale:g}", study, untrained(framework), clips, study.dit.guidance_videos)
+        right[scale] = figures["lines"][-1]["right"] / figures["lines"][-1]["asked"]
+    return {"accuracy": right, "guidance": max(right, key=right.get)}
+
+
+def untrained(framework: VTokFramework) -> Callable[[], Run]:
+    """A run that has not begun."""
+    return lambda: (RunConfig(TrainConfig(max_steps=1), model=framework.config), framework, 0)
+
+
 def text_gate(folder: Path, study: StudyConfig, framework: VTokFramework, clips: Path) -> dict[str, Any]:
     """Videos for captions alone, before any joint training: above chance?"""
-    run = RunConfig(TrainConfig(max_steps=1), model=framework.config), framework, 0
-    figures = generation(folder, study, lambda: run, clips, study.dit.gate_videos)
+    figures = generation(folder, study, untrained(framework), clips, study.dit.gate_videos)
     total = figures["lines"][-1]
     chance = total["controls"]["chance"]
     return figures | gate("text alone reaches the decoder", total["right"], total["asked"], chance)

@@ -112,7 +112,8 @@ def gates(frozen: dict[str, Done]) -> str:
 
 
 def ceilings(frozen: dict[str, Done]) -> str:
-    figures = frozen["latents"].figures
+    figures, guidance = frozen["latents"].figures, frozen["guidance"].figures
+    scales = ", ".join(f"{percent(share)} % at {float(scale):g}" for scale, share in guidance["accuracy"].items())
     losses = [
         f"| {name} | {done.figures['first_loss']:.3f} | {done.figures['last_loss']:.3f} |"
         for name, done in frozen.items()
@@ -121,7 +122,8 @@ def ceilings(frozen: dict[str, Done]) -> str:
     return "\n".join([
         "## Frozen models\n",
         f"The autoencoder reconstructs dev clips at {figures['psnr']:.1f} dB; of {figures['items']} questions about "
-        f"them the judge answers {percent(figures['ceiling'])} % right, the most to expect of generated videos.\n",
+        f"them the judge answers {percent(figures['ceiling'])} % right, the most to expect of generated videos. "
+        f"Classifier-free guidance is {guidance['guidance']:g}, chosen on the dev split from text alone ({scales}).\n",
         "| training | loss, first tenth | loss, last tenth |\n|---|---|---|", *losses,
     ])  # fmt: skip
 

@@ -54,7 +54,8 @@ def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
         name: stage(tmp_path / name, name, [], lambda folder, figures=figures: figures)
         for name, figures in {
             "render": {}, "clip": losing | gate("binds", 5, 10, 0.9), "latents": dict(psnr=30.0, ceiling=1.0, items=7),
-            "llm": losing, "dit": losing, "text_gate": {"lines": []} | gate("reaches", 9, 10, 0.25),
+            "llm": losing, "dit": losing, "guidance": dict(accuracy={"1.0": 0.5}, guidance=1.0),
+            "text_gate": {"lines": []} | gate("reaches", 9, 10, 0.25),
         }.items()
     }  # fmt: skip
     monkeypatch.setattr(command, "frozen_models", lambda study, output: done)

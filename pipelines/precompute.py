@@ -28,7 +28,7 @@ from pipelines.engine.setup import precision
 from vtok.config import ConfigError, require
 from vtok.decoder import build_vae, encode_video
 from vtok.materialise import cast_parameters
-from vtok.tokeniser import VTokTokeniser
+from vtok.tokeniser import build_tokeniser
 
 PROGRAM = "precompute"
 
@@ -43,7 +43,7 @@ class Encoders:
 
     def __init__(self, config: RunConfig, latents: bool):
         models.quiet_libraries()
-        self.tokeniser = VTokTokeniser(config.model.tokeniser).requires_grad_(False).eval()
+        self.tokeniser = build_tokeniser(config.model.tokeniser).requires_grad_(False).eval()
         self.vae = build_vae(config.model.decoder) if latents else None
         self.recipe = {
             "features": precomputed.feature_recipe(config, self.tokeniser),

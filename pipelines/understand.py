@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
@@ -77,6 +78,11 @@ class Understanding:
         Raises:
             DataError: the video cannot be read.
         """
+        frames = self.frames_of(video, key_frame_every)
+        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
+
+    def frames_of(self, video: Path, key_frame_every: float | None = None) -> Tensor:
+        """What the model sees of a video, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
         duration = duration_of(video)
         data, (tokeniser, decoder) = self.config.data, self.views
         start = window(duration, data.seconds, CENTRE)
@@ -84,8 +90,7 @@ class Understanding:
             tokeniser = tokeniser_view(duration, tokeniser.fps, tokeniser.height, tokeniser.width)
             start = 0.0
         views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
-        frames = views.frames[: views.frames_valid].to(distributed.device())
-        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
+        return views.frames[: views.frames_valid].to(distributed.device())
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -39,8 +39,8 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
         features = framework.features(loaded.batch)
-        moments["spatial"].add(features.spatial.flatten(0, 1))
-        own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
-        moments["motion"].add(torch.cat(own))
+        for kind, sums in moments.items():
+            values, counts = features.of(kind)
+            sums.add(torch.cat([values[clip, :count] for clip, count in enumerate(counts)]))
     for kind, scale in framework.feature_scale.items():
         scale.set(*moments[kind].mean_and_std())

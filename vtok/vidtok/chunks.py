@@ -1,7 +1,7 @@
 """Chunks of a causal video through encoder and decoder, as exact as the whole video at once.
 
-The state of such a pass is explicit and small: of each layer over time the last one or two input frames, and at most f - 1
-frames of video that do not make up a latent frame yet.
+The state of such a pass is explicit and small: of each layer over time the last one or two input frames, and at most
+f - 1 frames of video that do not make up a latent frame yet.
 """
 
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ def encode_chunk(encoder: nn.Module, x: Tensor, state: EncoderState) -> Tensor:
     x = torch.cat([before, x], dim=1)
     hidden = stream.repeats - 1  # frames that the first one stands for besides itself
     ready = (x.shape[1] + hidden) // config.time_factor * config.time_factor - hidden
-    ready, state.pending = max(ready, 0), x[:, max(ready, 0) :].clone()
-    if ready == 0:
+    state.pending = x[:, max(ready, 0) :].clone()
+    if ready <= 0:
         height, width = (side // config.space_factor for side in x.shape[2:4])
         return x.new_empty(len(x), 0, height, width, config.encoder_channels)
     moments = encoder(x[:, :ready], stream)
@@ -76,13 +76,16 @@ def decode_chunk(decoder: nn.Module, z: Tensor, state: DecoderState) -> Tensor:
     Raises:
         ConfigError: it is more than what was left of the video.
     """
-    stream, first = state.stream, state.stream.first
+    config, stream, first = decoder.config, state.stream, state.stream.first
     require(z.shape[1] <= state.latents_left, f"{z.shape[1]} latent frames, where {state.latents_left} are left")
     state.latents_left -= z.shape[1]
     stream.last = state.latents_left == 0
+    if z.shape[1] == 0:
+        height, width = (side * config.space_factor for side in z.shape[2:4])
+        return z.new_empty(len(z), 0, height, width, 3)
     x = decoder(z, stream)
-    if first and decoder.config.time == "causal":
-        x = x[:, decoder.config.time_factor - 1 :]
+    if first and config.time == "causal":
+        x = x[:, config.time_factor - 1 :]
     elif first:
         x = torch.cat([x[:, :1].expand(-1, stream.repeats - 1, -1, -1, -1), x], dim=1)
     stream.next()

@@ -1,11 +1,11 @@
 """How sure each latent is of its code, against how evenly all codes are used.
 
-A latent z gives code c of the codebook the probability softmax(200 z.c). The gap is mean(H(p)) - H(mean p), where H takes
-the logarithm of nothing below 1e-5. Over 262,144 codes the probabilities of a clip's latents take gigabytes. But the
-codebook is a product of its D dimensions', and so are the probabilities:
+A latent z gives code c of the codebook the probability softmax(200 z.c). The gap is mean(H(p)) - H(mean p), where H
+takes the logarithm of nothing below 1e-5. Over 262,144 codes the probabilities of a clip's latents take gigabytes. But
+the codebook is a product of its D dimensions', and so are the probabilities:
 
-- H(p) is the sum over dimensions of theirs, but for what the floor of the logarithm takes away: that is summed over those
-  codes that are likely at all, few of the product;
+- H(p) is the sum over dimensions of theirs, but for what the floor of the logarithm takes away: that is summed over
+  those codes that are likely at all, few of the product;
 - mean p is a product of two matrices, of half of the dimensions each.
 """
 
@@ -47,7 +47,7 @@ def product(z: Tensor, log_p: Sequence[Tensor]) -> Tensor:
 
 
 def floored(first: Tensor, second: Tensor) -> Tensor:
-    """What the logarithm's floor takes from the entropies of (N, a) and (N, b) log probabilities' products, over all N."""
+    """What the logarithm's floor takes from the entropies of (N, a) x (N, b) probabilities, given as logs."""
     likely = [(half > math.log(NEGLIGIBLE)).sum(1) for half in (first, second)]
     order = torch.argsort(likely[0] * likely[1])  # latents with as many likely codes go together
     total = first.new_zeros(())

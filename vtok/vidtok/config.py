@@ -1,7 +1,7 @@
 """What a VidTok is made of, and how the published names say it.
 
-``vidtok_kl_causal_488_4chn_v1_1``: regulariser, time handling, compression (frames, height, width), channels of the latent
-(``kl``) or codes of the vocabulary (``fsq``), version.
+``vidtok_kl_causal_488_4chn_v1_1``: regulariser, time handling, compression (frames, height, width), channels of the
+latent (``kl``) or codes of the vocabulary (``fsq``), version.
 """
 
 import difflib
@@ -38,7 +38,7 @@ class VidTokConfig:
         z_channels: channels of the latent; of ``fsq`` as many as there are ``levels``.
         levels: codes of each dimension of ``fsq``.
         ch, ch_mult: width of level i is ``ch * ch_mult[i]``; level 0 has the full resolution.
-        num_res_blocks: pairs of spatial and temporal blocks a level of the encoder; the decoder has one more.
+        num_res_blocks: pairs of spatial and temporal blocks in a level of the encoder; the decoder has one more.
         spatial_ds, tempo_ds: levels of the encoder that are followed by halving height and width, and time.
         spatial_us, tempo_us: levels of the decoder that are followed by doubling them.
     """
@@ -75,6 +75,12 @@ class VidTokConfig:
     def space_factor(self) -> int:
         """Pixels a side of a latent pixel."""
         return 2 ** len(self.spatial_ds)
+
+    def latent_frames(self, frames: int) -> int:
+        """t of a clip of so many frames, as :meth:`vtok.vidtok.VidTok.encode` gives it."""
+        if self.time == "causal" and frames % self.time_factor:
+            frames += self.time_factor - 1
+        return -(-frames // self.time_factor) if self.time == "causal_v1_1" else frames // self.time_factor
 
     @property
     def encoder_channels(self) -> int:

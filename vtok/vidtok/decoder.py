@@ -44,7 +44,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, stream: Stream) -> Tensor:
         """(B, t, h, w, channels) to (B, t f, h s, w s, 3), but for what the stream holds back."""
-        x = self.mid(self.conv_in(z, stream), stream)
+        x = self.mid(self.conv_in(z.contiguous(), stream), stream)
         for space, time in zip(reversed(self.up), reversed(self.up_temporal)):
             for over_space, over_time in zip(space.block, time.block):
                 x = over_time(over_space(x, stream), stream)

@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """(B, T, H, W, 3) in [-1, 1] to (B, T / f, H / s, W / s, channels)."""
-        x = self.conv_in(x, stream)
+        x = self.conv_in(x.contiguous(), stream)
         for space, time in zip(self.down, self.down_temporal):
             for over_space, over_time in zip(space.block, time.block):
                 x = over_time(over_space(x, stream), stream)

@@ -1,7 +1,7 @@
 """Norms and convolutions on videos that lie channels last, (B, T, H, W, C), all along.
 
-A convolution over space is then one over the (H, W) of B T images, and one over time one over the (T, H W) of B, and nothing
-has to be moved. The modules have the published parameters' names and shapes. Convolutions are called with
+A convolution over space is then one over the (H, W) of B T images, and one over time one over the (T, H W) of B, and
+nothing has to be moved. The modules have the published parameters' names and shapes. Convolutions are called with
 ``(x, stream, ...)``; those that look at one frame alone take no notice of the stream.
 """
 

@@ -8,6 +8,8 @@
 Videos and latents are (B, C, T, H, W) for the caller, as with the published models; inside they lie channels last.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from vtok.vidtok.encoder import Encoder
 from vtok.vidtok.fsq import FSQ
 from vtok.vidtok.kl import KL
 from vtok.vidtok.stream import Stream
+from vtok.vidtok.tiling import blended_tiles
 from vtok.vidtok.upstream_compat import decode_overlapping
 
 RegLog = dict[str, Tensor]
@@ -35,6 +38,8 @@ class VidTok(nn.Module):
         t_chunk_enc, t_chunk_dec: frames, and latent frames, in a chunk.
         upstream_compat: decode chunks as the published v1.1 models do, which is not quite the same as at once.
         use_overlap: only with ``upstream_compat``: each chunk sees one latent frame of the next.
+        tile, tile_overlap: encode and decode frames in square tiles of so many pixels a side, blended where they
+            overlap, which is approximate (see :mod:`vtok.vidtok.tiling`); ``None`` for whole frames.
     """
 
     def __init__(self, config: VidTokConfig):
@@ -46,6 +51,8 @@ class VidTok(nn.Module):
         self.use_tiling = False
         self.t_chunk_enc, self.t_chunk_dec = 16, 16 // config.time_factor
         self.upstream_compat, self.use_overlap = False, True
+        self.tile: int | None = None
+        self.tile_overlap = 64
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, RegLog]:
         """Latents, the reconstruction of ``x`` (B, 3, T, H, W), and the regulariser's log.
@@ -71,6 +78,29 @@ class VidTok(nn.Module):
                 return 0, -frames % factor
             case _:
                 return 0, 0
+
+    def reconstruct(self, chunks: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
+        """A video's reconstruction as it comes, of the same number of frames.
+
+        A causal model's is that of the whole video; another's is of each chunk by itself.
+
+        Args:
+            chunks: (B, 3, n, H, W) each.
+            frames: of all of them together.
+        """
+        if not self.is_causal:
+            yield from (self(chunk)[1] for chunk in chunks)
+            return
+        before, _ = self.missing_frames(frames)
+        encoding = self.start_encoding(before + frames)
+        decoding = self.start_decoding(latents := self.config.latent_frames(before + frames))
+        surplus = latents * self.config.time_factor - frames
+        surplus -= self.config.time_factor - 1 if self.config.time == "causal" else 0
+        for chunk in chunks:
+            z = self.encode(lengthened(chunk, before, 0), state=encoding)
+            decoded, before = self.decode(z, state=decoding), 0
+            yield decoded[:, :, surplus:]
+            surplus = max(surplus - decoded.shape[2], 0)
 
     # ---------------------------------------------------------------- encoding
 
@@ -104,11 +134,22 @@ class VidTok(nn.Module):
             all(side % factor == 0 for side in x.shape[3:]),
             f"height and width must be multiples of {factor}, not {x.shape[3]}x{x.shape[4]}",
         )
+        require(
+            self.is_causal or frames % self.config.time_factor == 0,
+            f"a non-causal VidTok takes 4k frames, not {frames}",
+        )
         x = x.movedim(1, -1)
+        if self.tile is None:
+            return self.whole_moments(x, state)
+        self.require_whole_video(state)
+        tile, overlap = (pixels // factor * factor for pixels in (self.tile, self.tile_overlap))
+        return blended_tiles(x, tile, overlap, 1 / factor, self.whole_moments)
+
+    def whole_moments(self, x: Tensor, state: EncoderState | None = None) -> Tensor:
+        """Of (B, T, H, W, 3), without tiles."""
         if not self.is_causal:
-            require(frames % self.config.time_factor == 0, f"a non-causal VidTok takes 4k frames, not {frames}")
-            return self.encoder(x.contiguous(), Stream())
-        state = state or self.start_encoding(frames)
+            return self.encoder(x, Stream())
+        state = state or self.start_encoding(x.shape[1])
         parts = x.split(self.t_chunk_enc, dim=1) if self.use_tiling else [x]
         return torch.cat([chunks.encode_chunk(self.encoder, part, state) for part in parts], dim=1)
 
@@ -126,7 +167,7 @@ class VidTok(nn.Module):
             z = self.regularization.indices_to_codes(z).to(self.decoder.last_layer.dtype)
         else:
             z = z.movedim(1, -1)
-        return self.frames(z.contiguous(), state).movedim(-1, 1)
+        return self.frames(z, state).movedim(-1, 1)
 
     def start_decoding(self, latent_frames: int) -> DecoderState:
         """To decode a video of so many latent frames chunk by chunk."""
@@ -135,6 +176,14 @@ class VidTok(nn.Module):
 
     def frames(self, z: Tensor, state: DecoderState | None = None) -> Tensor:
         """(B, t, h, w, channels) to (B, T, H, W, 3)."""
+        if self.tile is None:
+            return self.whole_frames(z, state)
+        self.require_whole_video(state)
+        tile, overlap = (pixels // self.config.space_factor for pixels in (self.tile, self.tile_overlap))
+        return blended_tiles(z, tile, overlap, self.config.space_factor, self.whole_frames)
+
+    def whole_frames(self, z: Tensor, state: DecoderState | None = None) -> Tensor:
+        """As :meth:`frames`, without tiles."""
         if not self.is_causal:
             return self.decoder(z, Stream())
         if self.upstream_compat and self.use_tiling and self.config.time == "causal_v1_1":
@@ -142,6 +191,9 @@ class VidTok(nn.Module):
         state = state or self.start_decoding(z.shape[1])
         parts = z.split(self.t_chunk_dec, dim=1) if self.use_tiling else [z]
         return torch.cat([chunks.decode_chunk(self.decoder, part, state) for part in parts], dim=1)
+
+    def require_whole_video(self, state: EncoderState | DecoderState | None) -> None:
+        require(state is None, "frames in tiles go with whole videos only: set tile = None, or give no state")
 
     def require_causal(self) -> None:
         require(self.is_causal, "a non-causal VidTok sees a clip as a whole: cut the video into clips of 4k frames")

@@ -1,9 +1,9 @@
 """Halving and doubling of space and of time.
 
-What the published models do in several steps is one convolution here. The learned blend of pooling (or copying) frames and a
-convolution is a convolution with the blend of both kernels. Doubling by nearest neighbours, then a convolution, is one
-convolution over the original for each of the places an original becomes: of three taps, two fall on the same pixel and
-add up. That takes 4/9 of the multiplications in space and 2/3 in time.
+What the published models do in several steps is one convolution here. The learned blend of pooling (or copying) frames
+and a convolution is a convolution with the blend of both kernels. Doubling by nearest neighbours, then a convolution,
+is a convolution over the original for each of the places an original becomes: of three taps, two fall on the same pixel
+and add up. That takes 4/9 of the multiplications in space and 2/3 in time.
 """
 
 import torch

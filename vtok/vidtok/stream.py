@@ -27,6 +27,8 @@ class Stream:
     def next(self) -> None:
         """The chunk at hand is done."""
         self.first, self.repeats = False, 1
+        if self.last:
+            self.kept.clear()
 
     def keep(self, layer: nn.Module, frames: Tensor) -> None:
         """Remember the past of the next chunk; a copy, for a view would hold on to the whole chunk."""

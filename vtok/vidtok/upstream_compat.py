@@ -1,8 +1,8 @@
 """The published models' own way of decoding in chunks, for comparing with results that were made so.
 
 A chunk is decoded with one latent frame more than it needs, whose frames are thrown away and decoded again in the next
-chunk. It differs from decoding at once (v1.1 only): interpolation in the second chunk mixes in what the first chunk took the
-thrown-away frames for, and so its first frames come out wrong, and through the layers' memories, those behind them.
+chunk. It differs from decoding at once (v1.1 only): interpolation in the second chunk mixes in what the first chunk
+took the thrown-away frames for; its first frames come out wrong and, through the layers' memories, those behind them.
 """
 
 import torch

@@ -6,6 +6,7 @@ python pipelines/bench.py tokeniser [--json]    frames to tokens against CLIP al
 python pipelines/bench.py step [--json]         an optimiser step against its modules, and under DeepSpeed; 8 GB
 python pipelines/bench.py prefill [--json]      reading videos of 5 to 120 s against S tokens a frame
 python pipelines/bench.py sample [--json]       visual tokens with a cache against bare cached decoding
+python pipelines/bench.py vidtok [--json]       VidTok's network against the plain arrangement of it; ten minutes
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 from data_tools.errors import DataError
-from pipelines.benchmarks import build, checkpoint, data, prefill, sample, step, tokeniser
+from pipelines.benchmarks import build, checkpoint, data, prefill, sample, step, tokeniser, vidtok
 from pipelines.benchmarks.models import SMALL
 from pipelines.config import die
 
@@ -124,6 +125,16 @@ def sample_figures(quick: bool = False) -> Iterator[Figure]:
     yield Figure("visual tokens / bare cached decoding, CPU time", ours, at_most=1.1)
 
 
+def vidtok_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure VidTok's encoder and decoder; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    options = {"ch": 8, "frames": 5, "size": 16, "repeats": 1} if quick else {}
+    for version in ("", "_v1_1"):
+        speed = vidtok.against_plain(f"vidtok_kl_causal_488_4chn{version}", **options)
+        for part, value in speed._asdict().items():
+            yield Figure(f"VidTok {'1.1' if version else '1.0'}, plain / ours, {part}, CPU time", value, at_least=1.5)
+
+
 PARTS = {
     "data": data_figures,
     "checkpoint": checkpoint_figures,
@@ -131,6 +142,7 @@ PARTS = {
     "step": step_figures,
     "prefill": prefill_figures,
     "sample": sample_figures,
+    "vidtok": vidtok_figures,
 }
 
 

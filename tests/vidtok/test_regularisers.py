@@ -47,6 +47,7 @@ def test_all_codes_and_indices_are_each_other_s_inverse():
     codes = fsq.indices_to_codes(indices)
     assert len(codes.unique(dim=0)) == 240 and torch.equal(fsq.codes_to_indices(codes).long(), indices)
     assert not fsq.state_dict()
+    torch.testing.assert_close(fsq.quantise(fsq.unbound(codes)), codes)
 
 
 def test_gradients_pass_through_the_rounding():

@@ -21,10 +21,6 @@ class FSQ(nn.Module):
     def __init__(self, levels: tuple[int, ...]):
         super().__init__()
         self.levels, self.updates = levels, 0
-        steps = torch.tensor(levels)
-        # Computed, never stored: a published checkpoint holds nothing of the quantiser.
-        self.register_buffer("basis", torch.cumprod(torch.tensor([1, *levels[:-1]]), 0), persistent=False)
-        self.register_buffer("steps", steps, persistent=False)
 
     @property
     def codebook_size(self) -> int:
@@ -42,21 +38,35 @@ class FSQ(nn.Module):
 
     def quantise(self, z: Tensor) -> Tensor:
         """fp32 codes in [-1, 1), multiples of 1 / (L // 2)."""
-        half = (self.steps - 1) * (1 + BOUND_SLACK) / 2
-        offset = torch.where(self.steps % 2 == 0, 0.5, 0.0)
-        bounded = torch.tanh(z + torch.atanh(offset / half)) * half - offset
+        reach, offset, half = self.bounds(z.device)
+        bounded = torch.tanh(z + torch.atanh(offset / reach)) * reach - offset
         rounded = bounded + (bounded.round() - bounded).detach()
-        return rounded / (self.steps // 2)
+        return rounded / half
+
+    def unbound(self, codes: Tensor) -> Tensor:
+        """Latents of which these codes are what :meth:`quantise` gives: those in the middle of their cells."""
+        reach, offset, half = self.bounds(codes.device)
+        return torch.atanh((codes * half + offset) / reach) - torch.atanh(offset / reach)
+
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """For each channel: how far tanh reaches, by how much it is shifted, L // 2."""
+        levels = torch.tensor(self.levels, device=device)
+        return (levels - 1) * (1 + BOUND_SLACK) / 2, torch.where(levels % 2 == 0, 0.5, 0.0), levels // 2
 
     def codes_to_indices(self, codes: Tensor) -> Tensor:
         """(..., D) to (...) int32."""
-        half = self.steps // 2
-        return ((codes.float() * half + half).round() * self.basis).sum(-1).to(torch.int32)
+        half = self.bounds(codes.device)[2]
+        return ((codes.float() * half + half).round() * self.basis(codes.device)).sum(-1).to(torch.int32)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """(...) integers to (..., D) fp32."""
-        half = self.steps // 2
-        return (indices.unsqueeze(-1) // self.basis % self.steps - half) / half
+        half = self.bounds(indices.device)[2]
+        levels = torch.tensor(self.levels, device=indices.device)
+        return (indices.unsqueeze(-1) // self.basis(indices.device) % levels - half) / half
+
+    def basis(self, device: torch.device) -> Tensor:
+        """What a step in each channel adds to the index."""
+        return torch.cumprod(torch.tensor([1, *self.levels[:-1]], device=device), 0)
 
     def auxiliary_loss(self, z: Tensor, codes: Tensor) -> Tensor:
         """Sure of each code, and using all of them: the entropy's gap, and the distance to the codes."""

@@ -24,9 +24,11 @@ class VTokConfig:
         strategy: how frames become tokens: ``vtok``; ``frames`` (``sampled_frames`` of them, S tokens each); ``none``
             (text only); ``training_free`` (as ``vtok``, but a later step's token is its frame's mean feature).
         sampled_frames: k of ``frames``, evenly spaced over the clip.
-        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS) or ``vgg19`` (one layer of it).
+        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS), ``vgg19`` (one layer of it), or
+            ``vidtok`` (latents of a VidTok with FSQ, whose codes are then the targets of the visual head ``codes``).
         weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
-            file for ``vgg19``. ``None`` means random weights, which is said once on stderr.
+            file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`). ``None`` means random
+            weights, which is said once on stderr.
         revision: branch, tag or commit, where ``weights`` is a hub id.
         clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
@@ -44,7 +46,7 @@ class VTokConfig:
 
     strategy: Literal["vtok", "frames", "none", "training_free"] = "vtok"
     sampled_frames: int | None = None
-    backbone: Literal["clip", "vgg19"] = "clip"
+    backbone: Literal["clip", "vgg19", "vidtok"] = "clip"
     weights: str | None = None
     revision: str | None = None
     clip_config: dict | None = None
@@ -70,6 +72,7 @@ class VTokConfig:
         require(self.motion_stride is None or self.motion_stride >= 1, "tokeniser.motion_stride must be at least 1")
         rate = self.motion_tokens_per_second
         require(rate is None or rate > 0, "tokeniser.motion_tokens_per_second must be positive")
+        require(self.backbone != "vidtok" or self.weights, "the backbone vidtok needs tokeniser.weights")
         require(self.spatial_grid_size >= 1, "tokeniser.spatial_grid_size must be at least 1")
         require(self.residual_grid >= 1, "tokeniser.residual_grid must be at least 1")
         require(
@@ -119,7 +122,7 @@ class VisualHeadConfig:
             network) or ``codes`` (cross-entropy over quantised features).
         components, min_scale: of ``gmm``: number of components, floor of their standard deviations.
         width, depth, steps: of ``flow``: its layers' width, its blocks, and the steps a sample takes.
-        levels: of ``codes``: codes a dimension has.
+        levels: of ``codes``: codes a dimension has; the backbone ``vidtok`` brings its own.
         input_noise: standard deviation, in standardised units, of the noise on teacher-forced visual inputs. None by
             default: on tiny models it made no difference to how far sampled videos drift from true ones (0.159, 0.158,
             0.156 and 0.161 for 0, 0.25, 0.5 and 1, where two sets of true ones are some 0.06 apart; one seed each,
@@ -153,6 +156,8 @@ class DecoderConfig:
     Args:
         weights: hub id or folder with ``transformer``, ``vae``, ``text_encoder_2``, ``tokenizer_2``, ``scheduler``.
         revision: branch, tag or commit, where ``weights`` is a hub id.
+        vae: folder of a causal VidTok whose latents take the place of those of the autoencoder in ``weights``; the
+            transformer must have been trained on them.
         fps: frames per second of the decoded video.
         height, width: its size in pixels, multiples of 16.
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
@@ -169,6 +174,7 @@ class DecoderConfig:
 
     weights: str = "hunyuanvideo-community/HunyuanVideo"
     revision: str | None = None
+    vae: str | None = None
     fps: float = 24.0
     height: int = 320
     width: int = 576

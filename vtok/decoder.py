@@ -18,11 +18,12 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from vtok.config import ConfigError, DecoderConfig
+from vtok.config import ConfigError, DecoderConfig, require
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.materialise import materialise, whole
 from vtok.optional_mask import OptionalMask
 from vtok.patch_autoencoder import PatchAutoencoder
+from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 # Diffusers' pipeline multiplies guidance and sigma by this before they are embedded.
@@ -63,7 +64,7 @@ class Conditioning:
 
 
 @torch.no_grad()
-def encode_video(vae: AutoencoderKLHunyuanVideo, video: Tensor) -> Posterior:
+def encode_video(vae: AutoencoderKLHunyuanVideo | VidTokAutoencoder, video: Tensor) -> Posterior:
     """Encode a (B, F, 3, H, W) ``uint8`` video with F = 4k + 1.
 
     Raises:
@@ -83,7 +84,7 @@ class HunyuanDecoder(nn.Module):
         self,
         config: DecoderConfig,
         transformer: HunyuanVideoTransformer3DModel,
-        vae: AutoencoderKLHunyuanVideo,
+        vae: AutoencoderKLHunyuanVideo | VidTokAutoencoder,
         text_encoder: CLIPTextModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ):
@@ -232,11 +233,13 @@ DIFFUSERS_PARTS = {
 }
 
 
-# What may stand in the place of HunyuanVideo's autoencoder, by the class that its configuration names.
-AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKLHunyuanVideo, PatchAutoencoder)}
+# What may lie in the folder of HunyuanVideo's autoencoder; its configuration names the class.
+AUTOENCODERS = (AutoencoderKLHunyuanVideo, PatchAutoencoder)
 
 
 def location_of(config: DecoderConfig, subfolder: str) -> Location:
+    if subfolder == "vae" and config.vae is not None:
+        return Location("VidTok", "decoder.vae", config.vae)
     return Location(f"HunyuanVideo {subfolder}", "decoder.weights", config.weights, config.revision, subfolder)
 
 
@@ -244,7 +247,7 @@ def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
     """The decoder's pretrained parts, by the name of their module in it."""
     return {
         "transformer": Part(location_of(config, "transformer"), DIFFUSERS_FILES, {"transformer.": ("",)}),
-        "vae": Part(location_of(config, "vae"), DIFFUSERS_FILES, {"vae.": ("",)}),
+        "vae": Part(location_of(config, "vae"), DIFFUSERS_FILES, {"vae.": ("",), "vae.vidtok.": ("",)}),
         "text_encoder": Part(
             location_of(config, "text_encoder_2"),
             TRANSFORMERS_FILES,
@@ -254,18 +257,18 @@ def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
 
 
 def diffusers_part(config: DecoderConfig, subfolder: str, read_config: ReadConfig):
-    """A part of the decoder that diffusers defines, without weights.
+    """A part of the decoder that diffusers defines, or the VidTok in the place of one, without weights.
 
     Raises:
         ConfigError: its configuration is missing, or of another class.
     """
-    kind, location = DIFFUSERS_PARTS[subfolder], location_of(config, subfolder)
-    stored = read_config(location, kind.config_name)
-    found = stored.get("_class_name")
+    kinds, location = (DIFFUSERS_PARTS[subfolder],), location_of(config, subfolder)
     if subfolder == "vae":
-        kind = AUTOENCODERS.get(found, kind)
-    if found != kind.__name__:
-        raise location.error(f"its {kind.config_name} is of a {found!r}, not a {kind.__name__}")
+        kinds = AUTOENCODERS if config.vae is None else (VidTokAutoencoder,)
+    stored = read_config(location, kinds[0].config_name)
+    found = stored.get("_class_name")
+    if (kind := {kind.__name__: kind for kind in kinds}.get(found)) is None:
+        raise location.error(f"its {kinds[0].config_name} is of a {found!r}, not a {kinds[0].__name__}")
     return kind.from_config(stored)
 
 
@@ -283,10 +286,19 @@ def empty_decoder(config: DecoderConfig, read_config: ReadConfig = Location.read
         transformer = diffusers_part(config, "transformer", read_config)
         vae = diffusers_part(config, "vae", read_config)
         text_encoder = CLIPTextModel(CLIPTextConfig.from_dict(text_config))
+    require_latents(transformer, vae)
     return HunyuanDecoder(config, transformer, vae, text_encoder, diffusers_part(config, "scheduler", read_config))
 
 
-def build_vae(config: DecoderConfig) -> AutoencoderKLHunyuanVideo:
+def require_latents(transformer: HunyuanVideoTransformer3DModel, vae: nn.Module) -> None:
+    """Raises ConfigError: the transformer cannot read the autoencoder's latents, or they are not of 4k + 1 frames."""
+    found, wanted = vae.config.latent_channels, transformer.config.in_channels
+    require(found == wanted, f"the decoder's transformer reads latents of {wanted} channels, its vae gives {found}")
+    ratio = vae.config.temporal_compression_ratio
+    require(ratio == 4, f"the decoder's videos have 4k + 1 frames, but its vae has {ratio} frames to a latent frame")
+
+
+def build_vae(config: DecoderConfig) -> AutoencoderKLHunyuanVideo | VidTokAutoencoder:
     """The autoencoder alone, frozen, in fp32 on the CPU.
 
     Raises:

@@ -1,6 +1,6 @@
 """The frozen feature extractor ``F``: one frame in, a grid of features out (paper, section 3.1).
 
-The same weights serve the key frame and the residuals. Both members share one interface: ``width`` (d_v),
+The same weights serve the key frame and the residuals. All members share one interface: ``width`` (d_v),
 ``image_size``, and ``forward(pixels (n, 3, H, W)) -> (n, h, w, d_v)``. ``uint8`` frames are normalised here with the
 backbone's own mean and standard deviation; floating-point frames are taken as normalised already.
 """
@@ -15,7 +15,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig, require
 from vtok.materialise import materialise, whole
-from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
+from vtok.vidtok.encoder import Encoder
+from vtok.vidtok.latent_space import VidTokFeatures, vidtok_config
+from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -103,12 +105,14 @@ def warn_if_random(config: VTokConfig) -> None:
 
 
 def extractor_parts(config: VTokConfig) -> list[Part]:
-    """``F``'s weights: torchvision's VGG19, CLIP's vision half or LLaVA's vision tower; none where they are random."""
+    """``F``'s weights: VGG19's, a VidTok's encoder, CLIP's vision half or LLaVA's tower; none where they are random."""
     if config.weights is None:
         return []
     if config.backbone == "clip":
         towers = ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.")
         return [Part(clip_location(config), TRANSFORMERS_FILES, {"clip.": ("vision_model.", "", *towers)})]
+    if config.backbone == "vidtok":
+        return [Part(vidtok_location(config), DIFFUSERS_FILES, {"encoder.": ("encoder.",)})]
     file = Path(config.weights)
     if not file.is_file():
         raise ConfigError(f"tokeniser.weights: no such file: {file} (torchvision's vgg19 checkpoint)")
@@ -120,15 +124,22 @@ def clip_location(config: VTokConfig) -> Location:
     return Location("CLIP", "tokeniser.weights", config.weights, config.revision)
 
 
+def vidtok_location(config: VTokConfig) -> Location:
+    return Location("VidTok", "tokeniser.weights", config.weights, config.revision)
+
+
 def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> nn.Module:
     """``F``, frozen: on the meta device, or with random values where the config names no weights.
 
     Args:
-        read_config: reads CLIP's architecture.
+        read_config: reads CLIP's or VidTok's architecture.
     """
     with nullcontext() if config.weights is None else torch.device("meta"):
         if config.backbone == "vgg19":
             extractor = VGG19FeatureExtractor(config.vgg_layer_index)
+        elif config.backbone == "vidtok":
+            vidtok = vidtok_config(read_config(vidtok_location(config), "config.json"))
+            extractor = VidTokFeatures(vidtok, Encoder(vidtok), config.spatial_grid_size)
         else:
             extractor = CLIPFeatureExtractor(CLIPVisionModel(clip_architecture(config, read_config)))
     return extractor.requires_grad_(False).eval()

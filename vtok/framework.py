@@ -69,10 +69,14 @@ class VTokFramework(nn.Module):
         feature_dims = tokeniser.feature_dims
         if not feature_dims:  # no visual token: nothing would give these a gradient
             self.projection.requires_grad_(False)
-        self.visual_head = nn.ModuleDict(
-            {kind: build_visual_head(config.visual_head, mllm.dim, dim) for kind, dim in feature_dims.items()}
+        fsq_levels = (
+            getattr(tokeniser.feature_extractor, "levels", None) if config.visual_head.kind == "codes" else None
         )
-        self.feature_scale = nn.ModuleDict({kind: FeatureScale(dim) for kind, dim in feature_dims.items()})
+        heads = {
+            kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in feature_dims.items()
+        }
+        scales = {kind: FeatureScale(dim, fixed=fsq_levels is not None) for kind, dim in feature_dims.items()}
+        self.visual_head, self.feature_scale = nn.ModuleDict(heads), nn.ModuleDict(scales)
 
     def train(self, mode: bool = True) -> "VTokFramework":
         """Frozen parts stay in evaluation mode."""

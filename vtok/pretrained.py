@@ -92,6 +92,8 @@ def portable(config: ModelConfig) -> ModelConfig:
         for name, part in parts.items()
         if part.weights and Path(part.weights).exists()
     }
+    if config.decoder.vae:
+        named["decoder"] = replace(named.get("decoder", config.decoder), vae=str(Path(config.decoder.vae).resolve()))
     return replace(config, mllm=replace(config.mllm, weights=".", revision=None), **named)
 
 

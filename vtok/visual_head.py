@@ -15,35 +15,46 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
-from vtok.visual_heads.codes import CodesHead
+from vtok.visual_heads.codes import CodesHead, FSQCells, NormalCells
 from vtok.visual_heads.flow import FlowHead
 from vtok.visual_heads.gaussian_mixture import GaussianMixtureHead
 from vtok.visual_heads.regression import RegressionHead
 
 
-def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int) -> nn.Module:
-    """The head ``config.kind`` names, from hidden states of ``hidden_dim`` to targets of ``dim``."""
+def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None = None) -> nn.Module:
+    """The head ``config.kind`` names, from hidden states of ``hidden_dim`` to targets of ``dim``.
+
+    Args:
+        fsq_levels: of targets that are latents of an FSQ: ``codes`` are that one's.
+    """
     match config.kind:
         case "gmm":
             return GaussianMixtureHead(hidden_dim, dim, config.components, config.min_scale)
         case "flow":
             return FlowHead(hidden_dim, dim, config.width, config.depth, config.steps)
         case "codes":
-            return CodesHead(hidden_dim, dim, config.levels)
+            return CodesHead(hidden_dim, dim, FSQCells(fsq_levels) if fsq_levels else NormalCells(config.levels))
         case "mse":
             return RegressionHead(hidden_dim, dim)
 
 
 class FeatureScale(nn.Module):
-    """Standardises a frozen feature per dimension; buffers ``mean`` and ``std`` (dim,), 0 and 1 until calibrated."""
+    """Standardises a frozen feature per dimension; buffers ``mean`` and ``std`` (dim,), 0 and 1 until calibrated.
 
-    def __init__(self, dim: int):
+    Args:
+        fixed: they stay so, for features that a head takes as they are.
+    """
+
+    def __init__(self, dim: int, fixed: bool = False):
         super().__init__()
+        self.fixed = fixed
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
         """Fix the statistics; a dimension that never varies keeps a small positive ``std``."""
+        if self.fixed:
+            return
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(1e-4))
 

@@ -181,6 +181,7 @@ def open_pickled(path: Path) -> dict[str, StoredTensor]:
     try:
         mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        stored = stored.get("state_dict", stored)  # Lightning's files hold more
         return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error

@@ -20,6 +20,7 @@ from pipelines.benchmarks import (
     scaling,
     step,
     tokeniser,
+    vidtok,
 )
 from pipelines.benchmarks.models import SMALL
 
@@ -127,6 +128,16 @@ def sample_figures(quick: bool = False) -> Iterator[Figure]:
     yield Figure("visual tokens / bare cached decoding, CPU time", ours, at_most=1.1)
 
 
+def vidtok_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure VidTok's encoder and decoder; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    options = {"ch": 8, "frames": 5, "size": 16, "repeats": 1} if quick else {}
+    for version in ("", "_v1_1"):
+        speed = vidtok.against_plain(f"vidtok_kl_causal_488_4chn{version}", **options)
+        for part, value in speed._asdict().items():
+            yield Figure(f"VidTok {'1.1' if version else '1.0'}, plain / ours, {part}, CPU time", value, at_least=1.5)
+
+
 def run_figures(quick: bool = False) -> Iterator[Figure]:
     """Measure whole runs; ``quick`` only shows that they run. Needs both cores to itself."""
     repeats = 1 if quick else 5
@@ -166,6 +177,7 @@ PARTS = {
     "step": step_figures,
     "prefill": prefill_figures,
     "sample": sample_figures,
+    "vidtok": vidtok_figures,
     "run": run_figures,
     "profile": profile_figures,
     "compile": compile_figures,

@@ -32,7 +32,7 @@ def test_the_bench_runs(clip):
     assert '"name": "PyAV path / decord, CPU time"' in result.stdout
 
 
-@pytest.mark.parametrize("what", ["tokeniser", "prefill", "sample", "profile"])
+@pytest.mark.parametrize("what", ["tokeniser", "prefill", "sample", "profile", "vidtok"])
 def test_the_bench_of_the_model_runs(what, capsys):
     main([what, "--quick", "--json"])
     figures = json.loads(capsys.readouterr().out)

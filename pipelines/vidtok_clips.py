@@ -1,0 +1,42 @@
+"""Video files as a VidTok takes them: clips of (1, 3, T, H, W) in [-1, 1], one after the other, and pixels again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_tools.errors import DataError
+from data_tools.video import validate
+from data_tools.views import View, make_views
+
+
+def read_clips(video: Path, fps: float, height: int, width: int, length: int) -> tuple[int, Iterator[Tensor]]:
+    """How many frames a video has at ``fps``, and the video in clips of ``length`` frames, the last one maybe shorter.
+
+    Frames are resized to fill ``height`` x ``width``, and cropped at the centre.
+
+    Raises:
+        DataError: the video cannot be read.
+    """
+    if not video.is_file():
+        raise DataError(f"no such video: {video}")
+    duration = validate(video).duration
+    total = max(1, round(duration * fps))
+
+    def clips() -> Iterator[Tensor]:
+        for start in range(0, total, length):
+            view = View(fps, min(length, total - start), height, width)
+            yield to_model(make_views(video, duration, view, None, start / fps).frames)
+
+    return total, clips()
+
+
+def to_model(frames: Tensor) -> Tensor:
+    """(T, 3, H, W) ``uint8`` to (1, 3, T, H, W) in [-1, 1]."""
+    return frames.transpose(0, 1).unsqueeze(0) / 127.5 - 1
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """(1, 3, T, H, W) to (T, 3, H, W) ``uint8``, on the CPU."""
+    return ((x[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).transpose(0, 1).cpu()

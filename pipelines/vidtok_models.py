@@ -1,0 +1,34 @@
+"""The VidTok that a command's ``--config`` and ``--checkpoint`` name.
+
+model:
+  name: vidtok_kl_causal_488_4chn
+  ch: 32                             # a field of vtok.vidtok.VidTokConfig that differs from the published one
+"""
+
+from pathlib import Path
+
+from pipelines.config import PRESETS, read_yaml
+from vtok.config import ConfigError, require
+from vtok.vidtok import VidTok, VidTokConfig, load_model, published_config
+
+
+def read_vidtok_config(config: str | Path) -> VidTokConfig:
+    """From a YAML file, or by its name one of those in ``pipelines/configs/vidtok``.
+
+    Raises:
+        ConfigError: there is none, or its ``model`` section is not understood.
+    """
+    path = Path(config)
+    if not path.suffix:
+        path = PRESETS / "vidtok" / f"{config}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+            raise ConfigError(f"no VidTok is called {config!r}: give a YAML file or one of {known}")
+    model = read_yaml(path).get("model")
+    require(isinstance(model, dict) and "name" in model, f"{path} should have a section 'model' with a 'name'")
+    return published_config(**{key: tuple(value) if isinstance(value, list) else value for key, value in model.items()})
+
+
+def load_vidtok(config: str | Path, checkpoint: str | Path | None) -> VidTok:
+    """For inference; raises ConfigError as :func:`read_vidtok_config` and :func:`vtok.vidtok.load_model`."""
+    return load_model(read_vidtok_config(config), checkpoint).eval()

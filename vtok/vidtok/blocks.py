@@ -1,0 +1,81 @@
+"""Residual blocks and per-frame attention."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok.vidtok.layers import ActivatedNorm, Norm, SpaceConv
+from vtok.vidtok.stream import Stream
+from vtok.vidtok.time_rules import TimeRules
+
+# Makes a layer from its channels in and out.
+MakeLayer = Callable[[int, int], nn.Module]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv2(act(norm2(conv1(act(norm1(x))))))."""
+
+    def __init__(self, layer: MakeLayer, channels_in: int, channels_out: int):
+        super().__init__()
+        self.norm1, self.conv1 = ActivatedNorm(channels_in), layer(channels_in, channels_out)
+        self.norm2, self.conv2 = ActivatedNorm(channels_out), layer(channels_out, channels_out)
+        if channels_in != channels_out:
+            self.nin_shortcut = SpaceConv(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        hidden = self.conv1(self.norm1(x), stream)
+        hidden = self.conv2(self.norm2(hidden), stream)
+        return hidden.add_(self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+def over_space(channels_in: int, channels_out: int) -> SpaceConv:
+    return SpaceConv(channels_in, channels_out, 3, padding=1)
+
+
+def space_block(channels_in: int, channels_out: int) -> ResidualBlock:
+    return ResidualBlock(over_space, channels_in, channels_out)
+
+
+def time_block(rules: TimeRules, channels: int) -> ResidualBlock:
+    """Begins as the identity: its second convolution is zero."""
+    block = ResidualBlock(rules.over_time, channels, channels)
+    for parameter in block.conv2.parameters():
+        nn.init.zeros_(parameter)
+    return block
+
+
+class FrameAttention(nn.Module):
+    """Single-head self-attention among the pixels of a frame."""
+
+    def __init__(self, rules: TimeRules, channels: int):
+        super().__init__()
+        self.norm = Norm(channels)
+        self.q, self.k, self.v, self.proj_out = (rules.pointwise(channels) for _ in range(4))
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        normed = self.norm(x)
+        q, k, v = (layer(normed, stream).flatten(2, 3) for layer in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v).unflatten(2, x.shape[2:4])
+        return x + self.proj_out(attended, stream)
+
+
+class Level(nn.Module):
+    """Blocks of one resolution, over space or over time; what resamples behind them is added by name."""
+
+    def __init__(self, blocks: list[nn.Module]):
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+
+
+class Middle(nn.Module):
+    """Two space-time blocks around attention, at the lowest resolution."""
+
+    def __init__(self, rules: TimeRules, channels: int):
+        super().__init__()
+        self.block_1 = ResidualBlock(rules.over_space_time, channels, channels)
+        self.attn_1 = FrameAttention(rules, channels)
+        self.block_2 = ResidualBlock(rules.over_space_time, channels, channels)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x, stream), stream), stream)

@@ -4,7 +4,7 @@ python pipelines/bench.py data         reading, decoding, loading, resuming; abo
 python pipelines/bench.py checkpoint   how long a save holds up training; a minute, 4 GB of memory
 python pipelines/bench.py tokeniser    frames to tokens against CLIP alone
 python pipelines/bench.py step         an optimiser step against its modules, and under DeepSpeed; 8 GB
-python pipelines/bench.py prefill      reading videos of 5 to 120 s against S tokens a frame
+python pipelines/bench.py prefill      reading videos of 5 to 120 s against S tokens a frame; draws prefill.png
 python pipelines/bench.py sample       visual tokens with a cache against bare cached decoding
 python pipelines/bench.py run          imports, the first step, waiting for data, two ranks; needs an idle machine
 python pipelines/bench.py profile      where a step's CPU time goes

@@ -24,6 +24,8 @@ from pipelines.benchmarks import (
 )
 from pipelines.benchmarks.models import SMALL
 
+PREFILL_PICTURE = Path(__file__).with_name("prefill.png")
+
 
 class Figure(NamedTuple):
     """A measured value and its bound, ``at_least`` or ``at_most``; without one it is only reported."""
@@ -108,16 +110,21 @@ def step_figures(quick: bool = False) -> Iterator[Figure]:
 
 
 def prefill_figures(quick: bool = False) -> Iterator[Figure]:
-    """Measure reading videos of growing length; ``quick`` only shows that it runs."""
+    """Measure reading videos of growing length, and draw it; ``quick`` only shows that it runs."""
     torch.set_num_threads(1)
     lengths = (1, 2) if quick else (5, 15, 30, 60, 120)
     with tempfile.TemporaryDirectory() as name:
         found = prefill.prefilling(Path(name), lengths, **({"size": SMALL} if quick else {}))
+        if not quick:
+            from pipelines.benchmarks.prefill_plot import plot_prefill  # matplotlib is not everybody's
+
+            plot_prefill(found, PREFILL_PICTURE)
     for seconds, one in found.items():
-        yield Figure(f"{seconds} s of video, vtok / frames: tokens", one.tokens)
-        yield Figure(f"{seconds} s of video, vtok / frames: CPU time", one.seconds)
-        yield Figure(f"{seconds} s of video, vtok / frames: keys and values", one.cache)
-    yield Figure(f"visual tokens a frame, {lengths[-1]} s", found[lengths[-1]].tokens_per_frame, at_most=1.05)
+        for quantity, label in (("tokens", "tokens"), ("seconds", "CPU time"), ("cache", "keys and values")):
+            ours, theirs = (getattr(one[strategy], quantity) for strategy in prefill.STRATEGIES)
+            yield Figure(f"{seconds} s of video, vtok / frames: {label}", ours / theirs)
+    last = found[lengths[-1]]["vtok"]
+    yield Figure(f"visual tokens a frame, {lengths[-1]} s", last.visual_tokens / last.frames, at_most=1.05)
 
 
 def sample_figures(quick: bool = False) -> Iterator[Figure]:

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
@@ -16,6 +17,7 @@ from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
 from pipelines.benchmarks.figures import Figure
 from pipelines.benchmarks.models import SMALL, random_batch, random_framework
 from pipelines.benchmarks.prefill import prefilling
+from pipelines.benchmarks.prefill_plot import plot_prefill
 from pipelines.benchmarks.profile import is_product
 from pipelines.benchmarks.step import calls_of
 from support.launch import checked, python
@@ -95,8 +97,11 @@ def test_two_ranks_are_compared_with_two_runs(tmp_path, monkeypatch):
 def test_reading_a_long_video_costs_one_token_a_frame(tmp_path):
     """S + T against S x T, in tokens and in what the cache keeps of them."""
     found = prefilling(tmp_path, (5, 40), SMALL)
-    assert found[40].tokens_per_frame < 1.1 < found[5].tokens_per_frame
-    assert found[40].tokens == pytest.approx(found[40].cache) and found[40].cache < 0.1
+    ours, theirs = found[40]["vtok"], found[40]["frames"]
+    assert ours.visual_tokens == 16 + 40 * 6 - 1 and theirs.visual_tokens == 16 * 40 * 6
+    assert ours.tokens / theirs.tokens == pytest.approx(ours.cache / theirs.cache) and ours.cache < 0.1 * theirs.cache
+    plot_prefill(found, tmp_path / "prefill.png")
+    assert Image.open(tmp_path / "prefill.png").width > 1000
 
 
 def test_a_step_is_taken_apart_into_calls_that_do_its_work(tmp_path):

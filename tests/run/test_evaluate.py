@@ -16,6 +16,7 @@ from pipelines.accuracy import wilson
 from pipelines.config import PRESETS, parse_run_arguments
 from pipelines.tv_align import run as generation
 from pipelines.tv_align.protocol import partners
+from pipelines.understand import Understanding
 from support.tiny import model_config
 from vtok.build import build_framework
 
@@ -176,3 +177,27 @@ def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_
     assert "unconditional" in capsys.readouterr().out
     evaluate.main(arguments)
     assert len(loads) == 1
+
+
+def test_true_tokens_take_the_place_of_sampled_ones(videos, tiny_models, tmp_path, monkeypatch, capsys):
+    """Each video from its own item's: the features that the decoder is given are those of the true clip."""
+    config = parse_run_arguments(["--config", str(PRESETS / "tiny.yaml")]).config
+    config.model, config.data.seconds = model_config(tiny_models), 3.0
+    torch.manual_seed(0)
+    framework = build_framework(config.model).eval()
+    monkeypatch.setattr(generation, "load_run", lambda folder, ema: (config, framework, 7))
+    recalled, recall = [], framework.recall
+    framework.recall = lambda prompt, features: recalled.append(features) or recall(prompt, features)
+    monkeypatch.setattr(framework, "imagine", lambda *_: pytest.fail("tokens were sampled"))
+    items = read_items(videos / "items.jsonl")[:2]
+    write_items(items, tmp_path / "items.jsonl")
+    arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
+                 "--real_tokens", str(videos), "--seconds", "0.5", "--steps", "1"]  # fmt: skip
+    evaluate.main(arguments)
+    assert json.loads((tmp_path / "report.json").read_text())["settings"]["real_tokens"] == str(videos)
+    for item, features in zip(items, recalled, strict=True):
+        frames = Understanding(config, framework).frames_of(videos / f"{item.id}.mp4")
+        assert torch.equal(features.motion, framework.tokeniser.features(frames[None]).motion)
+    for wrong in (["--unconditional", "2"], ["--real_tokens", str(tmp_path)]):
+        assert "--real_tokens" in (error := refused([*arguments, *wrong], capsys)) or "lacks 2 of 2 videos" in error
+    assert "goes with --checkpoint" in refused(command(videos, tmp_path, "--real_tokens", str(videos)), capsys)

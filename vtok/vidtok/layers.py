@@ -51,7 +51,7 @@ class SpaceTimeConv(nn.Conv3d):
     """Over time, height and width."""
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        return conv3d(x, self.weight, self.bias, self.stride, self.padding)
+        return conv3d(in_zeros(x, *self.padding[:1] * 2), self.weight, self.bias)
 
 
 class Pointwise(nn.Conv3d):
@@ -82,12 +82,18 @@ class Causal(nn.Module):
         return self.conv(x, stream, *options)
 
 
+def in_zeros(x: Tensor, before: int, behind: int) -> Tensor:
+    """(B, T, H, W, C) between so many frames of zeros."""
+    return F.pad(x, (0, 0, 0, 0, 0, 0, before, behind)) if before or behind else x
+
+
 def on_frames(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply an ``operation`` on images (n, C, H, W) to each frame of (B, T, H, W, C)."""
     images = operation(x.flatten(0, 1).permute(0, 3, 1, 2))
     return images.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
-def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride=1, padding=0) -> Tensor:
-    """``F.conv3d`` of (B, T, H, W, C)."""
-    return F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, stride, padding).permute(0, 2, 3, 4, 1)
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+    """``F.conv3d`` of (B, T, H, W, C), padded in space alone; ``stride`` is in time."""
+    y = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, (stride, 1, 1), (0, 1, 1))
+    return y.permute(0, 2, 3, 4, 1).contiguous()  # of few channels torch's result lies channels first

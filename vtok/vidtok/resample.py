@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtok.vidtok.layers import SpaceConv, SpaceTimeConv, conv3d, on_frames
+from vtok.vidtok.layers import SpaceConv, SpaceTimeConv, conv3d, in_zeros, on_frames
 from vtok.vidtok.stream import Stream
 from vtok.vidtok.time_rules import TimeRules
 
@@ -66,7 +66,7 @@ class BlendedConv(SpaceTimeConv):
     """alpha (kernel over time) + (1 - alpha) (convolution)."""
 
     def forward(self, x: Tensor, stream: Stream, alpha: Tensor, kernel: tuple[float, ...]) -> Tensor:
-        return conv3d(x, *self.blended(alpha, kernel), self.stride, self.padding)
+        return conv3d(x, *self.blended(alpha, kernel), self.stride[0])
 
     def blended(self, alpha: Tensor, kernel: tuple[float, ...]) -> tuple[Tensor, Tensor]:
         """Weight and bias of the convolution that does both."""
@@ -85,9 +85,9 @@ class DoublingTimeConv(BlendedConv):
         if causal:  # the taps lie one earlier
             windows = ((x, second), (x, first))
         else:
-            x = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
+            x = in_zeros(x, 1, 1)
             windows = ((x[:, :-1], first), (x[:, 1:], second))
-        return torch.stack([conv3d(part, taps, bias, padding=self.padding) for part, taps in windows], 2).flatten(1, 2)
+        return torch.stack([conv3d(part, taps, bias) for part, taps in windows], dim=2).flatten(1, 2)
 
 
 class TimeResampling(nn.Module):
@@ -103,12 +103,12 @@ class TimeDown(TimeResampling):
     """Mean of three frames, blended with a convolution over them, at every second frame."""
 
     def __init__(self, rules: TimeRules, channels: int):
-        conv = BlendedConv(channels, channels, 3, stride=(2, 1, 1), padding=(0, 1, 1))
+        conv = BlendedConv(channels, channels, 3, stride=(2, 1, 1))
         super().__init__(rules.wrapped(conv, past=1))
         self.is_causal = rules.is_causal
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        x = stream.ready_to_halve(x) if self.is_causal else F.pad(x, (0, 0, 0, 0, 0, 0, 0, 1))
+        x = stream.ready_to_halve(x) if self.is_causal else in_zeros(x, 0, 1)
         return self.conv(x, stream, self.mix_factor.sigmoid(), MEAN)
 
 
@@ -116,7 +116,7 @@ class TimeUp(TimeResampling):
     """Each frame twice, blended with a convolution over them."""
 
     def __init__(self, rules: TimeRules, channels: int):
-        conv = DoublingTimeConv(channels, channels, 3, padding=(0, 1, 1))
+        conv = DoublingTimeConv(channels, channels, 3)
         super().__init__(rules.wrapped(conv, past=1))
         self.is_causal = rules.is_causal
 
@@ -128,7 +128,7 @@ class InterpolatedTimeUp(TimeResampling):
     """Linear interpolation, blended with a convolution over it (v1.1)."""
 
     def __init__(self, rules: TimeRules, channels: int):
-        super().__init__(rules.wrapped(BlendedConv(channels, channels, 3, padding=(0, 1, 1)), past=2))
+        super().__init__(rules.wrapped(BlendedConv(channels, channels, 3), past=2))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self.conv(stream.doubled(self, x), stream, self.mix_factor.sigmoid(), LAST)

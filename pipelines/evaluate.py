@@ -1,11 +1,12 @@
-"""Judge generated videos by questions whose answers are known.
+"""Judge generated videos by questions whose answers are known, or a VidTok by its reconstructions.
 
     python pipelines/evaluate.py tv-align --videos DIR --output RESULTS
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
+    python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR
 
-The videos are DIR/ID.mp4, or are generated from the items' prompts into RESULTS/videos. Ranks share the work without
-talking to each other; started again, only what is missing is made and asked. The rank that finds all answers there
-prints the table and writes RESULTS/report.json.
+TV-Align's videos are DIR/ID.mp4, or are generated from the items' prompts into RESULTS/videos. Ranks share the work
+without talking to each other; started again, only what is missing is made and asked. The rank that finds all answers
+there prints the table and writes RESULTS/report.json.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from data_tools.shapes import CATEGORIES
 from data_tools.shapes.judge import answer
 from data_tools.shards import atomic_write
 from data_tools.video import whole_frames
-from pipelines import tv_align
+from pipelines import tv_align, vidtok_scores
 from pipelines.accuracy import wilson
 from pipelines.config import die
 from pipelines.generate import generate_video
@@ -38,10 +39,11 @@ JUDGED_WIDTH = 64  # pixels: larger pictures are averaged down to about this
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Judge generated videos by questions whose answers are known.")
-    command = parser.add_subparsers(required=True, metavar="PROTOCOL").add_parser(
-        "tv-align", help="does a video show what its prompt says?"
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    protocols = parser.add_subparsers(required=True, metavar="PROTOCOL")
+    vidtok_command(protocols.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
+    command = protocols.add_parser("tv-align", help="does a video show what its prompt says?")
+    command.set_defaults(evaluate=evaluate_tv_align)
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
     what.add_argument("--checkpoint", type=Path, help="output folder of a training run, to generate them with")
@@ -58,21 +60,39 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def vidtok_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(evaluate=vidtok_scores.evaluate)
+    command.add_argument("--config", required=True, help="a published name, or a YAML file")
+    command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
+    command.add_argument("--data", type=Path, required=True, help="folder of videos")
+    command.add_argument("--meta-path", type=Path, help=".csv with a column 'videos' of paths in that folder")
+    command.add_argument("--height", type=int, default=256)
+    command.add_argument("--width", type=int, default=256)
+    command.add_argument("--fps", type=float, default=30.0)
+    command.add_argument("--lpips", type=Path, nargs=2, metavar=("VGG16", "LINEAR"), help="the weights of LPIPS")
+    command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
     a = parse_arguments(argv)
     try:
-        require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
-        require(a.unconditional >= 0, "--unconditional must not be negative")
-        items = read_items(a.items)
-        for item in items:
-            check_judged(item, a.items)
-        viewed = viewings(items, a.unconditional, a.seed)
-        video = given_videos(a.videos, viewed) if a.videos else partial(generated_video, a, run_loader(a))
-        judge_all(own_share(viewed), video, a.output / "answers", settings(a))
-        finish(items, viewed, a.output, settings(a))
+        a.evaluate(a)
     except (ConfigError, DataError) as error:
         die("evaluate", error, rank_and_ranks()[0])
+
+
+def evaluate_tv_align(a: argparse.Namespace) -> None:
+    """Raises ConfigError or DataError for what the user can mend."""
+    require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
+    require(a.unconditional >= 0, "--unconditional must not be negative")
+    items = read_items(a.items)
+    for item in items:
+        check_judged(item, a.items)
+    viewed = viewings(items, a.unconditional, a.seed)
+    video = given_videos(a.videos, viewed) if a.videos else partial(generated_video, a, run_loader(a))
+    judge_all(own_share(viewed), video, a.output / "answers", settings(a))
+    finish(items, viewed, a.output, settings(a))
 
 
 def check_judged(item: Item, path: Path) -> None:

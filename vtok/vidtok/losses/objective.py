@@ -40,7 +40,7 @@ def autoencoder_losses(
     lpips: LPIPS | None = None,
     discriminator: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """``loss`` and its parts, scalars.
+    """``loss``, with gradients, and its parts, without; scalars.
 
     Args:
         last_layer: weight of the decoder's last convolution.
@@ -48,10 +48,11 @@ def autoencoder_losses(
     """
     nll = nll_loss(x, reconstruction, log_variance, lpips)
     regulariser = regulariser_loss(reg_log)
-    losses = {"loss": nll + regulariser, "loss_nll": nll, "loss_reg": regulariser}
-    losses["l1"] = (x - reconstruction).detach().abs().mean()
+    parts = {"loss_nll": nll, "loss_reg": regulariser, "l1": (x - reconstruction).abs().mean()}
+    loss = nll + regulariser
     if discriminator is not None:
         adversarial = adversarial_loss(unchanged(discriminator, reconstruction))
         weight = adaptive_weight(nll, adversarial, last_layer)
-        losses |= {"loss": losses["loss"] + weight * adversarial, "loss_adv": adversarial, "adv_weight": weight}
-    return losses
+        parts |= {"loss_adv": adversarial, "adv_weight": weight}
+        loss = loss + weight * adversarial
+    return {"loss": loss} | {name: part.detach() for name, part in parts.items()}

@@ -53,7 +53,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the picture goes: `source` of the frame is resized to fill `target` of the view; the rest is black."""
+    """Where the picture goes: `source` of the frame is resized to fill `target` of the view.
+
+    What of `target` hangs over the view's edges is lost; what it leaves free of the view is black.
+    """
 
     source: Box
     target: Box
@@ -116,6 +119,15 @@ def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placeme
     raise DataError(f"unknown fit '{fit}': choose one of {', '.join(FITS)}")
 
 
+def cover(source: Box, width: int, height: int) -> Placement:
+    """Part of a frame resized until it covers the view, centred, as in CLIP's preprocessing, whose rounding this is."""
+    if source.width * height > source.height * width:
+        target_w, target_h = source.width * height // source.height, height
+    else:
+        target_w, target_h = width, source.height * width // source.width
+    return Placement(source, Box(-((target_w - width) // 2), -((target_h - height) // 2), target_w, target_h))
+
+
 def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fit: str) -> list[Placement]:
     """The placement of a frame in the tokeniser's view and, if there is one, in the decoder's.
 
@@ -123,12 +135,11 @@ def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fi
     is not asked to draw.
     """
     alone = fit_box(src_w, src_h, tokeniser.width, tokeniser.height, fit)
-    if decoder is None:
-        return [alone]
-    shared = fit_box(src_w, src_h, decoder.width, decoder.height, fit)
+    shared = [fit_box(src_w, src_h, decoder.width, decoder.height, fit)] if decoder else []
     if fit == "pad":
-        return [alone, shared]
-    return [Placement(_largest_inside(shared.source, tokeniser.width, tokeniser.height), alone.target), shared]
+        return [alone, *shared]
+    part = shared[0].source if shared else Box(0, 0, src_w, src_h)
+    return [cover(part, tokeniser.width, tokeniser.height), *shared]
 
 
 def make_views(
@@ -169,7 +180,8 @@ def make_views(
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:
     """Resize a uint8 (H, W, 3) picture once, and put it into each of the stack's frames at `indices`.
 
-    On uint8 and antialiased this is what Pillow does, and so what CLIP was trained on.
+    On uint8 and antialiased this is what transformers' processors do; Pillow's own differs by 1 (where it enlarges, by
+    2 in one value of 100,000), and takes four times as long.
     """
     part, place = placement.source, placement.target
     pixels = picture[part.y : part.y + part.height, part.x : part.x + part.width].permute(2, 0, 1)[None]
@@ -177,8 +189,10 @@ def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indi
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     size = (place.height, place.width)
     resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
+    inside = resized[0, :, max(0, -place.y) :, max(0, -place.x) :]
     for index in indices:  # one by one: to index with a list costs a fifth of the resize
-        stack[index, :, place.y : place.y + place.height, place.x : place.x + place.width] = resized[0]
+        free = stack[index, :, max(0, place.y) : place.y + place.height, max(0, place.x) : place.x + place.width]
+        free.copy_(inside[:, : free.shape[1], : free.shape[2]])
 
 
 def _largest_inside(box: Box, width: int, height: int) -> Box:

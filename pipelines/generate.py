@@ -21,6 +21,7 @@ from pipelines.shares import own_share, rank_and_ranks, read_prompts
 from pipelines.understand import load_run
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+from vtok.tokeniser import VisualFeatures
 
 MAX_NAME_BYTES = 255
 
@@ -35,13 +36,18 @@ def generate_video(
     steps: int = 50,
     temperature: float = 1.0,
     seed: int = 0,
+    features: VisualFeatures | None = None,
 ) -> Tensor:
-    """Write an mp4 of ``round(seconds * fps)`` frames; returns them, (F, 3, H, W) ``uint8``."""
+    """Write an mp4 of ``round(seconds * fps)`` frames; returns them, (F, 3, H, W) ``uint8``.
+
+    Args:
+        features: of a true video, whose tokens take the place of sampled ones.
+    """
     fps = fps or config.model.decoder.fps
     require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
     require(round(seconds * fps) >= 1, f"{seconds:g} s at {fps:g} frames per second are no frame at all")
     generator = torch.Generator().manual_seed(seed)
-    frames = framework.generate(prompt, seconds, fps, steps, temperature, generator).cpu()
+    frames = framework.generate(prompt, seconds, fps, steps, temperature, generator, features).cpu()
     save_mp4(frames, fps, output)
     return frames
 

@@ -22,9 +22,14 @@ def save_mp4(frames: Tensor, fps: float, path: Path) -> None:
         file.write(data)
 
 
+def as_image(frame: Tensor) -> Image.Image:
+    """A (3, H, W) ``uint8`` frame as a picture."""
+    return Image.fromarray(frame.permute(1, 2, 0).cpu().numpy())
+
+
 def encode_gif(frames: Tensor, fps: float) -> bytes:
     """A GIF that plays for ever."""
-    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames.cpu())
+    first, *others = map(as_image, frames)
     data = io.BytesIO()
     first.save(data, format="GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
     return data.getvalue()
@@ -34,7 +39,6 @@ def save_contact_sheet(frames: Tensor, path: Path, columns: int = 8) -> None:
     """A PNG of all frames, row by row."""
     count, _, height, width = frames.shape
     sheet = Image.new("RGB", (min(count, columns) * width, -(-count // columns) * height))
-    for index, frame in enumerate(frames.cpu()):
-        picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
+    for index, picture in enumerate(map(as_image, frames)):
         sheet.paste(picture, (index % columns * width, index // columns * height))
     sheet.save(path, format="PNG")

@@ -24,10 +24,11 @@ from pipelines.config import RunConfig, die, parse_run_arguments
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.loader import views_of
-from pipelines.engine.setup import cast_parameters, precision
+from pipelines.engine.setup import precision
 from vtok.config import ConfigError, require
 from vtok.decoder import build_vae, encode_video
-from vtok.tokeniser import VTokTokeniser
+from vtok.materialise import cast_parameters
+from vtok.tokeniser import build_tokeniser
 
 PROGRAM = "precompute"
 
@@ -42,7 +43,7 @@ class Encoders:
 
     def __init__(self, config: RunConfig, latents: bool):
         models.quiet_libraries()
-        self.tokeniser = VTokTokeniser(config.model.tokeniser).requires_grad_(False).eval()
+        self.tokeniser = build_tokeniser(config.model.tokeniser).requires_grad_(False).eval()
         self.vae = build_vae(config.model.decoder) if latents else None
         self.recipe = {
             "features": precomputed.feature_recipe(config, self.tokeniser),

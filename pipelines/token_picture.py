@@ -6,6 +6,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from pipelines.media import as_image
+
 SIDE, MARGIN = 336, 40
 INK, LIGHT = (30, 30, 30), (190, 190, 190)
 
@@ -39,7 +41,7 @@ def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: S
 
 def with_grid(frame: Tensor, grid: int) -> Image:
     """A (3, H, W) ``uint8`` frame with the lines between its cells."""
-    picture = Image.fromarray(frame.permute(1, 2, 0).cpu().numpy()).resize((SIDE, SIDE), Image.BICUBIC)
+    picture = as_image(frame).resize((SIDE, SIDE), Image.BICUBIC)
     draw = ImageDraw.Draw(picture)
     for cut in torch.linspace(0, SIDE, grid + 1)[1:-1].tolist():
         draw.line([(cut, 0), (cut, SIDE)], "white")

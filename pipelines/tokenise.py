@@ -7,7 +7,7 @@ For each VIDEO, by its number from 0, the file holds
     0.tokens     (S + M, token_dim)     what phi_vis reads
     0.spatial    (S, d_v)               frozen: the key frame's pooled grid
     0.motion     (M, residual_dim)      frozen: pooled residuals
-    0.times      (M,)                   seconds each motion token looks at
+    0.times      (M,)                   seconds each step in time looks at
 
 and, as metadata, the videos' names and key frames. Without a checkpoint g_phi has its random start: the frozen parts
 are what a run would begin with, the motion tokens are not.
@@ -24,45 +24,42 @@ from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
-from data_tools.video import validate
 from data_tools.views import make_views, tokeniser_view
 from pipelines.config import PRESETS, die, load_config
 from pipelines.engine import distributed
 from pipelines.token_picture import stacked, token_picture
-from pipelines.understand import load_run
+from pipelines.understand import duration_of, load_run
 from vtok.config import ConfigError
-from vtok.layout import motion_frames
-from vtok.tokeniser import VTokTokeniser
+from vtok.tokeniser import Tokeniser, build_tokeniser
 
 
 @torch.no_grad()
-def tokenise(tokeniser: VTokTokeniser, video: Path) -> tuple[dict[str, Tensor], Tensor, int]:
+def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tensor, int]:
     """A whole video's tokens as this module's documentation names them, its key frame (3, h, w), and that one's number.
 
     Raises:
         DataError: the video cannot be read.
     """
-    if not video.is_file():
-        raise DataError(f"no such video: {video}")
+    duration = duration_of(video)
     config, size = tokeniser.config, tokeniser.feature_extractor.image_size
-    duration = validate(video).duration
     views = make_views(video, duration, tokeniser_view(duration, config.fps, size, size), None, start=0.0)
     frames = views.frames[None, : views.frames_valid].to(distributed.device())
     count = frames.shape[1]
     (key,) = tokeniser.key_frames(frames, [count])
     features = tokeniser.features(frames, key_frame_idx=key)
-    times = torch.tensor(motion_frames(count, config, key_frame_idx=key)) / config.fps
+    times = torch.tensor(tokeniser.time_frames(count, key_frame_idx=key)) / config.fps
     tensors = dict(
         tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
     )
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
 
 
-def picture_of(tokeniser: VTokTokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor):
+def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor):
     grid = tokeniser.config.spatial_grid_size
     # Of the residual behind a motion token: g_phi's bias hides how far the token's frame is from the key frame.
     norms = tensors["motion"].float().norm(dim=1).tolist()
-    title = f"{video.name}: {grid**2} spatial + {len(norms)} motion tokens; norm of each one's residual over time"
+    counts = f"{len(tensors['spatial'])} spatial + {len(norms)} motion tokens"
+    title = f"{video.name}: {counts}; norm of each one's residual over time"
     return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)
 
 
@@ -96,9 +93,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{a.output}: {', '.join(str(len(tensors[f'{n}.tokens'])) for n in range(len(keys)))} tokens")
 
 
-def fresh_tokeniser(config: Path) -> VTokTokeniser:
+def fresh_tokeniser(config: Path) -> Tokeniser:
     """The tokeniser a run of this configuration would begin with."""
-    return VTokTokeniser(load_config(config).model.tokeniser).eval().to(distributed.device())
+    return build_tokeniser(load_config(config).model.tokeniser).eval().to(distributed.device())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
@@ -46,6 +47,17 @@ def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) 
     return config, framework.eval().to(distributed.device()), step
 
 
+def duration_of(video: Path) -> float:
+    """Seconds of a video file that a user named.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
+    if not video.is_file():
+        raise DataError(f"no such video: {video}")
+    return validate(video).duration
+
+
 class Understanding:
     """Answers questions about video files as the model was trained to see them."""
 
@@ -66,17 +78,19 @@ class Understanding:
         Raises:
             DataError: the video cannot be read.
         """
-        if not video.is_file():
-            raise DataError(f"no such video: {video}")
-        duration = validate(video).duration
+        frames = self.frames_of(video, key_frame_every)
+        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
+
+    def frames_of(self, video: Path, key_frame_every: float | None = None) -> Tensor:
+        """What the model sees of a video, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
+        duration = duration_of(video)
         data, (tokeniser, decoder) = self.config.data, self.views
         start = window(duration, data.seconds, CENTRE)
         if key_frame_every:
             tokeniser = tokeniser_view(duration, tokeniser.fps, tokeniser.height, tokeniser.width)
             start = 0.0
         views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
-        frames = views.frames[: views.frames_valid].to(distributed.device())
-        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
+        return views.frames[: views.frames_valid].to(distributed.device())
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from vtok.decoder import DIFFUSERS_PARTS, HunyuanDecoder, empty_decoder
 from vtok.feature_extractor import CLIP_L_336, empty_feature_extractor
 from vtok.framework import VTokFramework
 from vtok.mllm import empty_llava
-from vtok.tokeniser import VTokTokeniser
+from vtok.tokeniser import build_tokeniser
 from vtok.weights import Location, ReadConfig
 
 LLAMA3_8B = dict(
@@ -64,7 +64,7 @@ def assemble(config: ModelConfig, read_config: ReadConfig = Location.read_json) 
     mllm, projector, llava = empty_llava(config.mllm, read_config)
     decoder = empty_decoder(config.decoder, read_config)
     require_fit(mllm.dim, decoder)
-    tokeniser = VTokTokeniser(config.tokeniser, empty_feature_extractor(config.tokeniser, read_config))
+    tokeniser = build_tokeniser(config.tokeniser, empty_feature_extractor(config.tokeniser, read_config))
     return VTokFramework(config, tokeniser, mllm, projector, llava.vision_config.hidden_size, decoder, None)
 
 

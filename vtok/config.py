@@ -21,6 +21,9 @@ class VTokConfig:
     """The video tokeniser (paper, section 3.1).
 
     Args:
+        strategy: how frames become tokens: ``vtok``; ``frames`` (``sampled_frames`` of them, S tokens each); ``none``
+            (text only); ``training_free`` (as ``vtok``, but a later step's token is its frame's mean feature).
+        sampled_frames: k of ``frames``, evenly spaced over the clip.
         backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS), ``vgg19`` (one layer of it), or
             ``vidtok`` (latents of a VidTok with FSQ, whose codes are then the targets of the visual head ``codes``).
         weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
@@ -36,10 +39,13 @@ class VTokConfig:
         motion_tokens_per_second: r; ``M = ceil((N - 1) * r / fps)``. Exactly one of the two rules holds; with neither
             given the stride is 6.
         residual_grid: n; the residual is pooled to n x n and flattened into ``g_phi`` (1 is the paper's global pool).
+        motion_hidden_dim: width between ``g_phi``'s two layers; ``token_dim`` if omitted.
         key_frame_idx: index of the key frame among a clip's frames, or ``detect``: a sharp and typical one
             (:mod:`vtok.key_frame`). Motion tokens are residuals to it on both sides.
     """
 
+    strategy: Literal["vtok", "frames", "none", "training_free"] = "vtok"
+    sampled_frames: int | None = None
     backbone: Literal["clip", "vgg19", "vidtok"] = "clip"
     weights: str | None = None
     revision: str | None = None
@@ -51,9 +57,14 @@ class VTokConfig:
     motion_stride: int | None = None
     motion_tokens_per_second: float | None = None
     residual_grid: int = 1
+    motion_hidden_dim: int | None = None
     key_frame_idx: int | Literal["detect"] = 0
 
     def __post_init__(self):
+        require(
+            (self.sampled_frames or 0) >= 1 if self.strategy == "frames" else self.sampled_frames is None,
+            "tokeniser.sampled_frames, at least 1, belongs to tokeniser.strategy frames: set both or neither",
+        )
         require(
             self.motion_stride is None or self.motion_tokens_per_second is None,
             "set only one of tokeniser.motion_stride and tokeniser.motion_tokens_per_second",
@@ -64,6 +75,10 @@ class VTokConfig:
         require(self.backbone != "vidtok" or self.weights, "the backbone vidtok needs tokeniser.weights")
         require(self.spatial_grid_size >= 1, "tokeniser.spatial_grid_size must be at least 1")
         require(self.residual_grid >= 1, "tokeniser.residual_grid must be at least 1")
+        require(
+            self.motion_hidden_dim is None or self.motion_hidden_dim >= 1,
+            "tokeniser.motion_hidden_dim must be at least 1",
+        )
         require(self.token_dim >= 1, "tokeniser.token_dim must be at least 1")
         require(self.fps > 0, "tokeniser.fps must be positive")
         key = self.key_frame_idx
@@ -148,6 +163,8 @@ class DecoderConfig:
         max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
         guidance: value of the distilled guidance embedding, in training and sampling alike: it changes which way
             ``L_dec`` pulls the conditioning.
+        true_guidance: classifier-free guidance in sampling, away from the empty prompt: the difference is taken so many
+            times. For transformers that were not distilled; HunyuanVideo's own was, and 1 leaves it alone.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
@@ -163,6 +180,7 @@ class DecoderConfig:
     width: int = 576
     max_prompt_tokens: int = 256
     guidance: float = 6.0
+    true_guidance: float = 1.0
     objective: Literal["velocity", "noise"] = "velocity"
     gradient_checkpointing: bool = False
     loss_height: int | None = None
@@ -184,6 +202,7 @@ class DecoderConfig:
             self.loss_latent_frames is None or self.loss_latent_frames >= 1,
             "decoder.loss_latent_frames must be at least 1",
         )
+        require(self.true_guidance >= 1, "decoder.true_guidance must be at least 1")
         require(self.max_prompt_tokens >= 1, "decoder.max_prompt_tokens must be at least 1")
 
     @property

@@ -22,6 +22,7 @@ from vtok.config import ConfigError, DecoderConfig, require
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.materialise import materialise, whole
 from vtok.optional_mask import OptionalMask
+from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
@@ -168,14 +169,24 @@ class HunyuanDecoder(nn.Module):
             )[0]
 
     def sample(
-        self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
+        self,
+        conditioning: Conditioning,
+        num_frames: int,
+        steps: int,
+        generator: torch.Generator | None = None,
+        empty: Conditioning | None = None,
     ) -> Tensor:
         """Videos from conditioning: (B, num_frames, 3, height, width) ``uint8``; arguments as :meth:`denoise`."""
-        return (self.denoise(conditioning, num_frames, steps, generator) * 255).round().to(torch.uint8)
+        return (self.denoise(conditioning, num_frames, steps, generator, empty) * 255).round().to(torch.uint8)
 
     @torch.no_grad()
     def denoise(
-        self, conditioning: Conditioning, num_frames: int, steps: int, generator: torch.Generator | None = None
+        self,
+        conditioning: Conditioning,
+        num_frames: int,
+        steps: int,
+        generator: torch.Generator | None = None,
+        empty: Conditioning | None = None,
     ) -> Tensor:
         """Videos from conditioning, by diffusers' pipeline.
 
@@ -183,6 +194,7 @@ class HunyuanDecoder(nn.Module):
             num_frames: 4k + 1.
             steps: denoising steps.
             generator: on the CPU, so that a seed gives the same noise on every device.
+            empty: conditioning that ``true_guidance`` leads away from; without it there is none.
 
         Returns:
             (B, num_frames, 3, height, width) in 0..1.
@@ -192,7 +204,12 @@ class HunyuanDecoder(nn.Module):
             transformer=self.transformer, vae=self.vae, scheduler=self.scheduler,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        with self.attention.masked(not conditioning.is_full):
+        away = {} if empty is None else dict(
+            true_cfg_scale=self.config.true_guidance, negative_prompt_embeds=empty.rows,
+            negative_prompt_attention_mask=empty.mask, negative_pooled_prompt_embeds=empty.pooled,
+        )  # fmt: skip
+        padded = not (conditioning.is_full and (empty is None or empty.is_full))
+        with self.attention.masked(padded):
             return pipeline(
                 prompt_embeds=conditioning.rows,
                 prompt_attention_mask=conditioning.mask,
@@ -204,6 +221,7 @@ class HunyuanDecoder(nn.Module):
                 guidance_scale=self.config.guidance,
                 generator=generator,
                 output_type="pt",
+                **away,
             ).frames
 
 
@@ -213,6 +231,10 @@ DIFFUSERS_PARTS = {
     "vae": AutoencoderKLHunyuanVideo,
     "scheduler": FlowMatchEulerDiscreteScheduler,
 }
+
+
+# What may lie in the folder of HunyuanVideo's autoencoder; its configuration names the class.
+AUTOENCODERS = (AutoencoderKLHunyuanVideo, PatchAutoencoder)
 
 
 def location_of(config: DecoderConfig, subfolder: str) -> Location:
@@ -240,12 +262,13 @@ def diffusers_part(config: DecoderConfig, subfolder: str, read_config: ReadConfi
     Raises:
         ConfigError: its configuration is missing, or of another class.
     """
-    kind, location = DIFFUSERS_PARTS[subfolder], location_of(config, subfolder)
-    if subfolder == "vae" and config.vae is not None:
-        kind = VidTokAutoencoder
-    stored = read_config(location, kind.config_name)
-    if (found := stored.get("_class_name")) != kind.__name__:
-        raise location.error(f"its {kind.config_name} is of a {found!r}, not a {kind.__name__}")
+    kinds, location = (DIFFUSERS_PARTS[subfolder],), location_of(config, subfolder)
+    if subfolder == "vae":
+        kinds = AUTOENCODERS if config.vae is None else (VidTokAutoencoder,)
+    stored = read_config(location, kinds[0].config_name)
+    found = stored.get("_class_name")
+    if (kind := {kind.__name__: kind for kind in kinds}.get(found)) is None:
+        raise location.error(f"its {kinds[0].config_name} is of a {found!r}, not a {kinds[0].__name__}")
     return kind.from_config(stored)
 
 

@@ -18,12 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from vtok.batch import Batch
 from vtok.config import ModelConfig
 from vtok.decoder import Conditioning, HunyuanDecoder, Posterior
-from vtok.layout import num_motion_tokens
 from vtok.mllm import MLLM, Hidden
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
-from vtok.tokeniser import VisualFeatures, VTokTokeniser
+from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.visual_head import FeatureScale, build_visual_head
 
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
@@ -46,7 +45,7 @@ class VTokFramework(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        tokeniser: VTokTokeniser,
+        tokeniser: Tokeniser,
         mllm: MLLM,
         projector: nn.Module,
         projector_dim: int,
@@ -63,11 +62,13 @@ class VTokFramework(nn.Module):
         keep = config.tokeniser.backbone == "clip" and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
             projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
-            VisualPositions(config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim),
+            VisualPositions(
+                tokeniser.place, config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim
+            ),
         )
-        feature_dims = dict(
-            spatial=self.tokeniser.feature_extractor.width, motion=self.tokeniser.motion_encoder.residual_dim
-        )
+        feature_dims = tokeniser.feature_dims
+        if not feature_dims:  # no visual token: nothing would give these a gradient
+            self.projection.requires_grad_(False)
         fsq_levels = (
             getattr(tokeniser.feature_extractor, "levels", None) if config.visual_head.kind == "codes" else None
         )
@@ -147,19 +148,20 @@ class VTokFramework(nn.Module):
 
     def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
         """Stored features as the tokeniser's own would be."""
-        dtype = next(self.tokeniser.motion_encoder.parameters()).dtype
+        dtype = next(self.projection.parameters()).dtype
         return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
     def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noisy = []
-        for kind in ("spatial", "motion"):
+        noisy = {}
+        for kind in self.feature_scale:
             clean, counts = features.of(kind)
             noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
             scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
-            noisy.append(torch.cat([clean, (clean + noise * scale).to(clean.dtype)]))
-        return VisualFeatures(*noisy, features.motion_counts * 2)
+            noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
+        doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
+        return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
 
     def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
@@ -173,7 +175,7 @@ class VTokFramework(nn.Module):
         spatial = plan.visual_index < split
         clip, index = plan.visual_clip, plan.visual_index
         generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
-        losses = []
+        losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual token
         for kind, head in self.visual_head.items():
             rows, first = (spatial, 0) if kind == "spatial" else (~spatial, split)
             frozen, counts = features.of(kind)
@@ -224,18 +226,35 @@ class VTokFramework(nn.Module):
             visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
         else:
             visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
-        device = visual.device
-        before, after = (torch.tensor(ids, device=device) for ids in self.text.question(question))
-        embeddings = torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
+        embeddings = self.asked(visual, question)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=device),
+            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text.tokenizer.eos_token_id,
             pad_token_id=self.text.tokenizer.eos_token_id,
         )
         return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+
+    @torch.no_grad()
+    def answer_losses(self, frames: Tensor, question: str, answers: list[str]) -> list[Tensor]:
+        """-log p of each token of each answer to a question about a video, end tokens included, in fp32.
+
+        Args:
+            frames: (T, 3, h, w) ``uint8`` at the configuration's frames per second.
+        """
+        embeddings = self.asked(self.video_embeddings(frames), question)
+        ids = [torch.tensor(self.text.answer(answer), device=embeddings.device) for answer in answers]
+        rows = [torch.cat([embeddings, self.mllm.embed(own)[None]], 1) for own in ids]
+        states = self.mllm(torch.cat(rows, 1), [row.shape[1] for row in rows]).last[0]
+        predicting = [row[-len(own) - 1 : -1] for row, own in zip(states.split([r.shape[1] for r in rows]), ids)]
+        return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split([len(own) for own in ids]))
+
+    def asked(self, visual: Tensor, question: str) -> Tensor:
+        """A question about the visual tokens (1, L, d), in the chat template, up to where the answer begins."""
+        before, after = (torch.tensor(ids, device=visual.device) for ids in self.text.question(question))
+        return torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
 
     def video_embeddings(
         self,
@@ -261,6 +280,7 @@ class VTokFramework(nn.Module):
         steps: int = 50,
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
+        features: VisualFeatures | None = None,
     ) -> Tensor:
         """A video for a prompt: visual tokens first, then the decoder.
 
@@ -270,6 +290,7 @@ class VTokFramework(nn.Module):
             steps: denoising steps.
             temperature: of the visual tokens.
             generator: on the CPU.
+            features: of a true video, whose tokens take the place of sampled ones: the best that sampling could do.
 
         Returns:
             (frames, 3, height, width) ``uint8``.
@@ -278,16 +299,18 @@ class VTokFramework(nn.Module):
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
         tokeniser_frames = round(seconds * self.config.tokeniser.fps) + 1
-        conditioning = self.imagine(
-            prompt, num_motion_tokens(tokeniser_frames, self.config.tokeniser), temperature, generator
-        )
-        return self.decoder.sample(conditioning, num_frames, steps, generator)[0, :wanted]
+        if features is None:
+            conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
+        else:
+            conditioning = self.recall(prompt, features)
+        empty = self.imagine("", 0) if self.config.decoder.true_guidance > 1 else None
+        return self.decoder.sample(conditioning, num_frames, steps, generator, empty)[0, :wanted]
 
     @torch.no_grad()
     def imagine(
-        self, prompt: str, num_motion: int, temperature: float = 1.0, generator: torch.Generator | None = None
+        self, prompt: str, num_tokens: int, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Conditioning:
-        """Sample a video's visual tokens after a prompt, one at a time with a key-value cache.
+        """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache.
 
         Returns:
             The conditioning of one video: prompt rows from the crop on, then one row a visual token.
@@ -296,7 +319,7 @@ class VTokFramework(nn.Module):
         prompt_ids = torch.tensor([self.text.prompt(prompt)], device=device)
         hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
         rows = [hidden.conditioning[:, self.text.crop_start :]]
-        for index in range(self.config.tokeniser.num_spatial_tokens + num_motion):
+        for index in range(num_tokens):
             token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
             hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
             rows.append(hidden.conditioning)
@@ -304,13 +327,20 @@ class VTokFramework(nn.Module):
         clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
         return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
 
+    @torch.no_grad()
+    def recall(self, prompt: str, features: VisualFeatures) -> Conditioning:
+        """The conditioning of :meth:`imagine`, with the tokens of one true video."""
+        visual = self.projection(self.tokeniser.encode(self.in_model_dtype(features)))
+        ids = torch.tensor([self.text.prompt(prompt)], device=visual.device)
+        rows = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[:, self.text.crop_start :]
+        clip_ids = torch.tensor([self.text.clip(prompt)], device=visual.device)
+        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
+
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
-        spatial = index < self.config.tokeniser.num_spatial_tokens
-        kind = "spatial" if spatial else "motion"
-        encoder = self.tokeniser.spatial_encoder if spatial else self.tokeniser.motion_encoder
+        kind = self.tokeniser.place(index).kind
         standardised = self.visual_head[kind].sample(state, temperature, generator)
-        return encoder(self.feature_scale[kind].restore(standardised).to(state.dtype))
+        return self.tokeniser.encoder(kind)(self.feature_scale[kind].restore(standardised).to(state.dtype))
 
     # ---------------------------------------------------------------- folders
 
@@ -337,7 +367,7 @@ class VTokFramework(nn.Module):
         parts = {
             "language_model": [self.mllm],
             "phi_vis + P": [self.projection],
-            "g_phi": [self.tokeniser.spatial_encoder, self.tokeniser.motion_encoder],
+            "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
             "visual_head": [self.visual_head],
             "feature_extractor": [self.tokeniser.feature_extractor],
             "diffusion_transformer": [self.decoder.transformer],

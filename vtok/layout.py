@@ -1,12 +1,12 @@
 """Which frames become which tokens: pure arithmetic on frame numbers.
 
-A video of N frames costs ``S + M`` tokens: the key frame's S spatial tokens, and M motion tokens, each of which looks
-at one later (or, with a key frame in mid-clip, earlier) frame.
+With the strategy ``vtok``, a video of N frames costs ``S + M`` tokens: the key frame's S spatial tokens, and M motion
+tokens, each of which looks at one later (or, with a key frame in mid-clip, earlier) frame.
 """
 
 import math
 
-from vtok.config import ConfigError, VTokConfig, require
+from vtok.config import VTokConfig, require
 
 
 def num_motion_tokens(num_frames: int, config: VTokConfig, fps: float | None = None) -> int:
@@ -28,6 +28,16 @@ def num_motion_tokens(num_frames: int, config: VTokConfig, fps: float | None = N
     return math.ceil((num_frames - 1) * rate / fps - 1e-9)
 
 
+def require_key_frame(key: int, num_frames: int) -> None:
+    """Raise :class:`ConfigError` unless ``key`` is one of the video's frames."""
+    require(0 <= key < num_frames, f"key_frame_idx {key} is outside the video's {num_frames} frames")
+
+
+def evenly_spaced(num_frames: int, count: int) -> list[int]:
+    """``count`` of ``num_frames`` frames, the first and the last among them; some twice in a shorter video."""
+    return [math.floor(i * (num_frames - 1) / max(count - 1, 1) + 0.5) for i in range(count)]
+
+
 def motion_frames(
     num_frames: int, config: VTokConfig, fps: float | None = None, key_frame_idx: int | None = None
 ) -> list[int]:
@@ -38,8 +48,7 @@ def motion_frames(
     the number of tokens stays and the key frame is never its own motion token.
     """
     key = config.key_frame_idx if key_frame_idx is None else key_frame_idx
-    if not 0 <= key < num_frames:
-        raise ConfigError(f"key_frame_idx {key} is outside the video's {num_frames} frames")
+    require_key_frame(key, num_frames)
     step = config.stride or (fps or config.fps) / config.motion_tokens_per_second
     count = num_motion_tokens(num_frames, config, fps)
     grid = [min(math.floor(i * step + 0.5), num_frames - 1) for i in range(count + 1)]

@@ -66,3 +66,9 @@ def computed_buffer(owner: nn.Module, name: str) -> Tensor:
     if name in ("inv_freq", "original_inv_freq"):
         return getattr(type(owner)(owner.config), name)
     raise NotImplementedError(f"no rule to compute the buffer {name} of {type(owner).__name__}")
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast parameters only: rotary frequencies and feature statistics stay fp32."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)

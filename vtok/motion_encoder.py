@@ -15,13 +15,19 @@ class MotionEncoder(nn.Module):
     """``g_phi``, a two-layer GELU MLP on the pooled residual.
 
     A global mean (``residual_grid = 1``, the paper's) cancels opposed motions; n > 1 keeps n x n cells in one token.
+
+    Args:
+        hidden_dim: width between the two layers; ``token_dim`` if omitted.
     """
 
-    def __init__(self, residual_grid: int, feature_dim: int, token_dim: int):
+    def __init__(self, residual_grid: int, feature_dim: int, token_dim: int, hidden_dim: int | None = None):
         super().__init__()
         self.residual_grid = residual_grid
         self.residual_dim = feature_dim * residual_grid**2
-        self.g_phi = nn.Sequential(nn.Linear(self.residual_dim, token_dim), nn.GELU(), nn.Linear(token_dim, token_dim))
+        hidden_dim = hidden_dim or token_dim
+        self.g_phi = nn.Sequential(
+            nn.Linear(self.residual_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, token_dim)
+        )
 
     def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
         """Two (n, h, w, d_v) -> (n, residual_dim): frozen, what the visual head learns to predict."""

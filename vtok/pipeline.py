@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vtok.config import require
 from vtok.framework import VTokFramework
+from vtok.materialise import cast_parameters
 
 
 class VTokPipeline:
@@ -29,8 +30,7 @@ class VTokPipeline:
         self, framework: VTokFramework, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ):
         device, dtype = chosen(device, dtype)
-        for parameter in framework.parameters():  # buffers stay fp32: rotary frequencies, feature statistics
-            parameter.data = parameter.data.to(device, dtype)
+        cast_parameters(framework, dtype)
         self.framework = framework.eval().to(device)
         self.device = device
 
@@ -94,9 +94,8 @@ def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tupl
 
 
 def centre_square(frames: Tensor, size: int) -> Tensor:
-    """The middle of (T, 3, H, W) ``uint8`` frames, resized to ``size`` as CLIP's preprocessing does."""
-    height, width = frames.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = frames[..., top : top + side, left : left + side]
-    return F.interpolate(square, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    """CLIP's preprocessing of (T, 3, H, W) ``uint8`` frames: the shorter edge to ``size``, then the middle of that."""
+    height, width = (edge * size // min(frames.shape[-2:]) for edge in frames.shape[-2:])
+    resized = F.interpolate(frames, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    top, left = (height - size) // 2, (width - size) // 2
+    return resized[..., top : top + size, left : left + size]

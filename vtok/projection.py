@@ -5,21 +5,30 @@
 P starts at zero, so that the pretrained model is unchanged at step 0.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from vtok.config import ConfigError
+from vtok.tokenisers.base import Place
 
-SPATIAL, MOTION = 0, 1
+MODALITIES = {"spatial": 0, "motion": 1}
 
 
 class VisualPositions(nn.Module):
-    """P: learned embeddings of a visual token's modality and of its place in the grid or in time."""
+    """P: learned embeddings of a visual token's modality and of its place in the grid, in time, or in both.
 
-    def __init__(self, num_spatial_tokens: int, max_motion_tokens: int, dim: int):
+    Args:
+        place: where the token of an index stands (``Tokeniser.place``).
+        num_spatial_tokens: cells of the grid.
+        max_motion_tokens: steps in time.
+        dim: d.
+    """
+
+    def __init__(self, place: Callable[[int], Place], num_spatial_tokens: int, max_motion_tokens: int, dim: int):
         super().__init__()
-        self.num_spatial_tokens = num_spatial_tokens
-        self.max_motion_tokens = max_motion_tokens
+        self.place = place
         self.modality = nn.Embedding(2, dim)
         self.spatial = nn.Embedding(num_spatial_tokens, dim)
         self.temporal = nn.Embedding(max_motion_tokens, dim)
@@ -30,19 +39,21 @@ class VisualPositions(nn.Module):
         """P of the visual tokens ``start`` ... ``stop - 1``: (stop - start, d).
 
         Raises:
-            ConfigError: more motion tokens than the table has rows.
+            ConfigError: more steps in time than the table has rows.
         """
-        split = self.num_spatial_tokens
-        if stop - split > self.max_motion_tokens:
+        places = [self.place(index) for index in range(start, stop)]
+        steps = 1 + max((p.time for p in places if p.time is not None), default=-1)
+        if steps > self.temporal.num_embeddings:
             raise ConfigError(
-                f"{stop - split} motion tokens, but the model has positions for {self.max_motion_tokens}: "
+                f"{steps} steps in time, but the model has positions for {self.temporal.num_embeddings}: "
                 "use a shorter video or raise mllm.max_motion_tokens"
             )
-        cells = torch.arange(start, max(min(stop, split), start), device=device)
-        times = torch.arange(max(start, split), max(stop, split), device=device) - split
-        spatial = self.spatial(cells) + self.modality(torch.full_like(cells, SPATIAL))
-        temporal = self.temporal(times) + self.modality(torch.full_like(times, MOTION))
-        return torch.cat([spatial, temporal])
+        table = self.modality(torch.tensor([MODALITIES[p.kind] for p in places], dtype=torch.long, device=device))
+        for embedding, rows in ((self.spatial, [p.cell for p in places]), (self.temporal, [p.time for p in places])):
+            own = [index for index, row in enumerate(rows) if row is not None]
+            entries = embedding(torch.tensor([rows[index] for index in own], dtype=torch.long, device=device))
+            table = table.index_add(0, torch.tensor(own, dtype=torch.long, device=device), entries)
+        return table
 
 
 class VisualProjection(nn.Module):

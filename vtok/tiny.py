@@ -96,11 +96,11 @@ def write_clip(folder: Path, tokenizer: Tokenizer) -> None:
     CLIPVisionModel(CLIPVisionConfig(**VISION)).save_pretrained(folder / "clip")
 
 
-def write_llava(folder: Path, tokenizer: Tokenizer) -> None:
+def write_llava(folder: Path, tokenizer: Tokenizer, language: dict = LANGUAGE, vision: dict = VISION) -> None:
     vocabulary = tokenizer.get_vocab_size()
     config = LlavaNextConfig(
-        text_config=LlamaConfig(**LANGUAGE, vocab_size=vocabulary),
-        vision_config=CLIPVisionConfig(**VISION),
+        text_config=LlamaConfig(**language, vocab_size=vocabulary),
+        vision_config=CLIPVisionConfig(**vision),
         image_token_index=tokenizer.token_to_id(IMAGE_TOKEN),
     )
     LlavaNextForConditionalGeneration(config).save_pretrained(folder / "llava")

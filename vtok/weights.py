@@ -273,9 +273,14 @@ class Part:
         return found
 
 
+def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Shape of all of a parameter, also where DeepSpeed has left a rank only a shard."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter, by name; of all of it where DeepSpeed has left a rank only a shard."""
-    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in module.named_parameters()}
+    """Shape of every parameter, by name (see :func:`shape_of`)."""
+    return {name: shape_of(parameter) for name, parameter in module.named_parameters()}
 
 
 def content_hash(tensor: StoredTensor) -> str:

@@ -80,7 +80,7 @@ def sampled_motion(framework: VTokFramework, captions: list[str]) -> Tensor:
     sample = head.sample
     head.sample = lambda *arguments: drawn.append(sample(*arguments)) or drawn[-1]
     for number, caption in enumerate(captions):
-        framework.imagine(caption, FRAMES - 1, 1.0, torch.Generator().manual_seed(number))
+        framework.imagine(caption, sum(framework.tokeniser.counts(FRAMES)), 1.0, torch.Generator().manual_seed(number))
     del head.sample
     return torch.cat(drawn).unflatten(0, (len(captions), FRAMES - 1))
 

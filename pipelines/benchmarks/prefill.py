@@ -6,50 +6,51 @@ from typing import NamedTuple
 import torch
 
 from pipelines.benchmarks.models import MEDIUM, Size, random_framework
-from pipelines.benchmarks.paired import cpu_seconds, ratio
+from pipelines.benchmarks.paired import cpu_seconds
 from vtok.framework import VTokFramework
 from vtok.layout import num_motion_tokens
 
+STRATEGIES = ("vtok", "frames")
 
-class Prefill(NamedTuple):
-    """Of one length of video, VTok's over that of frame sampling, but for the first.
+
+class Reading(NamedTuple):
+    """What it takes to read a question about a video.
 
     Attributes:
-        tokens_per_frame: VTok's visual tokens.
+        frames: of the video.
+        visual_tokens: what they become.
         tokens: of the whole prompt.
         seconds: CPU time of the language model's prefill.
         cache: bytes of keys and values.
     """
 
-    tokens_per_frame: float
-    tokens: float
+    frames: int
+    visual_tokens: int
+    tokens: int
     seconds: float
-    cache: float
+    cache: int
 
 
-def prefilling(folder: Path, lengths: tuple[int, ...], size: Size = MEDIUM, repeats: int = 1) -> dict[int, Prefill]:
-    """Figures by seconds of video. The encoders are left out: both ways run them on every frame."""
+def prefilling(folder: Path, lengths: tuple[int, ...], size: Size = MEDIUM) -> dict[int, dict[str, Reading]]:
+    """By seconds of video, and by strategy. The encoders are left out: both ways run them on every frame."""
     framework = random_framework(folder, size).eval()
-    return {seconds: compared(framework, seconds, repeats) for seconds in lengths}
+    read(framework, lengths[0], "vtok")  # the first of all is slow
+    return {seconds: {name: read(framework, seconds, name) for name in STRATEGIES} for seconds in lengths}
 
 
 @torch.no_grad()
-def compared(framework: VTokFramework, seconds: int, repeats: int) -> Prefill:
+def read(framework: VTokFramework, seconds: int, strategy: str) -> Reading:
     config = framework.config.tokeniser
     frames = int(seconds * config.fps)
     question = sum(map(len, framework.text.question("What happens?")))
-    ours = config.num_spatial_tokens + num_motion_tokens(frames, config)
-    prompts = {
-        name: torch.randn(1, question + visual, framework.mllm.dim)
-        for name, visual in (("vtok", ours), ("frames", config.num_spatial_tokens * frames))
-    }
-    caches = {}
+    motion = num_motion_tokens(frames, config)
+    visual = config.num_spatial_tokens + motion if strategy == "vtok" else config.num_spatial_tokens * frames
+    prompt = torch.randn(1, question + visual, framework.mllm.dim)
+    caches = []
 
-    def run(name: str) -> None:
-        cache = framework.mllm.causal_lm.model(inputs_embeds=prompts[name], use_cache=True).past_key_values
-        caches[name] = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    def prefill() -> None:
+        caches.append(framework.mllm.causal_lm.model(inputs_embeds=prompt, use_cache=True).past_key_values)
 
-    run("vtok")  # the first of all is slow
-    taken = ratio(cpu_seconds(lambda: run("vtok")), cpu_seconds(lambda: run("frames")), repeats)
-    tokens = prompts["vtok"].shape[1] / prompts["frames"].shape[1]
-    return Prefill(ours / frames, tokens, taken, caches["vtok"] / caches["frames"])
+    taken = cpu_seconds(prefill)()
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in caches[0].layers)
+    return Reading(frames, visual, prompt.shape[1], taken, kept)

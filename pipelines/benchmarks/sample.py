@@ -25,7 +25,7 @@ def sampling(folder: Path, size: Size = LARGE, motion_tokens: int = 29, repeats:
             cache = model(inputs_embeds=token, past_key_values=cache, use_cache=True).past_key_values
 
     def ours() -> None:
-        framework.imagine(PROMPT, motion_tokens)
+        framework.imagine(PROMPT, steps)
 
     bare(), ours()
     return ratio(cpu_seconds(ours), cpu_seconds(bare), repeats)

@@ -14,6 +14,11 @@ class BatchPlan(NamedTuple):
     accumulation: int
 
 
+def smallest_valid_batch(global_batch_size: int, ranks: int) -> int:
+    """The smallest global batch, at least ``global_batch_size``, that the ranks divide."""
+    return -(-global_batch_size // ranks) * ranks
+
+
 def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> BatchPlan:
     """The largest micro-batch, at most ``largest_micro_batch``, that divides a rank's share evenly.
 
@@ -22,7 +27,7 @@ def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> 
     """
     if global_batch_size % ranks:
         smaller = max(d for d in range(1, ranks + 1) if global_batch_size % d == 0)
-        above = -(-global_batch_size // ranks) * ranks
+        above = smallest_valid_batch(global_batch_size, ranks)
         raise ConfigError(
             f"train.global_batch_size {global_batch_size} cannot be divided among {ranks} ranks: "
             f"use {smaller} ranks or a global batch of {above}"

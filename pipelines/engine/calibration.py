@@ -7,7 +7,6 @@ and the sums are in fp64 over the same samples, so that the statistics do not de
 from collections.abc import Iterable
 
 import torch
-import torch.distributed as dist
 
 from pipelines.engine import distributed
 from pipelines.engine.loading.loader import Loaded
@@ -27,8 +26,7 @@ class Moments:
 
     def mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(dim,) each, over all ranks' rows; 0 and 1 where there were none."""
-        if distributed.world_size() > 1:
-            dist.all_reduce(self.totals)
+        distributed.reduce_over_ranks(self.totals)
         count, total, squares = self.totals
         mean = total / count.clamp_min(1)
         variance = (squares / count.clamp_min(1) - mean.square()).clamp_min(0)
@@ -40,10 +38,9 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
     """Set ``framework.feature_scale`` from these micro-batches; all ranks have equally many."""
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
-        batch = loaded.batch.to(device)
-        features = framework.features(batch)
-        moments["spatial"].add(features.spatial.flatten(0, 1))
-        own = [features.motion[clip, :count] for clip, count in enumerate(features.motion_counts)]
-        moments["motion"].add(torch.cat(own))
+        features = framework.features(loaded.batch)
+        for kind, sums in moments.items():
+            values, counts = features.of(kind)
+            sums.add(torch.cat([values[clip, :count] for clip, count in enumerate(counts)]))
     for kind, scale in framework.feature_scale.items():
         scale.set(*moments[kind].mean_and_std())

@@ -1,12 +1,10 @@
 """Ranks: who am I, meet the others, let rank 0 go first."""
 
 import os
-import shutil
 import socket
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeVar
 
 import deepspeed
@@ -15,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
+from pipelines.engine import cpu_op
 from vtok.config import ConfigError
 
 T = TypeVar("T")
@@ -47,7 +46,8 @@ def connect() -> None:
         ConfigError: the C++ compiler is missing that DeepSpeed needs on a CPU.
     """
     if not torch.cuda.is_available():
-        require_compiler()
+        cpu_op.require_compiler()
+        cpu_op.forget_killed_builds()
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
@@ -62,19 +62,8 @@ def connect() -> None:
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=ALONE_TIMEOUT
     )
-    unname_shared_buffers()
-
-
-def unname_shared_buffers() -> None:
-    """Take the name off the buffer through which this rank's CPU collectives go.
-
-    DeepSpeed leaves 66 MB of it in ``/dev/shm`` for each rank of each run. All ranks have mapped it when they have met;
-    without a name it goes with the last of them, however they end.
-    """
     barrier()
-    own = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank()}"
-    for path in Path("/dev/shm").glob(own):
-        path.unlink(missing_ok=True)
+    cpu_op.unname_shared_buffers(rank())
 
 
 def set_timeout(timeout: timedelta) -> None:
@@ -92,13 +81,6 @@ def ranks_here() -> int:
     """Ranks on this machine, as the launcher (deepspeed, torchrun, Slurm) tells."""
     names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
-
-
-def require_compiler() -> None:
-    """DeepSpeed compiles a small communication op at its first use on a CPU."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None and shutil.which("g++") is None:
-        raise ConfigError(f"no C++ compiler ({compiler}): DeepSpeed needs one on a CPU; try 'apt-get install g++'")
 
 
 def free_port() -> int:
@@ -140,11 +122,16 @@ def barrier() -> None:
         dist.barrier()
 
 
+def reduce_over_ranks(values: torch.Tensor, operation: dist.ReduceOp = dist.ReduceOp.SUM) -> torch.Tensor:
+    """The tensor itself, with every rank's values in it."""
+    if world_size() > 1:
+        dist.all_reduce(values, operation)
+    return values
+
+
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Average of a tensor over the ranks."""
-    if world_size() > 1:
-        dist.all_reduce(values)
-    return values / world_size()
+    return reduce_over_ranks(values) / world_size()
 
 
 def gather_lists(items: list) -> list[list]:

@@ -17,9 +17,7 @@ from vtok.config import ConfigError
 
 def finite_on_all_ranks(loss: torch.Tensor) -> torch.Tensor:
     """The loss, unchanged to the last bit; or NaN, on every rank, if it is not finite on one of them."""
-    finite = loss.detach().isfinite().float()
-    if distributed.world_size() > 1:
-        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    finite = distributed.reduce_over_ranks(loss.detach().isfinite().float(), dist.ReduceOp.MIN)
     return loss * torch.where(finite > 0, 1.0, math.nan)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from pipelines.engine.saving.partitions import masters, optimiser_of
 from pipelines.engine.setup import Engine
 
 # (kind, device type) -> bytes; the kinds are those of :func:`resident_tensors`.
@@ -46,8 +47,8 @@ def resident_tensors(engine: Engine) -> Iterator[tuple[str, torch.Tensor]]:
             yield "gradients", parameter.grad
     for buffer in engine.module.buffers():
         yield "buffers", buffer
-    yield from (("master", partition) for partition in master_partitions(engine))
-    for state in engine.optimizer.optimizer.state.values():
+    yield from (("master", partition) for partition in masters(engine))
+    for state in optimiser_of(engine).state.values():
         yield from (("moments", moment) for moment in state.values() if torch.is_tensor(moment) and moment.ndim)
     if engine.zero_optimization_stage() == 3:
         yield "gradients", engine.optimizer.grad_partitions_flat_buffer
@@ -63,10 +64,3 @@ def parameter_tensors(parameter: nn.Parameter) -> Iterator[tuple[str, torch.Tens
     yield ("persistent" if parameter.ds_persist else "gathered"), parameter.data  # empty unless it is gathered
     if parameter.ds_secondary_tensor is not None:
         yield "secondary", parameter.ds_secondary_tensor
-
-
-def master_partitions(engine: Engine) -> list[torch.Tensor]:
-    """This rank's flat fp32 partitions of the trainable parameters, one a parameter group or several."""
-    if engine.zero_optimization_stage() == 3:
-        return engine.optimizer.fp32_partitioned_groups_flat
-    return engine.optimizer.single_partition_of_fp32_groups

@@ -69,9 +69,7 @@ class Stopper:
     def requested(self) -> bool:
         """Whether any rank was asked to stop; the answer is the same on all, which ask at the same step."""
         wanted = torch.tensor(float(self.wanted is not None), device=distributed.device())
-        if distributed.world_size() > 1:
-            dist.all_reduce(wanted, dist.ReduceOp.MAX)
-        return bool(wanted.item())
+        return bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
 
     def end_without_peer(self, error: RuntimeError) -> NoReturn:
         """One line and exit code 1, unless the launcher ends this rank first for what another has told and died of."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import deepspeed
@@ -13,6 +14,7 @@ from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+from vtok.weights import shape_of
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
@@ -82,7 +84,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Trainable parameters: matrices are decayed; biases, norms and embeddings are not."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
-    matrices = {id(p) for p in trainable if len(getattr(p, "ds_shape", p.shape)) >= 2}  # a shard is flat
+    matrices = {id(p) for p in trainable if len(shape_of(p)) >= 2}  # a shard is flat
     decayed = [p for p in trainable if id(p) in matrices - embeddings]
     others = [p for p in trainable if id(p) not in matrices - embeddings]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -98,12 +100,6 @@ def learning_rate(step: int, train: TrainConfig, max_steps: int) -> float:
     return train.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast parameters only: rotary frequencies and feature statistics stay fp32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
 def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
     """The engine of a framework, whole or loaded as shards; DeepSpeed shards under ZeRO-3 what is still whole.
 
@@ -114,7 +110,7 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) 
         ConfigError: the JSON makes DeepSpeed cast buffers.
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
-    kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else torch.optim.AdamW
+    kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else partial(torch.optim.AdamW, fused=True)
     groups = parameter_groups(framework, train.weight_decay)
     optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)

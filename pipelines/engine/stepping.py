@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True) -> Step:
-    """Take ``plan.accumulation`` micro-batches from ``batches`` and make one update of them.
+    """Take ``plan.accumulation`` micro-batches, which are on the device, from ``batches`` and make one update of them.
 
     Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
     the gradients) gives the mean over the global batch.
@@ -49,7 +49,7 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        losses = engine(loaded.batch.to(engine.device), with_decoder=with_decoder)
+        losses = engine(loaded.batch, with_decoder=with_decoder)
         engine.backward(finite_on_all_ranks(losses["loss"]))
         engine.step()
         sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])

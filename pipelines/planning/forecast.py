@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config import RunConfig
-from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
 from pipelines.engine.watching.flops import Flops, part_flops
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.sharding import read_sharding
@@ -36,6 +36,10 @@ class Hardware:
     tflops: float = 989.0
     utilisation: float = 0.4
     price: float = 2.5
+
+    @property
+    def ranks_per_node(self) -> int:
+        return min(self.gpus, self.gpus_per_node)
 
 
 @dataclass
@@ -80,8 +84,7 @@ class Forecast:
 
     @property
     def host_bytes(self) -> int:
-        ranks = min(self.hardware.gpus, self.hardware.gpus_per_node)
-        return ranks * sum(share.bytes for share in self.kept if share.on_host)
+        return self.hardware.ranks_per_node * sum(share.bytes for share in self.kept if share.on_host)
 
     @property
     def fits(self) -> bool:
@@ -101,11 +104,6 @@ class Forecast:
         return self.steps and self.run_days * 24 * self.hardware.gpus * self.hardware.price
 
 
-def smallest_valid_batch(global_batch_size: int, gpus: int) -> int:
-    """The smallest global batch, at least ``global_batch_size``, that the GPUs divide."""
-    return -(-global_batch_size // gpus) * gpus
-
-
 def forecast(scenario: Scenario) -> Forecast:
     """Plan a scenario.
 
@@ -113,7 +111,7 @@ def forecast(scenario: Scenario) -> Forecast:
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
-    sharding = read_sharding(scenario.ds_config, parameter_bytes, min(hardware.gpus, hardware.gpus_per_node))
+    sharding = read_sharding(scenario.ds_config, parameter_bytes, hardware.ranks_per_node)
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
     framework = meta_copy(scenario.config.model, train.precision)

@@ -123,13 +123,15 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
     weights = framework.config.loss
     understanding, generation = weights.under > 0, weights.vis_lm + weights.dec > 0
     noisy = generation and framework.config.visual_head.input_noise > 0
-    spatial = framework.config.tokeniser.num_spatial_tokens
     plan = plan_rows(
-        [load.text] * load.size, [spatial + load.motion_tokens] * load.size, load.crop_start,
+        [load.text] * load.size, [sum(load.tokens)] * load.size, load.crop_start,
         understanding, generation, generation_visuals=load.size if noisy else 0,
     )  # fmt: skip
-    is_spatial = plan.visual_index < spatial
-    predicting = {"spatial": plan.visual_from[is_spatial].to(META), "motion": plan.visual_from[~is_spatial].to(META)}
+    is_spatial = plan.visual_index < load.tokens.spatial
+    predicting = {
+        kind: plan.visual_from[is_spatial if kind == "spatial" else ~is_spatial].to(META)
+        for kind in framework.visual_head
+    }
     features = frozen_features(framework, load, load.size * (2 if noisy else 1))
     latents = frozen_latents(framework, load)
     plan = plan.to(META)
@@ -148,7 +150,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
             target = framework.feature_scale[kind].standardise(target)
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
-        del target, noise
+            del target, noise
     with meter.phase("diffusion_transformer"):
         decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
     kept = meter.live
@@ -194,16 +196,12 @@ def encoder_phases(framework: VTokFramework, load: Workload) -> dict[str, Usage]
 
 
 def frozen_features(framework: VTokFramework, load: Workload, clips: int) -> VisualFeatures:
-    tokeniser, dtype = framework.tokeniser, next(framework.projection.parameters()).dtype
-    spatial = torch.empty(
-        clips,
-        framework.config.tokeniser.num_spatial_tokens,
-        tokeniser.feature_extractor.width,
-        dtype=dtype,
-        device=META,
+    dims, dtype = framework.tokeniser.feature_dims, next(framework.projection.parameters()).dtype
+    spatial, motion = (
+        torch.empty(clips, count, dims.get(kind, 0), dtype=dtype, device=META)
+        for kind, count in load.tokens._asdict().items()
     )
-    motion = torch.empty(clips, load.motion_tokens, tokeniser.motion_encoder.residual_dim, dtype=dtype, device=META)
-    return VisualFeatures(spatial, motion, [load.motion_tokens] * clips)
+    return VisualFeatures(spatial, motion, [load.tokens.motion] * clips)
 
 
 def frozen_latents(framework: VTokFramework, load: Workload) -> Posterior:

@@ -8,9 +8,9 @@ from data_tools.views import View
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import views_of
 from vtok.framework import VTokFramework
-from vtok.layout import num_motion_tokens
 from vtok.prompts import CAPTION_INSTRUCTIONS
 from vtok.text import CLIP_TEXT_LENGTH, RowText, TextEncoder
+from vtok.tokeniser import TokenCounts
 
 # Tokens of a caption, where nothing is known of the data.
 CAPTION_TOKENS = 64
@@ -28,7 +28,7 @@ class Workload:
         text: token ids of a sample's rows; only their number matters.
         crop_start: rows of the prompt that the decoder never sees.
         frames, video: the tokeniser's and the decoder's view.
-        motion_tokens: of a clip.
+        tokens: of a clip.
     """
 
     size: int
@@ -36,7 +36,7 @@ class Workload:
     crop_start: int
     frames: View
     video: View
-    motion_tokens: int
+    tokens: TokenCounts
 
 
 def typical_workload(
@@ -55,7 +55,7 @@ def typical_workload(
     """
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
     row, crop_start = typical_text(caption_tokens, config.model.decoder.max_prompt_tokens, text)
-    return Workload(size, row, crop_start, frames, video, num_motion_tokens(frames.num_frames, config.model.tokeniser))
+    return Workload(size, row, crop_start, frames, video, framework.tokeniser.counts(frames.num_frames))
 
 
 def typical_text(caption_tokens: int, max_prompt_tokens: int, text: TextEncoder | None) -> tuple[RowText, int]:

@@ -5,7 +5,7 @@ frame, frozen. Samples without a prompt are each asked many items' questions.
 """
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from data_tools.draws import keyed_seed
 from data_tools.items import Item
@@ -83,12 +83,23 @@ def report(items: list[Item], viewed: list[Viewing], answers: list[Answers]) -> 
             else:
                 shuffled[item.id] = said
     seen = {"frozen": frozen, "shuffled": shuffled} | ({FREE: free} if free else {})
-    groups = {category: [item for item in items if item.category == category] for category in
-              dict.fromkeys(item.category for item in items)}  # fmt: skip
-    return [_line(name, group, own, seen) for name, group in [*groups.items(), ("all", items)]]
+    return [line_of(name, group, own, seen) for name, group in categories_of(items)]
 
 
-def _line(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> Line:
+def categories_of(items: list[Item]) -> list[tuple[str, list[Item]]]:
+    """The items of each category, in the order in which categories come up, and then all of them."""
+    names = dict.fromkeys(item.category for item in items)
+    return [*((name, [item for item in items if item.category == name]) for name in names), ("all", items)]
+
+
+def line_of(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> Line:
+    """What the answers to some items come to.
+
+    Args:
+        own: what was said, by the items' ids.
+        seen: controls: what was said without what is to be measured.
+    """
+
     def right(said: dict) -> int:
         return sum(said.get(item.id) == item.answer for item in items)
 
@@ -101,6 +112,11 @@ def _line(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> Lin
     }
     controls |= {control: right(said) / len(items) for control, said in seen.items()}
     return Line(name, len(items), right(own), sum(own[item.id] is None for item in items), controls)
+
+
+def as_dict(line: Line) -> dict:
+    """For JSON, with its interval."""
+    return asdict(line) | {"interval": asdict(wilson(line.right, line.asked))}
 
 
 def as_table(lines: list[Line]) -> str:

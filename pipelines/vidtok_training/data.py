@@ -1,6 +1,6 @@
 """Shards or video files to micro-batches of clips."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from pipelines.engine.outputs import open_dataset
 from pipelines.vidtok_training.config import VidTokRunConfig
 
 
-@dataclass
-class Clips:
+class Clips(NamedTuple):
     """A micro-batch.
 
     Attributes:
@@ -32,7 +31,7 @@ class Clips:
     seed: int
 
     def to(self, device: torch.device) -> "Clips":
-        return replace(self, frames=self.frames.to(device, non_blocking=True))
+        return self._replace(frames=self.frames.to(device, non_blocking=True))
 
 
 def collate(items: list[Sample | DataError]) -> Loaded | DataError:

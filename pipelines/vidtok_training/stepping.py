@@ -45,7 +45,7 @@ def train_step(
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        clips = loaded.batch.to(engine.device)
+        clips = loaded.batch
         video = torch.cat([to_model(frames) for frames in clips.frames])
         torch.manual_seed(clips.seed)
         losses, reconstruction = engine(video, updates, lpips, critic and critic.module.patches)

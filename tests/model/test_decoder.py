@@ -130,3 +130,27 @@ def test_conditioning_that_is_not_padded_reaches_attention_without_a_mask(framew
     torch.testing.assert_close(velocity, decoder.velocity(noisy, sigma, conditioning), atol=1e-5, rtol=1e-5)
     theirs = decoder.denoise(conditioning, num_frames=5, steps=2, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(frames, theirs, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_true_guidance_leads_away_from_the_empty_prompt(framework):
+    """Nowhere without it, nor where both say the same; else the difference of two velocities counts so many times."""
+    framework.eval()
+    decoder = framework.decoder
+    given, empty = random_conditioning(framework, [7]), random_conditioning(framework, [4])
+
+    def video(scale, away=None, steps=2):
+        decoder.config.true_guidance = scale
+        return decoder.denoise(given, 9, steps, torch.Generator().manual_seed(0), away)
+
+    plain = video(1.0)
+    torch.testing.assert_close(video(3.0, given), plain, atol=1e-5, rtol=0)
+    assert torch.equal(video(1.0, empty), plain)
+    guided = [video(scale, empty) for scale in (1.5, 3.0)]
+    assert 0 < (guided[0] - plain).abs().mean() < (guided[1] - plain).abs().mean()
+
+    framework.config.decoder.true_guidance = decoder.config.true_guidance = 3.0
+    made = []
+    decoder.denoise = lambda *arguments: made.append(arguments) or plain
+    framework.generate("A red circle", 1.0, 8, steps=2)
+    assert made[0][4].counts == [framework.imagine("", 0).rows.shape[1]]

@@ -21,6 +21,7 @@ from data_tools.shapes import render_clips
 from data_tools.video import decode, validate
 from data_tools.views import CENTRE, make_views, tokeniser_view, window
 from support.real_clips import CLIPS
+from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok.anyres import anyres_embeddings, tile_grid
 from vtok.build import build_framework
@@ -52,19 +53,15 @@ def clip_video(tmp_path_factory):
 
 
 def test_a_real_frame_is_preprocessed_and_encoded_as_by_transformers(clip_video, tiny_models):
-    """The square our view cuts out of a frame, against ``CLIPImageProcessor`` and ``CLIPVisionModel``."""
+    """The tokeniser's view of a frame, against ``CLIPImageProcessor`` and ``CLIPVisionModel`` on the whole frame."""
     view = tokeniser_view(1.0, 2, 64, 64)
     duration = validate(clip_video).duration
     start = window(duration, 1.0, CENTRE)
     frames = make_views(clip_video, duration, view, None, start).frames
     ((_, picture),) = decode(clip_video, [start])
-    height, width, _ = picture.shape
-    side, top, left = min(height, width), (height - min(height, width)) // 2, (width - min(height, width)) // 2
-    square = Image.fromarray(picture[top : top + side, left : left + side].numpy())
-    sizes = dict(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
-    raw = CLIPImageProcessorPil(**sizes, do_rescale=False, do_normalize=False)(square, return_tensors="pt")
-    assert (raw.pixel_values[0].int() - frames[0].int()).abs().max() <= 1
+    assert (clip_pixels(picture.permute(2, 0, 1), 64) - frames[0].int()).abs().max() <= 1
 
+    sizes = dict(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
     extractor = build_feature_extractor(VTokConfig(weights=str(tiny_models / "clip")))
     reference = CLIPVisionModel.from_pretrained(tiny_models / "clip").eval()
     ours = Image.fromarray(frames[0].permute(1, 2, 0).numpy())
@@ -194,7 +191,6 @@ def test_the_processor_s_chat_template_is_preferred_to_the_tokenizer_s(tiny_mode
 def hunyuan(framework, tiny_models):
     """Diffusers' own pipeline on the framework's parts, with the language model as its text encoder."""
     framework.eval()
-    framework.config.tokeniser.spatial_grid_size = 0  # no visual token at all
     pipeline = HunyuanVideoPipeline(
         text_encoder=framework.mllm.causal_lm.model, tokenizer=AutoTokenizer.from_pretrained(tiny_models / "llava"),
         text_encoder_2=framework.decoder.text_encoder, tokenizer_2=framework.text.clip_tokenizer,
@@ -214,7 +210,7 @@ def test_conditioning_without_visual_tokens_is_encode_prompt(framework, hunyuan,
     pipeline, options = hunyuan
     with torch.no_grad():
         rows, pooled, mask = pipeline.encode_prompt(prompt, **options)
-    ours = framework.imagine(prompt, num_motion=0)
+    ours = framework.imagine(prompt, num_tokens=0)
     count = ours.rows.shape[1]
     assert torch.equal(mask[0].bool(), torch.arange(mask.shape[1]) < count) and ours.mask.all()
     torch.testing.assert_close(ours.rows, rows[:, :count], atol=1e-5, rtol=0)
@@ -229,7 +225,7 @@ def test_sampling_without_visual_tokens_is_the_pipeline_s(framework, hunyuan):
         prompt=prompt, height=32, width=32, num_frames=9, num_inference_steps=3, guidance_scale=6.0,
         generator=torch.Generator().manual_seed(3), output_type="pt", **options,
     ).frames  # fmt: skip
-    conditioning = framework.imagine(prompt, num_motion=0)
+    conditioning = framework.imagine(prompt, num_tokens=0)
     video = framework.decoder.denoise(conditioning, 9, 3, torch.Generator().manual_seed(3))
     torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.01

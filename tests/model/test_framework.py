@@ -269,7 +269,7 @@ def test_sampling_with_a_cache_equals_recomputation(framework):
 
     framework.sample_token = remember
     prompt = "A small red circle"
-    cached = framework.imagine(prompt, 3, generator=torch.Generator().manual_seed(0))
+    cached = framework.imagine(prompt, 16 + 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         visual = framework.projection(torch.stack(drawn, dim=1))
         ids = torch.tensor([framework.text.prompt(prompt)])

@@ -5,14 +5,20 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video import validate
+from pipelines import bench
 from pipelines.bench import main
+from pipelines.benchmarks import scaling
 from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
+from pipelines.benchmarks.figures import Figure
 from pipelines.benchmarks.models import SMALL, random_batch, random_framework
 from pipelines.benchmarks.prefill import prefilling
+from pipelines.benchmarks.prefill_plot import plot_prefill
+from pipelines.benchmarks.profile import is_product
 from pipelines.benchmarks.step import calls_of
 from support.launch import checked, python
 
@@ -28,7 +34,7 @@ def test_the_bench_runs(clip):
     assert '"name": "PyAV path / decord, CPU time"' in result.stdout
 
 
-@pytest.mark.parametrize("what", ["tokeniser", "prefill", "sample", "vidtok"])
+@pytest.mark.parametrize("what", ["tokeniser", "prefill", "sample", "profile", "vidtok"])
 def test_the_bench_of_the_model_runs(what, capsys):
     main([what, "--quick", "--json"])
     figures = json.loads(capsys.readouterr().out)
@@ -36,17 +42,66 @@ def test_the_bench_of_the_model_runs(what, capsys):
 
 
 @pytest.mark.slow
-def test_the_bench_of_a_step_runs():
+@pytest.mark.parametrize("what", ["step", "run"])
+def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""
-    result = checked(python("pipelines/bench.py", "step", "--quick", "--json"))
+    result = checked(python("pipelines/bench.py", what, "--quick", "--json"))
     assert all(figure["value"] >= 0 for figure in json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_a_check_tells_what_has_become_worse(monkeypatch, tmp_path, capsys):
+    """By more than a tenth, in the direction of its bound; what is better or has no bound is let be."""
+    monkeypatch.setattr(bench, "RATIOS", tmp_path / "ratios.json")
+    values = dict(fast=1.0, small=1.0, free=1.0)
+
+    def measured(quick):
+        yield Figure("fast", values["fast"], at_least=0.95)
+        yield Figure("small", values["small"], at_most=1.1)
+        yield Figure("free", values["free"])
+        yield Figure("took, s", 3.0, at_most=5, is_ratio=False)
+
+    monkeypatch.setitem(bench.PARTS, "step", measured)
+    main(["step", "--keep"])
+    assert json.loads((tmp_path / "ratios.json").read_text()) == {"step": values}
+    for change, worse in (
+        (dict(fast=0.91, small=1.09), []), (dict(fast=2.0, small=0.5, free=9.0), []),
+        (dict(fast=0.89), ["fast"]), (dict(fast=1.0, small=1.11), ["small"]),
+    ):  # fmt: skip
+        values |= change
+        with pytest.raises(SystemExit) as ended:
+            main(["step", "--check"])
+        assert ended.value.code == (1 if worse else 0)
+        told = capsys.readouterr().err.splitlines()
+        assert [line.split(": ")[2] for line in told] == worse
+
+
+def test_operators_that_are_matrix_products():
+    products = ("aten::mm", "aten::mkldnn_convolution", "aten::_scaled_dot_product_flash_attention_for_cpu_backward")
+    assert all(map(is_product, products)) and not any(map(is_product, ("aten::mul", "aten::silu", "aten::copy_")))
+
+
+def test_two_ranks_are_compared_with_two_runs(tmp_path, monkeypatch):
+    """The ratio of the slower process's seconds of a step, apart over together; each way starts two processes."""
+    started = []
+
+    def pretend(work, calls, start_method):
+        started.append([(call[1], call[2]) for call in calls])
+        for output, rank, ranks, port, *_ in calls:
+            (output / f"{port}-{rank}.seconds").write_text(str(2.0 + rank if ranks == 1 else 4.0 * (rank + 1)))
+
+    monkeypatch.setattr(scaling, "together", pretend)
+    assert scaling.efficiency(tmp_path, repeats=1) == 2.0 / 8.0
+    assert sorted(started) == [[(0, 1), (0, 1)], [(0, 2), (1, 2)]]
 
 
 def test_reading_a_long_video_costs_one_token_a_frame(tmp_path):
     """S + T against S x T, in tokens and in what the cache keeps of them."""
     found = prefilling(tmp_path, (5, 40), SMALL)
-    assert found[40].tokens_per_frame < 1.1 < found[5].tokens_per_frame
-    assert found[40].tokens == pytest.approx(found[40].cache) and found[40].cache < 0.1
+    ours, theirs = found[40]["vtok"], found[40]["frames"]
+    assert ours.visual_tokens == 16 + 40 * 6 - 1 and theirs.visual_tokens == 16 * 40 * 6
+    assert ours.tokens / theirs.tokens == pytest.approx(ours.cache / theirs.cache) and ours.cache < 0.1 * theirs.cache
+    plot_prefill(found, tmp_path / "prefill.png")
+    assert Image.open(tmp_path / "prefill.png").width > 1000
 
 
 def test_a_step_is_taken_apart_into_calls_that_do_its_work(tmp_path):

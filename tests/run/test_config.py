@@ -1,10 +1,12 @@
 import json
+import os
+import time
 
 import pytest
 
 from pipelines.config import PRESETS, TrainConfig, load_config, parse_run_arguments, save_config
+from pipelines.engine import cpu_op
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
-from pipelines.engine.distributed import require_compiler
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from pipelines.engine.setup import deepspeed_config, learning_rate
@@ -172,7 +174,19 @@ def test_a_missing_compiler_is_said_clearly(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
-        require_compiler()
+        cpu_op.require_compiler()
+
+
+def test_a_killed_build_s_lock_is_removed_and_a_running_one_s_told_of(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = tmp_path / cpu_op.OPERATOR / "lock"
+    lock.parent.mkdir()
+    lock.touch()
+    cpu_op.forget_killed_builds()
+    assert lock.exists() and str(lock) in capsys.readouterr().err
+    os.utime(lock, (time.time() - 3600,) * 2)
+    cpu_op.forget_killed_builds()
+    assert not lock.exists() and not capsys.readouterr().err
 
 
 def test_l_dec_may_see_a_shorter_and_smaller_clip_than_is_generated():

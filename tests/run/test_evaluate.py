@@ -14,6 +14,7 @@ from data_tools.shapes import CATEGORIES, TV_ALIGN, item_of, render, scene_items
 from pipelines import evaluate, tv_align
 from pipelines.accuracy import wilson
 from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.tv_align import run as generation
 from pipelines.tv_align.protocol import partners
 from support.tiny import model_config
 from vtok.build import build_framework
@@ -163,7 +164,7 @@ def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_
     config.model = model_config(tiny_models)
     torch.manual_seed(0)
     run, loads = (config, build_framework(config.model).eval(), 7), []
-    monkeypatch.setattr(evaluate, "load_run", lambda folder, ema: loads.append(folder) or run)
+    monkeypatch.setattr(generation, "load_run", lambda folder, ema: loads.append(folder) or run)
     write_items(scene_items(1, seed=0)[:2], tmp_path / "items.jsonl")
     arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
                  "--unconditional", "1", "--seconds", "0.5", "--steps", "1"]  # fmt: skip

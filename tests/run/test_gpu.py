@@ -5,10 +5,21 @@ import shutil
 import pytest
 import torch
 
+from pipelines.engine.loading.prefetch import on_device
 from support.launch import checked, python
 from support.runs import log_of, make_shards, options, without_rates
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+
+
+def test_batches_copied_ahead_are_the_same_batches():
+    """Each is used long enough for the next one's copy to overtake it, if it could."""
+    whole = [torch.full((1 << 22,), float(number)).pin_memory() for number in range(6)]
+    device, sums = torch.device("cuda", 0), []
+    for batch in on_device(iter(whole), device):
+        torch.cuda._sleep(50_000_000)
+        sums.append(batch.sum())
+    assert [float(value) / (1 << 22) for value in sums] == list(range(6))
 
 
 def test_a_resumed_run_on_a_gpu_repeats_the_log_to_the_last_digit(tmp_path):

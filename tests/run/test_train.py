@@ -17,7 +17,7 @@ from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video import validate
 from pipelines.understand import load_run
-from support.launch import assert_user_error, checked, deepspeed, python, run
+from support.launch import assert_user_error, checked, deepspeed, free_port, python, run
 from support.runs import log_of, without_rates
 from vtok.framework import VTokFramework
 
@@ -166,6 +166,17 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
     facts = validate(video)
     assert (facts.frames, facts.fps, facts.width, facts.height) == (18, 12, 64, 64)
     assert facts.duration == pytest.approx(1.5)
+
+
+def test_torchrun_s_processes_share_prompts_out(two_ranks, tmp_path):
+    (tmp_path / "prompts.txt").write_text("A red circle\nA blue square\nA green star\n")
+    options = ("--prompts", tmp_path / "prompts.txt", "--samples", 1, "--layout", "vbench", "--output", tmp_path / "v")
+    short = ("--seconds", 0.5, "--fps", 8, "--steps", 1)
+    launcher = ("torchrun", "--nproc_per_node", 2, "--master_port", free_port())
+    made = checked(run(*launcher, "pipelines/generate.py", "--checkpoint", two_ranks, *options, *short))
+    names = {f"{prompt}-0.mp4" for prompt in ("A red circle", "A blue square", "A green star")}
+    assert {path.name for path in (tmp_path / "v").iterdir()} == names
+    assert [made.stdout.count(name) for name in names] == [1, 1, 1]  # each by one of them
 
 
 def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tmp_path):

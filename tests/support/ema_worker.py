@@ -23,6 +23,7 @@ from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partit
 from pipelines.engine.saving.slices import SliceReader
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
+from support.engines import own_part
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
@@ -58,8 +59,7 @@ def engine_with(name: str):
 def step(engine, plan, batch):
     """One update."""
     for number in range(plan.accumulation):
-        first = (number * plan.ranks + rank) * plan.micro_batch_size
-        engine.backward(engine(part(batch, list(range(first, first + plan.micro_batch_size))))["loss"])
+        engine.backward(engine(own_part(batch, plan, number))["loss"])
         engine.step()
 
 

@@ -18,11 +18,12 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.loading.loader import Loaded
-from pipelines.engine.setup import build_engine, deepspeed_config
+from pipelines.engine.saving.partitions import masters, optimiser_of
+from pipelines.engine.setup import build_engine
 from pipelines.engine.stepping import train_step
 from pipelines.engine.watching.metrics import json_value
-from support.launch import REPO
-from support.tiny import make_batch, model_config, part
+from support.engines import all_sharded, own_part
+from support.tiny import make_batch, model_config
 from vtok.build import build_framework
 from vtok.framework import VTokFramework
 
@@ -61,10 +62,7 @@ def make_engine(models, ds_config, train, plan):
     framework = build_framework(model_config(models))
     framework.__class__ = Spoilt
     framework.plan_to_spoil(None)
-    config = deepspeed_config(REPO / "deepspeed_configs" / ds_config, train, plan)
-    if config["zero_optimization"]["stage"] == 3:
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # shard these tiny parameters too
-    return build_engine(framework, config, train)
+    return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 
 def batches(framework, plan):
@@ -72,18 +70,16 @@ def batches(framework, plan):
     batch = make_batch(framework)
     while True:
         for step in range(plan.accumulation):
-            first = (step * plan.ranks + distributed.rank()) * plan.micro_batch_size
-            yield Loaded(part(batch, list(range(first, first + plan.micro_batch_size))), [])
+            yield Loaded(own_part(batch, plan, step), [])
 
 
 def state_of(engine):
     """This rank's master weights, moments and step counters, and the weights the forward uses, as copies."""
-    zero = engine.optimizer
-    masters = getattr(zero, "fp32_partitioned_groups_flat", None) or zero.single_partition_of_fp32_groups
+    flats = masters(engine)
     state = {f"{part} of group {group}": torch.as_tensor(value).clone()
-             for group, master in enumerate(masters)
-             for part, value in {"master": master, **zero.optimizer.state[master]}.items()}  # fmt: skip
-    assert sum("exp_avg_sq" in name for name in state) == sum("step" in name for name in state) == len(masters)
+             for group, master in enumerate(flats)
+             for part, value in {"master": master, **optimiser_of(engine).state[master]}.items()}  # fmt: skip
+    assert sum("exp_avg_sq" in name for name in state) == sum("step" in name for name in state) == len(flats)
     trained = [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
     return state | {name: getattr(p, "ds_tensor", p).detach().clone() for name, p in trained}
 

@@ -17,10 +17,10 @@ from deepspeed.utils import safe_get_full_grad
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.setup import build_engine, deepspeed_config
-from support.launch import REPO
+from pipelines.engine.setup import build_engine
+from support.engines import all_sharded, own_part
 from support.reference import global_loss
-from support.tiny import make_batch, model_config, part
+from support.tiny import make_batch, model_config
 from vtok.build import build_framework
 
 models, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
@@ -47,17 +47,13 @@ def sharded(ds_config):
     recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
     framework = build_framework(recompute)
     framework.load_state_dict(weights)
-    config = deepspeed_config(REPO / "deepspeed_configs" / ds_config, train, plan)
-    if config["zero_optimization"]["stage"] == 3:
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0  # shard these tiny parameters too
-    return build_engine(framework, config, train)
+    return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 
 def backward(engine, batch):
     """One global batch, up to the update, which is left to the caller."""
     for step in range(plan.accumulation):
-        first = (step * plan.ranks + distributed.rank()) * plan.micro_batch_size
-        engine.backward(engine(part(batch, list(range(first, first + plan.micro_batch_size))))["loss"])
+        engine.backward(engine(own_part(batch, plan, step))["loss"])
         if step < plan.accumulation - 1:
             engine.step()
 

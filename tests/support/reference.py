@@ -7,11 +7,22 @@ import math
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from vtok.batch import Batch
 from vtok.framework import VTokFramework
 
 CROP_TEMPLATE = 3  # hidden_states[-3]
+
+
+def clip_pixels(picture, size):
+    """(3, H, W) uint8 -> (3, size, size) int32: CLIP's own processor, but for its scaling of the values."""
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}, do_rescale=False, do_normalize=False
+    )
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    return processor(image, return_tensors="pt").pixel_values[0].int()
 
 
 def clip_features(framework, frames):

@@ -17,7 +17,8 @@ from deepspeed.utils import safe_get_full_fp32_param
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.residency import bytes_of, master_partitions, residency
+from pipelines.engine.residency import bytes_of, residency
+from pipelines.engine.saving.partitions import masters
 from pipelines.engine.setup import build_engine, deepspeed_config, precision
 from pipelines.engine.weights import frozen_hashes, placement
 from support.launch import REPO
@@ -81,7 +82,7 @@ def report(case: str, changes: dict) -> dict:
         "frozen": sum(p.numel() for p in reference.parameters() if not p.requires_grad),
         "trainable": sum(p.numel() for p in reference.parameters() if p.requires_grad),
         "small": sum(p.numel() for p in reference.parameters() if p.numel() <= 2000),
-        "master": sum(partition.numel() for partition in master_partitions(engine)),
+        "master": sum(partition.numel() for partition in masters(engine)),
         "frozen_gradients": sum(p.grad is not None for p in frozen),
         "frozen_optimised": sum(id(p) in optimised for p in frozen),
         "trainable_left_out": sum(p.requires_grad and id(p) not in optimised for p in parameters),

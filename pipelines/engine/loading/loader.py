@@ -3,7 +3,7 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.engine import distributed, run_control
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
 from vtok.decoder import Posterior
@@ -43,6 +44,9 @@ class Loaded(NamedTuple):
 
     batch: Batch
     replaced: list[tuple[int, str, str]]
+
+    def to(self, device: torch.device) -> "Loaded":
+        return self._replace(batch=self.batch.to(device))
 
 
 class SampleToModel:
@@ -137,7 +141,7 @@ def micro_batches(
     end: int | None = None,
     collate: Callable[[list], Loaded | DataError] = collate,
 ) -> Iterator[Loaded]:
-    """This rank's micro-batches from ``consumed_samples`` on; endless, or up to ``end``.
+    """This rank's micro-batches, on its device, from ``consumed_samples`` on; endless, or up to ``end``.
 
     Args:
         collate: makes a micro-batch of the dataset's items, or hands on an error among them.
@@ -158,7 +162,12 @@ def micro_batches(
         multiprocessing_context=FORK if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    for loaded in loader:
-        if isinstance(loaded, DataError):
-            raise LoaderError(str(loaded))
-        yield loaded
+    return on_device(sound(loader), distributed.device())
+
+
+def sound(items: Iterable[Loaded | DataError]) -> Iterator[Loaded]:
+    """The micro-batches, up to the first that is an error."""
+    for item in items:
+        if isinstance(item, DataError):
+            raise LoaderError(str(item))
+        yield item

@@ -19,20 +19,21 @@ from vtok.config import ConfigError, DecoderConfig, require
 from vtok.decoder import Posterior, decoder_parts
 from vtok.feature_extractor import extractor_parts
 from vtok.framework import VTokFramework
-from vtok.tokeniser import VisualFeatures, VTokTokeniser
+from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.weights import Part, combined_hash, content_hash, shapes_of
 
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
 
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
-    "tokeniser.backbone", "tokeniser.vgg_layer_index", "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
+    "tokeniser.strategy", "tokeniser.sampled_frames", "tokeniser.backbone", "tokeniser.vgg_layer_index",
+    "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
     "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
 )  # fmt: skip
 LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
 
 
-def feature_recipe(config: RunConfig, tokeniser: VTokTokeniser) -> dict[str, Any]:
+def feature_recipe(config: RunConfig, tokeniser: Tokeniser) -> dict[str, Any]:
     """What stored features depend on: settings, and the backbone's weights by content.
 
     Raises:

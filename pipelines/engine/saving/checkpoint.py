@@ -25,6 +25,7 @@ from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
+from vtok.weights import shape_of
 
 COMPLETE = "COMPLETE"
 STATE = "state.json"
@@ -57,8 +58,7 @@ class RunState:
 
 def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
     """Shapes of the trainable parameters, also when ZeRO-3 has sharded them."""
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return {name: list(getattr(p, "ds_shape", p.shape)) for name, p in parameters}
+    return {name: list(shape_of(p)) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def folder_of(output: Path, step: int) -> Path:

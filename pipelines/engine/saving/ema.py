@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 
 from pipelines.engine import distributed
 from pipelines.engine.saving.partitions import masters, model_weights, partitions, use_weights
@@ -52,8 +51,7 @@ class Ema:
             weights = own.of(flats)
             both = torch.stack([(own.of(self.buffers) - weights).square().sum(), weights.square().sum()])
             squares += both.to(squares)
-        if distributed.world_size() > 1:
-            dist.all_reduce(squares)
+        distributed.reduce_over_ranks(squares)
         return float((squares[0] / squares[1].clamp_min(torch.finfo(torch.float64).tiny)).sqrt())
 
 

@@ -85,6 +85,11 @@ def moments(engine: Engine, kind: str) -> list[Tensor]:
     return [state[flat][kind] for flat in masters(engine)]
 
 
+def has_moments(engine: Engine) -> bool:
+    """Whether there has been an update: AdamW makes its moments at the first."""
+    return all(flat in optimiser_of(engine).state for flat in masters(engine))
+
+
 def start_moments(engine: Engine, updates: int) -> None:
     """Give the optimiser the state it has after ``updates`` updates, its moments yet to be filled in."""
     optimiser = optimiser_of(engine)

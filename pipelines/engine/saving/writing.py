@@ -36,7 +36,7 @@ from pipelines.engine.saving.checkpoint import (
     step_of,
 )
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions
+from pipelines.engine.saving.partitions import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
@@ -84,7 +84,7 @@ class Writer:
     def snapshot(self, engine: Engine, ema: Ema | None) -> tuple[dict[str, Tensor], dict[str, int]]:
         """This rank's slices in host memory, "KIND/NAME" each, and where each parameter's slice starts."""
         buffers = {WEIGHTS: masters(engine)}
-        if optimiser_has_moments(engine):
+        if has_moments(engine):
             buffers |= {kind: moments(engine, kind) for kind in MOMENTS}
         if ema:
             buffers[AVERAGE] = ema.buffers
@@ -113,9 +113,7 @@ class Writer:
         folder, started, stalled, result = self.saving
         done, failed = result.done(), result.done() and result.exception() is not None
         flags = torch.tensor([float(not done), float(failed)], device=distributed.device())
-        if distributed.world_size() > 1:
-            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        someone_writes, someone_failed = flags.tolist()
+        someone_writes, someone_failed = distributed.reduce_over_ranks(flags, dist.ReduceOp.MAX).tolist()
         if someone_failed:
             self.saving = None
             self.give_up(folder, result)
@@ -148,11 +146,6 @@ class Writer:
         kept = complete(self.output)
         last = f"; {kept[-1]} is complete: --resume auto goes on from there" if kept else ""
         raise ConfigError(f"cannot write the checkpoint {folder}: {reason}: make room or change --output{last}")
-
-
-def optimiser_has_moments(engine: Engine) -> bool:
-    """Whether there has been an update: AdamW makes its moments at the first."""
-    return all(flat in engine.optimizer.optimizer.state for flat in masters(engine))
 
 
 def make_empty(folder: Path) -> None:

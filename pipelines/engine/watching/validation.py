@@ -71,7 +71,7 @@ class Validation:
         end = -(-self.samples // plan.global_batch_size) * plan.global_batch_size
         rows = []
         for loaded in micro_batches(self.dataset, plan, self.config.data.workers, end=end):
-            losses = framework(loaded.batch.to(self.device), reduce=False)
+            losses = framework(loaded.batch, reduce=False)
             rows.append(list(zip(loaded.batch.keys, *(losses[name].tolist() for name in LOSSES))))
         keys, *columns = zip(*in_global_order(distributed.gather_lists(rows))[: self.samples])
         means = {name: math.fsum(column) / self.samples for name, column in zip(LOSSES, columns)}

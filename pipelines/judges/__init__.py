@@ -1,0 +1,1 @@
+"""Who answers the questions about generated videos: ``pixels`` for the shapes world, ``qwen2.5-vl`` for any video."""

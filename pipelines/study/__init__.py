@@ -1,0 +1,15 @@
+"""The paper's claims in small, on the shapes world: one command from rendering to a report.
+
+config.py       what a study is made of: a profile of configs/study.yaml
+stages.py       a stage has a folder; what is done is not done again
+fitting.py      the training loop of the frozen models, resumable
+render.py       clips and questions
+clip.py         the frozen image encoder, trained on frames and captions; gate: does it bind colours to shapes?
+latents.py      the frozen autoencoder, fitted
+llm.py          the language model that joint training starts from
+dit.py          the frozen video decoder, conditioned on that language model; gate: does text alone reach it?
+arms.py         joint training of one tokenisation strategy, by the real pipeline
+evaluation.py   its answers about videos, and answers about its videos
+report.py       tables and plots
+command.py      all of it in order
+"""

@@ -1,0 +1,190 @@
+"""A study from its first clip to its report.
+
+    python pipelines/study.py --profile smoke|cpu|gpu --output DIR [--config pipelines/configs/study.yaml]
+
+Every stage has a folder in DIR. Stopped and started again, the study goes on where it was; an arm in the midst of its
+training too.
+"""
+
+import argparse
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+from data_tools.errors import DataError
+from pipelines.config import die
+from pipelines.engine import distributed
+from pipelines.engine.models import quiet_libraries
+from pipelines.study import arms, clip, dit, evaluation, latents, llm, render, report
+from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
+from pipelines.study.stages import Done, stage
+from pipelines.understand import load_run
+from vtok.build import build_framework
+from vtok.config import ConfigError, ModelConfig
+from vtok.framework import VTokFramework
+from vtok.tokeniser import build_tokeniser
+
+TEXT_ONLY, TRAINING_FREE = ArmConfig({"strategy": "none"}), ArmConfig({"strategy": "training_free"})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; what the user can mend ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description="Test the paper's claims in small.")
+    parser.add_argument("--config", type=Path, default=STUDY, help="YAML of the study")
+    parser.add_argument("--profile", required=True, help="of the YAML: smoke, cpu, gpu")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the stages and the report")
+    a = parser.parse_args(argv)
+    command = f"python pipelines/study.py --config {a.config} --profile {a.profile} --output {a.output}"
+    try:
+        quiet_libraries()
+        print(run(load_study(a.config, a.profile), a.output, command))
+    except (ConfigError, DataError) as error:
+        die("study", error)
+
+
+def run(study: StudyConfig, output: Path, command: str) -> Path:
+    """All stages; returns the report's path.
+
+    Raises:
+        ConfigError: a stage was made with other settings, or an arm's training was stopped or failed.
+    """
+    frozen = frozen_models(study, output)
+    halves = open_halves(study, frozen)
+    clips = frozen["render"].folder / "test"
+    trained: dict[str, list[Done]] = {}
+    answers: dict[str, dict[str, list]] = {protocol: {} for protocol in (*report.PROTOCOLS, "training_free")}
+    if "generation" in halves:
+        answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
+    tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
+    training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
+    tokens |= {read_as(name): training_free for name in study.arms}
+    for name, seed in order_of(study) if halves else ():
+        arm = study.arms[name]
+        done = train_arm(study, output, name, arm, seed, frozen, halves)
+        trained.setdefault(name, []).append(done)
+        for protocol, figures in evaluate_arm(study, output, name, arm, seed, done, clips, halves).items():
+            row = read_as(name) if protocol == "training_free" else name
+            answers[protocol].setdefault(row, []).append(figures)
+        report.write(output, study, command, frozen, tokens, trained, answers)
+    return report.write(output, study, command, frozen, tokens, trained, answers)
+
+
+def read_as(name: str) -> str:
+    """The row of an arm whose model is given tokens that it was not trained on."""
+    return f"{name}, read training-free"
+
+
+def order_of(study: StudyConfig) -> list[tuple[str, int]]:
+    """Arms and seeds: the main table's, then the ablations'; seed after seed, so that a study cut short compares."""
+    main = [name for name, arm in study.arms.items() if "main" in arm.table]
+    others = [name for name in study.arms if name not in main]
+    return [(name, seed) for names in (main, others) for seed in study.seeds for name in names]
+
+
+def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
+    """Every stage before joint training, by name."""
+    seed, size = study.seed, study.render.size
+    make = partial(render.make, config=study.render, seed=seed)
+    done = {"render": stage(output / "render", [study.render, seed], [], make)}
+    done["clip"] = stage(
+        output / "clip", [study.clip, size, seed], [], partial(clip.make, config=study.clip, size=size, seed=seed)
+    )
+    done["latents"] = stage(
+        output / "latents", [study.latents, study.seconds], [done["render"]],
+        partial(latents.make, config=study.latents, seconds=study.seconds, render=done["render"].folder),
+    )  # fmt: skip
+    done["llm"] = stage(
+        output / "llm", [study.llm, seed], [done["clip"]],
+        partial(llm.make, config=study.llm, clip=done["clip"].folder, max_prompt_tokens=arms.PROMPT_TOKENS, seed=seed),
+    )  # fmt: skip
+    before = [done["clip"], done["latents"], done["llm"]]
+    text_dim = study.llm.language["hidden_size"]
+    settings = [study.dit.fit, study.dit.transformer, study.dit.shift, seed]
+
+    def train_decoder(folder: Path) -> dict:
+        dit.write(folder, study.dit, done["clip"].folder, done["latents"].folder, text_dim, seed)
+        return dit.train(folder, study.dit, text_only(study, done, folder), done["latents"].folder, seed)
+
+    done["dit"] = stage(output / "dit", settings, before, train_decoder)
+    clips = done["render"].folder
+    done["guidance"] = stage(
+        output / "guidance", [study.dit.guidance, study.dit.guidance_videos, study.evaluation, study.seconds],
+        [done["dit"], done["render"]],
+        lambda folder: evaluation.choose_guidance(
+            folder, study, text_only(study, done, done["dit"].folder), clips / "dev"
+        ),
+    )  # fmt: skip
+    done["text_gate"] = stage(
+        output / "evaluation" / "none, untuned", [study.dit.gate_videos, study.evaluation, study.seconds],
+        [done["guidance"], done["render"]],
+        lambda folder: evaluation.text_gate(folder, study, build(model_of(study, TEXT_ONLY, done)), clips / "test"),
+    )  # fmt: skip
+    return done
+
+
+def text_only(study: StudyConfig, frozen: dict[str, Done], decoder: Path) -> VTokFramework:
+    """The framework without visual tokens, and without any joint training or guidance."""
+    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llm"].folder, decoder))
+
+
+def build(model: ModelConfig) -> VTokFramework:
+    return build_framework(model).eval().to(distributed.device())
+
+
+def model_of(study: StudyConfig, arm: ArmConfig, frozen: dict[str, Done]) -> ModelConfig:
+    folders = (frozen[name].folder for name in ("clip", "llm", "dit"))
+    return arms.model_of(study, arm, *folders, frozen["guidance"].figures["guidance"])
+
+
+def tokens_of(study: StudyConfig, model: ModelConfig) -> int:
+    """Of a whole clip."""
+    return sum(build_tokeniser(model.tokeniser).counts(round(study.seconds * model.tokeniser.fps) + 1))
+
+
+def open_halves(study: StudyConfig, frozen: dict[str, Done]) -> set[str]:
+    """What the gates let through: without the encoder nothing, without the decoder no generation."""
+    encoder, decoder = (frozen[name].passed or not study.enforce_gates for name in ("clip", "text_gate"))
+    if not encoder:
+        return set()
+    return {"understanding", "generation"} if decoder else {"understanding"}
+
+
+def train_arm(
+    study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, frozen: dict[str, Done], halves: set[str]
+) -> Done:
+    model = model_of(study, arm, frozen)
+    if "generation" not in halves:
+        model.loss.dec = 0.0
+    shards = frozen["render"].folder / "shards"
+    return stage(
+        output / "arms" / f"{name}-{seed}",
+        [study.train, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves), seed],
+        [frozen["guidance"], frozen["render"]],
+        lambda folder: arms.train(folder, study, model, shards, seed),
+    )
+
+
+def evaluate_arm(
+    study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, trained: Done, clips: Path, halves: set[str]
+) -> dict[str, dict]:
+    """Figures by protocol."""
+    load = cache(lambda: load_run(trained.folder / "run", ema=True))
+    videos = study.evaluation.videos
+    tasks = {"understanding": lambda folder: evaluation.understanding(folder, study, load, clips)}
+    if "training_free" in arm.table:
+        swapped = cache(lambda: evaluation.read_training_free(load_run(trained.folder / "run", ema=True)))
+        tasks["training_free"] = lambda folder: evaluation.understanding(folder, study, swapped, clips)
+    if "generation" in halves:
+        tasks["generation"] = lambda folder: evaluation.generation(folder, study, load, clips, videos)
+        if arm.tokeniser.get("strategy") != "none":
+            tasks["real"] = lambda folder: evaluation.generation(folder, study, load, clips, videos, real=True)
+    return {
+        protocol: stage(
+            output / "evaluation" / f"{name}-{seed} {protocol}", [study.evaluation, study.seconds], [trained], task
+        ).figures
+        for protocol, task in tasks.items()
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,108 @@
+"""The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
+
+Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
+could but be disturbed by them, so that it meets conditioning of many lengths here: some captions are empty, and behind
+half of them stand rows that tell nothing new, repeated ones or noise of the rows' own mean and deviation.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import CLIPTextModel
+
+from pipelines.engine import distributed
+from pipelines.study.clip import TEXT, TOKENIZER
+from pipelines.study.config import DiTConfig
+from pipelines.study.fitting import fit, mean_of_first, mean_of_last
+from pipelines.study.latents import CAPTIONS, LATENTS, VAE
+from vtok.decoder import Conditioning, Posterior
+from vtok.framework import VTokFramework
+from vtok.patch_autoencoder import PatchAutoencoder
+from vtok.text import CLIP_TEXT_LENGTH
+from vtok.tiny import BOS, EOS, wrapped
+
+HUNYUAN = "hunyuan"
+EMPTY, LENGTHENED = 0.1, 0.5  # shares of the captions
+MOST_ROWS = 130  # appended: as many as the longest strategy has tokens
+
+
+def write(folder: Path, config: DiTConfig, clip: Path, latents: Path, text_dim: int, seed: int) -> None:
+    """``folder/hunyuan`` with a transformer as it is drawn."""
+    text = CLIPTextModel.from_pretrained(clip / TEXT)
+    vae = PatchAutoencoder.from_pretrained(latents / VAE)
+    torch.manual_seed(seed)
+    transformer = HunyuanVideoTransformer3DModel(
+        **config.transformer,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        text_embed_dim=text_dim,
+        pooled_projection_dim=text.config.hidden_size,
+    )
+    tokenizer = Tokenizer.from_file(str(clip / TOKENIZER))
+    parts = dict(
+        transformer=transformer, vae=vae, text_encoder_2=text,
+        tokenizer_2=wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.shift),
+    )  # fmt: skip
+    for name, part in parts.items():
+        part.save_pretrained(folder / HUNYUAN / name)
+
+
+def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Path, seed: int) -> dict[str, Any]:
+    """Train the transformer in ``framework``, which has no visual tokens, and store it in ``folder/hunyuan``."""
+    means = load_file(latents / LATENTS)["mean"]
+    captions = json.loads((latents / CAPTIONS).read_text())
+    framework.requires_grad_(False).to(distributed.device())
+    framework.decoder.transformer.requires_grad_(True)
+
+    def loss(step: int) -> Tensor:
+        draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        clips = torch.randint(len(means), (config.fit.batch_size,), generator=draws)
+        empty = torch.rand(len(clips), generator=draws) < EMPTY
+        texts = ["" if blank else captions[clip] for clip, blank in zip(clips.tolist(), empty.tolist())]
+        seeds = torch.randint(2**62, (len(clips),), generator=draws).tolist()
+        return decoder_loss(framework, means[clips], texts, seeds, draws)
+
+    losses = fit(framework.decoder.transformer, loss, config.fit, folder)
+    framework.decoder.transformer.cpu().save_pretrained(folder / HUNYUAN / "transformer")
+    return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
+
+
+def decoder_loss(
+    framework: VTokFramework, means: Tensor, texts: list[str], seeds: list[int], draws: torch.Generator
+) -> Tensor:
+    decoder, text = framework.decoder, framework.text
+    with torch.no_grad():
+        device = framework.mllm.embed.weight.device
+        rows = [text.prompt(caption) for caption in texts]
+        lengths = [len(row) for row in rows]
+        ids = torch.tensor(sum(rows, []), device=device)
+        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0]
+        rows = [lengthened(row[text.crop_start :], draws) for row in states.split(lengths)]
+        pooled = decoder.pool_text(torch.tensor([text.clip(caption) for caption in texts], device=device))
+        means = means.to(device)
+    conditioning = Conditioning(pad_sequence(rows, batch_first=True), [len(row) for row in rows], pooled)
+    posterior = Posterior(means, torch.zeros_like(means))
+    num_frames = (means.shape[2] - 1) * decoder.latents_per_frame + 1
+    return decoder.loss(posterior, [num_frames] * len(means), conditioning, seeds).mean()
+
+
+def lengthened(rows: Tensor, draws: torch.Generator) -> Tensor:
+    """A caption's rows (R, d), in half of the cases with others behind them that tell nothing new."""
+    kind, count = torch.rand(2, generator=draws).tolist()
+    if kind >= LENGTHENED:
+        return rows
+    count = 1 + int(count * MOST_ROWS)
+    if kind < LENGTHENED / 2:
+        more = rows[torch.randint(len(rows), (count,), generator=draws).to(rows.device)]
+    else:
+        noise = torch.randn(count, rows.shape[1], generator=draws).to(rows.device)
+        more = rows.mean(0) + noise * rows.std(0, correction=0)
+    return torch.cat([rows, more])

@@ -1,0 +1,71 @@
+"""The frozen autoencoder, fitted to the training clips, and those clips' latents for the training of the decoder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data_tools.items import read_items
+from data_tools.shapes import TV_ALIGN
+from data_tools.shards import ShardReader
+from data_tools.video import validate
+from data_tools.views import CENTRE, View, decoder_view, make_views, window
+from pipelines.judges.pixels import PixelJudge
+from pipelines.study.config import LatentsConfig
+from vtok.decoder import encode_video
+from vtok.patch_autoencoder import PatchAutoencoder
+
+VAE, LATENTS, CAPTIONS = "vae", "latents.safetensors", "captions.json"
+FITTED_CLIPS = 2000
+BATCH = 64
+
+
+@torch.no_grad()
+def make(folder: Path, config: LatentsConfig, seconds: float, render: Path) -> dict[str, Any]:
+    """``folder/vae``, ``folder/latents.safetensors`` (``mean`` (N, C, k + 1, h, w)) and the N captions."""
+    view = decoder_view(seconds, config.fps, config.size, config.size)
+    reader = ShardReader(render / "shards")
+    vae = PatchAutoencoder(latent_channels=config.channels)
+    videos = torch.stack([seen(*stored(reader, row), seconds, view) for row in range(len(reader))])
+    vae.fit(vae.blocks(scaled(videos[:FITTED_CLIPS])).flatten(0, -2))
+    vae.save_pretrained(folder / VAE)
+    means = torch.cat([encode_video(vae, batch).mean for batch in videos.split(BATCH)])
+    save_file({"mean": means.contiguous()}, folder / LATENTS)
+    captions = [reader.read(row).meta["caption"] for row in range(len(reader))]
+    (folder / CAPTIONS).write_text(json.dumps(captions))
+    return ceiling(vae, render / "dev", seconds, view)
+
+
+def stored(reader: ShardReader, row: int) -> tuple[bytes, float]:
+    sample = reader.read(row)
+    return sample.video, sample.meta["facts"]["duration"]
+
+
+def seen(video: bytes | Path, duration: float, seconds: float, view: View) -> Tensor:
+    """What training shows the decoder of a clip, (F, 3, H, W) ``uint8``."""
+    return make_views(video, duration, view, None, window(duration, seconds, CENTRE)).frames
+
+
+def scaled(videos: Tensor) -> Tensor:
+    """(B, F, 3, H, W) ``uint8`` to (B, 3, F, H, W) in -1..1."""
+    return videos.transpose(1, 2).float() / 127.5 - 1
+
+
+def ceiling(vae: PatchAutoencoder, clips: Path, seconds: float, view: View) -> dict[str, Any]:
+    """Of true clips through the autoencoder: PSNR in dB, and how much of TV-Align's questions the judge gets right."""
+    items = [item for item in read_items(clips / "items.jsonl") if item.category in TV_ALIGN]
+    judge, right, errors = PixelJudge(), [], []
+    for item in items:
+        path = clips / f"{item.id}.mp4"
+        video = seen(path, validate(path).duration, seconds, view)[None]
+        pixels = scaled(video)
+        again = vae.decode(encode_video(vae, video).mean).sample
+        errors.append((again - pixels).square().mean())
+        shown = ((again[0].transpose(0, 1) + 1) * 127.5).round().to(torch.uint8)
+        frames = shown.permute(0, 2, 3, 1).numpy()
+        right.append(judge.answer(frames, [frame / view.fps for frame in range(len(frames))], item) == item.answer)
+    psnr = -10 * torch.log10(torch.stack(errors).mean() / 4)
+    return {"psnr": float(psnr), "ceiling": sum(right) / len(right), "items": len(items)}

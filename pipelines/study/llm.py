@@ -1,0 +1,66 @@
+"""The language model that joint training starts from: trained on what is said of scenes, in the rows' own templates."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPVisionConfig, LlavaNextForConditionalGeneration
+
+from data_tools.shapes import caption_of, item_of
+from pipelines.engine import distributed
+from pipelines.study import scenes
+from pipelines.study.clip import CLIP, TOKENIZER
+from pipelines.study.config import LLMConfig
+from pipelines.study.fitting import fit, mean_of_first, mean_of_last
+from vtok.config import MLLMConfig
+from vtok.mllm import MLLM, split_llava
+from vtok.text import CLIP_TEXT_LENGTH, TextEncoder
+from vtok.tiny import BOS, EOS, wrapped, write_llava
+
+LLAVA = "llava"
+
+
+def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, seed: int) -> dict[str, Any]:
+    """``folder/llava``; LLaVA's projector is as it was drawn."""
+    tokenizer = Tokenizer.from_file(str(clip / TOKENIZER))
+    torch.manual_seed(seed)
+    vision = CLIPVisionConfig.from_pretrained(clip / CLIP).to_dict()
+    write_llava(folder, tokenizer, config.language, vision)
+    llava = LlavaNextForConditionalGeneration.from_pretrained(folder / LLAVA)
+    language, _, _ = split_llava(llava, MLLMConfig(weights=str(folder / LLAVA)))
+    language.to(distributed.device())
+    text = text_encoder(folder / LLAVA, tokenizer, max_prompt_tokens)
+    losses = fit(
+        language, lambda step: text_loss(language, text, config.fit.batch_size, seed, step), config.fit, folder
+    )
+    llava.cpu().save_pretrained(folder / LLAVA)
+    return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
+
+
+def text_encoder(llava: Path, tokenizer: Tokenizer, max_prompt_tokens: int) -> TextEncoder:
+    second = wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
+    return TextEncoder(AutoTokenizer.from_pretrained(llava), second, max_prompt_tokens)
+
+
+def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: int) -> Tensor:
+    """Cross-entropy of the next token, over what the templates leave open: captions, and answers to questions."""
+    rows, learned = [], []
+    for position in range(step * batch, (step + 1) * batch):
+        scene, draws = scenes.scene_at(seed, position)
+        if position % 2:
+            rows.append(text.prompt(caption_of(scene, draws)))
+            learned.append(len(rows[-1]) - text.crop_start)
+        else:
+            item = item_of(scene, draws, "x")
+            before, after = text.question(item.question)
+            answer = text.answer(item.answer)
+            rows.append(before + after + answer)
+            learned.append(len(answer) + len(after))
+    device = distributed.device()
+    ids = torch.tensor(sum(rows, []), device=device)
+    hidden = language(language.embed(ids)[None], [len(row) for row in rows]).last[0]
+    predicting = [states[-n - 1 : -1] for states, n in zip(hidden.split([len(row) for row in rows]), learned)]
+    targets = torch.tensor(sum((row[-n:] for row, n in zip(rows, learned)), []), device=device)
+    return language.lm_head(torch.cat(predicting), targets).mean()

@@ -1,0 +1,206 @@
+"""The report: tables over seeds and plots, all from what the stages measured."""
+
+import math
+import subprocess
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from pipelines.accuracy import wilson
+from pipelines.study.arms import log_of
+from pipelines.study.config import StudyConfig
+from pipelines.study.plots import LOSSES, contact_sheet, plot_curves
+from pipelines.study.stages import Done
+
+TABLES = {
+    "main": "Strategies",
+    "spatial": "Spatial tokens",
+    "temporal": "Motion tokens per second",
+    "residual": "Cells of the residual in one motion token",
+}
+PROTOCOLS = {
+    "understanding": "questions about clips, accuracy in %",
+    "generation": "generated videos, accuracy in %",
+    "real": "videos generated from true tokens, an upper bound, accuracy in %",
+}
+UNTRAINED = ("none, untuned",)  # what joint training begins with
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+Figures = dict[str, Any]
+
+
+def write(
+    output: Path,
+    study: StudyConfig,
+    command: str,
+    frozen: dict[str, Done],
+    tokens: dict[str, int],
+    trained: dict[str, list[Done]],
+    answers: dict[str, dict[str, list[Figures]]],
+) -> Path:
+    """``output/report.md`` with its pictures; returns its path.
+
+    Args:
+        frozen: the stages before joint training.
+        tokens: of a clip, by arm.
+        trained: the runs of each arm.
+        answers: protocol (those of ``PROTOCOLS``, and ``training_free``) -> arm -> figures, one a seed.
+    """
+    parts = [heading(study, command), gates(frozen), ceilings(frozen), *accuracy_sections(study, answers, tokens)]
+    if trained:
+        curves = {arm: curves_of(runs, study.train["global_batch_size"]) for arm, runs in trained.items()}
+        plot_curves(curves, output / "curves.png")
+        parts.append(f"## Learning curves\n\n{loss_table(curves)}\n\n![losses of every arm](curves.png)")
+    if sheet := contact_sheet(output / "evaluation", output / "videos.png"):
+        parts.append(f"## Videos\n\nEach row is one video, frame after frame; rows: {sheet}.\n\n![videos](videos.png)")
+    path = output / "report.md"
+    path.write_text("\n\n".join(parts) + "\n")
+    return path
+
+
+def accuracy_sections(
+    study: StudyConfig, answers: dict[str, dict[str, list[Figures]]], tokens: dict[str, int]
+) -> list[str]:
+    """A table for each protocol of each group of arms."""
+    sections = []
+    for table, title in TABLES.items():
+        arms = [name for name in (*study.arms, *UNTRAINED) if table in tables_of(study, name)]
+        for protocol, caption in PROTOCOLS.items():
+            rows = {arm: answers[protocol][arm] for arm in arms if arm in answers[protocol]}
+            if len(rows) > 1:
+                sections.append(f"## {title}: {caption}\n\n{accuracy_table(rows, tokens)}")
+    if untrained := answers["training_free"]:
+        trained = {arm: answers["understanding"][arm] for arm in study.arms if "training_free" in tables_of(study, arm)}
+        table = accuracy_table(trained | untrained, tokens)
+        sections.append(f"## Tokens that were not trained on: {PROTOCOLS['understanding']}\n\n{table}")
+    return sections
+
+
+def tables_of(study: StudyConfig, name: str) -> list[str]:
+    return ["main"] if name in UNTRAINED else study.arms[name].table
+
+
+def heading(study: StudyConfig, command: str) -> str:
+    text = f"# Study in small\n\nMade by `{command}` at commit {commit()}; no number here was typed by hand."
+    count = len(study.seeds)
+    return (
+        f"{text}\n\n{study.render.train} training clips, {study.train['max_steps']} steps of "
+        f"{study.train['global_batch_size']} clips for each arm, {count} seed{'s' * (count > 1)}. Intervals are of "
+        "95 %: over seeds (Student's t of the seeds' accuracies), or, with one seed, over questions (Wilson's)."
+    )
+
+
+def commit() -> str:
+    """Of the code that runs; marked where files differ from it."""
+    here = Path(__file__).parent
+    said = [
+        subprocess.run(["git", *words], cwd=here, text=True, capture_output=True).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    ]
+    return (said[0] or "unknown") + " with changes" * bool(said[1])
+
+
+def gates(frozen: dict[str, Done]) -> str:
+    rows = [
+        f"| {g['name']} | {g['right']} of {g['asked']} | {percent(g['low'])}–{percent(g['high'])} "
+        f"| > {percent(g['above'])} | {'passed' if g['passed'] else '**failed**'} |"
+        for g in (done.figures["gate"] for done in frozen.values() if "gate" in done.figures)
+    ]
+    head = "| gate | right | 95 % interval | wanted | |\n|---|---|---|---|---|"
+    return "\n".join(["## Gates\n", head, *rows])
+
+
+def ceilings(frozen: dict[str, Done]) -> str:
+    figures, guidance = frozen["latents"].figures, frozen["guidance"].figures
+    scales = ", ".join(f"{percent(share)} % at {float(scale):g}" for scale, share in guidance["accuracy"].items())
+    losses = [
+        f"| {name} | {done.figures['first_loss']:.3f} | {done.figures['last_loss']:.3f} |"
+        for name, done in frozen.items()
+        if "first_loss" in done.figures
+    ]
+    return "\n".join([
+        "## Frozen models\n",
+        f"The autoencoder reconstructs dev clips at {figures['psnr']:.1f} dB; of {figures['items']} questions about "
+        f"them the judge answers {percent(figures['ceiling'])} % right, the most to expect of generated videos. "
+        f"Classifier-free guidance is {guidance['guidance']:g}, chosen on the dev split from text alone ({scales}).\n",
+        "| training | loss, first tenth | loss, last tenth |\n|---|---|---|", *losses,
+    ])  # fmt: skip
+
+
+def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> str:
+    """A line an arm, a column a category; controls of the first arm's items below."""
+    first = next(iter(rows.values()))[0]["lines"]
+    names = [line["name"] for line in first]
+    lines = [
+        f"| arm | tokens | {' | '.join(name.replace('_', ' ') for name in names)} |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for arm, figures in rows.items():
+        cells = [cell([one["lines"][column] for one in figures]) for column in range(len(names))]
+        lines.append(f"| {arm} | {tokens.get(arm, 0)} | {' | '.join(cells)} |")
+    for arm, figures in rows.items():
+        shares = [mean([one["lines"][k]["controls"]["frozen"] for one in figures]) for k in range(len(names))]
+        lines.append(f"| *{arm}, first frame only* | | {' | '.join(map(percent, shares))} |")
+    for control in ("chance", "majority"):
+        lines.append(f"| *{control}* | | {' | '.join(percent(line['controls'][control]) for line in first)} |")
+    return "\n".join(lines)
+
+
+def cell(lines: list[Figures]) -> str:
+    """Accuracy over seeds, with its interval."""
+    shares = [line["right"] / line["asked"] for line in lines]
+    if len(shares) == 1:
+        interval = wilson(lines[0]["right"], lines[0]["asked"])
+        return f"{percent(shares[0])} ({percent(interval.low)}–{percent(interval.high)})"
+    return f"{percent(mean(shares))} ± {percent(half_width(shares))}"
+
+
+def half_width(values: list[float]) -> float:
+    """Of the 95 % interval of the mean of several seeds."""
+    middle, n = mean(values), len(values)
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
+    return T95.get(n - 1, 1.96) * deviation / math.sqrt(n)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def curves_of(runs: list[Done], batch: int) -> dict[str, list[float]]:
+    """Losses of an arm, averaged over its seeds and smoothed, and the seconds that training took up to each step."""
+    logs = [log_of(run.folder) for run in runs]
+    steps = range(min(map(len, logs)))
+    curves = {loss: smooth([mean([log[step][loss] for log in logs]) for step in steps]) for loss in LOSSES}
+    return curves | {
+        "seconds": list(accumulate(batch / mean([log[k]["samples_per_s"] for log in logs]) for k in steps))
+    }
+
+
+def smooth(values: list[float], keep: float = 0.95) -> list[float]:
+    """An exponential average, without the bias of its beginning."""
+    average, weight, result = 0.0, 0.0, []
+    for value in values:
+        average, weight = keep * average + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(average / weight)
+    return result
+
+
+def loss_table(curves: dict[str, dict[str, list[float]]]) -> str:
+    """Losses after equally many steps, and after the time that the quickest arm took for them."""
+    steps = min(len(columns["seconds"]) for columns in curves.values())
+    seconds = min(columns["seconds"][steps - 1] for columns in curves.values())
+    lines = [
+        f"Losses after {steps} steps / after {seconds:.0f} s of training, which is what the quickest arm took:\n",
+        f"| arm | s per step | {' | '.join(LOSSES.values())} |",
+        "|---|---|" + "---|" * len(LOSSES),
+    ]
+    for arm, columns in curves.items():
+        within = max(1, sum(time <= seconds for time in columns["seconds"]))
+        cells = [f"{columns[loss][steps - 1]:.3f} / {columns[loss][within - 1]:.3f}" for loss in LOSSES]
+        lines.append(f"| {arm} | {columns['seconds'][steps - 1] / steps:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,160 @@
+"""TV-Align: videos, given or generated from the items' prompts into OUTPUT/videos, and what a judge says about them."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.draws import keyed_seed
+from data_tools.errors import DataError
+from data_tools.items import Item, read_items
+from pipelines.config import RunConfig
+from pipelines.generate import generate_video
+from pipelines.judges.base import Judge, read_frames
+from pipelines.judges.pixels import PixelJudge
+from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig
+from pipelines.stored_answers import answer_all, stored_answers, write_report
+from pipelines.tv_align.protocol import Answers, Line, Viewing, as_dict, as_table, report, viewings
+from pipelines.understand import Understanding, load_run
+from vtok.config import require
+from vtok.framework import VTokFramework
+
+# A run's configuration, its framework and its step.
+Run = tuple[RunConfig, VTokFramework, int]
+# Where a viewing's video is, and how it was made.
+Videos = Callable[[Viewing], tuple[Path, dict]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How videos are made.
+
+    Attributes:
+        seed: each item's own follows from it.
+        real_tokens: folder of true ID.mp4, whose tokens take the place of sampled ones.
+    """
+
+    seconds: float = 3.0
+    fps: float = 8.0
+    steps: int = 50
+    temperature: float = 1.0
+    seed: int = 0
+    real_tokens: Path | None = None
+
+    @property
+    def settings(self) -> dict:
+        real = str(self.real_tokens.resolve()) if self.real_tokens else None
+        return vars(self) | {"real_tokens": real}
+
+
+def evaluate(a: argparse.Namespace) -> None:
+    """The command; arguments as ``evaluate.py`` parses them.
+
+    Raises:
+        ConfigError, DataError: what the user can mend.
+    """
+    require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
+    require(a.unconditional >= 0, "--unconditional must not be negative")
+    require(a.real_tokens is None or a.checkpoint is not None, "--real_tokens goes with --checkpoint")
+    require(a.real_tokens is None or a.unconditional == 0, "--real_tokens does not go with --unconditional")
+    items = read_items(a.items)
+    judge = build_judge(a)
+    if reasons := [reason for item in items if (reason := judge.refusal(item))]:
+        raise DataError(f"{a.items}: {reasons[0]}")
+    viewed = viewings(items, a.unconditional, a.seed)
+    if a.videos:
+        common, videos = {"videos": str(a.videos.resolve())}, given_videos(a.videos, viewed)
+    else:
+        how = Generation(a.seconds, a.fps, a.steps, a.temperature, a.seed, a.real_tokens)
+        if a.real_tokens:
+            require_videos(a.real_tokens, [viewing.name for viewing in viewed])
+        common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema} | how.settings
+        videos = generated_videos(how, a.output / "videos", cache(partial(load_run, a.checkpoint, a.ema)))
+    lines = judge_videos(items, viewed, judge, videos, common, a.output)
+    if lines:
+        print(as_table(lines))
+
+
+def build_judge(a: argparse.Namespace) -> Judge:
+    return PixelJudge() if a.judge == "pixels" else QwenJudge(QwenJudgeConfig.from_yaml(a.judge_config))
+
+
+def require_videos(folder: Path, names: list[str]) -> None:
+    """Raises DataError, before anything is asked, if a video is missing."""
+    missing = [name for name in names if not (folder / f"{name}.mp4").is_file()]
+    if missing:
+        raise DataError(f"{folder} lacks {len(missing)} of {len(names)} videos, the first is {missing[0]}.mp4")
+
+
+def given_videos(folder: Path, viewed: list[Viewing]) -> Videos:
+    require_videos(folder, [viewing.name for viewing in viewed])
+    return lambda viewing: (folder / f"{viewing.name}.mp4", {})
+
+
+def generated_videos(how: Generation, folder: Path, load: Callable[[], Run]) -> Videos:
+    """Videos in ``folder``, made if they are not there yet.
+
+    Args:
+        load: the run, called when something is to be made.
+    """
+
+    def generated(viewing: Viewing) -> tuple[Path, dict]:
+        path = folder / f"{viewing.name}.mp4"
+        seed = keyed_seed(how.seed, 0, f"tv-align/{viewing.name}")
+        config, framework, step = load()
+        if not path.exists():
+            features = None
+            if how.real_tokens:
+                frames = Understanding(config, framework).frames_of(how.real_tokens / f"{viewing.name}.mp4")
+                features = framework.tokeniser.features(frames[None])
+            generate_video(
+                config,
+                framework,
+                viewing.prompt,
+                path,
+                how.seconds,
+                how.fps,
+                how.steps,
+                how.temperature,
+                seed,
+                features,
+            )
+        return path, {"seed": seed, "step": step}
+
+    return generated
+
+
+def judge_videos(
+    items: list[Item], viewed: list[Viewing], judge: Judge, videos: Videos, common: dict, output: Path
+) -> list[Line] | None:
+    """This rank's share of the answers, and the report, which is also written, if they are all there then.
+
+    Args:
+        common: what all videos of the report have in common.
+
+    Raises:
+        ConfigError: ``output`` holds answers of another evaluation.
+    """
+    named, common = {viewing.name: viewing for viewing in viewed}, common | judge.settings
+    answer_all(list(named), output, common, lambda name: judged(judge, named[name], *videos(named[name])))
+    stored = stored_answers(list(named), output, common)
+    if stored is None:
+        return None
+    asked = all(one["said"].keys() == {item.id for item in viewing.asked} for one, viewing in zip(stored, viewed))
+    require(asked, f"{output} holds answers to other items: choose another --output or delete it")
+    lines = report(items, viewed, [Answers(one["said"], one["frozen"]) for one in stored])
+    write_report(output, {"settings": common, "lines": [as_dict(line) for line in lines]})
+    return lines
+
+
+def judged(judge: Judge, viewing: Viewing, video: Path, made: dict) -> dict:
+    """What the judge says about a video, and about its first frame alone."""
+    frames, times = read_frames(video)
+    frozen = np.repeat(frames[:1], len(frames), axis=0)
+    return {
+        "said": {item.id: judge.answer(frames, times, item) for item in viewing.asked},
+        "frozen": {viewing.own.id: judge.answer(frozen, times, viewing.own)} if viewing.own else {},
+    } | made

@@ -1,0 +1,189 @@
+"""The study in small: the smoke profile from end to end, and the parts that its conclusions rest on."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from data_tools.shapes import COLOURS
+from pipelines.study import arms, command, report, scenes
+from pipelines.study.arms import matched_hidden_dim
+from pipelines.study.config import STUDY, Fitting, load_study, merged
+from pipelines.study.dit import MOST_ROWS, lengthened
+from pipelines.study.fitting import fit
+from pipelines.study.stages import gate, stage
+from vtok.config import ConfigError
+from vtok.motion_encoder import MotionEncoder
+
+
+def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
+    """Every stage through the very code of the larger profiles, training by the real pipeline among them."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    for name in ("clip", "llm", "dit"):
+        figures = json.loads((tmp_path / name / "done.json").read_text())
+        assert figures["last_loss"] < figures["first_loss"], name
+    for name in ("vtok-0", "frames 4-0"):
+        figures = json.loads((tmp_path / "arms" / name / "done.json").read_text())
+        for loss in ("loss_under", "loss_vis_lm"):
+            assert figures[f"last_{loss}"] < figures[f"first_{loss}"], (name, loss)
+    text = (tmp_path / "report.md").read_text()
+    assert "| vtok | 28 |" in text and "| frames 4 | 64 |" in text
+    assert "| none, untuned | 0 |" in text and "| frames 4, read training-free | 28 |" in text
+    assert "## Gates" in text and "an upper bound" in text and "first frame only" in text
+    for picture in ("curves.png", "videos.png"):
+        assert f"({picture})" in text and min(Image.open(tmp_path / picture).size) >= 32
+
+    # Started again, nothing is done twice.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
+    capsys.readouterr()
+    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    assert capsys.readouterr().out == f"{tmp_path / 'report.md'}\n"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")} == before
+    assert (tmp_path / "report.md").read_text() == text
+
+
+def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
+    """The report is written all the same, and says so."""
+    study = replace(load_study(STUDY, "smoke"), enforce_gates=True)
+    losing = {"first_loss": 1.0, "last_loss": 0.5}
+    done = {
+        name: stage(tmp_path / name, name, [], lambda folder, figures=figures: figures)
+        for name, figures in {
+            "render": {}, "clip": losing | gate("binds", 5, 10, 0.9), "latents": dict(psnr=30.0, ceiling=1.0, items=7),
+            "llm": losing, "dit": losing, "guidance": dict(accuracy={"1.0": 0.5}, guidance=1.0),
+            "text_gate": {"lines": []} | gate("reaches", 9, 10, 0.25),
+        }.items()
+    }  # fmt: skip
+    monkeypatch.setattr(command, "frozen_models", lambda study, output: done)
+    monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
+    monkeypatch.setattr(arms, "train", lambda *_: pytest.fail("an arm was trained"))
+    assert command.open_halves(study, done) == set()
+    text = command.run(study, tmp_path, "study").read_text()
+    assert "| binds | 5 of 10 |" in text and "**failed**" in text and "Strategies" not in text
+    passed = done["clip"].figures | {"gate": done["clip"].figures["gate"] | {"passed": True}}
+    done["clip"] = replace(done["clip"], figures=passed)
+    assert command.open_halves(study, done) == {"understanding", "generation"}
+    done["text_gate"] = replace(done["text_gate"], figures=gate("reaches", 2, 10, 0.25))
+    assert command.open_halves(study, done) == {"understanding"}
+
+
+def test_a_gate_asks_the_whole_interval():
+    assert gate("x", 95, 100, 0.9)["gate"]["passed"] is False  # 88.8 to 97.8 %
+    assert gate("x", 570, 600, 0.9)["gate"]["passed"] is True
+
+
+def test_a_stage_is_not_done_twice_nor_with_other_settings(tmp_path):
+    calls = []
+
+    def make(folder):
+        calls.append(folder)
+        return {"x": 1.0}
+
+    first = stage(tmp_path / "one", {"a": 1}, [], make)
+    assert stage(tmp_path / "one", {"a": 1}, [], make) == first and len(calls) == 1
+    assert first.figures["x"] == 1.0
+    with pytest.raises(ConfigError, match="was made with other settings"):
+        stage(tmp_path / "one", {"a": 2}, [], make)
+    with pytest.raises(ConfigError, match="was made with other settings"):  # what it rests on counts too
+        stage(tmp_path / "one", {"a": 1}, [replace(first, key="x")], make)
+    with pytest.raises(ZeroDivisionError):
+        stage(tmp_path / "two", {}, [], lambda folder: 1 / 0)
+    assert not (tmp_path / "two" / "done.json").exists() and stage(tmp_path / "two", {}, [], make).figures["x"] == 1.0
+
+
+def test_fitting_goes_on_where_it_was_stopped_to_the_last_digit(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.study.fitting.SAVE_SECONDS", -1)
+    fitting = Fitting(steps=12, lr=1e-2, warmup=3)
+
+    def train(folder, stop=None):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+        folder.mkdir(exist_ok=True)
+
+        def loss(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+        return fit(model, loss, fitting, folder), model
+
+    losses, model = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", stop=7)
+    again, resumed = train(tmp_path / "cut")
+    assert again == losses and len(losses) == 12 and losses[-1] < losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters()))
+
+
+def test_exchanged_colours_make_a_caption_false():
+    """And nothing else of it."""
+    found = 0
+    for position in range(200):
+        scene, _ = scenes.scene_at(0, position)
+        for frame in range(scenes.FRAMES):
+            caption, swapped = scenes.picture_caption(scene, frame), scenes.swapped_caption(scene, frame)
+            if swapped is None:
+                continue
+            found += 1
+            assert caption != swapped and sorted(caption.split()) == sorted(swapped.split())
+            colourless = [[word for word in text.split() if word not in COLOURS] for text in (caption, swapped)]
+            assert colourless[0] == colourless[1]
+    assert found > 50
+
+
+def test_the_decoder_meets_conditioning_of_many_lengths():
+    rows, draws = torch.randn(10, 8), torch.Generator().manual_seed(0)
+    lengths = []
+    for _ in range(400):
+        longer = lengthened(rows, draws)
+        assert torch.equal(longer[:10], rows) and longer.isfinite().all()
+        lengths.append(len(longer) - 10)
+    assert 0.4 < sum(length == 0 for length in lengths) / 400 < 0.6
+    assert max(lengths) > 0.9 * MOST_ROWS and min(filter(None, lengths)) < 0.1 * MOST_ROWS
+
+
+@pytest.mark.parametrize("width", [32, 96, 192])
+@pytest.mark.parametrize("grid", [1, 2])
+def test_g_phi_is_matched_in_parameters(width, grid):
+    def size(encoder):
+        return sum(p.numel() for p in encoder.parameters())
+
+    matched = MotionEncoder(grid, width, width, matched_hidden_dim(width, grid, like=4))
+    assert size(matched) == pytest.approx(size(MotionEncoder(4, width, width)), rel=0.01)
+
+
+def test_profiles_are_whole_and_the_main_table_comes_first():
+    for profile in ("smoke", "cpu", "gpu"):
+        study = load_study(STUDY, profile)
+        assert study.arms["vtok"].table == ["main", "spatial", "temporal", "residual"]
+        names = [name for name, _ in command.order_of(study)]
+        mains = [name for name in names if "main" in study.arms[name].table]
+        assert names[: len(mains)] == mains
+        if profile != "smoke":
+            assert len(study.seeds) >= 3 and study.enforce_gates and len(study.arms) == 14
+    with pytest.raises(ConfigError, match="no profile 'tpu'"):
+        load_study(STUDY, "tpu")
+
+
+def test_profiles_lie_over_what_is_common(tmp_path):
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None}) == {"a": {"b": 4, "c": 2}}
+    path = tmp_path / "study.yaml"
+    path.write_text("arms: {vtok: {}}\nprofiles: {one: {clips: 3}}")
+    with pytest.raises(ConfigError, match="clips"):
+        load_study(path, "one")
+
+
+def test_intervals_over_seeds_are_students():
+    """Three seeds of 50, 60 and 70 %: a standard error of 5.77 points, 4.303 of them to each side."""
+    lines = [{"right": right, "asked": 10} for right in (5, 6, 7)]
+    assert report.cell(lines) == "60.0 ± 24.8"
+    assert report.cell(lines[:1]) == "50.0 (23.7–76.3)"
+
+
+def test_smoothing_keeps_a_constant():
+    assert report.smooth([2.0] * 30) == pytest.approx([2.0] * 30)

@@ -1,0 +1,22 @@
+"""What the workers that build engines of the tiny framework share."""
+
+from data_tools.streaming.order import micro_batch_positions
+from pipelines.engine import distributed
+from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.setup import deepspeed_config
+from support.launch import REPO
+from support.tiny import part
+
+
+def all_sharded(ds_config: str, train, plan: BatchPlan) -> dict:
+    """One of our DeepSpeed configurations, completed; under ZeRO-3 it shards these tiny parameters too."""
+    config = deepspeed_config(REPO / "deepspeed_configs" / ds_config, train, plan)
+    if config["zero_optimization"]["stage"] == 3:
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return config
+
+
+def own_part(batch, plan: BatchPlan, step: int):
+    """This rank's clips of a global batch in one accumulation step."""
+    positions = micro_batch_positions(0, step, distributed.rank(), plan.ranks, plan.micro_batch_size)
+    return part(batch, list(positions))

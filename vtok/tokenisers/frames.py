@@ -1,0 +1,48 @@
+"""``frames``: k evenly spaced frames, S spatial tokens of each: the usual way, which the paper compares with."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vtok.config import VTokConfig
+from vtok.layout import evenly_spaced
+from vtok.spatial_encoder import SpatialEncoder
+from vtok.tokenisers.base import Place, TokenCounts, Tokeniser, VisualFeatures
+
+
+class FrameTokeniser(Tokeniser):
+    """Frames to k * S tokens, frame after frame, whatever the clip's length."""
+
+    def __init__(self, config: VTokConfig, feature_extractor: nn.Module | None = None):
+        super().__init__(config, feature_extractor)
+        width = self.feature_extractor.width
+        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
+        self.feature_dims = dict(spatial=width)
+
+    def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
+        return TokenCounts(self.config.sampled_frames * self.config.num_spatial_tokens, 0)
+
+    def place(self, index: int) -> Place:
+        time, cell = divmod(index, self.config.num_spatial_tokens)
+        return Place("spatial", cell, time)
+
+    def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
+        return evenly_spaced(num_frames, self.config.sampled_frames)
+
+    def encoder(self, kind: str) -> nn.Module:
+        return self.spatial_encoder
+
+    @torch.no_grad()
+    def features(
+        self,
+        frames: Tensor,
+        frame_counts: list[int] | None = None,
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+    ) -> VisualFeatures:
+        batch, length = frames.shape[:2]
+        indices = [self.time_frames(count) for count in frame_counts or [length] * batch]
+        sampled = torch.cat([clip[own] for clip, own in zip(frames, indices)])
+        pooled = self.spatial_encoder.pool(self.feature_extractor(sampled))
+        return VisualFeatures(pooled.reshape(batch, -1, pooled.shape[-1]), pooled.new_zeros(batch, 0, 0), [0] * batch)

@@ -1,0 +1,77 @@
+"""``vtok``: S spatial tokens of the key frame, then one motion token per later step (paper, section 3.1)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vtok.config import VTokConfig
+from vtok.layout import motion_frames, num_motion_tokens
+from vtok.motion_encoder import MotionEncoder
+from vtok.spatial_encoder import SpatialEncoder
+from vtok.tokenisers.base import Place, TokenCounts, Tokeniser, VisualFeatures
+
+
+class VTokTokeniser(Tokeniser):
+    """Frames to S + M tokens. ``F`` is frozen; ``g_phi`` (and the linear layer, if widths differ) train.
+
+    >>> config = VTokConfig(backbone="clip", spatial_grid_size=4, token_dim=1024)
+    >>> VTokTokeniser(config)(torch.randn(1, 30, 3, 336, 336)).shape
+    torch.Size([1, 20, 1024])
+    """
+
+    def __init__(self, config: VTokConfig, feature_extractor: nn.Module | None = None):
+        super().__init__(config, feature_extractor)
+        width = self.feature_extractor.width
+        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
+        self.motion_encoder = self.build_motion_encoder(width)
+        self.feature_dims = dict(spatial=width, motion=self.motion_encoder.residual_dim)
+
+    def build_motion_encoder(self, width: int) -> nn.Module:
+        """``g_phi`` with its pooling, for features of ``width``."""
+        config = self.config
+        return MotionEncoder(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
+
+    def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
+        return TokenCounts(self.config.num_spatial_tokens, num_motion_tokens(num_frames, self.config, fps))
+
+    def place(self, index: int) -> Place:
+        split = self.config.num_spatial_tokens
+        return Place("spatial", cell=index) if index < split else Place("motion", time=index - split)
+
+    def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
+        return motion_frames(num_frames, self.config, fps, key_frame_idx)
+
+    def encoder(self, kind: str) -> nn.Module:
+        return self.spatial_encoder if kind == "spatial" else self.motion_encoder
+
+    @torch.no_grad()
+    def features(
+        self,
+        frames: Tensor,
+        frame_counts: list[int] | None = None,
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+    ) -> VisualFeatures:
+        batch, length = frames.shape[:2]
+        frame_counts = frame_counts or [length] * batch
+        keys = self.key_frames(frames, frame_counts, key_frame_idx)
+        wanted = [self.time_frames(count, fps, key) for count, key in zip(frame_counts, keys)]
+        counts = [len(indices) for indices in wanted]
+
+        clip_of_motion = [clip for clip, count in enumerate(counts) for _ in range(count)]
+        clips = torch.tensor(list(range(batch)) + clip_of_motion, device=frames.device)
+        indices = torch.tensor(keys + sum(wanted, []), device=frames.device)
+        encoded = self.feature_extractor(frames[clips, indices])
+
+        key_features = encoded[:batch]
+        spatial = self.spatial_encoder.pool(key_features)
+        residuals = self.motion_encoder.pool(encoded[batch:], key_features[clips[batch:]])
+        motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
+        motion[clips[batch:], place_in_clip(counts, frames.device)] = residuals
+        return VisualFeatures(spatial, motion, counts)
+
+
+def place_in_clip(counts: list[int], device: torch.device) -> Tensor:
+    """0 ... count - 1 for each clip in turn: where each of the flattened entries stands in its own clip."""
+    return torch.cat([torch.arange(count, device=device) for count in counts])

@@ -38,10 +38,8 @@ from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import (
     Engine,
     build_engine,
-    cast_parameters,
     deepspeed_config,
     learning_rate,
-    precision,
     repeat_to_the_last_digit,
     set_learning_rate,
 )
@@ -155,7 +153,6 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
 
     players = []
     for model, state, folder in zip(models, states, folders):
-        cast_parameters(model, precision(config.train))
         players.append(Player(build_engine(model, ds_config, config.train), state, Writer(folder, config.checkpoint)))
     decay = config.train.ema_decay
     ema = Ema(players[0].engine, decay, config.train.ema_warmup) if decay is not None else None

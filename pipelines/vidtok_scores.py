@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
-from data_tools.listing import list_videos
 from data_tools.shards import atomic_write
+from data_tools.video_files import list_videos
 from pipelines.engine import distributed
 from pipelines.vidtok_clips import read_clips
 from pipelines.vidtok_models import load_vidtok

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
-from data_tools.listing import VideoFiles
 from data_tools.shards import ShardReader
 from data_tools.streaming.memory import stacked
+from data_tools.video_files import VideoFiles
 from data_tools.views import View
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.loading.workers import WatchedDataset

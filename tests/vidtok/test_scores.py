@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from data_tools.errors import DataError
-from data_tools.listing import list_videos
 from data_tools.shapes import render_clips
+from data_tools.video_files import list_videos
 from pipelines import evaluate
 from pipelines.vidtok_clips import read_clips
 from pipelines.vidtok_scores import frame_scores, unit_range

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from data_tools.build import build_shards
 from data_tools.errors import BadVideo
-from data_tools.listing import VideoFiles
 from data_tools.shapes import render_clips
 from data_tools.video import measured_duration, validate
+from data_tools.video_files import VideoFiles
 from pipelines.vidtok_models import load_vidtok, read_vidtok_config
 from pipelines.vidtok_training.config import parse_vidtok_arguments
 from support.launch import assert_user_error, checked, deepspeed, python

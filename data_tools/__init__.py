@@ -7,6 +7,7 @@ views.py    the two views of a clip that training needs, from one decode
 draws.py    randomness keyed by (seed, position, purpose)
 shards/     how clips lie on disk, and how one is read
 streaming/  which sample comes when, and to whom
+video_files.py  videos of a folder or a table, read without a build
 dataset.py  position → decoded sample
 build/      sources → checked clips → shards
 inspect/    index, verify, stats, show

@@ -88,6 +88,18 @@ def validate(source: Source) -> VideoFacts:
         )
 
 
+def measured_duration(source: Source) -> float:
+    """Seconds from the first shown frame to the last, plus the median interval, by the packets: nothing is decoded.
+
+    Raises BadVideo where that cannot be known.
+    """
+    with opened(source) as stream:
+        seconds = _seconds(_shown(_decodable(list(stream.container.demux(stream)))), stream.time_base)
+    if len(seconds) < 2:
+        raise BadVideo("too_few_frames", "one frame has no motion")
+    return seconds[-1] + median(b - a for a, b in zip(seconds, seconds[1:]))
+
+
 def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
     """Every shown frame, as coded, with its time. Raises BadVideo, at the end at latest, where `validate` would."""
     with opened(source) as stream:

@@ -14,12 +14,14 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from vtok.config import ConfigError, ModelConfig, require
+
+Config = TypeVar("Config")
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -89,7 +91,7 @@ class DataConfig:
 
 
 @dataclass
-class TrainConfig:
+class OptimisationConfig:
     """
     Args:
         max_steps: optimiser steps of the run.
@@ -105,7 +107,6 @@ class TrainConfig:
         ema_warmup: let the decay grow to that from a low one, for short runs.
         deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
         max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
-        calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
         timeout_minutes: after the first step, how long a rank waits for the others before it takes them for dead.
     """
 
@@ -125,7 +126,6 @@ class TrainConfig:
     ema_decay: float | None = 0.999
     ema_warmup: bool = False
     deterministic: bool = False
-    calibration_batches: int = 8
     timeout_minutes: float = 10.0
 
     def __post_init__(self):
@@ -141,8 +141,21 @@ class TrainConfig:
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
         require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
-        require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
         require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
+
+
+@dataclass
+class TrainConfig(OptimisationConfig):
+    """
+    Args:
+        calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
+    """
+
+    calibration_batches: int = 8
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 
 
 @dataclass
@@ -242,10 +255,10 @@ class RunConfig:
 
 
 @dataclass
-class RunArguments:
+class RunArguments(Generic[Config]):
     """The command line of a run, beside the configuration itself."""
 
-    config: RunConfig
+    config: Config
     preset: str
     ds_config: Path
     output: Path | None
@@ -264,7 +277,7 @@ ALIASES = {
 }
 
 
-def parse_run_arguments(argv: list[str]) -> RunArguments:
+def parse_run_arguments(argv: list[str]) -> RunArguments[RunConfig]:
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``.
@@ -273,31 +286,47 @@ def parse_run_arguments(argv: list[str]) -> RunArguments:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
     """
     argv = [ALIASES.get(name, name) + eq + value for name, eq, value in (arg.partition("=") for arg in argv)]
-    parser = ArgumentParser(prog="vtok-train", exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3.")
-    parser.add_argument("--config", action="config", help="YAML file of the run")
-    parser.add_argument("--ds_config", default=str(Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"))
-    parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
-    parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
-    parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
-    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
-    parser.add_class_arguments(RunConfig)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     if not {"--config", "-h", "--help"} & set(given):
         preset = "tiny" if {"--data.root", "--data.shards", "--data.mixture"} & set(given) else "demo"
         argv = ["--config", str(PRESETS / f"{preset}.yaml"), *argv]
+    parser = ArgumentParser(prog="vtok-train", exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3.")
+    return parse_with(parser, RunConfig, argv, "zero3.json", "model.tokeniser.clip_config.")
+
+
+def parse_with(
+    parser: ArgumentParser, kind: type[Config], argv: list[str], ds_config: str, free: str
+) -> RunArguments[Config]:
+    """The command line of a run whose configuration is a ``kind``.
+
+    Args:
+        ds_config: name of the DeepSpeed JSON that is used if none is given.
+        free: keys that begin with it lie in a free-form dictionary.
+
+    Raises:
+        ConfigError: as :func:`parse_run_arguments`.
+    """
+    parser.add_argument("--config", action="config", help="YAML file of the run")
+    parser.add_argument("--ds_config", default=str(Path(__file__).parents[1] / "deepspeed_configs" / ds_config))
+    parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
+    parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
+    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
+    parser.add_class_arguments(kind)
+    given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     # The two ways to say how long are alternatives: the command line's replaces the file's.
     if "--train.epochs" in given:
         argv += ["--train.max_steps", "null"]
     elif "--train.max_steps" in given:
         argv += ["--train.epochs", "null"]
     path = config_path(argv)
-    check_known_keys(path, given)
+    check_known_keys(path, given, kind, free)
     try:
         arguments = parser.parse_args(argv)
         values = parser.instantiate(arguments)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(one_line(error)) from error
-    config = RunConfig(**{f.name: values[f.name] for f in fields(RunConfig)})
+    config = kind(**{f.name: values[f.name] for f in fields(kind)})
     output = Path(values["output"]) if values["output"] else None
     name = path.stem if path else "run"
     return RunArguments(
@@ -328,16 +357,16 @@ def config_path(argv: list[str]) -> Path | None:
     return None
 
 
-def check_known_keys(path: Path | None, given: list[str]) -> None:
+def check_known_keys(path: Path | None, given: list[str], kind: type, free: str) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
-    known = key_paths(RunConfig)
+    known = key_paths(kind)
     options = {"config", "ds_config", "output", "resume", "profile", "local_rank", "help"}
     for name in given:
-        if (key := name.removeprefix("--")) not in known | options and not inside_dict(key):
+        if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))
     if path is not None:
         for key in yaml_paths(read_yaml(path)):
-            if key not in known and not inside_dict(key):
+            if key not in known and not key.startswith(free):
                 raise ConfigError(f"{path}: {unknown_key(key, known)}")
 
 
@@ -355,11 +384,6 @@ def key_paths(kind: type, prefix: str = "") -> set[str]:
             if is_dataclass(candidate):
                 paths |= key_paths(candidate, f"{prefix}{f.name}.")
     return paths
-
-
-def inside_dict(key: str) -> bool:
-    """Whether a key lies below a free-form dictionary of the configuration."""
-    return key.startswith("model.tokeniser.clip_config.")
 
 
 def yaml_paths(tree: Any, prefix: str = "") -> list[str]:

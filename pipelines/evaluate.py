@@ -1,12 +1,13 @@
-"""Ask questions whose answers are known: of a model about given videos, or of a judge about the videos it makes.
+"""Ask questions whose answers are known, of a model about videos or of a judge about its own; or judge a VidTok.
 
     python pipelines/evaluate.py tv-align --videos DIR --output RESULTS
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
     torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --items X.jsonl --videos DIR \\
         --output RESULTS
+    python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
-Ranks share the work without talking to each other; started again, only what is missing is made and asked. The rank that
-finds all answers there prints the table and writes RESULTS/report.json.
+The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
+is made and asked. The rank that finds all answers there prints the table and writes RESULTS/report.json.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 from data_tools.errors import DataError
-from pipelines import questions, tv_align
+from pipelines import questions, tv_align, vidtok_scores
 from pipelines.config import PRESETS, die
 from pipelines.shares import rank_and_ranks
 from pipelines.tv_align import run as generation
@@ -22,10 +23,11 @@ from vtok.config import ConfigError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Ask questions whose answers are known.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="PROTOCOL")
     tv_align_command(commands.add_parser("tv-align", help="does a generated video show what its prompt says?"))
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
+    vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     return parser.parse_args(argv)
 
 
@@ -55,6 +57,19 @@ def understanding_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
     command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
     shared_arguments(command)
+
+
+def vidtok_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(evaluate=vidtok_scores.evaluate)
+    command.add_argument("--config", required=True, help="a published name, or a YAML file")
+    command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
+    command.add_argument("--data", type=Path, required=True, help="folder of videos")
+    command.add_argument("--meta-path", type=Path, help=".csv with a column 'videos' of paths in that folder")
+    command.add_argument("--height", type=int, default=256)
+    command.add_argument("--width", type=int, default=256)
+    command.add_argument("--fps", type=float, default=30.0)
+    command.add_argument("--lpips", type=Path, nargs=2, metavar=("VGG16", "LINEAR"), help="the weights of LPIPS")
+    command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")
 
 
 def shared_arguments(command: argparse.ArgumentParser) -> None:

@@ -6,26 +6,39 @@ model:
 """
 
 from pathlib import Path
+from typing import Any
 
 from pipelines.config import PRESETS, read_yaml
 from vtok.config import ConfigError, require
 from vtok.vidtok import VidTok, VidTokConfig, load_model, published_config
 
 
+def vidtok_yaml(config: str | Path) -> Path:
+    """A YAML file, or by its name one of those in ``pipelines/configs/vidtok``; raises ConfigError if there is none."""
+    path = Path(config)
+    if path.suffix:
+        return path
+    path = PRESETS / "vidtok" / f"{config}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ConfigError(f"no VidTok is called {config!r}: give a YAML file or one of {known}")
+    return path
+
+
 def read_vidtok_config(config: str | Path) -> VidTokConfig:
-    """From a YAML file, or by its name one of those in ``pipelines/configs/vidtok``.
+    """From a YAML file or by its name.
 
     Raises:
         ConfigError: there is none, or its ``model`` section is not understood.
     """
-    path = Path(config)
-    if not path.suffix:
-        path = PRESETS / "vidtok" / f"{config}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-            raise ConfigError(f"no VidTok is called {config!r}: give a YAML file or one of {known}")
+    path = vidtok_yaml(config)
     model = read_yaml(path).get("model")
     require(isinstance(model, dict) and "name" in model, f"{path} should have a section 'model' with a 'name'")
+    return config_of(model)
+
+
+def config_of(model: dict[str, Any]) -> VidTokConfig:
+    """Of a ``model`` section; raises ConfigError as :func:`vtok.vidtok.published_config`."""
     return published_config(**{key: tuple(value) if isinstance(value, list) else value for key, value in model.items()})
 
 

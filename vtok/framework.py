@@ -85,6 +85,11 @@ class VTokFramework(nn.Module):
         self.decoder.eval()
         return self
 
+    @property
+    def measured(self) -> nn.Module:
+        """Holds what is measured before training and saved along with the weights."""
+        return self.feature_scale
+
     # ---------------------------------------------------------------- training
 
     def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -134,9 +134,17 @@ def build_dataset(
 
 
 def micro_batches(
-    dataset: WatchedDataset, plan: BatchPlan, workers: int, consumed_samples: int = 0, end: int | None = None
+    dataset: WatchedDataset,
+    plan: BatchPlan,
+    workers: int,
+    consumed_samples: int = 0,
+    end: int | None = None,
+    collate: Callable[[list], Loaded | DataError] = collate,
 ) -> Iterator[Loaded]:
     """This rank's micro-batches, on its device, from ``consumed_samples`` on; endless, or up to ``end``.
+
+    Args:
+        collate: makes a micro-batch of the dataset's items, or hands on an error among them.
 
     Raises:
         LoaderError: a clip and all its substitutes are bad, or shards cannot be read.

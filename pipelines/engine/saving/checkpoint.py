@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from pipelines.engine import distributed
 from pipelines.engine.saving.ema import Ema
@@ -55,9 +56,9 @@ class RunState:
     frozen: dict[str, str]
 
 
-def trained_shapes(framework: VTokFramework) -> dict[str, list[int]]:
+def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
     """Shapes of the trainable parameters, also when ZeRO-3 has sharded them."""
-    return {name: list(shape_of(p)) for name, p in framework.named_parameters() if p.requires_grad}
+    return {name: list(shape_of(p)) for name, p in model.named_parameters() if p.requires_grad}
 
 
 def folder_of(output: Path, step: int) -> Path:
@@ -180,10 +181,11 @@ def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> i
     return state.step
 
 
-def statistics(framework: VTokFramework) -> dict[str, torch.Tensor]:
-    return {name: buffer.cpu().contiguous() for name, buffer in framework.feature_scale.named_buffers()}
+def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a model has measured rather than learned: the buffers of its ``measured``."""
+    return {name: buffer.cpu().contiguous() for name, buffer in model.measured.named_buffers()}
 
 
-def set_statistics(framework: VTokFramework, folder: Path) -> None:
+def set_statistics(model: nn.Module, folder: Path) -> None:
     for name, value in load_file(folder / STATISTICS).items():
-        framework.feature_scale.get_buffer(name).copy_(value)
+        model.measured.get_buffer(name).copy_(value)

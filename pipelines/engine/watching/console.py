@@ -51,7 +51,8 @@ class Console:
 def brief(line: dict) -> dict[str, str]:
     """The few figures of a step that fit into a line."""
     shown = {"loss": "-" if line["loss"] is None else f"{line['loss']:.3f}"}
-    shown["tokens/s"] = tqdm.format_sizeof(line["tokens_per_s"])
+    rate = "tokens" if "tokens_per_s" in line else "samples"
+    shown[f"{rate}/s"] = tqdm.format_sizeof(line[f"{rate}_per_s"])
     if "mfu" in line:
         shown["mfu"] = f"{line['mfu']:.1%}"
     return shown

@@ -1,0 +1,254 @@
+"""Train a VidTok with DeepSpeed ZeRO-2.
+
+    deepspeed [launcher flags] pipelines/train_vidtok.py --config NAME_OR_YAML [--section.key value ...]
+
+Two stages: whole, on small clips, then the decoder alone on larger ones, from the weights of the first:
+
+    deepspeed pipelines/train_vidtok.py --config pipelines/configs/vidtok_stage1.yaml --data.shards DIR --output OUT1
+    deepspeed pipelines/train_vidtok.py --config pipelines/configs/vidtok_stage2.yaml --data.shards DIR --output OUT2 \\
+        --weights OUT1/vidtok.safetensors
+
+OUTPUT/config.yaml and OUTPUT/vidtok.safetensors are the --config and --checkpoint of ``reconstruct.py`` and
+``evaluate.py vidtok``.
+"""
+
+import math
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from data_tools.errors import DataError
+from pipelines.config import RunArguments, die, save_config
+from pipelines.engine import distributed
+from pipelines.engine.batch_plan import BatchPlan, plan_batch
+from pipelines.engine.finite import DroppedSteps
+from pipelines.engine.loading.bad_samples import BadSamples
+from pipelines.engine.loading.loader import micro_batches
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
+from pipelines.engine.outputs import choose_output
+from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.checkpoint import RunState
+from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.writing import Writer
+from pipelines.engine.setup import (
+    Engine,
+    build_engine,
+    deepspeed_config,
+    learning_rate,
+    repeat_to_the_last_digit,
+    set_learning_rate,
+)
+from pipelines.engine.watching.metrics import Metrics
+from pipelines.engine.watching.profiler import profiled
+from pipelines.vidtok_models import config_of
+from pipelines.vidtok_training import data
+from pipelines.vidtok_training.config import VidTokRunConfig, parse_vidtok_arguments
+from pipelines.vidtok_training.players import Autoencoder, Discriminator
+from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
+from pipelines.vidtok_training.stepping import train_step
+from vtok.config import ConfigError, require
+from vtok.vidtok import load_model
+from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
+from vtok.weights import combined_hash, content_hash, open_file
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; exit codes as those of ``train.py``."""
+    stopper = Stopper()
+    try:
+        arguments = parse_vidtok_arguments(sys.argv[1:] if argv is None else argv)
+        distributed.connect()
+        finished = train(arguments, stopper)
+    except (ConfigError, DataError) as error:
+        die("train_vidtok", error, 0 if isinstance(error, LoaderError) else distributed.rank())
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        stopper.end_without_peer(error)
+    finally:
+        stopper.closed = True
+        end_children()
+    if not finished:
+        leave(STOPPED)
+
+
+@dataclass
+class Player:
+    """An engine, where it stands, and what writes its checkpoints."""
+
+    engine: Engine
+    state: RunState
+    writer: Writer
+
+
+@dataclass
+class Run:
+    """A run about to take its next step, which the autoencoder's state tells."""
+
+    config: VidTokRunConfig
+    output: Path
+    plan: BatchPlan
+    dataset: WatchedDataset
+    autoencoder: Player
+    discriminator: Player | None
+    ema: Ema | None
+    lpips: LPIPS | None
+    max_steps: int
+
+    @property
+    def players(self) -> list[Player]:
+        return [self.autoencoder] + ([self.discriminator] if self.discriminator else [])
+
+
+def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
+    """A whole run: prepare, resume if asked, step by step; returns whether it came to its end."""
+    run = prepare(arguments)
+    with deaths_explained(run.dataset), stopper.deferred():
+        run_steps(run, stopper, arguments.profile)
+    return run.autoencoder.state.step >= run.max_steps
+
+
+def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
+    """Everything up to the first step, or up to the next one of a run that is resumed.
+
+    Raises:
+        ConfigError, DataError: nothing has been written then.
+    """
+    config = arguments.config
+    plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
+    ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a VidTok is trained with ZeRO-2")
+    if config.train.deterministic:
+        repeat_to_the_last_digit()
+    output = distributed.rank_zero_first(lambda: choose_output(arguments))
+    reader = distributed.every_rank(lambda: data.open_videos(config))
+
+    torch.manual_seed(config.seed)
+    models: list[Autoencoder | Discriminator] = [
+        Autoencoder(
+            distributed.every_rank(lambda: load_model(config_of(config.model), config.weights)), config.fix_encoder
+        )
+    ]
+    if config.loss.discriminator != "none":
+        models.append(Discriminator(dims=int(config.loss.discriminator[0])))
+    lpips = None
+    if config.loss.lpips_vgg:
+        lpips = distributed.every_rank(lambda: load_lpips(config.loss.lpips_vgg, config.loss.lpips_linear))
+        lpips.to(distributed.device())
+
+    frozen = distributed.rank_zero_first(lambda: {"encoder": encoder_hash(config)} if config.fix_encoder else {})
+    states = [fresh_state(config, reader.manifest_hash, plan, model, frozen) for model in models]
+    folders = [output, output / DISCRIMINATOR][: len(models)]
+    step = distributed.rank_zero_first(lambda: newest_step(output, len(models) > 1)) if arguments.resume else None
+    found = [checkpoint.folder_of(folder, step) for folder in folders] if step is not None else []
+    states = [checkpoint.check(*pair) for pair in zip(found, states)] or states
+    # Written when all that can be refused has been: a folder with a configuration is a run.
+    for folder in folders:
+        distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
+
+    players = []
+    for model, state, folder in zip(models, states, folders):
+        players.append(Player(build_engine(model, ds_config, config.train), state, Writer(folder, config.checkpoint)))
+    decay = config.train.ema_decay
+    ema = Ema(players[0].engine, decay, config.train.ema_warmup) if decay is not None else None
+    for player, folder, average in zip(players, found, (ema, None)):
+        checkpoint.resume(player.engine, average, folder, player.state)
+        player.state.ranks = plan.ranks
+
+    max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
+    discriminator = players[1] if len(players) > 1 else None
+    dataset = data.build_dataset(config, reader)
+    return Run(config, output, plan, dataset, players[0], discriminator, ema, lpips, max_steps)
+
+
+def fresh_state(
+    config: VidTokRunConfig, manifest_hash: str, plan: BatchPlan, model: torch.nn.Module, frozen: dict[str, str]
+) -> RunState:
+    return RunState(
+        step=0,
+        updates=0,
+        consumed_samples=0,
+        seed=config.seed,
+        manifest_hash=manifest_hash,
+        ranks=plan.ranks,
+        shapes=checkpoint.trained_shapes(model),
+        frozen=frozen,
+    )
+
+
+def encoder_hash(config: VidTokRunConfig) -> str:
+    """Of the stored weights of an encoder that is not trained."""
+    stored = {name: tensor for name, tensor in open_file(Path(config.weights)).items() if name.startswith("encoder.")}
+    return combined_hash({name: content_hash(tensor) for name, tensor in stored.items()})
+
+
+def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
+    """Optimiser steps up to ``max_steps`` or to a request to stop: logged and saved.
+
+    Args:
+        profile: steps to write a trace of.
+    """
+    config, plan, ema, own = run.config, run.plan, run.ema, run.autoencoder
+    batches = micro_batches(run.dataset, plan, config.data.workers, own.state.consumed_samples, collate=data.collate)
+    metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
+    bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
+    dropped = DroppedSteps(config.train.max_nonfinite_steps)
+
+    for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
+        playing = run.players if number > config.loss.discriminator_start else [own]
+        lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
+        for player in playing:
+            set_learning_rate(player.engine, lr)
+        critic = playing[1].engine if len(playing) > 1 else None
+        step = train_step(own.engine, critic, batches, plan, own.state.updates, run.lpips)
+        # The first step is slow: kernels are compiled and loaders filled.
+        distributed.set_timeout(timedelta(minutes=config.train.timeout_minutes))
+
+        for player in run.players:
+            player.state.step, player.state.consumed_samples = number, number * plan.global_batch_size
+        for player in playing:
+            player.state.updates += player.engine.was_step_applied()
+        if ema and own.engine.was_step_applied():
+            ema.update(own.state.updates)
+        figures = step.figures | {
+            "lr": lr,
+            "ema_distance": ema.distance() if ema else None,
+            "skipped": number - own.state.updates,
+            "bad_samples": bad.record(number, step.replaced),
+        }
+        stop = stopper.requested()
+        for player in run.players:
+            player.writer.poll()
+        figures["checkpoint_stall"] = 0.0
+        if stop or number % config.checkpoint.every == 0 or number == run.max_steps:
+            figures["checkpoint_stall"] = save(run)
+        if metrics:
+            metrics.write({"step": number} | figures)
+        bad.check(own.state.consumed_samples)
+        dropped.check([] if step.applied else step.keys)
+        if stop:
+            break
+
+    distributed.set_timeout(distributed.ALONE_TIMEOUT)  # for the slowest rank's writing
+    for player in run.players:
+        player.writer.wait()
+    if metrics:
+        metrics.close()
+
+
+def save(run: Run) -> float:
+    """Start writing both checkpoints and write the weights; returns the seconds that training has waited."""
+    started = time.perf_counter()
+    for player, average in zip(run.players, (run.ema, None)):
+        player.writer.save(player.engine, average, replace(player.state))
+    export(run.autoencoder.engine, run.ema, run.output)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Shards or video files to micro-batches of clips."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data_tools.dataset import ClipDataset, Sample
+from data_tools.errors import DataError
+from data_tools.shards import ShardReader
+from data_tools.streaming.memory import stacked
+from data_tools.video_files import VideoFiles
+from data_tools.views import View
+from pipelines.engine.loading.loader import Loaded
+from pipelines.engine.loading.workers import WatchedDataset
+from pipelines.engine.outputs import open_dataset
+from pipelines.vidtok_training.config import VidTokRunConfig
+
+
+class Clips(NamedTuple):
+    """A micro-batch.
+
+    Attributes:
+        frames: (B, T, 3, H, W) ``uint8``.
+        keys: of the samples.
+        seed: of the latents' noise: that of the first sample.
+    """
+
+    frames: Tensor
+    keys: list[str]
+    seed: int
+
+    def to(self, device: torch.device) -> "Clips":
+        return self._replace(frames=self.frames.to(device, non_blocking=True))
+
+
+def collate(items: list[Sample | DataError]) -> Loaded | DataError:
+    """Stack samples into a micro-batch; or hand on the first of the errors among them."""
+    if errors := [item for item in items if isinstance(item, DataError)]:
+        return errors[0]
+    clips = Clips(stacked([s.frames for s in items]), [s.key for s in items], items[0].draws.seed("latents"))
+    return Loaded(clips, [(s.position, key, reason) for s in items for key, reason in s.replaced])
+
+
+def open_videos(config: VidTokRunConfig) -> ShardReader | VideoFiles:
+    """Raises DataError where there are none."""
+    if config.data.shards:
+        return open_dataset(config, config.data.shards)
+    return VideoFiles(config.data.root, config.data.meta_path)
+
+
+def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> WatchedDataset:
+    """Clips at drawn places of the videos."""
+    data = config.data
+    clips = ClipDataset(
+        reader,
+        seed=config.seed,
+        seconds=(data.frames - 1) / data.fps,
+        tokeniser_view=View(data.fps, data.frames, data.height, data.width),
+        fit=data.fit,
+        decoder=data.decoder,
+    )
+    return WatchedDataset(clips, data.workers)

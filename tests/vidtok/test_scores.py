@@ -1,0 +1,171 @@
+"""``evaluate.py vidtok``: its measures against references written out here, and which frames they are taken of."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from data_tools.errors import DataError
+from data_tools.shapes import render_clips
+from data_tools.video_files import list_videos
+from pipelines import evaluate
+from pipelines.vidtok_clips import read_clips
+from pipelines.vidtok_scores import frame_scores, unit_range
+from support.vidtok import small_model
+from vtok.config import ConfigError
+from vtok.vidtok import metrics
+from vtok.vidtok.checkpoint import save_weights
+from vtok.vidtok.losses.perceptual import BLOCKS, LPIPS, load_lpips
+
+NAME = "vidtok_kl_causal_488_4chn"
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, 2, seed=3)
+    return folder
+
+
+def pictures(count=2, size=16, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_psnr_of_a_known_error():
+    x = torch.full((3, 3, 4, 4), 0.5)
+    y = x + torch.tensor([0.1, 0.01, 0.0]).view(3, 1, 1, 1)
+    torch.testing.assert_close(metrics.psnr(x, y), torch.tensor([20.0, 40.0, 100.0]), rtol=1e-4, atol=1e-3)
+
+
+def test_ssim_window_by_window():
+    """The definition, one window and one channel at a time, in fp64."""
+    x, y = pictures(seed=1).double(), pictures(seed=2).double()
+    y = 0.7 * x + 0.3 * y
+    line = torch.tensor([math.exp(-(offset**2) / (2 * 1.5**2)) for offset in range(-5, 6)], dtype=torch.float64)
+    weight = torch.outer(line, line)
+    weight /= weight.sum()
+    for number, found in enumerate(metrics.ssim(x, y)):
+        values = []
+        for channel in range(3):
+            for top in range(6):
+                for left in range(6):
+                    a, b = (one[number, channel, top : top + 11, left : left + 11] for one in (x, y))
+                    mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
+                    var_a, var_b = (weight * (a - mean_a) ** 2).sum(), (weight * (b - mean_b) ** 2).sum()
+                    both = (weight * (a - mean_a) * (b - mean_b)).sum()
+                    c1, c2 = 0.01**2, 0.03**2
+                    top_part = (2 * mean_a * mean_b + c1) * (2 * both + c2)
+                    values.append(top_part / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)))
+        assert found.item() == pytest.approx(torch.stack(values).mean().item(), abs=1e-10)
+    torch.testing.assert_close(metrics.ssim(x, x), torch.ones(2).double())
+
+
+def lpips_files(folder):
+    """Weights of the published files' names and shapes, drawn."""
+    torch.manual_seed(0)
+    vgg, linear, inputs = {}, {}, 3
+    for depth, block in enumerate(BLOCKS):
+        for number, width in block:
+            vgg[f"features.{number}.weight"] = torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
+            vgg[f"features.{number}.bias"] = 0.1 * torch.randn(width)
+            inputs = width
+        linear[f"lin{depth}.model.1.weight"] = torch.rand(1, inputs, 1, 1)
+    vgg["classifier.0.weight"] = torch.zeros(1)
+    torch.save(vgg, folder / "vgg.pth")
+    torch.save(linear, folder / "linear.pth")
+    return vgg, linear
+
+
+def test_lpips_layer_by_layer(tmp_path):
+    """VGG-16 as a plain list of layers with torchvision's numbers, and the formula of the paper's equation 1."""
+    vgg, linear = lpips_files(tmp_path)
+    layers, widths = [], [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512]
+    for width in widths:
+        if width == "M":
+            layers.append(torch.nn.MaxPool2d(2))
+        else:
+            conv = torch.nn.Conv2d(vgg[f"features.{len(layers)}.weight"].shape[1], width, 3, padding=1)
+            conv.load_state_dict({name: vgg[f"features.{len(layers)}.{name}"] for name in ("weight", "bias")})
+            layers += [conv, torch.nn.ReLU()]
+    taps = [index - 1 for index, width in enumerate(layers) if isinstance(width, torch.nn.MaxPool2d)] + [29]
+    x, y = pictures(size=32, seed=1) * 2 - 1, pictures(size=32, seed=2) * 2 - 1
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    a, b = ((one - shift.view(3, 1, 1)) / scale.view(3, 1, 1) for one in (x, y))
+    expected = torch.zeros(2)
+    with torch.no_grad():
+        for index, layer in enumerate(layers):
+            a, b = layer(a), layer(b)
+            if index in taps:
+                units = [one / one.square().sum(1, keepdim=True).sqrt() for one in (a, b)]
+                weight = linear[f"lin{taps.index(index)}.model.1.weight"]
+                expected += (weight * (units[0] - units[1]) ** 2).sum(1).mean((1, 2))
+    lpips = load_lpips(tmp_path / "vgg.pth", tmp_path / "linear.pth")
+    torch.testing.assert_close(lpips(x, y), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(lpips.train()(x, y), lpips.eval()(x, y))
+    assert not any(parameter.requires_grad for parameter in lpips.parameters())
+
+
+def test_lpips_says_which_weight_is_missing(tmp_path):
+    lpips_files(tmp_path)
+    with pytest.raises(ConfigError, match="features.0.weight .* is not in it"):
+        load_lpips(tmp_path / "linear.pth", tmp_path / "vgg.pth")
+
+
+def test_lpips_has_a_gradient_where_a_feature_is_all_zero():
+    x = pictures().requires_grad_()
+    LPIPS()(x, x.detach()).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, length", [(NAME, 17), ("vidtok_kl_noncausal_488_4chn", 16)])
+def test_the_tail_is_filled_up_and_its_real_frames_alone_are_scored(videos, name, length):
+    model, video = small_model(name, ch=8), videos / "000.mp4"
+    scores = frame_scores(model, video, 10, 32, 32, {"psnr": metrics.psnr})["psnr"]
+    expected = []
+    for clip in read_clips(video, 10, 32, 32, length)[1]:
+        whole = torch.cat([clip, *[clip[:, :, -1:]] * (length - clip.shape[2])], dim=2)
+        reconstruction = unit_range(model(whole)[1])[: clip.shape[2]]
+        expected.append(metrics.psnr(unit_range(clip), reconstruction))
+    assert len(scores) == 30 and [len(part) for part in expected] == [length, 30 - length]
+    torch.testing.assert_close(scores, torch.cat(expected))
+
+
+def test_the_command_prints_a_table_and_writes_json(videos, tmp_path, capsys):
+    save_weights(small_model(NAME, ch=8), tmp_path / "x.safetensors")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"model": {"name": NAME, "ch": 8}}))
+    (tmp_path / "videos.csv").write_text("videos\n001.mp4\n")
+    lpips_files(tmp_path)
+    command = ["vidtok", "--config", tmp_path / "small.yaml", "--checkpoint", tmp_path / "x.safetensors", "--data",
+               videos, "--height", 32, "--width", 32, "--fps", 8, "--output", tmp_path / "scores.json"]  # fmt: skip
+    evaluate.main(list(map(str, command)))
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert set(report["videos"]) == {"000.mp4", "001.mp4"} and report["mean"]["frames"] == 48
+    table = capsys.readouterr().out
+    for name in ("psnr", "ssim"):
+        mean = sum(one["frames"] * one[name] for one in report["videos"].values()) / 48
+        assert report["mean"][name] == pytest.approx(mean, rel=1e-5)
+        assert f"{name:<8}{mean:>9.4f}" in table
+    weights = ["--lpips", tmp_path / "vgg.pth", tmp_path / "linear.pth", "--meta-path", tmp_path / "videos.csv"]
+    evaluate.main(list(map(str, [*command, *weights])))
+    one = json.loads((tmp_path / "scores.json").read_text())
+    assert one["mean"]["videos"] == 1 and one["mean"]["psnr"] == report["videos"]["001.mp4"]["psnr"]
+    assert one["mean"]["lpips"] > 0
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main(list(map(str, [*command, "--height", 36])))
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.startswith("evaluate: error: --height and --width must be multiples of 8")
+
+
+def test_lists_that_cannot_be_right_are_refused(videos, tmp_path):
+    (tmp_path / "table.csv").write_text("name\n000.mp4\n")
+    with pytest.raises(DataError, match="has no column videos or path"):
+        list_videos(videos, tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text("path\n000.mp4\nnone.mp4\n")
+    with pytest.raises(DataError, match="1 of 2 videos are missing, the first is .*none.mp4"):
+        list_videos(videos, tmp_path / "table.csv")
+    with pytest.raises(DataError, match="holds no videos"):
+        list_videos(tmp_path)
+    assert [path.name for path in list_videos(videos, videos / "captions.csv")] == ["000.mp4", "001.mp4"]

@@ -1,0 +1,195 @@
+"""``train_vidtok.py`` on shapes clips: its curve, its checkpoints, its two stages."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from data_tools.build import build_shards
+from data_tools.errors import BadVideo
+from data_tools.shapes import render_clips
+from data_tools.video import measured_duration, validate
+from data_tools.video_files import VideoFiles
+from pipelines.vidtok_models import load_vidtok, read_vidtok_config
+from pipelines.vidtok_training.config import parse_vidtok_arguments
+from support.launch import assert_user_error, checked, deepspeed, python
+from support.runs import log_of, without_rates
+from vtok.config import ConfigError
+from vtok.vidtok import load_model
+from vtok.vidtok.losses.discriminator import PatchGAN
+
+COMMAND = "pipelines/train_vidtok.py"
+SMALL = {
+    "model": {"name": "vidtok_kl_causal_488_4chn", "ch": 8},
+    "data": {"frames": 5, "fps": 8, "height": 32, "width": 32, "workers": 1},
+    "loss": {"discriminator_start": 2},
+    "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-3, "ema_decay": 0.9},
+    "checkpoint": {"every": 2},
+}
+GAME = ("loss_adv", "adv_weight", "loss_disc", "logits_real", "logits_fake", "grad_norm_disc")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vidtok")
+    render_clips(folder / "clips", 5, seed=3)
+    build_shards(folder / "clips", folder / "shards", progress=False)
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_rank(folder):
+    """A finished run; the discriminator takes part in its last two steps."""
+    output = folder / "one"
+    checked(python(COMMAND, "--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output))
+    return output
+
+
+def test_two_ranks_give_the_same_curve_as_one(folder, one_rank):
+    output = folder / "two"
+    options = ("--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output)
+    checked(deepspeed(2, COMMAND, *options))
+    one, two = log_of(one_rank), log_of(output)
+    assert [line["batch_digest"] for line in one] == [line["batch_digest"] for line in two]
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two):
+        for name in ("loss", "loss_nll", "loss_reg", "l1", "grad_norm", "ema_distance", *GAME):
+            assert a[name] == (None if b[name] is None else pytest.approx(b[name], rel=1e-3, abs=1e-6)), name
+
+
+def test_the_discriminator_is_not_run_before_its_start(one_rank):
+    log = log_of(one_rank)
+    assert all(line[name] is None for line in log[:2] for name in GAME)
+    assert all(isinstance(line[name], float) for line in log[2:] for name in GAME)
+    stored = {}
+    for step in (2, 4):
+        path = one_rank / f"discriminator/checkpoints/step_0000000{step}/rank_00000.safetensors"
+        stored[step] = load_file(path)
+    name = "patches.layers.0.weight"
+    assert f"exp_avg/{name}" not in stored[2] and f"exp_avg/{name}" in stored[4]
+    assert not torch.equal(stored[2][f"weights/{name}"], stored[4][f"weights/{name}"])
+    assert stored[2][f"weights/{name}"].std().item() == pytest.approx(0.02, rel=0.1)  # as it was drawn
+    means = [load_file(one_rank / f"discriminator/checkpoints/step_0000000{step}/feature_scale.safetensors")["means"]
+             for step in (2, 4)]  # fmt: skip
+    expected = torch.zeros(2)
+    for line in log[2:]:
+        expected = 0.999 * expected + 0.001 * torch.tensor([line["logits_real"], line["logits_fake"]])
+    assert not means[0].any()
+    torch.testing.assert_close(means[1], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_the_loss_is_the_sum_of_its_parts(one_rank):
+    for line in log_of(one_rank)[:2]:
+        assert line["loss"] == pytest.approx(line["loss_nll"] + line["loss_reg"], rel=1e-5)
+
+
+def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
+    """The autoencoder's last checkpoint is whole and the discriminator's is not: both go back to the one before."""
+    output = folder / "resumed"
+    shutil.copytree(one_rank, output)
+    (output / "discriminator/checkpoints/step_00000004/COMPLETE").unlink()
+    options = ("--data.shards", folder / "shards", "--output", output, "--resume", "auto")
+    checked(python(COMMAND, "--config", folder / "small.yaml", *options))
+    assert without_rates(log_of(output)) == without_rates(log_of(one_rank))
+    for name in ("vidtok.safetensors", "vidtok_ema.safetensors"):
+        ours, theirs = load_file(output / name), load_file(one_rank / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_what_a_run_saves_is_what_load_model_reads(one_rank):
+    model = load_vidtok(one_rank / "config.yaml", one_rank / "vidtok.safetensors")
+    average = load_model(read_vidtok_config(one_rank / "config.yaml"), one_rank / "vidtok_ema.safetensors")
+    path = one_rank / "checkpoints/step_00000004/rank_00000.safetensors"
+    with safe_open(path, framework="pt") as stored:
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter.flatten(), stored.get_tensor(f"weights/model.{name}")), name
+        for name, parameter in average.named_parameters():
+            assert torch.equal(parameter.flatten(), stored.get_tensor(f"ema/model.{name}")), name
+
+
+def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
+    """From a folder and a table, with a discriminator of space and time."""
+    (folder / "videos.csv").write_text("videos\n001.mp4\n002.mp4\n004.mp4\n")
+    weights, output = one_rank / "vidtok.safetensors", folder / "second"
+    checked(
+        python(
+            COMMAND, "--config", folder / "small.yaml", "--fix_encoder", "true", "--weights", weights, "--data.root",
+            folder / "clips", "--data.meta_path", folder / "videos.csv", "--loss.discriminator", "3d",
+            "--loss.discriminator_start", 0, "--train.max_steps", 2, "--data.height", 64, "--data.width", 64,
+            "--output", output,
+        )
+    )  # fmt: skip
+    before, after = load_file(weights), load_file(output / "vidtok.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert not [name for name in before if name.startswith("decoder.") and name not in changed]
+    assert log_of(output)[0]["loss_disc"] > 0
+    state = json.loads((output / "checkpoints/step_00000002/state.json").read_text())
+    assert set(state["frozen"]) == {"encoder"} and not [name for name in state["shapes"] if "encoder." in name]
+
+
+def test_video_files_are_read_as_shards_are(folder):
+    files = VideoFiles(folder / "clips")
+    raw = files.read(3)
+    assert (len(files), files.key(3), raw.key) == (5, "003.mp4", "003.mp4")
+    assert raw.meta["facts"]["duration"] == pytest.approx(validate(folder / "clips/003.mp4").duration)
+    (folder / "some.csv").write_text("videos\n003.mp4\n")
+    assert VideoFiles(folder / "clips", folder / "some.csv").manifest_hash != files.manifest_hash
+    with pytest.raises(BadVideo):
+        measured_duration(folder / "clips/captions.csv")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--config", "vidtok_kl_causal_488_5chn"], "no VidTok is called 'vidtok_kl_causal_488_5chn'"),
+        (["--data.frame", "5"], "unknown key --data.frame; did you mean --data.frames?"),
+        (["--model.cha", "5"], "a VidTok has no setting cha; did you mean ch?"),
+        (["--data.root", "x"], "set exactly one of data.shards and data.root"),
+        (["--data.height", "36"], "multiples of 8, not 36x32"),
+        (["--data.height", "24"], "at least 32 pixels a side"),
+        (["--fix_encoder", "true"], "fix_encoder needs weights"),
+        (["--model.name", "vidtok_kl_noncausal_488_4chn"], "clips of 4 k frames"),
+        (["--loss.lpips_vgg", "x"], "both of loss.lpips_vgg and loss.lpips_linear"),
+        (["--train.max_steps", "0"], "train.max_steps must be at least 1"),
+    ],
+)
+def test_configurations_that_cannot_be_right_are_refused(folder, options, message):
+    with pytest.raises(ConfigError) as refused:
+        parse_vidtok_arguments(["--config", str(folder / "small.yaml"), "--data.shards", "x", *options])
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["vidtok_stage1", "vidtok_stage2", "vidtok_shapes"])
+def test_presets(name):
+    path = f"pipelines/configs/{name}.yaml"
+    config = parse_vidtok_arguments(["--config", path, "--data.shards", "x", "--weights", "y"]).config
+    assert config.train.max_grad_norm == 20 and config.model["name"].startswith("vidtok_kl_causal_488")
+    if name != "vidtok_shapes":
+        assert (config.train.lr, config.train.ema_decay, config.data.fps) == (1e-5, 0.999, 3)
+        assert (config.loss.discriminator, config.loss.discriminator_start) == ("2d", 10_000)
+        assert (config.fix_encoder, config.data.height) == ((True, 256) if name == "vidtok_stage2" else (False, 128))
+
+
+def test_a_published_name_is_a_configuration():
+    options = ["--config=vidtok_fsq_causal_488_4096", "--data.root", "x", "--train.max_steps", "1", "--model.ch", "16"]
+    arguments = parse_vidtok_arguments(options)
+    assert arguments.config.model == {"name": "vidtok_fsq_causal_488_4096", "ch": 16}
+    assert arguments.preset == "vidtok_fsq_causal_488_4096" and arguments.ds_config.name == "zero2.json"
+
+
+def test_user_errors_are_one_line(folder, one_rank):
+    start = (COMMAND, "--config", folder / "small.yaml", "--data.shards")
+    assert_user_error(python(*start, folder / "none", "--output", folder / "no"), "none", "vtok-shards build")
+    assert not (folder / "no").exists()
+    assert_user_error(python(*start, folder / "shards", "--output", one_rank), "already holds a run", "--resume auto")
+
+
+def test_a_patchgan_has_its_smallest_picture():
+    with torch.no_grad():
+        assert PatchGAN(2, width=8)(torch.zeros(1, 3, 1, 32, 32)).shape == (1, 1, 2, 2)

@@ -2,7 +2,7 @@
 
 PYTHONPATH=tests python tests/run/kill_many.py --times 20 [--seed 0]
 
-What it printed last is kept in kill_many.txt.
+What it printed last, with --seed 11, is kept in kill_many.txt.
 """
 
 import argparse

@@ -6,7 +6,7 @@ python pipelines/bench.py tokeniser [--json]    frames to tokens against CLIP al
 python pipelines/bench.py step [--json]         an optimiser step against its modules, and under DeepSpeed; 8 GB
 python pipelines/bench.py prefill [--json]      reading videos of 5 to 120 s against S tokens a frame
 python pipelines/bench.py sample [--json]       visual tokens with a cache against bare cached decoding
-python pipelines/bench.py vidtok [--json]       VidTok's network against the plain arrangement of it; ten minutes
+python pipelines/bench.py vidtok [--json]       VidTok's network against the plain arrangement of it
 """
 
 import argparse

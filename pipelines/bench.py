@@ -8,7 +8,7 @@ python pipelines/bench.py prefill      reading videos of 5 to 120 s against S to
 python pipelines/bench.py sample       visual tokens with a cache against bare cached decoding
 python pipelines/bench.py run          imports, the first step, waiting for data, two ranks; needs an idle machine
 python pipelines/bench.py profile      where a step's CPU time goes
-python pipelines/bench.py vidtok       VidTok's network against the plain arrangement of it; ten minutes
+python pipelines/bench.py vidtok       VidTok's network against the plain arrangement of it
 python pipelines/bench.py compile      what torch.compile would gain; ten minutes of compilation
 
 --json prints one JSON list; --check compares the ratios with those kept in pipelines/benchmarks/ratios.json, and ends

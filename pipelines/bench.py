@@ -23,7 +23,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from pipelines.benchmarks.figures import PARTS, Figure
-from pipelines.config import die
+from pipelines.errors import die
 
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from pipelines import questions, tv_align, vidtok_scores
-from pipelines.config import PRESETS, die
+from pipelines.config_files import PRESETS
+from pipelines.errors import die
 from pipelines.shares import rank_and_ranks
 from pipelines.tv_align import run as generation
 from vtok.config import ConfigError

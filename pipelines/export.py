@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.config import die
+from pipelines.errors import die
 from pipelines.understand import load_run
 from vtok.config import ConfigError
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
-from pipelines.config import RunConfig, die
+from pipelines.config import RunConfig
+from pipelines.errors import die
 from pipelines.media import save_mp4
 from pipelines.shares import own_share, rank_and_ranks, read_prompts
 from pipelines.understand import load_run

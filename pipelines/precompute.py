@@ -20,11 +20,13 @@ from tqdm import tqdm
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
 from data_tools.views import CENTRE, Views, make_views, window
-from pipelines.config import RunConfig, die, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.setup import precision
+from pipelines.errors import die
 from vtok.config import ConfigError, require
 from vtok.decoder import build_vae, encode_video
 from vtok.materialise import cast_parameters

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
-from pipelines.config import die
 from pipelines.engine import distributed
+from pipelines.errors import die
 from pipelines.media import save_mp4
 from pipelines.vidtok_clips import read_clips, to_pixels
 from pipelines.vidtok_models import load_vidtok

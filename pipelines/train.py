@@ -8,24 +8,25 @@ One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.
 """
 
 import math
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from data_tools.errors import DataError
 from pipelines import demo
-from pipelines.config import RunArguments, RunConfig, die, parse_run_arguments, save_config
+from pipelines.command_line import RunArguments, parse_run_arguments
+from pipelines.config import RunConfig
+from pipelines.config_files import save_config
 from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import build_dataset, micro_batches
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
+from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
-from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.program import run_program
+from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
@@ -43,30 +44,11 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from vtok.config import ConfigError
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry.
-
-    Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
-    """
-    stopper = Stopper()
-    try:
-        arguments = parse_run_arguments(sys.argv[1:] if argv is None else argv)
-        distributed.connect()
-        finished = train(arguments, stopper)
-    except (ConfigError, DataError) as error:
-        die("vtok-train", error, 0 if isinstance(error, LoaderError) else distributed.rank())
-    except RuntimeError as error:
-        if not distributed.is_lost_peer(error):
-            raise
-        stopper.end_without_peer(error)
-    finally:
-        stopper.closed = True
-        end_children()
-    if not finished:
-        leave(STOPPED)
+    """Console entry; exit codes are those of :func:`run_program`."""
+    run_program("vtok-train", parse_run_arguments, train, argv)
 
 
 @dataclass
@@ -124,16 +106,8 @@ def prepare(arguments: RunArguments) -> Run:
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, judged, framework) if held_out else None
 
-    state = checkpoint.RunState(
-        step=0,
-        updates=0,
-        consumed_samples=0,
-        seed=config.seed,
-        manifest_hash=reader.manifest_hash,
-        ranks=plan.ranks,
-        shapes=checkpoint.trained_shapes(framework),
-        frozen=weights.frozen_hashes(framework),
-    )
+    frozen = weights.frozen_hashes(framework)
+    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
         state = checkpoint.check(found, state)

@@ -13,7 +13,6 @@ OUTPUT/config.yaml and OUTPUT/vidtok.safetensors are the --config and --checkpoi
 """
 
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,16 +20,17 @@ from pathlib import Path
 
 import torch
 
-from data_tools.errors import DataError
-from pipelines.config import RunArguments, die, save_config
+from pipelines.command_line import RunArguments
+from pipelines.config_files import save_config
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import micro_batches
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
+from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.outputs import choose_output
-from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.program import run_program
+from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.checkpoint import RunState
 from pipelines.engine.saving.ema import Ema
@@ -51,30 +51,15 @@ from pipelines.vidtok_training.config import VidTokRunConfig, parse_vidtok_argum
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
 from pipelines.vidtok_training.stepping import train_step
-from vtok.config import ConfigError, require
+from vtok.config import require
 from vtok.vidtok import load_model
 from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
 from vtok.weights import combined_hash, content_hash, open_file
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; exit codes as those of ``train.py``."""
-    stopper = Stopper()
-    try:
-        arguments = parse_vidtok_arguments(sys.argv[1:] if argv is None else argv)
-        distributed.connect()
-        finished = train(arguments, stopper)
-    except (ConfigError, DataError) as error:
-        die("train_vidtok", error, 0 if isinstance(error, LoaderError) else distributed.rank())
-    except RuntimeError as error:
-        if not distributed.is_lost_peer(error):
-            raise
-        stopper.end_without_peer(error)
-    finally:
-        stopper.closed = True
-        end_children()
-    if not finished:
-        leave(STOPPED)
+    """Console entry; exit codes are those of :func:`run_program`."""
+    run_program("train_vidtok", parse_vidtok_arguments, train, argv)
 
 
 @dataclass
@@ -142,7 +127,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
         lpips.to(distributed.device())
 
     frozen = distributed.rank_zero_first(lambda: {"encoder": encoder_hash(config)} if config.fix_encoder else {})
-    states = [fresh_state(config, reader.manifest_hash, plan, model, frozen) for model in models]
+    states = [checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, m, frozen) for m in models]
     folders = [output, output / DISCRIMINATOR][: len(models)]
     step = distributed.rank_zero_first(lambda: newest_step(output, len(models) > 1)) if arguments.resume else None
     found = [checkpoint.folder_of(folder, step) for folder in folders] if step is not None else []
@@ -164,21 +149,6 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
     discriminator = players[1] if len(players) > 1 else None
     dataset = data.build_dataset(config, reader)
     return Run(config, output, plan, dataset, players[0], discriminator, ema, lpips, max_steps)
-
-
-def fresh_state(
-    config: VidTokRunConfig, manifest_hash: str, plan: BatchPlan, model: torch.nn.Module, frozen: dict[str, str]
-) -> RunState:
-    return RunState(
-        step=0,
-        updates=0,
-        consumed_samples=0,
-        seed=config.seed,
-        manifest_hash=manifest_hash,
-        ranks=plan.ranks,
-        shapes=checkpoint.trained_shapes(model),
-        frozen=frozen,
-    )
 
 
 def encoder_hash(config: VidTokRunConfig) -> str:

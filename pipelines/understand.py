@@ -20,10 +20,12 @@ from data_tools.errors import DataError
 from data_tools.shards import atomic_write
 from data_tools.video import validate
 from data_tools.views import CENTRE, make_views, tokeniser_view, window
-from pipelines.config import RunConfig, die, load_config, one_line
+from pipelines.command_line import load_config
+from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.saving import checkpoint
+from pipelines.errors import die, one_line
 from pipelines.shares import own_share, rank_and_ranks, read_table
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework

@@ -8,7 +8,7 @@ model:
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import PRESETS, read_yaml
+from pipelines.config_files import PRESETS, read_yaml
 from vtok.config import ConfigError, require
 from vtok.vidtok import VidTok, VidTokConfig, load_model, published_config
 

@@ -8,7 +8,8 @@ from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
 from pipelines import demo
-from pipelines.config import RunArguments, RunConfig
+from pipelines.command_line import RunArguments
+from pipelines.config import RunConfig
 from vtok.config import ConfigError
 
 

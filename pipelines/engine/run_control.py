@@ -39,11 +39,13 @@ TICK = 0.5  # seconds between looks at the launcher
 class Stopper:
     """Whether this run is to stop early.
 
-    Made once, by the main thread. From then on SIGUSR1, SIGTERM, SIGINT and the launcher's end are requests to stop;
-    a second SIGINT ends the process at once. Once ``closed``, as the run ends for another reason, nothing else does.
+    Made once, by the main thread of a ``program``, whose name begins what it says. From then on SIGUSR1, SIGTERM,
+    SIGINT and the launcher's end are requests to stop; a second SIGINT ends the process at once. Once ``closed``, as
+    the run ends for another reason, nothing else does.
     """
 
-    def __init__(self):
+    def __init__(self, program: str):
+        self.program = program
         self.wanted: str | None = None  # why, as soon as anybody has asked
         self.closed = False
         self._deferred = False
@@ -77,7 +79,7 @@ class Stopper:
         signal.signal(signal.SIGTERM, lambda *_: leave(LOST_PEER))
         time.sleep(GRACE)
         reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the line of the C++ source
-        say(
+        self._say(
             f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
             "tells why; --resume auto goes on from the last checkpoint"
         )
@@ -107,7 +109,12 @@ class Stopper:
         if self.wanted is None:
             self.wanted, self._latest_end = reason, time.monotonic() + LAST_STEP
             if distributed.rank() == 0:
-                say(f"{reason}: this step is the last")
+                self._say(f"{reason}: this step is the last")
+
+    def _say(self, text: str) -> None:
+        """A line on stderr, below the progress bar, if anybody still listens."""
+        with suppress(OSError):
+            print(f"\n{self.program}: {text}", file=sys.stderr, flush=True)
 
 
 def launcher_watch() -> Callable[[], bool]:
@@ -167,9 +174,3 @@ def leave(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
-
-
-def say(text: str) -> None:
-    """A line on stderr, below the progress bar, if anybody still listens."""
-    with suppress(OSError):
-        print(f"\nvtok-train: {text}", file=sys.stderr, flush=True)

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from data_tools.items import Item
-from pipelines.config import one_line, read_yaml
+from pipelines.config_files import read_yaml
 from pipelines.engine import distributed
+from pipelines.errors import one_line
 from vtok.config import ConfigError, require
 from vtok.layout import evenly_spaced
 from vtok.qwen_video import fit, patchify

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.config import PRESETS
+from pipelines.config_files import PRESETS
 from pipelines.study.clip import CLIP
 from pipelines.study.config import ArmConfig, StudyConfig, merged
 from pipelines.study.dit import HUNYUAN

@@ -12,9 +12,9 @@ from functools import cache, partial
 from pathlib import Path
 
 from data_tools.errors import DataError
-from pipelines.config import die
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
+from pipelines.errors import die
 from pipelines.study import arms, clip, dit, evaluation, latents, llm, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.study.stages import Done, stage

@@ -6,7 +6,8 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pipelines.config import PRESETS, one_line, read_yaml
+from pipelines.config_files import PRESETS, read_yaml
+from pipelines.errors import one_line
 from vtok.config import ConfigError, require
 
 STUDY = PRESETS / "study.yaml"

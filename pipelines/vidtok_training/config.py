@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from pipelines.config import CheckpointConfig, OptimisationConfig, RunArguments, parse_with
+from pipelines.command_line import RunArguments, parse_with
+from pipelines.config import CheckpointConfig, OptimisationConfig
 from pipelines.vidtok_models import config_of, vidtok_yaml
 from vtok.config import require
 
@@ -133,7 +134,7 @@ class VidTokRunConfig:
 
 
 def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
-    """As :func:`pipelines.config.parse_run_arguments`; ``--config`` may be a published name too.
+    """As :func:`pipelines.command_line.parse_run_arguments`; ``--config`` may be a published name too.
 
     Raises:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing file.

@@ -1,4 +1,5 @@
-from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config_files import PRESETS
 from vtok.architectures import meta_framework
 
 

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from pipelines.config import PRESETS, TrainConfig, load_config, parse_run_arguments, save_config
+from pipelines.command_line import load_config, parse_run_arguments
+from pipelines.config import TrainConfig
+from pipelines.config_files import PRESETS, save_config
 from pipelines.engine import cpu_op
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loading.loader import views_of

@@ -13,7 +13,8 @@ from data_tools.items import Item, read_items, shuffled, write_items
 from data_tools.shapes import CATEGORIES, TV_ALIGN, item_of, render, scene_items, scene_of
 from pipelines import evaluate, tv_align
 from pipelines.accuracy import wilson
-from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config_files import PRESETS
 from pipelines.tv_align import run as generation
 from pipelines.tv_align.protocol import partners
 from pipelines.understand import Understanding

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from data_tools.shapes import render_clips
 from data_tools.video import validate
 from pipelines import generate, tokenise, understand
-from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config_files import PRESETS
 from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok.build import build_framework

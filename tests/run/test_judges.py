@@ -11,7 +11,7 @@ from data_tools.encode import encode_mp4
 from data_tools.items import Item, read_items, write_items
 from data_tools.shapes import render, scene_of
 from pipelines import evaluate, tv_align
-from pipelines.config import PRESETS
+from pipelines.config_files import PRESETS
 from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig, listed, parse_option
 from support.tiny_qwen import write_tiny_qwen
 from vtok.config import ConfigError

@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import plan
-from pipelines.config import PRESETS, parse_run_arguments, save_config
+from pipelines.command_line import parse_run_arguments
+from pipelines.config_files import PRESETS, save_config
 from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Hardware, Scenario, forecast

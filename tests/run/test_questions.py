@@ -10,7 +10,8 @@ from data_tools.encode import encode_mp4
 from data_tools.items import write_items
 from data_tools.shapes import item_of, render, scene_of
 from pipelines import evaluate, questions
-from pipelines.config import PRESETS, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config_files import PRESETS
 from support.tiny import make_batch, model_config
 from vtok.build import build_framework
 from vtok.prompts import CAPTION_INSTRUCTIONS

@@ -32,7 +32,7 @@ class Hanging:
 def steps(dataset, tell) -> None:
     """What a training run does around its steps, without a model."""
     os.setsid()
-    stopper = Stopper()
+    stopper = Stopper("vtok-train")
     with stopper.deferred():
         for step in DataLoader(dataset, batch_size=1, num_workers=1, worker_init_fn=ignore_signals):
             if step == 0:
@@ -45,7 +45,7 @@ def steps(dataset, tell) -> None:
 
 
 def loading(tell) -> None:
-    Stopper()
+    Stopper("vtok-train")
     tell.send("ready")
     time.sleep(100)
 

@@ -17,7 +17,8 @@ from data_tools.build import build_shards
 from data_tools.errors import DataError
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig, parse_run_arguments
+from pipelines.command_line import parse_run_arguments
+from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine.outputs import find_held_out
 from pipelines.engine.watching import console, memory, utilisation
 from pipelines.engine.watching.flops import sample_flops

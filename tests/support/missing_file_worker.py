@@ -12,11 +12,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import torch
 
-from pipelines.config import TrainConfig, die
+from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import deepspeed_config
 from pipelines.engine.weights import placement
+from pipelines.errors import die
 from support.launch import REPO
 from support.tiny import model_config
 from vtok.build import build_framework

@@ -8,13 +8,13 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from pipelines.config import parse_run_arguments
+from pipelines.command_line import parse_run_arguments
 from pipelines.engine import distributed
 from pipelines.engine.run_control import Stopper
 from pipelines.train import train
 
 distributed.connect()
-stopper = Stopper()
+stopper = Stopper("vtok-train")
 command: list[str] = []
 for argument in [*sys.argv[1:], "+"]:
     if argument != "+":

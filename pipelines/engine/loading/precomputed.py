@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import RunConfig, plain
+from pipelines.config import RunConfig
+from pipelines.config_files import plain
 from vtok.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
 from vtok.decoder import Posterior, decoder_parts

@@ -56,6 +56,11 @@ class RunState:
     frozen: dict[str, str]
 
 
+def fresh_state(seed: int, manifest_hash: str, ranks: int, model: nn.Module, frozen: dict[str, str]) -> RunState:
+    """That of a run before its first step."""
+    return RunState(0, 0, 0, seed, manifest_hash, ranks, trained_shapes(model), frozen)
+
+
 def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
     """Shapes of the trainable parameters, also when ZeRO-3 has sharded them."""
     return {name: list(shape_of(p)) for name, p in model.named_parameters() if p.requires_grad}

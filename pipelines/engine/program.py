@@ -1,0 +1,45 @@
+"""What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from data_tools.errors import DataError
+from pipelines.command_line import Config, RunArguments
+from pipelines.engine import distributed
+from pipelines.engine.loading.workers import LoaderError
+from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.errors import die
+from vtok.config import ConfigError
+
+
+def run_program(
+    name: str,
+    parse: Callable[[list[str]], RunArguments[Config]],
+    train: Callable[[RunArguments[Config], Stopper], bool],
+    argv: list[str] | None = None,
+) -> None:
+    """A training command, from its command line to its exit code.
+
+    Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
+
+    Args:
+        name: of the command, before what it says.
+        train: a whole run; returns whether it came to its end.
+        argv: instead of the process's own command line.
+    """
+    stopper = Stopper(name)
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        distributed.connect()
+        finished = train(arguments, stopper)
+    except (ConfigError, DataError) as error:
+        die(name, error, 0 if isinstance(error, LoaderError) else distributed.rank())
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        stopper.end_without_peer(error)
+    finally:
+        stopper.closed = True
+        end_children()
+    if not finished:
+        leave(STOPPED)

@@ -92,6 +92,13 @@ class VTokConfig:
         return self.motion_stride or DEFAULT_MOTION_STRIDE
 
     @property
+    def motion_rate(self) -> float:
+        """Visual tokens that a second of video adds; none where the strategy's number is the same for all clips."""
+        if self.strategy in ("frames", "none"):
+            return 0.0
+        return self.motion_tokens_per_second or self.fps / self.stride
+
+    @property
     def num_spatial_tokens(self) -> int:
         return self.spatial_grid_size**2
 

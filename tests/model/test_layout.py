@@ -55,3 +55,18 @@ def test_errors():
         num_motion_tokens(5, VTokConfig(motion_tokens_per_second=12), fps=6)
     with pytest.raises(ConfigError, match="only one of"):
         VTokConfig(motion_stride=6, motion_tokens_per_second=6)
+
+
+@pytest.mark.parametrize(
+    "options, rate",
+    [
+        (dict(motion_stride=2), 3.0),
+        (dict(motion_tokens_per_second=4), 4.0),
+        (dict(strategy="training_free"), 1.0),
+        (dict(strategy="frames", sampled_frames=8), 0.0),
+        (dict(strategy="none"), 0.0),
+    ],
+)
+def test_what_a_second_of_video_adds(options, rate):
+    config = VTokConfig(fps=6.0, **options)
+    assert config.motion_rate == rate

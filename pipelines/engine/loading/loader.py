@@ -94,11 +94,10 @@ def video_of(samples: list[Sample]) -> torch.Tensor | Posterior:
 
 def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
     """The run's order of samples, grouped by length if asked for."""
-    order, window, tokeniser = reader.order(config.seed), config.data.group_by_length, config.model.tokeniser
+    order, window = reader.order(config.seed), config.data.group_by_length
     if not window:
         return order
-    rate = tokeniser.motion_tokens_per_second or tokeniser.fps / tokeniser.stride
-    lengths = partial(estimated_tokens, reader, config.data.seconds, rate)
+    lengths = partial(estimated_tokens, reader, config.data.seconds, config.model.tokeniser.motion_rate)
     return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
 
 

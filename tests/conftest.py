@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,9 @@ import torch
 from support.tiny import CAPTIONS, model_config
 from vtok.build import build_framework
 from vtok.tiny import write_tiny_models
+
+# A shell that starts pytest in the background has it ignored, by all that the tests start too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip(clips, undisturbed, tmp_
         return validate(video)
 
     monkeypatch.setattr(prepare, "validate", fragile)
-    out = pack(clips, tmp_path / "out", workers=workers, clip_timeout=0.5)
+    out = pack(clips, tmp_path / "out", workers=workers, clip_timeout=2.0)
     expected = {number: "not_a_video" for number in DAMAGED} | dict.fromkeys((0, 1, 12, 19), "decoder_crash")
     expected |= dict.fromkeys((2, 7), "timeout")
     assert reasons(out) == [(f"{number:03d}", expected[number]) for number in sorted(expected)]

@@ -1,13 +1,15 @@
-"""How well a VidTok reconstructs videos: PSNR, SSIM and, where its weights are given, LPIPS.
+"""How well a VidTok reconstructs videos: PSNR, SSIM and, where their weights are given, LPIPS and FVD.
 
 Videos are cut into clips of 17 frames (causal) or 16 that do not overlap. A shorter last clip is filled up with its
-last frame, and only its real frames are scored. Each score is the mean over frames.
+last frame, and only its real frames are scored. Each score is the mean over frames, but for FVD, which is one of all
+whole clips.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +20,13 @@ from data_tools.video_files import list_videos
 from pipelines.engine import distributed
 from pipelines.vidtok_clips import read_clips
 from pipelines.vidtok_models import load_vidtok
-from vtok.config import require
+from vtok.config import ConfigError, require
 from vtok.vidtok import VidTok, metrics
 from vtok.vidtok.losses.perceptual import load_lpips
 from vtok.vidtok.model import lengthened
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # frames (T, 3, H, W) in [0, 1], and theirs -> (T,)
-BETTER = {"psnr": "higher", "ssim": "higher", "lpips": "lower"}
+BETTER = {"psnr": "higher", "ssim": "higher", "lpips": "lower", "fvd": "lower"}
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -41,38 +43,96 @@ def evaluate(a: argparse.Namespace) -> None:
     if a.lpips:
         lpips = load_lpips(*a.lpips).to(device)
         measures["lpips"] = lambda x, y: lpips(2 * x - 1, 2 * y - 1)
-    by_video = {}
+    extractor = load_i3d(a.fvd).to(device) if a.fvd else None
+    by_video, pairs = {}, []
     for video in list_videos(a.data, a.meta_path):
-        by_video[str(video.relative_to(a.data))] = frame_scores(model, video, a.fps, a.height, a.width, measures)
+        found = scores_of(reconstructions(model, video, a.fps, a.height, a.width), measures, extractor)
+        by_video[str(video.relative_to(a.data))] = found.frames
+        pairs += found.features
     settings = {name: str(getattr(a, name)) for name in ("config", "checkpoint", "fps", "height", "width")}
     report = {"settings": settings} | summary(by_video)
+    if extractor:
+        require(len(pairs) >= 2, f"FVD needs at least two clips of {clip_length(model)} frames, found {len(pairs)}")
+        report["mean"]["fvd"] = metrics.frechet_distance(*(torch.stack(side) for side in zip(*pairs)))
     with atomic_write(a.output) as file:
         file.write(json.dumps(report, indent=1).encode() + b"\n")
     print(as_table(report["mean"]))
 
 
+def clip_length(model: VidTok) -> int:
+    return 17 if model.is_causal else 16
+
+
 @torch.no_grad()
-def frame_scores(
-    model: VidTok, video: Path, fps: float, height: int, width: int, measures: dict[str, Metric]
-) -> dict[str, Tensor]:
-    """Each measure of each frame of a video, (frames,), on the CPU.
+def reconstructions(
+    model: VidTok, video: Path, fps: float, height: int, width: int
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Each clip's real frames and their reconstructions, (T, 3, H, W) in [0, 1], and whether the clip is a whole one.
 
     Raises:
         DataError: the video cannot be read.
     """
-    length = 17 if model.is_causal else 16
-    scores: dict[str, list[Tensor]] = {name: [] for name in measures}
+    length = clip_length(model)
     try:
         for clip in read_clips(video, fps, height, width, length)[1]:
             frames = clip.shape[2]
             clip = clip.to(next(model.parameters()).device)
             reconstruction = model(lengthened(clip, 0, length - frames))[1][:, :, :frames]
-            x, y = (unit_range(one) for one in (clip, reconstruction))
-            for name, measure in measures.items():
-                scores[name].append(measure(x, y).cpu())
+            yield unit_range(clip), unit_range(reconstruction), frames == length
     except DataError as error:
         raise DataError(f"{video}: {error}") from error
-    return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+class Scores(NamedTuple):
+    """Of a video, on the CPU.
+
+    Attributes:
+        frames: each measure of each frame, (frames,).
+        features: of each whole clip and of its reconstruction, (d,) each.
+    """
+
+    frames: dict[str, Tensor]
+    features: list[tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def scores_of(
+    clips: Iterator[tuple[Tensor, Tensor, bool]],
+    measures: dict[str, Metric],
+    extractor: torch.jit.ScriptModule | None = None,
+) -> Scores:
+    """Score the clips of a video.
+
+    Args:
+        clips: as :func:`reconstructions` gives them.
+        extractor: I3D.
+    """
+    scores: dict[str, list[Tensor]] = {name: [] for name in measures}
+    features = []
+    for x, y, whole in clips:
+        for name, measure in measures.items():
+            scores[name].append(measure(x, y).cpu())
+        if extractor and whole:
+            features.append(tuple(i3d_features(extractor, frames).cpu() for frames in (x, y)))
+    return Scores({name: torch.cat(parts) for name, parts in scores.items()}, features)
+
+
+def load_i3d(path: Path) -> torch.jit.ScriptModule:
+    """The TorchScript file of I3D that is commonly used for FVD (``i3d_torchscript.pt``).
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"--fvd {path} cannot be read: it should be I3D as a TorchScript file") from error
+
+
+def i3d_features(extractor: torch.jit.ScriptModule, frames: Tensor) -> Tensor:
+    """(T, 3, H, W) in [0, 1] to (400,); I3D brings its own scaling to 224 x 224 and to [-1, 1]."""
+    video = (frames * 255).transpose(0, 1).unsqueeze(0)
+    return extractor(video, rescale=True, resize=True, return_features=True)[0]
 
 
 def unit_range(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from data_tools.shapes import render_clips
 from data_tools.video_files import list_videos
 from pipelines import evaluate
 from pipelines.vidtok_clips import read_clips
-from pipelines.vidtok_scores import frame_scores, unit_range
+from pipelines.vidtok_scores import reconstructions, scores_of, unit_range
 from support.vidtok import small_model
 from vtok.config import ConfigError
 from vtok.vidtok import metrics
@@ -123,7 +123,7 @@ def test_lpips_has_a_gradient_where_a_feature_is_all_zero():
 @pytest.mark.parametrize("name, length", [(NAME, 17), ("vidtok_kl_noncausal_488_4chn", 16)])
 def test_the_tail_is_filled_up_and_its_real_frames_alone_are_scored(videos, name, length):
     model, video = small_model(name, ch=8), videos / "000.mp4"
-    scores = frame_scores(model, video, 10, 32, 32, {"psnr": metrics.psnr})["psnr"]
+    scores = scores_of(reconstructions(model, video, 10, 32, 32), {"psnr": metrics.psnr}).frames["psnr"]
     expected = []
     for clip in read_clips(video, 10, 32, 32, length)[1]:
         whole = torch.cat([clip, *[clip[:, :, -1:]] * (length - clip.shape[2])], dim=2)
@@ -131,6 +131,48 @@ def test_the_tail_is_filled_up_and_its_real_frames_alone_are_scored(videos, name
         expected.append(metrics.psnr(unit_range(clip), reconstruction))
     assert len(scores) == 30 and [len(part) for part in expected] == [length, 30 - length]
     torch.testing.assert_close(scores, torch.cat(expected))
+
+
+def test_frechet_distance_of_known_distributions():
+    """Against means and covariances set exactly: (mu, S) and (nu, c^2 S) are |mu - nu|^2 + (1 - c)^2 tr S apart."""
+    draws = torch.randn(500, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = draws @ torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shift = torch.arange(6.0)
+    b = a.mean(0) + 3 * (a - a.mean(0)) + shift
+    expected = shift.square().sum().item() + 4 * a.var(0).sum().item()
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert metrics.frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
+    few = a[:3]  # fewer than dimensions: singular covariances
+    assert metrics.frechet_distance(few, few + shift) == pytest.approx(shift.square().sum().item(), rel=1e-6)
+
+
+class ScriptedMeans(torch.nn.Module):
+    """Called as I3D's TorchScript file is."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        assert rescale and resize and return_features
+        return x.mean(dim=[2, 3, 4]) / 255
+
+
+def test_fvd_is_of_the_whole_clips(videos, tmp_path, capsys):
+    save_weights(small_model(NAME, ch=8), tmp_path / "x.safetensors")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"model": {"name": NAME, "ch": 8}}))
+    torch.jit.script(ScriptedMeans()).save(tmp_path / "i3d.pt")
+    command = ["vidtok", "--config", tmp_path / "small.yaml", "--checkpoint", tmp_path / "x.safetensors", "--data",
+               videos, "--height", 32, "--width", 32, "--fps", 8, "--output", tmp_path / "scores.json"]  # fmt: skip
+    evaluate.main(list(map(str, [*command, "--fvd", tmp_path / "i3d.pt"])))
+    model, features = small_model(NAME, ch=8).eval(), []
+    for video in sorted(videos.glob("*.mp4")):  # of 24 frames: one whole clip each
+        x, y, whole = next(reconstructions(model, video, 8, 32, 32))
+        assert whole and len(x) == 17
+        features.append([one.mean((0, 2, 3)) for one in (x, y)])
+    expected = metrics.frechet_distance(*(torch.stack(side) for side in zip(*features)))
+    assert json.loads((tmp_path / "scores.json").read_text())["mean"]["fvd"] == pytest.approx(expected, rel=1e-4)
+    assert f"fvd     {expected:>9.4f}  lower" in capsys.readouterr().out
+    (tmp_path / "bad.pt").write_bytes(b"no")
+    with pytest.raises(SystemExit) as exit:
+        evaluate.main(list(map(str, [*command, "--fvd", tmp_path / "bad.pt"])))
+    assert exit.value.code == 2 and "should be I3D as a TorchScript file" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_writes_json(videos, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""How near a reconstruction is to its original, frame by frame."""
+"""How near reconstructions are to their originals: frame by frame, and as a distribution."""
 
 import torch
 import torch.nn.functional as F
@@ -38,3 +38,16 @@ def smoothed(x: Tensor) -> Tensor:
     planes = x.flatten(0, -3).unsqueeze(1)
     planes = F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
     return planes.view(*x.shape[:-2], *planes.shape[-2:])
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Distance of the normal distributions of two sets of features (N, d), N >= 2; of I3D's features it is FVD
+    (Unterthiner et al., 2018, arXiv 1812.01717).
+    """
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    # The trace of (cov_a cov_b)^1/2, by a symmetric matrix with the same eigenvalues.
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * shared).item()

@@ -133,6 +133,28 @@ def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
     assert set(state["frozen"]) == {"encoder"} and not [name for name in state["shapes"] if "encoder." in name]
 
 
+@pytest.mark.slow
+def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(folder):
+    """FSQ's entropy is that of the codes of all ranks: one clip on each of two ranks is two clips on one."""
+    options = ("--config", folder / "small.yaml", "--model.name", "vidtok_fsq_causal_488_4096", "--loss.discriminator",
+               "none", "--data.shards", folder / "shards", "--output")  # fmt: skip
+    checked(python(COMMAND, *options, folder / "fsq_one", "--train.micro_batch_size", 2))
+    checked(deepspeed(2, COMMAND, *options, folder / "fsq_two"))
+    one, two = log_of(folder / "fsq_one"), log_of(folder / "fsq_two")
+    assert len(one) == len(two) == 4
+    for a, b in zip(one, two):
+        for name in ("loss", "loss_nll", "loss_reg", "grad_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3), name
+    assert all(abs(line["loss_reg"]) > 1e-3 for line in one)  # entropy and commitment take part
+    video = 2 * torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    codes = []
+    for run in ("fsq_one", "fsq_two"):
+        model = load_vidtok(folder / run / "config.yaml", folder / run / "vidtok.safetensors").eval()
+        with torch.no_grad():
+            codes.append(model.encode(video, return_reg_log=True)[1]["indices"])
+    assert (codes[0] == codes[1]).float().mean() > 0.9
+
+
 def test_video_files_are_read_as_shards_are(folder):
     files = VideoFiles(folder / "clips")
     raw = files.read(3)

@@ -51,7 +51,6 @@ class Discriminator(nn.Module):
 
     def forward(self, video: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
         """``loss_disc``, and the mean logits for real and reconstructed patches; fp32 scalars."""
-        dtype = next(self.parameters()).dtype
-        real, fake = (self.patches(one.to(dtype)).float() for one in (video, reconstruction))
+        real, fake = self.patches(video), self.patches(reconstruction)
         loss = hinge_loss(real, fake) + self.measured(real, fake)
         return {"loss_disc": loss, "logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}

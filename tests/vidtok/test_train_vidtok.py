@@ -155,6 +155,21 @@ def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(folder):
     assert (codes[0] == codes[1]).float().mean() > 0.9
 
 
+@pytest.mark.slow
+def test_bf16_trains_along_the_curve_of_fp32(folder, one_rank):
+    output = folder / "bf16"
+    options = ("--data.shards", folder / "shards", "--train.precision", "bf16", "--output", output)
+    checked(python(COMMAND, "--config", folder / "small.yaml", *options))
+    for a, b in zip(log_of(output), log_of(one_rank), strict=True):
+        for name in ("loss_nll", "l1"):
+            assert a[name] == pytest.approx(b[name], rel=0.02) and a[name] != b[name], name
+    model = load_vidtok(output / "config.yaml", output / "vidtok.safetensors")
+    stored = load_file(one_rank / "vidtok.safetensors")
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        torch.testing.assert_close(parameter.detach(), stored[name], rtol=0.02, atol=0.02)
+
+
 def test_video_files_are_read_as_shards_are(folder):
     files = VideoFiles(folder / "clips")
     raw = files.read(3)

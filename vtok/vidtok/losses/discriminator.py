@@ -36,8 +36,9 @@ class PatchGAN(nn.Module):
         return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Videos (B, 3, T, H, W) to logits of patches, the higher the more real."""
-        return self.layers(x.transpose(1, 2).flatten(0, 1) if self.dims == 2 else x)
+        """Videos (B, 3, T, H, W) to logits of patches, in fp32: the higher the more real."""
+        x = x.to(self.layers[0].weight.dtype)
+        return self.layers(x.transpose(1, 2).flatten(0, 1) if self.dims == 2 else x).float()
 
 
 def initialise(module: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 
 
 def together(work: Callable[..., object], calls: Sequence[tuple], start_method: str = "fork") -> None:
@@ -13,7 +14,15 @@ def together(work: Callable[..., object], calls: Sequence[tuple], start_method: 
     processes = [get_context(start_method).Process(target=work, args=arguments) for arguments in calls]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
+    try:
+        running = {process.sentinel: process for process in processes}
+        while running:
+            for sentinel in wait(list(running)):
+                process = running.pop(sentinel)
+                process.join()
+                if process.exitcode:
+                    raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}")
+    finally:
+        for process in processes:  # those that would wait for one that failed
+            process.kill()
+            process.join()

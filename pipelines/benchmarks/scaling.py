@@ -41,9 +41,10 @@ def run_rank(output: Path, rank: int, ranks: int, port: int, size: Size, clips: 
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1",
     )  # fmt: skip
     torch.set_num_threads(1)
+    # Before the ranks know each other: transformers' save_pretrained writes on the first of them only.
+    framework = random_framework(output / f"models-{port}-{rank}", size)
     distributed.connect()
     train = TrainConfig(max_steps=1, global_batch_size=clips * ranks, micro_batch_size=clips, precision="fp32")
-    framework = random_framework(output / f"models-{port}-{rank}", size)
     batch = random_batch(framework, clips)
     plan = plan_batch(train.global_batch_size, train.micro_batch_size, ranks)
     engine = build_engine(framework, deepspeed_config(ZERO3, train, plan), train)

@@ -17,7 +17,7 @@ class Speed(NamedTuple):
 
 
 @torch.no_grad()
-def against_plain(name: str, ch: int = 128, frames: int = 17, size: int = 48, repeats: int = 3) -> Speed:
+def against_plain(name: str, ch: int = 128, frames: int = 17, size: int = 64, repeats: int = 3) -> Speed:
     """Of one clip of ``frames`` frames of ``size`` x ``size``."""
     model = load_model(name, ch=ch).eval()
     plain = PlainVidTok(model)

@@ -1,6 +1,7 @@
 """The figures: that they can be measured, and those that are bounds whatever the machine."""
 
 import json
+import multiprocessing
 import time
 
 import numpy as np
@@ -18,8 +19,10 @@ from pipelines.benchmarks.figures import Figure
 from pipelines.benchmarks.models import SMALL, random_batch, random_framework
 from pipelines.benchmarks.prefill import prefilling
 from pipelines.benchmarks.prefill_plot import plot_prefill
+from pipelines.benchmarks.processes import together
 from pipelines.benchmarks.profile import is_product
 from pipelines.benchmarks.step import calls_of
+from support.ends import kill_myself, sleep_for_ever
 from support.launch import checked, python
 
 
@@ -47,6 +50,13 @@ def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""
     result = checked(python("pipelines/bench.py", what, "--quick", "--json"))
     assert all(figure["value"] >= 0 for figure in json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_a_piece_of_work_that_fails_ends_the_others():
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        together(lambda end: end(), [(sleep_for_ever,), (kill_myself,)])
+    assert time.monotonic() - started < 60 and not multiprocessing.active_children()
 
 
 def test_a_check_tells_what_has_become_worse(monkeypatch, tmp_path, capsys):

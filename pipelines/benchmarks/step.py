@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pipelines.benchmarks.freed_memory import keep_freed_memory
 from pipelines.benchmarks.models import LARGE, Size, random_batch, random_framework
 from pipelines.benchmarks.paired import cpu_seconds, ratio
 from pipelines.config import TrainConfig
@@ -138,6 +139,7 @@ def unmasked(framework: VTokFramework, batch: Batch, repeats: int) -> float:
 
 def under_deepspeed(folder: Path, size: Size = LARGE, clips: int = 2, repeats: int = 3) -> float:
     """CPU time of an optimiser step with ZeRO-3 on one rank over that of plain PyTorch, the same AdamW in both."""
+    keep_freed_memory()
     distributed.connect()
     train = TrainConfig(max_steps=1, global_batch_size=clips, micro_batch_size=clips, precision="fp32")
     plain, sharded = random_framework(folder / "plain", size), random_framework(folder / "sharded", size)

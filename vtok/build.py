@@ -31,9 +31,8 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
     parts = pretrained_parts(config)
-    encoders = {"feature_extractor": framework.tokeniser.feature_extractor, "autoencoder": framework.decoder.vae}
     for name in without:
-        drop_weights(encoders[name])
+        drop_weights(framework.frozen_parts[name])
         parts.pop(name, None)
     return materialise(framework, parts.values(), place or whole())
 
@@ -58,7 +57,7 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
     }
 
 
-def frozen_parts(config: ModelConfig) -> dict[str, Part]:
+def frozen_weights(config: ModelConfig) -> dict[str, Part]:
     """Where the frozen parts are, by name; of a decoder's experts all of them, of which a run has one at a time."""
     parts = pretrained_parts(config)
     parts.pop("language_model")  # trained

@@ -154,8 +154,8 @@ class DecoderConfig:
     """The video decoder. It is frozen; of ``wan`` an adapter is trained along with the language model.
 
     Args:
-        kind: ``hunyuan`` (HunyuanVideo, which reads the language model's states themselves) or ``wan`` (Wan2.1 and
-            Wan2.2 text to video, which reads its own text encoder's embeddings and adapted states).
+        kind: ``hunyuan`` (HunyuanVideo, which reads the language model's states themselves) or ``wan`` (Wan, text
+            to video, which reads its own text encoder's embeddings and adapted states).
         weights: hub id or folder, in the published layout: ``transformer``, ``vae``, ``scheduler`` and, for
             ``hunyuan``, ``text_encoder_2``, ``tokenizer_2``; for ``wan``, ``text_encoder``, ``tokenizer``,
             ``model_index.json`` and, where it has two experts, ``transformer_2``.

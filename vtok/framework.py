@@ -90,6 +90,11 @@ class VTokFramework(nn.Module):
         """Holds what is measured before training and saved along with the weights."""
         return self.feature_scale
 
+    @property
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """What is never trained, by part."""
+        return {"feature_extractor": self.tokeniser.feature_extractor} | self.decoder.parts()
+
     # ---------------------------------------------------------------- training
 
     def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:
@@ -374,9 +379,8 @@ class VTokFramework(nn.Module):
             "phi_vis + P": [self.projection],
             "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
             "visual_head": [self.visual_head],
-            **{name: [module] for name, module in self.decoder.added().items()},
-            "feature_extractor": [self.tokeniser.feature_extractor],
-            **{name: [module] for name, module in self.decoder.parts().items()},
+            **{name: [part] for name, part in self.decoder.added().items()},
+            **{name: [part] for name, part in self.frozen_parts.items()},
         }
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()

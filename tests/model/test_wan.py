@@ -17,7 +17,7 @@ from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.workload import typical_workload
 from support.tiny import make_batch, model_config, planned_batch, planned_config, wan_config
 from vtok.architectures import meta_framework
-from vtok.build import build_framework, frozen_parts
+from vtok.build import build_framework, frozen_weights
 from vtok.config import ConfigError, DecoderConfig
 from vtok.decoder import GenerationRow, build_vae
 from vtok.decoders.wan import EXPERTS
@@ -216,9 +216,9 @@ def test_each_expert_is_read_from_its_own_folder_and_a_run_may_change_it(tiny_mo
         loaded[expert] = framework.decoder.transformer.state_dict()
         assert all(torch.equal(value, stored[name]) for name, value in loaded[expert].items())
     assert any(not torch.equal(value, loaded["low_noise"][name]) for name, value in loaded["high_noise"].items())
-    high, low = (frozen_parts(wan_config(tiny_models, weights="wan_experts", expert=expert)) for expert in EXPERTS)
+    high, low = (frozen_weights(wan_config(tiny_models, weights="wan_experts", expert=expert)) for expert in EXPERTS)
     assert high == low and {"high_noise_expert", "low_noise_expert"} < high.keys()
-    assert "diffusion_transformer" in frozen_parts(wan_config(tiny_models))
+    assert "diffusion_transformer" in frozen_weights(wan_config(tiny_models))
 
 
 # ---------------------------------------------------------------- folders and plans

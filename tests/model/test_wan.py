@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import WanPipeline
+from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,9 +34,24 @@ def wan_framework(models, **settings):
     return build_framework(wan_config(models, **settings)).train()
 
 
+HEEDING = (".attn2.to_v.", ".attn2.to_out.", ".text_embedder.")
+
+
+@pytest.fixture(scope="module")
+def heeding_models(tiny_models, tmp_path_factory):
+    """The tiny models, with transformers that heed what they are told: as drawn, it changes a video by some 1e-6."""
+    folder = shutil.copytree(tiny_models, tmp_path_factory.mktemp("heeding") / "models")
+    for file in folder.glob("wan*/transformer*/*.safetensors"):
+        weights = load_file(file)
+        for name, value in weights.items():
+            value *= 20 if any(part in name for part in HEEDING) and name.endswith("weight") else 1
+        save_file(weights, file, {"format": "pt"})
+    return folder
+
+
 @pytest.fixture(params=[ONE, TWO], ids=["one", "experts"])
-def wan(request, tiny_models):
-    return wan_framework(tiny_models, **request.param)
+def wan(request, heeding_models):
+    return wan_framework(heeding_models, **request.param)
 
 
 def own_pipeline(framework):
@@ -43,6 +59,10 @@ def own_pipeline(framework):
     pipeline = WanPipeline.from_pretrained(framework.config.decoder.weights)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
 
 
 def random_rows(framework, counts):
@@ -96,17 +116,17 @@ def test_sampling_without_visual_tokens_is_the_pipeline_s(wan, guidance):
     before = {name: value.clone() for name, value in wan.decoder.state_dict().items()}
     pipeline = own_pipeline(wan)
     options = dict(height=32, width=32, num_frames=9, num_inference_steps=4, guidance_scale=guidance)
-    expected = pipeline(PROMPTS[0], generator=torch.Generator().manual_seed(3), output_type="pt", **options).frames
+    expected = pipeline(PROMPTS[0], generator=seeded(), output_type="pt", **options).frames
     conditioning, empty = (wan.imagine(prompt, num_tokens=0) for prompt in (PROMPTS[0], ""))
     away = empty if guidance > 1 else None
-    video = wan.decoder.denoise(conditioning, 9, 4, torch.Generator().manual_seed(3), away)
+    video = wan.decoder.denoise(conditioning, 9, 4, seeded(), away)
     torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)
-    assert expected.std() > 0.01
+    assert expected.std() > 0.01 and (wan.decoder.denoise(empty, 9, 4, seeded()) - video).abs().max() > 1e-2
     assert all(torch.equal(value, before[name]) for name, value in wan.decoder.state_dict().items())
     if pipeline.transformer_2 is not None:
         alone = pipeline.transformer.state_dict()
         pipeline.transformer_2.load_state_dict(alone)
-        one = pipeline(PROMPTS[0], generator=torch.Generator().manual_seed(3), output_type="pt", **options).frames
+        one = pipeline(PROMPTS[0], generator=seeded(), output_type="pt", **options).frames
         assert (one - expected).abs().max() > 1e-3  # the second expert counts
 
 
@@ -122,7 +142,7 @@ def test_visual_tokens_change_the_video(wan):
         wan.decoder.condition(random_rows(wan, [count]), encoded(wan, ["A red circle"])).detach() for count in (0, 8)
     )
     plain, changed = (wan.decoder.denoise(x, 9, 2, torch.Generator().manual_seed(0)) for x in (given, told))
-    assert (plain - changed).abs().max() > 1e-4
+    assert (plain - changed).abs().max() > 1e-3
 
 
 # ---------------------------------------------------------------- training

@@ -141,10 +141,10 @@ class WanDecoder(VideoDecoder):
             nn.GELU(),
             nn.Linear(config.adapter_dim, transformer.config.text_dim),
         )
-        return cls(
-            config, transformer, vae, text_encoder, part("scheduler", *SCHEDULERS), adapter, boundary,
-            bool(pipeline.get("expand_timesteps")),
-        )  # fmt: skip
+        with torch.device("cpu"):  # it computes its levels at once
+            scheduler = part("scheduler", *SCHEDULERS)
+        per_token = bool(pipeline.get("expand_timesteps"))
+        return cls(config, transformer, vae, text_encoder, scheduler, adapter, boundary, per_token)
 
     def added(self) -> dict[str, nn.Module]:
         return {"adapter": self.adapter}

@@ -22,7 +22,7 @@ from pipelines.planning.workload import CAPTION_TOKENS
 from vtok.config import ConfigError, require
 
 DS_CONFIG = Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"
-TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head"}
+TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head", "adapter"}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ projection          phi_vis and P: tokens into the language model's space
 text, rows, batch   what a sample says, where its tokens stand, what a micro-batch holds
 mllm                the language model
 visual_head         p(V_j | V_<j, text); its members in visual_heads/
-flow_matching, decoder   the frozen HunyuanVideo decoder and L_dec
+flow_matching, decoder   the frozen video decoder and L_dec; its members in decoders/
 patch_autoencoder   a linear autoencoder in the place of HunyuanVideo's, for studies in small
 framework           all of it: losses, understand(), generate()
 build, architectures, tiny   where the weights come from

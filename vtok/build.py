@@ -6,7 +6,7 @@ from torch import nn
 
 from vtok.architectures import assemble
 from vtok.config import ModelConfig
-from vtok.decoder import decoder_parts
+from vtok.decoder import decoder_kind, decoder_parts
 from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
 from vtok.materialise import Place, materialise, whole
@@ -31,9 +31,8 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
     parts = pretrained_parts(config)
-    encoders = {"feature_extractor": framework.tokeniser.feature_extractor, "autoencoder": framework.decoder.vae}
     for name in without:
-        drop_weights(encoders[name])
+        drop_weights(framework.frozen_parts[name])
         parts.pop(name, None)
     return materialise(framework, parts.values(), place or whole())
 
@@ -54,5 +53,15 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
         **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
         "diffusion_transformer": decoder["transformer"].below("decoder."),
         "autoencoder": decoder["vae"].below("decoder."),
-        "clip_text_encoder": decoder["text_encoder"].below("decoder."),
+        "text_encoder": decoder["text_encoder"].below("decoder."),
     }
+
+
+def frozen_weights(config: ModelConfig) -> dict[str, Part]:
+    """Where the frozen parts are, by name; of a decoder's experts all of them, of which a run has one at a time."""
+    parts = pretrained_parts(config)
+    parts.pop("language_model")  # trained
+    if experts := decoder_kind(config.decoder).experts(config.decoder):
+        parts.pop("diffusion_transformer")
+        parts |= {name: part.below("decoder.") for name, part in experts.items()}
+    return parts

@@ -158,20 +158,27 @@ class VisualHeadConfig:
 
 @dataclass
 class DecoderConfig:
-    """The frozen HunyuanVideo decoder.
+    """The video decoder. It is frozen; of ``wan`` an adapter is trained along with the language model.
 
     Args:
-        weights: hub id or folder with ``transformer``, ``vae``, ``text_encoder_2``, ``tokenizer_2``, ``scheduler``.
+        kind: ``hunyuan`` (HunyuanVideo, which reads the language model's states themselves) or ``wan`` (Wan, text
+            to video, which reads its own text encoder's embeddings and adapted states).
+        weights: hub id or folder, in the published layout: ``transformer``, ``vae``, ``scheduler`` and, for
+            ``hunyuan``, ``text_encoder_2``, ``tokenizer_2``; for ``wan``, ``text_encoder``, ``tokenizer``,
+            ``model_index.json`` and, where it has two experts, ``transformer_2``.
         revision: branch, tag or commit, where ``weights`` is a hub id.
-        vae: folder of a causal VidTok whose latents take the place of those of the autoencoder in ``weights``; the
-            transformer must have been trained on them.
+        vae: of ``hunyuan``: folder of a causal VidTok whose latents take the place of those of the autoencoder in
+            ``weights``; the transformer must have been trained on them.
+        expert: of a ``wan`` with two: the one a run trains with, on the noise levels that are its own. The next run, or
+            this one when it is resumed, takes the other; both make a video.
+        adapter_dim: of ``wan``: width between the adapter's two layers.
         fps: frames per second of the decoded video.
-        height, width: its size in pixels, multiples of 16.
-        max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline.
-        guidance: value of the distilled guidance embedding, in training and sampling alike: it changes which way
-            ``L_dec`` pulls the conditioning.
+        height, width: its size in pixels, multiples of 16 (of Wan2.2-TI2V-5B, of 32).
+        max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline for HunyuanVideo.
+        guidance: of ``hunyuan``: value of the distilled guidance embedding, in training and sampling alike: it changes
+            which way ``L_dec`` pulls the conditioning.
         true_guidance: classifier-free guidance in sampling, away from the empty prompt: the difference is taken so many
-            times. For transformers that were not distilled; HunyuanVideo's own was, and 1 leaves it alone.
+            times. For transformers that were not distilled, as Wan's; HunyuanVideo's own was, and 1 leaves it alone.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
@@ -179,9 +186,12 @@ class DecoderConfig:
             the whole window.
     """
 
+    kind: Literal["hunyuan", "wan"] = "hunyuan"
     weights: str = "hunyuanvideo-community/HunyuanVideo"
     revision: str | None = None
     vae: str | None = None
+    expert: Literal["high_noise", "low_noise"] | None = None
+    adapter_dim: int = 4096
     fps: float = 24.0
     height: int = 320
     width: int = 576
@@ -195,6 +205,12 @@ class DecoderConfig:
     loss_latent_frames: int | None = None
 
     def __post_init__(self):
+        require(
+            self.vae is None or self.kind == "hunyuan",
+            f"decoder.vae, a VidTok, takes the place of HunyuanVideo's autoencoder only: leave it out with {self.kind}",
+        )
+        require(self.expert is None or self.kind == "wan", "decoder.expert is a setting of decoder.kind wan")
+        require(self.adapter_dim >= 1, "decoder.adapter_dim must be at least 1")
         require(self.fps > 0, "decoder.fps must be positive")
         require(
             (self.loss_height is None) == (self.loss_width is None),

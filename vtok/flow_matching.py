@@ -3,6 +3,7 @@
 x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,19 @@ def shifted_logit_normal(normal: Tensor, shift: float) -> Tensor:
     """
     sigma = torch.sigmoid(normal)
     return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def normal_of(sigma: float, shift: float) -> float:
+    """The standard normal draw that :func:`shifted_logit_normal` turns into ``sigma``, in (0, 1)."""
+    return math.log(sigma / (shift * (1 - sigma)))
+
+
+def truncated_normal(normal: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """Standard normal draws to draws of the same distribution between ``low`` and ``high``, one to one and in order."""
+    ends = torch.tensor([low, high], dtype=torch.float64)
+    first, last = torch.special.ndtr(ends)
+    inside = torch.special.ndtri(first + torch.special.ndtr(normal.double()) * (last - first))
+    return inside.clamp(*ends).to(normal.dtype)
 
 
 def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -9,15 +9,14 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from vtok.batch import Batch
 from vtok.config import ModelConfig
-from vtok.decoder import Conditioning, HunyuanDecoder, Posterior
+from vtok.decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.mllm import MLLM, Hidden
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
@@ -30,7 +29,8 @@ HEAD_STREAM = 0x68656164
 
 
 class VTokFramework(nn.Module):
-    """The whole model. Trainable: language model, phi_vis, P, g_phi and the visual head; the rest is frozen.
+    """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
+    the rest is frozen.
 
     Args:
         config: its dimensions must be those of the parts.
@@ -38,7 +38,7 @@ class VTokFramework(nn.Module):
         mllm: the language model.
         projector: LLaVA's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input width.
         projector_dim: that input width.
-        decoder: the frozen video decoder.
+        decoder: the video decoder, frozen but for what it adds.
         text: the tokenizers; ``None`` where no text is handled (counting parameters).
     """
 
@@ -49,7 +49,7 @@ class VTokFramework(nn.Module):
         mllm: MLLM,
         projector: nn.Module,
         projector_dim: int,
-        decoder: HunyuanDecoder,
+        decoder: VideoDecoder,
         text: TextEncoder | None,
     ):
         super().__init__()
@@ -90,6 +90,11 @@ class VTokFramework(nn.Module):
         """Holds what is measured before training and saved along with the weights."""
         return self.feature_scale
 
+    @property
+    def frozen_parts(self) -> dict[str, nn.Module]:
+        """What is never trained, by part."""
+        return {"feature_extractor": self.tokeniser.feature_extractor} | self.decoder.parts()
+
     # ---------------------------------------------------------------- training
 
     def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:
@@ -125,11 +130,12 @@ class VTokFramework(nn.Module):
         rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
         hidden = self.mllm(rows, plan.row_lengths)
 
+        decoded = self.decoder_loss(hidden, plan, batch) if with_decoder else self.decoder.no_loss(hidden.conditioning)
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
             "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned,
-            "loss_dec": self.decoder_loss(hidden, plan, batch) * captioned if with_decoder else captioned * 0,
+            "loss_dec": decoded * captioned,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}
@@ -188,19 +194,21 @@ class VTokFramework(nn.Module):
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
         """L_dec of each clip (eq. 11)."""
-        clip_ids = torch.tensor([text.clip_ids for text in batch.texts], device=hidden.conditioning.device)
-        conditioning = self.conditioning(hidden.conditioning, plan, clip_ids)
+        text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
+        conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
         posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
         return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
-    def conditioning(self, states: Tensor, plan: RowPlan, clip_ids: Tensor) -> Conditioning:
-        """What the decoder reads of the generation rows: prompt from the crop on, then the visual tokens.
+    def generation_rows(self, states: Tensor, plan: RowPlan) -> list[GenerationRow]:
+        """What the decoder is given of the packed states (1, L, d): prompts from the crop on, and visual tokens.
 
         A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
         """
-        rows = zip(plan.conditioning_start, plan.conditioning_rows)
-        rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
-        return Conditioning(rows, plan.conditioning_rows, self.decoder.pool_text(clip_ids))
+        rows = zip(plan.conditioning_start, plan.conditioning_rows, plan.conditioning_visual)
+        return [
+            GenerationRow(*states[0, start : start + count].split([count - visual, visual]))
+            for start, count, visual in rows
+        ]
 
     # ---------------------------------------------------------------- inference
 
@@ -309,32 +317,34 @@ class VTokFramework(nn.Module):
     @torch.no_grad()
     def imagine(
         self, prompt: str, num_tokens: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Conditioning:
+    ) -> Any:
         """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache.
 
         Returns:
-            The conditioning of one video: prompt rows from the crop on, then one row a visual token.
+            The decoder's conditioning of one video.
         """
-        device = self.mllm.embed.weight.device
-        prompt_ids = torch.tensor([self.text.prompt(prompt)], device=device)
+        prompt_ids = torch.tensor([self.text.prompt(prompt)], device=self.mllm.embed.weight.device)
         hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
-        rows = [hidden.conditioning[:, self.text.crop_start :]]
+        states = [hidden.conditioning[0]]
         for index in range(num_tokens):
             token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
             hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
-            rows.append(hidden.conditioning)
-        rows = torch.cat(rows, dim=1)
-        clip_ids = torch.tensor([self.text.clip(prompt)], device=device)
-        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
+            states.append(hidden.conditioning[0])
+        return self.conditioning(prompt, torch.cat(states), num_tokens)
 
     @torch.no_grad()
-    def recall(self, prompt: str, features: VisualFeatures) -> Conditioning:
+    def recall(self, prompt: str, features: VisualFeatures) -> Any:
         """The conditioning of :meth:`imagine`, with the tokens of one true video."""
         visual = self.projection(self.tokeniser.encode(self.in_model_dtype(features)))
         ids = torch.tensor([self.text.prompt(prompt)], device=visual.device)
-        rows = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[:, self.text.crop_start :]
-        clip_ids = torch.tensor([self.text.clip(prompt)], device=visual.device)
-        return Conditioning(rows, [rows.shape[1]], self.decoder.pool_text(clip_ids))
+        states = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[0]
+        return self.conditioning(prompt, states, visual.shape[1])
+
+    def conditioning(self, prompt: str, states: Tensor, visual: int) -> Any:
+        """The decoder's conditioning from the states (L, d) of a prompt's row, the last ``visual`` of visual tokens."""
+        count = len(states) - visual
+        row = GenerationRow(states[self.text.crop_start : count], states[count:])
+        return self.decoder.condition([row], self.decoder.encode_text([self.text.caption_ids(prompt)], states.device))
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
@@ -369,10 +379,8 @@ class VTokFramework(nn.Module):
             "phi_vis + P": [self.projection],
             "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
             "visual_head": [self.visual_head],
-            "feature_extractor": [self.tokeniser.feature_extractor],
-            "diffusion_transformer": [self.decoder.transformer],
-            "autoencoder": [self.decoder.vae],
-            "clip_text_encoder": [self.decoder.text_encoder],
+            **{name: [part] for name, part in self.decoder.added().items()},
+            **{name: [part] for name, part in self.frozen_parts.items()},
         }
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()

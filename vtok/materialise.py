@@ -65,6 +65,8 @@ def computed_buffer(owner: nn.Module, name: str) -> Tensor:
         return torch.arange(buffer.shape[-1]).expand(buffer.shape)
     if name in ("inv_freq", "original_inv_freq"):
         return getattr(type(owner)(owner.config), name)
+    if name in ("freqs_cos", "freqs_sin"):
+        return getattr(type(owner)(owner.attention_head_dim, owner.patch_size, owner.max_seq_len), name)
     raise NotImplementedError(f"no rule to compute the buffer {name} of {type(owner).__name__}")
 
 

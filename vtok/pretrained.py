@@ -1,7 +1,7 @@
 """A framework as a folder, which transformers opens as the LLaVA-Next it has become.
 
     FOLDER/config.json, model*.safetensors, tokenizer and processor files     LlavaNextForConditionalGeneration
-           vtok.safetensors     g_phi, visual heads, P, the features' mean and deviation
+           vtok.safetensors     g_phi, visual heads, P, the decoder's adapter, the features' mean and deviation
            vtok_config.json     the settings; written last, so that a folder that has it is whole
 
 The frozen backbone and decoder are named, by hub id or absolute path, and not copied.
@@ -80,8 +80,10 @@ def own_state(framework: VTokFramework) -> dict[str, Tensor]:
     """What neither LLaVA-Next nor the frozen parts hold."""
     elsewhere = ("mllm.", "decoder.", "tokeniser.feature_extractor.")
     elsewhere += ("projection.projector.",) * has_llava_projector(framework)
+    trained = tuple(f"decoder.{name}." for name in framework.decoder.added())
     state = framework.state_dict()
-    return {name: value.contiguous() for name, value in state.items() if not name.startswith(elsewhere)}
+    own = [name for name in state if name.startswith(trained) or not name.startswith(elsewhere)]
+    return {name: state[name].contiguous() for name in own}
 
 
 def portable(config: ModelConfig) -> ModelConfig:

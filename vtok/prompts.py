@@ -1,4 +1,4 @@
-"""The texts around a video: instructions that ask for a caption, and the decoder's prompt template."""
+"""The texts around a video: instructions that ask for a caption, and the template of the generation row."""
 
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
@@ -18,5 +18,5 @@ CAPTION_INSTRUCTIONS = (
     "State the content of the video.",
 )
 
-# The frozen decoder was trained behind exactly this text.
+# HunyuanVideo was trained behind exactly this text.
 DECODER_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]

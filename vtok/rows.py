@@ -28,7 +28,8 @@ class RowPlan:
             whose they are.
         visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
             which.
-        conditioning_start, conditioning_rows: first position and number of the rows the decoder reads, a clip each.
+        conditioning_start, conditioning_rows: first position and number of the rows the decoder is given, a clip each.
+        conditioning_visual: how many of them, the last ones, are those of visual tokens.
     """
 
     token_ids: Tensor
@@ -42,6 +43,7 @@ class RowPlan:
     visual_index: Tensor
     conditioning_start: list[int]
     conditioning_rows: list[int]
+    conditioning_visual: list[int]
 
     def to(self, device: torch.device) -> "RowPlan":
         moved = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in vars(self).items()}
@@ -109,6 +111,7 @@ def plan_rows(
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
         conditioning_start=conditioning_start,
         conditioning_rows=[length - crop_start for length in row_lengths[first_generation:]],
+        conditioning_visual=visual_counts if generation else [],
     )  # fmt: skip
 
 

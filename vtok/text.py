@@ -1,7 +1,7 @@
 """Text to token ids: what a sample's two rows say. Runs in the data workers, knows no tensors.
 
 understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
-generation row:     decoder's template with the caption | visual tokens        (eqs. 5 and 9)
+generation row:     template with the caption | visual tokens                  (eqs. 5 and 9)
 """
 
 from typing import NamedTuple
@@ -10,11 +10,12 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, LlavaNextProcessor, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, ModelConfig
+from vtok.decoder import caption_tokenizer
+from vtok.decoders.base import CaptionTokenizer
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.weights import first_line
 
 IMAGE_TOKEN = "<image>"
-CLIP_TEXT_LENGTH = 77
 
 
 class RowText(NamedTuple):
@@ -23,8 +24,8 @@ class RowText(NamedTuple):
     Attributes:
         before, after: the understanding prompt on either side of the visual tokens.
         answer: the answer with its end token; empty when there is none.
-        prompt: the decoder's template filled with the caption.
-        clip_ids: the caption for CLIP's text encoder, padded to 77.
+        prompt: the generation row's template filled with the caption.
+        decoder_ids: the caption for the decoder's own text encoder.
         captioned: whether there is a caption at all; without one the generation row carries no loss.
     """
 
@@ -32,7 +33,7 @@ class RowText(NamedTuple):
     after: list[int]
     answer: list[int]
     prompt: list[int]
-    clip_ids: list[int]
+    decoder_ids: list[int]
     captioned: bool
 
 
@@ -41,15 +42,13 @@ class TextEncoder:
 
     Args:
         tokenizer: the language model's, with a chat template and a token of its own for ``<image>``.
-        clip_tokenizer: the decoder's second tokenizer.
+        caption_ids: a caption to the token ids of the decoder's own text encoder.
         max_prompt_tokens: caption and template tokens kept after the crop, as in diffusers' pipeline.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, clip_tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int
-    ):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, caption_ids: CaptionTokenizer, max_prompt_tokens: int):
         self.tokenizer = tokenizer
-        self.clip_tokenizer = clip_tokenizer
+        self.caption_ids = caption_ids
         # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
         # is for LLaMA-3's tokenizer; counted, it is right for any.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
@@ -68,12 +67,10 @@ class TextEncoder:
             # LLaVA's template lies beside its processor; the tokenizer may still carry the bare language model's.
             processor, _ = LlavaNextProcessor.get_processor_dict(mllm, revision=revision)
             tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
-            clip_tokenizer = AutoTokenizer.from_pretrained(
-                config.decoder.weights, subfolder="tokenizer_2", revision=config.decoder.revision
-            )
+            caption_ids = caption_tokenizer(config.decoder)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
-        return cls(tokenizer, clip_tokenizer, config.decoder.max_prompt_tokens)
+        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens)
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
         """Ids before and after the visual tokens, in the model's own chat template.
@@ -115,11 +112,6 @@ class TextEncoder:
         text = DECODER_TEMPLATE.format(caption)
         return self.tokenizer(text, truncation=True, max_length=self.max_prompt_length).input_ids
 
-    def clip(self, caption: str) -> list[int]:
-        return self.clip_tokenizer(
-            caption, padding="max_length", truncation=True, max_length=CLIP_TEXT_LENGTH
-        ).input_ids
-
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Both rows of a training sample: its question if it has one, else an instruction that asks for the caption.
 
@@ -131,5 +123,5 @@ class TextEncoder:
         before, after = self.question(question)
         return RowText(
             before, after, self.answer(answer) if answer else [],
-            self.prompt(caption or ""), self.clip(caption or ""), bool(caption),
+            self.prompt(caption or ""), self.caption_ids(caption or ""), bool(caption),
         )  # fmt: skip

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoTransformer3DModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPTextConfig,
@@ -19,10 +27,13 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
+from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
-from vtok.text import CLIP_TEXT_LENGTH, IMAGE_TOKEN
+from vtok.text import IMAGE_TOKEN
 
 LLM_DIM = 128
 CLIP_TEXT_DIM = 32
@@ -47,11 +58,19 @@ TRANSFORMER = dict(
     in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=24, num_layers=1, num_single_layers=1,
     num_refiner_layers=1, text_embed_dim=LLM_DIM, pooled_projection_dim=CLIP_TEXT_DIM, rope_axes_dim=(4, 10, 10),
 )  # fmt: skip
+WAN_TRANSFORMER = dict(
+    num_attention_heads=2, attention_head_dim=12, text_dim=32, freq_dim=32, ffn_dim=32, num_layers=2,
+    rope_max_seq_len=32,
+)  # fmt: skip
+WAN_AUTOENCODER = dict(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+# As TI2V-5B's: pixels come in blocks of 2 x 2.
+WAN_PATCHED = dict(is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16)
+WAN_TEXT = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
 AUTOENCODER = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 
 
 def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0) -> None:
-    """Write ``llava``, ``clip`` and ``hunyuan`` folders below ``folder``.
+    """Write the folders ``llava``, ``clip``, ``hunyuan``, ``wan`` and ``wan_experts`` below ``folder``.
 
     Args:
         texts: captions (and questions, answers) that the tokenizer is trained on.
@@ -60,7 +79,7 @@ def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0) -> None
     folder = Path(folder)
     tokenizer = train_tokenizer(texts)
     with torch.random.fork_rng(devices=[]):
-        for write in (write_llava, write_clip, write_hunyuan):
+        for write in (write_llava, write_clip, write_hunyuan, write_wan, write_wan_experts):
             # Each from the seed alone: the vocabulary's size must not change the frozen models.
             torch.manual_seed(seed)
             write(folder, tokenizer)
@@ -129,3 +148,29 @@ def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
     )
     for name, part in parts.items():
         part.save_pretrained(folder / "hunyuan" / name)
+
+
+def write_wan(folder: Path, tokenizer: Tokenizer) -> None:
+    """As Wan2.2-TI2V-5B: one transformer, which is told each token's noise level."""
+    parts = wan_parts(tokenizer, WAN_PATCHED, shift=5.0)
+    WanPipeline(**parts, expand_timesteps=True).save_pretrained(folder / "wan")
+
+
+def write_wan_experts(folder: Path, tokenizer: Tokenizer) -> None:
+    """As Wan2.2-T2V-A14B: two transformers."""
+    parts, second = wan_parts(tokenizer, {}, shift=3.0), WanTransformer3DModel(**WAN_TRANSFORMER)
+    WanPipeline(**parts, transformer_2=second, boundary_ratio=0.875).save_pretrained(folder / "wan_experts")
+
+
+def wan_parts(tokenizer: Tokenizer, autoencoder: dict, shift: float) -> dict:
+    text_config = UMT5Config(
+        **WAN_TEXT, vocab_size=tokenizer.get_vocab_size(), pad_token_id=tokenizer.token_to_id(EOS),
+        eos_token_id=tokenizer.token_to_id(EOS),
+    )  # fmt: skip
+    return dict(
+        transformer=WanTransformer3DModel(**WAN_TRANSFORMER),
+        vae=AutoencoderKLWan(**WAN_AUTOENCODER | autoencoder),
+        text_encoder=UMT5EncoderModel(text_config),
+        tokenizer=wrapped(tokenizer, f"$A {EOS}"),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
+    )

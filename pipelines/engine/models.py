@@ -42,7 +42,8 @@ def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> Iterator[s
 def point_to_tiny_models(config: RunConfig) -> None:
     """Let the configuration name the tiny models, relative to the run's folder so that it can be moved."""
     config.model.mllm.weights = f"{TINY_MODELS}/llava"
-    config.model.decoder.weights = f"{TINY_MODELS}/hunyuan"
+    decoder = config.model.decoder
+    decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"
     if config.model.tokeniser.backbone == "clip":
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pipelines.engine import distributed
 from vtok.architectures import assemble
-from vtok.build import pretrained_parts
+from vtok.build import frozen_weights
 from vtok.framework import VTokFramework
 from vtok.materialise import Place, Read, whole
 from vtok.weights import combined_hash, content_hash, shapes_of
@@ -62,8 +62,7 @@ def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
 
     A part with random weights has none; it is drawn from the run's seed.
     """
-    parts = pretrained_parts(framework.config)
-    parts.pop("language_model")  # trained
+    parts = frozen_weights(framework.config)
     shapes = shapes_of(assemble(framework.config))  # the framework's own lacks encoders that the run does not use
     tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
     largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)

@@ -96,8 +96,9 @@ def shorter_video(scenario: Scenario) -> Iterator[Change]:
 def smaller_video(scenario: Scenario) -> Iterator[Change]:
     """Half the area in L_dec."""
     height, width = scenario.config.model.decoder.loss_size
-    if min(height, width) > 16:
-        shorter, narrower = (max(16, round(side * 0.7 / 16) * 16) for side in (height, width))
+    unit = 32 if scenario.config.model.decoder.kind == "wan" else 16  # of TI2V-5B, and right for the others
+    if min(height, width) > unit:
+        shorter, narrower = (max(unit, round(side * 0.7 / unit) * unit) for side in (height, width))
         options = f"--model.decoder.loss_height {shorter} --model.decoder.loss_width {narrower}"
         decoder = replace(scenario.config.model.decoder, loss_height=shorter, loss_width=narrower)
         model = replace(scenario.config.model, decoder=decoder)

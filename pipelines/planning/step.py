@@ -8,29 +8,29 @@ and continued in a straight line to the full depth.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Workload
 from vtok.architectures import meta_framework
 from vtok.config import ModelConfig
-from vtok.decoder import Conditioning, Posterior
+from vtok.decoder import Posterior
 from vtok.framework import VTokFramework
 from vtok.mllm import CONDITIONING_LAYER
-from vtok.rows import assemble, plan_rows
+from vtok.rows import RowPlan, assemble, plan_rows
 from vtok.tokeniser import VisualFeatures
 
 META = torch.device("meta")
 BACKWARD = " backward"
 
 # The frozen encoders have no backward.
-ENCODERS = ("feature_extractor", "autoencoder", "clip_text_encoder")
+ENCODERS = ("feature_extractor", "autoencoder", "text_encoder")
 
 # What runs only in steps with an L_dec.
-DECODER_PARTS = ("autoencoder", "clip_text_encoder", "diffusion_transformer")
+DECODER_PARTS = ("autoencoder", "text_encoder", "diffusion_transformer")
 
 
 @dataclass
@@ -89,12 +89,9 @@ def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
 
 def layer_stacks(framework: VTokFramework) -> list[tuple[nn.Module, str, nn.ModuleList, int]]:
     """Stacks of equal layers: module, attribute, layers, and the fewest that the step can be run with."""
-    language_model, transformer = framework.mllm.causal_lm.model, framework.decoder.transformer
-    return [
-        (language_model, "layers", language_model.layers, -CONDITIONING_LAYER),
-        (transformer, "transformer_blocks", transformer.transformer_blocks, 1),
-        (transformer, "single_transformer_blocks", transformer.single_transformer_blocks, 1),
-    ]
+    language_model, decoder = framework.mllm.causal_lm.model, framework.decoder
+    blocks = [(decoder.transformer, name, getattr(decoder.transformer, name), 1) for name in decoder.stacks]
+    return [(language_model, "layers", language_model.layers, -CONDITIONING_LAYER), *blocks]
 
 
 @contextmanager
@@ -133,7 +130,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
         for kind in framework.visual_head
     }
     features = frozen_features(framework, load, load.size * (2 if noisy else 1))
-    latents = frozen_latents(framework, load)
+    latents, text = frozen_latents(framework, load), encoded_text(framework, load)
     plan = plan.to(META)
 
     with meter.phase("language_model"):
@@ -152,7 +149,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
             del target, noise
     with meter.phase("diffusion_transformer"):
-        decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
+        decoded = decoder_loss(framework, load, conditioning, plan, latents, text) if weights.dec > 0 else None
     kept = meter.live
 
     with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
@@ -169,13 +166,11 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
     return kept
 
 
-def decoder_loss(framework: VTokFramework, load: Workload, states: Tensor, plan, latents: Posterior) -> Tensor:
+def decoder_loss(
+    framework: VTokFramework, load: Workload, states: Tensor, plan: RowPlan, latents: Posterior, text: Any
+) -> Tensor:
     """L_dec of the micro-batch, conditioned on the generation rows of ``states`` (1, L, d)."""
-    rows = zip(plan.conditioning_start, plan.conditioning_rows)
-    rows = pad_sequence([states[0, start : start + count] for start, count in rows], batch_first=True)
-    pooled_dim = framework.decoder.transformer.config.pooled_projection_dim
-    pooled = torch.empty(load.size, pooled_dim, dtype=states.dtype, device=META)
-    given = Conditioning(rows, plan.conditioning_rows, pooled)
+    given = framework.decoder.condition(framework.generation_rows(states, plan), text)
     counts = [load.video.num_frames] * load.size
     return framework.decoder.loss(latents, counts, given, seeds=[0] * load.size).mean()
 
@@ -190,8 +185,8 @@ def encoder_phases(framework: VTokFramework, load: Workload) -> dict[str, Usage]
     if framework.config.loss.dec > 0:
         with meter.phase("autoencoder"):
             framework.decoder.encode(torch.empty(load.size, video.num_frames, 3, video.height, video.width, **pixels))
-        with meter.phase("clip_text_encoder"):
-            framework.decoder.pool_text(torch.empty(load.size, len(load.text.clip_ids), dtype=torch.long, device=META))
+        with meter.phase("text_encoder"):
+            encoded_text(framework, load)
     return dict(meter.usage)
 
 
@@ -205,12 +200,14 @@ def frozen_features(framework: VTokFramework, load: Workload, clips: int) -> Vis
 
 
 def frozen_latents(framework: VTokFramework, load: Workload) -> Posterior:
-    vae, video = framework.decoder.vae, load.video
-    shape = (
-        load.size, vae.config.latent_channels, (video.num_frames - 1) // framework.decoder.latents_per_frame + 1,
-        video.height // vae.config.spatial_compression_ratio, video.width // vae.config.spatial_compression_ratio,
-    )  # fmt: skip
-    return Posterior(*(torch.empty(shape, dtype=vae.dtype, device=META) for _ in range(2)))
+    shape = framework.decoder.latent_shape(load.video.num_frames, load.video.height, load.video.width)
+    dtype = framework.decoder.vae.dtype
+    return Posterior(*(torch.empty(load.size, *shape, dtype=dtype, device=META) for _ in range(2)))
+
+
+def encoded_text(framework: VTokFramework, load: Workload) -> Any:
+    """What the decoder's text encoder makes of the captions."""
+    return framework.decoder.encode_text([load.text.decoder_ids] * load.size, META)
 
 
 def cut(states: Tensor) -> Tensor:

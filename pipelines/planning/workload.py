@@ -7,9 +7,11 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from data_tools.views import View
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import views_of
+from vtok.config import DecoderConfig
+from vtok.decoder import decoder_kind
 from vtok.framework import VTokFramework
 from vtok.prompts import CAPTION_INSTRUCTIONS
-from vtok.text import CLIP_TEXT_LENGTH, RowText, TextEncoder
+from vtok.text import RowText, TextEncoder
 from vtok.tokeniser import TokenCounts
 
 # Tokens of a caption, where nothing is known of the data.
@@ -54,11 +56,11 @@ def typical_workload(
         text: the run's tokenizers, if at hand: they give the exact length of the templates.
     """
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
-    row, crop_start = typical_text(caption_tokens, config.model.decoder.max_prompt_tokens, text)
+    row, crop_start = typical_text(caption_tokens, config.model.decoder, text)
     return Workload(size, row, crop_start, frames, video, framework.tokeniser.counts(frames.num_frames))
 
 
-def typical_text(caption_tokens: int, max_prompt_tokens: int, text: TextEncoder | None) -> tuple[RowText, int]:
+def typical_text(caption_tokens: int, decoder: DecoderConfig, text: TextEncoder | None) -> tuple[RowText, int]:
     """Rows of a caption of so many tokens, all of them token 0, and the prompt's crop."""
     if text:
         before, after = map(len, text.question(CAPTION_INSTRUCTIONS[0]))
@@ -67,6 +69,6 @@ def typical_text(caption_tokens: int, max_prompt_tokens: int, text: TextEncoder 
         before, after = LLAMA3_BEFORE, LLAMA3_AFTER
         crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
         template = crop_start + 1  # the end token behind the caption
-    prompt = min(template + caption_tokens, crop_start + max_prompt_tokens)
-    lengths = (before, after, caption_tokens + 1, prompt, CLIP_TEXT_LENGTH)
+    prompt = min(template + caption_tokens, crop_start + decoder.max_prompt_tokens)
+    lengths = (before, after, caption_tokens + 1, prompt, decoder_kind(decoder).caption_length(caption_tokens))
     return RowText(*([0] * length for length in lengths), captioned=True), crop_start

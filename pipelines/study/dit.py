@@ -22,10 +22,10 @@ from pipelines.study.clip import TEXT, TOKENIZER
 from pipelines.study.config import DiTConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
 from pipelines.study.latents import CAPTIONS, LATENTS, VAE
-from vtok.decoder import Conditioning, Posterior
+from vtok.decoder import Posterior
+from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH, Conditioning
 from vtok.framework import VTokFramework
 from vtok.patch_autoencoder import PatchAutoencoder
-from vtok.text import CLIP_TEXT_LENGTH
 from vtok.tiny import BOS, EOS, wrapped
 
 HUNYUAN = "hunyuan"
@@ -86,7 +86,7 @@ def decoder_loss(
         ids = torch.tensor(sum(rows, []), device=device)
         states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0]
         rows = [lengthened(row[text.crop_start :], draws) for row in states.split(lengths)]
-        pooled = decoder.pool_text(torch.tensor([text.clip(caption) for caption in texts], device=device))
+        pooled = decoder.encode_text([text.caption_ids(caption) for caption in texts], device)
         means = means.to(device)
     conditioning = Conditioning(pad_sequence(rows, batch_first=True), [len(row) for row in rows], pooled)
     posterior = Posterior(means, torch.zeros_like(means))

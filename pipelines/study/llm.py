@@ -15,8 +15,9 @@ from pipelines.study.clip import CLIP, TOKENIZER
 from pipelines.study.config import LLMConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
 from vtok.config import MLLMConfig
+from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH, HunyuanDecoder
 from vtok.mllm import MLLM, split_llava
-from vtok.text import CLIP_TEXT_LENGTH, TextEncoder
+from vtok.text import TextEncoder
 from vtok.tiny import BOS, EOS, wrapped, write_llava
 
 LLAVA = "llava"
@@ -41,7 +42,8 @@ def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, se
 
 def text_encoder(llava: Path, tokenizer: Tokenizer, max_prompt_tokens: int) -> TextEncoder:
     second = wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
-    return TextEncoder(AutoTokenizer.from_pretrained(llava), second, max_prompt_tokens)
+    caption_ids = HunyuanDecoder.caption_tokenizer(second)
+    return TextEncoder(AutoTokenizer.from_pretrained(llava), caption_ids, max_prompt_tokens)
 
 
 def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: int) -> Tensor:

@@ -5,7 +5,7 @@ from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
 from support.reference import flow_matching_loss
 from support.tiny import make_batch
 from vtok.config import ConfigError
-from vtok.decoder import Conditioning
+from vtok.decoders.hunyuan import Conditioning
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 
 

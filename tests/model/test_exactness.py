@@ -118,7 +118,7 @@ def test_all_of_llava_next_s_own_image_tokens_give_its_logits(llava, height, wid
         newline = model.model.image_newline
         visual = anyres_embeddings(framework.projection.projector(grids), (height, width), tiles, newline)
         before, after = framework.text.question(QUESTION)
-        text = RowText(before, after, answer=[], prompt=[], clip_ids=[], captioned=False)
+        text = RowText(before, after, answer=[], prompt=[], decoder_ids=[], captioned=False)
         plan = plan_rows([text], [len(visual)], 0, generation=False)
         hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual[None]))
         logits = framework.mllm.lm_head(hidden.last)[0]
@@ -133,7 +133,7 @@ def test_at_step_0_the_logits_are_the_pretrained_model_s(llava):
     before, after = framework.text.question(QUESTION)
     with torch.no_grad():
         tokens = framework.tokeniser(frames)
-        text = RowText(before, after, answer=[], prompt=[], clip_ids=[], captioned=False)
+        text = RowText(before, after, answer=[], prompt=[], decoder_ids=[], captioned=False)
         plan = plan_rows([text], [tokens.shape[1]], 0, generation=False)
         rows = assemble(plan, framework.mllm.embed(plan.token_ids), framework.projection(tokens))
         ours = framework.mllm.lm_head(framework.mllm(rows).last)
@@ -193,7 +193,8 @@ def hunyuan(framework, tiny_models):
     framework.eval()
     pipeline = HunyuanVideoPipeline(
         text_encoder=framework.mllm.causal_lm.model, tokenizer=AutoTokenizer.from_pretrained(tiny_models / "llava"),
-        text_encoder_2=framework.decoder.text_encoder, tokenizer_2=framework.text.clip_tokenizer,
+        text_encoder_2=framework.decoder.text_encoder,
+        tokenizer_2=AutoTokenizer.from_pretrained(tiny_models / "hunyuan/tokenizer_2"),
         transformer=framework.decoder.transformer, vae=framework.decoder.vae, scheduler=framework.decoder.scheduler,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

@@ -244,11 +244,12 @@ def test_the_conditioning_holds_every_visual_token(framework):
     features = framework.tokeniser.features(batch.frames, batch.frame_counts)
     visual = framework.projection(framework.tokeniser.encode(features))
     plan = plan_rows(batch.texts, features.token_counts, framework.text.crop_start, understanding=False)
-    clip_ids = torch.tensor([batch.texts[0].clip_ids])
 
     def rows(visual):
         hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual), plan.row_lengths)
-        return framework.conditioning(hidden.conditioning, plan, clip_ids).rows[0]
+        (row,) = framework.generation_rows(hidden.conditioning, plan)
+        assert len(row.visual) == features.token_counts[0]
+        return torch.cat(row)
 
     changed = visual.clone()
     changed[:, -1] += 1

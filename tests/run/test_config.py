@@ -17,7 +17,9 @@ from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
 from vtok.decoder import build_vae
 
-PRESET_NAMES = ["demo", "tiny", "llava_next_8b_hunyuan"]
+PRESET_NAMES = [
+    "demo", "tiny", "llava_next_8b_hunyuan", "llava_next_8b_wan2.2_t2v_a14b", "llava_next_8b_wan2.2_ti2v_5b",
+]  # fmt: skip
 COMPUTED = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
     "optimizer", "scheduler", "bf16", "fp16",

@@ -147,7 +147,7 @@ def test_a_decoder_loss_every_fourth_step_costs_a_quarter(tiny_models):
     rarer = replace(config, model=replace(config.model, loss=LossConfig(dec_every=4)))
     always, seldom = (sample_flops(c, build_framework(c.model)) for c in (config, rarer))
     for part, flops in always.items():
-        share = 4 if part in ("diffusion_transformer", "autoencoder", "clip_text_encoder") else 1
+        share = 4 if part in ("diffusion_transformer", "autoencoder", "text_encoder") else 1
         assert seldom[part].hardware == pytest.approx(flops.hardware / share)
 
 

@@ -94,7 +94,7 @@ def test_training_does_not_depend_on_where_the_shards_lie(one_rank, two_ranks):
 @pytest.mark.slow
 def test_the_frozen_parts_have_the_same_hashes_on_any_number_of_ranks(one_rank, two_ranks):
     expected = one_rank["sharded"][0]["hashes"]
-    assert expected.keys() == {"feature_extractor", "diffusion_transformer", "autoencoder", "clip_text_encoder"}
+    assert expected.keys() == {"feature_extractor", "diffusion_transformer", "autoencoder", "text_encoder"}
     assert all(report["hashes"] == expected for found in two_ranks.values() for report in found)
 
 

@@ -1,6 +1,6 @@
 """One rank: gradients of the summed loss after one global batch, against the plain reference.
 
-deepspeed --num_gpus R gradient_worker.py MODELS ACCUMULATION CHECKPOINTING DS_CONFIG ...
+deepspeed --num_gpus R gradient_worker.py MODELS DECODER ACCUMULATION CHECKPOINTING DS_CONFIG ...
 """
 
 import copy
@@ -20,18 +20,20 @@ from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
-from support.tiny import make_batch, model_config
+from support.tiny import make_batch, model_config, wan_config
 from vtok.build import build_framework
 
-models, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+models, decoder, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()
 own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distributed.rank()}"
 assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
 torch.manual_seed(0)
-plain = build_framework(model_config(models))
+configuration = {"hunyuan": model_config, "wan": wan_config}[decoder]
+plain = build_framework(configuration(models))
 weights = copy.deepcopy(plain.state_dict())
 batch = make_batch(plain)
-global_loss(plain.train(), batch).backward()
+# Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
+(global_loss(plain.train(), batch) if decoder == "hunyuan" else plain.train()(batch)["loss"]).backward()
 reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
 
 train = TrainConfig(
@@ -43,17 +45,17 @@ assert plan.accumulation == int(accumulation)
 
 def sharded(ds_config):
     """An engine with the reference's weights."""
-    recompute = model_config(models)
+    recompute = configuration(models)
     recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
     framework = build_framework(recompute)
     framework.load_state_dict(weights)
     return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 
-def backward(engine, batch):
+def backward(engine, batch, with_decoder=True):
     """One global batch, up to the update, which is left to the caller."""
     for step in range(plan.accumulation):
-        engine.backward(engine(own_part(batch, plan, step))["loss"])
+        engine.backward(engine(own_part(batch, plan, step), with_decoder=with_decoder)["loss"])
         if step < plan.accumulation - 1:
             engine.step()
 
@@ -79,6 +81,13 @@ for ds_config in ds_configs:
     # parameter that took no part.
     backward(engine, make_batch(plain, captions=[None] * 4))
     for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            assert safe_get_full_grad(parameter).abs().max() == 0, f"{name} has a stale gradient"
+    engine.step()
+
+    # Neither has what the decoder trains in a step without L_dec.
+    backward(engine, batch, with_decoder=False)
+    for name, parameter in engine.module.decoder.named_parameters():
         if parameter.requires_grad:
             assert safe_get_full_grad(parameter).abs().max() == 0, f"{name} has a stale gradient"
     engine.step()

@@ -118,7 +118,7 @@ def flow_matching_loss(framework, batch, index, conditioning):
         posterior_noise = torch.randn(posterior.mean.shape[1:], generator=generator)
         eps = torch.randn(posterior.mean.shape[1:], generator=generator)
         z = (posterior.mean + posterior.std * posterior_noise) * decoder.vae.config.scaling_factor
-        pooled = decoder.text_encoder(torch.tensor([batch.texts[index].clip_ids])).pooler_output
+        pooled = decoder.text_encoder(torch.tensor([batch.texts[index].decoder_ids])).pooler_output
     s = 1 / (1 + torch.exp(-normal))
     sigma = 7 * s / (1 + 6 * s)
     velocity = decoder.transformer(

@@ -29,6 +29,13 @@ def model_config(folder: Path, **changes) -> ModelConfig:
     return replace(config, **changes)
 
 
+def wan_config(folder: Path, weights: str = "wan", **settings) -> ModelConfig:
+    """The same with a Wan as the decoder, ``wan`` or ``wan_experts``; keywords are further settings of the decoder."""
+    config = model_config(folder)
+    wan = dict(kind="wan", weights=f"{folder}/{weights}", adapter_dim=48)
+    return replace(config, decoder=replace(config.decoder, **wan | settings))
+
+
 def planned_config(folder: Path, checkpointing: bool = False) -> RunConfig:
     """A run of the tiny models in fp32, for plans: 4 samples a step, at most 2 on a rank at once."""
     model = model_config(folder)

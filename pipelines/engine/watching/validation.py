@@ -22,6 +22,7 @@ from pipelines.engine.loading.workers import deaths_explained
 from pipelines.engine.stepping import LOSSES
 from pipelines.engine.watching.examples import Caption, Video, caption_of, example_of, video_of
 from pipelines.engine.watching.metrics import batch_digest, in_global_order
+from vtok.config import require
 from vtok.framework import VTokFramework
 
 # Where a held-out split is there, and nothing is said.
@@ -41,9 +42,16 @@ class Validation:
 
     Args:
         reader: the held-out shards.
+
+    Raises:
+        ConfigError: videos are asked for of a decoder that makes them with more than a training run holds.
     """
 
     def __init__(self, config: RunConfig, reader: ShardReader, framework: VTokFramework):
+        require(
+            config.model.decoder.expert is None or config.validation.videos == 0,
+            "a video takes both experts of this decoder, and a training run holds one: set validation.videos to 0",
+        )
         self.config, self.device = config, distributed.device()
         self.every = config.validation.every or VALIDATE_EVERY
         self.dataset = build_dataset(config, reader, framework, training=False)

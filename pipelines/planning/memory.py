@@ -29,12 +29,7 @@ class Share(NamedTuple):
 
 def parameters_of(framework: VTokFramework) -> list[Parameter]:
     """Every parameter tensor of the framework; trained ones are one part, frozen ones are told apart."""
-    frozen = {
-        "feature_extractor": framework.tokeniser.feature_extractor,
-        "diffusion_transformer": framework.decoder.transformer,
-        "autoencoder": framework.decoder.vae,
-        "clip_text_encoder": framework.decoder.text_encoder,
-    }
+    frozen = framework.frozen_parts
     listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
     return listed + [Parameter(part, p.numel(), False) for part, module in frozen.items() for p in module.parameters()]
 

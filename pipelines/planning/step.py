@@ -89,9 +89,13 @@ def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
 
 def layer_stacks(framework: VTokFramework) -> list[tuple[nn.Module, str, nn.ModuleList, int]]:
     """Stacks of equal layers: module, attribute, layers, and the fewest that the step can be run with."""
-    language_model, transformer = framework.mllm.causal_lm.model, framework.decoder.transformer
+    language_model = framework.mllm.causal_lm.model
+    stacks = [(language_model, "layers", language_model.layers, -CONDITIONING_LAYER)]
+    if framework.decoder is None:
+        return stacks
+    transformer = framework.decoder.transformer
     return [
-        (language_model, "layers", language_model.layers, -CONDITIONING_LAYER),
+        *stacks,
         (transformer, "transformer_blocks", transformer.transformer_blocks, 1),
         (transformer, "single_transformer_blocks", transformer.single_transformer_blocks, 1),
     ]
@@ -133,7 +137,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
         for kind in framework.visual_head
     }
     features = frozen_features(framework, load, load.size * (2 if noisy else 1))
-    latents = frozen_latents(framework, load)
+    latents = frozen_latents(framework, load) if weights.dec > 0 else None
     plan = plan.to(META)
 
     with meter.phase("language_model"):

@@ -132,6 +132,18 @@ class Tokeniser(nn.Module):
         """Tokens (B, S + M, token_dim) of ``frames``; arguments as in :meth:`features`."""
         return self.encode(self.features(frames, frame_counts, fps, key_frame_idx))
 
+    def grids(self, frames: Tensor, clips: Tensor, indices: Tensor) -> Tensor:
+        """``F`` of n frames (n, h, w, d_v), each as its backbone takes it: with those before it, if that takes several.
+
+        The first frame of a clip stands for those that would lie before it.
+
+        Args:
+            frames: (B, T, 3, H, W).
+            clips, indices: (n,), which clip's frame, and which.
+        """
+        before = reversed(range(self.feature_extractor.temporal_patch))
+        return self.feature_extractor(*(frames[clips, (indices - back).clamp_min(0)] for back in before))
+
     def key_frames(
         self, frames: Tensor, frame_counts: list[int], key_frame_idx: int | Literal["detect"] | None = None
     ) -> list[int]:

@@ -22,6 +22,8 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.text import CLIP_TEXT_LENGTH, IMAGE_TOKEN, VIDEO_TOKEN
@@ -152,6 +154,7 @@ def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
+    tower = Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLVisionConfig(**QWEN_VISION))
     vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", VIDEO_TOKEN]
     language_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS, additional_special_tokens=vision_tokens
@@ -165,7 +168,9 @@ def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
         vision_config=QWEN_VISION,
         **dict(zip(names, language_tokenizer.convert_tokens_to_ids(vision_tokens))),
     )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder / "qwen")
+    qwen = Qwen2_5_VLForConditionalGeneration(config)
+    qwen.model.visual = tower
+    qwen.save_pretrained(folder / "qwen")
 
 
 WRITERS: dict[str, tuple[Callable[[Path, Tokenizer], None], ...]] = {

@@ -35,7 +35,11 @@ def test_an_untrained_model_s_answer_is_that_of_transformers_parts_alone(framewo
     before, after = (torch.tensor([ids]) for ids in framework.text.question(QUESTION))
     embed = llava.get_input_embeddings()
     row = torch.cat([embed(before), visual[None], embed(after)], 1)
-    ids = llava.generate(inputs_embeds=row, do_sample=False, max_new_tokens=12)[0]
+    end = framework.text.tokenizer.eos_token_id
+    ids = llava.generate(
+        inputs_embeds=row, attention_mask=torch.ones(row.shape[:2]), do_sample=False, max_new_tokens=12,
+        eos_token_id=end, pad_token_id=end,
+    )[0]  # fmt: skip
     answer = framework.text.tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert framework.understand(frames, QUESTION, max_new_tokens=12) == answer
 

@@ -17,7 +17,7 @@ from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
 from vtok.decoder import build_vae
 
-PRESET_NAMES = ["demo", "tiny", "llava_next_8b_hunyuan"]
+PRESET_NAMES = ["demo", "tiny", "tiny_qwen2.5-vl", "llava_next_8b_hunyuan", "qwen2.5-vl_7b"]
 COMPUTED = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
     "optimizer", "scheduler", "bf16", "fp16",

@@ -87,9 +87,7 @@ class VTokConfig:
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
         if self.backbone == "qwen2.5-vl":
             step = self.stride or self.fps / self.motion_tokens_per_second
-            require(
-                key == 0, "the backbone qwen2.5-vl has the first frame as key frame: set tokeniser.key_frame_idx to 0"
-            )
+            require(key == 0, "the backbone qwen2.5-vl takes the first frame as key frame: leave key_frame_idx at 0")
             require(
                 step >= 2,
                 f"the backbone qwen2.5-vl makes a motion token of two frames, but there is one every {step:g}: set "

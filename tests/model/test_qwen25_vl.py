@@ -188,7 +188,7 @@ def test_a_long_video_in_parts_is_answered(folder):
 @pytest.mark.parametrize("strategy", [dict(), dict(strategy="frames", sampled_frames=3)])
 def test_packed_rows_are_separate_rows(folder, strategy):
     framework = framework_of(folder, **strategy)
-    batch = make_batch(framework)
+    batch = make_batch(framework, size=112)
     together = framework(batch, reduce=False)["loss_under"]
     alone = torch.cat([framework(part(batch, [clip]), reduce=False)["loss_under"] for clip in range(4)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
@@ -205,7 +205,7 @@ def test_it_learns_and_its_tower_does_not(folder, checkpointing):
     framework = build_framework(settings).train()
     assert framework.decoder is None and not framework.visual_head and not framework.feature_scale
     assert not framework.tokeniser.feature_extractor.training
-    batch = make_batch(framework, 2)
+    batch = make_batch(framework, 2, size=112)
     optimiser = torch.optim.AdamW([p for p in framework.parameters() if p.requires_grad], lr=1e-3)
     curve = []
     for _ in range(8):

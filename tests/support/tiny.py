@@ -60,11 +60,13 @@ def planned_batch(load: Workload) -> Batch:
     )  # fmt: skip
 
 
-def make_batch(framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None) -> Batch:
-    """A batch of random clips with captions of unequal length and clips of unequal length."""
+def make_batch(
+    framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None, size: int = 64
+) -> Batch:
+    """A batch of random clips, ``size`` pixels wide, with captions of unequal length and clips of unequal length."""
     captions = CAPTIONS[:count] if captions is None else captions
     generator = torch.Generator().manual_seed(1)
-    frame_counts, size = frame_counts or [9, 4, 1, 7][:count], framework.tokeniser.feature_extractor.image_size
+    frame_counts = frame_counts or [9, 4, 1, 7][:count]
     frames = torch.randint(0, 256, (count, 9, 3, size, size), dtype=torch.uint8, generator=generator)
     for clip, real in enumerate(frame_counts):
         frames[clip, real:] = frames[clip, real - 1]

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vtok.config import VTokConfig
+from vtok.config import VTokConfig, require
 from vtok.feature_extractor import build_feature_extractor
 from vtok.key_frame import detect_key_frame
 from vtok.layout import require_key_frame
@@ -149,6 +149,10 @@ class Tokeniser(nn.Module):
     ) -> list[int]:
         """Each clip's key frame; arguments and errors as in :meth:`features`."""
         key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
+        require(
+            key == 0 or self.feature_extractor.temporal_patch == 1,
+            f"the backbone {self.config.backbone} takes the first frame as key frame: leave key_frame_idx at 0",
+        )
         if key == "detect":
             return [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
         require_key_frame(key, frames.shape[1])

@@ -155,12 +155,14 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
             del target, noise
-    with meter.phase("diffusion_transformer"):
-        decoded = decoder_loss(framework, load, conditioning, plan, latents) if weights.dec > 0 else None
+    decoded = None
+    if weights.dec > 0:
+        with meter.phase("diffusion_transformer"):
+            decoded = decoder_loss(framework, load, conditioning, plan, latents)
     kept = meter.live
 
-    with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
-        if decoded is not None:
+    if decoded is not None:
+        with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
             decoded.backward()
             del decoded
     with meter.phase("heads" + BACKWARD, backward=True):

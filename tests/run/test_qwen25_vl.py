@@ -87,14 +87,14 @@ def test_an_untrained_model_answers(kind, clip, tmp_path, capsys):
 def test_stored_features_train_as_the_videos_do(tmp_path):
     shards = make_shards(tmp_path)
     settings = ("--data.window", "centred", "--data.seconds", 1)
-    checked(python("pipelines/precompute.py", shards, "--output", tmp_path / "ready", *TINY, *settings))
+    checked(python("pipelines/precompute.py", shards, "--output", tmp_path / "ready", *TINY, *settings, timeout=600))
     short = (*settings, "--train.max_steps", 3, "--train.global_batch_size", 4, "--train.lr", 1e-4)
     checks = ("--validation.every", 3, "--validation.samples", 4, "--validation.captions", 1)
     logs = []
     for data in (shards, tmp_path / "ready"):
         output = tmp_path / f"on_{data.name}"
         named = ("--data.shards", data, "--validation.shards", data, "--output", output)
-        checked(python(*TRAIN, *short, *checks, *named))
+        checked(python(*TRAIN, *short, *checks, *named, timeout=600))
         logs.append(log_of(output))
         assert (output / "validation.jsonl").read_text().count("\n") == 1
     for ours, theirs in zip(*logs, strict=True):

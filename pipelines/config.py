@@ -235,6 +235,10 @@ class RunConfig:
     demo: DemoConfig | None = None
 
     def __post_init__(self):
+        require(
+            self.model.generates or self.demo is None,
+            f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",
+        )
         window, batch = self.data.group_by_length, self.train.global_batch_size
         require(
             window % batch == 0,

@@ -2,8 +2,9 @@
 
 python pipelines/export.py --checkpoint OUTPUT [--ema] --output DIR
 
-``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` opens it, and ``VTokFramework.from_pretrained(DIR)`` and
-``VTokPipeline.from_pretrained(DIR)``; the frozen backbone and decoder are named in it and not copied.
+``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` opens it (or Qwen2.5-VL's own class, where it is one), and
+``VTokFramework.from_pretrained(DIR)`` and ``VTokPipeline.from_pretrained(DIR)``; the frozen backbone and decoder are
+named in it and not copied.
 """
 
 import argparse

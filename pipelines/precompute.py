@@ -147,6 +147,10 @@ def main(argv: list[str] | None = None) -> None:
         config = parse_run_arguments(rest).config
         require(config.data.window == "centred", "stored features are of one window: set data.window to centred")
         require(known.latents or not known.drop_video, "--drop-video needs --latents: L_dec is made from one of them")
+        require(
+            config.model.generates or not known.latents,
+            f"mllm.kind {config.model.mllm.kind} has no decoder, so no latents: leave out --latents",
+        )
         reader = ShardReader(known.input)
         distributed.connect()
         recipe = f"{Path(known.input).resolve()} {known.latents} {known.drop_video} {config}\n"

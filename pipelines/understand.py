@@ -1,6 +1,7 @@
-"""Ask a trained model about videos.
+"""Ask a trained model about videos, or a published one as it is.
 
     python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
+    python pipelines/understand.py --config X.yaml --video X.mp4         tokeniser.strategy training_free: no training
     torchrun --nproc_per_node 8 pipelines/understand.py --checkpoint OUTPUT --videos FILE.csv --output DIR
 
 Many videos are shared out among the ranks; started again, only those without an answer yet are asked about.
@@ -27,6 +28,7 @@ from pipelines.engine.loading.loader import views_of
 from pipelines.engine.saving import checkpoint
 from pipelines.errors import die, one_line
 from pipelines.shares import own_share, rank_and_ranks, read_table
+from vtok.build import drawn_weights
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.materialise import whole
@@ -47,6 +49,21 @@ def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) 
     framework = models.load_framework(config, output, whole(dtype) if dtype else None)
     step = checkpoint.load_trained(framework, output, ema)
     return config, framework.eval().to(distributed.device()), step
+
+
+def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
+    """What :func:`load_run` gives, of a configuration's published weights alone; the step is 0.
+
+    Raises:
+        ConfigError: no such configuration, or something between frames and answer has to be trained first.
+    """
+    config = load_config(path)
+    framework = models.load_framework(config, path.parent)
+    if drawn := drawn_weights(framework):
+        raise ConfigError(
+            f"{path}: {drawn[0]} has random weights: train the model first, or set tokeniser.strategy to training_free"
+        )
+    return config, framework.eval().to(distributed.device()), 0
 
 
 def duration_of(video: Path) -> float:
@@ -96,8 +113,10 @@ class Understanding:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Ask a trained model about videos.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
+    parser = argparse.ArgumentParser(description="Ask a trained model about videos, or a published one as it is.")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, help="output folder of a training run")
+    model.add_argument("--config", type=Path, help="YAML of a run that needs no training, by its tokeniser.strategy")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--video", type=Path)
     what.add_argument("--videos", type=Path, help="CSV with a column 'path' and, if wanted, 'question'")
@@ -117,11 +136,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         require(bool(a.videos) == bool(a.output), "--videos and --output go together")
         require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
+        require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
         options = (a.max_new_tokens, a.key_frame_every)
+        load = partial(load_run, a.checkpoint, a.ema) if a.checkpoint else partial(load_untrained, a.config)
         if a.videos:
-            answer_all(partial(load_run, a.checkpoint, a.ema), a.videos, a.output, a.question, options)
+            answer_all(load, a.videos, a.output, a.question, options)
             return
-        config, framework, step = load_run(a.checkpoint, a.ema)
+        config, framework, step = load()
         answer = Understanding(config, framework).answer(a.video, a.question, *options)
     except (ConfigError, DataError) as error:
         die("understand", error, rank_and_ranks()[0])

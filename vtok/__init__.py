@@ -9,13 +9,14 @@ motion_encoder      residual -> one token          (change the motion encoder he
 tokeniser           frames -> tokens, by strategy; each strategy is a file in tokenisers/
 projection          phi_vis and P: tokens into the language model's space
 text, rows, batch   what a sample says, where its tokens stand, what a micro-batch holds
-mllm                the language model
+mllm                the language model, by kind; each kind is a file in mllms/
+mrope               positions of Qwen2.5-VL's tokens
 visual_head         p(V_j | V_<j, text); its members in visual_heads/
 flow_matching, decoder   the frozen video decoder and L_dec; its members in decoders/
 patch_autoencoder   a linear autoencoder in the place of HunyuanVideo's, for studies in small
 framework           all of it: losses, understand(), generate()
 build, architectures, tiny   where the weights come from
 pretrained, pipeline         folders to keep and hand on; VTokPipeline for notebooks
-qwen_video          videos as Qwen2.5-VL's vision tower takes them
+qwen_video          Qwen2.5-VL's vision tower, and videos as it takes them
 anyres              an image with all the tokens LLaVA-Next itself uses, for comparison
 """

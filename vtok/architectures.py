@@ -7,14 +7,14 @@ download; a framework that is to get weights takes what lies beside them.
 from typing import Any
 
 import torch
-from transformers import LlavaNextConfig
+from transformers import LlavaNextConfig, Qwen2_5_VLConfig
 
 from vtok.config import ModelConfig
 from vtok.decoder import empty_decoder
 from vtok.decoders.hunyuan import DIFFUSERS_PARTS
 from vtok.feature_extractor import CLIP_L_336, empty_feature_extractor
 from vtok.framework import VTokFramework
-from vtok.mllm import empty_llava
+from vtok.mllm import empty_mllm
 from vtok.tokeniser import build_tokeniser
 from vtok.weights import Location, ReadConfig
 
@@ -26,6 +26,15 @@ CLIP_L_336_VISION = dict(model_type="clip_vision_model", **CLIP_L_336)
 CLIP_L_TEXT = dict(
     model_type="clip_text_model", hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
 )
+# As published: the language model's settings are not in a section of their own.
+QWEN25_VL_7B = dict(
+    model_type=Qwen2_5_VLConfig.model_type, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
+    num_attention_heads=28, num_key_value_heads=4, vocab_size=152064, max_position_embeddings=128000,
+    rope_theta=1000000.0, rope_scaling=dict(type="mrope", mrope_section=[16, 24, 24]), rms_norm_eps=1e-6,
+    vision_config=dict(
+        depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=3584, tokens_per_second=2
+    ),
+)  # fmt: skip
 
 UMT5_XXL = dict(model_type="umt5", d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=256384)
 WAN_EXPERT = dict(_class_name="WanTransformer3DModel")
@@ -65,6 +74,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             image_token_index=128256,
         )
     },
+    "Qwen/Qwen2.5-VL-7B-Instruct": {"": QWEN25_VL_7B},
     "openai/clip-vit-large-patch14-336": {"": CLIP_L_336_VISION},
     "hunyuanvideo-community/HunyuanVideo": {
         **{subfolder: dict(_class_name=kind.__name__) for subfolder, kind in DIFFUSERS_PARTS.items()},
@@ -109,7 +119,7 @@ def assemble(config: ModelConfig, read_config: ReadConfig = Location.read_json) 
     Raises:
         ConfigError: a configuration is missing or of another architecture, or the parts do not fit one another.
     """
-    mllm, projector, llava = empty_llava(config.mllm, read_config)
-    decoder = empty_decoder(config.decoder, mllm.dim, read_config)
+    mllm, projector, projector_dim = empty_mllm(config.mllm, read_config)
+    decoder = empty_decoder(config.decoder, mllm.dim, read_config) if config.generates else None
     tokeniser = build_tokeniser(config.tokeniser, empty_feature_extractor(config.tokeniser, read_config))
-    return VTokFramework(config, tokeniser, mllm, projector, llava.vision_config.hidden_size, decoder, None)
+    return VTokFramework(config, tokeniser, mllm, projector, projector_dim, decoder, None)

@@ -15,7 +15,8 @@ class Batch(NamedTuple):
     Attributes:
         frames: (B, T, 3, h, w) ``uint8``, the tokeniser's view; or already their frozen features.
         frame_counts: real frames of each clip; the rest repeats the last one.
-        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or already its latents' posterior.
+        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or already its latents' posterior; ``None``
+            where there is no decoder.
         video_counts: likewise, each 4k + 1.
         texts: token ids of each sample's rows.
         decoder_seeds: each sample's seed for sigma and the decoder's noise.
@@ -25,7 +26,7 @@ class Batch(NamedTuple):
 
     frames: Tensor | VisualFeatures
     frame_counts: list[int]
-    video: Tensor | Posterior
+    video: Tensor | Posterior | None
     video_counts: list[int]
     texts: list[RowText]
     decoder_seeds: list[int]

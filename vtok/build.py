@@ -10,7 +10,8 @@ from vtok.decoder import decoder_kind, decoder_parts
 from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
 from vtok.materialise import Place, materialise, whole
-from vtok.mllm import generation_config, llava_part
+from vtok.mllm import generation_config, mllm_part
+from vtok.motion_encoder import MeanMotionEncoder
 from vtok.text import TextEncoder
 from vtok.weights import Part
 
@@ -25,8 +26,8 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
     """
-    warn_if_random(config.tokeniser)
     framework = assemble(config)
+    warn_if_random(config.tokeniser)
     framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):
         framework.mllm.causal_lm.generation_config = settings
@@ -46,11 +47,15 @@ def drop_weights(module: nn.Module) -> None:
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
     """Where the framework's pretrained parameters are, by the names of :meth:`VTokFramework.parameter_counts`."""
-    decoder = decoder_parts(config.decoder)
     extractor = extractor_parts(config.tokeniser)
-    return {
-        "language_model": llava_part(config.mllm),
+    parts = {
+        "language_model": mllm_part(config.mllm),
         **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
+    }
+    if not config.generates:
+        return parts
+    decoder = decoder_parts(config.decoder)
+    return parts | {
         "diffusion_transformer": decoder["transformer"].below("decoder."),
         "autoencoder": decoder["vae"].below("decoder."),
         "text_encoder": decoder["text_encoder"].below("decoder."),
@@ -61,7 +66,22 @@ def frozen_weights(config: ModelConfig) -> dict[str, Part]:
     """Where the frozen parts are, by name; of a decoder's experts all of them, of which a run has one at a time."""
     parts = pretrained_parts(config)
     parts.pop("language_model")  # trained
-    if experts := decoder_kind(config.decoder).experts(config.decoder):
+    experts = decoder_kind(config.decoder).experts(config.decoder) if config.generates else {}
+    if experts:
         parts.pop("diffusion_transformer")
         parts |= {name: part.below("decoder.") for name, part in experts.items()}
     return parts
+
+
+def drawn_weights(framework: VTokFramework) -> list[str]:
+    """Names of the parameters between frames and answer that no checkpoint held: with none it can be asked untrained.
+
+    P is not among them, which is zero at start, and neither is a motion encoder whose tokens are the features' mean
+    then.
+    """
+    held = [prefix for part in pretrained_parts(framework.config).values() for prefix in part.keys]
+    if isinstance(getattr(framework.tokeniser, "motion_encoder", None), MeanMotionEncoder):
+        held.append("tokeniser.motion_encoder.")
+    between = ("tokeniser.", "projection.projector.")
+    names = [name for name, _ in framework.named_parameters() if name.startswith(between)]
+    return [name for name in names if not name.startswith(tuple(held))]

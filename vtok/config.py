@@ -24,15 +24,17 @@ class VTokConfig:
         strategy: how frames become tokens: ``vtok``; ``frames`` (``sampled_frames`` of them, S tokens each); ``none``
             (text only); ``training_free`` (as ``vtok``, but a later step's token is its frame's mean feature).
         sampled_frames: k of ``frames``, evenly spaced over the clip.
-        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS), ``vgg19`` (one layer of it), or
-            ``vidtok`` (latents of a VidTok with FSQ, whose codes are then the targets of the visual head ``codes``).
-        weights: where the backbone's weights come from: a hub id or folder for ``clip``, torchvision's checkpoint
-            file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`). ``None`` means random
-            weights, which is said once on stderr.
+        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS), ``vgg19`` (one layer of it),
+            ``vidtok`` (latents of a VidTok with FSQ, whose codes are then the targets of the visual head ``codes``), or
+            ``qwen2.5-vl`` (its tower and merger, for the language model of that name; a patch is two frames).
+        weights: where the backbone's weights come from: a hub id or folder for ``clip`` and ``qwen2.5-vl``,
+            torchvision's checkpoint file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`).
+            ``None`` means random weights, which is said once on stderr.
         revision: branch, tag or commit, where ``weights`` is a hub id.
         clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
-        spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens.
+        spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens. With ``vidtok`` and ``qwen2.5-vl`` it
+            also sets the size of the frames, as that at which they have so many.
         token_dim: width of a token. Other than the backbone's width adds a linear layer.
         fps: frames per second of the video handed to the tokeniser.
         motion_stride: a motion token every so many frames: ``M = (N - 1) // motion_stride``.
@@ -46,7 +48,7 @@ class VTokConfig:
 
     strategy: Literal["vtok", "frames", "none", "training_free"] = "vtok"
     sampled_frames: int | None = None
-    backbone: Literal["clip", "vgg19", "vidtok"] = "clip"
+    backbone: Literal["clip", "vgg19", "vidtok", "qwen2.5-vl"] = "clip"
     weights: str | None = None
     revision: str | None = None
     clip_config: dict | None = None
@@ -83,6 +85,14 @@ class VTokConfig:
         require(self.fps > 0, "tokeniser.fps must be positive")
         key = self.key_frame_idx
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
+        if self.backbone == "qwen2.5-vl":
+            step = self.stride or self.fps / self.motion_tokens_per_second
+            require(key == 0, "the backbone qwen2.5-vl takes the first frame as key frame: leave key_frame_idx at 0")
+            require(
+                step >= 2,
+                f"the backbone qwen2.5-vl makes a motion token of two frames, but there is one every {step:g}: set "
+                "tokeniser.motion_stride to at least 2, or raise tokeniser.fps",
+            )
 
     @property
     def stride(self) -> int | None:
@@ -108,12 +118,15 @@ class MLLMConfig:
     """The multimodal language model.
 
     Args:
-        weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` with its tokenizer.
+        kind: ``llava-next``, or ``qwen2.5-vl``, which understands only: with it there is no visual head and no decoder.
+        weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``
+            with its tokenizer.
         revision: branch, tag or commit, where ``weights`` is a hub id.
         max_motion_tokens: rows of the temporal position table ``P`` (eq. 3); longer videos are refused.
         gradient_checkpointing: recompute the blocks in backward instead of keeping their activations.
     """
 
+    kind: Literal["llava-next", "qwen2.5-vl"] = "llava-next"
     weights: str = "llava-hf/llama3-llava-next-8b-hf"
     revision: str | None = None
     max_motion_tokens: int = 1024
@@ -274,3 +287,18 @@ class ModelConfig:
     visual_head: VisualHeadConfig = field(default_factory=VisualHeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self):
+        require(
+            (self.mllm.kind == "qwen2.5-vl") == (self.tokeniser.backbone == "qwen2.5-vl"),
+            "mllm.kind qwen2.5-vl and tokeniser.backbone qwen2.5-vl go together: set both or neither",
+        )
+        require(
+            self.generates or self.loss.vis_lm == self.loss.dec == 0,
+            f"mllm.kind {self.mllm.kind} understands only: set loss.vis_lm and loss.dec to 0",
+        )
+
+    @property
+    def generates(self) -> bool:
+        """Whether there are a visual head and a decoder; else the model understands only."""
+        return self.mllm.kind != "qwen2.5-vl"

@@ -1,8 +1,9 @@
 """The frozen feature extractor ``F``: one frame in, a grid of features out (paper, section 3.1).
 
 The same weights serve the key frame and the residuals. All members share one interface: ``width`` (d_v),
-``image_size``, and ``forward(pixels (n, 3, H, W)) -> (n, h, w, d_v)``. ``uint8`` frames are normalised here with the
-backbone's own mean and standard deviation; floating-point frames are taken as normalised already.
+``image_size``, ``temporal_patch`` (frames it takes at once), and ``forward`` of so many (n, 3, H, W), the last of which
+is the frame that is meant -> (n, h, w, d_v). ``uint8`` frames are normalised here with the backbone's own mean and
+standard deviation; floating-point frames are taken as normalised already.
 """
 
 import sys
@@ -15,12 +16,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig, require
 from vtok.materialise import materialise, whole
+from vtok.pixels import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, normalise
+from vtok.qwen_video import QwenFeatures, qwen_tower
 from vtok.vidtok.encoder import Encoder
 from vtok.vidtok.latent_space import VidTokFeatures, vidtok_config
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CLIP_L_336 = dict(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
@@ -31,16 +31,10 @@ CLIP_L_336 = dict(
 VGG19_LAYOUT = [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"]
 
 
-def normalise(pixels: Tensor, mean: tuple, std: tuple, dtype: torch.dtype) -> Tensor:
-    """``uint8`` (n, 3, H, W) to normalised ``dtype``; floating point passes through unchanged but for its dtype."""
-    if pixels.dtype != torch.uint8:
-        return pixels.to(dtype)
-    mean, std = (torch.tensor(c, device=pixels.device).view(3, 1, 1) for c in (mean, std))
-    return ((pixels.float() / 255 - mean) / std).to(dtype)
-
-
 class CLIPFeatureExtractor(nn.Module):
     """CLIP's patch features at hidden layer -2, without CLS, as LLaVA takes them; the last layer is never run."""
+
+    temporal_patch = 1
 
     def __init__(self, clip: CLIPVisionModel):
         super().__init__()
@@ -61,7 +55,7 @@ class CLIPFeatureExtractor(nn.Module):
 class VGG19FeatureExtractor(nn.Module):
     """VGG19 up to and including one layer; keys ``features.N.*`` are torchvision's, whose checkpoint loads."""
 
-    image_size = 224
+    image_size, temporal_patch = 224, 1
 
     def __init__(self, layer_index: int):
         super().__init__()
@@ -105,7 +99,9 @@ def warn_if_random(config: VTokConfig) -> None:
 
 
 def extractor_parts(config: VTokConfig) -> list[Part]:
-    """``F``'s weights: VGG19's, a VidTok's encoder, CLIP's vision half or LLaVA's tower; none where they are random."""
+    """``F``'s weights: VGG19's, a VidTok's encoder, CLIP's vision half or LLaVA's tower, Qwen2.5-VL's with its merger;
+    none where they are random.
+    """
     if config.weights is None:
         return []
     if config.backbone == "clip":
@@ -113,6 +109,8 @@ def extractor_parts(config: VTokConfig) -> list[Part]:
         return [Part(clip_location(config), TRANSFORMERS_FILES, {"clip.": ("vision_model.", "", *towers)})]
     if config.backbone == "vidtok":
         return [Part(vidtok_location(config), DIFFUSERS_FILES, {"encoder.": ("encoder.",)})]
+    if config.backbone == "qwen2.5-vl":
+        return [Part(qwen_location(config), TRANSFORMERS_FILES, {"tower.": ("model.visual.", "visual.")})]
     file = Path(config.weights)
     if not file.is_file():
         raise ConfigError(f"tokeniser.weights: no such file: {file} (torchvision's vgg19 checkpoint)")
@@ -128,11 +126,15 @@ def vidtok_location(config: VTokConfig) -> Location:
     return Location("VidTok", "tokeniser.weights", config.weights, config.revision)
 
 
+def qwen_location(config: VTokConfig) -> Location:
+    return Location("Qwen2.5-VL", "tokeniser.weights", config.weights, config.revision)
+
+
 def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> nn.Module:
     """``F``, frozen: on the meta device, or with random values where the config names no weights.
 
     Args:
-        read_config: reads CLIP's or VidTok's architecture.
+        read_config: reads CLIP's, VidTok's or Qwen2.5-VL's architecture.
     """
     with nullcontext() if config.weights is None else torch.device("meta"):
         if config.backbone == "vgg19":
@@ -140,6 +142,15 @@ def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Locati
         elif config.backbone == "vidtok":
             vidtok = vidtok_config(read_config(vidtok_location(config), "config.json"))
             extractor = VidTokFeatures(vidtok, Encoder(vidtok), config.spatial_grid_size)
+        elif config.backbone == "qwen2.5-vl":
+            require(config.weights is not None, "the backbone qwen2.5-vl needs tokeniser.weights: those of the model")
+            location = qwen_location(config)
+            tower = qwen_tower(read_config(location, "config.json"), location)
+            extractor = QwenFeatures(tower, config.spatial_grid_size)
+            require(
+                config.token_dim == extractor.width,
+                f"tokeniser.token_dim must be the width of Qwen2.5-VL's own tokens, {extractor.width}",
+            )
         else:
             extractor = CLIPFeatureExtractor(CLIPVisionModel(clip_architecture(config, read_config)))
     return extractor.requires_grad_(False).eval()

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vtok.batch import Batch
-from vtok.config import ModelConfig
+from vtok.config import ModelConfig, require
 from vtok.decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.mllm import MLLM, Hidden
+from vtok.mrope import row_positions, video_positions
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
-from vtok.rows import RowPlan, assemble, mean_per_clip, plan_rows
+from vtok.rows import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.visual_head import FeatureScale, build_visual_head
@@ -27,18 +28,24 @@ from vtok.visual_head import FeatureScale, build_visual_head
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
 HEAD_STREAM = 0x68656164
 
+# Backbones whose features a published model's own projector was trained on.
+PROJECTED = ("clip", "qwen2.5-vl")
+
 
 class VTokFramework(nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
     the rest is frozen.
 
+    Without a decoder there is no visual head either: the model understands, and the other losses are zero.
+
     Args:
         config: its dimensions must be those of the parts.
         tokeniser: frames to tokens.
         mllm: the language model.
-        projector: LLaVA's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input width.
+        projector: the published model's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input
+            width.
         projector_dim: that input width.
-        decoder: the video decoder, frozen but for what it adds.
+        decoder: the video decoder, frozen but for what it adds; ``None`` where the model understands only.
         text: the tokenizers; ``None`` where no text is handled (counting parameters).
     """
 
@@ -49,7 +56,7 @@ class VTokFramework(nn.Module):
         mllm: MLLM,
         projector: nn.Module,
         projector_dim: int,
-        decoder: VideoDecoder,
+        decoder: VideoDecoder | None,
         text: TextEncoder | None,
     ):
         super().__init__()
@@ -58,8 +65,7 @@ class VTokFramework(nn.Module):
         self.mllm = mllm
         self.decoder = decoder
         self.tokeniser = tokeniser
-        # LLaVA's projector was trained on CLIP's features; anything else needs a fresh one.
-        keep = config.tokeniser.backbone == "clip" and config.tokeniser.token_dim == projector_dim
+        keep = config.tokeniser.backbone in PROJECTED and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
             projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
             VisualPositions(
@@ -72,17 +78,19 @@ class VTokFramework(nn.Module):
         fsq_levels = (
             getattr(tokeniser.feature_extractor, "levels", None) if config.visual_head.kind == "codes" else None
         )
+        targets = feature_dims if config.generates else {}
         heads = {
-            kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in feature_dims.items()
+            kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in targets.items()
         }
-        scales = {kind: FeatureScale(dim, fixed=fsq_levels is not None) for kind, dim in feature_dims.items()}
+        scales = {kind: FeatureScale(dim, fixed=fsq_levels is not None) for kind, dim in targets.items()}
         self.visual_head, self.feature_scale = nn.ModuleDict(heads), nn.ModuleDict(scales)
 
     def train(self, mode: bool = True) -> "VTokFramework":
         """Frozen parts stay in evaluation mode."""
         super().train(mode)
         self.tokeniser.feature_extractor.eval()
-        self.decoder.eval()
+        if self.decoder is not None:
+            self.decoder.eval()
         return self
 
     @property
@@ -93,7 +101,13 @@ class VTokFramework(nn.Module):
     @property
     def frozen_parts(self) -> dict[str, nn.Module]:
         """What is never trained, by part."""
-        return {"feature_extractor": self.tokeniser.feature_extractor} | self.decoder.parts()
+        parts = {"feature_extractor": self.tokeniser.feature_extractor}
+        return parts | (self.decoder.parts() if self.decoder is not None else {})
+
+    @property
+    def added_parts(self) -> dict[str, nn.Module]:
+        """What a decoder adds to itself, and is trained, by part."""
+        return self.decoder.added() if self.decoder is not None else {}
 
     # ---------------------------------------------------------------- training
 
@@ -128,14 +142,13 @@ class VTokFramework(nn.Module):
             generation_visuals=len(batch.texts) if noisy else 0,
         ).to(device)  # fmt: skip
         rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
-        hidden = self.mllm(rows, plan.row_lengths)
+        hidden = self.mllm(rows, plan.row_lengths, positions=self.positions(plan.row_parts, batch.frame_counts))
 
-        decoded = self.decoder_loss(hidden, plan, batch) if with_decoder else self.decoder.no_loss(hidden.conditioning)
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
             "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
             "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned,
-            "loss_dec": decoded * captioned,
+            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * captioned,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}
@@ -145,6 +158,27 @@ class VTokFramework(nn.Module):
             + weights.dec * losses["loss_dec"]
         )
         return losses | {"tokens": torch.tensor(len(plan.source), device=device)}
+
+    def positions(self, rows: list[RowParts], frame_counts: list[int]) -> Tensor | None:
+        """Positions (3, 1, L) of packed rows, where the language model has mRoPE; else it counts for itself.
+
+        Args:
+            frame_counts: frames of each clip.
+        """
+        if self.mllm.positions_per_second is None:
+            return None
+        placed = [
+            row_positions(row.before, [self.clip_positions(row.visual, frame_counts[row.clip])], row.after)
+            for row in rows
+        ]
+        return torch.cat(placed, dim=1)[:, None].to(self.mllm.embed.weight.device)
+
+    def clip_positions(self, num_tokens: int, num_frames: int, fps: float | None = None) -> Tensor:
+        """Positions (3, num_tokens) of a clip's visual tokens, counted from where they begin."""
+        tokeniser, config = self.tokeniser, self.config.tokeniser
+        per_frame = self.mllm.positions_per_second * torch.tensor(1 / (fps or config.fps))
+        places = [tokeniser.place(index) for index in range(num_tokens)]
+        return video_positions(places, tokeniser.time_frames(num_frames, fps), config.spatial_grid_size, per_frame)
 
     def features(self, batch: Batch) -> VisualFeatures:
         """Frozen features of the clips, unless the batch brings them."""
@@ -192,8 +226,12 @@ class VTokFramework(nn.Module):
         losses = torch.cat(losses)
         return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
 
-    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch) -> Tensor:
-        """L_dec of each clip (eq. 11)."""
+    def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, with_decoder: bool) -> Tensor:
+        """L_dec of each clip (eq. 11), or zero in a step without."""
+        if self.decoder is None:
+            return torch.zeros((), device=hidden.conditioning.device)
+        if not with_decoder:
+            return self.decoder.no_loss(hidden.conditioning)
         text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
         conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
         posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
@@ -221,6 +259,7 @@ class VTokFramework(nn.Module):
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
         key_frame_every: float | None = None,
+        num_frames: int | None = None,
     ) -> str:
         """Answer a question about a video, greedily.
 
@@ -229,15 +268,19 @@ class VTokFramework(nn.Module):
             key_frame_idx: an index or ``detect``; the configuration's if omitted.
             key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
                 and positions that begin anew: S tokens a key frame and one a later step, as in training.
+            num_frames: of a video that is given by its features; only a language model with mRoPE asks for it.
         """
         if isinstance(frames, VisualFeatures):
-            visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
+            visual, counts = self.projection(self.tokeniser.encode(self.in_model_dtype(frames))), [num_frames]
         else:
             visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
+            counts = [len(part) for part in self.parts(frames, fps, key_frame_every)]
         embeddings = self.asked(visual, question)
+        positions = self.asked_positions(question, counts, fps)
         ids = self.mllm.causal_lm.generate(
             inputs_embeds=embeddings,
             attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
+            **({} if positions is None else {"position_ids": positions}),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             eos_token_id=self.text.tokenizer.eos_token_id,
@@ -255,7 +298,10 @@ class VTokFramework(nn.Module):
         embeddings = self.asked(self.video_embeddings(frames), question)
         ids = [torch.tensor(self.text.answer(answer), device=embeddings.device) for answer in answers]
         rows = [torch.cat([embeddings, self.mllm.embed(own)[None]], 1) for own in ids]
-        states = self.mllm(torch.cat(rows, 1), [row.shape[1] for row in rows]).last[0]
+        positions = None
+        if self.mllm.positions_per_second is not None:
+            positions = torch.cat([self.asked_positions(question, [len(frames)], answer=len(own)) for own in ids], -1)
+        states = self.mllm(torch.cat(rows, 1), [row.shape[1] for row in rows], positions=positions).last[0]
         predicting = [row[-len(own) - 1 : -1] for row, own in zip(states.split([r.shape[1] for r in rows]), ids)]
         return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split([len(own) for own in ids]))
 
@@ -263,6 +309,20 @@ class VTokFramework(nn.Module):
         """A question about the visual tokens (1, L, d), in the chat template, up to where the answer begins."""
         before, after = (torch.tensor(ids, device=visual.device) for ids in self.text.question(question))
         return torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
+
+    def asked_positions(
+        self, question: str, frame_counts: list[int], fps: float | None = None, answer: int = 0
+    ) -> Tensor | None:
+        """Positions (3, 1, L) of :meth:`asked`, and of so many tokens of an answer, where the language model has mRoPE.
+
+        Args:
+            frame_counts: frames of the parts of the video, each of which has a key frame of its own.
+        """
+        if self.mllm.positions_per_second is None:
+            return None
+        videos = [self.clip_positions(sum(self.tokeniser.counts(count, fps)), count, fps) for count in frame_counts]
+        before, after = map(len, self.text.question(question))
+        return row_positions(before, videos, after + answer)[:, None].to(self.mllm.embed.weight.device)
 
     def video_embeddings(
         self,
@@ -273,11 +333,15 @@ class VTokFramework(nn.Module):
     ) -> Tensor:
         """A video's visual tokens as the language model reads them, (1, L, d); arguments as :meth:`understand`."""
         key = self.config.tokeniser.key_frame_idx if key_frame_idx is None else key_frame_idx
-        seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
-        parts = frames.split(max(1, round(min(seconds * fps, len(frames)))))
+        parts = self.parts(frames, fps, key_frame_every)
         keys = [key] + [key if key == "detect" else min(key, len(part) - 1) for part in parts[1:]]
         tokens = [self.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
         return torch.cat([self.projection(each) for each in tokens], dim=1)
+
+    def parts(self, frames: Tensor, fps: float | None, key_frame_every: float | None) -> tuple[Tensor, ...]:
+        """A video's frames, cut at every so many seconds; arguments as :meth:`understand`."""
+        seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
+        return frames.split(max(1, round(min(seconds * fps, len(frames)))))
 
     @torch.no_grad()
     def generate(
@@ -302,7 +366,11 @@ class VTokFramework(nn.Module):
 
         Returns:
             (frames, 3, height, width) ``uint8``.
+
+        Raises:
+            ConfigError: the model has no decoder.
         """
+        require(self.decoder is not None, f"a model with mllm.kind {self.config.mllm.kind} understands only")
         wanted = round(seconds * (fps or self.config.decoder.fps))
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
@@ -355,7 +423,7 @@ class VTokFramework(nn.Module):
     # ---------------------------------------------------------------- folders
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for :meth:`from_pretrained`, which LLaVA-Next's own classes open too."""
+        """Write a folder for :meth:`from_pretrained`, which the language model's own classes open too."""
         from vtok import pretrained  # which builds frameworks
 
         pretrained.save(self, folder)
@@ -379,8 +447,7 @@ class VTokFramework(nn.Module):
             "phi_vis + P": [self.projection],
             "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
             "visual_head": [self.visual_head],
-            **{name: [part] for name, part in self.decoder.added().items()},
-            **{name: [part] for name, part in self.frozen_parts.items()},
+            **{name: [part] for name, part in (self.added_parts | self.frozen_parts).items()},
         }
         return {
             name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()

@@ -6,6 +6,7 @@ To try another motion encoder, change :meth:`MotionEncoder.pool` (what is kept o
 (how it becomes a token; trained).
 """
 
+import torch
 from torch import Tensor, nn
 
 from vtok.spatial_encoder import pool_grid
@@ -36,3 +37,26 @@ class MotionEncoder(nn.Module):
     def forward(self, residual: Tensor) -> Tensor:
         """(..., residual_dim) -> (..., token_dim)."""
         return self.g_phi(residual)
+
+
+class MeanMotionEncoder(MotionEncoder):
+    """``g_phi`` for a language model that reads the features themselves: token = mean F(x_key) + g(pooled residual).
+
+    g(r) is the residual's mean plus an MLP of r, whose last layer is zero at start. Together with the key frame's mean
+    the first is the mean of F(x_t): to the last bit the token of ``training_free``, which the model can read already.
+    """
+
+    def __init__(self, residual_grid: int, feature_dim: int, token_dim: int, hidden_dim: int | None = None):
+        super().__init__(residual_grid, feature_dim, token_dim, hidden_dim)
+        self.residual_dim += feature_dim
+        for parameter in self.g_phi[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
+        """Two (n, h, w, d_v) -> (n, residual_dim): the later one's mean, then the pooled residual."""
+        return torch.cat([pool_grid(features, 1).flatten(1), super().pool(features, key_features)], dim=-1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(..., residual_dim) -> (..., token_dim)."""
+        mean, residual = pooled.split([self.g_phi[-1].out_features, self.g_phi[0].in_features], dim=-1)
+        return mean + super().forward(residual)

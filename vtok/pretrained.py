@@ -1,6 +1,6 @@
-"""A framework as a folder, which transformers opens as the LLaVA-Next it has become.
+"""A framework as a folder, which transformers opens as the LLaVA-Next or Qwen2.5-VL it has become.
 
-    FOLDER/config.json, model*.safetensors, tokenizer and processor files     LlavaNextForConditionalGeneration
+    FOLDER/config.json, model*.safetensors, tokenizer and processor files     of transformers' class for that
            vtok.safetensors     g_phi, visual heads, P, the decoder's adapter, the features' mean and deviation
            vtok_config.json     the settings; written last, so that a folder that has it is whole
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlavaNextForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import LlavaNextMultiModalProjector
 from transformers.utils import cached_file
 
@@ -23,6 +23,7 @@ from vtok.build import build_framework
 from vtok.config import ConfigError, ModelConfig
 from vtok.framework import VTokFramework
 from vtok.materialise import Place
+from vtok.mllm import published
 from vtok.weights import first_line
 
 CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
@@ -30,10 +31,10 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def save(framework: VTokFramework, folder: str | Path) -> None:
-    """Write a folder that :func:`load` and LLaVA-Next's own classes open.
+    """Write a folder that :func:`load` and the language model's own classes open.
 
     Raises:
-        ConfigError: there is something in ``folder`` already, LLaVA's own parts cannot be read again, or the frozen
+        ConfigError: there is something in ``folder`` already, the published model cannot be read again, or the frozen
             backbone has no weights to name.
     """
     folder = Path(folder)
@@ -42,9 +43,9 @@ def save(framework: VTokFramework, folder: str | Path) -> None:
     if framework.config.tokeniser.weights is None:
         raise ConfigError("the backbone has random weights, which are not saved: set tokeniser.weights")
     mllm = framework.config.mllm
-    llava = as_llava(framework)
+    whole = as_published(framework)
     folder.mkdir(parents=True, exist_ok=True)
-    llava.save_pretrained(folder)
+    whole.save_pretrained(folder)
     framework.text.tokenizer.save_pretrained(folder)
     for name in PROCESSOR_FILES:
         if file := cached_file(mllm.weights, name, revision=mllm.revision, _raise_exceptions_for_missing_entries=False):
@@ -53,22 +54,22 @@ def save(framework: VTokFramework, folder: str | Path) -> None:
     (folder / CONFIG).write_text(json.dumps(asdict(portable(framework.config)), indent=2))
 
 
-def as_llava(framework: VTokFramework) -> LlavaNextForConditionalGeneration:
-    """LLaVA-Next with our language model and phi_vis; its vision tower and ``image_newline`` are the original's.
+def as_published(framework: VTokFramework) -> PreTrainedModel:
+    """The published model with our language model and phi_vis; all else (its vision tower) is the original's.
 
     Raises:
         ConfigError: ``mllm.weights`` cannot be read again.
     """
     mllm = framework.config.mllm
     try:
-        llava = LlavaNextForConditionalGeneration.from_pretrained(mllm.weights, revision=mllm.revision or "main")
+        whole = published(mllm).model.from_pretrained(mllm.weights, revision=mllm.revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"mllm.weights: cannot load {mllm.weights!r}: {first_line(error)}") from error
     causal_lm = framework.mllm.causal_lm
-    llava.model.language_model, llava.lm_head = causal_lm.model, causal_lm.lm_head
+    whole.model.language_model, whole.lm_head = causal_lm.model, causal_lm.lm_head
     if has_llava_projector(framework):
-        llava.model.multi_modal_projector = framework.projection.projector
-    return llava.to(causal_lm.dtype)
+        whole.model.multi_modal_projector = framework.projection.projector
+    return whole.to(causal_lm.dtype)
 
 
 def has_llava_projector(framework: VTokFramework) -> bool:
@@ -77,10 +78,10 @@ def has_llava_projector(framework: VTokFramework) -> bool:
 
 
 def own_state(framework: VTokFramework) -> dict[str, Tensor]:
-    """What neither LLaVA-Next nor the frozen parts hold."""
+    """What neither the published model nor the frozen parts hold."""
     elsewhere = ("mllm.", "decoder.", "tokeniser.feature_extractor.")
     elsewhere += ("projection.projector.",) * has_llava_projector(framework)
-    trained = tuple(f"decoder.{name}." for name in framework.decoder.added())
+    trained = tuple(f"decoder.{name}." for name in framework.added_parts)
     state = framework.state_dict()
     own = [name for name in state if name.startswith(trained) or not name.startswith(elsewhere)]
     return {name: state[name].contiguous() for name in own}

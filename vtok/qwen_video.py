@@ -1,14 +1,18 @@
-"""Videos as Qwen2.5-VL's vision tower takes them, without torchvision, which transformers' video processor needs."""
+"""Qwen2.5-VL's vision tower, and videos as it takes them: transformers' video processor needs torchvision."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.vision_utils import get_vision_position_ids
 
-from vtok.feature_extractor import CLIP_MEAN, CLIP_STD, normalise
+from vtok.pixels import CLIP_MEAN, CLIP_STD, normalise
+from vtok.weights import Location
 
 
 class QwenVideo(NamedTuple):
@@ -46,3 +50,38 @@ def patchify(frames: Tensor, config: Qwen2_5_VLVisionConfig, dtype: torch.dtype 
     blocks = pixels.reshape(t, step, 3, h // merge, merge, side, w // merge, merge, side)
     patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1)
     return QwenVideo(patches, torch.tensor([[t, h, w]], device=frames.device))
+
+
+class QwenFeatures(nn.Module):
+    """The tower with its merger as the tokeniser's feature extractor: the language model's own tokens of each patch.
+
+    A patch is two frames, and the tower looks at each alone. Frames have the size at which a patch has grid x grid
+    tokens, so that the key frame keeps all of its own.
+    """
+
+    def __init__(self, tower: Qwen2_5_VisionTransformerPretrainedModel, grid_size: int):
+        super().__init__()
+        config = tower.config
+        self.tower, self.grid = tower, grid_size
+        self.width = config.out_hidden_size
+        self.image_size = grid_size * config.patch_size * config.spatial_merge_size
+        self.temporal_patch = config.temporal_patch_size
+
+    def forward(self, *frames: Tensor) -> Tensor:
+        """Both frames of n patches, (n, 3, image_size, image_size) each -> (n, grid, grid, d_v)."""
+        config = self.tower.config
+        pairs = torch.stack(frames, dim=1).flatten(0, 1)
+        patches = patchify(pairs, config, self.tower.patch_embed.proj.weight.dtype).patches
+        side = self.grid * config.spatial_merge_size
+        # On the host, since the tower reads lengths from it: a device would have to be waited for, and "meta" has none.
+        shape = torch.tensor([[len(frames[0]), side, side]])
+        places = get_vision_position_ids(shape, config.spatial_merge_size).to(patches.device)
+        merged = self.tower(patches, grid_thw=shape, position_ids=places).pooler_output
+        return merged.view(-1, self.grid, self.grid, self.width)
+
+
+def qwen_tower(stored: dict[str, Any], location: Location) -> Qwen2_5_VisionTransformerPretrainedModel:
+    """The tower of a Qwen2.5-VL's ``config.json``; raises ConfigError if it is another model's."""
+    if (kind := stored.get("model_type")) != Qwen2_5_VLConfig.model_type:
+        raise location.error(f"its config.json is of a {kind!r}, not a {Qwen2_5_VLConfig.model_type!r}")
+    return Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLConfig.from_dict(stored).vision_config)

@@ -9,11 +9,21 @@ padding, so that the language model runs once a micro-step and on nothing but th
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vtok.text import RowText
+
+
+class RowParts(NamedTuple):
+    """A row of a clip: tokens of text, visual tokens, tokens of text."""
+
+    clip: int
+    before: int
+    visual: int
+    after: int
 
 
 @dataclass
@@ -23,7 +33,7 @@ class RowPlan:
     Attributes:
         token_ids: (n,) all text tokens.
         source: (L,) where each position's embedding comes from: text tokens, then visual tokens.
-        row_lengths: positions of each row.
+        row_parts: what each row is made of.
         answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
             whose they are.
         visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
@@ -34,7 +44,7 @@ class RowPlan:
 
     token_ids: Tensor
     source: Tensor
-    row_lengths: list[int]
+    row_parts: list[RowParts]
     answer_from: Tensor
     answer_ids: Tensor
     answer_clip: Tensor
@@ -44,6 +54,11 @@ class RowPlan:
     conditioning_start: list[int]
     conditioning_rows: list[int]
     conditioning_visual: list[int]
+
+    @property
+    def row_lengths(self) -> list[int]:
+        """Positions of each row."""
+        return [row.before + row.visual + row.after for row in self.row_parts]
 
     def to(self, device: torch.device) -> "RowPlan":
         moved = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in vars(self).items()}
@@ -74,6 +89,7 @@ def plan_rows(
     )
     token_ids: list[int] = []
     rows: list[list[int]] = []
+    parts: list[RowParts] = []
 
     def text(ids: list[int]) -> list[int]:
         token_ids.extend(ids)
@@ -85,8 +101,10 @@ def plan_rows(
     for clip in range(batch * understanding):
         t = texts[clip]
         rows.append(text(t.before) + visual(clip, visual_counts[clip]) + text(t.after) + text(t.answer))
+        parts.append(RowParts(clip, len(t.before), visual_counts[clip], len(t.after) + len(t.answer)))
     for clip in range(batch * generation):
         rows.append(text(texts[clip].prompt) + visual(generation_visuals + clip, visual_counts[clip]))
+        parts.append(RowParts(clip, len(texts[clip].prompt), visual_counts[clip], 0))
 
     row_lengths = [len(row) for row in rows]
     ends = list(accumulate(row_lengths))
@@ -106,7 +124,7 @@ def plan_rows(
     return RowPlan(
         token_ids=torch.tensor(token_ids, dtype=torch.long),
         source=torch.tensor(sum(rows, [])),
-        row_lengths=row_lengths,
+        row_parts=parts,
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
         conditioning_start=conditioning_start,

@@ -7,7 +7,7 @@ generation row:     template with the caption | visual tokens                  (
 from typing import NamedTuple
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, LlavaNextProcessor, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 from vtok.config import ConfigError, ModelConfig
 from vtok.decoder import caption_tokenizer
@@ -15,7 +15,17 @@ from vtok.decoders.base import CaptionTokenizer
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.weights import first_line
 
-IMAGE_TOKEN = "<image>"
+IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<|video_pad|>"
+
+
+class Placeholder(NamedTuple):
+    """What stands for the visual tokens: a chat template's typed part, and the token it becomes."""
+
+    part: str
+    token: str
+
+
+PLACEHOLDERS = {"llava-next": Placeholder("image", IMAGE_TOKEN), "qwen2.5-vl": Placeholder("video", VIDEO_TOKEN)}
 
 
 class RowText(NamedTuple):
@@ -24,8 +34,8 @@ class RowText(NamedTuple):
     Attributes:
         before, after: the understanding prompt on either side of the visual tokens.
         answer: the answer with its end token; empty when there is none.
-        prompt: the generation row's template filled with the caption.
-        decoder_ids: the caption for the decoder's own text encoder.
+        prompt: the generation row's template filled with the caption; empty when there is no decoder.
+        decoder_ids: the caption for the decoder's own text encoder; likewise.
         captioned: whether there is a caption at all; without one the generation row carries no loss.
     """
 
@@ -41,14 +51,22 @@ class TextEncoder:
     """Fills the templates and tokenises them.
 
     Args:
-        tokenizer: the language model's, with a chat template and a token of its own for ``<image>``.
-        caption_ids: a caption to the token ids of the decoder's own text encoder.
+        tokenizer: the language model's, with a chat template and a token of its own for visual tokens.
+        caption_ids: a caption to the token ids of the decoder's own text encoder; ``None`` where there is no decoder.
         max_prompt_tokens: caption and template tokens kept after the crop, as in diffusers' pipeline.
+        placeholder: what stands for the visual tokens in the chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, caption_ids: CaptionTokenizer, max_prompt_tokens: int):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        caption_ids: CaptionTokenizer | None,
+        max_prompt_tokens: int,
+        placeholder: Placeholder = PLACEHOLDERS["llava-next"],
+    ):
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
+        self.placeholder = placeholder
         # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
         # is for LLaMA-3's tokenizer; counted, it is right for any.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
@@ -56,7 +74,7 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(cls, config: ModelConfig) -> "TextEncoder":
-        """Tokenizers from ``mllm.weights`` and ``decoder.weights``.
+        """Tokenizers from ``mllm.weights`` and, if there is a decoder, ``decoder.weights``.
 
         Raises:
             ConfigError: one of them cannot be loaded.
@@ -64,46 +82,47 @@ class TextEncoder:
         try:
             mllm, revision = config.mllm.weights, config.mllm.revision
             tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
-            # LLaVA's template lies beside its processor; the tokenizer may still carry the bare language model's.
-            processor, _ = LlavaNextProcessor.get_processor_dict(mllm, revision=revision)
+            # A model's template may lie beside its processor; the tokenizer may still carry the bare language model's.
+            processor, _ = ProcessorMixin.get_processor_dict(mllm, revision=revision)
             tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
-            caption_ids = caption_tokenizer(config.decoder)
+            caption_ids = caption_tokenizer(config.decoder) if config.generates else None
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens)
+        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, PLACEHOLDERS[config.mllm.kind])
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
         """Ids before and after the visual tokens, in the model's own chat template.
 
         Raises:
-            ConfigError: the template leaves the image or the question out, or there is no token for the image.
+            ConfigError: the template leaves the video or the question out, or there is no token for the video.
         """
-        chat = self.chat(question.replace(IMAGE_TOKEN, ""))
+        token = self.placeholder.token
+        chat = self.chat(question.replace(token, ""))
         # As LLaVA's processor does it: a template may write the first token itself or leave it to the tokenizer.
-        written = chat.startswith(self.tokenizer.bos_token or IMAGE_TOKEN)
+        written = chat.startswith(self.tokenizer.bos_token or token)
         ids = self.tokenizer(chat, add_special_tokens=not written).input_ids
-        image = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        if image not in ids:
-            raise ConfigError(f"the tokenizer of mllm.weights has no token {IMAGE_TOKEN}: is it LLaVA's?")
-        place = ids.index(image)
+        visual = self.tokenizer.convert_tokens_to_ids(token)
+        if visual not in ids:
+            raise ConfigError(f"the tokenizer of mllm.weights has no token {token}: is it of mllm.kind?")
+        place = ids.index(visual)
         return ids[:place], ids[place + 1 :]
 
     def chat(self, question: str) -> str:
-        """The chat template around an image and a question about it.
+        """The chat template around an image or video and a question about it.
 
         Published templates differ in what a message holds: typed parts (LLaVA's own), or one string (LLaMA's).
         """
-        parts = [{"type": "image"}, {"type": "text", "text": question}]
-        for content in (parts, f"{IMAGE_TOKEN}\n{question}"):
+        part, token = self.placeholder
+        for content in ([{"type": part}, {"type": "text", "text": question}], f"{token}\n{question}"):
             try:
                 chat = self.tokenizer.apply_chat_template(
                     [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
                 )
             except (TypeError, TemplateError):  # a template of strings that joins or strips them
                 continue
-            if chat.count(IMAGE_TOKEN) == 1 and question.strip() in chat:
+            if chat.count(token) == 1 and question.strip() in chat:
                 return chat
-        raise ConfigError("the chat template of mllm.weights shows an image or a question neither as parts nor as text")
+        raise ConfigError(f"the chat template of mllm.weights shows {part} or question neither as parts nor as text")
 
     def answer(self, answer: str) -> list[int]:
         return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
@@ -121,7 +140,7 @@ class TextEncoder:
         if question is None:
             question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
         before, after = self.question(question)
-        return RowText(
-            before, after, self.answer(answer) if answer else [],
-            self.prompt(caption or ""), self.caption_ids(caption or ""), bool(caption),
-        )  # fmt: skip
+        prompt, decoder_ids = [], []
+        if self.caption_ids is not None:
+            prompt, decoder_ids = self.prompt(caption or ""), self.caption_ids(caption or "")
+        return RowText(before, after, self.answer(answer) if answer else [], prompt, decoder_ids, bool(caption))

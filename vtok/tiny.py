@@ -4,7 +4,7 @@ They let the whole system run on a laptop through the very code that loads the p
 transformers' and diffusers' own, only small. Nothing in them was trained.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -27,13 +27,17 @@ from transformers import (
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     UMT5Config,
     UMT5EncoderModel,
 )
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH
 from vtok.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
-from vtok.text import IMAGE_TOKEN
+from vtok.text import IMAGE_TOKEN, VIDEO_TOKEN
 
 LLM_DIM = 128
 CLIP_TEXT_DIM = 32
@@ -45,6 +49,15 @@ CHAT_TEMPLATE = (
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+
+# That of Qwen2.5-VL, whose messages have typed parts, with LLaMA-3's marks.
+QWEN_TEMPLATE = (
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{% for part in message['content'] %}{% if part['type'] == 'video' %}"
+    "{{ '<|vision_start|><|video_pad|><|vision_end|>' }}{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 
 VISION = dict(
@@ -66,20 +79,30 @@ WAN_AUTOENCODER = dict(base_dim=3, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
 # As TI2V-5B's: pixels come in blocks of 2 x 2.
 WAN_PATCHED = dict(is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16)
 WAN_TEXT = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+QWEN_LANGUAGE = dict(
+    hidden_size=64, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+)  # fmt: skip
+QWEN_VISION = dict(
+    depth=2, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, fullatt_block_indexes=[1],
+    patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=56, tokens_per_second=2,
+)  # fmt: skip
 AUTOENCODER = dict(block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4)
 
 
-def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0) -> None:
-    """Write the folders ``llava``, ``clip``, ``hunyuan``, ``wan`` and ``wan_experts`` below ``folder``.
+def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0, mllm: str = "llava-next") -> None:
+    """Write what a language model of a kind needs below ``folder``: ``llava``, ``clip``, ``hunyuan``, ``wan`` and
+    ``wan_experts``, or ``qwen``.
 
     Args:
         texts: captions (and questions, answers) that the tokenizer is trained on.
         seed: of the random weights.
+        mllm: the kind.
     """
     folder = Path(folder)
     tokenizer = train_tokenizer(texts)
     with torch.random.fork_rng(devices=[]):
-        for write in (write_llava, write_clip, write_hunyuan, write_wan, write_wan_experts):
+        for write in WRITERS[mllm]:
             # Each from the seed alone: the vocabulary's size must not change the frozen models.
             torch.manual_seed(seed)
             write(folder, tokenizer)
@@ -174,3 +197,29 @@ def wan_parts(tokenizer: Tokenizer, autoencoder: dict, shift: float) -> dict:
         tokenizer=wrapped(tokenizer, f"$A {EOS}"),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
     )
+
+
+def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
+    tower = Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLVisionConfig(**QWEN_VISION))
+    vision_tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", VIDEO_TOKEN]
+    language_tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS, additional_special_tokens=vision_tokens
+    )
+    language_tokenizer.chat_template = QWEN_TEMPLATE
+    language_tokenizer.save_pretrained(folder / "qwen")
+    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+    ends = dict(bos_token_id=None, eos_token_id=language_tokenizer.eos_token_id)
+    config = Qwen2_5_VLConfig(
+        text_config=QWEN_LANGUAGE | ends | dict(vocab_size=len(language_tokenizer)),
+        vision_config=QWEN_VISION,
+        **dict(zip(names, language_tokenizer.convert_tokens_to_ids(vision_tokens))),
+    )
+    qwen = Qwen2_5_VLForConditionalGeneration(config)
+    qwen.model.visual = tower
+    qwen.save_pretrained(folder / "qwen")
+
+
+WRITERS: dict[str, tuple[Callable[[Path, Tokenizer], None], ...]] = {
+    "llava-next": (write_llava, write_clip, write_hunyuan, write_wan, write_wan_experts),
+    "qwen2.5-vl": (write_qwen,),
+}

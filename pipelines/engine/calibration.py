@@ -35,7 +35,9 @@ class Moments:
 
 @torch.no_grad()
 def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch.device) -> None:
-    """Set ``framework.feature_scale`` from these micro-batches; all ranks have equally many."""
+    """Set ``framework.feature_scale``, if there is one, from these micro-batches; all ranks have equally many."""
+    if not framework.feature_scale:
+        return
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
     for loaded in batches:
         features = framework.features(loaded.batch)

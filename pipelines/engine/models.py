@@ -26,7 +26,7 @@ def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -
     """Write tiny models into the run's folder, once: a run that has begun keeps those it began with."""
     if not (output / "config.yaml").exists():
         quiet_libraries()
-        write_tiny_models(output / TINY_MODELS, texts, config.seed)
+        write_tiny_models(output / TINY_MODELS, texts, config.seed, config.model.mllm.kind)
 
 
 def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> Iterator[str]:
@@ -41,6 +41,9 @@ def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> Iterator[s
 
 def point_to_tiny_models(config: RunConfig) -> None:
     """Let the configuration name the tiny models, relative to the run's folder so that it can be moved."""
+    if config.model.mllm.kind == "qwen2.5-vl":
+        config.model.mllm.weights = config.model.tokeniser.weights = f"{TINY_MODELS}/qwen"
+        return
     config.model.mllm.weights = f"{TINY_MODELS}/llava"
     decoder = config.model.decoder
     decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"

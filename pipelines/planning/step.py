@@ -90,8 +90,10 @@ def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
 def layer_stacks(framework: VTokFramework) -> list[tuple[nn.Module, str, nn.ModuleList, int]]:
     """Stacks of equal layers: module, attribute, layers, and the fewest that the step can be run with."""
     language_model, decoder = framework.mllm.causal_lm.model, framework.decoder
-    blocks = [(decoder.transformer, name, getattr(decoder.transformer, name), 1) for name in decoder.stacks]
-    return [(language_model, "layers", language_model.layers, -CONDITIONING_LAYER), *blocks]
+    stacks = [(language_model, "layers", language_model.layers, -CONDITIONING_LAYER)]
+    if decoder is None:
+        return stacks
+    return stacks + [(decoder.transformer, name, getattr(decoder.transformer, name), 1) for name in decoder.stacks]
 
 
 @contextmanager
@@ -130,7 +132,9 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
         for kind in framework.visual_head
     }
     features = frozen_features(framework, load, load.size * (2 if noisy else 1))
-    latents, text = frozen_latents(framework, load), encoded_text(framework, load)
+    latents, text = None, None
+    if weights.dec > 0:
+        latents, text = frozen_latents(framework, load), encoded_text(framework, load)
     plan = plan.to(META)
 
     with meter.phase("language_model"):
@@ -148,12 +152,14 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
             del target, noise
-    with meter.phase("diffusion_transformer"):
-        decoded = decoder_loss(framework, load, conditioning, plan, latents, text) if weights.dec > 0 else None
+    decoded = None
+    if weights.dec > 0:
+        with meter.phase("diffusion_transformer"):
+            decoded = decoder_loss(framework, load, conditioning, plan, latents, text)
     kept = meter.live
 
-    with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
-        if decoded is not None:
+    if decoded is not None:
+        with meter.phase("diffusion_transformer" + BACKWARD, backward=True):
             decoded.backward()
             del decoded
     with meter.phase("heads" + BACKWARD, backward=True):

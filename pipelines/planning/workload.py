@@ -7,7 +7,7 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from data_tools.views import View
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import views_of
-from vtok.config import DecoderConfig
+from vtok.config import ModelConfig
 from vtok.decoder import decoder_kind
 from vtok.framework import VTokFramework
 from vtok.prompts import CAPTION_INSTRUCTIONS
@@ -17,8 +17,9 @@ from vtok.tokeniser import TokenCounts
 # Tokens of a caption, where nothing is known of the data.
 CAPTION_TOKENS = 64
 
-# LLaMA-3's chat template around an instruction, for plans made without its tokenizer.
-LLAMA3_BEFORE, LLAMA3_AFTER = 5, 15
+# Tokens of the chat template around a video and an instruction about it, for plans made without the tokenizer: of
+# LLaMA-3, and of Qwen2.5 with its system prompt.
+CHAT_TEMPLATES = {"llava-next": (5, 15), "qwen2.5-vl": (15, 10)}
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Workload:
         size: B.
         text: token ids of a sample's rows; only their number matters.
         crop_start: rows of the prompt that the decoder never sees.
-        frames, video: the tokeniser's and the decoder's view.
+        frames, video: the tokeniser's and the decoder's view, if there is a decoder.
         tokens: of a clip.
     """
 
@@ -37,7 +38,7 @@ class Workload:
     text: RowText
     crop_start: int
     frames: View
-    video: View
+    video: View | None
     tokens: TokenCounts
 
 
@@ -56,19 +57,19 @@ def typical_workload(
         text: the run's tokenizers, if at hand: they give the exact length of the templates.
     """
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
-    row, crop_start = typical_text(caption_tokens, config.model.decoder, text)
+    row, crop_start = typical_text(caption_tokens, config.model, text)
     return Workload(size, row, crop_start, frames, video, framework.tokeniser.counts(frames.num_frames))
 
 
-def typical_text(caption_tokens: int, decoder: DecoderConfig, text: TextEncoder | None) -> tuple[RowText, int]:
+def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | None) -> tuple[RowText, int]:
     """Rows of a caption of so many tokens, all of them token 0, and the prompt's crop."""
     if text:
         before, after = map(len, text.question(CAPTION_INSTRUCTIONS[0]))
         template, crop_start = len(text.prompt("")), text.crop_start
     else:
-        before, after = LLAMA3_BEFORE, LLAMA3_AFTER
+        before, after = CHAT_TEMPLATES[model.mllm.kind]
         crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
         template = crop_start + 1  # the end token behind the caption
-    prompt = min(template + caption_tokens, crop_start + decoder.max_prompt_tokens)
-    lengths = (before, after, caption_tokens + 1, prompt, decoder_kind(decoder).caption_length(caption_tokens))
+    prompt = min(template + caption_tokens, crop_start + model.decoder.max_prompt_tokens)
+    lengths = (before, after, caption_tokens + 1, prompt, decoder_kind(model.decoder).caption_length(caption_tokens))
     return RowText(*([0] * length for length in lengths), captioned=True), crop_start

@@ -22,7 +22,8 @@ from pipelines.study.config import ClipConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
 from pipelines.study.stages import gate
 from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH
-from vtok.feature_extractor import CLIP_MEAN, CLIP_STD, CLIPFeatureExtractor, normalise
+from vtok.feature_extractor import CLIPFeatureExtractor
+from vtok.pixels import CLIP_MEAN, CLIP_STD, normalise
 from vtok.spatial_encoder import pool_grid
 from vtok.tiny import BOS, EOS, train_tokenizer, wrapped
 

@@ -16,7 +16,8 @@ from pipelines.study.config import LLMConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
 from vtok.config import MLLMConfig
 from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH, HunyuanDecoder
-from vtok.mllm import MLLM, split_llava
+from vtok.mllm import MLLM
+from vtok.mllms.llava_next import split_llava
 from vtok.text import TextEncoder
 from vtok.tiny import BOS, EOS, wrapped, write_llava
 

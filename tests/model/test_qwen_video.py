@@ -7,7 +7,7 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVi
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vtok.feature_extractor import CLIP_MEAN, CLIP_STD, normalise
+from vtok.pixels import CLIP_MEAN, CLIP_STD, normalise
 from vtok.qwen_video import fit, patchify
 
 CONFIG = Qwen2_5_VLVisionConfig()

@@ -3,8 +3,9 @@ import torch
 from transformers import CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig
-from vtok.feature_extractor import CLIP_MEAN, CLIP_STD, VGG19FeatureExtractor, build_feature_extractor
+from vtok.feature_extractor import VGG19FeatureExtractor, build_feature_extractor
 from vtok.key_frame import detect_key_frame
+from vtok.pixels import CLIP_MEAN, CLIP_STD
 from vtok.tokeniser import VTokTokeniser
 
 SMALL_CLIP = dict(

@@ -13,8 +13,8 @@ from data_tools.shapes import render, scene_of
 from pipelines import evaluate, tv_align
 from pipelines.config_files import PRESETS
 from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig, listed, parse_option
-from support.tiny_qwen import write_tiny_qwen
 from vtok.config import ConfigError
+from vtok.tiny import write_tiny_models
 
 OPTIONS = ("To the left.", "Up.", "To the right.")
 ITEM = Item("natural-0", "direction", "A dog runs to the left.", "Where does the dog run?", OPTIONS, OPTIONS[0])
@@ -41,8 +41,8 @@ def test_other_replies_are_no_answer(reply):
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("qwen")
-    write_tiny_qwen(folder, [ITEM.question, listed(OPTIONS)])
-    return folder
+    write_tiny_models(folder, [ITEM.question, listed(OPTIONS)], mllm="qwen2.5-vl")
+    return folder / "qwen"
 
 
 def settings(qwen, **changes):

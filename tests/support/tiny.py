@@ -8,7 +8,7 @@ import torch
 from pipelines.config import DataConfig, RunConfig, TrainConfig
 from pipelines.planning.workload import Workload
 from vtok.batch import Batch
-from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
+from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
 
 CAPTIONS = [
@@ -36,6 +36,16 @@ def wan_config(folder: Path, weights: str = "wan", **settings) -> ModelConfig:
     return replace(config, decoder=replace(config.decoder, **wan | settings))
 
 
+def qwen_config(folder: Path, **tokeniser) -> ModelConfig:
+    """The tiny Qwen2.5-VL in ``folder``, on 4 x 4 tokens and one of every two frames; keywords set the tokeniser."""
+    own = dict(backbone="qwen2.5-vl", weights=f"{folder}/qwen", token_dim=64, fps=4, motion_stride=2)
+    return ModelConfig(
+        tokeniser=VTokConfig(**own | tokeniser),
+        mllm=MLLMConfig("qwen2.5-vl", f"{folder}/qwen", max_motion_tokens=32),
+        loss=LossConfig(vis_lm=0, dec=0),
+    )
+
+
 def planned_config(folder: Path, checkpointing: bool = False) -> RunConfig:
     """A run of the tiny models in fp32, for plans: 4 samples a step, at most 2 on a rank at once."""
     model = model_config(folder)
@@ -57,19 +67,24 @@ def planned_batch(load: Workload) -> Batch:
     )  # fmt: skip
 
 
-def make_batch(framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None) -> Batch:
-    """A batch of random clips with captions of unequal length and clips of unequal length."""
+def make_batch(
+    framework: VTokFramework, count: int = 4, captions: list | None = None, frame_counts=None, size: int = 64
+) -> Batch:
+    """A batch of random clips, ``size`` pixels wide, with captions of unequal length and clips of unequal length."""
     captions = CAPTIONS[:count] if captions is None else captions
     generator = torch.Generator().manual_seed(1)
     frame_counts = frame_counts or [9, 4, 1, 7][:count]
-    frames = torch.randint(0, 256, (count, 9, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    frames = torch.randint(0, 256, (count, 9, 3, size, size), dtype=torch.uint8, generator=generator)
     for clip, real in enumerate(frame_counts):
         frames[clip, real:] = frames[clip, real - 1]
     texts = [framework.text.sample(caption, None, None, index) for index, caption in enumerate(captions)]
+    video = None
+    if framework.decoder is not None:
+        video = torch.randint(0, 256, (count, 9, 3, 32, 32), dtype=torch.uint8, generator=generator)
     return Batch(
         frames=frames,
         frame_counts=frame_counts,
-        video=torch.randint(0, 256, (count, 9, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        video=video,
         video_counts=[9, 5, 1, 9][:count],
         texts=texts,
         decoder_seeds=[100 + i for i in range(count)],
@@ -80,4 +95,4 @@ def make_batch(framework: VTokFramework, count: int = 4, captions: list | None =
 
 def part(batch: Batch, clips: list[int]) -> Batch:
     """Some clips of a batch."""
-    return Batch(*(f[clips] if isinstance(f, torch.Tensor) else [f[clip] for clip in clips] for f in batch))
+    return Batch(*(f[clips] if isinstance(f, torch.Tensor) else f and [f[clip] for clip in clips] for f in batch))

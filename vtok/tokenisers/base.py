@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vtok.config import VTokConfig
+from vtok.config import VTokConfig, require
 from vtok.feature_extractor import build_feature_extractor
 from vtok.key_frame import detect_key_frame
 from vtok.layout import require_key_frame
@@ -132,11 +132,27 @@ class Tokeniser(nn.Module):
         """Tokens (B, S + M, token_dim) of ``frames``; arguments as in :meth:`features`."""
         return self.encode(self.features(frames, frame_counts, fps, key_frame_idx))
 
+    def grids(self, frames: Tensor, clips: Tensor, indices: Tensor) -> Tensor:
+        """``F`` of n frames (n, h, w, d_v), each as its backbone takes it: with those before it, if that takes several.
+
+        The first frame of a clip stands for those that would lie before it.
+
+        Args:
+            frames: (B, T, 3, H, W).
+            clips, indices: (n,), which clip's frame, and which.
+        """
+        before = reversed(range(self.feature_extractor.temporal_patch))
+        return self.feature_extractor(*(frames[clips, (indices - back).clamp_min(0)] for back in before))
+
     def key_frames(
         self, frames: Tensor, frame_counts: list[int], key_frame_idx: int | Literal["detect"] | None = None
     ) -> list[int]:
         """Each clip's key frame; arguments and errors as in :meth:`features`."""
         key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
+        require(
+            key == 0 or self.feature_extractor.temporal_patch == 1,
+            f"the backbone {self.config.backbone} takes the first frame as key frame: leave key_frame_idx at 0",
+        )
         if key == "detect":
             return [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
         require_key_frame(key, frames.shape[1])

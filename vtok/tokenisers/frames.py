@@ -42,7 +42,8 @@ class FrameTokeniser(Tokeniser):
         key_frame_idx: int | Literal["detect"] | None = None,
     ) -> VisualFeatures:
         batch, length = frames.shape[:2]
-        indices = [self.time_frames(count) for count in frame_counts or [length] * batch]
-        sampled = torch.cat([clip[own] for clip, own in zip(frames, indices)])
-        pooled = self.spatial_encoder.pool(self.feature_extractor(sampled))
+        indices = torch.tensor([self.time_frames(count) for count in frame_counts or [length] * batch])
+        clips = torch.arange(batch)[:, None].expand_as(indices)
+        grids = self.grids(frames, clips.flatten().to(frames.device), indices.flatten().to(frames.device))
+        pooled = self.spatial_encoder.pool(grids)
         return VisualFeatures(pooled.reshape(batch, -1, pooled.shape[-1]), pooled.new_zeros(batch, 0, 0), [0] * batch)

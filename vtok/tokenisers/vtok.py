@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vtok.config import VTokConfig
 from vtok.layout import motion_frames, num_motion_tokens
-from vtok.motion_encoder import MotionEncoder
+from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder
 from vtok.spatial_encoder import SpatialEncoder
 from vtok.tokenisers.base import Place, TokenCounts, Tokeniser, VisualFeatures
 
@@ -30,7 +30,9 @@ class VTokTokeniser(Tokeniser):
     def build_motion_encoder(self, width: int) -> nn.Module:
         """``g_phi`` with its pooling, for features of ``width``."""
         config = self.config
-        return MotionEncoder(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
+        # Qwen2.5-VL's features are tokens of its language model, and a motion token is best one from the start.
+        kind = MeanMotionEncoder if config.backbone == "qwen2.5-vl" else MotionEncoder
+        return kind(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
         return TokenCounts(self.config.num_spatial_tokens, num_motion_tokens(num_frames, self.config, fps))
@@ -62,7 +64,7 @@ class VTokTokeniser(Tokeniser):
         clip_of_motion = [clip for clip, count in enumerate(counts) for _ in range(count)]
         clips = torch.tensor(list(range(batch)) + clip_of_motion, device=frames.device)
         indices = torch.tensor(keys + sum(wanted, []), device=frames.device)
-        encoded = self.feature_extractor(frames[clips, indices])
+        encoded = self.grids(frames, clips, indices)
 
         key_features = encoded[:batch]
         spatial = self.spatial_encoder.pool(key_features)

@@ -78,6 +78,8 @@ class VidTokFeatures(nn.Module):
     Frames have the size at which each spatial token is one latent pixel, and so one code.
     """
 
+    temporal_patch = 1
+
     def __init__(self, config: VidTokConfig, encoder: nn.Module, grid_size: int):
         super().__init__()
         require(config.is_causal and config.regulariser == "fsq", "the backbone vidtok takes a causal VidTok with fsq")

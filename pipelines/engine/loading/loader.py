@@ -85,8 +85,10 @@ def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
     return stacked([s.frames for s in samples])
 
 
-def video_of(samples: list[Sample]) -> torch.Tensor | Posterior:
-    """The decoder's view of a micro-batch, or the latents stored in its place."""
+def video_of(samples: list[Sample]) -> torch.Tensor | Posterior | None:
+    """The decoder's view of a micro-batch, or the latents stored in its place; ``None`` if there is no decoder."""
+    if not samples[0].video_valid:
+        return None
     if samples[0].video is None:
         return precomputed.unpack_posteriors([s.extras[precomputed.LATENTS] for s in samples])
     return stacked([s.video for s in samples])
@@ -101,13 +103,15 @@ def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
     return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
 
 
-def views_of(config: RunConfig, image_size: int) -> tuple[View, View]:
-    """The tokeniser's and the decoder's view of a window, for a backbone that takes images of ``image_size``."""
+def views_of(config: RunConfig, image_size: int) -> tuple[View, View | None]:
+    """The tokeniser's and, if there is one, the decoder's view of a window, for a backbone that takes images of
+    ``image_size``.
+    """
     seconds, decoder = config.data.seconds, config.model.decoder
-    return (
-        tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size),
-        decoder_view(seconds, decoder.fps, *decoder.loss_size, decoder.loss_latent_frames),
-    )
+    tokeniser = tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size)
+    if not config.model.generates:
+        return tokeniser, None
+    return tokeniser, decoder_view(seconds, decoder.fps, *decoder.loss_size, decoder.loss_latent_frames)
 
 
 def build_dataset(

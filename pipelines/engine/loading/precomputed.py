@@ -83,8 +83,10 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
         "features": lambda: feature_recipe(config, shapes.tokeniser),
         "latents": lambda: latent_recipe(config, shapes.decoder.config, shapes.decoder.vae),
     }
-    stored = set()
-    for kind, view in (("features", "frames"), ("latents", "video")):
+    views, stored = {"features": "frames", "latents": "video"}, set()
+    if not config.model.generates:
+        del views["latents"]  # nobody reads them
+    for kind, view in views.items():
         found = [recipe.get(kind) for recipe in recipes]
         if not any(found):
             continue
@@ -103,7 +105,8 @@ def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: 
     stored = [one.precomputed or {} for one in readers]
     unused = {"feature_extractor"} if all(kinds.get("features") for kinds in stored) else set()
     # Videos that validation samples go through the autoencoder's other half.
-    if all(kinds.get("latents") for kinds in stored) and (held_out is None or not config.validation.videos):
+    sampled = held_out is not None and config.validation.videos
+    if config.model.generates and all(kinds.get("latents") for kinds in stored) and not sampled:
         unused.add("autoencoder")
     return frozenset(unused)
 

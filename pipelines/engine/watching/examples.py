@@ -25,6 +25,7 @@ class Example:
 
     key: str
     frames: Tensor | VisualFeatures
+    num_frames: int
     caption: str
     question: str
     expected: str
@@ -55,6 +56,7 @@ def example_of(sample: Sample) -> Example:
     frames = frames_of([sample])
     return Example(
         key=sample.key,
+        num_frames=sample.frames_valid,
         frames=frames if isinstance(frames, VisualFeatures) else frames[0, : sample.frames_valid],
         caption=sample.caption,
         question=sample.question or CAPTION_INSTRUCTIONS[0],
@@ -65,7 +67,7 @@ def example_of(sample: Sample) -> Example:
 
 def caption_of(example: Example, framework: VTokFramework, device: torch.device) -> Caption:
     frames = moved(example.frames, device)
-    answer = framework.understand(frames, example.question, MAX_CAPTION_TOKENS)
+    answer = framework.understand(frames, example.question, MAX_CAPTION_TOKENS, num_frames=example.num_frames)
     return Caption(example.key, example.question, example.expected, answer)
 
 

@@ -56,7 +56,9 @@ class Validation:
         self.every = config.validation.every or VALIDATE_EVERY
         self.dataset = build_dataset(config, reader, framework, training=False)
         self.samples = min(config.validation.samples, len(reader))
-        wanted = min(max(config.validation.captions, config.validation.videos), len(reader))
+        self.captions = config.validation.captions
+        self.videos = config.validation.videos if config.model.generates else 0
+        wanted = min(max(self.captions, self.videos), len(reader))
         self.examples = [example_of(self.dataset.clips[row].sample) for row in range(wanted)]
 
     def due(self, step: int, max_steps: int) -> bool:
@@ -64,12 +66,11 @@ class Validation:
 
     def run(self, framework: VTokFramework) -> Validated:
         """Judge the weights that are in place; every rank calls this at the same step."""
-        settings = self.config.validation
         with evaluating(framework), deaths_explained(self.dataset):
             return Validated(
                 self.figures(framework),
-                [caption_of(example, framework, self.device) for example in self.examples[: settings.captions]],
-                [video_of(example, framework, self.config) for example in self.examples[: settings.videos]],
+                [caption_of(example, framework, self.device) for example in self.examples[: self.captions]],
+                [video_of(example, framework, self.config) for example in self.examples[: self.videos]],
             )
 
     def figures(self, framework: VTokFramework) -> dict:

@@ -7,9 +7,9 @@ import time
 import psutil
 import pytest
 
-from support.launch import checked, deepspeed, preloaded, python
+from support.launch import checked, deepspeed, environment, preloaded, python
 
-PROBE = """
+PROBE = r"""
 import atexit, json, os, signal, sys, threading
 atexit.register(print, "the end")
 signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
@@ -92,7 +92,7 @@ def test_the_server_has_one_thread_and_its_commands_seeds_of_their_own(script):
     fresh = checked(python(draw, fresh=True)).stdout.split()
     a, b = (checked(python(draw)).stdout.split() for _ in range(2))
     assert a[0] != b[0] and a[1] != b[1] and a[2] == b[2] == fresh[2]
-    assert psutil.Process(preloaded().process.pid).num_threads() == 1
+    assert psutil.Process(preloaded(**environment()).process.pid).num_threads() == 1
 
 
 def test_another_environment_is_another_process(script):

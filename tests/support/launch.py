@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import sys
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from support.preloaded import Preloaded
@@ -54,15 +54,15 @@ def python(script: str | Path, *arguments, **options) -> subprocess.CompletedPro
 
 
 def _run_script(starter, ranks, words, *, fresh: bool = False, timeout: float = 300, **changes):
-    if fresh or environment(**changes) != preloaded().environment:
+    if fresh or changes:
         return run(*starter, *words, timeout=timeout, **changes)
-    return preloaded().run(ranks, list(map(str, words)), timeout)
+    return preloaded(**environment()).run(ranks, list(map(str, words)), timeout)
 
 
-@cache
-def preloaded() -> Preloaded:
-    """This process's server."""
-    return Preloaded(REPO, environment())
+@lru_cache(maxsize=1)
+def preloaded(**environment: str) -> Preloaded:
+    """The server in this environment, which other tests may have changed."""
+    return Preloaded(REPO, environment)
 
 
 def free_port() -> int:

@@ -36,7 +36,6 @@ class Preloaded:
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]):
-        self.environment = environment
         self._connection, theirs = Pipe()
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())], cwd=folder, env=environment, pass_fds=[theirs.fileno()],

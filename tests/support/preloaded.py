@@ -29,11 +29,7 @@ COMMANDS = ("train", "train_vidtok", "precompute", "understand", "generate", "ex
 
 
 class Preloaded:
-    """The server, started at once, which ends when we do.
-
-    Args:
-        folder, environment: of the server, and so of its commands.
-    """
+    """The server, which ends when we do; its commands have its folder and its environment."""
 
     def __init__(self, folder: Path, environment: dict[str, str]):
         self._connection, theirs = Pipe()
@@ -44,11 +40,7 @@ class Preloaded:
         theirs.close()
 
     def run(self, ranks: int | None, words: list[str], timeout: float) -> subprocess.CompletedProcess:
-        """Run a script to its end; its output is text.
-
-        Args:
-            ranks: for DeepSpeed's launcher; None without it.
-            words: the script and its arguments.
+        """Run ``words``, a script and its arguments, and capture text; under DeepSpeed's launcher where ranks are given.
 
         Raises:
             subprocess.TimeoutExpired: it has been killed, with all that it had started.
@@ -75,7 +67,7 @@ def kill_tree(pid: int) -> None:
 
 
 def serve(connection: Connection) -> tuple[int | None, list[str]]:
-    """Fork for each request. Returns in the forked process, what it is to run; the server's own end is here."""
+    """Fork for each request. Only the forked process returns, with what it is to run."""
     while True:
         try:
             ranks, words, outputs = connection.recv()
@@ -111,7 +103,6 @@ class Rank:
     """A fork of the launcher, with what that needs of a ``Popen``."""
 
     def __init__(self, command: list[str], env: dict[str, str]):
-        self.returncode = None
         self.pid = os.fork()
         if self.pid == 0:
             os.environ.update(env)
@@ -119,9 +110,8 @@ class Rank:
             sys.exit()
 
     def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
 

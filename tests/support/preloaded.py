@@ -40,7 +40,7 @@ class Preloaded:
         theirs.close()
 
     def run(self, ranks: int | None, words: list[str], timeout: float) -> subprocess.CompletedProcess:
-        """Run ``words``, a script and its arguments, and capture text; under DeepSpeed's launcher where ranks are given.
+        """Run a script with its arguments, by DeepSpeed's launcher where ranks are given; its output is text.
 
         Raises:
             subprocess.TimeoutExpired: it has been killed, with all that it had started.

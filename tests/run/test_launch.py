@@ -7,7 +7,8 @@ import time
 import psutil
 import pytest
 
-from support.launch import checked, deepspeed, environment, preloaded, python
+from support import launch
+from support.launch import checked, deepspeed, preloaded, python
 
 PROBE = r"""
 import atexit, json, os, signal, sys, threading
@@ -52,7 +53,8 @@ def test_a_forked_command_begins_and_ends_as_a_fresh_one(script, end):
     assert forked.stdout.splitlines()[1:] == fresh.stdout.splitlines()[1:]
     assert [forked.stderr.splitlines()[i] for i in (0, -1)] == [fresh.stderr.splitlines()[i] for i in (0, -1)]
     ((ours,), (theirs,)) = (found_by(result) for result in (forked, fresh))
-    assert ours.pop("environment").items() >= theirs.pop("environment").items()  # some imports set more
+    environment, path = theirs.pop("environment"), theirs.pop("path")  # to both of which imports add
+    assert ours.pop("environment").items() >= environment.items() and ours.pop("path")[: len(path)] == path
     assert ours == theirs and ours["argv"] == [str(probe), "--x", "1.5"]
 
 
@@ -89,10 +91,9 @@ def lives(pid):
 
 def test_the_server_has_one_thread_and_its_commands_seeds_of_their_own(script):
     draw = script("import random, numpy, torch\nprint(random.random(), numpy.random.rand(), torch.rand(()).item())")
-    fresh = checked(python(draw, fresh=True)).stdout.split()
-    a, b = (checked(python(draw)).stdout.split() for _ in range(2))
-    assert a[0] != b[0] and a[1] != b[1] and a[2] == b[2] == fresh[2]
-    assert psutil.Process(preloaded(**environment()).process.pid).num_threads() == 1
+    drawn = [number for _ in range(2) for number in checked(python(draw)).stdout.split()]
+    assert len(set(drawn)) == 6
+    assert psutil.Process(preloaded(**launch.environment()).process.pid).num_threads() == 1
 
 
 def test_another_environment_is_another_process(script):

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import numpy
 import psutil
+import torch
 
 COMMANDS = ("train", "train_vidtok", "precompute", "understand", "generate", "export")
 
@@ -85,7 +86,8 @@ def serve(connection: Connection) -> tuple[int | None, list[str]]:
 
 def run_script(words: list[str]) -> None:
     """In this process, what ``python *words`` does."""
-    numpy.random.seed()  # Python's own generator does this by itself after a fork; torch's has a fixed seed
+    numpy.random.seed()  # anew, as Python's own generator does by itself after a fork
+    torch.seed()
     sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
     runpy.run_path(words[0], run_name="__main__")
 

@@ -20,7 +20,10 @@ from pathlib import Path
 from support.preloaded import Preloaded
 
 REPO = Path(__file__).resolve().parents[2]
-ENVIRONMENT = dict(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+ENVIRONMENT = dict(
+    HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="",
+    OMP_NUM_THREADS="1", TORCHINDUCTOR_COMPILE_THREADS="1",  # no thread pools, with which one must not fork
+)  # fmt: skip
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Preloaded:
 
     def __init__(self, folder: Path, environment: dict[str, str]):
         self._connection, theirs = Pipe()
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())], cwd=folder, env=environment, pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -121,6 +121,8 @@ if __name__ == "__main__":
     sys.path[0] = os.getcwd()
     for name in COMMANDS:
         import_module(f"pipelines.{name}")
+    torch.compile(len)  # imports the compiler, as DeepSpeed does when it begins
+    assert psutil.Process().num_threads() == 1, "a fork would lack the other threads"
     sys.stdout.reconfigure(line_buffering=True)
     gc.freeze()  # or the first collection would copy every page
     ranks, words = serve(Connection(int(sys.argv[1])))

@@ -27,7 +27,7 @@ def command(shards: Path, output: Path) -> tuple[str, ...]:
 
 def undisturbed(shards: Path, output: Path) -> list[dict]:
     """The log of a run of two ranks that nobody disturbs, but for its rates."""
-    checked(deepspeed(2, *command(shards, output)))
+    checked(deepspeed(2, *command(shards, output), fresh=True))
     return runs.without_rates(runs.log_of(output))
 
 
@@ -62,7 +62,7 @@ def kill_and_resume(moment: str, draw: random.Random, shards: Path, output: Path
     wait_for(lambda: not runs.processes(output), 60)
     run.wait()
     gone = time.monotonic() - killed
-    checked(deepspeed(2, *command(shards, output)))
+    checked(deepspeed(2, *command(shards, output), fresh=True))
     during = f"{moment}, {done} steps done" + (", a save begun" if saves else "")
     return f"rank {rank} killed in {during}; all gone after {gone:.1f} s"
 

@@ -29,7 +29,7 @@ def lines(output: str, marker: str) -> list[dict]:
 def reports(models, ranks: int, cases: dict) -> dict[str, list[dict]]:
     """Each case's reports, one a rank."""
     worker = REPO / "tests/support/residency_worker.py"
-    found = lines(checked(deepspeed(ranks, worker, models, json.dumps(cases))).stdout, "REPORT ")
+    found = lines(checked(deepspeed(ranks, worker, models, json.dumps(cases), fresh=True)).stdout, "REPORT ")
     by_case = {case: [report for report in found if report["case"] == case] for case in cases}
     assert all(len(of_case) == ranks for of_case in by_case.values())
     return by_case
@@ -132,7 +132,7 @@ def write_larger_models(tiny_models, folder):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_loading_takes_no_more_memory_than_the_shard_and_the_largest_tensor(tiny_models, larger_models, ranks):
     worker = REPO / "tests/support/loading_worker.py"
-    found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models)).stdout, "LOADED ")
+    found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models, fresh=True)).stdout, "LOADED ")
     assert len(found) == ranks
     for report in found:
         assert report["shard"] == pytest.approx(report["total"] / ranks, rel=0.02) and report["total"] > 300e6

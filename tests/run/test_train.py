@@ -42,7 +42,8 @@ def shards(clips):
 def two_ranks(shards, tmp_path_factory):
     """A finished run of six steps on two ranks; ten clips, so that batches of four span epochs."""
     output = tmp_path_factory.mktemp("two") / "out"
-    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output))
+    command = ("pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output)
+    checked(deepspeed(2, *command, fresh=True))
     return output
 
 
@@ -94,7 +95,7 @@ def test_a_resumed_run_repeats_the_log_to_the_last_digit(two_ranks, shards, tmp_
     shutil.copytree(two_ranks, output)
     (output / "checkpoints/step_00000006/COMPLETE").unlink()
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
-    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *options))
+    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *options, fresh=True))
     assert without_rates(log_of(output)) == without_rates(log_of(two_ranks))
     assert (output / "checkpoints/step_00000006/COMPLETE").exists()
 
@@ -206,12 +207,12 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
     short = ("--data_root", clips, "--backbone", "clip", "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
              "--epochs", 1, "--data.seconds", 1)  # fmt: skip
-    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a"))
+    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a", fresh=True))
     log = log_of(tmp_path / "a")
     assert [line["step"] for line in log] == [1, 2]  # ten clips in batches of five
     (shards,) = tmp_path.glob("shards-*")
     written = (shards / "manifest.json").stat().st_mtime_ns
-    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "b"))
+    checked(python("pipelines/train.py", *short, "--output", tmp_path / "b"))
     assert (shards / "manifest.json").stat().st_mtime_ns == written
 
 

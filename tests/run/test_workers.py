@@ -49,8 +49,9 @@ except LoaderError as error:
 
 
 @pytest.mark.parametrize("fate", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)"])
-def test_a_worker_s_death_names_its_clip(fate):
-    result = python("-c", DEATH.replace("FATE", fate))
+def test_a_worker_s_death_names_its_clip(fate, tmp_path):
+    (tmp_path / "death.py").write_text(DEATH.replace("FATE", fate))
+    result = python(tmp_path / "death.py")
     # Torch ends its own word about a segmentation fault with a zero byte, not with a line.
     (line,) = [line for line in result.stderr.split("\0") for line in line.splitlines() if ": error: " in line]
     assert result.returncode == 2

@@ -1,20 +1,37 @@
-"""Running our commands and several ranks of a script, as a user would, on the CPU."""
+"""Running our commands and several ranks of a script, as a user would, on the CPU.
+
+Half of a short command's time is its imports, and ``deepspeed`` makes two processes of its own before the ranks.
+:func:`python` and :func:`deepspeed` therefore fork a process that has them behind it (``preloaded.py``). What they run
+is the same but for what comes before its first line. Processes are ``fresh``, as a user starts them,
+
+- where their environment is not the server's, much of which is read while importing;
+- where memory or CPU time is measured, or processes are killed or told apart by their command lines;
+- in at least one test of each way to start our commands: ``deepspeed``, ``torchrun``, ``python``, ``python -m``,
+  console scripts, Slurm, one after ``ulimit``.
+"""
 
 import os
 import socket
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
+from support.preloaded import Preloaded
+
 REPO = Path(__file__).resolve().parents[2]
-ENVIRONMENT = dict(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+ENVIRONMENT = dict(
+    HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="",
+    OMP_NUM_THREADS="1", TORCHINDUCTOR_COMPILE_THREADS="1",  # no thread pools, with which one must not fork
+)  # fmt: skip
 
 
 def environment(**changes: str) -> dict[str, str]:
     """That of our commands."""
     # A virtual environment that is used without being activated: its console scripts stand beside its python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return dict(os.environ) | ENVIRONMENT | {"PATH": path} | changes
+    ours = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return ours | ENVIRONMENT | {"PATH": path} | changes
 
 
 def run(*command, timeout: float = 300, **changes) -> subprocess.CompletedProcess:
@@ -25,13 +42,30 @@ def run(*command, timeout: float = 300, **changes) -> subprocess.CompletedProces
 
 
 def deepspeed(ranks: int, script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:
-    """Run a script on several ranks with the deepspeed launcher."""
-    port = ("--master_port", free_port())
-    return run("deepspeed", "--num_gpus", ranks, *port, script, *arguments, **options)
+    """Run a script on several ranks with the deepspeed launcher; options are those of :func:`python`."""
+    launcher = ("deepspeed", "--num_gpus", ranks, "--master_port", free_port())
+    return _run_script(launcher, ranks, (script, *arguments), **options)
 
 
 def python(script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:
-    return run(sys.executable, script, *arguments, **options)
+    """Run a script.
+
+    Args:
+        options: ``fresh=True`` for processes of their own, ``timeout`` in seconds, changes of the environment.
+    """
+    return _run_script((sys.executable,), None, (script, *arguments), **options)
+
+
+def _run_script(starter, ranks, words, *, fresh: bool = False, timeout: float = 300, **changes):
+    if fresh or changes:
+        return run(*starter, *words, timeout=timeout, **changes)
+    return preloaded(**environment()).run(ranks, list(map(str, words)), timeout)
+
+
+@lru_cache(maxsize=1)
+def preloaded(**environment: str) -> Preloaded:
+    """The server in this environment, which other tests may have changed."""
+    return Preloaded(REPO, environment)
 
 
 def free_port() -> int:

@@ -276,6 +276,6 @@ def test_a_decoder_that_crashes_or_hangs_is_a_fault_of_its_clip(built, monkeypat
     monkeypatch.setattr(verify, "validate", fragile)
     assert faults(built, decode=True, workers=workers, clip_timeout=2.0) == [
         f"shard-000000.tar: sample {reader.key(0)}: decoder_crash: the process ended with SIGABRT",
-        f"shard-000001.tar: sample {reader.key(3)}: timeout: no end after 2.0 s",
+        f"shard-000001.tar: sample {reader.key(3)}: timeout: no end after 2 s",
     ]
     assert faults(built, workers=workers) == []

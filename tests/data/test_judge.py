@@ -109,10 +109,8 @@ def other_clips(category, count):
         yield item, draw_clip(scene_of(category, shown, draws))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("category", CATEGORIES)
-def test_the_judges_full_table(category):
-    """A row of it: 400 clean and 120 clips of each other kind. Run with -s to read it."""
+def full_row(category):
+    """Of the judge's table: 400 clean and 120 clips of each other kind. Run with -s to read it."""
     clean, others = 400, 120
     right = score(category, clean)[0]
     lower = wilson(right, clean).low
@@ -124,3 +122,17 @@ def test_the_judges_full_table(category):
     assert lower >= 0.99
     assert min(shares[name] for name in HARMS) >= 0.95
     assert max(shares["noise only"], shares["other answer"]) <= 0.1
+
+
+@pytest.mark.slow
+class TestTheJudgesFullTableInTime:  # two classes, for two of pytest's workers
+    @pytest.mark.parametrize("category", IN_TIME)
+    def test_row(self, category):
+        full_row(category)
+
+
+@pytest.mark.slow
+class TestTheJudgesFullTableOfStills:
+    @pytest.mark.parametrize("category", [category for category in CATEGORIES if category not in IN_TIME])
+    def test_row(self, category):
+        full_row(category)

@@ -43,6 +43,7 @@ def drop_weights(module: nn.Module) -> None:
     for part in module.modules():
         part._parameters = dict.fromkeys(part._parameters)
         part._buffers = dict.fromkeys(part._buffers)
+        part.extra_repr = lambda: "without weights"  # the module's own may ask them for a shape; DeepSpeed prints it
 
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:

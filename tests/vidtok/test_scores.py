@@ -133,6 +133,14 @@ def test_the_tail_is_filled_up_and_its_real_frames_alone_are_scored(videos, name
     torch.testing.assert_close(scores, torch.cat(expected))
 
 
+def command_on(videos, folder):
+    """The command's words, for a small model in a folder."""
+    save_weights(small_model(NAME, ch=8), folder / "x.safetensors")
+    (folder / "small.yaml").write_text(yaml.safe_dump({"model": {"name": NAME, "ch": 8}}))
+    return ["vidtok", "--config", folder / "small.yaml", "--checkpoint", folder / "x.safetensors", "--data",
+            videos, "--height", 32, "--width", 32, "--fps", 8, "--output", folder / "scores.json"]  # fmt: skip
+
+
 def test_frechet_distance_of_known_distributions():
     """Against means and covariances set exactly: (mu, S) and (nu, c^2 S) are |mu - nu|^2 + (1 - c)^2 tr S apart."""
     draws = torch.randn(500, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -155,11 +163,8 @@ class ScriptedMeans(torch.nn.Module):
 
 
 def test_fvd_is_of_the_whole_clips(videos, tmp_path, capsys):
-    save_weights(small_model(NAME, ch=8), tmp_path / "x.safetensors")
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"model": {"name": NAME, "ch": 8}}))
     torch.jit.script(ScriptedMeans()).save(tmp_path / "i3d.pt")
-    command = ["vidtok", "--config", tmp_path / "small.yaml", "--checkpoint", tmp_path / "x.safetensors", "--data",
-               videos, "--height", 32, "--width", 32, "--fps", 8, "--output", tmp_path / "scores.json"]  # fmt: skip
+    command = command_on(videos, tmp_path)
     evaluate.main(list(map(str, [*command, "--fvd", tmp_path / "i3d.pt"])))
     model, features = small_model(NAME, ch=8).eval(), []
     for video in sorted(videos.glob("*.mp4")):  # of 24 frames: one whole clip each
@@ -176,12 +181,9 @@ def test_fvd_is_of_the_whole_clips(videos, tmp_path, capsys):
 
 
 def test_the_command_prints_a_table_and_writes_json(videos, tmp_path, capsys):
-    save_weights(small_model(NAME, ch=8), tmp_path / "x.safetensors")
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"model": {"name": NAME, "ch": 8}}))
     (tmp_path / "videos.csv").write_text("videos\n001.mp4\n")
     lpips_files(tmp_path)
-    command = ["vidtok", "--config", tmp_path / "small.yaml", "--checkpoint", tmp_path / "x.safetensors", "--data",
-               videos, "--height", 32, "--width", 32, "--fps", 8, "--output", tmp_path / "scores.json"]  # fmt: skip
+    command = command_on(videos, tmp_path)
     evaluate.main(list(map(str, command)))
     report = json.loads((tmp_path / "scores.json").read_text())
     assert set(report["videos"]) == {"000.mp4", "001.mp4"} and report["mean"]["frames"] == 48

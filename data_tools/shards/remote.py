@@ -10,7 +10,6 @@ system frees those of a process that dies. A shard is opened for one read at a t
 readable after its name is gone: eviction never breaks a reader, and frees the disk at once.
 """
 
-import fcntl
 import json
 import os
 import random
@@ -26,6 +25,7 @@ from typing import TypeVar
 import fsspec
 
 from ..errors import DataError
+from ..locks import locked
 from .layout import MANIFEST
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class RemoteFolder:
 
     def fetch(self, name: str) -> Path:
         """A small file of the folder, in the cache; it stays there."""
-        with _locked(self.local / f"{name}.lock"):
+        with locked(self.local / f"{name}.lock"):
             path = self.local / name
             if not path.exists():
                 part = self.local / f"{name}.part"
@@ -103,7 +103,7 @@ class RemoteFolder:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            with _locked(self.local / f"{name}.lock"):
+            with locked(self.local / f"{name}.lock"):
                 if not path.exists():  # another process may have fetched it while we waited
                     size = self._bytes[name]
                     part = self.local / f"{name}.{size}.part"
@@ -148,7 +148,7 @@ def reserve(cache: Cache, part: Path, size: int) -> None:
     Waits where all the room is taken by shards that are being fetched.
     """
     while True:
-        with _locked(cache.folder / "lock"):
+        with locked(cache.folder / "lock"):
             if _make_room(cache, size):
                 part.touch()
                 return
@@ -169,7 +169,7 @@ def _make_room(cache: Cache, size: int) -> bool:
     for _, freed, path in sorted(shards):
         if used + size <= cache.max_bytes:
             break
-        with _locked(_lock_of(path), wait=False) as mine:
+        with locked(_lock_of(path), wait=False) as mine:
             if mine:
                 path.unlink(missing_ok=True)
                 used -= freed
@@ -178,7 +178,7 @@ def _make_room(cache: Cache, size: int) -> bool:
 
 def _abandoned(part: Path, shard: Path) -> bool:
     """Whether who was fetching `part` is gone; then so is the part."""
-    with _locked(_lock_of(shard), wait=False) as mine:
+    with locked(_lock_of(shard), wait=False) as mine:
         if mine:
             part.unlink(missing_ok=True)
         return mine
@@ -186,21 +186,6 @@ def _abandoned(part: Path, shard: Path) -> bool:
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
-
-
-@contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file `path`; without `wait`, yields False where another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def _said(error: BaseException) -> str:

@@ -15,7 +15,9 @@ from pipelines.study.dit import HUNYUAN
 from pipelines.study.llm import LLAVA
 from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 
-TRAIN = PRESETS.parent / "train.py"
+TRAIN, PRECOMPUTE = PRESETS.parent / "train.py", PRESETS.parent / "precompute.py"
+DS_CONFIG = PRESETS.parents[1] / "deepspeed_configs" / "zero2.json"  # one rank has nothing to shard
+SHARDS, LOG = "shards", "log.txt"
 STOPPED = 75
 PROMPT_TOKENS = 64  # kept of a caption
 
@@ -39,6 +41,7 @@ def model_of(
             weights=str(dit / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
             max_prompt_tokens=PROMPT_TOKENS, guidance=1.0, true_guidance=guidance,
         ),
+        loss=study.loss,
     )  # fmt: skip
 
 
@@ -51,37 +54,64 @@ def matched_hidden_dim(width: int, grid: int, like: int) -> int:
     return round((wanted - width) / (grid**2 * width + 1 + width))
 
 
+def precompute(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path) -> dict[str, Any]:
+    """``folder/shards``: the clips' features and latents as the arm takes them, which its seeds have in common."""
+    config = write_run(folder, study, model, shards, study.seed)
+    options = ["--config", config, "--output", folder / SHARDS, "--latents", "--drop-video"]
+    if run(folder, PRECOMPUTE, shards, *options):
+        raise ConfigError(f"{folder.name}: precomputing failed, see {folder / LOG}")
+    return {}
+
+
 def train(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> dict[str, Any]:
     """Train an arm, or go on with it; its run is ``folder/run``.
 
     Raises:
         ConfigError: the training was stopped, and can be gone on with, or failed.
     """
-    steps = study.train["max_steps"]
-    run = {
-        "seed": seed,
-        "model": {name: vars(getattr(model, name)) for name in ("tokeniser", "mllm", "visual_head", "decoder", "loss")},
-        "data": {"shards": str(shards.resolve()), "seconds": study.seconds, "window": "centred", "workers": 1},
-        "train": {"schedule": "cosine", "ema_warmup": True} | study.train,
-        "checkpoint": {"every": max(1, steps // 20), "keep": 1},
-    }
-    (folder / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False))
-    command = [sys.executable, TRAIN, "--config", folder / "run.yaml", "--output", folder / "run", "--resume", "auto"]
-    with (folder / "train.txt").open("a") as log:
-        ended = subprocess.run(list(map(str, command)), stdout=log, stderr=subprocess.STDOUT)
-    if ended.returncode == STOPPED:
+    config = write_run(folder, study, model, shards, seed)
+    returned = run(folder, TRAIN, "--config", config, "--ds_config", DS_CONFIG, "--output", folder / "run",
+                   "--resume", "auto")  # fmt: skip
+    if returned == STOPPED:
         raise ConfigError(f"{folder.name} was stopped and saved: start the study again to go on with it")
-    if ended.returncode:
-        raise ConfigError(f"{folder.name}: training failed, see {folder / 'train.txt'}")
-    lines = log_of(folder)
-    tenth = max(1, len(lines) // 10)
-    figures = {}
+    if returned:
+        raise ConfigError(f"{folder.name}: training failed, see {folder / LOG}")
+    lines, figures = log_of(folder), {}
     for loss in ("loss_under", "loss_vis_lm", "loss_dec"):
-        values = [line[loss] for line in lines]
+        values = losses_of(lines, loss)
+        tenth = max(1, len(values) // 10)
         figures |= {f"first_{loss}": sum(values[:tenth]) / tenth, f"last_{loss}": sum(values[-tenth:]) / tenth}
     return figures
+
+
+def write_run(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> Path:
+    """The configuration of an arm's run."""
+    sections = ("tokeniser", "mllm", "visual_head", "decoder", "loss")
+    config = {
+        "seed": seed,
+        "model": {name: vars(getattr(model, name)) for name in sections},
+        "data": {"shards": str(shards.resolve()), "seconds": study.seconds, "window": "centred", "workers": 1},
+        "train": {"schedule": "cosine", "ema_warmup": True} | study.train,
+        "checkpoint": {"every": max(1, study.train["max_steps"] // 20), "keep": 1},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+def run(folder: Path, program: Path, *arguments: str | Path) -> int:
+    """Exit code of one of the pipeline's programs; what it says goes to ``folder/log.txt``."""
+    with (folder / LOG).open("a") as log:
+        return subprocess.run(
+            [sys.executable, *map(str, (program, *arguments))], stdout=log, stderr=subprocess.STDOUT
+        ).returncode
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """The run's log, a line a step."""
     return [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+
+
+def losses_of(lines: list[dict[str, Any]], loss: str) -> list[float]:
+    """Of the steps that it was part of."""
+    return [line[loss] for line in lines if line[loss] is not None]

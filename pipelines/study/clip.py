@@ -125,10 +125,14 @@ class Probe(nn.Module):
 
 
 def binding_gate(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, Any]:
-    """What colour has which shape? Asked of a probe about combinations that it has not been shown."""
+    """What colour has which shape? Asked of a probe about combinations that the encoder was never shown.
+
+    The probe has to know them: shown only the others, it would learn which colour a shape never has.
+    """
     extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(folder / CLIP)).eval()
-    trained = colour_questions(extractor, size, seed, config.probe_clips, "train")
-    asked = colour_questions(extractor, size, seed, GATE_QUESTIONS, "test")
+    clips = config.probe_clips
+    trained = colour_questions(extractor, size, seed, range(clips), "all")
+    asked = colour_questions(extractor, size, seed, range(clips, clips + GATE_QUESTIONS), "test")
     mean, std = trained[0].mean((0, 1)), trained[0].std((0, 1)) + 1e-6
     torch.manual_seed(seed)
     probe = Probe(trained[0].shape[-1])
@@ -149,11 +153,11 @@ def binding_gate(folder: Path, config: ClipConfig, size: int, seed: int) -> dict
 
 @torch.no_grad()
 def colour_questions(
-    extractor: CLIPFeatureExtractor, size: int, seed: int, count: int, split: str
+    extractor: CLIPFeatureExtractor, size: int, seed: int, numbers: range, split: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pooled tokens (n, 16, d) of pictures of two shapes, the shape asked for (n,) and its colour (n,)."""
     labels, tokens, shapes, colours = tuple(COLOURS), [], [], []
-    for number in range(count):
+    for number in numbers:
         draws = Draws(seed + scenes.OFFSET + 1, number)
         scene = scene_of("colour", labels[number % len(labels)], draws, split)
         frame = torch.from_numpy(render(scene, 1, size)).permute(0, 3, 1, 2)

@@ -3,15 +3,18 @@
     python pipelines/study.py --profile smoke|cpu|gpu --output DIR [--config pipelines/configs/study.yaml]
 
 Every stage has a folder in DIR. Stopped and started again, the study goes on where it was; an arm in the midst of its
-training too.
+training too. The same command run several times at once shares the arms out.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from data_tools.errors import DataError
+from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
@@ -50,23 +53,44 @@ def run(study: StudyConfig, output: Path, command: str) -> Path:
     """
     frozen = frozen_models(study, output)
     halves = open_halves(study, frozen)
-    clips = frozen["render"].folder / "test"
+    tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
+    training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
+    tokens |= {read_as(name): training_free for name in study.arms}
+    order = order_of(study) if halves else []
+    results: dict[tuple[str, int], Result] = {}
+    (output / "claims").mkdir(exist_ok=True)
+    for wait in (False, True):  # first what no other process is at, then what the others have made
+        for name, seed in order:
+            with locked(output / "claims" / f"{name}-{seed}", wait) as mine:
+                if mine and (name, seed) not in results:
+                    results[name, seed] = result_of(study, output, name, seed, frozen, halves)
+                    report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves))
+    return report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves))
+
+
+class Result(NamedTuple):
+    """Of an arm and a seed: its training, and figures by protocol."""
+
+    trained: Done
+    figures: dict[str, report.Figures]
+
+
+def gathered(
+    order: list[tuple[str, int]], results: dict[tuple[str, int], Result], frozen: dict[str, Done], halves: set[str]
+) -> tuple[dict[str, list[Done]], dict[str, dict[str, list[report.Figures]]]]:
+    """Runs by arm, and figures by protocol and row, as the report takes them; those of an arm seed after seed."""
     trained: dict[str, list[Done]] = {}
     answers: dict[str, dict[str, list]] = {protocol: {} for protocol in (*report.PROTOCOLS, "training_free")}
     if "generation" in halves:
         answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
-    tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
-    training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
-    tokens |= {read_as(name): training_free for name in study.arms}
-    for name, seed in order_of(study) if halves else ():
-        arm = study.arms[name]
-        done = train_arm(study, output, name, arm, seed, frozen, halves)
-        trained.setdefault(name, []).append(done)
-        for protocol, figures in evaluate_arm(study, output, name, arm, seed, done, clips, halves).items():
-            row = read_as(name) if protocol == "training_free" else name
-            answers[protocol].setdefault(row, []).append(figures)
-        report.write(output, study, command, frozen, tokens, trained, answers)
-    return report.write(output, study, command, frozen, tokens, trained, answers)
+    for name, seed in order:
+        if (name, seed) in results:
+            result = results[name, seed]
+            trained.setdefault(name, []).append(result.trained)
+            for protocol, figures in result.figures.items():
+                row = read_as(name) if protocol == "training_free" else name
+                answers[protocol].setdefault(row, []).append(figures)
+    return trained, answers
 
 
 def read_as(name: str) -> str:
@@ -149,19 +173,41 @@ def open_halves(study: StudyConfig, frozen: dict[str, Done]) -> set[str]:
     return {"understanding", "generation"} if decoder else {"understanding"}
 
 
+def result_of(
+    study: StudyConfig, output: Path, name: str, seed: int, frozen: dict[str, Done], halves: set[str]
+) -> Result:
+    """Train an arm with a seed, and evaluate it."""
+    arm, clips = study.arms[name], frozen["render"].folder / "test"
+    done = train_arm(study, output, name, arm, seed, frozen, halves)
+    return Result(done, evaluate_arm(study, output, name, arm, seed, done, clips, halves))
+
+
 def train_arm(
     study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, frozen: dict[str, Done], halves: set[str]
 ) -> Done:
     model = model_of(study, arm, frozen)
     if "generation" not in halves:
-        model.loss.dec = 0.0
-    shards = frozen["render"].folder / "shards"
+        model.loss = replace(model.loss, dec=0.0)
+    stored = stage(
+        output / "features" / name,
+        [study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["dit"], frozen["render"]],
+        lambda folder: arms.precompute(folder, study, model, frozen["render"].folder / "shards"),
+    )  # fmt: skip
     return stage(
         output / "arms" / f"{name}-{seed}",
-        [study.train, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves), seed],
-        [frozen["guidance"], frozen["render"]],
-        lambda folder: arms.train(folder, study, model, shards, seed),
-    )
+        [
+            study.train,
+            study.loss,
+            study.tokeniser,
+            arm.tokeniser,
+            arm.g_phi_of_grid,
+            study.seconds,
+            sorted(halves),
+            seed,
+        ],
+        [frozen["guidance"], stored],
+        lambda folder: arms.train(folder, study, model, stored.folder / arms.SHARDS, seed),
+    )  # fmt: skip
 
 
 def evaluate_arm(

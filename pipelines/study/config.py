@@ -8,7 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from pipelines.config_files import PRESETS, read_yaml
 from pipelines.errors import one_line
-from vtok.config import ConfigError, require
+from vtok.config import ConfigError, LossConfig, require
 
 STUDY = PRESETS / "study.yaml"
 
@@ -137,6 +137,7 @@ class StudyConfig:
         tokeniser: what all arms have in common.
         seeds: each arm is trained once with each.
         train: of ``TrainConfig``, for all arms.
+        loss: for all arms.
         enforce_gates: whether a gate that fails stops what rests on it.
     """
 
@@ -152,6 +153,7 @@ class StudyConfig:
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     train: dict[str, Any] = field(default_factory=dict)
+    loss: LossConfig = field(default_factory=LossConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self):

@@ -2,12 +2,12 @@
 
 Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
 could but be disturbed by them, so that it meets conditioning of many lengths here: some captions are empty, and behind
-half of them stand rows that tell nothing new, repeated ones or noise of the rows' own mean and deviation.
+those of half the batches stand rows that tell nothing new, repeated ones or noise of the rows' own mean and deviation.
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
@@ -23,14 +23,15 @@ from pipelines.study.config import DiTConfig
 from pipelines.study.fitting import fit, mean_of_first, mean_of_last
 from pipelines.study.latents import CAPTIONS, LATENTS, VAE
 from vtok.decoder import Posterior
-from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH, Conditioning
+from vtok.decoders.hunyuan import CLIP_TEXT_LENGTH, Conditioning, HunyuanDecoder
 from vtok.framework import VTokFramework
 from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.tiny import BOS, EOS, wrapped
 
 HUNYUAN = "hunyuan"
-EMPTY, LENGTHENED = 0.1, 0.5  # shares of the captions
+EMPTY, LENGTHENED = 0.1, 0.5  # shares of the captions, and of the batches
 MOST_ROWS = 130  # appended: as many as the longest strategy has tokens
+ENCODED_AT_ONCE = 128
 
 
 def write(folder: Path, config: DiTConfig, clip: Path, latents: Path, text_dim: int, seed: int) -> None:
@@ -58,51 +59,74 @@ def write(folder: Path, config: DiTConfig, clip: Path, latents: Path, text_dim: 
 def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Path, seed: int) -> dict[str, Any]:
     """Train the transformer in ``framework``, which has no visual tokens, and store it in ``folder/hunyuan``."""
     means = load_file(latents / LATENTS)["mean"]
-    captions = json.loads((latents / CAPTIONS).read_text())
     framework.requires_grad_(False).to(distributed.device())
+    captions = json.loads((latents / CAPTIONS).read_text())
+    (empty,) = encoded(framework, [""])
+    said = encoded(framework, captions)
     framework.decoder.transformer.requires_grad_(True)
 
     def loss(step: int) -> Tensor:
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         clips = torch.randint(len(means), (config.fit.batch_size,), generator=draws)
-        empty = torch.rand(len(clips), generator=draws) < EMPTY
-        texts = ["" if blank else captions[clip] for clip, blank in zip(clips.tolist(), empty.tolist())]
+        blank = torch.rand(len(clips), generator=draws) < EMPTY
+        texts = [empty if unsaid else said[clip] for clip, unsaid in zip(clips.tolist(), blank.tolist())]
         seeds = torch.randint(2**62, (len(clips),), generator=draws).tolist()
-        return decoder_loss(framework, means[clips], texts, seeds, draws)
+        return decoder_loss(framework.decoder, means[clips], texts, seeds, draws)
 
     losses = fit(framework.decoder.transformer, loss, config.fit, folder)
     framework.decoder.transformer.cpu().save_pretrained(folder / HUNYUAN / "transformer")
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
+class EncodedText(NamedTuple):
+    """What a caption tells the decoder: the language model's states (R, d), and CLIP's (d',)."""
+
+    rows: Tensor
+    pooled: Tensor
+
+
+@torch.no_grad()
+def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
+    """Once for the whole training: the encoders are frozen, and there is a caption for each clip."""
+    text, device = framework.text, framework.mllm.embed.weight.device
+    result = []
+    for start in range(0, len(captions), ENCODED_AT_ONCE):
+        batch = captions[start : start + ENCODED_AT_ONCE]
+        prompts = [text.prompt(caption) for caption in batch]
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.tensor(sum(prompts, []), device=device)
+        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0].split(lengths)
+        pooled = framework.decoder.encode_text([text.caption_ids(caption) for caption in batch], device)
+        result += [EncodedText(rows[text.crop_start :].clone(), one) for rows, one in zip(states, pooled)]
+    return result
+
+
 def decoder_loss(
-    framework: VTokFramework, means: Tensor, texts: list[str], seeds: list[int], draws: torch.Generator
+    decoder: HunyuanDecoder, means: Tensor, texts: list[EncodedText], seeds: list[int], draws: torch.Generator
 ) -> Tensor:
-    decoder, text = framework.decoder, framework.text
-    with torch.no_grad():
-        device = framework.mllm.embed.weight.device
-        rows = [text.prompt(caption) for caption in texts]
-        lengths = [len(row) for row in rows]
-        ids = torch.tensor(sum(rows, []), device=device)
-        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0]
-        rows = [lengthened(row[text.crop_start :], draws) for row in states.split(lengths)]
-        pooled = decoder.encode_text([text.caption_ids(caption) for caption in texts], device)
-        means = means.to(device)
+    """Flow matching of latents (B, C, t, h, w), given what is said of them."""
+    kind, count = torch.rand(2, generator=draws).tolist()  # the same for the whole batch, which spares padding
+    rows = [lengthened(text.rows, kind, count, draws) for text in texts]
+    pooled = torch.stack([text.pooled for text in texts])
     conditioning = Conditioning(pad_sequence(rows, batch_first=True), [len(row) for row in rows], pooled)
+    means = means.to(pooled.device)
     posterior = Posterior(means, torch.zeros_like(means))
     num_frames = (means.shape[2] - 1) * decoder.latents_per_frame + 1
     return decoder.loss(posterior, [num_frames] * len(means), conditioning, seeds).mean()
 
 
-def lengthened(rows: Tensor, draws: torch.Generator) -> Tensor:
-    """A caption's rows (R, d), in half of the cases with others behind them that tell nothing new."""
-    kind, count = torch.rand(2, generator=draws).tolist()
+def lengthened(rows: Tensor, kind: float, count: float, draws: torch.Generator) -> Tensor:
+    """A caption's rows (R, d), in half of the cases with others behind them that tell nothing new.
+
+    Args:
+        kind, count: between 0 and 1: what stands behind them, and the logarithm of how much.
+    """
     if kind >= LENGTHENED:
         return rows
-    count = 1 + int(count * MOST_ROWS)
+    added = round(MOST_ROWS**count)
     if kind < LENGTHENED / 2:
-        more = rows[torch.randint(len(rows), (count,), generator=draws).to(rows.device)]
+        more = rows[torch.randint(len(rows), (added,), generator=draws).to(rows.device)]
     else:
-        noise = torch.randn(count, rows.shape[1], generator=draws).to(rows.device)
+        noise = torch.randn(added, rows.shape[1], generator=draws).to(rows.device)
         more = rows.mean(0) + noise * rows.std(0, correction=0)
     return torch.cat([rows, more])

@@ -175,10 +175,19 @@ def curves_of(runs: list[Done], batch: int) -> dict[str, list[float]]:
     """Losses of an arm, averaged over its seeds and smoothed, and the seconds that training took up to each step."""
     logs = [log_of(run.folder) for run in runs]
     steps = range(min(map(len, logs)))
-    curves = {loss: smooth([mean([log[step][loss] for log in logs]) for step in steps]) for loss in LOSSES}
+    curves = {loss: smooth(mean_losses(logs, steps, loss)) for loss in LOSSES}
     return curves | {
         "seconds": list(accumulate(batch / mean([log[k]["samples_per_s"] for log in logs]) for k in steps))
     }
+
+
+def mean_losses(logs: list[list[Figures]], steps: range, loss: str) -> list[float]:
+    """Over the seeds; steps that a loss was no part of (``dec_every``) have that of the step before."""
+    values: list[float] = []
+    for step in steps:
+        there = [log[step][loss] for log in logs if log[step][loss] is not None]
+        values.append(mean(there) if there else values[-1])
+    return values
 
 
 def smooth(values: list[float], keep: float = 0.95) -> list[float]:

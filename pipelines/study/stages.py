@@ -1,4 +1,7 @@
-"""A stage makes a folder. What it made, and from what, is written last: a stage that is done is not done again."""
+"""A stage makes a folder. What it made, and from what, is written last: a stage that is done is not done again.
+
+Several processes may work on one study: a stage is made by one of them, and the others wait for it.
+"""
 
 import hashlib
 import json
@@ -8,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.locks import locked
 from data_tools.shards import atomic_write
 from pipelines.accuracy import wilson
 from vtok.config import require
@@ -51,13 +55,15 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
     require(fits, f"{folder} was made with other settings: choose another --output or delete it")
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        begun.write_text(key)
-        print(f"{folder.name} ...", flush=True)
-        start = time.time()
-        figures = make(folder) | {"seconds": round(time.time() - start, 1)}
-        with atomic_write(done) as file:
-            file.write(json.dumps(figures, indent=1).encode())
-        print(f"{folder.name}: {figures['seconds']:.0f} s {summary(figures)}", flush=True)
+        with locked(folder / "making"):
+            if not done.exists():  # nobody made it meanwhile
+                begun.write_text(key)
+                print(f"{folder.name} ...", flush=True)
+                start = time.time()
+                figures = make(folder) | {"seconds": round(time.time() - start, 1)}
+                with atomic_write(done) as file:
+                    file.write(json.dumps(figures, indent=1).encode())
+                print(f"{folder.name}: {figures['seconds']:.0f} s {summary(figures)}", flush=True)
     return Done(folder, key, json.loads(done.read_text()))
 
 

@@ -1,6 +1,9 @@
 """The study in small: the smoke profile from end to end, and the parts that its conclusions rest on."""
 
+import fcntl
 import json
+import multiprocessing
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,7 +17,7 @@ from pipelines.study.arms import matched_hidden_dim
 from pipelines.study.config import STUDY, Fitting, load_study, merged
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
-from pipelines.study.stages import gate, stage
+from pipelines.study.stages import Done, gate, stage
 from vtok.config import ConfigError
 from vtok.motion_encoder import MotionEncoder
 
@@ -95,6 +98,49 @@ def test_a_stage_is_not_done_twice_nor_with_other_settings(tmp_path):
     assert not (tmp_path / "two" / "done.json").exists() and stage(tmp_path / "two", {}, [], make).figures["x"] == 1.0
 
 
+def test_processes_at_once_make_a_stage_once(tmp_path):
+    """The second waits for the first, and takes what it made."""
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=stage, args=(tmp_path / "one", 1, [], slowly)) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join(60)
+    assert [other.exitcode for other in others] == [0, 0, 0]
+    assert (tmp_path / "one" / "makers.txt").read_text() == "one\n"
+    assert stage(tmp_path / "one", 1, [], slowly).figures["x"] == 1.0
+
+
+def slowly(folder):
+    with (folder / "makers.txt").open("a") as file:
+        file.write("one\n")
+    time.sleep(0.5)
+    return {"x": 1.0}
+
+
+def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path, monkeypatch):
+    study = replace(load_study(STUDY, "smoke"), seeds=[0, 1])
+    (tmp_path / "claims").mkdir()
+    monkeypatch.setattr(command, "frozen_models", lambda study, output: {})
+    monkeypatch.setattr(command, "open_halves", lambda study, frozen: {"understanding"})
+    monkeypatch.setattr(command, "model_of", lambda *_: None)
+    monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
+    monkeypatch.setattr(command.report, "write", lambda *_: tmp_path / "report.md")
+    made = []
+
+    def result_of(study, output, name, seed, frozen, halves):
+        made.append((name, seed))
+        if len(made) == 3:
+            other.close()  # whoever held the claim is done
+        return command.Result(Done(tmp_path, "", {}), {})
+
+    monkeypatch.setattr(command, "result_of", result_of)
+    other = (tmp_path / "claims" / "vtok-0").open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    command.run(study, tmp_path, "study")
+    assert made == [("frames 4", 0), ("vtok", 1), ("frames 4", 1), ("vtok", 0)]
+
+
 def test_fitting_goes_on_where_it_was_stopped_to_the_last_digit(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.study.fitting.SAVE_SECONDS", -1)
     fitting = Fitting(steps=12, lr=1e-2, warmup=3)
@@ -139,8 +185,8 @@ def test_exchanged_colours_make_a_caption_false():
 def test_the_decoder_meets_conditioning_of_many_lengths():
     rows, draws = torch.randn(10, 8), torch.Generator().manual_seed(0)
     lengths = []
-    for _ in range(400):
-        longer = lengthened(rows, draws)
+    for kind, count in torch.rand(400, 2, generator=draws).tolist():
+        longer = lengthened(rows, kind, count, draws)
         assert torch.equal(longer[:10], rows) and longer.isfinite().all()
         lengths.append(len(longer) - 10)
     assert 0.4 < sum(length == 0 for length in lengths) / 400 < 0.6

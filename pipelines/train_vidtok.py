@@ -16,6 +16,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,6 +54,7 @@ from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
 from pipelines.vidtok_training.stepping import train_step
 from vtok.config import require
 from vtok.vidtok import load_model
+from vtok.vidtok.initialisation import initialise
 from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
 from vtok.weights import combined_hash, content_hash, open_file
 
@@ -114,11 +116,10 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
     reader = distributed.every_rank(lambda: data.open_videos(config))
 
     torch.manual_seed(config.seed)
-    models: list[Autoencoder | Discriminator] = [
-        Autoencoder(
-            distributed.every_rank(lambda: load_model(config_of(config.model), config.weights)), config.fix_encoder
-        )
-    ]
+    vidtok = distributed.every_rank(lambda: load_model(config_of(config.model), config.weights))
+    if config.weights is None:
+        initialise(vidtok)
+    models: list[Autoencoder | Discriminator] = [Autoencoder(vidtok, config.fix_encoder)]
     if config.loss.discriminator != "none":
         models.append(Discriminator(dims=int(config.loss.discriminator[0])))
     lpips = None
@@ -164,7 +165,8 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
         profile: steps to write a trace of.
     """
     config, plan, ema, own = run.config, run.plan, run.ema, run.autoencoder
-    batches = micro_batches(run.dataset, plan, config.data.workers, own.state.consumed_samples, collate=data.collate)
+    collate = partial(data.collate, crop=config.data.crop)
+    batches = micro_batches(run.dataset, plan, config.data.workers, own.state.consumed_samples, collate=collate)
     metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)

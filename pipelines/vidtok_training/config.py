@@ -32,6 +32,8 @@ class VideoDataConfig:
         fps: of a clip. A low rate shows much motion in few frames.
         height, width: of a clip, pixels.
         fit: ``crop`` or ``pad`` videos to that shape.
+        crop: pixels a side of a square cut out of each clip at a drawn place, for more clips at the same cost; whole
+            frames if omitted.
         decoder: video decoding library.
         workers: loader processes per rank; 0 decodes in the training process.
         max_bad_share: share of samples that may turn out unreadable before the run stops.
@@ -46,14 +48,24 @@ class VideoDataConfig:
     height: int = 128
     width: int = 128
     fit: Literal["crop", "pad"] = "crop"
+    crop: int | None = None
     decoder: Literal["pyav", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
     cache_dir: str = "~/.cache/vtok/shards"
     cache_gb: float = 64.0
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of what the model is given."""
+        return (self.crop, self.crop) if self.crop else (self.height, self.width)
+
     def __post_init__(self):
         require(self.frames >= 1 and self.fps > 0, "data.frames must be at least 1 and data.fps positive")
+        require(
+            self.crop is None or self.crop <= min(self.height, self.width),
+            f"data.crop must be at most data.height and data.width, not {self.crop}",
+        )
         require(self.workers >= 0, "data.workers must not be negative")
         require(0 <= self.max_bad_share <= 1, "data.max_bad_share must lie in 0..1")
         require(self.cache_gb > 0, "data.cache_gb must be positive")
@@ -112,13 +124,13 @@ class VidTokRunConfig:
     def __post_init__(self):
         require("name" in self.model, "model.name is missing: give a published name")
         model, data = config_of(self.model), self.data
-        factor = model.space_factor
+        factor, (height, width) = model.space_factor, data.sides
         require(
-            min(data.height, data.width) >= factor and data.height % factor == data.width % factor == 0,
-            f"data.height and data.width must be multiples of {factor}, not {data.height}x{data.width}",
+            min(height, width) >= factor and height % factor == width % factor == 0,
+            f"data.height and data.width, or data.crop, must be multiples of {factor}, not {height}x{width}",
         )
         require(
-            self.loss.discriminator == "none" or min(data.height, data.width) >= LEAST_PATCHES,
+            self.loss.discriminator == "none" or min(height, width) >= LEAST_PATCHES,
             f"a discriminator needs clips of at least {LEAST_PATCHES} pixels a side: enlarge them, or set "
             "loss.discriminator none",
         )

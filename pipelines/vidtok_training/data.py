@@ -34,12 +34,21 @@ class Clips(NamedTuple):
         return self._replace(frames=self.frames.to(device, non_blocking=True))
 
 
-def collate(items: list[Sample | DataError]) -> Loaded | DataError:
-    """Stack samples into a micro-batch; or hand on the first of the errors among them."""
+def collate(items: list[Sample | DataError], crop: int | None = None) -> Loaded | DataError:
+    """Stack samples, or squares of ``crop`` pixels out of them, into a micro-batch; or hand on their first error."""
     if errors := [item for item in items if isinstance(item, DataError)]:
         return errors[0]
-    clips = Clips(stacked([s.frames for s in items]), [s.key for s in items], items[0].draws.seed("latents"))
+    frames = [cropped(s, crop) if crop else s.frames for s in items]
+    clips = Clips(stacked(frames), [s.key for s in items], items[0].draws.seed("latents"))
     return Loaded(clips, [(s.position, key, reason) for s in items for key, reason in s.replaced])
+
+
+def cropped(sample: Sample, side: int) -> Tensor:
+    """The frames' square at the sample's own drawn place, (T, 3, side, side)."""
+    height, width = sample.frames.shape[2:]
+    top = sample.draws.integer("crop-top", height - side + 1)
+    left = sample.draws.integer("crop-left", width - side + 1)
+    return sample.frames[:, :, top : top + side, left : left + side]
 
 
 def open_videos(config: VidTokRunConfig) -> ShardReader | VideoFiles:

@@ -26,13 +26,12 @@ def initialise(model: VidTok) -> None:
     present = 2 if model.is_causal else 1
     for layer in model.modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            frames = layer.kernel_size[0] if not isinstance(layer, nn.Conv2d) else 1
-            weight = torch.zeros_like(layer.weight)
-            seen = weight[:, :, present] if frames > 1 else weight
-            bound = math.sqrt(3 / seen[0].numel())
-            nn.init.uniform_(seen, -bound, bound)
-            layer.weight.copy_(weight)
+            nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+            over_time = not isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1
+            seen = layer.weight[:, :, present] if over_time else layer.weight
+            bound = math.sqrt(3 / seen[0].numel())
+            seen.uniform_(-bound, bound)
     for block in model.modules():
         if isinstance(block, (ResidualBlock, FrameAttention)):
             last = block.conv2 if isinstance(block, ResidualBlock) else block.proj_out

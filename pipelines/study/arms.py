@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from data_tools.shards.layout import MANIFEST
 from pipelines.config_files import PRESETS
 from pipelines.study.clip import CLIP
 from pipelines.study.config import ArmConfig, StudyConfig, merged
@@ -55,7 +56,13 @@ def matched_hidden_dim(width: int, grid: int, like: int) -> int:
 
 
 def precompute(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path) -> dict[str, Any]:
-    """``folder/shards``: the clips' features and latents as the arm takes them, which its seeds have in common."""
+    """``folder/shards``: the clips' features and latents as the arm takes them, which its seeds have in common.
+
+    Raises:
+        ConfigError: it failed.
+    """
+    if (folder / SHARDS / MANIFEST).exists():
+        return {}  # finished, but stopped before that was noted
     config = write_run(folder, study, model, shards, study.seed)
     options = ["--config", config, "--output", folder / SHARDS, "--latents", "--drop-video"]
     if run(folder, PRECOMPUTE, shards, *options):

@@ -195,16 +195,8 @@ def train_arm(
     )  # fmt: skip
     return stage(
         output / "arms" / f"{name}-{seed}",
-        [
-            study.train,
-            study.loss,
-            study.tokeniser,
-            arm.tokeniser,
-            arm.g_phi_of_grid,
-            study.seconds,
-            sorted(halves),
-            seed,
-        ],
+        [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
+         seed],
         [frozen["guidance"], stored],
         lambda folder: arms.train(folder, study, model, stored.folder / arms.SHARDS, seed),
     )  # fmt: skip

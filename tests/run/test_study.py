@@ -141,6 +141,15 @@ def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path
     assert made == [("frames 4", 0), ("vtok", 1), ("frames 4", 1), ("vtok", 0)]
 
 
+def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypatch):
+    """``precompute.py`` itself refuses a folder that is finished."""
+    study = load_study(STUDY, "smoke")
+    monkeypatch.setattr(arms, "run", lambda *_: pytest.fail("precomputed again"))
+    (tmp_path / arms.SHARDS).mkdir()
+    (tmp_path / arms.SHARDS / "manifest.json").write_text("{}")
+    assert arms.precompute(tmp_path, study, None, tmp_path / "clips") == {}
+
+
 def test_fitting_goes_on_where_it_was_stopped_to_the_last_digit(tmp_path, monkeypatch):
     monkeypatch.setattr("pipelines.study.fitting.SAVE_SECONDS", -1)
     fitting = Fitting(steps=12, lr=1e-2, warmup=3)

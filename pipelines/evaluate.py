@@ -69,6 +69,8 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--height", type=int, default=256)
     command.add_argument("--width", type=int, default=256)
     command.add_argument("--fps", type=float, default=30.0)
+    command.add_argument("--tile", type=int, help="reconstruct in square tiles of so many pixels too, and compare")
+    command.add_argument("--tile-overlap", type=int, default=64, help="of neighbouring tiles, in pixels")
     command.add_argument("--lpips", type=Path, nargs=2, metavar=("VGG16", "LINEAR"), help="the weights of LPIPS")
     command.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt: also FVD, of the whole clips")
     command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")

@@ -3,7 +3,8 @@
     python pipelines/reconstruct.py --config vidtok_kl_causal_488_4chn --checkpoint X.ckpt --input v.mp4 --output-dir D
 
 writes ``D/v_reconstruction.mp4`` and ``D/v_side_by_side.mp4``, the original on the left. The video is cut into clips
-that are reconstructed one by one, or, with --read-long-video, it is one clip that goes through in chunks.
+that are reconstructed one by one, or, with --read-long-video, it is one clip that goes through in chunks. With --tile
+each clip's frames are reconstructed in tiles, which is near the same and needs memory for one tile.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pipelines.engine import distributed
 from pipelines.errors import die
 from pipelines.media import save_mp4
 from pipelines.vidtok_clips import read_clips, to_pixels
-from pipelines.vidtok_models import load_vidtok
+from pipelines.vidtok_models import in_tiles, load_vidtok
 from vtok.config import ConfigError, require
 from vtok.vidtok import VidTok
 from vtok.vidtok.model import lengthened
@@ -73,6 +74,7 @@ def reconstruct(
     """
     require(model.is_causal or not (long or pad_generated), "a non-causal VidTok takes clips, each by itself")
     require(not (long and pad_generated), "choose one of --read-long-video and --pad-gen-frames")
+    require(not long or model.tile is None, "choose one of --read-long-video and --tile")
     require(chunk >= 1 and fps > 0, "--chunk must be at least 1 and --fps positive")
     factor = model.config.space_factor
     require(
@@ -111,9 +113,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--pad-gen-frames", action="store_true", help="a clip goes on from the reconstruction before it"
     )
+    parser.add_argument("--tile", type=int, help="pixels a side of square tiles, for frames too large for memory")
+    parser.add_argument("--tile-overlap", type=int, default=64, help="of neighbouring tiles, in pixels")
     a = parser.parse_args(argv)
     try:
         model = load_vidtok(a.config, a.checkpoint).to(distributed.device())
+        if a.tile is not None:
+            in_tiles(model, a.tile, a.tile_overlap)
         original, reconstruction = reconstruct(
             model, a.input, a.fps, a.height, a.width, a.chunk, a.read_long_video, a.pad_gen_frames
         )

@@ -45,3 +45,10 @@ def config_of(model: dict[str, Any]) -> VidTokConfig:
 def load_vidtok(config: str | Path, checkpoint: str | Path | None) -> VidTok:
     """For inference; raises ConfigError as :func:`read_vidtok_config` and :func:`vtok.vidtok.load_model`."""
     return load_model(read_vidtok_config(config), checkpoint).eval()
+
+
+def in_tiles(model: VidTok, tile: int, overlap: int) -> VidTok:
+    """``model`` with as little memory as it can do with for tiles of so many pixels: one latent frame at a time."""
+    model.tile, model.tile_overlap = tile, overlap
+    model.use_tiling, model.t_chunk_enc, model.t_chunk_dec = True, model.config.time_factor, 1
+    return model

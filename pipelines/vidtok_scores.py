@@ -3,10 +3,14 @@
 Videos are cut into clips of 17 frames (causal) or 16 that do not overlap. A shorter last clip is filled up with its
 last frame, and only its real frames are scored. Each score is the mean over frames, but for FVD, which is one of all
 whole clips.
+
+With ``--tile`` clips are reconstructed in tiles as well, and ``tiles`` is the PSNR of those to the reconstructions of
+whole frames: what is lost where frames are too large to go through as a whole.
 """
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +30,8 @@ from vtok.vidtok.losses.perceptual import load_lpips
 from vtok.vidtok.model import lengthened
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # frames (T, 3, H, W) in [0, 1], and theirs -> (T,)
-BETTER = {"psnr": "higher", "ssim": "higher", "lpips": "lower", "fvd": "lower"}
+SETTINGS = ("config", "checkpoint", "fps", "height", "width", "tile", "tile_overlap")
+BETTER = {"psnr": "higher", "ssim": "higher", "tiles": "higher", "lpips": "lower", "fvd": "lower"}
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -46,10 +51,11 @@ def evaluate(a: argparse.Namespace) -> None:
     extractor = load_i3d(a.fvd).to(device) if a.fvd else None
     by_video, pairs = {}, []
     for video in list_videos(a.data, a.meta_path):
-        found = scores_of(reconstructions(model, video, a.fps, a.height, a.width), measures, extractor)
+        clips = reconstructions(model, video, a.fps, a.height, a.width, a.tile, a.tile_overlap)
+        found = scores_of(clips, measures, extractor)
         by_video[str(video.relative_to(a.data))] = found.frames
         pairs += found.features
-    settings = {name: str(getattr(a, name)) for name in ("config", "checkpoint", "fps", "height", "width")}
+    settings = {name: str(getattr(a, name)) for name in SETTINGS}
     report = {"settings": settings} | summary(by_video)
     if extractor:
         require(len(pairs) >= 2, f"FVD needs at least two clips of {clip_length(model)} frames, found {len(pairs)}")
@@ -63,22 +69,42 @@ def clip_length(model: VidTok) -> int:
     return 17 if model.is_causal else 16
 
 
+class Clip(NamedTuple):
+    """A clip's real frames, (T, 3, H, W) in [0, 1].
+
+    Attributes:
+        in_tiles: the reconstruction in tiles, if that was asked for.
+        complete: whether the clip was not filled up.
+    """
+
+    original: Tensor
+    reconstruction: Tensor
+    in_tiles: Tensor | None
+    complete: bool
+
+
 @torch.no_grad()
 def reconstructions(
-    model: VidTok, video: Path, fps: float, height: int, width: int
-) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Each clip's real frames and their reconstructions, (T, 3, H, W) in [0, 1], and whether the clip is a whole one.
+    model: VidTok, video: Path, fps: float, height: int, width: int, tile: int | None = None, overlap: int = 0
+) -> Iterator[Clip]:
+    """Each clip of a video, and what becomes of it.
 
     Raises:
         DataError: the video cannot be read.
+        ConfigError: the tiles' overlap is not smaller than they are.
     """
     length = clip_length(model)
+
+    def reconstruction(clip: Tensor, tile: int | None) -> Tensor:
+        model.tile, model.tile_overlap = tile, overlap
+        missing = length - clip.shape[2]
+        return unit_range(model(lengthened(clip, 0, missing))[1][:, :, : clip.shape[2]])
+
     try:
         for clip in read_clips(video, fps, height, width, length)[1]:
-            frames = clip.shape[2]
             clip = clip.to(next(model.parameters()).device)
-            reconstruction = model(lengthened(clip, 0, length - frames))[1][:, :, :frames]
-            yield unit_range(clip), unit_range(reconstruction), frames == length
+            in_tiles = reconstruction(clip, tile) if tile is not None else None
+            yield Clip(unit_range(clip), reconstruction(clip, None), in_tiles, clip.shape[2] == length)
     except DataError as error:
         raise DataError(f"{video}: {error}") from error
 
@@ -97,7 +123,7 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def scores_of(
-    clips: Iterator[tuple[Tensor, Tensor, bool]],
+    clips: Iterator[Clip],
     measures: dict[str, Metric],
     extractor: torch.jit.ScriptModule | None = None,
 ) -> Scores:
@@ -107,13 +133,16 @@ def scores_of(
         clips: as :func:`reconstructions` gives them.
         extractor: I3D.
     """
-    scores: dict[str, list[Tensor]] = {name: [] for name in measures}
+    scores: dict[str, list[Tensor]] = defaultdict(list)
     features = []
-    for x, y, whole in clips:
+    for clip in clips:
         for name, measure in measures.items():
-            scores[name].append(measure(x, y).cpu())
-        if extractor and whole:
-            features.append(tuple(i3d_features(extractor, frames).cpu() for frames in (x, y)))
+            scores[name].append(measure(clip.original, clip.reconstruction).cpu())
+        if clip.in_tiles is not None:
+            scores["tiles"].append(metrics.psnr(clip.reconstruction, clip.in_tiles).cpu())
+        if extractor and clip.complete:
+            pair = (clip.original, clip.reconstruction)
+            features.append(tuple(i3d_features(extractor, frames).cpu() for frames in pair))
     return Scores({name: torch.cat(parts) for name, parts in scores.items()}, features)
 
 

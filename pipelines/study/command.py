@@ -190,7 +190,7 @@ def train_arm(
         model.loss = replace(model.loss, dec=0.0)
     stored = stage(
         output / "features" / name,
-        [study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["dit"], frozen["render"]],
+        [study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["latents"], frozen["render"]],
         lambda folder: arms.precompute(folder, study, model, frozen["render"].folder / "shards"),
     )  # fmt: skip
     return stage(

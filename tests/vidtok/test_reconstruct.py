@@ -8,6 +8,7 @@ from data_tools.shapes import render_clips
 from data_tools.video import validate
 from pipelines import reconstruct
 from pipelines.vidtok_clips import read_clips, to_pixels
+from pipelines.vidtok_models import in_tiles
 from support.vidtok import random_video, small_model
 from vtok.config import ConfigError
 from vtok.vidtok.checkpoint import save_weights
@@ -63,6 +64,17 @@ def test_clips_are_reconstructed_one_by_one(video, name):
 
 
 @torch.no_grad()
+def test_frames_go_through_in_tiles(video):
+    """In chunks of one latent frame, which change nothing."""
+    model, clip = small_model(NAME, ch=8), next(read_clips(video, 8, 32, 48, 9)[1])
+    whole = to_pixels(model(clip)[1])
+    model.tile, model.tile_overlap = 32, 16
+    expected = to_pixels(model(clip)[1]).int()
+    found = reconstructed(in_tiles(small_model(NAME, ch=8), 32, 16), video)[1][:9].int()
+    assert (found - expected).abs().max() <= 1 < (found - whole.int()).abs().max()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", [NAME, "vidtok_kl_causal_488_4chn"])
 def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
     """The last f - 1 frames of it stand where copies of the clip's first frame would; a tail of one frame too."""
@@ -78,6 +90,10 @@ def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
 def test_what_a_model_cannot_do_is_said(video):
     with pytest.raises(ConfigError, match="a non-causal VidTok takes clips"):
         reconstructed(small_model("vidtok_kl_noncausal_488_4chn", ch=8), video, long=True)
+    with pytest.raises(ConfigError, match="choose one of --read-long-video and --tile"):
+        reconstructed(in_tiles(small_model(NAME, ch=8), 32, 16), video, long=True)
+    with pytest.raises(ConfigError, match="the overlap of tiles must be less than their side of 16, not 24"):
+        reconstructed(in_tiles(small_model(NAME, ch=8), 16, 24), video)
     with pytest.raises(ConfigError, match="--height and --width must be multiples of 16, not 32x40"):
         model = small_model("vidtok_kl_causal_41616_4chn", ch=8)
         reconstruct.reconstruct(model, video, fps=8, height=32, width=40, chunk=8)

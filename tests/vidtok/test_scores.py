@@ -133,6 +133,26 @@ def test_the_tail_is_filled_up_and_its_real_frames_alone_are_scored(videos, name
     torch.testing.assert_close(scores, torch.cat(expected))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("tile, overlap", [(32, 0), (24, 8)])
+def test_tiles_are_compared_with_whole_frames(videos, tile, overlap):
+    model, video = small_model(NAME, ch=8), videos / "000.mp4"
+    scores = scores_of(reconstructions(model, video, 10, 32, 32, tile, overlap), {"psnr": metrics.psnr}).frames
+    expected = []
+    for clip in read_clips(video, 10, 32, 32, 17)[1]:
+        filled = torch.cat([clip, *[clip[:, :, -1:]] * (17 - clip.shape[2])], dim=2)
+        both = []
+        for model.tile, model.tile_overlap in ((None, 0), (tile, overlap)):
+            both.append(unit_range(model(filled)[1])[: clip.shape[2]])
+        expected.append(metrics.psnr(*both))
+    torch.testing.assert_close(scores["tiles"], torch.cat(expected), rtol=1e-3, atol=0)
+    exact = tile == 32  # a single tile
+    assert (scores["tiles"] > 90).all() if exact else (scores["tiles"] < 60).all()
+    whole = scores_of(reconstructions(model, video, 10, 32, 32), {"psnr": metrics.psnr}).frames
+    torch.testing.assert_close(whole["psnr"], scores["psnr"])
+    assert "tiles" not in whole
+
+
 def command_on(videos, folder):
     """The command's words, for a small model in a folder."""
     save_weights(small_model(NAME, ch=8), folder / "x.safetensors")
@@ -168,9 +188,9 @@ def test_fvd_is_of_the_whole_clips(videos, tmp_path, capsys):
     evaluate.main(list(map(str, [*command, "--fvd", tmp_path / "i3d.pt"])))
     model, features = small_model(NAME, ch=8).eval(), []
     for video in sorted(videos.glob("*.mp4")):  # of 24 frames: one whole clip each
-        x, y, whole = next(reconstructions(model, video, 8, 32, 32))
-        assert whole and len(x) == 17
-        features.append([one.mean((0, 2, 3)) for one in (x, y)])
+        clip = next(reconstructions(model, video, 8, 32, 32))
+        assert clip.complete and len(clip.original) == 17
+        features.append([one.mean((0, 2, 3)) for one in (clip.original, clip.reconstruction)])
     expected = metrics.frechet_distance(*(torch.stack(side) for side in zip(*features)))
     assert json.loads((tmp_path / "scores.json").read_text())["mean"]["fvd"] == pytest.approx(expected, rel=1e-4)
     assert f"fvd     {expected:>9.4f}  lower" in capsys.readouterr().out

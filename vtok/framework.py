@@ -142,7 +142,8 @@ class VTokFramework(nn.Module):
             generation_visuals=len(batch.texts) if noisy else 0,
         ).to(device)  # fmt: skip
         rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
-        hidden = self.mllm(rows, plan.row_lengths, positions=self.positions(plan.row_parts, batch.frame_counts))
+        positions = self.positions(plan.row_parts, batch.frame_counts)
+        hidden = self.mllm(rows, plan.row_lengths, plan.shared_row, positions=positions)
 
         captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {

@@ -5,10 +5,13 @@ padding, so that the language model runs once a micro-step and on nothing but th
 
     row i      (understanding)  before | V | after | answer        position before an answer token predicts it
     row B + i  (generation)     prompt | V                         position before V_j predicts V_j
+
+Prompts begin alike, with the template's system part. Where there are several it is a row of its own, which stands
+before the generation rows once and which they go on from.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import torch
@@ -34,6 +37,7 @@ class RowPlan:
         token_ids: (n,) all text tokens.
         source: (L,) where each position's embedding comes from: text tokens, then visual tokens.
         row_parts: what each row is made of.
+        shared_row: number of the row that all rows behind it go on from, if there is one.
         answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
             whose they are.
         visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
@@ -45,6 +49,7 @@ class RowPlan:
     token_ids: Tensor
     source: Tensor
     row_parts: list[RowParts]
+    shared_row: int | None
     answer_from: Tensor
     answer_ids: Tensor
     answer_clip: Tensor
@@ -84,9 +89,10 @@ def plan_rows(
             own, noised ones behind the clean ones; else 0).
     """
     batch, stride = len(texts), max(visual_counts)
-    num_text = sum(
-        (len(t.before) + len(t.after) + len(t.answer)) * understanding + len(t.prompt) * generation for t in texts
-    )
+    shared = shared_beginning([t.prompt for t in texts], crop_start) if generation and batch > 1 else []
+    prompts = [t.prompt[len(shared) :] for t in texts]
+    answered = sum(len(t.before) + len(t.after) + len(t.answer) for t in texts) * understanding
+    num_text = answered + (len(shared) + sum(map(len, prompts))) * generation
     token_ids: list[int] = []
     rows: list[list[int]] = []
     parts: list[RowParts] = []
@@ -102,9 +108,14 @@ def plan_rows(
         t = texts[clip]
         rows.append(text(t.before) + visual(clip, visual_counts[clip]) + text(t.after) + text(t.answer))
         parts.append(RowParts(clip, len(t.before), visual_counts[clip], len(t.after) + len(t.answer)))
+    shared_row = len(rows) if shared else None
+    if shared:
+        rows.append(text(shared))
+        parts.append(RowParts(0, len(shared), 0, 0))
+    first_generation = len(rows)
     for clip in range(batch * generation):
-        rows.append(text(texts[clip].prompt) + visual(generation_visuals + clip, visual_counts[clip]))
-        parts.append(RowParts(clip, len(texts[clip].prompt), visual_counts[clip], 0))
+        rows.append(text(prompts[clip]) + visual(generation_visuals + clip, visual_counts[clip]))
+        parts.append(RowParts(clip, len(prompts[clip]), visual_counts[clip], 0))
 
     row_lengths = [len(row) for row in rows]
     ends = list(accumulate(row_lengths))
@@ -114,23 +125,30 @@ def plan_rows(
     for clip, end in enumerate(ends[: batch * understanding]):
         ids = texts[clip].answer
         answers += [(end - len(ids) + i - 1, token, clip) for i, token in enumerate(ids)]
-    first_generation = batch * understanding
+    cropped = crop_start - len(shared)
     for clip, end in enumerate(ends[first_generation:]):
         count = visual_counts[clip]
         visuals += [(end - count + j - 1, clip, j) for j in range(count)]
-        conditioning_start.append(end - row_lengths[first_generation + clip] + crop_start)
+        conditioning_start.append(end - row_lengths[first_generation + clip] + cropped)
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
     visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
     return RowPlan(
         token_ids=torch.tensor(token_ids, dtype=torch.long),
         source=torch.tensor(sum(rows, [])),
-        row_parts=parts,
+        row_parts=parts, shared_row=shared_row,
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
         conditioning_start=conditioning_start,
-        conditioning_rows=[length - crop_start for length in row_lengths[first_generation:]],
+        conditioning_rows=[length - cropped for length in row_lengths[first_generation:]],
         conditioning_visual=visual_counts if generation else [],
     )  # fmt: skip
+
+
+def shared_beginning(prompts: list[list[int]], crop_start: int) -> list[int]:
+    """What all prompts begin with: at most the part that the decoder never sees, and not all of any."""
+    most = min(crop_start, *(len(prompt) - 1 for prompt in prompts))
+    alike = [len(set(column)) == 1 for column in islice(zip(*prompts), max(most, 0))]
+    return prompts[0][: (alike + [False]).index(False)]
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config, parameter_groups
 from vtok.batch import Batch
 from vtok.framework import VTokFramework
+from vtok.packed_attention import whole_rows
 
 ZERO3 = Path(__file__).parents[2] / "deepspeed_configs" / "zero3.json"
 
@@ -101,7 +102,7 @@ def stepping(folder: Path, size: Size = LARGE, clips: int = 2, repeats: int = 3)
         tokens=given["inputs_embeds"].shape[:2].numel(),
         passes=len(of_language_model),
         wasted=1 - sum(given["row_lengths"]) / given["inputs_embeds"].shape[:2].numel(),
-        packed=packed(framework, given["inputs_embeds"], given["row_lengths"], repeats),
+        packed=packed(framework, given["inputs_embeds"], given["row_lengths"], given["shared_row"], repeats),
         unmasked=unmasked(framework, random_batch(framework, 1), repeats),
     )
 
@@ -110,14 +111,17 @@ def _model(framework: VTokFramework) -> nn.Module:
     return framework.mllm.causal_lm.model
 
 
-def packed(framework: VTokFramework, rows: Tensor, lengths: list[int], repeats: int) -> float:
-    """CPU time of the language model's forward and backward, packed over padded."""
-    padded = pad_sequence(rows.detach()[0].split(lengths), batch_first=True)
+def packed(framework: VTokFramework, rows: Tensor, lengths: list[int], shared: int | None, repeats: int) -> float:
+    """CPU time of the language model's forward and backward, packed over padded rows, each of which is whole."""
+    whole = whole_rows(rows.detach()[0], lengths, shared, dim=0)
+    if shared is not None:
+        del whole[shared]
+    padded = pad_sequence(whole, batch_first=True)
 
-    def run(embeddings: Tensor, row_lengths: list[int] | None) -> Callable[[], float]:
-        return cpu_seconds(lambda: framework.mllm(embeddings, row_lengths).last.sum().backward())
+    def run(embeddings: Tensor, *packing: Any) -> Callable[[], float]:
+        return cpu_seconds(lambda: framework.mllm(embeddings, *packing).last.sum().backward())
 
-    return ratio(run(rows.detach(), lengths), run(padded, None), repeats)
+    return ratio(run(rows.detach(), lengths, shared), run(padded), repeats)
 
 
 def unmasked(framework: VTokFramework, batch: Batch, repeats: int) -> float:

@@ -140,7 +140,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
     with meter.phase("language_model"):
         visual = framework.projection(framework.tokeniser.encode(features))
         rows = assemble(plan, framework.mllm.embed(plan.token_ids), visual)
-        hidden = framework.mllm(rows, plan.row_lengths)
+        hidden = framework.mllm(rows, plan.row_lengths, plan.shared_row)
     last, conditioning = cut(hidden.last), cut(hidden.conditioning)
 
     with meter.phase("heads"):

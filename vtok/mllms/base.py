@@ -65,6 +65,7 @@ class MLLM(nn.Module):
         self,
         embeddings: Tensor,
         row_lengths: list[int] | None = None,
+        shared_row: int | None = None,
         cache: Cache | None = None,
         use_cache: bool = False,
         positions: Tensor | None = None,
@@ -74,9 +75,10 @@ class MLLM(nn.Module):
         Args:
             row_lengths: of the rows packed into L, one behind another, with B = 1: each has positions of its own from
                 zero on and sees no other.
+            shared_row: number of one among them that all rows behind it go on from, in positions and in what they see.
             positions: (3, B, L), mRoPE's, where the language model has it and there are visual tokens.
         """
-        packed = {} if row_lengths is None else packing(row_lengths, embeddings.device)
+        packed = {} if row_lengths is None else packing(row_lengths, shared_row, embeddings.device)
         placed = {} if positions is None else dict(position_ids=positions)
         output = self.causal_lm.model(
             inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True,
@@ -85,14 +87,17 @@ class MLLM(nn.Module):
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
 
 
-def packing(row_lengths: list[int], device: torch.device) -> dict[str, Any]:
-    """What transformers' models must be told of packed rows.
-
-    Positions that begin anew are also how its flash attention finds them. Without a mask of ones it would build one of
-    L x L.
-    """
-    positions = torch.cat([torch.arange(length) for length in row_lengths])[None].to(device)
-    return dict(position_ids=positions, attention_mask=torch.ones_like(positions), row_lengths=row_lengths)
+def packing(row_lengths: list[int], shared_row: int | None, device: torch.device) -> dict[str, Any]:
+    """What transformers' models must be told of packed rows; without a mask of ones it would build one of L x L."""
+    starts = [0] * len(row_lengths)
+    if shared_row is not None:
+        starts[shared_row + 1 :] = [row_lengths[shared_row]] * (len(row_lengths) - shared_row - 1)
+    rows = [torch.arange(start, start + length) for start, length in zip(starts, row_lengths)]
+    positions = torch.cat(rows)[None].to(device)
+    return dict(
+        position_ids=positions, attention_mask=torch.ones_like(positions), row_lengths=row_lengths,
+        shared_row=shared_row,
+    )  # fmt: skip
 
 
 class Split(NamedTuple):

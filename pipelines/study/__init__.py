@@ -6,7 +6,8 @@ fitting.py      the training loop of the frozen models, resumable
 render.py       clips and questions
 clip.py         the frozen image encoder, trained on frames and captions; gate: does it bind colours to shapes?
 latents.py      the frozen autoencoder, fitted
-llm.py          the language model that joint training starts from
+llm.py          the language model, from text
+llava.py        the image model that joint training starts from
 dit.py          the frozen video decoder, conditioned on that language model; gate: does text alone reach it?
 arms.py         joint training of one tokenisation strategy, by the real pipeline
 evaluation.py   its answers about videos, and answers about its videos

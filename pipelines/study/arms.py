@@ -24,7 +24,7 @@ PROMPT_TOKENS = 64  # kept of a caption
 
 
 def model_of(
-    study: StudyConfig, arm: ArmConfig, clip: Path, llm: Path, dit: Path, guidance: float = 1.0
+    study: StudyConfig, arm: ArmConfig, clip: Path, llava: Path, dit: Path, guidance: float = 1.0
 ) -> ModelConfig:
     """The model of an arm with the study's own weights; ``guidance`` is classifier-free."""
     tokeniser = merged(study.tokeniser, arm.tokeniser)
@@ -37,7 +37,7 @@ def model_of(
             **{"weights": str(clip / CLIP), "token_dim": width, "fps": study.render.fps}
             | tokeniser
         ),
-        mllm=MLLMConfig(weights=str(llm / LLAVA), max_motion_tokens=64),
+        mllm=MLLMConfig(weights=str(llava / LLAVA), max_motion_tokens=64),
         decoder=DecoderConfig(
             weights=str(dit / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
             max_prompt_tokens=PROMPT_TOKENS, guidance=1.0, true_guidance=guidance,

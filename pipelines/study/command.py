@@ -18,7 +18,7 @@ from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
-from pipelines.study import arms, clip, dit, evaluation, latents, llm, render, report
+from pipelines.study import arms, clip, dit, evaluation, latents, llava, llm, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.study.stages import Done, stage
 from pipelines.understand import load_run
@@ -121,7 +121,14 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
         output / "llm", [study.llm, seed], [done["clip"]],
         partial(llm.make, config=study.llm, clip=done["clip"].folder, max_prompt_tokens=arms.PROMPT_TOKENS, seed=seed),
     )  # fmt: skip
-    before = [done["clip"], done["latents"], done["llm"]]
+    done["llava"] = stage(
+        output / "llava", [study.llava, size, study.tokeniser["spatial_grid_size"], seed], [done["llm"]],
+        partial(
+            llava.make, config=study.llava, clip=done["clip"].folder, llm=done["llm"].folder, size=size,
+            grid=study.tokeniser["spatial_grid_size"], max_prompt_tokens=arms.PROMPT_TOKENS, seed=seed,
+        ),
+    )  # fmt: skip
+    before = [done["clip"], done["latents"], done["llava"]]
     text_dim = study.llm.language["hidden_size"]
     settings = [study.dit.fit, study.dit.transformer, study.dit.shift, seed]
 
@@ -148,7 +155,7 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
 
 def text_only(study: StudyConfig, frozen: dict[str, Done], decoder: Path) -> VTokFramework:
     """The framework without visual tokens, and without any joint training or guidance."""
-    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llm"].folder, decoder))
+    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llava"].folder, decoder))
 
 
 def build(model: ModelConfig) -> VTokFramework:
@@ -156,7 +163,7 @@ def build(model: ModelConfig) -> VTokFramework:
 
 
 def model_of(study: StudyConfig, arm: ArmConfig, frozen: dict[str, Done]) -> ModelConfig:
-    folders = (frozen[name].folder for name in ("clip", "llm", "dit"))
+    folders = (frozen[name].folder for name in ("clip", "llava", "dit"))
     return arms.model_of(study, arm, *folders, frozen["guidance"].figures["guidance"])
 
 

@@ -1,4 +1,4 @@
-"""The language model that joint training starts from: trained on what is said of scenes, in the rows' own templates."""
+"""The language model before it sees anything: trained on what is said of scenes, in the rows' own templates."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, se
     llava = LlavaNextForConditionalGeneration.from_pretrained(folder / LLAVA)
     language, _, _ = split_llava(llava, MLLMConfig(weights=str(folder / LLAVA)))
     language.to(distributed.device())
-    text = text_encoder(folder / LLAVA, tokenizer, max_prompt_tokens)
+    text = text_encoder(folder / LLAVA, clip, max_prompt_tokens)
     losses = fit(
         language, lambda step: text_loss(language, text, config.fit.batch_size, seed, step), config.fit, folder
     )
@@ -41,8 +41,8 @@ def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, se
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
-def text_encoder(llava: Path, tokenizer: Tokenizer, max_prompt_tokens: int) -> TextEncoder:
-    second = wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
+def text_encoder(llava: Path, clip: Path, max_prompt_tokens: int) -> TextEncoder:
+    second = wrapped(Tokenizer.from_file(str(clip / TOKENIZER)), f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
     caption_ids = HunyuanDecoder.caption_tokenizer(second)
     return TextEncoder(AutoTokenizer.from_pretrained(llava), caption_ids, max_prompt_tokens)
 

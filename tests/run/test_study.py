@@ -26,7 +26,7 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     """Every stage through the very code of the larger profiles, training by the real pipeline among them."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command.main(["--profile", "smoke", "--output", str(tmp_path)])
-    for name in ("clip", "llm", "dit"):
+    for name in ("clip", "llm", "llava", "dit"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     for name in ("vtok-0", "frames 4-0"):
@@ -57,7 +57,7 @@ def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
         name: stage(tmp_path / name, name, [], lambda folder, figures=figures: figures)
         for name, figures in {
             "render": {}, "clip": losing | gate("binds", 5, 10, 0.9), "latents": dict(psnr=30.0, ceiling=1.0, items=7),
-            "llm": losing, "dit": losing, "guidance": dict(accuracy={"1.0": 0.5}, guidance=1.0),
+            "llm": losing, "llava": losing, "dit": losing, "guidance": dict(accuracy={"1.0": 0.5}, guidance=1.0),
             "text_gate": {"lines": []} | gate("reaches", 9, 10, 0.25),
         }.items()
     }  # fmt: skip

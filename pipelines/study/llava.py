@@ -1,0 +1,84 @@
+"""The image model that joint training starts from: the language model, taught to read CLIP's tokens of single frames.
+
+The paper starts from LLaVA-Next, which understands pictures; nothing here has seen a video yet. Every second picture
+comes with a question that one frame can answer, if its scene has such a one, the others with what they show. Captions
+go on beside them, as the decoder is to be conditioned on what the model makes of those.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
+
+from data_tools.shapes import item_of
+from pipelines.engine import distributed
+from pipelines.study import scenes
+from pipelines.study.clip import CLIP
+from pipelines.study.config import LlavaConfig
+from pipelines.study.fitting import fit, mean_of_first, mean_of_last
+from pipelines.study.llm import LLAVA, text_encoder, text_loss
+from vtok.config import MLLMConfig
+from vtok.feature_extractor import CLIPFeatureExtractor
+from vtok.mllm import MLLM
+from vtok.mllms.llava_next import split_llava
+from vtok.rows import assemble, plan_rows
+from vtok.spatial_encoder import pool_grid
+from vtok.text import RowText, TextEncoder
+
+IN_ONE_FRAME = ("counting", "relative_position", "relative_size", "colour")
+TEXTS = 0.25  # rows without a picture, as a share of those with one
+
+
+def make(
+    folder: Path, config: LlavaConfig, clip: Path, llm: Path, size: int, grid: int, max_prompt_tokens: int, seed: int
+) -> dict[str, Any]:
+    """``folder/llava``.
+
+    Args:
+        size: of the frames, in pixels.
+        grid: tokens a side of a frame.
+    """
+    llava = LlavaNextForConditionalGeneration.from_pretrained(llm / LLAVA)
+    split = split_llava(llava, MLLMConfig(weights=str(llm / LLAVA)))
+    model = nn.ModuleDict({"language": split.mllm, "projector": split.projector}).to(distributed.device())
+    clip_model = CLIPVisionModel.from_pretrained(clip / CLIP)
+    extractor = CLIPFeatureExtractor(clip_model).requires_grad_(False).to(distributed.device())
+    text = text_encoder(llm / LLAVA, clip, max_prompt_tokens)
+
+    def loss(step: int) -> Tensor:
+        pictures, texts = picture_samples(text, config.fit.batch_size, size, seed, step)
+        with torch.no_grad():
+            tokens = pool_grid(extractor(pictures.to(distributed.device()).float() / 255), grid)
+        seen = picture_loss(split.mllm, split.projector(tokens), texts, text)
+        return seen + text_loss(split.mllm, text, round(TEXTS * config.fit.batch_size), seed, step)
+
+    losses = fit(model, loss, config.fit, folder)
+    shutil.copytree(llm / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # the tokenizer, too
+    llava.cpu().save_pretrained(folder / LLAVA)
+    return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
+
+
+def picture_samples(text: TextEncoder, batch: int, size: int, seed: int, step: int) -> tuple[Tensor, list[RowText]]:
+    """Frames (batch, 3, size, size) ``uint8``, and what is asked and said of them."""
+    pictures, texts = [], []
+    for position in range(step * batch, (step + 1) * batch):
+        scene, draws = scenes.scene_at(seed, position)
+        frame = draws.integer("frame", scenes.FRAMES)
+        pictures.append(scenes.frames_of(scene, size)[frame])
+        if position % 2 and scene.category in IN_ONE_FRAME:
+            item = item_of(scene, draws, "x")
+            texts.append(text.sample(None, item.question, item.answer, 0))
+        else:
+            texts.append(text.sample(scenes.picture_caption(scene, frame), None, None, position))
+    return torch.stack(pictures), texts
+
+
+def picture_loss(language: MLLM, visual: Tensor, texts: list[RowText], text: TextEncoder) -> Tensor:
+    """Cross-entropy of what is said of pictures, given their tokens (batch, S, d)."""
+    plan = plan_rows(texts, [visual.shape[1]] * len(texts), text.crop_start, generation=False).to(visual.device)
+    rows = assemble(plan, language.embed(plan.token_ids), visual)
+    states = language(rows, plan.row_lengths).last[0]
+    return language.lm_head(states[plan.answer_from], plan.answer_ids).mean()

@@ -1,8 +1,11 @@
-"""Small VidToks with random weights, none of them zero, and videos for them."""
+"""Small VidToks with random weights, none of them zero, videos for them, and drawn weights of LPIPS."""
+
+from pathlib import Path
 
 import torch
 
 from vtok.vidtok import VidTok, load_model
+from vtok.vidtok.losses.perceptual import BLOCKS
 
 # Name -> entries of the state dict, millions of parameters of encoder and decoder.
 PUBLISHED = {
@@ -55,3 +58,19 @@ def small_model(name: str, ch: int = 16, **overrides) -> VidTok:
 def random_video(frames: int, size: int = 32, batch: int = 1) -> torch.Tensor:
     """(batch, 3, frames, size, size) in [-1, 1]."""
     return torch.rand(batch, 3, frames, size, size, generator=torch.Generator().manual_seed(frames)) * 2 - 1
+
+
+def lpips_files(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """``vgg.pth`` and ``linear.pth``: weights of the published files' names and shapes, drawn; returns them."""
+    torch.manual_seed(0)
+    vgg, linear, inputs = {}, {}, 3
+    for depth, block in enumerate(BLOCKS):
+        for number, width in block:
+            vgg[f"features.{number}.weight"] = torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
+            vgg[f"features.{number}.bias"] = 0.1 * torch.randn(width)
+            inputs = width
+        linear[f"lin{depth}.model.1.weight"] = torch.rand(1, inputs, 1, 1)
+    vgg["classifier.0.weight"] = torch.zeros(1)
+    torch.save(vgg, folder / "vgg.pth")
+    torch.save(linear, folder / "linear.pth")
+    return vgg, linear

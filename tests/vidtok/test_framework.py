@@ -65,13 +65,13 @@ def test_the_vae_alone_loads_for_precomputing(tiny_models, latent_space):
 
 
 def test_vidtoks_that_cannot_be_a_latent_space_are_refused(tiny_models, tmp_path):
-    for name, message in (
-        ("vidtok_kl_causal_488_8chn", "reads latents of 4 channels, its vae gives 8"),
-        ("vidtok_kl_causal_288_8chn", "reads latents of 4 channels, its vae gives 8"),
-        ("vidtok_kl_noncausal_488_4chn", "use a causal one"),
-        ("vidtok_fsq_causal_488_4096", "with the regulariser kl"),
+    for name, message, changes in (
+        ("vidtok_kl_causal_488_8chn", "reads latents of 4 channels, its vae gives 8", {}),
+        ("vidtok_kl_causal_288_8chn", "4k \\+ 1 frames, but its vae has 2 frames to a latent frame", {"z_channels": 4}),
+        ("vidtok_kl_noncausal_488_4chn", "use a causal one", {}),
+        ("vidtok_fsq_causal_488_4096", "with the regulariser kl", {}),
     ):
-        save_folder(small_model(name, ch=8), tmp_path / name)
+        save_folder(small_model(name, ch=8, **changes), tmp_path / name)
         with pytest.raises(ConfigError, match=message):
             build_framework(with_latents(tiny_models, tmp_path / name))
     with pytest.raises(ConfigError, match="is of a 'AutoencoderKLHunyuanVideo', not a VidTokAutoencoder"):

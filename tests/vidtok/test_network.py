@@ -79,7 +79,7 @@ def test_a_new_model_does_nothing_over_time():
 def test_equal_to_the_plain_arrangement(name):
     model = small_model(name)
     plain = PlainVidTok(model)
-    for frames in [4, 16] if "noncausal" in name else [1, 2, 5, 8, 17]:
+    for frames in [4, 16] if "noncausal" in name else [1, 2, 3, 5, 7, 8, 17]:
         x = random_video(frames, batch=2)
         moments = plain.encode(x)
         torch.testing.assert_close(model.moments(x).movedim(-1, 1), moments, atol=1e-4, rtol=0)
@@ -87,9 +87,10 @@ def test_equal_to_the_plain_arrangement(name):
         torch.testing.assert_close(model.decode(z), plain.decode(z), atol=1e-4, rtol=0)
 
 
-def test_gradients_are_those_of_the_plain_arrangement():
-    model = small_model("vidtok_kl_causal_488_4chn_v1_1", ch=8)
-    x, gradients = random_video(5), []
+@pytest.mark.parametrize("name, frames", [(DIFFERENT[0], 5), (DIFFERENT[1], 5), (DIFFERENT[2], 8)])
+def test_gradients_are_those_of_the_plain_arrangement(name, frames):
+    model = small_model(name, ch=8)
+    x, gradients = random_video(frames), []
     for run in (lambda: model.decode(model.encode(x)), lambda: plain_pass(PlainVidTok(model), x)):
         model.zero_grad()
         run().square().mean().backward()
@@ -130,7 +131,19 @@ def test_the_published_way_of_use():
     latent, x_recon, log = model(x)
     assert torch.equal(latent, z) and torch.equal(x_recon, from_codes) and log.keys() == {"indices", "aux_loss"}
     assert model.is_causal and model.encoder.time_downsample_factor == 4
+    assert (model.use_tiling, model.t_chunk_enc, model.t_chunk_dec, model.tile) == (False, 16, 4, None)
     assert not load_model("vidtok_kl_noncausal_488_4chn", ch=8).is_causal
+
+
+@pytest.mark.parametrize("name", ["vidtok_kl_causal_488_4chn", "vidtok_fsq_causal_488_32768_v1_1"])
+@torch.no_grad()
+def test_under_autocast_as_the_published_examples_use_it(name):
+    model, x = small_model(name), random_video(17)
+    z = model.encode(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low, frames = model.encode(x), model.decode(z)
+    assert (frames.float() - model.decode(z)).abs().max() < 0.1 and frames.dtype == torch.bfloat16
+    assert ((low.float() - z).abs() < 0.1).float().mean() > 0.9  # a code on its edge may fall on the other side
 
 
 @pytest.mark.parametrize(
@@ -140,6 +153,9 @@ def test_the_published_way_of_use():
         (lambda: load_model("vidtok_kl_causal_488_32768"), "kl goes with channels"),
         (lambda: load_model("vidtok_fsq_causal_488_1000"), "a power of 8 codes, not 1000"),
         (lambda: load_model("vidtok_kl_causal_488_4chn", chan=8), "no setting chan; did you mean ch"),
+        (lambda: load_model("vidtok_kl_causal_488_4chn", ch_mult=(1, 2)), "levels of ch_mult, 0 to 1"),
+        (lambda: load_model("vidtok_kl_causal_488_4chn", tempo_ds=(1,)), "name as many levels each"),
+        (lambda: load_model("vidtok_kl_causal_444_4chn", tempo_ds=(0, 1)), "tempo_ds should be among spatial_ds"),
         (lambda: small_model("vidtok_kl_causal_488_4chn").encode(random_video(5, 36)), "multiples of 8, not 36x36"),
         (lambda: small_model("vidtok_kl_noncausal_488_4chn").encode(random_video(5)), "takes 4k frames, not 5"),
         (lambda: read_vidtok_config("vidtok_kl"), "no VidTok is called 'vidtok_kl': give a YAML file or one of v"),

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from support.entropy_worker import gap_of_half
 from vtok.vidtok.codebook_entropy import entropy_gap
 from vtok.vidtok.fsq import FSQ
 from vtok.vidtok.kl import KL
@@ -81,6 +82,31 @@ def test_the_factorised_entropy_is_the_direct_one(levels, scale):
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
     found.backward(), expected.backward()
     torch.testing.assert_close(z.grad.double(), exact.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_factorised_entropy_over_262144_codes():
+    """As many as the largest published codebook has: few latents, for the direct form takes 2 MB for each."""
+    levels = (8,) * 6
+    z = (0.3 * torch.randn(12, 6)).double().requires_grad_()
+    exact = z.detach().requires_grad_()
+    values = [(torch.arange(8) - 4) / 4 for _ in levels]
+    found, expected = entropy_gap(z, values), direct_gap(exact, levels)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    found.backward(), expected.backward()
+    torch.testing.assert_close(z.grad, exact.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_the_mean_over_ranks_passes_gradients_to_each_of_them(tmp_path):
+    """Two ranks with half of the latents each, and one with all."""
+    z, levels = 0.3 * torch.randn(8, 3, generator=torch.Generator().manual_seed(2)), (8, 8, 8)
+    torch.multiprocessing.spawn(gap_of_half, (tmp_path, z, levels), nprocs=2)
+    whole = z.clone().requires_grad_()
+    gap = direct_gap(whole, levels)
+    gap.backward()
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert sum(value for value, _ in halves).item() / 2 == pytest.approx(gap.item(), abs=1e-5)
+    # Engines average gradients over ranks.
+    torch.testing.assert_close(torch.cat([grad for _, grad in halves]) / 2, whole.grad, atol=1e-5, rtol=1e-4)
 
 
 def test_auxiliary_loss_and_its_weights():

@@ -13,11 +13,11 @@ from data_tools.video_files import list_videos
 from pipelines import evaluate
 from pipelines.vidtok_clips import read_clips
 from pipelines.vidtok_scores import reconstructions, scores_of, unit_range
-from support.vidtok import small_model
+from support.vidtok import lpips_files, small_model
 from vtok.config import ConfigError
 from vtok.vidtok import metrics
 from vtok.vidtok.checkpoint import save_weights
-from vtok.vidtok.losses.perceptual import BLOCKS, LPIPS, load_lpips
+from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
 
 NAME = "vidtok_kl_causal_488_4chn"
 
@@ -60,22 +60,6 @@ def test_ssim_window_by_window():
                     values.append(top_part / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)))
         assert found.item() == pytest.approx(torch.stack(values).mean().item(), abs=1e-10)
     torch.testing.assert_close(metrics.ssim(x, x), torch.ones(2).double())
-
-
-def lpips_files(folder):
-    """Weights of the published files' names and shapes, drawn."""
-    torch.manual_seed(0)
-    vgg, linear, inputs = {}, {}, 3
-    for depth, block in enumerate(BLOCKS):
-        for number, width in block:
-            vgg[f"features.{number}.weight"] = torch.randn(width, inputs, 3, 3) * (2 / (9 * inputs)) ** 0.5
-            vgg[f"features.{number}.bias"] = 0.1 * torch.randn(width)
-            inputs = width
-        linear[f"lin{depth}.model.1.weight"] = torch.rand(1, inputs, 1, 1)
-    vgg["classifier.0.weight"] = torch.zeros(1)
-    torch.save(vgg, folder / "vgg.pth")
-    torch.save(linear, folder / "linear.pth")
-    return vgg, linear
 
 
 def test_lpips_layer_by_layer(tmp_path):

@@ -19,6 +19,7 @@ from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import parse_vidtok_arguments
 from support.launch import assert_user_error, checked, deepspeed, python
 from support.runs import log_of, without_rates
+from support.vidtok import lpips_files
 from vtok.config import ConfigError
 from vtok.vidtok import load_model
 from vtok.vidtok.losses.discriminator import PatchGAN
@@ -111,6 +112,19 @@ def test_what_a_run_saves_is_what_load_model_reads(one_rank):
             assert torch.equal(parameter.flatten(), stored.get_tensor(f"weights/model.{name}")), name
         for name, parameter in average.named_parameters():
             assert torch.equal(parameter.flatten(), stored.get_tensor(f"ema/model.{name}")), name
+
+
+def test_lpips_counts_in_the_likelihood(folder, one_rank):
+    lpips_files(folder)
+    output = folder / "perceptual"
+    weights = ("--loss.lpips_vgg", folder / "vgg.pth", "--loss.lpips_linear", folder / "linear.pth")
+    options = ("--data.shards", folder / "shards", "--output", output, "--train.max_steps", 1)
+    checked(python(COMMAND, "--config", folder / "small.yaml", *options, *weights))
+    (perceptual,), plain = log_of(output), log_of(one_rank)[0]
+    assert perceptual["batch_digest"] == plain["batch_digest"]
+    assert perceptual["l1"] == pytest.approx(plain["l1"], rel=1e-5)
+    assert perceptual["loss_nll"] > plain["loss_nll"]
+    assert perceptual["grad_norm"] != pytest.approx(plain["grad_norm"], rel=1e-2)
 
 
 def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):

@@ -61,6 +61,21 @@ class VidTokConfig:
             self.regulariser == "kl" or len(self.levels) == self.z_channels, "an FSQ has one level for each channel"
         )
         require(all(level >= 2 for level in self.levels), "the levels of an FSQ must be at least 2")
+        for what, down, up in (
+            ("spatial", self.spatial_ds, self.spatial_us), ("tempo", self.tempo_ds, self.tempo_us),
+        ):  # fmt: skip
+            require(
+                len(set(down)) == len(down) == len(set(up)) == len(up),
+                f"{what}_ds and {what}_us should name as many levels each, and none twice: {down} and {up}",
+            )
+            require(
+                all(0 <= level < len(self.ch_mult) for level in (*down, *up)),
+                f"{what}_ds and {what}_us should name levels of ch_mult, 0 to {len(self.ch_mult) - 1}: {down} and {up}",
+            )
+        require(
+            set(self.tempo_ds) <= set(self.spatial_ds) and set(self.tempo_us) <= set(self.spatial_us),
+            "time is resampled behind space: tempo_ds should be among spatial_ds, and tempo_us among spatial_us",
+        )
 
     @property
     def is_causal(self) -> bool:

@@ -34,9 +34,11 @@ class VidTok(nn.Module):
     Attributes:
         encoder, regularization, decoder: its parts, which work on (B, T, H, W, C).
         is_causal: whether no frame's latent depends on a later frame.
-        use_tiling: encode and decode in chunks of time. Results stay the same; memory does not grow with T.
+        use_tiling: a causal model encodes and decodes in chunks of time. Results stay the same; memory does not grow
+            with T. Another model sees a clip as a whole all the same.
         t_chunk_enc, t_chunk_dec: frames, and latent frames, in a chunk.
-        upstream_compat: decode chunks as the published v1.1 models do, which is not quite the same as at once.
+        upstream_compat: decode chunks as the published v1.1 models do, which is not quite the same as at once; with a
+            state chunks are always as at once.
         use_overlap: only with ``upstream_compat``: each chunk sees one latent frame of the next.
         tile, tile_overlap: encode and decode frames in square tiles of so many pixels a side, blended where they
             overlap, which is approximate (see :mod:`vtok.vidtok.tiling`); ``None`` for whole frames.
@@ -186,7 +188,8 @@ class VidTok(nn.Module):
         """As :meth:`frames`, without tiles."""
         if not self.is_causal:
             return self.decoder(z, Stream())
-        if self.upstream_compat and self.use_tiling and self.config.time == "causal_v1_1":
+        compatible = self.upstream_compat and self.use_tiling and self.config.time == "causal_v1_1"
+        if compatible and state is None:
             return decode_overlapping(self.decoder, z, self.t_chunk_dec, self.use_overlap)
         state = state or self.start_decoding(z.shape[1])
         parts = z.split(self.t_chunk_dec, dim=1) if self.use_tiling else [z]

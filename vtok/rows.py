@@ -11,7 +11,7 @@ before the generation rows once and which they go on from.
 """
 
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 import torch
@@ -147,8 +147,8 @@ def plan_rows(
 def shared_beginning(prompts: list[list[int]], crop_start: int) -> list[int]:
     """What all prompts begin with: at most the part that the decoder never sees, and not all of any."""
     most = min(crop_start, *(len(prompt) - 1 for prompt in prompts))
-    alike = [len(set(column)) == 1 for column in islice(zip(*prompts), max(most, 0))]
-    return prompts[0][: (alike + [False]).index(False)]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts))
+    return [column[0] for column in islice(alike, max(most, 0))]
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:

@@ -41,17 +41,17 @@ def make(
         size: of the frames, in pixels.
         grid: tokens a side of a frame.
     """
+    device = distributed.device()
     llava = LlavaNextForConditionalGeneration.from_pretrained(llm / LLAVA)
     split = split_llava(llava, MLLMConfig(weights=str(llm / LLAVA)))
-    model = nn.ModuleDict({"language": split.mllm, "projector": split.projector}).to(distributed.device())
-    clip_model = CLIPVisionModel.from_pretrained(clip / CLIP)
-    extractor = CLIPFeatureExtractor(clip_model).requires_grad_(False).to(distributed.device())
+    model = nn.ModuleDict({"language": split.mllm, "projector": split.projector}).to(device)
+    extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(clip / CLIP)).requires_grad_(False).to(device)
     text = text_encoder(llm / LLAVA, clip, max_prompt_tokens)
 
     def loss(step: int) -> Tensor:
         pictures, texts = picture_samples(text, config.fit.batch_size, size, seed, step)
         with torch.no_grad():
-            tokens = pool_grid(extractor(pictures.to(distributed.device()).float() / 255), grid)
+            tokens = pool_grid(extractor(pictures.to(device).float() / 255), grid)
         seen = picture_loss(split.mllm, split.projector(tokens), texts, text)
         return seen + text_loss(split.mllm, text, round(TEXTS * config.fit.batch_size), seed, step)
 

@@ -89,10 +89,9 @@ class MLLM(nn.Module):
 
 def packing(row_lengths: list[int], shared_row: int | None, device: torch.device) -> dict[str, Any]:
     """What transformers' models must be told of packed rows; without a mask of ones it would build one of L x L."""
-    starts = [0] * len(row_lengths)
+    rows = [torch.arange(length) for length in row_lengths]
     if shared_row is not None:
-        starts[shared_row + 1 :] = [row_lengths[shared_row]] * (len(row_lengths) - shared_row - 1)
-    rows = [torch.arange(start, start + length) for start, length in zip(starts, row_lengths)]
+        rows[shared_row + 1 :] = [row + row_lengths[shared_row] for row in rows[shared_row + 1 :]]
     positions = torch.cat(rows)[None].to(device)
     return dict(
         position_ids=positions, attention_mask=torch.ones_like(positions), row_lengths=row_lengths,

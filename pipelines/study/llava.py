@@ -50,8 +50,7 @@ def make(
 
     def loss(step: int) -> Tensor:
         pictures, texts = picture_samples(text, config.fit.batch_size, size, seed, step)
-        with torch.no_grad():
-            tokens = pool_grid(extractor(pictures.to(device).float() / 255), grid)
+        tokens = picture_tokens(extractor, pictures.to(device), grid)
         seen = picture_loss(split.mllm, split.projector(tokens), texts, text)
         return seen + text_loss(split.mllm, text, round(TEXTS * config.fit.batch_size), seed, step)
 
@@ -59,6 +58,12 @@ def make(
     shutil.copytree(llm / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # the tokenizer, too
     llava.cpu().save_pretrained(folder / LLAVA)
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
+
+
+@torch.no_grad()
+def picture_tokens(extractor: CLIPFeatureExtractor, pictures: Tensor, grid: int) -> Tensor:
+    """(n, 3, size, size) ``uint8`` to (n, grid * grid, d_v): what a tokeniser takes of a key frame."""
+    return pool_grid(extractor(pictures), grid)
 
 
 def picture_samples(text: TextEncoder, batch: int, size: int, seed: int, step: int) -> tuple[Tensor, list[RowText]]:

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import nn
 
 from data_tools.shapes import COLOURS
-from pipelines.study import arms, command, report, scenes
+from pipelines.study import arms, command, llava, report, scenes
 from pipelines.study.arms import matched_hidden_dim
 from pipelines.study.config import STUDY, Fitting, load_study, merged
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
 from pipelines.study.stages import Done, gate, stage
+from support.tiny import model_config
+from vtok.build import build_framework
 from vtok.config import ConfigError
 from vtok.motion_encoder import MotionEncoder
 
@@ -72,6 +74,14 @@ def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
     assert command.open_halves(study, done) == {"understanding", "generation"}
     done["text_gate"] = replace(done["text_gate"], figures=gate("reaches", 2, 10, 0.25))
     assert command.open_halves(study, done) == {"understanding"}
+
+
+def test_pictures_are_shown_as_key_frames_are(tiny_models):
+    tokeniser = build_framework(model_config(tiny_models)).tokeniser
+    frames = torch.randint(256, (2, 1, 3, 64, 64), dtype=torch.uint8)
+    expected = tokeniser.features(frames, [1, 1]).spatial
+    found = llava.picture_tokens(tokeniser.feature_extractor, frames[:, 0], 4)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_gate_asks_the_whole_interval():

@@ -69,19 +69,20 @@ def asked(run: Run, item: Item, video: Path) -> dict:
     """The likeliest option about a video and about its first frame, and the loss of the caption."""
     config, framework, step = run
     frames = Understanding(config, framework).frames_of(video)
-    (caption,) = framework.answer_losses(frames, CAPTION_INSTRUCTIONS[0], [item.prompt])
+    video, frozen = map(framework.video_embeddings, (frames, frames[:1].expand_as(frames)))
+    (caption,) = framework.answer_losses(video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
     return {
-        "said": likeliest(framework, frames, item),
-        "frozen": likeliest(framework, frames[:1].expand_as(frames), item),
+        "said": likeliest(framework, video, len(frames), item),
+        "frozen": likeliest(framework, frozen, len(frames), item),
         "caption_loss": float(caption.sum()),
         "caption_tokens": len(caption),
         "step": step,
     }
 
 
-def likeliest(framework: VTokFramework, frames: Tensor, item: Item) -> str:
-    """The option whose tokens, its end included, have the largest probability."""
-    losses = framework.answer_losses(frames, item.question, list(item.options))
+def likeliest(framework: VTokFramework, visual: Tensor, num_frames: int, item: Item) -> str:
+    """The option whose tokens, its end included, have the largest probability, given a video's tokens (1, L, d)."""
+    losses = framework.answer_losses(visual, num_frames, item.question, list(item.options))
     return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
 
 

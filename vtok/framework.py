@@ -290,21 +290,26 @@ class VTokFramework(nn.Module):
         return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
 
     @torch.no_grad()
-    def answer_losses(self, frames: Tensor, question: str, answers: list[str]) -> list[Tensor]:
+    def answer_losses(self, visual: Tensor, num_frames: int, question: str, answers: list[str]) -> list[Tensor]:
         """-log p of each token of each answer to a question about a video, end tokens included, in fp32.
 
         Args:
-            frames: (T, 3, h, w) ``uint8`` at the configuration's frames per second.
+            visual: (1, L, d), of :meth:`video_embeddings`.
+            num_frames: that these show, at the configuration's frames per second.
         """
-        embeddings = self.asked(self.video_embeddings(frames), question)
-        ids = [torch.tensor(self.text.answer(answer), device=embeddings.device) for answer in answers]
-        rows = [torch.cat([embeddings, self.mllm.embed(own)[None]], 1) for own in ids]
+        question_row = self.asked(visual, question)  # runs once, all answers go on from it
+        ids = [torch.tensor(self.text.answer(answer), device=question_row.device) for answer in answers]
+        rows = [question_row, *(self.mllm.embed(own)[None] for own in ids)]
+        lengths = [row.shape[1] for row in rows]
         positions = None
         if self.mllm.positions_per_second is not None:
-            positions = torch.cat([self.asked_positions(question, [len(frames)], answer=len(own)) for own in ids], -1)
-        states = self.mllm(torch.cat(rows, 1), [row.shape[1] for row in rows], positions=positions).last[0]
-        predicting = [row[-len(own) - 1 : -1] for row, own in zip(states.split([r.shape[1] for r in rows]), ids)]
-        return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split([len(own) for own in ids]))
+            longest = self.asked_positions(question, [num_frames], answer=max(lengths[1:]))
+            beginning, behind = longest.tensor_split([lengths[0]], dim=-1)
+            positions = torch.cat([beginning, *(behind[..., :length] for length in lengths[1:])], -1)
+        states = self.mllm(torch.cat(rows, 1), lengths, shared_row=0, positions=positions).last[0]
+        asked, *answered = states.split(lengths)
+        predicting = [torch.cat([asked[-1:], row[:-1]]) for row in answered]
+        return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split(lengths[1:]))
 
     def asked(self, visual: Tensor, question: str) -> Tensor:
         """A question about the visual tokens (1, L, d), in the chat template, up to where the answer begins."""

@@ -89,7 +89,8 @@ def test_with_all_tokens_kept_the_logits_and_the_answer_are_the_library_s(folder
     ids = model.generate(**inputs, do_sample=False, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
     answer = framework.text.tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert framework.understand(frames, QUESTION, max_new_tokens=12) == answer
-    own = framework.answer_losses(frames, QUESTION, ["Blue."])[0]
+    visual = framework.video_embeddings(frames)
+    own, _ = framework.answer_losses(visual, len(frames), QUESTION, ["Blue.", "A longer answer beside it."])
     answered = torch.cat([inputs["input_ids"], torch.tensor([framework.text.answer("Blue.")])], 1)
     types = torch.where(answered == model.config.video_token_id, 2, 0)
     longer = inputs | dict(input_ids=answered, attention_mask=torch.ones_like(answered), mm_token_type_ids=types)

@@ -23,7 +23,7 @@ def test_losses_of_answers_are_those_of_training(framework):
     framework.eval()
     answers = ["To the left.", "Up.", "A green square that stays where it is."]
     batch = make_batch(framework, 1, ["x"], [9])
-    losses = framework.answer_losses(batch.frames[0], "Which way?", answers)
+    losses = framework.answer_losses(framework.video_embeddings(batch.frames[0]), 9, "Which way?", answers)
     for answer, loss in zip(answers, losses):
         row = framework.text.sample("x", "Which way?", answer, 0)
         expected = framework(batch._replace(texts=[row]), with_decoder=False)["loss_under"]
@@ -56,7 +56,7 @@ def command(folder, output):
 def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatch, capsys):
     folder, items, framework, loads = clips
 
-    def losses(frames, question, answers):
+    def losses(frames, num_frames, question, answers):
         """Knows the answers but to motion; of a frozen clip it takes the first option."""
         frozen = bool((frames == frames[:1]).all())
         known = {item.answer for item in items if item.question == question and item.category != "motion"}
@@ -66,6 +66,7 @@ def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatc
             torch.tensor([0.0 if (not frozen and answer in known) else 1.0 + k]) for k, answer in enumerate(answers)
         ]
 
+    monkeypatch.setattr(framework, "video_embeddings", lambda frames: frames)
     monkeypatch.setattr(framework, "answer_losses", losses)
     output = tmp_path / "results"
     for rank in (1, 0):

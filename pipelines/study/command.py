@@ -58,14 +58,18 @@ def run(study: StudyConfig, output: Path, command: str) -> Path:
     tokens |= {read_as(name): training_free for name in study.arms}
     order = order_of(study) if halves else []
     results: dict[tuple[str, int], Result] = {}
-    (output / "claims").mkdir(exist_ok=True)
+    (output / "locks").mkdir(exist_ok=True)
+
+    def written(missing: int) -> Path:
+        return report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves), missing)
+
     for wait in (False, True):  # first what no other process is at, then what the others have made
         for name, seed in order:
-            with locked(output / "claims" / f"{name}-{seed}", wait) as mine:
+            with locked(output / "locks" / f"{name}-{seed}", wait) as mine:
                 if mine and (name, seed) not in results:
                     results[name, seed] = result_of(study, output, name, seed, frozen, halves)
-                    report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves))
-    return report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves))
+                    written(len(order) - len(results))
+    return written(0)
 
 
 class Result(NamedTuple):

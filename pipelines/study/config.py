@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -122,6 +122,26 @@ class ArmConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """That one arm answers better than another.
+
+    Args:
+        above: the other arm, or ``first frame only``: the arm itself, shown a first frame that stands still.
+        protocol: ``understanding`` or ``generation``.
+        categories: each is a claim of its own; ``all`` is their average.
+        points: by which its accuracy is larger at least, in percent.
+        apart: whether the intervals must not overlap.
+    """
+
+    arm: str
+    above: str
+    protocol: Literal["understanding", "generation"] = "understanding"
+    categories: list[str] = field(default_factory=lambda: ["all"])
+    points: float = 0.0
+    apart: bool = False
+
+
+@dataclass
 class EvaluationConfig:
     """
     Args:
@@ -143,6 +163,7 @@ class StudyConfig:
     Args:
         seconds: of a clip that a sample shows.
         tokeniser: what all arms have in common.
+        claims: that the report tests.
         seeds: each arm is trained once with each.
         train: of ``TrainConfig``, for all arms.
         loss: for all arms.
@@ -160,6 +181,7 @@ class StudyConfig:
     dit: DiTConfig = field(default_factory=DiTConfig)
     tokeniser: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, ArmConfig] = field(default_factory=dict)
+    claims: list[ClaimConfig] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     train: dict[str, Any] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)

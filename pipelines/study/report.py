@@ -1,15 +1,15 @@
 """The report: tables over seeds and plots, all from what the stages measured."""
 
-import math
 import subprocess
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from pipelines.accuracy import wilson
 from pipelines.study.arms import log_of
+from pipelines.study.claims import claims_table
 from pipelines.study.config import StudyConfig
 from pipelines.study.plots import LOSSES, contact_sheet, plot_curves
+from pipelines.study.seeds import accuracy, mean, percent
 from pipelines.study.stages import Done
 
 TABLES = {
@@ -24,8 +24,6 @@ PROTOCOLS = {
     "real": "videos generated from true tokens, an upper bound, accuracy in %",
 }
 UNTRAINED = ("none, untuned",)  # what joint training begins with
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 Figures = dict[str, Any]
 
@@ -38,6 +36,7 @@ def write(
     tokens: dict[str, int],
     trained: dict[str, list[Done]],
     answers: dict[str, dict[str, list[Figures]]],
+    missing: int,
 ) -> Path:
     """``output/report.md`` with its pictures; returns its path.
 
@@ -46,8 +45,12 @@ def write(
         tokens: of a clip, by arm.
         trained: the runs of each arm.
         answers: protocol (those of ``PROTOCOLS``, and ``training_free``) -> arm -> figures, one a seed.
+        missing: runs that are still to come.
     """
-    parts = [heading(study, command), gates(frozen), ceilings(frozen), *accuracy_sections(study, answers, tokens)]
+    parts = [heading(study, command, missing), gates(frozen)]
+    if claims := claims_table(study.claims, answers):
+        parts.append(f"## Claims\n\n{claims}")
+    parts += [ceilings(frozen), *accuracy_sections(study, answers, tokens)]
     if trained:
         curves = {arm: curves_of(runs, study.train["global_batch_size"]) for arm, runs in trained.items()}
         plot_curves(curves, output / "curves.png")
@@ -71,8 +74,8 @@ def accuracy_sections(
             if len(rows) > 1:
                 sections.append(f"## {title}: {caption}\n\n{accuracy_table(rows, tokens)}")
     if untrained := answers["training_free"]:
-        trained = {arm: answers["understanding"][arm] for arm in study.arms if "training_free" in tables_of(study, arm)}
-        table = accuracy_table(trained | untrained, tokens)
+        trained = [arm for arm in answers["understanding"] if "training_free" in tables_of(study, arm)]
+        table = accuracy_table({arm: answers["understanding"][arm] for arm in trained} | untrained, tokens)
         sections.append(f"## Tokens that were not trained on: {PROTOCOLS['understanding']}\n\n{table}")
     return sections
 
@@ -81,9 +84,11 @@ def tables_of(study: StudyConfig, name: str) -> list[str]:
     return ["main"] if name in UNTRAINED else study.arms[name].table
 
 
-def heading(study: StudyConfig, command: str) -> str:
+def heading(study: StudyConfig, command: str, missing: int) -> str:
     text = f"# Study in small\n\nMade by `{command}` at commit {commit()}; no number here was typed by hand."
     count = len(study.seeds)
+    if missing:
+        text += f"\n\n**Not finished: {missing} runs are still to come**; some arms may have fewer seeds."
     return (
         f"{text}\n\n{study.render.train} training clips, {study.train['max_steps']} steps of "
         f"{study.train['global_batch_size']} clips for each arm, {count} seed{'s' * (count > 1)}. Intervals are of "
@@ -149,26 +154,7 @@ def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> st
 
 def cell(lines: list[Figures]) -> str:
     """Accuracy over seeds, with its interval."""
-    shares = [line["right"] / line["asked"] for line in lines]
-    if len(shares) == 1:
-        interval = wilson(lines[0]["right"], lines[0]["asked"])
-        return f"{percent(shares[0])} ({percent(interval.low)}–{percent(interval.high)})"
-    return f"{percent(mean(shares))} ± {percent(half_width(shares))}"
-
-
-def half_width(values: list[float]) -> float:
-    """Of the 95 % interval of the mean of several seeds."""
-    middle, n = mean(values), len(values)
-    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (n - 1))
-    return T95.get(n - 1, 1.96) * deviation / math.sqrt(n)
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return accuracy([line["right"] / line["asked"] for line in lines], lines[0]["asked"]).text
 
 
 def curves_of(runs: list[Done], batch: int) -> dict[str, list[float]]:

@@ -14,7 +14,8 @@ from torch import nn
 from data_tools.shapes import COLOURS
 from pipelines.study import arms, command, llava, report, scenes
 from pipelines.study.arms import matched_hidden_dim
-from pipelines.study.config import STUDY, Fitting, load_study, merged
+from pipelines.study.claims import claims_table
+from pipelines.study.config import STUDY, ClaimConfig, Fitting, load_study, merged
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
 from pipelines.study.stages import Done, gate, stage
@@ -130,7 +131,7 @@ def slowly(folder):
 
 def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path, monkeypatch):
     study = replace(load_study(STUDY, "smoke"), seeds=[0, 1])
-    (tmp_path / "claims").mkdir()
+    (tmp_path / "locks").mkdir()
     monkeypatch.setattr(command, "frozen_models", lambda study, output: {})
     monkeypatch.setattr(command, "open_halves", lambda study, frozen: {"understanding"})
     monkeypatch.setattr(command, "model_of", lambda *_: None)
@@ -145,7 +146,7 @@ def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path
         return command.Result(Done(tmp_path, "", {}), {})
 
     monkeypatch.setattr(command, "result_of", result_of)
-    other = (tmp_path / "claims" / "vtok-0").open("w")
+    other = (tmp_path / "locks" / "vtok-0").open("w")
     fcntl.flock(other, fcntl.LOCK_EX)
     command.run(study, tmp_path, "study")
     assert made == [("frames 4", 0), ("vtok", 1), ("frames 4", 1), ("vtok", 0)]
@@ -248,6 +249,47 @@ def test_intervals_over_seeds_are_students():
     lines = [{"right": right, "asked": 10} for right in (5, 6, 7)]
     assert report.cell(lines) == "60.0 ± 24.8"
     assert report.cell(lines[:1]) == "50.0 (23.7–76.3)"
+
+
+def measured(*right: int, frozen: float = 0.0) -> list[dict]:
+    """Figures of a seed each, with so many of ten right."""
+    return [{"lines": [{"name": "motion", "right": one, "asked": 10, "controls": {"frozen": frozen}}]} for one in right]
+
+
+def test_claims_are_tested_by_differences_of_the_seeds():
+    answers = {
+        "understanding": {"vtok": measured(6, 7, 8, frozen=0.2), "frames 8": measured(5, 6, 7)},
+        "generation": {"vtok": measured(7, 7, 7), "none": measured(3, 4, 5), "none, untuned": measured(9)},
+    }
+
+    def verdict(**claim) -> str:
+        return claims_table([ClaimConfig("vtok", categories=["motion"], **claim)], answers)
+
+    row = "| understanding, motion: vtok not below frames 8 | 70.0 ± 24.8 | 60.0 ± 24.8 | 10.0 ± 0.0 | held |"
+    assert verdict(above="frames 8").endswith(row)
+    assert "| 50.0 ± 24.8 | held |" in verdict(above="first frame only", apart=True)
+    assert verdict(above="frames 8", points=11).endswith("| **missed** |")
+    assert verdict(above="frames 8", apart=True).endswith("| **missed** |")  # the intervals overlap
+    assert verdict(above="none", protocol="generation", points=30, apart=True).endswith("| held |")
+    row = "vtok 3.4 points above none, untuned, intervals apart | 70.0 ± 0.0 | 90.0 (59.6–98.2) | -20.0 | **missed** |"
+    assert verdict(above="none, untuned", protocol="generation", points=3.4, apart=True).endswith(row)
+    assert verdict(above="frames 4") == ""  # not measured
+
+
+def test_an_unfinished_study_reports_what_it_has():
+    """Arms come one after another; the second that is also read training-free is not there yet."""
+    study = load_study(STUDY, "cpu")
+    figures = measured(6)
+    for line in figures[0]["lines"]:
+        line["controls"] |= {"chance": 0.25, "majority": 0.3}
+    understood = {"vtok": figures, "frames 8": figures}
+    answers = dict.fromkeys(report.PROTOCOLS, {}) | {
+        "understanding": understood, "training_free": {"frames 8, read training-free": figures},
+    }  # fmt: skip
+    sections = "\n".join(report.accuracy_sections(study, answers, {"vtok": 28, "frames 8": 128}))
+    assert "| frames 8 | 128 | 60.0 (31.3–83.2) |" in sections and "frames 4" not in sections
+    assert "**Not finished: 40 runs" in report.heading(study, "a command", 40)
+    assert "Not finished" not in report.heading(study, "a command", 0)
 
 
 def test_smoothing_keeps_a_constant():

@@ -1,0 +1,42 @@
+"""Accuracies over seeds, with 95 % intervals."""
+
+import math
+from typing import NamedTuple
+
+from pipelines.accuracy import wilson
+
+# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+class Estimate(NamedTuple):
+    """A mean and what is likely to hold the true one, with how both are written, in %."""
+
+    mean: float
+    low: float
+    high: float
+    text: str
+
+
+def over_seeds(shares: list[float]) -> Estimate:
+    """Student's interval of the mean of several seeds' accuracies, or of their differences."""
+    middle, n = mean(shares), len(shares)
+    deviation = math.sqrt(sum((share - middle) ** 2 for share in shares) / (n - 1))
+    half = T95.get(n - 1, 1.96) * deviation / math.sqrt(n)
+    return Estimate(middle, middle - half, middle + half, f"{percent(middle)} ± {percent(half)}")
+
+
+def accuracy(shares: list[float], asked: int) -> Estimate:
+    """Over seeds, or of a single one over the questions that it was asked (Wilson's interval)."""
+    if len(shares) > 1:
+        return over_seeds(shares)
+    low, high = vars(wilson(round(shares[0] * asked), asked)).values()
+    return Estimate(shares[0], low, high, f"{percent(shares[0])} ({percent(low)}–{percent(high)})")
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"

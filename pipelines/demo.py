@@ -6,7 +6,7 @@ from data_tools.build import build_shards
 from data_tools.build.sources import discover
 from data_tools.shapes import render_clips
 from pipelines.config import DemoConfig, RunConfig
-from pipelines.generate import generate_video
+from pipelines.generate import Wanted, generate_videos
 from pipelines.media import save_contact_sheet
 from pipelines.understand import Understanding, load_run
 
@@ -33,7 +33,8 @@ def show(config: RunConfig, output: Path) -> None:
     caption = understanding.answer(path, "Describe this video.")
 
     video = output / "demo.mp4"
-    frames = generate_video(config, framework, config.demo.prompt, video, config.demo.seconds, steps=config.demo.steps)
+    wanted = [Wanted(video, config.demo.prompt)]
+    (frames,) = generate_videos(config, framework, wanted, config.demo.seconds, steps=config.demo.steps)
     sheet = output / "demo.png"
     save_contact_sheet(frames, sheet)
     print(

@@ -49,6 +49,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     command.add_argument("--real_tokens", type=Path, help="folder of true ID.mp4: their tokens, not sampled ones")
     command.add_argument("--seed", type=int, default=0, help="each item's own follows from it")
+    command.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     shared_arguments(command)
 
 

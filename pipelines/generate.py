@@ -4,12 +4,14 @@
     torchrun --nproc_per_node 8 pipelines/generate.py --checkpoint OUTPUT --prompts FILE --output DIR \\
         --samples 5 --layout vbench
 
-Many prompts are shared out among the ranks; started again, only the videos that are not there yet are made.
+Many prompts are shared out among the ranks, each of which denoises ``--batch_size`` videos together; started again,
+only those that are not there yet are made.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,30 +29,43 @@ from vtok.tokeniser import VisualFeatures
 MAX_NAME_BYTES = 255
 
 
-def generate_video(
+class Wanted(NamedTuple):
+    """A video to be made.
+
+    Attributes:
+        features: of a true video, whose tokens take the place of sampled ones.
+    """
+
+    path: Path
+    prompt: str
+    seed: int = 0
+    features: VisualFeatures | None = None
+
+
+def generate_videos(
     config: RunConfig,
     framework: VTokFramework,
-    prompt: str,
-    output: Path,
+    wanted: list[Wanted],
     seconds: float,
     fps: float | None = None,
     steps: int = 50,
     temperature: float = 1.0,
-    seed: int = 0,
-    features: VisualFeatures | None = None,
 ) -> Tensor:
-    """Write an mp4 of ``round(seconds * fps)`` frames; returns them, (F, 3, H, W) ``uint8``.
+    """Write an mp4 of ``round(seconds * fps)`` frames for each; returns all frames, (B, F, 3, H, W) ``uint8``.
 
     Args:
-        features: of a true video, whose tokens take the place of sampled ones.
+        wanted: all with features, or none.
     """
     fps = fps or config.model.decoder.fps
     require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
     require(round(seconds * fps) >= 1, f"{seconds:g} s at {fps:g} frames per second are no frame at all")
-    generator = torch.Generator().manual_seed(seed)
-    frames = framework.generate(prompt, seconds, fps, steps, temperature, generator, features).cpu()
-    save_mp4(frames, fps, output)
-    return frames
+    paths, prompts, seeds, features = map(list, zip(*wanted))
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    real = None if features[0] is None else features
+    videos = framework.generate_batch(prompts, seconds, fps, steps, temperature, generators, real).cpu()
+    for path, frames in zip(paths, videos):
+        save_mp4(frames, fps, path)
+    return videos
 
 
 def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:
@@ -87,6 +102,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     return parser.parse_args(argv)
@@ -97,6 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     a = parse_arguments(argv)
     try:
         require(a.samples >= 1, "--samples must be at least 1")
+        require(a.batch_size >= 1, "--batch_size must be at least 1")
         if a.prompts:
             wanted = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
         else:
@@ -104,11 +121,12 @@ def main(argv: list[str] | None = None) -> None:
         missing = [path for path in own_share(list(wanted)) if a.prompt or not path.exists()]
         if missing:
             config, framework, _ = load_run(a.checkpoint, a.ema)
-        for path in missing:
-            prompt, sample = wanted[path]
-            seed = a.seed + sample
-            frames = generate_video(config, framework, prompt, path, a.seconds, a.fps, a.steps, a.temperature, seed)
-            print(f"{path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
+        for start in range(0, len(missing), a.batch_size):
+            paths = missing[start : start + a.batch_size]
+            batch = [Wanted(path, prompt, a.seed + sample) for path in paths for prompt, sample in [wanted[path]]]
+            videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
+            for path, frames in zip(paths, videos):
+                print(f"{path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
     except (ConfigError, DataError) as error:
         die("generate", error, rank_and_ranks()[0])
 

@@ -349,7 +349,6 @@ class VTokFramework(nn.Module):
         seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
         return frames.split(max(1, round(min(seconds * fps, len(frames)))))
 
-    @torch.no_grad()
     def generate(
         self,
         prompt: str,
@@ -360,18 +359,34 @@ class VTokFramework(nn.Module):
         generator: torch.Generator | None = None,
         features: VisualFeatures | None = None,
     ) -> Tensor:
-        """A video for a prompt: visual tokens first, then the decoder.
+        """One video, (frames, 3, height, width) ``uint8``; arguments as :meth:`generate_batch`."""
+        generators = None if generator is None else [generator]
+        given = None if features is None else [features]
+        return self.generate_batch([prompt], seconds, fps, steps, temperature, generators, given)[0]
+
+    @torch.no_grad()
+    def generate_batch(
+        self,
+        prompts: list[str],
+        seconds: float,
+        fps: float | None = None,
+        steps: int = 50,
+        temperature: float = 1.0,
+        generators: list[torch.Generator] | None = None,
+        features: list[VisualFeatures] | None = None,
+    ) -> Tensor:
+        """A video for each of B prompts: visual tokens first, video after video, then the decoder, all at once.
 
         Args:
-            seconds, fps: the video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
+            seconds, fps: a video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
                 smallest 4k + 1 at least that large are generated, the rest is cut.
             steps: denoising steps.
             temperature: of the visual tokens.
-            generator: on the CPU.
-            features: of a true video, whose tokens take the place of sampled ones: the best that sampling could do.
+            generators: one a video, on the CPU.
+            features: of true videos, whose tokens take the place of sampled ones: the best that sampling could do.
 
         Returns:
-            (frames, 3, height, width) ``uint8``.
+            (B, frames, 3, height, width) ``uint8``.
 
         Raises:
             ConfigError: the model has no decoder.
@@ -380,23 +395,23 @@ class VTokFramework(nn.Module):
         wanted = round(seconds * (fps or self.config.decoder.fps))
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
-        tokeniser_frames = round(seconds * self.config.tokeniser.fps) + 1
         if features is None:
-            conditioning = self.imagine(prompt, sum(self.tokeniser.counts(tokeniser_frames)), temperature, generator)
+            num_tokens = sum(self.tokeniser.counts(round(seconds * self.config.tokeniser.fps) + 1))
+            draws = generators or [None] * len(prompts)
+            rows = [self.imagine(prompt, num_tokens, temperature, draw) for prompt, draw in zip(prompts, draws)]
         else:
-            conditioning = self.recall(prompt, features)
-        empty = self.imagine("", 0) if self.config.decoder.true_guidance > 1 else None
-        return self.decoder.sample(conditioning, num_frames, steps, generator, empty)[0, :wanted]
+            rows = list(map(self.recall, prompts, features))
+        empty = None
+        if self.config.decoder.true_guidance > 1:
+            empty = self.conditioning([""] * len(prompts), [self.imagine("", 0)] * len(prompts))
+        conditioning = self.conditioning(prompts, rows)
+        return self.decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
 
     @torch.no_grad()
     def imagine(
         self, prompt: str, num_tokens: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Any:
-        """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache.
-
-        Returns:
-            The decoder's conditioning of one video.
-        """
+    ) -> GenerationRow:
+        """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache."""
         prompt_ids = torch.tensor([self.text.prompt(prompt)], device=self.mllm.embed.weight.device)
         hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
         states = [hidden.conditioning[0]]
@@ -404,21 +419,26 @@ class VTokFramework(nn.Module):
             token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
             hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
             states.append(hidden.conditioning[0])
-        return self.conditioning(prompt, torch.cat(states), num_tokens)
+        return self.generation_row(torch.cat(states), num_tokens)
 
     @torch.no_grad()
-    def recall(self, prompt: str, features: VisualFeatures) -> Any:
-        """The conditioning of :meth:`imagine`, with the tokens of one true video."""
+    def recall(self, prompt: str, features: VisualFeatures) -> GenerationRow:
+        """The row of :meth:`imagine`, with the tokens of one true video."""
         visual = self.projection(self.tokeniser.encode(self.in_model_dtype(features)))
         ids = torch.tensor([self.text.prompt(prompt)], device=visual.device)
         states = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[0]
-        return self.conditioning(prompt, states, visual.shape[1])
+        return self.generation_row(states, visual.shape[1])
 
-    def conditioning(self, prompt: str, states: Tensor, visual: int) -> Any:
-        """The decoder's conditioning from the states (L, d) of a prompt's row, the last ``visual`` of visual tokens."""
+    def generation_row(self, states: Tensor, visual: int) -> GenerationRow:
+        """From the states (L, d) of a prompt's row, the last ``visual`` of which are visual tokens'."""
         count = len(states) - visual
-        row = GenerationRow(states[self.text.crop_start : count], states[count:])
-        return self.decoder.condition([row], self.decoder.encode_text([self.text.caption_ids(prompt)], states.device))
+        return GenerationRow(states[self.text.crop_start : count], states[count:])
+
+    @torch.no_grad()
+    def conditioning(self, prompts: list[str], rows: list[GenerationRow]) -> Any:
+        """What the decoder is told of B videos."""
+        ids = [self.text.caption_ids(prompt) for prompt in prompts]
+        return self.decoder.condition(rows, self.decoder.encode_text(ids, self.mllm.embed.weight.device))
 
     def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""

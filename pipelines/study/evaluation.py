@@ -18,6 +18,8 @@ from pipelines.tv_align.run import Generation, Run, generated_videos, judge_vide
 from vtok.framework import VTokFramework
 from vtok.tokeniser import build_tokeniser
 
+VIDEOS_AT_ONCE = 20  # denoised together: one is so small that calling the transformer takes longer than running it
+
 
 def understanding(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path) -> dict[str, Any]:
     """Answers to multiple-choice questions about clips."""
@@ -40,7 +42,7 @@ def generation(
         study.seconds, study.latents.fps, study.evaluation.denoising_steps, study.evaluation.temperature, study.seed,
         clips if real else None,
     )  # fmt: skip
-    videos = generated_videos(how, folder / "videos", load)
+    videos = generated_videos(how, viewed, folder / "videos", load, VIDEOS_AT_ONCE)
     lines = judge_videos([viewing.own for viewing in viewed], viewed, PixelJudge(), videos, {}, folder)
     return {"lines": plain(lines)}
 

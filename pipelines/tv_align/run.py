@@ -12,15 +12,17 @@ from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.items import Item, read_items
 from pipelines.config import RunConfig
-from pipelines.generate import generate_video
+from pipelines.generate import Wanted, generate_videos
 from pipelines.judges.base import Judge, read_frames
 from pipelines.judges.pixels import PixelJudge
 from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig
+from pipelines.shares import own_share
 from pipelines.stored_answers import answer_all, stored_answers, write_report
 from pipelines.tv_align.protocol import Answers, Line, Viewing, as_dict, as_table, report, viewings
 from pipelines.understand import Understanding, load_run
 from vtok.config import require
 from vtok.framework import VTokFramework
+from vtok.tokeniser import VisualFeatures
 
 # A run's configuration, its framework and its step.
 Run = tuple[RunConfig, VTokFramework, int]
@@ -57,6 +59,7 @@ def evaluate(a: argparse.Namespace) -> None:
         ConfigError, DataError: what the user can mend.
     """
     require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
+    require(a.batch_size >= 1, "--batch_size must be at least 1")
     require(a.unconditional >= 0, "--unconditional must not be negative")
     require(a.real_tokens is None or a.checkpoint is not None, "--real_tokens goes with --checkpoint")
     require(a.real_tokens is None or a.unconditional == 0, "--real_tokens does not go with --unconditional")
@@ -72,7 +75,8 @@ def evaluate(a: argparse.Namespace) -> None:
         if a.real_tokens:
             require_videos(a.real_tokens, [viewing.name for viewing in viewed])
         common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema} | how.settings
-        videos = generated_videos(how, a.output / "videos", cache(partial(load_run, a.checkpoint, a.ema)))
+        load = cache(partial(load_run, a.checkpoint, a.ema))
+        videos = generated_videos(how, viewed, a.output / "videos", load, a.batch_size)
     lines = judge_videos(items, viewed, judge, videos, common, a.output)
     if lines:
         print(as_table(lines))
@@ -94,37 +98,44 @@ def given_videos(folder: Path, viewed: list[Viewing]) -> Videos:
     return lambda viewing: (folder / f"{viewing.name}.mp4", {})
 
 
-def generated_videos(how: Generation, folder: Path, load: Callable[[], Run]) -> Videos:
-    """Videos in ``folder``, made if they are not there yet.
+def generated_videos(
+    how: Generation, viewed: list[Viewing], folder: Path, load: Callable[[], Run], batch_size: int
+) -> Videos:
+    """Videos in ``folder``; where one is not there yet, it is made with those that this rank will want next.
 
     Args:
         load: the run, called when something is to be made.
+        batch_size: videos that are denoised together.
     """
+    own = own_share(viewed)
+
+    def path_of(viewing: Viewing) -> Path:
+        return folder / f"{viewing.name}.mp4"
+
+    def seed_of(viewing: Viewing) -> int:
+        return keyed_seed(how.seed, 0, f"tv-align/{viewing.name}")
 
     def generated(viewing: Viewing) -> tuple[Path, dict]:
-        path = folder / f"{viewing.name}.mp4"
-        seed = keyed_seed(how.seed, 0, f"tv-align/{viewing.name}")
         config, framework, step = load()
-        if not path.exists():
-            features = None
-            if how.real_tokens:
-                frames = Understanding(config, framework).frames_of(how.real_tokens / f"{viewing.name}.mp4")
-                features = framework.tokeniser.features(frames[None])
-            generate_video(
-                config,
-                framework,
-                viewing.prompt,
-                path,
-                how.seconds,
-                how.fps,
-                how.steps,
-                how.temperature,
-                seed,
-                features,
-            )
-        return path, {"seed": seed, "step": step}
+        if not path_of(viewing).exists():
+            missing = [each for each in own[own.index(viewing) :] if not path_of(each).exists()]
+            wanted = [
+                Wanted(path_of(each), each.prompt, seed_of(each), true_features(how, config, framework, each.name))
+                for each in missing[:batch_size]
+            ]
+            generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, how.temperature)
+        return path_of(viewing), {"seed": seed_of(viewing), "step": step}
 
     return generated
+
+
+def true_features(how: Generation, config: RunConfig, framework: VTokFramework, name: str) -> VisualFeatures | None:
+    """Of a video's true counterpart, where its tokens are to take the place of sampled ones."""
+    if how.real_tokens is None:
+        return None
+    return framework.tokeniser.features(
+        Understanding(config, framework).frames_of(how.real_tokens / f"{name}.mp4")[None]
+    )
 
 
 def judge_videos(

@@ -3,7 +3,7 @@ import torch
 from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
 
 from support.reference import flow_matching_loss
-from support.tiny import make_batch
+from support.tiny import imagined, make_batch
 from vtok.config import ConfigError
 from vtok.decoders.hunyuan import Conditioning
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
@@ -153,4 +153,4 @@ def test_true_guidance_leads_away_from_the_empty_prompt(framework):
     made = []
     decoder.denoise = lambda *arguments: made.append(arguments) or plain
     framework.generate("A red circle", 1.0, 8, steps=2)
-    assert made[0][4].counts == [framework.imagine("", 0).rows.shape[1]]
+    assert made[0][4].counts == [imagined(framework, "", 0).rows.shape[1]]

@@ -22,7 +22,7 @@ from data_tools.video import decode, validate
 from data_tools.views import CENTRE, make_views, tokeniser_view, window
 from support.real_clips import CLIPS
 from support.reference import clip_pixels
-from support.tiny import model_config
+from support.tiny import imagined, model_config
 from vtok.anyres import anyres_embeddings, tile_grid
 from vtok.build import build_framework
 from vtok.config import ConfigError, VTokConfig
@@ -211,7 +211,7 @@ def test_conditioning_without_visual_tokens_is_encode_prompt(framework, hunyuan,
     pipeline, options = hunyuan
     with torch.no_grad():
         rows, pooled, mask = pipeline.encode_prompt(prompt, **options)
-    ours = framework.imagine(prompt, num_tokens=0)
+    ours = imagined(framework, prompt, num_tokens=0)
     count = ours.rows.shape[1]
     assert torch.equal(mask[0].bool(), torch.arange(mask.shape[1]) < count) and ours.mask.all()
     torch.testing.assert_close(ours.rows, rows[:, :count], atol=1e-5, rtol=0)
@@ -226,7 +226,7 @@ def test_sampling_without_visual_tokens_is_the_pipeline_s(framework, hunyuan):
         prompt=prompt, height=32, width=32, num_frames=9, num_inference_steps=3, guidance_scale=6.0,
         generator=torch.Generator().manual_seed(3), output_type="pt", **options,
     ).frames  # fmt: skip
-    conditioning = framework.imagine(prompt, num_tokens=0)
+    conditioning = imagined(framework, prompt, num_tokens=0)
     video = framework.decoder.denoise(conditioning, 9, 3, torch.Generator().manual_seed(3))
     torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.01

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from support.reference import clip_losses, global_loss
-from support.tiny import CAPTIONS, make_batch, model_config, part
+from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
 from vtok.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
 from vtok.packed_attention import whole_rows
@@ -297,13 +297,34 @@ def test_sampling_with_a_cache_equals_recomputation(framework):
 
     framework.sample_token = remember
     prompt = "A small red circle"
-    cached = framework.imagine(prompt, 16 + 3, generator=torch.Generator().manual_seed(0))
+    cached = imagined(framework, prompt, 16 + 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         visual = framework.projection(torch.stack(drawn, dim=1))
         ids = torch.tensor([framework.text.prompt(prompt)])
         whole = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1))
     torch.testing.assert_close(cached.rows, whole.conditioning[:, framework.text.crop_start :], atol=1e-5, rtol=1e-5)
     assert len(drawn) == 16 + 3 and cached.mask.all()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_videos_made_together_are_those_made_alone(framework, guidance):
+    """Prompts of different lengths, each with its own seed; a level of 255 is rounding's."""
+    framework.eval()
+    framework.config.decoder.true_guidance = framework.decoder.config.true_guidance = guidance
+    prompts = ["A red circle", "Blue.", "A large green square moves up to the left"]
+
+    def seeded():
+        return [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
+
+    together = framework.generate_batch(prompts, 1.0, 8, steps=2, generators=seeded())
+    alone = [framework.generate(prompt, 1.0, 8, 2, generator=own) for prompt, own in zip(prompts, seeded())]
+    assert (together.float() - torch.stack(alone).float()).abs().max() <= 1
+    assert (together[0].float() - together[1].float()).abs().max() > 8
+
+    features = [framework.tokeniser.features(make_batch(framework, 1, [""], [9]).frames) for _ in prompts]
+    together = framework.generate_batch(prompts, 1.0, 8, 2, generators=seeded(), features=features)
+    alone = framework.generate(prompts[2], 1.0, 8, 2, generator=seeded()[2], features=features[2])
+    assert (together[2].float() - alone.float()).abs().max() <= 1
 
 
 def test_generate_gives_exactly_the_frames_asked_for_and_repeats_with_its_seed(framework):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from support.tiny import CAPTIONS, make_batch, model_config, part
+from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
 from vtok.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
@@ -180,7 +180,7 @@ def test_sampled_tokens_condition_the_decoder_as_real_ones_do(strategy):
     drawn, draw = [], framework.sample_token
     framework.sample_token = lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1]
     prompt, count = "A small red circle", sum(framework.tokeniser.counts(9))
-    cached = framework.imagine(prompt, count, generator=torch.Generator().manual_seed(0))
+    cached = imagined(framework, prompt, count, generator=torch.Generator().manual_seed(0))
     assert len(drawn) == count == TOKENS[name]
     rows = framework.mllm.embed(torch.tensor([framework.text.prompt(prompt)]))
     if drawn:

@@ -16,7 +16,7 @@ from pipelines.command_line import parse_run_arguments
 from pipelines.config_files import PRESETS
 from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.workload import typical_workload
-from support.tiny import make_batch, model_config, planned_batch, planned_config, wan_config
+from support.tiny import imagined, make_batch, model_config, planned_batch, planned_config, wan_config
 from vtok.architectures import meta_framework
 from vtok.build import build_framework, frozen_weights
 from vtok.config import ConfigError, DecoderConfig
@@ -81,7 +81,7 @@ def encoded(framework, captions):
 def test_without_visual_tokens_the_rows_are_the_pipeline_s(wan, prompt):
     """Cleaned, tokenised, cut and encoded alike; the last prompt is longer than 512 tokens."""
     expected, _ = own_pipeline(wan).encode_prompt(prompt, max_sequence_length=512, do_classifier_free_guidance=False)
-    ours = wan.eval().imagine(prompt, num_tokens=0)
+    ours = imagined(wan.eval(), prompt, 0)
     assert ours.shape == expected.shape == (1, 512, 32) and expected.abs().sum() > 0
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
@@ -117,7 +117,7 @@ def test_sampling_without_visual_tokens_is_the_pipeline_s(wan, guidance):
     pipeline = own_pipeline(wan)
     options = dict(height=32, width=32, num_frames=9, num_inference_steps=4, guidance_scale=guidance)
     expected = pipeline(PROMPTS[0], generator=seeded(), output_type="pt", **options).frames
-    conditioning, empty = (wan.imagine(prompt, num_tokens=0) for prompt in (PROMPTS[0], ""))
+    conditioning, empty = (imagined(wan, prompt, 0) for prompt in (PROMPTS[0], ""))
     away = empty if guidance > 1 else None
     video = wan.decoder.denoise(conditioning, 9, 4, seeded(), away)
     torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)

@@ -169,8 +169,11 @@ def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_
     monkeypatch.setattr(generation, "load_run", lambda folder, ema: loads.append(folder) or run)
     write_items(scene_items(1, seed=0)[:2], tmp_path / "items.jsonl")
     arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
-                 "--unconditional", "1", "--seconds", "0.5", "--steps", "1"]  # fmt: skip
+                 "--unconditional", "1", "--seconds", "0.5", "--steps", "1", "--batch_size", "2"]  # fmt: skip
+    batches, batch = [], run[1].generate_batch
+    run[1].generate_batch = lambda prompts, *arguments: batches.append(prompts) or batch(prompts, *arguments)
     evaluate.main(arguments)
+    assert list(map(len, batches)) == [2, 1]
     names = {"counting-000", "direction-000", "unconditional-000"}
     assert {path.stem for path in (tmp_path / "videos").iterdir()} == names
     stored = json.loads((tmp_path / "answers" / "unconditional-000.json").read_text())

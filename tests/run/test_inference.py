@@ -16,6 +16,7 @@ from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok.build import build_framework
 from vtok.config import ConfigError
+from vtok.framework import VTokFramework
 from vtok.pipeline import VTokPipeline, centre_square
 
 
@@ -90,6 +91,26 @@ def test_numbered_prompts_of_a_csv(loaded, tmp_path):
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000000-0.mp4", "000001-0.mp4"]
 
 
+def test_a_batch_of_prompts_is_denoised_together(loaded, tmp_path, monkeypatch):
+    """Three videos, two at a time; each with the seed that it has alone."""
+    (tmp_path / "p.txt").write_text("A circle, red\nA blue square\nA green star moves up\n")
+    command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.txt"), "--seconds", "0.5", "--fps", "8",
+               "--steps", "1", "--seed", "5"]  # fmt: skip
+    batches, batch = [], VTokFramework.generate_batch
+
+    def remembered(framework, prompts, *arguments):
+        batches.append((prompts, videos := batch(framework, prompts, *arguments)))
+        return videos
+
+    monkeypatch.setattr(VTokFramework, "generate_batch", remembered)
+    generate.main([*command, "--output", str(tmp_path / "alone")])
+    generate.main([*command, "--output", str(tmp_path / "together"), "--batch_size", "2"])
+    assert [len(prompts) for prompts, _ in batches] == [1, 1, 1, 2, 1]
+    alone, together = (torch.cat([videos for _, videos in part]).float() for part in (batches[:3], batches[3:]))
+    assert (alone - together).abs().max() <= 1 and (alone[0] - alone[1]).abs().max() > 8
+    assert len(list((tmp_path / "together").iterdir())) == 3
+
+
 def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(loaded, clips, tmp_path, monkeypatch):
     table = clips / "questions.csv"
     table.write_text("path,question\n000.mp4,What moves?\nnone.mp4,Who?\n001.mp4,\n")
@@ -128,6 +149,7 @@ def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, 
         ("up/down", ["--layout", "vbench"], "cannot name a file"),
         ("x" * 250, ["--layout", "vbench"], "cannot name a file"),
         ("a", ["--samples", "0"], "--samples"),
+        ("a", ["--batch_size", "0"], "--batch_size"),
         (None, [], "cannot read"),
     ],
 )

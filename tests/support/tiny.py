@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -96,3 +97,8 @@ def make_batch(
 def part(batch: Batch, clips: list[int]) -> Batch:
     """Some clips of a batch."""
     return Batch(*(f[clips] if isinstance(f, torch.Tensor) else f and [f[clip] for clip in clips] for f in batch))
+
+
+def imagined(framework: VTokFramework, prompt: str, num_tokens: int, **sampling) -> Any:
+    """What the decoder is told of one video whose visual tokens are sampled."""
+    return framework.conditioning([prompt], [framework.imagine(prompt, num_tokens, **sampling)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from support.tiny import make_batch, model_config
+from support.tiny import imagined, make_batch, model_config
 from support.vidtok import random_video, small_model
 from vtok import pretrained
 from vtok.build import build_framework
@@ -130,7 +130,7 @@ def test_codes_are_learned_and_sampled(coding_framework, coder):
     torch.testing.assert_close(
         index_of(head.cells.quantise(sampled)).int(), model.regularization.codes_to_indices(codes)
     )
-    conditioning = framework.eval().imagine("A circle.", 3, generator=torch.Generator().manual_seed(0))
+    conditioning = imagined(framework.eval(), "A circle.", 3, generator=torch.Generator().manual_seed(0))
     assert conditioning.rows.isfinite().all()
 
 

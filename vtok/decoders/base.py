@@ -161,7 +161,7 @@ class VideoDecoder(nn.Module):
         conditioning: Any,
         num_frames: int,
         steps: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Any = None,
     ) -> Tensor:
         """Videos from conditioning, by diffusers' own pipeline.
@@ -169,7 +169,7 @@ class VideoDecoder(nn.Module):
         Args:
             num_frames: 4k + 1.
             steps: denoising steps.
-            generator: on the CPU, so that a seed gives the same noise on every device.
+            generator: on the CPU, so that a seed gives the same noise on every device; one for all or one a video.
             empty: conditioning that ``true_guidance`` leads away from; without it there is none.
 
         Returns:
@@ -253,7 +253,7 @@ class VideoDecoder(nn.Module):
         conditioning: Any,
         num_frames: int,
         steps: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Any = None,
     ) -> Tensor:
         """Videos from conditioning: (B, num_frames, 3, height, width) ``uint8``; arguments as :meth:`denoise`."""

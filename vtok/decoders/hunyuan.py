@@ -176,7 +176,7 @@ class HunyuanDecoder(VideoDecoder):
         conditioning: Conditioning,
         num_frames: int,
         steps: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Conditioning | None = None,
     ) -> Tensor:
         pipeline = HunyuanVideoPipeline(

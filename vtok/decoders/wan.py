@@ -225,7 +225,7 @@ class WanDecoder(VideoDecoder):
         conditioning: Tensor,
         num_frames: int,
         steps: int,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Tensor | None = None,
     ) -> Tensor:
         two = self.boundary is not None

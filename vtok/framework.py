@@ -7,22 +7,22 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
     video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
 """
 
-import math
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from vtok.batch import Batch
-from vtok.config import ModelConfig, require
+from vtok.config import ModelConfig
 from vtok.decoder import GenerationRow, Posterior, VideoDecoder
+from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
 from vtok.mrope import row_positions, video_positions
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
+from vtok.understanding import UnderstandingMixin
 from vtok.visual_head import FeatureScale, build_visual_head
 
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
@@ -32,7 +32,7 @@ HEAD_STREAM = 0x68656164
 PROJECTED = ("clip", "qwen2.5-vl")
 
 
-class VTokFramework(nn.Module):
+class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
     the rest is frozen.
 
@@ -248,203 +248,6 @@ class VTokFramework(nn.Module):
             GenerationRow(*states[0, start : start + count].split([count - visual, visual]))
             for start, count, visual in rows
         ]
-
-    # ---------------------------------------------------------------- inference
-
-    @torch.no_grad()
-    def understand(
-        self,
-        frames: Tensor | VisualFeatures,
-        question: str,
-        max_new_tokens: int = 128,
-        fps: float | None = None,
-        key_frame_idx: int | Literal["detect"] | None = None,
-        key_frame_every: float | None = None,
-        num_frames: int | None = None,
-    ) -> str:
-        """Answer a question about a video, greedily.
-
-        Args:
-            frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's); or the video's frozen features.
-            key_frame_idx: an index or ``detect``; the configuration's if omitted.
-            key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
-                and positions that begin anew: S tokens a key frame and one a later step, as in training.
-            num_frames: of a video that is given by its features; only a language model with mRoPE asks for it.
-        """
-        if isinstance(frames, VisualFeatures):
-            visual, counts = self.projection(self.tokeniser.encode(self.in_model_dtype(frames))), [num_frames]
-        else:
-            visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
-            counts = [len(part) for part in self.parts(frames, fps, key_frame_every)]
-        embeddings = self.asked(visual, question)
-        positions = self.asked_positions(question, counts, fps)
-        ids = self.mllm.causal_lm.generate(
-            inputs_embeds=embeddings,
-            attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
-            **({} if positions is None else {"position_ids": positions}),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            eos_token_id=self.text.tokenizer.eos_token_id,
-            pad_token_id=self.text.tokenizer.eos_token_id,
-        )
-        return self.text.tokenizer.decode(ids[0], skip_special_tokens=True).strip()
-
-    @torch.no_grad()
-    def answer_losses(self, visual: Tensor, num_frames: int, question: str, answers: list[str]) -> list[Tensor]:
-        """-log p of each token of each answer to a question about a video, end tokens included, in fp32.
-
-        Args:
-            visual: (1, L, d), of :meth:`video_embeddings`.
-            num_frames: that these show, at the configuration's frames per second.
-        """
-        question_row = self.asked(visual, question)  # runs once, all answers go on from it
-        ids = [torch.tensor(self.text.answer(answer), device=question_row.device) for answer in answers]
-        rows = [question_row, *(self.mllm.embed(own)[None] for own in ids)]
-        lengths = [row.shape[1] for row in rows]
-        positions = None
-        if self.mllm.positions_per_second is not None:
-            longest = self.asked_positions(question, [num_frames], answer=max(lengths[1:]))
-            beginning, behind = longest.tensor_split([lengths[0]], dim=-1)
-            positions = torch.cat([beginning, *(behind[..., :length] for length in lengths[1:])], -1)
-        states = self.mllm(torch.cat(rows, 1), lengths, shared_row=0, positions=positions).last[0]
-        asked, *answered = states.split(lengths)
-        predicting = [torch.cat([asked[-1:], row[:-1]]) for row in answered]
-        return list(self.mllm.lm_head(torch.cat(predicting), torch.cat(ids)).split(lengths[1:]))
-
-    def asked(self, visual: Tensor, question: str) -> Tensor:
-        """A question about the visual tokens (1, L, d), in the chat template, up to where the answer begins."""
-        before, after = (torch.tensor(ids, device=visual.device) for ids in self.text.question(question))
-        return torch.cat([self.mllm.embed(before)[None], visual, self.mllm.embed(after)[None]], 1)
-
-    def asked_positions(
-        self, question: str, frame_counts: list[int], fps: float | None = None, answer: int = 0
-    ) -> Tensor | None:
-        """Positions (3, 1, L) of :meth:`asked`, and of so many tokens of an answer, where the language model has mRoPE.
-
-        Args:
-            frame_counts: frames of the parts of the video, each of which has a key frame of its own.
-        """
-        if self.mllm.positions_per_second is None:
-            return None
-        videos = [self.clip_positions(sum(self.tokeniser.counts(count, fps)), count, fps) for count in frame_counts]
-        before, after = map(len, self.text.question(question))
-        return row_positions(before, videos, after + answer)[:, None].to(self.mllm.embed.weight.device)
-
-    def video_embeddings(
-        self,
-        frames: Tensor,
-        fps: float | None = None,
-        key_frame_idx: int | Literal["detect"] | None = None,
-        key_frame_every: float | None = None,
-    ) -> Tensor:
-        """A video's visual tokens as the language model reads them, (1, L, d); arguments as :meth:`understand`."""
-        key = self.config.tokeniser.key_frame_idx if key_frame_idx is None else key_frame_idx
-        parts = self.parts(frames, fps, key_frame_every)
-        keys = [key] + [key if key == "detect" else min(key, len(part) - 1) for part in parts[1:]]
-        tokens = [self.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
-        return torch.cat([self.projection(each) for each in tokens], dim=1)
-
-    def parts(self, frames: Tensor, fps: float | None, key_frame_every: float | None) -> tuple[Tensor, ...]:
-        """A video's frames, cut at every so many seconds; arguments as :meth:`understand`."""
-        seconds, fps = key_frame_every or math.inf, fps or self.config.tokeniser.fps
-        return frames.split(max(1, round(min(seconds * fps, len(frames)))))
-
-    def generate(
-        self,
-        prompt: str,
-        seconds: float,
-        fps: float | None = None,
-        steps: int = 50,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-        features: VisualFeatures | None = None,
-    ) -> Tensor:
-        """One video, (frames, 3, height, width) ``uint8``; arguments as :meth:`generate_batch`."""
-        generators = None if generator is None else [generator]
-        given = None if features is None else [features]
-        return self.generate_batch([prompt], seconds, fps, steps, temperature, generators, given)[0]
-
-    @torch.no_grad()
-    def generate_batch(
-        self,
-        prompts: list[str],
-        seconds: float,
-        fps: float | None = None,
-        steps: int = 50,
-        temperature: float = 1.0,
-        generators: list[torch.Generator] | None = None,
-        features: list[VisualFeatures] | None = None,
-    ) -> Tensor:
-        """A video for each of B prompts: visual tokens first, video after video, then the decoder, all at once.
-
-        Args:
-            seconds, fps: a video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
-                smallest 4k + 1 at least that large are generated, the rest is cut.
-            steps: denoising steps.
-            temperature: of the visual tokens.
-            generators: one a video, on the CPU.
-            features: of true videos, whose tokens take the place of sampled ones: the best that sampling could do.
-
-        Returns:
-            (B, frames, 3, height, width) ``uint8``.
-
-        Raises:
-            ConfigError: the model has no decoder.
-        """
-        require(self.decoder is not None, f"a model with mllm.kind {self.config.mllm.kind} understands only")
-        wanted = round(seconds * (fps or self.config.decoder.fps))
-        ratio = self.decoder.latents_per_frame
-        num_frames = -(-(wanted - 1) // ratio) * ratio + 1
-        if features is None:
-            num_tokens = sum(self.tokeniser.counts(round(seconds * self.config.tokeniser.fps) + 1))
-            draws = generators or [None] * len(prompts)
-            rows = [self.imagine(prompt, num_tokens, temperature, draw) for prompt, draw in zip(prompts, draws)]
-        else:
-            rows = list(map(self.recall, prompts, features))
-        empty = None
-        if self.config.decoder.true_guidance > 1:
-            empty = self.conditioning([""] * len(prompts), [self.imagine("", 0)] * len(prompts))
-        conditioning = self.conditioning(prompts, rows)
-        return self.decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
-
-    @torch.no_grad()
-    def imagine(
-        self, prompt: str, num_tokens: int, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> GenerationRow:
-        """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache."""
-        prompt_ids = torch.tensor([self.text.prompt(prompt)], device=self.mllm.embed.weight.device)
-        hidden = self.mllm(self.mllm.embed(prompt_ids), use_cache=True)
-        states = [hidden.conditioning[0]]
-        for index in range(num_tokens):
-            token = self.sample_token(hidden.last[:, -1], index, temperature, generator)
-            hidden = self.mllm(self.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
-            states.append(hidden.conditioning[0])
-        return self.generation_row(torch.cat(states), num_tokens)
-
-    @torch.no_grad()
-    def recall(self, prompt: str, features: VisualFeatures) -> GenerationRow:
-        """The row of :meth:`imagine`, with the tokens of one true video."""
-        visual = self.projection(self.tokeniser.encode(self.in_model_dtype(features)))
-        ids = torch.tensor([self.text.prompt(prompt)], device=visual.device)
-        states = self.mllm(torch.cat([self.mllm.embed(ids), visual], 1)).conditioning[0]
-        return self.generation_row(states, visual.shape[1])
-
-    def generation_row(self, states: Tensor, visual: int) -> GenerationRow:
-        """From the states (L, d) of a prompt's row, the last ``visual`` of which are visual tokens'."""
-        count = len(states) - visual
-        return GenerationRow(states[self.text.crop_start : count], states[count:])
-
-    @torch.no_grad()
-    def conditioning(self, prompts: list[str], rows: list[GenerationRow]) -> Any:
-        """What the decoder is told of B videos."""
-        ids = [self.text.caption_ids(prompt) for prompt in prompts]
-        return self.decoder.condition(rows, self.decoder.encode_text(ids, self.mllm.embed.weight.device))
-
-    def sample_token(self, state: Tensor, index: int, temperature: float, generator: torch.Generator | None) -> Tensor:
-        """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
-        kind = self.tokeniser.place(index).kind
-        standardised = self.visual_head[kind].sample(state, temperature, generator)
-        return self.tokeniser.encoder(kind)(self.feature_scale[kind].restore(standardised).to(state.dtype))
 
     # ---------------------------------------------------------------- folders
 

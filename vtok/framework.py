@@ -23,7 +23,7 @@ from vtok.rows import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.understanding import UnderstandingMixin
-from vtok.visual_head import FeatureScale, build_visual_head
+from vtok.visual_head import build_visual_head
 
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
 HEAD_STREAM = 0x68656164
@@ -82,8 +82,9 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         heads = {
             kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in targets.items()
         }
-        scales = {kind: FeatureScale(dim, fixed=fsq_levels is not None) for kind, dim in targets.items()}
-        self.visual_head, self.feature_scale = nn.ModuleDict(heads), nn.ModuleDict(scales)
+        self.visual_head = nn.ModuleDict(heads)
+        for scale in tokeniser.feature_scale.values():
+            scale.fixed = fsq_levels is not None
 
     def train(self, mode: bool = True) -> "VTokFramework":
         """Frozen parts stay in evaluation mode."""
@@ -96,7 +97,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
     @property
     def measured(self) -> nn.Module:
         """Holds what is measured before training and saved along with the weights."""
-        return self.feature_scale
+        return self.tokeniser.feature_scale
 
     @property
     def frozen_parts(self) -> dict[str, nn.Module]:
@@ -196,10 +197,10 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noisy = {}
-        for kind in self.feature_scale:
+        for kind in self.tokeniser.feature_scale:
             clean, counts = features.of(kind)
             noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
-            scale = self.config.visual_head.input_noise * self.feature_scale[kind].std
+            scale = self.config.visual_head.input_noise * self.tokeniser.feature_scale[kind].std
             noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
         doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
         return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
@@ -222,7 +223,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             frozen, counts = features.of(kind)
             noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators).to(frozen.device)
             place = clip[rows], index[rows] - first
-            target = self.feature_scale[kind].standardise(frozen[place])
+            target = self.tokeniser.feature_scale[kind].standardise(frozen[place])
             losses.append(head.loss(states[rows], target, noise[place]))
         losses = torch.cat(losses)
         return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))

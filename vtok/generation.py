@@ -108,4 +108,5 @@ class GenerationMixin:
         """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
         kind = self.tokeniser.place(index).kind
         standardised = self.visual_head[kind].sample(state, temperature, generator)
-        return self.tokeniser.encoder(kind)(self.feature_scale[kind].restore(standardised).to(state.dtype))
+        features = self.tokeniser.feature_scale[kind].restore(standardised).to(state.dtype)
+        return self.tokeniser.encode_kind(kind, features)

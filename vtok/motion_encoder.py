@@ -2,6 +2,9 @@
 
     m_t = g_phi(pool(F(x_t) - F(x_key)))
 
+The pooled residual is standardised first: most of a frame stands still, so that a raw one is a small part of a feature,
+and what only it tells would be learned late.
+
 To try another motion encoder, change :meth:`MotionEncoder.pool` (what is kept of the residual; frozen) or ``g_phi``
 (how it becomes a token; trained).
 """
@@ -9,6 +12,7 @@ To try another motion encoder, change :meth:`MotionEncoder.pool` (what is kept o
 import torch
 from torch import Tensor, nn
 
+from vtok.feature_scale import FeatureScale
 from vtok.spatial_encoder import pool_grid
 
 
@@ -34,9 +38,9 @@ class MotionEncoder(nn.Module):
         """Two (n, h, w, d_v) -> (n, residual_dim): frozen, what the visual head learns to predict."""
         return pool_grid(features - key_features, self.residual_grid).flatten(1)
 
-    def forward(self, residual: Tensor) -> Tensor:
-        """(..., residual_dim) -> (..., token_dim)."""
-        return self.g_phi(residual)
+    def forward(self, residual: Tensor, scale: FeatureScale) -> Tensor:
+        """(..., residual_dim) -> (..., token_dim); ``scale`` is of the residuals."""
+        return self.g_phi(scale.standardise(residual).to(residual.dtype))
 
 
 class MeanMotionEncoder(MotionEncoder):
@@ -56,7 +60,8 @@ class MeanMotionEncoder(MotionEncoder):
         """Two (n, h, w, d_v) -> (n, residual_dim): the later one's mean, then the pooled residual."""
         return torch.cat([pool_grid(features, 1).flatten(1), super().pool(features, key_features)], dim=-1)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(..., residual_dim) -> (..., token_dim)."""
-        mean, residual = pooled.split([self.g_phi[-1].out_features, self.g_phi[0].in_features], dim=-1)
-        return mean + super().forward(residual)
+    def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
+        """(..., residual_dim) -> (..., token_dim); ``scale`` is of both."""
+        width = self.g_phi[-1].out_features
+        residual = scale.standardise(pooled)[..., width:]
+        return pooled[..., :width] + self.g_phi(residual.to(pooled.dtype))

@@ -11,8 +11,7 @@ given its draws, so that they can belong to the clip; samples are drawn on the C
 every device.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vtok.config import VisualHeadConfig
 from vtok.visual_heads.codes import CodesHead, FSQCells, NormalCells
@@ -36,31 +35,3 @@ def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_l
             return CodesHead(hidden_dim, dim, FSQCells(fsq_levels) if fsq_levels else NormalCells(config.levels))
         case "mse":
             return RegressionHead(hidden_dim, dim)
-
-
-class FeatureScale(nn.Module):
-    """Standardises a frozen feature per dimension; buffers ``mean`` and ``std`` (dim,), 0 and 1 until calibrated.
-
-    Args:
-        fixed: they stay so, for features that a head takes as they are.
-    """
-
-    def __init__(self, dim: int, fixed: bool = False):
-        super().__init__()
-        self.fixed = fixed
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-
-    def set(self, mean: Tensor, std: Tensor) -> None:
-        """Fix the statistics; a dimension that never varies keeps a small positive ``std``."""
-        if self.fixed:
-            return
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(1e-4))
-
-    def standardise(self, features: Tensor) -> Tensor:
-        """Any dtype (..., dim) -> fp32."""
-        return (features.float() - self.mean) / self.std
-
-    def restore(self, standardised: Tensor) -> Tensor:
-        return standardised * self.std + self.mean

@@ -15,7 +15,7 @@ from pipelines.engine.saving.checkpoint import RunState
 from pipelines.engine.saving.partitions import start_moments
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
-from vtok.visual_head import FeatureScale
+from vtok.feature_scale import FeatureScale
 
 ZERO3 = Path(__file__).parents[2] / "deepspeed_configs" / "zero3.json"
 WIDTH = 4096

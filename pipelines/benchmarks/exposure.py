@@ -95,7 +95,7 @@ def measure(noise: float, folder: Path, trained: tuple, held_out: tuple, steps: 
     torch.manual_seed(0)
     framework = build_framework(model(folder, noise)).train()
     features, truth = (framework.tokeniser.features(frames) for frames, _ in (trained, held_out))
-    for kind, scale in framework.feature_scale.items():
+    for kind, scale in framework.tokeniser.feature_scale.items():
         flat = features.of(kind)[0].flatten(0, 1)
         scale.set(flat.mean(0), flat.std(0))
     train(framework, features, trained[1], steps)
@@ -105,7 +105,7 @@ def measure(noise: float, folder: Path, trained: tuple, held_out: tuple, steps: 
     with torch.no_grad():
         forced = framework(everything)["loss_vis_lm"].item()
     late = (FRAMES - 1) // 2
-    true = framework.feature_scale["motion"].standardise(truth.motion)
+    true = framework.tokeniser.feature_scale["motion"].standardise(truth.motion)
     return forced, frechet(sampled_motion(framework, held_out[1])[:, late:], true[:, late:])
 
 

@@ -1,7 +1,8 @@
 """Mean and deviation of the frozen features, over the first batches of the run, before the first step.
 
-The visual head's targets are standardised with them. Every rank takes part in every forward (ZeRO-3 gathers weights),
-and the sums are in fp64 over the same samples, so that the statistics do not depend on the number of ranks.
+The visual head's targets and ``g_phi``'s inputs are standardised with them. Every rank takes part in every forward
+(ZeRO-3 gathers weights), and the sums are in fp64 over the same samples, so that the statistics do not depend on the
+number of ranks.
 """
 
 from collections.abc import Iterable
@@ -35,14 +36,14 @@ class Moments:
 
 @torch.no_grad()
 def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch.device) -> None:
-    """Set ``framework.feature_scale``, if there is one, from these micro-batches; all ranks have equally many."""
-    if not framework.feature_scale:
+    """Set the tokeniser's ``feature_scale``, if it has one, from these micro-batches; all ranks have equally many."""
+    if not framework.tokeniser.feature_scale:
         return
-    moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.feature_scale.items()}
+    moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.tokeniser.feature_scale.items()}
     for loaded in batches:
         features = framework.features(loaded.batch)
         for kind, sums in moments.items():
             values, counts = features.of(kind)
             sums.add(torch.cat([values[clip, :count] for clip, count in enumerate(counts)]))
-    for kind, scale in framework.feature_scale.items():
+    for kind, scale in framework.tokeniser.feature_scale.items():
         scale.set(*moments[kind].mean_and_std())

@@ -148,7 +148,7 @@ def gradient_step(framework: VTokFramework, load: Workload, meter: Meter) -> int
         losses = [framework.mllm.lm_head(states[plan.answer_from], plan.answer_ids).mean()]
         for kind, places in predicting.items():
             target = getattr(features, kind)[: load.size].flatten(0, 1)[: len(places)]
-            target = framework.feature_scale[kind].standardise(target)
+            target = framework.tokeniser.feature_scale[kind].standardise(target)
             noise = torch.empty(len(target), framework.visual_head[kind].noise_dim, device=META)
             losses.append(framework.visual_head[kind].loss(states[places], target, noise).mean())
             del target, noise

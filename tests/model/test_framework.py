@@ -14,7 +14,7 @@ from vtok.rows import assemble, plan_rows
 
 def calibrated(framework):
     """Statistics other than 0 and 1, so that standardising shows."""
-    for scale in framework.feature_scale.values():
+    for scale in framework.tokeniser.feature_scale.values():
         scale.set(torch.randn_like(scale.mean) * 0.1, torch.rand_like(scale.std) + 0.5)
     return framework
 

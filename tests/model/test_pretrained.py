@@ -24,7 +24,7 @@ def trained(tiny_models, tmp_path_factory):
         for parameter in framework.parameters():
             if parameter.requires_grad:
                 parameter += 0.01 * torch.randn_like(parameter)
-    for scale in framework.feature_scale.values():
+    for scale in framework.tokeniser.feature_scale.values():
         scale.set(torch.randn_like(scale.mean), torch.rand_like(scale.std) + 0.5)
     folder = tmp_path_factory.mktemp("saved") / "model"
     framework.save_pretrained(folder)
@@ -97,12 +97,12 @@ def test_folders_that_are_not_whole_are_one_clear_error(trained, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     state = load_file(broken / "vtok.safetensors")
-    save_file(state | {"feature_scale.motion.std": torch.zeros(3)}, broken / "vtok.safetensors")
-    with pytest.raises(ConfigError, match="feature_scale.motion.std should be \\(64,\\), found \\(3,\\)"):
+    save_file(state | {"tokeniser.feature_scale.motion.std": torch.zeros(3)}, broken / "vtok.safetensors")
+    with pytest.raises(ConfigError, match="tokeniser.feature_scale.motion.std should be \\(64,\\), found \\(3,\\)"):
         VTokFramework.from_pretrained(broken)
-    del state["feature_scale.motion.std"]
+    del state["tokeniser.feature_scale.motion.std"]
     save_file(state, broken / "vtok.safetensors")
-    with pytest.raises(ConfigError, match="feature_scale.motion.std should be \\(64,\\), found nothing"):
+    with pytest.raises(ConfigError, match="tokeniser.feature_scale.motion.std should be \\(64,\\), found nothing"):
         VTokFramework.from_pretrained(broken)
     (broken / "vtok_config.json").write_text('{"tokeniser": {"colour": 1}}')
     with pytest.raises(ConfigError, match="does not hold a model's settings"):

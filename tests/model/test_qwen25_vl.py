@@ -9,6 +9,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from support.tiny import CAPTIONS, make_batch, part, qwen_config
 from vtok.build import build_framework, drawn_weights
 from vtok.config import ConfigError, LossConfig, ModelConfig, VTokConfig
+from vtok.feature_scale import FeatureScale
 from vtok.framework import VTokFramework
 from vtok.mrope import row_positions
 from vtok.qwen_video import patchify
@@ -141,11 +142,15 @@ def test_the_fine_tuned_token_moves_with_the_residual(folder):
     encoder = framework_of(folder, residual_grid=2).tokeniser.motion_encoder
     torch.nn.init.normal_(encoder.g_phi[-1].weight)
     key, later, shift = torch.randn(3, 1, 4, 4, 64)
+    scale = FeatureScale(encoder.residual_dim)
+    scale.set(torch.randn_like(scale.mean), torch.rand_like(scale.std) + 0.5)
     mean = later.mean((1, 2))
-    change = encoder(encoder.pool(later, key)) - mean
+    change = encoder(encoder.pool(later, key), scale) - mean
     assert change.abs().max() > 1e-2
-    moved = encoder(encoder.pool(later + shift, key + shift)) - (later + shift).mean((1, 2))
+    moved = encoder(encoder.pool(later + shift, key + shift), scale) - (later + shift).mean((1, 2))
     torch.testing.assert_close(moved, change, atol=1e-4, rtol=1e-4)
+    residual = scale.standardise(encoder.pool(later, key))[:, 64:]
+    torch.testing.assert_close(change, encoder.g_phi(residual), atol=1e-5, rtol=1e-5)
 
 
 def test_positions_of_vtok_s_tokens(folder):
@@ -204,7 +209,7 @@ def test_it_learns_and_its_tower_does_not(folder, checkpointing):
     settings = qwen_config(folder)
     settings.mllm.gradient_checkpointing = checkpointing
     framework = build_framework(settings).train()
-    assert framework.decoder is None and not framework.visual_head and not framework.feature_scale
+    assert framework.decoder is None and not framework.visual_head
     assert not framework.tokeniser.feature_extractor.training
     batch = make_batch(framework, 2, size=112)
     optimiser = torch.optim.AdamW([p for p in framework.parameters() if p.requires_grad], lr=1e-3)

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from vtok.config import VisualHeadConfig
+from vtok.feature_scale import FeatureScale
 from vtok.flow_matching import integrate
-from vtok.visual_head import FeatureScale, build_visual_head
+from vtok.visual_head import build_visual_head
 from vtok.visual_heads.codes import dequantise, quantise
 
 KINDS = ("gmm", "mse", "flow", "codes")

@@ -46,6 +46,8 @@ def visual_targets(framework, frames):
 def visual_embeddings(framework, grid, residuals):
     """phi_vis(V) + P."""
     first, _, second = framework.tokeniser.motion_encoder.g_phi
+    scale = framework.tokeniser.feature_scale["motion"]
+    residuals = (residuals - scale.mean) / scale.std
     motion = F.linear(F.gelu(F.linear(residuals, first.weight, first.bias)), second.weight, second.bias)
     projector, positions = framework.projection.projector, framework.projection.positions
     tokens = torch.cat([grid, motion])
@@ -93,7 +95,7 @@ def clip_losses(framework: VTokFramework, batch: Batch, index: int):
     row = torch.cat([embed(text.prompt), visual])
     states = lm.model(inputs_embeds=row[None], output_hidden_states=True)
     predicting = states.last_hidden_state[0][len(text.prompt) - 1 : -1]
-    scale = framework.feature_scale
+    scale = framework.tokeniser.feature_scale
     targets = [(grid - scale["spatial"].mean) / scale["spatial"].std,
                (residuals - scale["motion"].mean) / scale["motion"].std]  # fmt: skip
     losses = [mixture_nll(framework.visual_head["spatial"], predicting[:16], targets[0])]

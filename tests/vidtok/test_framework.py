@@ -107,10 +107,10 @@ def index_of(digits: torch.Tensor) -> torch.Tensor:
 def test_spatial_tokens_targets_are_the_vidtok_s_codes_of_the_key_frame(coding_framework, coder):
     model, framework = coder[0], coding_framework
     batch = make_batch(framework)
-    for scale in framework.feature_scale.values():  # as calibration does before the first step
+    for scale in framework.tokeniser.feature_scale.values():  # as calibration does before the first step
         scale.set(torch.randn_like(scale.mean), torch.rand_like(scale.std) + 1)
     features = framework.features(batch)
-    target = framework.feature_scale["spatial"].standardise(features.spatial)
+    target = framework.tokeniser.feature_scale["spatial"].standardise(features.spatial)
     key_frames = (batch.frames[:, 0] / 127.5 - 1).unsqueeze(2)
     _, reg_log = model.encode(key_frames, return_reg_log=True)
     digits = framework.visual_head["spatial"].cells.quantise(target)

@@ -2,11 +2,11 @@
 
 A strategy works in two stages, so that the visual heads have a frozen target and sampling can go the other way round:
 
-    frames --features()--> VisualFeatures (frozen) --encoder(kind)--> tokens (trainable)
+    frames --features()--> VisualFeatures (frozen) --encode()--> tokens (trainable)
 
 There are two kinds of token, ``spatial`` (one cell of a frame) and ``motion`` (one step in time); spatial ones stand
-first. A strategy uses both, one or none. It says which features the heads learn to predict (``feature_dims``), how many
-tokens a clip takes (:meth:`Tokeniser.counts`) and where each stands in space and time (:meth:`Tokeniser.place`).
+first. A strategy uses both, one or none. It says which features the heads learn to predict (``feature_scale``), how
+many tokens a clip takes (:meth:`Tokeniser.counts`) and where each stands in space and time (:meth:`Tokeniser.place`).
 Language model, heads, losses, packing, planning, precomputing and sampling follow from these and know no strategy.
 Motion vectors of a codec would be other features of the kind ``motion``, 3D patches ``spatial`` ones with a cell and a
 time.
@@ -71,15 +71,21 @@ class Tokeniser(nn.Module):
         feature_extractor: ``F``; built from ``config`` if omitted.
 
     Attributes:
-        feature_dims: width of the frozen features of each kind of token this strategy has, in the tokens' order.
+        feature_scale: mean and deviation of the frozen features of each kind of token this strategy has, in the
+            tokens' order; 0 and 1 until they are measured.
     """
 
-    feature_dims: dict[str, int]
+    feature_scale: nn.ModuleDict
 
     def __init__(self, config: VTokConfig, feature_extractor: nn.Module | None = None):
         super().__init__()
         self.config = config
         self.feature_extractor = feature_extractor or build_feature_extractor(config)
+
+    @property
+    def feature_dims(self) -> dict[str, int]:
+        """Width of the frozen features of each kind."""
+        return {kind: scale.mean.numel() for kind, scale in self.feature_scale.items()}
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
         """Tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted)."""
@@ -114,13 +120,13 @@ class Tokeniser(nn.Module):
         """
         raise NotImplementedError
 
-    def encoder(self, kind: str) -> nn.Module:
+    def encode_kind(self, kind: str, features: Tensor) -> Tensor:
         """Frozen features of one kind (..., feature_dims[kind]) to tokens (..., token_dim)."""
         raise NotImplementedError
 
     def encode(self, features: VisualFeatures) -> Tensor:
         """Tokens (B, S + M, token_dim), spatial first. Those behind a clip's own count are padding."""
-        return torch.cat([self.encoder(kind)(features.of(kind)[0]) for kind in self.feature_dims], dim=1)
+        return torch.cat([self.encode_kind(kind, features.of(kind)[0]) for kind in self.feature_scale], dim=1)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
+from vtok.feature_scale import feature_scales
 from vtok.layout import evenly_spaced
 from vtok.spatial_encoder import SpatialEncoder
 from vtok.tokenisers.base import Place, TokenCounts, Tokeniser, VisualFeatures
@@ -18,7 +19,7 @@ class FrameTokeniser(Tokeniser):
         super().__init__(config, feature_extractor)
         width = self.feature_extractor.width
         self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
-        self.feature_dims = dict(spatial=width)
+        self.feature_scale = feature_scales(spatial=width)
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
         return TokenCounts(self.config.sampled_frames * self.config.num_spatial_tokens, 0)
@@ -30,8 +31,8 @@ class FrameTokeniser(Tokeniser):
     def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
         return evenly_spaced(num_frames, self.config.sampled_frames)
 
-    def encoder(self, kind: str) -> nn.Module:
-        return self.spatial_encoder
+    def encode_kind(self, kind: str, features: Tensor) -> Tensor:
+        return self.spatial_encoder(features)
 
     @torch.no_grad()
     def features(

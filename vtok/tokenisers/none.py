@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from vtok.config import VTokConfig
+from vtok.feature_scale import feature_scales
 from vtok.tokenisers.base import Place, TokenCounts, Tokeniser, VisualFeatures
 
 
@@ -13,7 +14,7 @@ class NoTokeniser(Tokeniser):
 
     def __init__(self, config: VTokConfig, feature_extractor=None):
         super().__init__(config, feature_extractor)
-        self.feature_dims = {}
+        self.feature_scale = feature_scales()
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
         return TokenCounts(0, 0)

@@ -7,6 +7,7 @@ model can be asked as it is.
 from torch import Tensor, nn
 
 from vtok.config import require
+from vtok.feature_scale import FeatureScale
 from vtok.spatial_encoder import pool_grid
 from vtok.tokenisers.vtok import VTokTokeniser
 
@@ -22,7 +23,8 @@ class PooledFrames(nn.Module):
         """(n, h, w, d_v), and the key frames' features, which are not used -> (n, d_v)."""
         return pool_grid(features, 1).flatten(1)
 
-    def forward(self, pooled: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
+        """(..., d_v), as it is whatever its ``scale``: it lies where the projector expects it."""
         return pooled
 
 

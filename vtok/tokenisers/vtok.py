@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
+from vtok.feature_scale import feature_scales
 from vtok.layout import motion_frames, num_motion_tokens
 from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder
 from vtok.spatial_encoder import SpatialEncoder
@@ -25,7 +26,7 @@ class VTokTokeniser(Tokeniser):
         width = self.feature_extractor.width
         self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
         self.motion_encoder = self.build_motion_encoder(width)
-        self.feature_dims = dict(spatial=width, motion=self.motion_encoder.residual_dim)
+        self.feature_scale = feature_scales(spatial=width, motion=self.motion_encoder.residual_dim)
 
     def build_motion_encoder(self, width: int) -> nn.Module:
         """``g_phi`` with its pooling, for features of ``width``."""
@@ -44,8 +45,10 @@ class VTokTokeniser(Tokeniser):
     def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
         return motion_frames(num_frames, self.config, fps, key_frame_idx)
 
-    def encoder(self, kind: str) -> nn.Module:
-        return self.spatial_encoder if kind == "spatial" else self.motion_encoder
+    def encode_kind(self, kind: str, features: Tensor) -> Tensor:
+        if kind == "spatial":
+            return self.spatial_encoder(features)
+        return self.motion_encoder(features, self.feature_scale["motion"])
 
     @torch.no_grad()
     def features(

@@ -18,7 +18,7 @@ from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
-from pipelines.study import arms, clip, dit, evaluation, latents, llava, llm, render, report
+from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.study.stages import Done, stage
 from pipelines.understand import load_run
@@ -84,9 +84,10 @@ def gathered(
 ) -> tuple[dict[str, list[Done]], dict[str, dict[str, list[report.Figures]]]]:
     """Runs by arm, and figures by protocol and row, as the report takes them; those of an arm seed after seed."""
     trained: dict[str, list[Done]] = {}
-    answers: dict[str, dict[str, list]] = {protocol: {} for protocol in (*report.PROTOCOLS, "training_free")}
+    answers: dict[str, dict[str, list]] = {protocol: {} for protocol in report.MEASURED}
     if "generation" in halves:
         answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
+        answers["conditioning"][report.UNTRAINED[0]] = [frozen["text_worth"].figures]
     for name, seed in order:
         if (name, seed) in results:
             result = results[name, seed]
@@ -154,6 +155,12 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
         [done["guidance"], done["render"]],
         lambda folder: evaluation.text_gate(folder, study, build(model_of(study, TEXT_ONLY, done)), clips / "test"),
     )  # fmt: skip
+    done["text_worth"] = stage(
+        output / "evaluation" / "none, untuned, conditioning", [study.seconds], [done["dit"], done["render"]],
+        lambda folder: conditioning.worth(
+            folder, study, evaluation.untrained(text_only(study, done, done["dit"].folder)), clips / "dev"
+        ),
+    )  # fmt: skip
     return done
 
 
@@ -188,7 +195,7 @@ def result_of(
     study: StudyConfig, output: Path, name: str, seed: int, frozen: dict[str, Done], halves: set[str]
 ) -> Result:
     """Train an arm with a seed, and evaluate it."""
-    arm, clips = study.arms[name], frozen["render"].folder / "test"
+    arm, clips = study.arms[name], frozen["render"].folder
     done = train_arm(study, output, name, arm, seed, frozen, halves)
     return Result(done, evaluate_arm(study, output, name, arm, seed, done, clips, halves))
 
@@ -216,17 +223,24 @@ def train_arm(
 def evaluate_arm(
     study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, trained: Done, clips: Path, halves: set[str]
 ) -> dict[str, dict]:
-    """Figures by protocol."""
+    """Figures by protocol.
+
+    Args:
+        clips: folder of the splits.
+    """
+    test = clips / "test"
     load = cache(lambda: load_run(trained.folder / "run", ema=True))
     videos = study.evaluation.videos
-    tasks = {"understanding": lambda folder: evaluation.understanding(folder, study, load, clips)}
+    tasks = {"understanding": lambda folder: evaluation.understanding(folder, study, load, test)}
     if "training_free" in arm.table:
         swapped = cache(lambda: evaluation.read_training_free(load_run(trained.folder / "run", ema=True)))
-        tasks["training_free"] = lambda folder: evaluation.understanding(folder, study, swapped, clips)
+        tasks["training_free"] = lambda folder: evaluation.understanding(folder, study, swapped, test)
     if "generation" in halves:
-        tasks["generation"] = lambda folder: evaluation.generation(folder, study, load, clips, videos)
+        tasks["generation"] = lambda folder: evaluation.generation(folder, study, load, test, videos)
         if arm.tokeniser.get("strategy") != "none":
-            tasks["real"] = lambda folder: evaluation.generation(folder, study, load, clips, videos, real=True)
+            tasks["real"] = lambda folder: evaluation.generation(folder, study, load, test, videos, real=True)
+        if "main" in arm.table:
+            tasks["conditioning"] = lambda folder: conditioning.worth(folder, study, load, clips / "dev")
     return {
         protocol: stage(
             output / "evaluation" / f"{name}-{seed} {protocol}", [study.evaluation, study.seconds], [trained], task

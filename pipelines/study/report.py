@@ -7,9 +7,10 @@ from typing import Any
 
 from pipelines.study.arms import log_of
 from pipelines.study.claims import claims_table
+from pipelines.study.conditioning import ANOTHERS, OWN, TOLD
 from pipelines.study.config import StudyConfig
 from pipelines.study.plots import LOSSES, contact_sheet, plot_curves
-from pipelines.study.seeds import accuracy, mean, percent
+from pipelines.study.seeds import accuracy, mean, over_seeds, percent
 from pipelines.study.stages import Done
 
 TABLES = {
@@ -23,6 +24,7 @@ PROTOCOLS = {
     "generation": "generated videos, accuracy in %",
     "real": "videos generated from true tokens, an upper bound, accuracy in %",
 }
+MEASURED = (*PROTOCOLS, "training_free", "conditioning")
 UNTRAINED = ("none, untuned",)  # what joint training begins with
 
 Figures = dict[str, Any]
@@ -44,13 +46,15 @@ def write(
         frozen: the stages before joint training.
         tokens: of a clip, by arm.
         trained: the runs of each arm.
-        answers: protocol (those of ``PROTOCOLS``, and ``training_free``) -> arm -> figures, one a seed.
+        answers: protocol (of ``MEASURED``) -> arm -> figures, one a seed.
         missing: runs that are still to come.
     """
     parts = [heading(study, command, missing), gates(frozen)]
     if claims := claims_table(study.claims, answers):
         parts.append(f"## Claims\n\n{claims}")
     parts += [ceilings(frozen), *accuracy_sections(study, answers, tokens)]
+    if worth := answers["conditioning"]:
+        parts.append(f"## What its conditioning is worth to the frozen decoder\n\n{worth_table(worth)}")
     if trained:
         curves = {arm: curves_of(runs, study.train["global_batch_size"]) for arm, runs in trained.items()}
         plot_curves(curves, output / "curves.png")
@@ -155,6 +159,29 @@ def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> st
 def cell(lines: list[Figures]) -> str:
     """Accuracy over seeds, with its interval."""
     return accuracy([line["right"] / line["asked"] for line in lines], lines[0]["asked"]).text
+
+
+def worth_table(rows: dict[str, list[Figures]]) -> str:
+    """``L_dec`` of dev clips by arm and by what the decoder is told, over seeds."""
+    lines = [
+        "`L_dec` of dev clips, with the same noise each time, by what the decoder is told. A caption's rows are those "
+        "of the arm's own language model.\n",
+        f"| arm | {' | '.join(TOLD)} | own less another's |",
+        "|---|---|" + "---|" * len(TOLD),
+    ]
+    for arm, figures in rows.items():
+        losses = {what: [one["losses"][what] for one in figures if what in one["losses"]] for what in TOLD}
+        cells = [f"{mean(values):.4f}" if values else "" for values in losses.values()]
+        differences = [own - other for own, other in zip(losses[OWN], losses[ANOTHERS])]
+        lines.append(f"| {arm} | {' | '.join(cells)} | {difference(differences)} |")
+    return "\n".join(lines)
+
+
+def difference(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:+.4f}" if values else ""
+    estimate = over_seeds(values)
+    return f"{estimate.mean:+.4f} ± {estimate.high - estimate.mean:.4f}"
 
 
 def curves_of(runs: list[Done], batch: int) -> dict[str, list[float]]:

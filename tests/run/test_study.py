@@ -40,6 +40,13 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     assert "| vtok | 28 |" in text and "| frames 4 | 64 |" in text
     assert "| none, untuned | 0 |" in text and "| frames 4, read training-free | 28 |" in text
     assert "## Gates" in text and "an upper bound" in text and "first frame only" in text
+    losses = {
+        name: json.loads((tmp_path / f"evaluation/{name} conditioning/done.json").read_text())["losses"]
+        for name in ("vtok-0", "none, untuned,")
+    }
+    assert set(losses["none, untuned,"]) == {"nothing", "caption"}
+    assert len(set(losses["vtok-0"].values())) == 3 and all(0 < loss < 10 for loss in losses["vtok-0"].values())
+    assert f"| none, untuned | {losses['none, untuned,']['nothing']:.4f} |" in text
     for picture in ("curves.png", "videos.png"):
         assert f"({picture})" in text and min(Image.open(tmp_path / picture).size) >= 32
 

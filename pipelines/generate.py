@@ -115,18 +115,18 @@ def main(argv: list[str] | None = None) -> None:
         require(a.samples >= 1, "--samples must be at least 1")
         require(a.batch_size >= 1, "--batch_size must be at least 1")
         if a.prompts:
-            wanted = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
+            paths = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
         else:
-            wanted = {a.output: (a.prompt, 0)}
-        missing = [path for path in own_share(list(wanted)) if a.prompt or not path.exists()]
+            paths = {a.output: (a.prompt, 0)}
+        wanted = [Wanted(path, prompt, a.seed + sample) for path, (prompt, sample) in paths.items()]
+        missing = [one for one in own_share(wanted) if a.prompt or not one.path.exists()]
         if missing:
             config, framework, _ = load_run(a.checkpoint, a.ema)
         for start in range(0, len(missing), a.batch_size):
-            paths = missing[start : start + a.batch_size]
-            batch = [Wanted(path, prompt, a.seed + sample) for path in paths for prompt, sample in [wanted[path]]]
+            batch = missing[start : start + a.batch_size]
             videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
-            for path, frames in zip(paths, videos):
-                print(f"{path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
+            for one, frames in zip(batch, videos):
+                print(f"{one.path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
     except (ConfigError, DataError) as error:
         die("generate", error, rank_and_ranks()[0])
 

@@ -32,6 +32,7 @@ from vtok.build import drawn_weights
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.materialise import whole
+from vtok.tokeniser import VisualFeatures
 
 
 def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) -> tuple[RunConfig, VTokFramework, int]:
@@ -110,6 +111,10 @@ class Understanding:
             start = 0.0
         views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
         return views.frames[: views.frames_valid].to(distributed.device())
+
+    def features_of(self, video: Path) -> VisualFeatures:
+        """Frozen features of the window that training would take; errors as in :meth:`answer`."""
+        return self.framework.tokeniser.features(self.frames_of(video)[None])
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -1,14 +1,10 @@
 """What the paper says of its strategy, each claim as a difference between two arms, and whether it holds here."""
 
-from typing import Any
-
 from pipelines.study.config import ClaimConfig
-from pipelines.study.seeds import accuracy, over_seeds, percent
+from pipelines.study.seeds import Figures, accuracy, over_seeds, share
 
 FIRST_FRAME = "first frame only"  # the arm's own answers where it sees the first frame standing still
 HEAD = "| claim | accuracy in % | of the other | difference in points | |\n|---|---|---|---|---|"
-
-Figures = dict[str, Any]
 
 
 def claims_table(claims: list[ClaimConfig], answers: dict[str, dict[str, list[Figures]]]) -> str:
@@ -40,10 +36,6 @@ def line_of(figures: Figures, category: str) -> Figures:
     return line
 
 
-def share(line: Figures) -> float:
-    return line["right"] / line["asked"]
-
-
 def row_of(
     claim: ClaimConfig, category: str, shares: list[float], others: list[float], asked: int, others_asked: int
 ) -> str:
@@ -55,8 +47,8 @@ def row_of(
     """
     ours, theirs = accuracy(shares, asked), accuracy(others, others_asked)
     differences = [own - other for own, other in zip(shares, others)]  # of the seeds that both have
-    difference = over_seeds(differences).text if len(differences) > 1 else percent(ours.mean - theirs.mean)
     gap = round(100 * (ours.mean - theirs.mean), 6)
+    difference = over_seeds(differences).text if len(differences) > 1 else f"{gap:.1f}"
     held = gap >= claim.points and (not claim.apart or ours.low > theirs.high)
     wanted = f"{claim.points:g} points above" if claim.points else "above" if claim.apart else "not below"
     apart = ", intervals apart" if claim.apart else ""

@@ -41,7 +41,7 @@ def worth(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path
         told[NOTHING] = (empty, [framework.imagine("", 0)] * len(items))
     elif framework.tokeniser.feature_dims:
         sight = Understanding(config, framework)
-        features = [framework.tokeniser.features(sight.frames_of(clips / f"{item.id}.mp4")[None]) for item in items]
+        features = [sight.features_of(clips / f"{item.id}.mp4") for item in items]
         told[OWN] = (prompts, list(map(framework.recall, prompts, features)))
         told[ANOTHERS] = (prompts, list(map(framework.recall, prompts, features[1:] + features[:1])))
     return {"losses": {what: decoder_loss(framework, posterior, *given) for what, given in told.items()}}

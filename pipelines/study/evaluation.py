@@ -12,6 +12,7 @@ from pipelines.engine import distributed
 from pipelines.judges.pixels import PixelJudge
 from pipelines.questions import ask_all
 from pipelines.study.config import StudyConfig
+from pipelines.study.seeds import share
 from pipelines.study.stages import gate
 from pipelines.tv_align.protocol import Line, viewings
 from pipelines.tv_align.run import Generation, Run, generated_videos, judge_videos
@@ -63,7 +64,7 @@ def choose_guidance(folder: Path, study: StudyConfig, framework: VTokFramework, 
     for scale in sorted(study.dit.guidance):
         framework.config.decoder.true_guidance = scale
         figures = generation(folder / f"{scale:g}", study, untrained(framework), clips, study.dit.guidance_videos)
-        right[scale] = figures["lines"][-1]["right"] / figures["lines"][-1]["asked"]
+        right[scale] = share(figures["lines"][-1])
     return {"accuracy": right, "guidance": max(right, key=right.get)}
 
 

@@ -3,14 +3,13 @@
 import subprocess
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from pipelines.study.arms import log_of
-from pipelines.study.claims import claims_table
+from pipelines.study.claims import FIRST_FRAME, claims_table
 from pipelines.study.conditioning import ANOTHERS, OWN, TOLD
 from pipelines.study.config import StudyConfig
 from pipelines.study.plots import LOSSES, contact_sheet, plot_curves
-from pipelines.study.seeds import accuracy, mean, over_seeds, percent
+from pipelines.study.seeds import Figures, accuracy, mean, over_seeds, percent, share
 from pipelines.study.stages import Done
 
 TABLES = {
@@ -26,8 +25,6 @@ PROTOCOLS = {
 }
 MEASURED = (*PROTOCOLS, "training_free", "conditioning")
 UNTRAINED = ("none, untuned",)  # what joint training begins with
-
-Figures = dict[str, Any]
 
 
 def write(
@@ -150,7 +147,7 @@ def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> st
         lines.append(f"| {arm} | {tokens.get(arm, 0)} | {' | '.join(cells)} |")
     for arm, figures in rows.items():
         shares = [mean([one["lines"][k]["controls"]["frozen"] for one in figures]) for k in range(len(names))]
-        lines.append(f"| *{arm}, first frame only* | | {' | '.join(map(percent, shares))} |")
+        lines.append(f"| *{arm}, {FIRST_FRAME}* | | {' | '.join(map(percent, shares))} |")
     for control in ("chance", "majority"):
         lines.append(f"| *{control}* | | {' | '.join(percent(line['controls'][control]) for line in first)} |")
     return "\n".join(lines)
@@ -158,7 +155,7 @@ def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> st
 
 def cell(lines: list[Figures]) -> str:
     """Accuracy over seeds, with its interval."""
-    return accuracy([line["right"] / line["asked"] for line in lines], lines[0]["asked"]).text
+    return accuracy(list(map(share, lines)), lines[0]["asked"]).text
 
 
 def worth_table(rows: dict[str, list[Figures]]) -> str:

@@ -1,12 +1,15 @@
 """Accuracies over seeds, with 95 % intervals."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.accuracy import wilson
 
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+# What a stage measured.
+Figures = dict[str, Any]
 
 
 class Estimate(NamedTuple):
@@ -30,8 +33,14 @@ def accuracy(shares: list[float], asked: int) -> Estimate:
     """Over seeds, or of a single one over the questions that it was asked (Wilson's interval)."""
     if len(shares) > 1:
         return over_seeds(shares)
-    low, high = vars(wilson(round(shares[0] * asked), asked)).values()
-    return Estimate(shares[0], low, high, f"{percent(shares[0])} ({percent(low)}–{percent(high)})")
+    interval = wilson(round(shares[0] * asked), asked)
+    text = f"{percent(shares[0])} ({percent(interval.low)}–{percent(interval.high)})"
+    return Estimate(shares[0], interval.low, interval.high, text)
+
+
+def share(line: Figures) -> float:
+    """Accuracy in one category."""
+    return line["right"] / line["asked"]
 
 
 def mean(values: list[float]) -> float:

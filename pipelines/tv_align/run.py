@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from pipelines.tv_align.protocol import Answers, Line, Viewing, as_dict, as_tabl
 from pipelines.understand import Understanding, load_run
 from vtok.config import require
 from vtok.framework import VTokFramework
-from vtok.tokeniser import VisualFeatures
 
 # A run's configuration, its framework and its step.
 Run = tuple[RunConfig, VTokFramework, int]
@@ -118,24 +118,18 @@ def generated_videos(
     def generated(viewing: Viewing) -> tuple[Path, dict]:
         config, framework, step = load()
         if not path_of(viewing).exists():
-            missing = [each for each in own[own.index(viewing) :] if not path_of(each).exists()]
-            wanted = [
-                Wanted(path_of(each), each.prompt, seed_of(each), true_features(how, config, framework, each.name))
-                for each in missing[:batch_size]
-            ]
+            sight = Understanding(config, framework)
+
+            def wanted_of(each: Viewing) -> Wanted:
+                true = how.real_tokens and sight.features_of(how.real_tokens / f"{each.name}.mp4")
+                return Wanted(path_of(each), each.prompt, seed_of(each), true)
+
+            missing = (each for each in own[own.index(viewing) :] if not path_of(each).exists())
+            wanted = list(map(wanted_of, islice(missing, batch_size)))
             generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, how.temperature)
         return path_of(viewing), {"seed": seed_of(viewing), "step": step}
 
     return generated
-
-
-def true_features(how: Generation, config: RunConfig, framework: VTokFramework, name: str) -> VisualFeatures | None:
-    """Of a video's true counterpart, where its tokens are to take the place of sampled ones."""
-    if how.real_tokens is None:
-        return None
-    return framework.tokeniser.features(
-        Understanding(config, framework).frames_of(how.real_tokens / f"{name}.mp4")[None]
-    )
 
 
 def judge_videos(

@@ -210,6 +210,7 @@ def test_it_learns_and_its_tower_does_not(folder, checkpointing):
     settings.mllm.gradient_checkpointing = checkpointing
     framework = build_framework(settings).train()
     assert framework.decoder is None and not framework.visual_head
+    assert set(framework.tokeniser.feature_scale) == {"spatial", "motion"}  # which g_phi reads the residual in
     assert not framework.tokeniser.feature_extractor.training
     batch = make_batch(framework, 2, size=112)
     optimiser = torch.optim.AdamW([p for p in framework.parameters() if p.requires_grad], lr=1e-3)

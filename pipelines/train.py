@@ -63,6 +63,7 @@ class Run:
     engine: Engine
     ema: Ema | None
     state: checkpoint.RunState
+    utilisation: Utilisation | None  # the first rank's
     max_steps: int
 
 
@@ -125,8 +126,12 @@ def prepare(arguments: RunArguments) -> Run:
         with deaths_explained(dataset):
             calibration.calibrate(engine.module, batches, engine.device)
 
+    utilisation = None
+    if distributed.rank() == 0:
+        captions = models.dataset_texts(reader, most=50, names=["caption"])
+        utilisation = Utilisation(config, framework, plan.ranks, captions)
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
-    return Run(config, output, plan, dataset, validation, engine, ema, state, max_steps)
+    return Run(config, output, plan, dataset, validation, engine, ema, state, utilisation, max_steps)
 
 
 def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
@@ -137,9 +142,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
     """
     config, plan, engine, ema, state = run.config, run.plan, run.engine, run.ema, run.state
     batches = micro_batches(run.dataset, plan, config.data.workers, state.consumed_samples)
-    first_rank = distributed.rank() == 0
-    metrics = Metrics(run.output, state.step, run.max_steps) if first_rank else None
-    utilisation = Utilisation(config, engine.module, plan.ranks) if first_rank else None
+    metrics = Metrics(run.output, state.step, run.max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(run.output, config.data.max_bad_share, state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
     writer = Writer(run.output, config.checkpoint)
@@ -166,7 +169,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
         save = stop or number % config.checkpoint.every == 0 or number == run.max_steps
         figures["checkpoint_stall"] = writer.save(engine, ema, replace(state)) if save else 0.0
         if metrics:
-            metrics.write({"step": number} | figures | utilisation.at(figures["samples_per_s"]))
+            metrics.write({"step": number} | figures | run.utilisation.at(figures["samples_per_s"]))
         bad.check(state.consumed_samples)
         dropped.check([] if step.applied else step.keys)
         if stop:

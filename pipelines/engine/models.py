@@ -1,6 +1,6 @@
 """The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,14 +29,16 @@ def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -
         write_tiny_models(output / TINY_MODELS, texts, config.seed, config.model.mllm.kind)
 
 
-def dataset_texts(reader: ShardReader | Mixture, most: int = 1000) -> Iterator[str]:
-    """Captions, questions and answers of the first readable samples: what the tiny tokenizer is trained on."""
+def dataset_texts(
+    reader: ShardReader | Mixture, most: int = 1000, names: Sequence[str] = ("caption", "question", "answer")
+) -> Iterator[str]:
+    """What the first readable samples say under these names: the tiny tokenizer is trained on all of it."""
     for row in range(min(most, len(reader))):
         try:
             meta = reader.read(row).meta
         except BadVideo:  # training replaces it and says so
             continue
-        yield from (meta[name] for name in ("caption", "question", "answer") if meta.get(name))
+        yield from (meta[name] for name in names if meta.get(name))
 
 
 def point_to_tiny_models(config: RunConfig) -> None:

@@ -28,6 +28,7 @@ from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.media import encode_gif
 from support.launch import REPO, checked, deepspeed, python
+from vtok.build import drop_weights
 from vtok.config import ConfigError
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
@@ -225,6 +226,23 @@ def test_utilisation_is_the_share_of_the_peak_of_all_ranks(framework, monkeypatc
     shares = Utilisation(config, framework, ranks=4).at(samples_per_s=2.0)
     assert shares["mfu"] == pytest.approx(2 * sum(part.model for part in parts) / 4e12)
     assert shares["hfu"] == pytest.approx(2 * sum(part.hardware for part in parts) / 4e12)
+
+
+def test_utilisation_counts_what_the_run_computes(framework, monkeypatch):
+    """Captions as long as the data's, and no encoder whose output all batches bring."""
+    config = RunConfig(TrainConfig(max_steps=1, precision="fp32"), model=framework.config, data=DataConfig(seconds=1))
+    monkeypatch.setattr(utilisation, "device_peak", lambda device, dtype: 1e12)
+    short, long = (
+        Utilisation(config, framework, 1, ["a red ball " * times, "a red ball " * times]).flops.model
+        for times in (1, 20)
+    )
+    assert short < long
+    whole = sample_flops(config, framework)
+    drop_weights(framework.tokeniser.feature_extractor)
+    assert whole["feature_extractor"].model > 0
+    assert sample_flops(config, framework) == {
+        name: flops for name, flops in whole.items() if name != "feature_extractor"
+    }
 
 
 def test_the_peak_is_the_data_sheet_s_or_measured(monkeypatch):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipelines.config import RunConfig
 from pipelines.planning.step import BACKWARD, DECODER_PARTS, Step, measure_step, meta_copy
-from pipelines.planning.workload import typical_workload
+from pipelines.planning.workload import CAPTION_TOKENS, typical_workload
 from vtok.framework import VTokFramework
 
 
@@ -24,17 +24,20 @@ class Flops(NamedTuple):
     hardware: float
 
 
-def sample_flops(config: RunConfig, framework: VTokFramework) -> dict[str, Flops]:
+def sample_flops(config: RunConfig, framework: VTokFramework, caption_tokens: int = CAPTION_TOKENS) -> dict[str, Flops]:
     """FLOPs of a full-length clip with a caption of typical length, by part; the decoder's averaged over the steps.
+
+    Encoders without weights are left out: they never run, as all batches bring what they give.
 
     Args:
         framework: the run's, which may be sharded: it is only asked for its configuration and tokenizers. Counting is
             done on a copy without storage.
     """
     copy = meta_copy(framework.config, config.train.precision)
-    return part_flops(
-        measure_step(copy, typical_workload(config, copy, 1, text=framework.text)), 1, config.model.loss.dec_every
-    )
+    load = typical_workload(config, copy, 1, caption_tokens, framework.text)
+    flops = part_flops(measure_step(copy, load), 1, config.model.loss.dec_every)
+    idle = {name for name, part in framework.frozen_parts.items() if next(part.parameters(), None) is None}
+    return {name: part for name, part in flops.items() if name not in idle}
 
 
 def part_flops(step: Step, samples: int, dec_every: int) -> dict[str, Flops]:

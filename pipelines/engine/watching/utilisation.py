@@ -5,6 +5,8 @@ MFU counts what the model needs, forward and backward once; HFU adds what gradie
 """
 
 import time
+from collections.abc import Iterable
+from statistics import mean
 
 import torch
 
@@ -12,6 +14,7 @@ from pipelines.config import RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.setup import precision
 from pipelines.engine.watching.flops import Flops, sample_flops
+from pipelines.planning.workload import CAPTION_TOKENS
 from vtok.framework import VTokFramework
 
 # Dense bf16 FLOP/s by torch's device name, the first match; NVIDIA's data sheets, whose sparse figures are halved here.
@@ -27,10 +30,16 @@ BF16_PEAKS = {
 
 
 class Utilisation:
-    """Utilisation of a run on ``ranks`` devices like this rank's."""
+    """Utilisation of a run on ``ranks`` devices like this rank's.
 
-    def __init__(self, config: RunConfig, framework: VTokFramework, ranks: int):
-        parts = sample_flops(config, framework).values()
+    Args:
+        captions: some of the data's; their mean length is taken for the typical one.
+    """
+
+    def __init__(self, config: RunConfig, framework: VTokFramework, ranks: int, captions: Iterable[str] = ()):
+        lengths = [len(framework.text.answer(caption)) - 1 for caption in captions]  # the end token aside
+        typical = round(mean(lengths)) if lengths else CAPTION_TOKENS
+        parts = sample_flops(config, framework, typical).values()
         self.flops = Flops(*map(sum, zip(*parts)))
         self.peak = device_peak(distributed.device(), precision(config.train)) * ranks
 

@@ -20,7 +20,7 @@ def render_clips(
     """Write `clips` clips, their questions as items.jsonl, whose ids are the clips' names without the ending, and then
     captions.csv (path, caption, question, answer): an input for a build.
 
-    In the table every other clip has a question, open, not multiple-choice; the others are there to be captioned.
+    In the table three of four clips have a question, open, not multiple-choice; the others are there to be captioned.
     """
     folder = Path(folder)
     if clips < 1:
@@ -37,7 +37,7 @@ def render_clips(
         item = item_of(scene, draws, f"{number:03d}")
         (folder / f"{item.id}.mp4").write_bytes(encode_mp4(render(scene, frames, size), fps, CRF))
         items.append(item)
-        asked = (item.question, item.answer) if number % 2 else ("", "")
+        asked = (item.question, item.answer) if number % 4 else ("", "")
         rows.append((f"{item.id}.mp4", caption_of(scene, draws), *asked))
     write_items(items, folder / "items.jsonl")
     with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:

@@ -18,7 +18,7 @@ from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
-from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, render, report
+from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.study.stages import Done, stage
 from pipelines.understand import load_run
@@ -196,13 +196,6 @@ def result_of(
 ) -> Result:
     """Train an arm with a seed, and evaluate it."""
     arm, clips = study.arms[name], frozen["render"].folder
-    done = train_arm(study, output, name, arm, seed, frozen, halves)
-    return Result(done, evaluate_arm(study, output, name, arm, seed, done, clips, halves))
-
-
-def train_arm(
-    study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, frozen: dict[str, Done], halves: set[str]
-) -> Done:
     model = model_of(study, arm, frozen)
     if "generation" not in halves:
         model.loss = replace(model.loss, dec=0.0)
@@ -211,13 +204,23 @@ def train_arm(
         [study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["latents"], frozen["render"]],
         lambda folder: arms.precompute(folder, study, model, frozen["render"].folder / "shards"),
     )  # fmt: skip
-    return stage(
+    trained = stage(
         output / "arms" / f"{name}-{seed}",
         [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
          seed],
         [frozen["guidance"], stored],
         lambda folder: arms.train(folder, study, model, stored.folder / arms.SHARDS, seed),
     )  # fmt: skip
+    figures = evaluate_arm(study, output, name, arm, seed, trained, clips, halves)
+    if arm.tokeniser.get("strategy") != "none":
+        vocabulary, cells = frozen["clip"].folder / clip.TOKENIZER, model.tokeniser.spatial_grid_size**2
+        figures["probe"] = stage(
+            output / "evaluation" / f"{name}-{seed} probe", [study.probe, seed], [stored],
+            lambda folder: probe.ask(
+                folder, stored.folder / arms.SHARDS, clips / "train", vocabulary, cells, study.probe, seed
+            ),
+        ).figures  # fmt: skip
+    return Result(trained, figures)
 
 
 def evaluate_arm(

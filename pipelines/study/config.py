@@ -167,6 +167,7 @@ class StudyConfig:
         seeds: each arm is trained once with each.
         train: of ``TrainConfig``, for all arms.
         loss: for all arms.
+        probe: training of the probe of an arm's features.
         enforce_gates: whether a gate that fails stops what rests on it.
     """
 
@@ -185,6 +186,7 @@ class StudyConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     train: dict[str, Any] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)
+    probe: Fitting = field(default_factory=lambda: Fitting(steps=1000, batch_size=128))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self):

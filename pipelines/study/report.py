@@ -22,6 +22,7 @@ PROTOCOLS = {
     "understanding": "questions about clips, accuracy in %",
     "generation": "generated videos, accuracy in %",
     "real": "videos generated from true tokens, an upper bound, accuracy in %",
+    "probe": "a probe's answers from the tokens' features, about training clips held out from it, accuracy in %",
 }
 MEASURED = (*PROTOCOLS, "training_free", "conditioning")
 UNTRAINED = ("none, untuned",)  # what joint training begins with

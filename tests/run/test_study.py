@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from data_tools.items import Item
 from data_tools.shapes import COLOURS
-from pipelines.study import arms, command, llava, report, scenes
+from pipelines.study import arms, command, llava, probe, report, scenes
 from pipelines.study.arms import matched_hidden_dim
 from pipelines.study.claims import claims_table
 from pipelines.study.config import STUDY, ClaimConfig, Fitting, load_study, merged
@@ -23,6 +24,7 @@ from support.tiny import model_config
 from vtok.build import build_framework
 from vtok.config import ConfigError
 from vtok.motion_encoder import MotionEncoder
+from vtok.tiny import train_tokenizer
 
 
 def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
@@ -40,6 +42,7 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     assert "| vtok | 28 |" in text and "| frames 4 | 64 |" in text
     assert "| none, untuned | 0 |" in text and "| frames 4, read training-free | 28 |" in text
     assert "## Gates" in text and "an upper bound" in text and "first frame only" in text
+    assert json.loads((tmp_path / "evaluation/vtok-0 probe/done.json").read_text())["lines"][-1]["asked"] == 7
     losses = {
         name: json.loads((tmp_path / f"evaluation/{name} conditioning/done.json").read_text())["losses"]
         for name in ("vtok-0", "none, untuned,")
@@ -297,6 +300,25 @@ def test_an_unfinished_study_reports_what_it_has():
     assert "| frames 8 | 128 | 60.0 (31.3–83.2) |" in sections and "frames 4" not in sections
     assert "**Not finished: 40 runs" in report.heading(study, "a command", 40)
     assert "Not finished" not in report.heading(study, "a command", 0)
+
+
+def test_a_probe_finds_what_features_hold_and_nothing_in_the_first_frame(tmp_path):
+    """Answers written into the second of two tokens; clips of which every fifth is held out."""
+    tokenizer = train_tokenizer(["Which way does it move? To the left. To the right."])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    options = ("To the left.", "To the right.")
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randint(2, (200,), generator=generator)
+    clips = [
+        Item(f"{k}", "direction", "x", "Which way does it move?", options, options[r]) for k, r in enumerate(right)
+    ]
+    tokens = torch.randn(200, 2, 4, generator=generator)
+    tokens[:, 1, 0] = 2.0 * right - 1
+    accuracies = []
+    for name, seen in (("all", tokens), ("first", tokens[:, :1])):
+        said = probe.picked(tmp_path / name, seen, clips, tmp_path / "tokenizer.json", Fitting(60, 32, 3e-3, 5), 0)
+        accuracies.append(sum(a == clip.answer for a, clip in zip(said, clips[-40:], strict=True)) / 40)
+    assert accuracies[0] > 0.9 and 0.25 < accuracies[1] < 0.75
 
 
 def test_smoothing_keeps_a_constant():

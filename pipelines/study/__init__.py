@@ -11,6 +11,10 @@ llava.py        the image model that joint training starts from
 dit.py          the frozen video decoder, conditioned on that language model; gate: does text alone reach it?
 arms.py         joint training of one tokenisation strategy, by the real pipeline
 evaluation.py   its answers about videos, and answers about its videos
+conditioning.py what its tokens are worth to the frozen decoder
+probe.py        what its features hold, whether it has learned to read them or not
+seeds.py        accuracies over seeds, with intervals
+claims.py       the paper's claims: held or missed
 report.py       tables and plots
 command.py      all of it in order
 """

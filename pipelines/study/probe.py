@@ -19,7 +19,7 @@ from pipelines.study.config import Fitting
 from pipelines.study.evaluation import plain
 from pipelines.study.fitting import fit
 
-HELD_OUT = 5  # the last one of so many clips is asked about, the others are trained on
+HELD_OUT = 5  # of so many parts of the clips the last is asked about, the others are trained on
 WIDTH = 512
 DROPOUT = 0.2
 

@@ -15,6 +15,7 @@ conditioning.py what its tokens are worth to the frozen decoder
 probe.py        what its features hold, whether it has learned to read them or not
 seeds.py        accuracies over seeds, with intervals
 claims.py       the paper's claims: held or missed
+curves.py       losses over steps and seconds
 report.py       tables and plots
 command.py      all of it in order
 """

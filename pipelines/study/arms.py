@@ -1,6 +1,7 @@
 """Joint training of one tokenisation strategy by ``pipelines/train.py``: encoder and decoder frozen, all else equal."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from data_tools.shards.layout import MANIFEST
 from pipelines.config_files import PRESETS
 from pipelines.study.clip import CLIP
 from pipelines.study.config import ArmConfig, StudyConfig, merged
+from pipelines.study.curves import curve_of
 from pipelines.study.dit import HUNYUAN
 from pipelines.study.llm import LLAVA
 from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
@@ -21,6 +23,8 @@ DS_CONFIG = PRESETS.parents[1] / "deepspeed_configs" / "zero2.json"  # one rank 
 SHARDS, LOG = "shards", "log.txt"
 STOPPED = 75
 PROMPT_TOKENS = 64  # kept of a caption
+# glibc keeps what is freed instead of handing it back: a tenth of a training's time went into new pages otherwise.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 def model_of(
@@ -83,12 +87,7 @@ def train(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, se
         raise ConfigError(f"{folder.name} was stopped and saved: start the study again to go on with it")
     if returned:
         raise ConfigError(f"{folder.name}: training failed, see {folder / LOG}")
-    lines, figures = log_of(folder), {}
-    for loss in ("loss_under", "loss_vis_lm", "loss_dec"):
-        values = losses_of(lines, loss)
-        tenth = max(1, len(values) // 10)
-        figures |= {f"first_{loss}": sum(values[:tenth]) / tenth, f"last_{loss}": sum(values[-tenth:]) / tenth}
-    return figures
+    return {"curve": curve_of(log_of(folder), study.train["global_batch_size"])}
 
 
 def write_run(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> Path:
@@ -110,15 +109,11 @@ def run(folder: Path, program: Path, *arguments: str | Path) -> int:
     """Exit code of one of the pipeline's programs; what it says goes to ``folder/log.txt``."""
     with (folder / LOG).open("a") as log:
         return subprocess.run(
-            [sys.executable, *map(str, (program, *arguments))], stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, *map(str, (program, *arguments))], stdout=log, stderr=subprocess.STDOUT,
+            env=KEEP_MEMORY | os.environ,
         ).returncode
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
     """The run's log, a line a step."""
     return [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
-
-
-def losses_of(lines: list[dict[str, Any]], loss: str) -> list[float]:
-    """Of the steps that it was part of."""
-    return [line[loss] for line in lines if line[loss] is not None]

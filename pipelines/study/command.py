@@ -199,11 +199,7 @@ def result_of(
     model = model_of(study, arm, frozen)
     if "generation" not in halves:
         model.loss = replace(model.loss, dec=0.0)
-    stored = stage(
-        output / "features" / name,
-        [study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["latents"], frozen["render"]],
-        lambda folder: arms.precompute(folder, study, model, frozen["render"].folder / "shards"),
-    )  # fmt: skip
+    stored = stored_features(study, output, name, frozen)
     trained = stage(
         output / "arms" / f"{name}-{seed}",
         [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
@@ -212,15 +208,27 @@ def result_of(
         lambda folder: arms.train(folder, study, model, stored.folder / arms.SHARDS, seed),
     )  # fmt: skip
     figures = evaluate_arm(study, output, name, arm, seed, trained, clips, halves)
-    if arm.tokeniser.get("strategy") != "none":
+    if seed == study.seeds[0] and arm.tokeniser.get("strategy") != "none":
         vocabulary, cells = frozen["clip"].folder / clip.TOKENIZER, model.tokeniser.spatial_grid_size**2
         figures["probe"] = stage(
-            output / "evaluation" / f"{name}-{seed} probe", [study.probe, seed], [stored],
+            output / "evaluation" / f"{stored.folder.name}, probe", [study.probe, seed], [stored],
             lambda folder: probe.ask(
                 folder, stored.folder / arms.SHARDS, clips / "train", vocabulary, cells, study.probe, seed
             ),
         ).figures  # fmt: skip
     return Result(trained, figures)
+
+
+def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[str, Done]) -> Done:
+    """Features and latents of the clips as an arm takes them: arms that differ in ``g_phi`` alone have them in common."""
+    tokeniser = study.arms[name].tokeniser
+    first = next(other for other, arm in study.arms.items() if arm.tokeniser == tokeniser)
+    clips, model = frozen["render"].folder / "shards", model_of(study, study.arms[first], frozen)
+    return stage(
+        output / "features" / first, [study.tokeniser, tokeniser, study.seconds],
+        [frozen["clip"], frozen["latents"], frozen["render"]],
+        lambda folder: arms.precompute(folder, study, model, clips),
+    )  # fmt: skip
 
 
 def evaluate_arm(

@@ -1,14 +1,13 @@
 """The report: tables over seeds and plots, all from what the stages measured."""
 
 import subprocess
-from itertools import accumulate
 from pathlib import Path
 
-from pipelines.study.arms import log_of
 from pipelines.study.claims import FIRST_FRAME, claims_table
 from pipelines.study.conditioning import ANOTHERS, OWN, TOLD
 from pipelines.study.config import StudyConfig
-from pipelines.study.plots import LOSSES, contact_sheet, plot_curves
+from pipelines.study.curves import loss_table, mean_curve
+from pipelines.study.plots import contact_sheet, plot_curves
 from pipelines.study.seeds import Figures, accuracy, mean, over_seeds, percent, share
 from pipelines.study.stages import Done
 
@@ -54,14 +53,21 @@ def write(
     if worth := answers["conditioning"]:
         parts.append(f"## What its conditioning is worth to the frozen decoder\n\n{worth_table(worth)}")
     if trained:
-        curves = {arm: curves_of(runs, study.train["global_batch_size"]) for arm, runs in trained.items()}
+        curves = {arm: mean_curve([run.figures["curve"] for run in runs]) for arm, runs in trained.items()}
         plot_curves(curves, output / "curves.png")
         parts.append(f"## Learning curves\n\n{loss_table(curves)}\n\n![losses of every arm](curves.png)")
-    if sheet := contact_sheet(output / "evaluation", output / "videos.png"):
+    if sheet := contact_sheet(shown(study, output / "evaluation"), output / "videos.png"):
         parts.append(f"## Videos\n\nEach row is one video, frame after frame; rows: {sheet}.\n\n![videos](videos.png)")
     path = output / "report.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path
+
+
+def shown(study: StudyConfig, evaluation: Path) -> list[Path]:
+    """Folders with videos: of the main table's arms, with the first seed."""
+    arms = [name for name, arm in study.arms.items() if "main" in arm.table]
+    runs = [f"{name}-{study.seeds[0]} {protocol}" for name in arms for protocol in ("generation", "real")]
+    return [evaluation / name / "videos" for name in (*UNTRAINED, *runs)]
 
 
 def accuracy_sections(
@@ -180,47 +186,3 @@ def difference(values: list[float]) -> str:
         return f"{values[0]:+.4f}" if values else ""
     estimate = over_seeds(values)
     return f"{estimate.mean:+.4f} ± {estimate.high - estimate.mean:.4f}"
-
-
-def curves_of(runs: list[Done], batch: int) -> dict[str, list[float]]:
-    """Losses of an arm, averaged over its seeds and smoothed, and the seconds that training took up to each step."""
-    logs = [log_of(run.folder) for run in runs]
-    steps = range(min(map(len, logs)))
-    curves = {loss: smooth(mean_losses(logs, steps, loss)) for loss in LOSSES}
-    return curves | {
-        "seconds": list(accumulate(batch / mean([log[k]["samples_per_s"] for log in logs]) for k in steps))
-    }
-
-
-def mean_losses(logs: list[list[Figures]], steps: range, loss: str) -> list[float]:
-    """Over the seeds; steps that a loss was no part of (``dec_every``) have that of the step before."""
-    values: list[float] = []
-    for step in steps:
-        there = [log[step][loss] for log in logs if log[step][loss] is not None]
-        values.append(mean(there) if there else values[-1])
-    return values
-
-
-def smooth(values: list[float], keep: float = 0.95) -> list[float]:
-    """An exponential average, without the bias of its beginning."""
-    average, weight, result = 0.0, 0.0, []
-    for value in values:
-        average, weight = keep * average + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(average / weight)
-    return result
-
-
-def loss_table(curves: dict[str, dict[str, list[float]]]) -> str:
-    """Losses after equally many steps, and after the time that the quickest arm took for them."""
-    steps = min(len(columns["seconds"]) for columns in curves.values())
-    seconds = min(columns["seconds"][steps - 1] for columns in curves.values())
-    lines = [
-        f"Losses after {steps} steps / after {seconds:.0f} s of training, which is what the quickest arm took:\n",
-        f"| arm | s per step | {' | '.join(LOSSES.values())} |",
-        "|---|---|" + "---|" * len(LOSSES),
-    ]
-    for arm, columns in curves.items():
-        within = max(1, sum(time <= seconds for time in columns["seconds"]))
-        cells = [f"{columns[loss][steps - 1]:.3f} / {columns[loss][within - 1]:.3f}" for loss in LOSSES]
-        lines.append(f"| {arm} | {columns['seconds'][steps - 1] / steps:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines)

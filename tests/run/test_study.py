@@ -17,6 +17,7 @@ from pipelines.study import arms, command, llava, probe, report, scenes
 from pipelines.study.arms import matched_hidden_dim
 from pipelines.study.claims import claims_table
 from pipelines.study.config import STUDY, ClaimConfig, Fitting, load_study, merged
+from pipelines.study.curves import curve_of, loss_table, mean_curve
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
 from pipelines.study.stages import Done, gate, stage
@@ -35,14 +36,14 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     for name in ("vtok-0", "frames 4-0"):
-        figures = json.loads((tmp_path / "arms" / name / "done.json").read_text())
+        curve = json.loads((tmp_path / "arms" / name / "done.json").read_text())["curve"]
         for loss in ("loss_under", "loss_vis_lm"):
-            assert figures[f"last_{loss}"] < figures[f"first_{loss}"], (name, loss)
+            assert curve[-1][loss] < curve[0][loss], (name, loss)
     text = (tmp_path / "report.md").read_text()
     assert "| vtok | 28 |" in text and "| frames 4 | 64 |" in text
     assert "| none, untuned | 0 |" in text and "| frames 4, read training-free | 28 |" in text
     assert "## Gates" in text and "an upper bound" in text and "first frame only" in text
-    assert json.loads((tmp_path / "evaluation/vtok-0 probe/done.json").read_text())["lines"][-1]["asked"] == 7
+    assert json.loads((tmp_path / "evaluation/vtok, probe/done.json").read_text())["lines"][-1]["asked"] == 7
     losses = {
         name: json.loads((tmp_path / f"evaluation/{name} conditioning/done.json").read_text())["losses"]
         for name in ("vtok-0", "none, untuned,")
@@ -321,5 +322,34 @@ def test_a_probe_finds_what_features_hold_and_nothing_in_the_first_frame(tmp_pat
     assert accuracies[0] > 0.9 and 0.25 < accuracies[1] < 0.75
 
 
-def test_smoothing_keeps_a_constant():
-    assert report.smooth([2.0] * 30) == pytest.approx([2.0] * 30)
+def test_curves_are_means_of_what_was_measured():
+    """250 steps of half a second in 100 points; L_dec in every other step, and at one point in none."""
+    log = [
+        {"samples_per_s": 8.0, "loss_under": float(step), "loss_vis_lm": 1.0, "loss_dec": 2.0 if step % 2 else None}
+        for step in range(250)
+    ]
+    curve = curve_of(log, batch=4)
+    assert len(curve) == 100 and curve[-1]["step"] == 250 and curve[-1]["seconds"] == pytest.approx(125)
+    assert [point["step"] for point in curve[:3]] == [2, 5, 7]
+    assert [point["loss_under"] for point in curve[:2]] == [0.5, 3.0]
+    assert {point["loss_dec"] for point in curve} == {2.0}
+
+    few = curve_of(log[:3], batch=4)
+    assert [point["loss_dec"] for point in few] == [None, 2.0, None]
+    slower = [point | {"loss_under": point["loss_under"] + 1, "seconds": 2 * point["seconds"]} for point in few]
+    both = mean_curve([few, slower])
+    assert [point["loss_under"] for point in both] == [0.5, 1.5, 2.5] and both[-1]["seconds"] == pytest.approx(2.25)
+    table = loss_table({"quick": few, "slow": slower})  # which takes one step in the time of the quick one's three
+    assert "| quick | 0.50 | 2.000 / 2.000 | 1.000 / 1.000 | 2.000 / 2.000 |" in table
+    assert "| slow | 1.00 | 3.000 / 1.000 | 1.000 / 1.000 | 2.000 / – |" in table
+
+
+def test_arms_of_the_same_features_share_them(tmp_path, monkeypatch):
+    study = load_study(STUDY, "cpu")
+    monkeypatch.setattr(command, "model_of", lambda *_: None)
+    monkeypatch.setattr(arms, "precompute", lambda folder, *_: {})
+    frozen = dict.fromkeys(("clip", "latents", "render"), Done(tmp_path, "key", {}))
+    folders = {name: command.stored_features(study, tmp_path, name, frozen).folder.name for name in study.arms}
+    assert folders["1 cell, g_phi as of 4 x 4"] == "vtok"
+    assert folders["2 x 2 cells, g_phi as of 4 x 4"] == "2 x 2 cells, g_phi as of 4 x 4"
+    assert len(set(folders.values())) == len(study.arms) - 1

@@ -17,5 +17,6 @@ seeds.py        accuracies over seeds, with intervals
 claims.py       the paper's claims: held or missed
 curves.py       losses over steps and seconds
 report.py       tables and plots
+publish.py      what is kept of a study
 command.py      all of it in order
 """

@@ -18,7 +18,7 @@ from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
-from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, render, report
+from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, publish, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.study.stages import Done, stage
 from pipelines.understand import load_run
@@ -36,17 +36,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, default=STUDY, help="YAML of the study")
     parser.add_argument("--profile", required=True, help="of the YAML: smoke, cpu, gpu")
     parser.add_argument("--output", type=Path, required=True, help="folder of the stages and the report")
+    parser.add_argument("--publish", type=Path, help="folder for a copy of what is worth keeping, made with each report")
     a = parser.parse_args(argv)
     command = f"python pipelines/study.py --config {a.config} --profile {a.profile} --output {a.output}"
     try:
         quiet_libraries()
-        print(run(load_study(a.config, a.profile), a.output, command))
+        print(run(load_study(a.config, a.profile), a.output, command, a.publish))
     except (ConfigError, DataError) as error:
         die("study", error)
 
 
-def run(study: StudyConfig, output: Path, command: str) -> Path:
+def run(study: StudyConfig, output: Path, command: str, publish_to: Path | None = None) -> Path:
     """All stages; returns the report's path.
+
+    Args:
+        publish_to: see :mod:`pipelines.study.publish`.
 
     Raises:
         ConfigError: a stage was made with other settings, or an arm's training was stopped or failed.
@@ -60,23 +64,29 @@ def run(study: StudyConfig, output: Path, command: str) -> Path:
     results: dict[tuple[str, int], Result] = {}
     (output / "locks").mkdir(exist_ok=True)
 
-    def written(missing: int) -> Path:
-        return report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves), missing)
+    def written() -> Path:
+        missing = len(order) - len(results)
+        path = report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves), missing)
+        if publish_to:
+            kept = [done for name, done in frozen.items() if name != "render"]
+            kept += [done for result in results.values() for done in (result.trained, *result.evaluated.values())]
+            publish.publish(output, publish_to, kept, report.shown(study, output))
+        return path
 
     for wait in (False, True):  # first what no other process is at, then what the others have made
         for name, seed in order:
             with locked(output / "locks" / f"{name}-{seed}", wait) as mine:
                 if mine and (name, seed) not in results:
                     results[name, seed] = result_of(study, output, name, seed, frozen, halves)
-                    written(len(order) - len(results))
-    return written(0)
+                    written()
+    return written()
 
 
 class Result(NamedTuple):
-    """Of an arm and a seed: its training, and figures by protocol."""
+    """Of an arm and a seed: its training, and its evaluations by protocol."""
 
     trained: Done
-    figures: dict[str, report.Figures]
+    evaluated: dict[str, Done]
 
 
 def gathered(
@@ -92,9 +102,9 @@ def gathered(
         if (name, seed) in results:
             result = results[name, seed]
             trained.setdefault(name, []).append(result.trained)
-            for protocol, figures in result.figures.items():
+            for protocol, done in result.evaluated.items():
                 row = read_as(name) if protocol == "training_free" else name
-                answers[protocol].setdefault(row, []).append(figures)
+                answers[protocol].setdefault(row, []).append(done.figures)
     return trained, answers
 
 
@@ -199,42 +209,47 @@ def result_of(
     model = model_of(study, arm, frozen)
     if "generation" not in halves:
         model.loss = replace(model.loss, dec=0.0)
-    stored = stored_features(study, output, name, frozen)
+    features = partial(stored_features, study, output, name, frozen)  # made when something is to learn from them
     trained = stage(
         output / "arms" / f"{name}-{seed}",
         [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
          seed],
-        [frozen["guidance"], stored],
-        lambda folder: arms.train(folder, study, model, stored.folder / arms.SHARDS, seed),
+        [frozen["guidance"]],
+        lambda folder: arms.train(folder, study, model, features() / arms.SHARDS, seed),
     )  # fmt: skip
-    figures = evaluate_arm(study, output, name, arm, seed, trained, clips, halves)
+    evaluated = evaluate_arm(study, output, name, arm, seed, trained, clips, halves)
     if seed == study.seeds[0] and arm.tokeniser.get("strategy") != "none":
         vocabulary, cells = frozen["clip"].folder / clip.TOKENIZER, model.tokeniser.spatial_grid_size**2
-        figures["probe"] = stage(
-            output / "evaluation" / f"{stored.folder.name}, probe", [study.probe, seed], [stored],
+        evaluated["probe"] = stage(
+            output / "evaluation" / f"{features_name(study, name)}, probe",
+            [study.probe, seed, study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["render"]],
             lambda folder: probe.ask(
-                folder, stored.folder / arms.SHARDS, clips / "train", vocabulary, cells, study.probe, seed
+                folder, features() / arms.SHARDS, clips / "train", vocabulary, cells, study.probe, seed
             ),
-        ).figures  # fmt: skip
-    return Result(trained, figures)
+        )  # fmt: skip
+    return Result(trained, evaluated)
 
 
-def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[str, Done]) -> Done:
-    """Features and latents of the clips as an arm takes them: arms that differ in ``g_phi`` alone have them in common."""
-    tokeniser = study.arms[name].tokeniser
-    first = next(other for other, arm in study.arms.items() if arm.tokeniser == tokeniser)
+def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[str, Done]) -> Path:
+    """Folder of the clips' features and latents as an arm takes them."""
+    first = features_name(study, name)
     clips, model = frozen["render"].folder / "shards", model_of(study, study.arms[first], frozen)
     return stage(
-        output / "features" / first, [study.tokeniser, tokeniser, study.seconds],
+        output / "features" / first, [study.tokeniser, study.arms[first].tokeniser, study.seconds],
         [frozen["clip"], frozen["latents"], frozen["render"]],
         lambda folder: arms.precompute(folder, study, model, clips),
-    )  # fmt: skip
+    ).folder  # fmt: skip
+
+
+def features_name(study: StudyConfig, name: str) -> str:
+    """The first arm with an arm's features: those that differ in ``g_phi`` alone have them in common."""
+    return next(other for other, arm in study.arms.items() if arm.tokeniser == study.arms[name].tokeniser)
 
 
 def evaluate_arm(
     study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, trained: Done, clips: Path, halves: set[str]
-) -> dict[str, dict]:
-    """Figures by protocol.
+) -> dict[str, Done]:
+    """By protocol.
 
     Args:
         clips: folder of the splits.
@@ -255,7 +270,7 @@ def evaluate_arm(
     return {
         protocol: stage(
             output / "evaluation" / f"{name}-{seed} {protocol}", [study.evaluation, study.seconds], [trained], task
-        ).figures
+        )
         for protocol, task in tasks.items()
     }
 

@@ -11,6 +11,8 @@ from PIL import Image  # noqa: E402
 
 from pipelines.study.curves import LOSSES, Curve, known  # noqa: E402
 
+SHOWN = 3
+
 
 def plot_curves(curves: dict[str, Curve], path: Path) -> None:
     """Losses of each arm over steps and over seconds of training: longer sequences make dearer steps."""
@@ -27,9 +29,9 @@ def plot_curves(curves: dict[str, Curve], path: Path) -> None:
     plt.close(figure)
 
 
-def contact_sheet(folders: list[Path], path: Path, rows: int = 3) -> str:
+def contact_sheet(folders: list[Path], path: Path) -> str:
     """The first videos of each folder, a row a video; returns what the rows are, or nothing without videos."""
-    found = {folder.parent.name: sorted(folder.glob("*.mp4"))[:rows] for folder in folders}
+    found = {folder.parent.name: first_videos(folder) for folder in folders}
     strips = [strip(video) for videos in found.values() for video in videos]
     if not strips:
         return ""
@@ -40,6 +42,11 @@ def contact_sheet(folders: list[Path], path: Path, rows: int = 3) -> str:
         top += each.height
     sheet.save(path)
     return ", ".join(f"{name} ({', '.join(video.stem for video in videos)})" for name, videos in found.items() if videos)
+
+
+def first_videos(folder: Path) -> list[Path]:
+    """That are shown of a folder."""
+    return sorted(folder.glob("*.mp4"))[:SHOWN]
 
 
 def strip(video: Path) -> Image.Image:

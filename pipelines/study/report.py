@@ -24,6 +24,7 @@ PROTOCOLS = {
     "probe": "a probe's answers from the tokens' features, about training clips held out from it, accuracy in %",
 }
 MEASURED = (*PROTOCOLS, "training_free", "conditioning")
+REPORT, CURVES, VIDEOS = "report.md", "curves.png", "videos.png"
 UNTRAINED = ("none, untuned",)  # what joint training begins with
 
 
@@ -54,20 +55,20 @@ def write(
         parts.append(f"## What its conditioning is worth to the frozen decoder\n\n{worth_table(worth)}")
     if trained:
         curves = {arm: mean_curve([run.figures["curve"] for run in runs]) for arm, runs in trained.items()}
-        plot_curves(curves, output / "curves.png")
-        parts.append(f"## Learning curves\n\n{loss_table(curves)}\n\n![losses of every arm](curves.png)")
-    if sheet := contact_sheet(shown(study, output / "evaluation"), output / "videos.png"):
-        parts.append(f"## Videos\n\nEach row is one video, frame after frame; rows: {sheet}.\n\n![videos](videos.png)")
-    path = output / "report.md"
+        plot_curves(curves, output / CURVES)
+        parts.append(f"## Learning curves\n\n{loss_table(curves)}\n\n![losses of every arm]({CURVES})")
+    if sheet := contact_sheet(shown(study, output), output / VIDEOS):
+        parts.append(f"## Videos\n\nEach row is one video, frame after frame; rows: {sheet}.\n\n![videos]({VIDEOS})")
+    path = output / REPORT
     path.write_text("\n\n".join(parts) + "\n")
     return path
 
 
-def shown(study: StudyConfig, evaluation: Path) -> list[Path]:
-    """Folders with videos: of the main table's arms, with the first seed."""
+def shown(study: StudyConfig, output: Path) -> list[Path]:
+    """Folders with videos, if they are there: of the main table's arms, with the first seed."""
     arms = [name for name, arm in study.arms.items() if "main" in arm.table]
     runs = [f"{name}-{study.seeds[0]} {protocol}" for name in arms for protocol in ("generation", "real")]
-    return [evaluation / name / "videos" for name in (*UNTRAINED, *runs)]
+    return [output / "evaluation" / name / "videos" for name in (*UNTRAINED, *runs)]
 
 
 def accuracy_sections(

@@ -16,7 +16,7 @@ from data_tools.shards import atomic_write
 from pipelines.accuracy import wilson
 from vtok.config import require
 
-DONE = "done.json"
+BEGUN, DONE = "key.txt", "done.json"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
         ConfigError: the folder was made with other settings.
     """
     key = key_of(settings, *[done.key for done in rests_on])
-    begun, done = folder / "key.txt", folder / DONE
+    begun, done = folder / BEGUN, folder / DONE
     fits = not begun.exists() or begun.read_text() == key
     require(fits, f"{folder} was made with other settings: choose another --output or delete it")
     if not done.exists():

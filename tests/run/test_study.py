@@ -3,8 +3,11 @@
 import fcntl
 import json
 import multiprocessing
+import re
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,10 +60,30 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     # Started again, nothing is done twice.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
     capsys.readouterr()
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    command.main(["--profile", "smoke", "--output", str(tmp_path), "--publish", str(tmp_path / "kept")])
     assert capsys.readouterr().out == f"{tmp_path / 'report.md'}\n"
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")} == before
-    assert (tmp_path / "report.md").read_text() == text
+    kept = tmp_path / "kept"
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json") if kept not in path.parents}
+    assert after == before and (tmp_path / "report.md").read_text() == text
+
+    # Of what is published the clips alone are made again, and an arm that is missing is trained with the same models.
+    assert (kept / "report.md").read_text() == text
+    assert sum(path.stat().st_size for path in kept.rglob("*")) < 20e6 and not list(kept.rglob("state.safetensors"))
+    again = tmp_path / "again"
+    shutil.copytree(kept / "stages", again)
+    shutil.rmtree(again / "arms" / "vtok-0")
+    for evaluation in (again / "evaluation").glob("vtok-0 *"):
+        shutil.rmtree(evaluation)
+    command.main(["--profile", "smoke", "--output", str(again)])
+    made = {line.split(" ...")[0] for line in capsys.readouterr().out.splitlines() if line.endswith(" ...")}
+    protocols = ("understanding", "generation", "real", "conditioning")
+    assert made == {"render", "vtok", "vtok-0", *(f"vtok-0 {protocol}" for protocol in protocols)}
+    assert without_time((again / "report.md").read_text(), again) == without_time(text, tmp_path)
+
+
+def without_time(text: str, output: Path) -> str:
+    """A report without what differs between equal studies: their folder, and how long steps took."""
+    return re.sub(r"after \d+ s of.*?\n\n!", "", text.replace(str(output), ""), flags=re.S)
 
 
 def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
@@ -349,7 +372,7 @@ def test_arms_of_the_same_features_share_them(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "model_of", lambda *_: None)
     monkeypatch.setattr(arms, "precompute", lambda folder, *_: {})
     frozen = dict.fromkeys(("clip", "latents", "render"), Done(tmp_path, "key", {}))
-    folders = {name: command.stored_features(study, tmp_path, name, frozen).folder.name for name in study.arms}
+    folders = {name: command.stored_features(study, tmp_path, name, frozen).name for name in study.arms}
     assert folders["1 cell, g_phi as of 4 x 4"] == "vtok"
     assert folders["2 x 2 cells, g_phi as of 4 x 4"] == "2 x 2 cells, g_phi as of 4 x 4"
     assert len(set(folders.values())) == len(study.arms) - 1

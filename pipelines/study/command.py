@@ -130,7 +130,7 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
     )
     done["latents"] = stage(
         output / "latents", [study.latents, study.seconds], [done["render"]],
-        partial(latents.make, config=study.latents, seconds=study.seconds, render=done["render"].folder),
+        partial(latents.make, config=study.latents, seconds=study.seconds, render=done["render"].folder, seed=seed),
     )  # fmt: skip
     done["llm"] = stage(
         output / "llm", [study.llm, seed], [done["clip"]],

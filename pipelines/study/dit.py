@@ -1,5 +1,8 @@
 """The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
 
+Half of the captions are long ones that say where everything is, as HunyuanVideo's were: what a frozen decoder cannot be
+told in words, joint training cannot teach visual tokens to tell it.
+
 Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
 could but be disturbed by them, so that it meets conditioning of many lengths here: some captions are empty, and behind
 those of half the batches stand rows that tell nothing new, repeated ones or noise of the rows' own mean and deviation.
@@ -29,7 +32,7 @@ from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.tiny import BOS, EOS, wrapped
 
 HUNYUAN = "hunyuan"
-EMPTY, LENGTHENED = 0.1, 0.5  # shares of the captions, and of the batches
+EMPTY, LONG, LENGTHENED = 0.1, 0.5, 0.5  # shares of the captions, of those that are not empty, and of the batches
 MOST_ROWS = 130  # appended: as many as the longest strategy has tokens
 ENCODED_AT_ONCE = 128
 
@@ -62,14 +65,18 @@ def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Pa
     framework.requires_grad_(False).to(distributed.device())
     captions = json.loads((latents / CAPTIONS).read_text())
     (empty,) = encoded(framework, [""])
-    said = encoded(framework, captions)
+    short, long = (encoded(framework, list(texts)) for texts in zip(*captions))
     framework.decoder.transformer.requires_grad_(True)
 
     def loss(step: int) -> Tensor:
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         clips = torch.randint(len(means), (config.fit.batch_size,), generator=draws)
         blank = torch.rand(len(clips), generator=draws) < EMPTY
-        texts = [empty if unsaid else said[clip] for clip, unsaid in zip(clips.tolist(), blank.tolist())]
+        at_length = torch.rand(len(clips), generator=draws) < LONG
+        texts = [
+            empty if unsaid else (long if much else short)[clip]
+            for clip, unsaid, much in zip(clips.tolist(), blank.tolist(), at_length.tolist())
+        ]
         seeds = torch.randint(2**62, (len(clips),), generator=draws).tolist()
         return decoder_loss(framework.decoder, means[clips], texts, seeds, draws)
 
@@ -87,7 +94,7 @@ class EncodedText(NamedTuple):
 
 @torch.no_grad()
 def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
-    """Once for the whole training: the encoders are frozen, and there is a caption for each clip."""
+    """Once for the whole training: the encoders are frozen, and there are two captions for each clip."""
     text, device = framework.text, framework.mllm.embed.weight.device
     result = []
     for start in range(0, len(captions), ENCODED_AT_ONCE):

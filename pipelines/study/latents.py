@@ -15,6 +15,8 @@ from data_tools.video import validate
 from data_tools.views import CENTRE, View, decoder_view, make_views, window
 from pipelines.judges.pixels import PixelJudge
 from pipelines.study.config import LatentsConfig
+from pipelines.study.render import scene_of_clip
+from pipelines.study.scenes import description
 from vtok.decoder import encode_video
 from vtok.patch_autoencoder import PatchAutoencoder
 
@@ -24,8 +26,12 @@ BATCH = 64
 
 
 @torch.no_grad()
-def make(folder: Path, config: LatentsConfig, seconds: float, render: Path) -> dict[str, Any]:
-    """``folder/vae``, ``folder/latents.safetensors`` (``mean`` (N, C, k + 1, h, w)) and the N captions."""
+def make(folder: Path, config: LatentsConfig, seconds: float, render: Path, seed: int) -> dict[str, Any]:
+    """``folder/vae``, ``folder/latents.safetensors`` (``mean`` (N, C, k + 1, h, w)) and the N captions, short and long.
+
+    Args:
+        seed: that the clips were rendered with.
+    """
     view = decoder_view(seconds, config.fps, config.size, config.size)
     reader = ShardReader(render / "shards")
     vae = PatchAutoencoder(latent_channels=config.channels)
@@ -34,9 +40,14 @@ def make(folder: Path, config: LatentsConfig, seconds: float, render: Path) -> d
     vae.save_pretrained(folder / VAE)
     means = torch.cat([encode_video(vae, batch).mean for batch in videos.split(BATCH)])
     save_file({"mean": means.contiguous()}, folder / LATENTS)
-    captions = [reader.read(row).meta["caption"] for row in range(len(reader))]
+    captions = [captions_of(reader.read(row).meta, seed) for row in range(len(reader))]
     (folder / CAPTIONS).write_text(json.dumps(captions))
     return ceiling(vae, render / "dev", seconds, view)
+
+
+def captions_of(meta: dict[str, Any], seed: int) -> tuple[str, str]:
+    """A training clip's caption, and a long one."""
+    return meta["caption"], description(scene_of_clip("train", meta["path"], seed), meta["caption"])
 
 
 def stored(reader: ShardReader, row: int) -> tuple[bytes, float]:

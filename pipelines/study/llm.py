@@ -48,12 +48,13 @@ def text_encoder(llava: Path, clip: Path, max_prompt_tokens: int) -> TextEncoder
 
 
 def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: int) -> Tensor:
-    """Cross-entropy of the next token, over what the templates leave open: captions, and answers to questions."""
+    """Cross-entropy of the next token, over what the templates leave open: captions short and long, and answers."""
     rows, learned = [], []
     for position in range(step * batch, (step + 1) * batch):
         scene, draws = scenes.scene_at(seed, position)
         if position % 2:
-            rows.append(text.prompt(caption_of(scene, draws)))
+            caption = caption_of(scene, draws)
+            rows.append(text.prompt(caption if position % 4 == 1 else scenes.description(scene, caption)))
             learned.append(len(rows[-1]) - text.crop_start)
         else:
             item = item_of(scene, draws, "x")

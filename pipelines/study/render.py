@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.build import build_shards
-from data_tools.shapes import render_clips
+from data_tools.draws import Draws
+from data_tools.shapes import Scene, draw_scene, render_clips
 from pipelines.study.config import RenderConfig
 
 # Seeds of the splits, apart from each other whatever the study's own.
@@ -21,3 +22,9 @@ def make(folder: Path, config: RenderConfig, seed: int) -> dict[str, Any]:
             )
     summary = build_shards(folder / "train", folder / "shards", progress=False)
     return {"clips": summary.packed}
+
+
+def scene_of_clip(split: str, name: str, seed: int) -> Scene:
+    """What a clip of one of the splits shows; ``name`` is its file's."""
+    shown, offset = SPLITS[split]
+    return draw_scene(Draws(seed + offset, int(Path(name).stem)), shown)

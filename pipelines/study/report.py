@@ -100,7 +100,8 @@ def heading(study: StudyConfig, command: str, missing: int) -> str:
         text += f"\n\n**Not finished: {missing} runs are still to come**; some arms may have fewer seeds."
     return (
         f"{text}\n\n{study.render.train} training clips, {study.train['max_steps']} steps of "
-        f"{study.train['global_batch_size']} clips for each arm, {count} seed{'s' * (count > 1)}. Intervals are of "
+        f"{study.train['global_batch_size']} clips for each arm, {count} seed{'s' * (count > 1)}; for each seed "
+        f"{study.evaluation.questions} questions and {study.evaluation.videos} videos a category. Intervals are of "
         "95 %: over seeds (Student's t of the seeds' accuracies), or, with one seed, over questions (Wilson's)."
     )
 

@@ -27,6 +27,14 @@ def picture_caption(scene: Scene, frame: int) -> str:
     return sentence([described(*seen) for seen in things_seen(scene, frame)])
 
 
+def description(scene: Scene, caption: str) -> str:
+    """A long caption: after ``caption`` what the scene shows first, last and between, each if it is new."""
+    told: dict[str, str] = {}
+    for when, frame in (("First", 0), ("Last", 2), ("Between", 1)):
+        told.setdefault(picture_caption(scene, frame), when)
+    return " ".join([caption, *(f"{when} {picture}." for picture, when in told.items())])
+
+
 def swapped_caption(scene: Scene, frame: int) -> str | None:
     """The same with the colours of the first and another thing exchanged, if that makes it false."""
     seen = things_seen(scene, frame)

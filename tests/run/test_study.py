@@ -1,5 +1,6 @@
 """The study in small: the smoke profile from end to end, and the parts that its conclusions rest on."""
 
+import csv
 import fcntl
 import json
 import multiprocessing
@@ -14,12 +15,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from data_tools.draws import Draws
 from data_tools.items import Item
-from data_tools.shapes import COLOURS
-from pipelines.study import arms, command, llava, probe, report, scenes
+from data_tools.shapes import COLOURS, item_of
+from pipelines.study import arms, command, llava, probe, render, report, scenes
 from pipelines.study.arms import matched_hidden_dim
 from pipelines.study.claims import claims_table
-from pipelines.study.config import STUDY, ClaimConfig, Fitting, load_study, merged
+from pipelines.study.config import STUDY, ClaimConfig, Fitting, RenderConfig, load_study, merged
 from pipelines.study.curves import curve_of, loss_table, mean_curve
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
@@ -234,6 +236,22 @@ def test_exchanged_colours_make_a_caption_false():
             colourless = [[word for word in text.split() if word not in COLOURS] for text in (caption, swapped)]
             assert colourless[0] == colourless[1]
     assert found > 50
+
+
+def test_long_captions_say_where_things_are_when(tmp_path):
+    """Of the very clip that they are of: its own caption first."""
+    render.make(tmp_path, RenderConfig(train=40, dev=1, test=1), seed=3)
+    with (tmp_path / "train" / "captions.csv").open() as table:
+        clips = list(csv.DictReader(table))
+    long = {}
+    for clip in clips:
+        scene = render.scene_of_clip("train", clip["path"], 3)
+        assert clip["question"] in ("", item_of(scene, Draws(1_000_003, int(clip["path"][:-4])), "x").question)
+        long[scene.label] = scenes.description(scene, clip["caption"])
+        assert long[scene.label].startswith(clip["caption"] + " First a ")
+    assert "Last" not in long["stays"]  # which is told once
+    before, after = re.fullmatch(r".*First (.*)\. Last (.*)\.", long["changes"]).groups()
+    assert before != after and before.split()[2:] == after.split()[2:]
 
 
 def test_the_decoder_meets_conditioning_of_many_lengths():

@@ -14,7 +14,6 @@ from pipelines.config_files import PRESETS
 from pipelines.study.clip import CLIP
 from pipelines.study.config import ArmConfig, StudyConfig, merged
 from pipelines.study.curves import curve_of
-from pipelines.study.dit import HUNYUAN
 from pipelines.study.llm import LLAVA
 from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 
@@ -28,9 +27,15 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 
 
 def model_of(
-    study: StudyConfig, arm: ArmConfig, clip: Path, llava: Path, dit: Path, guidance: float = 1.0
+    study: StudyConfig, arm: ArmConfig, clip: Path, llava: Path, decoder: Path, guidance: float = 1.0
 ) -> ModelConfig:
-    """The model of an arm with the study's own weights; ``guidance`` is classifier-free."""
+    """The model of an arm with the study's own weights.
+
+    Args:
+        clip, llava: folders of these stages.
+        decoder: folder of HunyuanVideo's parts.
+        guidance: classifier-free.
+    """
     tokeniser = merged(study.tokeniser, arm.tokeniser)
     latents, width = study.latents, study.clip.vision["hidden_size"]
     if arm.g_phi_of_grid:
@@ -43,7 +48,7 @@ def model_of(
         ),
         mllm=MLLMConfig(weights=str(llava / LLAVA), max_motion_tokens=64),
         decoder=DecoderConfig(
-            weights=str(dit / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
+            weights=str(decoder), fps=latents.fps, height=latents.size, width=latents.size,
             max_prompt_tokens=PROMPT_TOKENS, guidance=1.0, true_guidance=guidance,
         ),
         loss=study.loss,

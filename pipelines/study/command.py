@@ -55,14 +55,21 @@ def run(study: StudyConfig, output: Path, command: str, publish_to: Path | None 
     Raises:
         ConfigError: a stage was made with other settings, or an arm's training was stopped or failed.
     """
-    frozen = frozen_models(study, output)
+    (output / "locks").mkdir(parents=True, exist_ok=True)
+    frozen = encoders(study, output)
+    with locked(output / "locks" / "models", wait=False) as mine:
+        if mine:
+            language_and_decoder(study, output, frozen)
+        elif frozen["clip"].passed:  # another process is at them: time for what does not rest on them
+            for name in study.arms:
+                stored_features(study, output, name, frozen)
+    frozen |= language_and_decoder(study, output, frozen)
     halves = open_halves(study, frozen)
     tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
     training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
     tokens |= {read_as(name): training_free for name in study.arms}
     order = order_of(study) if halves else []
     results: dict[tuple[str, int], Result] = {}
-    (output / "locks").mkdir(exist_ok=True)
 
     def written() -> Path:
         missing = len(order) - len(results)
@@ -120,8 +127,8 @@ def order_of(study: StudyConfig) -> list[tuple[str, int]]:
     return [(name, seed) for names in (main, others) for seed in study.seeds for name in names]
 
 
-def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
-    """Every stage before joint training, by name."""
+def encoders(study: StudyConfig, output: Path) -> dict[str, Done]:
+    """The stages that the arms' features rest on, by name."""
     seed, size = study.seed, study.render.size
     make = partial(render.make, config=study.render, seed=seed)
     done = {"render": stage(output / "render", [study.render, seed], [], make)}
@@ -132,6 +139,12 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
         output / "latents", [study.latents, study.seconds], [done["render"]],
         partial(latents.make, config=study.latents, seconds=study.seconds, render=done["render"].folder, seed=seed),
     )  # fmt: skip
+    return done
+
+
+def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]) -> dict[str, Done]:
+    """The other stages before joint training, by name."""
+    done, seed, size = dict(done), study.seed, study.render.size
     done["llm"] = stage(
         output / "llm", [study.llm, seed], [done["clip"]],
         partial(llm.make, config=study.llm, clip=done["clip"].folder, max_prompt_tokens=arms.PROMPT_TOKENS, seed=seed),
@@ -176,7 +189,7 @@ def frozen_models(study: StudyConfig, output: Path) -> dict[str, Done]:
 
 def text_only(study: StudyConfig, frozen: dict[str, Done], decoder: Path) -> VTokFramework:
     """The framework without visual tokens, and without any joint training or guidance."""
-    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llava"].folder, decoder))
+    return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llava"].folder, decoder / dit.HUNYUAN))
 
 
 def build(model: ModelConfig) -> VTokFramework:
@@ -184,8 +197,9 @@ def build(model: ModelConfig) -> VTokFramework:
 
 
 def model_of(study: StudyConfig, arm: ArmConfig, frozen: dict[str, Done]) -> ModelConfig:
-    folders = (frozen[name].folder for name in ("clip", "llava", "dit"))
-    return arms.model_of(study, arm, *folders, frozen["guidance"].figures["guidance"])
+    encoder, language, decoder = (frozen[name].folder for name in ("clip", "llava", "dit"))
+    guidance = frozen["guidance"].figures["guidance"]
+    return arms.model_of(study, arm, encoder, language, decoder / dit.HUNYUAN, guidance)
 
 
 def tokens_of(study: StudyConfig, model: ModelConfig) -> int:
@@ -233,11 +247,12 @@ def result_of(
 def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[str, Done]) -> Path:
     """Folder of the clips' features and latents as an arm takes them."""
     first = features_name(study, name)
-    clips, model = frozen["render"].folder / "shards", model_of(study, study.arms[first], frozen)
+    made_from = [frozen["clip"], frozen["latents"], frozen["render"]]
+    encoder, autoencoder, clips = (done.folder for done in made_from)
+    model = arms.model_of(study, study.arms[first], encoder, output / "llava", autoencoder)  # which is not read
     return stage(
-        output / "features" / first, [study.tokeniser, study.arms[first].tokeniser, study.seconds],
-        [frozen["clip"], frozen["latents"], frozen["render"]],
-        lambda folder: arms.precompute(folder, study, model, clips),
+        output / "features" / first, [study.tokeniser, study.arms[first].tokeniser, study.seconds], made_from,
+        lambda folder: arms.precompute(folder, study, model, clips / "shards"),
     ).folder  # fmt: skip
 
 

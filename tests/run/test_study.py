@@ -100,7 +100,8 @@ def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
             "text_gate": {"lines": []} | gate("reaches", 9, 10, 0.25),
         }.items()
     }  # fmt: skip
-    monkeypatch.setattr(command, "frozen_models", lambda study, output: done)
+    monkeypatch.setattr(command, "encoders", lambda study, output: dict(done))
+    monkeypatch.setattr(command, "language_and_decoder", lambda study, output, made: done)
     monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
     monkeypatch.setattr(arms, "train", lambda *_: pytest.fail("an arm was trained"))
     assert command.open_halves(study, done) == set()
@@ -168,7 +169,8 @@ def slowly(folder):
 def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path, monkeypatch):
     study = replace(load_study(STUDY, "smoke"), seeds=[0, 1])
     (tmp_path / "locks").mkdir()
-    monkeypatch.setattr(command, "frozen_models", lambda study, output: {})
+    monkeypatch.setattr(command, "encoders", lambda study, output: {})
+    monkeypatch.setattr(command, "language_and_decoder", lambda study, output, made: {})
     monkeypatch.setattr(command, "open_halves", lambda study, frozen: {"understanding"})
     monkeypatch.setattr(command, "model_of", lambda *_: None)
     monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
@@ -186,6 +188,23 @@ def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path
     fcntl.flock(other, fcntl.LOCK_EX)
     command.run(study, tmp_path, "study")
     assert made == [("frames 4", 0), ("vtok", 1), ("frames 4", 1), ("vtok", 0)]
+
+
+def test_a_process_that_would_wait_for_the_models_makes_features(tmp_path, monkeypatch):
+    study = load_study(STUDY, "smoke")
+    (tmp_path / "locks").mkdir()
+    features = []
+    monkeypatch.setattr(command, "encoders", lambda *_: {"clip": Done(tmp_path, "", {})})
+    monkeypatch.setattr(command, "stored_features", lambda study, output, name, frozen: features.append(name))
+    monkeypatch.setattr(command, "language_and_decoder", lambda *_: pytest.fail("waited", False) if not features else {})
+    monkeypatch.setattr(command, "open_halves", lambda study, frozen: set())
+    monkeypatch.setattr(command, "model_of", lambda *_: None)
+    monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
+    monkeypatch.setattr(command.report, "write", lambda *_: tmp_path / "report.md")
+    with (tmp_path / "locks" / "models").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        command.run(study, tmp_path, "study")
+    assert features == list(study.arms)
 
 
 def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypatch):
@@ -387,7 +406,6 @@ def test_curves_are_means_of_what_was_measured():
 
 def test_arms_of_the_same_features_share_them(tmp_path, monkeypatch):
     study = load_study(STUDY, "cpu")
-    monkeypatch.setattr(command, "model_of", lambda *_: None)
     monkeypatch.setattr(arms, "precompute", lambda folder, *_: {})
     frozen = dict.fromkeys(("clip", "latents", "render"), Done(tmp_path, "key", {}))
     folders = {name: command.stored_features(study, tmp_path, name, frozen).name for name in study.arms}

@@ -80,13 +80,22 @@ def run(study: StudyConfig, output: Path, command: str, publish_to: Path | None 
             publish.publish(output, publish_to, kept, report.shown(study, output))
         return path
 
-    for wait in (False, True):  # first what no other process is at, then what the others have made
-        for name, seed in order:
-            with locked(output / "locks" / f"{name}-{seed}", wait) as mine:
-                if mine and (name, seed) not in results:
-                    results[name, seed] = result_of(study, output, name, seed, frozen, halves)
-                    written()
-    return written()
+    path = written()
+    while missing := [run for run in order if run not in results]:
+        name, seed = free_or_first(missing, output)
+        with locked(output / "locks" / f"{name}-{seed}"):
+            results[name, seed] = result_of(study, output, name, seed, frozen, halves)
+        path = written()
+    return path
+
+
+def free_or_first(runs: list[tuple[str, int]], output: Path) -> tuple[str, int]:
+    """The first run that no other process is at, which may have been done by one meanwhile; else the first."""
+    for name, seed in runs:
+        with locked(output / "locks" / f"{name}-{seed}", wait=False) as free:
+            if free:
+                return name, seed
+    return runs[0]
 
 
 class Result(NamedTuple):

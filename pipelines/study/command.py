@@ -41,15 +41,17 @@ def main(argv: list[str] | None = None) -> None:
     command = f"python pipelines/study.py --config {a.config} --profile {a.profile} --output {a.output}"
     try:
         quiet_libraries()
-        print(run(load_study(a.config, a.profile), a.output, command, a.publish))
+        origin = f"`{command}` at commit {report.commit()}"
+        print(run(load_study(a.config, a.profile), a.output, origin, a.publish))
     except (ConfigError, DataError) as error:
         die("study", error)
 
 
-def run(study: StudyConfig, output: Path, command: str, publish_to: Path | None = None) -> Path:
+def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
     """All stages; returns the report's path.
 
     Args:
+        origin: by what the report says it is made.
         publish_to: see :mod:`pipelines.study.publish`.
 
     Raises:
@@ -73,7 +75,7 @@ def run(study: StudyConfig, output: Path, command: str, publish_to: Path | None 
 
     def written() -> Path:
         missing = len(order) - len(results)
-        path = report.write(output, study, command, frozen, tokens, *gathered(order, results, frozen, halves), missing)
+        path = report.write(output, study, origin, frozen, tokens, *gathered(order, results, frozen, halves), missing)
         if publish_to:
             kept = [done for name, done in frozen.items() if name != "render"]
             kept += [done for result in results.values() for done in (result.trained, *result.evaluated.values())]

@@ -31,7 +31,7 @@ UNTRAINED = ("none, untuned",)  # what joint training begins with
 def write(
     output: Path,
     study: StudyConfig,
-    command: str,
+    origin: str,
     frozen: dict[str, Done],
     tokens: dict[str, int],
     trained: dict[str, list[Done]],
@@ -41,13 +41,14 @@ def write(
     """``output/report.md`` with its pictures; returns its path.
 
     Args:
+        origin: by what it is made.
         frozen: the stages before joint training.
         tokens: of a clip, by arm.
         trained: the runs of each arm.
         answers: protocol (of ``MEASURED``) -> arm -> figures, one a seed.
         missing: runs that are still to come.
     """
-    parts = [heading(study, command, missing), gates(frozen)]
+    parts = [heading(study, origin, missing), gates(frozen)]
     if claims := claims_table(study.claims, answers):
         parts.append(f"## Claims\n\n{claims}")
     parts += [ceilings(frozen), *accuracy_sections(study, answers, tokens)]
@@ -93,8 +94,8 @@ def tables_of(study: StudyConfig, name: str) -> list[str]:
     return ["main"] if name in UNTRAINED else study.arms[name].table
 
 
-def heading(study: StudyConfig, command: str, missing: int) -> str:
-    text = f"# Study in small\n\nMade by `{command}` at commit {commit()}; no number here was typed by hand."
+def heading(study: StudyConfig, origin: str, missing: int) -> str:
+    text = f"# Study in small\n\nMade by {origin}; no number here was typed by hand."
     count = len(study.seeds)
     if missing:
         text += f"\n\n**Not finished: {missing} runs are still to come**; some arms may have fewer seeds."
@@ -107,12 +108,14 @@ def heading(study: StudyConfig, command: str, missing: int) -> str:
 
 
 def commit() -> str:
-    """Of the code that runs; marked where files differ from it."""
-    here = Path(__file__).parent
+    """Of the code that runs, as long as nothing is changed after its start; marked where files differ from it."""
+    here, published = Path(__file__).parent, ":(exclude,top)pipelines/study_report"
     said = [
         subprocess.run(["git", *words], cwd=here, text=True, capture_output=True).stdout.strip()
-        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-    ]
+        for words in (
+            ("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no", "--", ":/", published),
+        )
+    ]  # fmt: skip
     return (said[0] or "unknown") + " with changes" * bool(said[1])
 
 

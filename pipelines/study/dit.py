@@ -1,6 +1,6 @@
 """The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
 
-Half of the captions are long ones that say where everything is, as HunyuanVideo's were: what a frozen decoder cannot be
+A third of the captions are long ones that say where everything is, as HunyuanVideo's were: what a frozen decoder cannot be
 told in words, joint training cannot teach visual tokens to tell it.
 
 Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
@@ -32,7 +32,7 @@ from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.tiny import BOS, EOS, wrapped
 
 HUNYUAN = "hunyuan"
-EMPTY, LONG, LENGTHENED = 0.1, 0.5, 0.5  # shares of the captions, of those that are not empty, and of the batches
+EMPTY, LONG, LENGTHENED = 0.1, 0.33, 0.5  # shares of the captions, of those that are not empty, and of the batches
 MOST_ROWS = 130  # appended: as many as the longest strategy has tokens
 ENCODED_AT_ONCE = 128
 

@@ -102,7 +102,7 @@ class DiTConfig:
     shift: float = 5.0
     guidance: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
     guidance_videos: int = 12
-    gate_videos: int = 36
+    gate_videos: int = 72
 
 
 @dataclass

@@ -164,6 +164,7 @@ class StudyConfig:
         seconds: of a clip that a sample shows.
         tokeniser: what all arms have in common.
         claims: that the report tests.
+        tried: what was done about claims that do not hold, said where one does not.
         seeds: each arm is trained once with each.
         train: of ``TrainConfig``, for all arms.
         loss: for all arms.
@@ -183,6 +184,7 @@ class StudyConfig:
     tokeniser: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     claims: list[ClaimConfig] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     train: dict[str, Any] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)

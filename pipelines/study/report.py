@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from pipelines.study.claims import FIRST_FRAME, claims_table
+from pipelines.study.claims import FIRST_FRAME, MISSED, claims_table
 from pipelines.study.conditioning import ANOTHERS, OWN, TOLD
 from pipelines.study.config import StudyConfig
 from pipelines.study.curves import loss_table, mean_curve
@@ -50,7 +50,7 @@ def write(
     """
     parts = [heading(study, origin, missing), gates(frozen)]
     if claims := claims_table(study.claims, answers):
-        parts.append(f"## Claims\n\n{claims}")
+        parts.append("\n\n".join(["## Claims", claims, *tried(study, claims)]))
     parts += [ceilings(frozen), *accuracy_sections(study, answers, tokens)]
     if worth := answers["conditioning"]:
         parts.append(f"## What its conditioning is worth to the frozen decoder\n\n{worth_table(worth)}")
@@ -117,6 +117,13 @@ def commit() -> str:
         )
     ]  # fmt: skip
     return (said[0] or "unknown") + " with changes" * bool(said[1])
+
+
+def tried(study: StudyConfig, claims: str) -> list[str]:
+    """What was done about claims that do not hold, if there are any."""
+    if not study.tried or MISSED not in claims:
+        return []
+    return ["What was tried where a claim is missed:", "\n".join(f"- {what}" for what in study.tried)]
 
 
 def gates(frozen: dict[str, Done]) -> str:

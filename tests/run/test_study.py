@@ -347,6 +347,13 @@ def test_claims_are_tested_by_differences_of_the_seeds():
     assert verdict(above="frames 4") == ""  # not measured
 
 
+def test_what_was_tried_is_said_where_a_claim_is_missed():
+    study = replace(load_study(STUDY, "cpu"), tried=["More of it.", "Less of it."])
+    said = report.tried(study, "| one | held |\n| two | **missed** |")
+    assert said[1] == "- More of it.\n- Less of it."
+    assert report.tried(study, "| one | held |") == []
+
+
 def test_an_unfinished_study_reports_what_it_has():
     """Arms come one after another; the second that is also read training-free is not there yet."""
     study = load_study(STUDY, "cpu")

@@ -4,7 +4,7 @@ from pipelines.study.config import ClaimConfig
 from pipelines.study.seeds import Figures, accuracy, over_seeds, share
 
 FIRST_FRAME = "first frame only"  # the arm's own answers where it sees the first frame standing still
-HELD, MISSED = "held", "**missed**"
+MISSED = "**missed**"
 HEAD = "| claim | accuracy in % | of the other | difference in points | |\n|---|---|---|---|---|"
 
 
@@ -54,4 +54,4 @@ def row_of(
     wanted = f"{claim.points:g} points above" if claim.points else "above" if claim.apart else "not below"
     apart = ", intervals apart" if claim.apart else ""
     name = f"{claim.protocol}, {category.replace('_', ' ')}: {claim.arm} {wanted} {claim.above}{apart}"
-    return f"| {name} | {ours.text} | {theirs.text} | {difference} | {HELD if held else MISSED} |"
+    return f"| {name} | {ours.text} | {theirs.text} | {difference} | {'held' if held else MISSED} |"

@@ -350,7 +350,7 @@ def test_claims_are_tested_by_differences_of_the_seeds():
 def test_what_was_tried_is_said_where_a_claim_is_missed():
     study = replace(load_study(STUDY, "cpu"), tried=["More of it.", "Less of it."])
     said = report.tried(study, "| one | held |\n| two | **missed** |")
-    assert said[1] == "- More of it.\n- Less of it."
+    assert said[0] == "What was tried where a claim is missed:" and said[1] == "- More of it.\n- Less of it."
     assert report.tried(study, "| one | held |") == []
 
 

@@ -48,4 +48,4 @@ def mean(values: list[float]) -> float:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return f"{round(100 * share, 1) + 0:.1f}"  # + 0: none is written -0.0

@@ -320,6 +320,7 @@ def test_intervals_over_seeds_are_students():
     lines = [{"right": right, "asked": 10} for right in (5, 6, 7)]
     assert report.cell(lines) == "60.0 ± 24.8"
     assert report.cell(lines[:1]) == "50.0 (23.7–76.3)"
+    assert report.percent(-1e-17) == "0.0"
 
 
 def measured(*right: int, frozen: float = 0.0) -> list[dict]:

@@ -420,3 +420,12 @@ def test_arms_of_the_same_features_share_them(tmp_path, monkeypatch):
     assert folders["1 cell, g_phi as of 4 x 4"] == "vtok"
     assert folders["2 x 2 cells, g_phi as of 4 x 4"] == "2 x 2 cells, g_phi as of 4 x 4"
     assert len(set(folders.values())) == len(study.arms) - 1
+
+
+def test_the_readme_quotes_the_report():
+    """Row by row; whoever runs the study anew has to quote it anew."""
+    root = STUDY.parents[2]
+    quoted = (root / "README.md").read_text().split("\n## Evidence in small\n")[1].split("\n## ")[0]
+    rows = [line for line in quoted.splitlines() if line.startswith("|")]
+    assert len(rows) > 40
+    assert not set(rows) - set((root / "pipelines" / "study_report" / "report.md").read_text().splitlines())

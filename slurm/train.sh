@@ -3,11 +3,16 @@
 #
 #   sbatch --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 slurm/train.sh [CONFIG [DS_CONFIG [--section.key value ...]]]
 #
+# A task has 8 cores, a node all its memory: --cpus-per-task and --mem change that. OMP_NUM_THREADS is the number of cores
+# unless it is set.
+#
 # Five minutes before its time is up, and on `scancel --signal=USR1 JOB`, the run saves, and the job is queued again.
 # Started again, by Slurm or by hand with the same arguments, it goes on from its newest complete checkpoint.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=0
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -24,9 +29,11 @@ first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first_node" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 16 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
 
+# Since Slurm 22.05 srun does not take the job's --cpus-per-task by itself.
 code=0
-srun --kill-on-bad-exit=1 bash -c '
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
     exec python pipelines/train.py "$@"
 ' train --config "$config" --ds_config "$ds_config" --output "runs/$(basename "${config%.yaml}")" --resume auto "$@" ||

@@ -27,10 +27,10 @@ def shards(tmp_path_factory):
     return runs.make_shards(tmp_path_factory.mktemp("data"))
 
 
-def submit(cluster, shards, output, every=1000):
+def submit(cluster, shards, output, every=1000, flags=()):
     """A training job of one rank on each of two nodes; what it prints goes to OUTPUT.txt."""
     options = runs.options(shards, output, STEPS, every)
-    job = ("--nodes", 2, "--output", f"{output}.txt", "slurm/train.sh", runs.CONFIG, runs.DS_CONFIG)
+    job = ("--nodes", 2, *flags, "--output", f"{output}.txt", "slurm/train.sh", runs.CONFIG, runs.DS_CONFIG)
     return cluster.submit(*job, *options)
 
 
@@ -43,6 +43,20 @@ def undisturbed(cluster, shards, tmp_path_factory):
 
 def test_a_job_of_two_nodes_trains_to_its_end(undisturbed):
     assert [line["step"] for line in undisturbed] == list(range(1, STEPS + 1))
+
+
+def test_a_task_has_eight_cores_and_its_nodes_memory_unless_flags_say_otherwise(cluster, shards, tmp_path):
+    """A task that asked for nothing would have one core and 100 MB here (``DefMemPerCPU``)."""
+    for flags, cores, memory in (((), 8, 4000), (("--cpus-per-task", 3, "--mem", 2000), 3, 2000)):
+        output = tmp_path / f"{cores} cores"
+        job = submit(cluster, shards, output, flags=("--export", "ALL,OMP_NUM_THREADS=", *flags))
+        wait_for(lambda: len(runs.ranks(output)) == 2, 300)
+        assert cluster.facts(job, "NumCPUs") == [str(2 * cores)]
+        assert f" AllocMem={memory} " in cluster.run("scontrol", "show", "node", "n1")
+        assert f" CPUs={2 * cores} " in cluster.run("scontrol", "show", "step", f"{job}.0")
+        assert {rank.environ()["OMP_NUM_THREADS"] for rank in runs.ranks(output).values()} == {str(cores)}
+        cluster.run("scancel", job)
+        cluster.wait(job, 60)
 
 
 def test_usr1_saves_and_the_job_is_queued_again_and_goes_on(cluster, shards, undisturbed, tmp_path):

@@ -16,7 +16,8 @@ probe.py        what its features hold, whether it has learned to read them or n
 seeds.py        accuracies over seeds, with intervals
 claims.py       the paper's claims: held or missed
 curves.py       losses over steps and seconds
-report.py       tables and plots
+results.py      all that was measured, as one file
+report.py       tables and plots made of it
 publish.py      what is kept of a study
 command.py      all of it in order
 """

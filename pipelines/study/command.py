@@ -1,6 +1,7 @@
 """A study from its first clip to its report.
 
     python pipelines/study.py --profile smoke|cpu|gpu --output DIR [--config pipelines/configs/study.yaml]
+    python pipelines/study.py --profile smoke|cpu|gpu --report DIR         writes a report anew, from DIR/results.jsonl
 
 Every stage has a folder in DIR. Stopped and started again, the study goes on where it was; an arm in the midst of its
 training too. The same command run several times at once shares the arms out.
@@ -18,9 +19,12 @@ from data_tools.locks import locked
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.errors import die
-from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, publish, render, report
+from pipelines.study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, render, report
 from pipelines.study.config import STUDY, ArmConfig, StudyConfig, load_study
-from pipelines.study.stages import Done, stage
+from pipelines.study.plots import contact_sheet
+from pipelines.study.publish import publish
+from pipelines.study.results import RESULTS, Results, read_results, write_results
+from pipelines.study.stages import Done, slug, stage
 from pipelines.understand import load_run
 from vtok.build import build_framework
 from vtok.config import ConfigError, ModelConfig
@@ -35,14 +39,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Test the paper's claims in small.")
     parser.add_argument("--config", type=Path, default=STUDY, help="YAML of the study")
     parser.add_argument("--profile", required=True, help="of the YAML: smoke, cpu, gpu")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the stages and the report")
-    parser.add_argument("--publish", type=Path, help="folder for a copy of what is worth keeping, made with each report")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", type=Path, help="folder of the stages and the report")
+    place.add_argument("--report", type=Path, help="folder with a results.jsonl to write the report of")
+    parser.add_argument(
+        "--publish", type=Path, help="folder for a copy of what is worth keeping, made with each report"
+    )
     a = parser.parse_args(argv)
-    command = f"python pipelines/study.py --config {a.config} --profile {a.profile} --output {a.output}"
+    config = "" if a.config == STUDY else f"--config {a.config.name} "
+    origin = f"`python pipelines/study.py {config}--profile {a.profile} --output DIR` at commit {report.commit()}"
     try:
+        study = load_study(a.config, a.profile)
+        if a.report:
+            print(report.write(a.report, study, read_results(a.report / RESULTS)))
+            return
         quiet_libraries()
-        origin = f"`{command}` at commit {report.commit()}"
-        print(run(load_study(a.config, a.profile), a.output, origin, a.publish))
+        print(run(study, a.output, origin, a.publish))
     except (ConfigError, DataError) as error:
         die("study", error)
 
@@ -74,18 +86,19 @@ def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None =
     results: dict[tuple[str, int], Result] = {}
 
     def written() -> Path:
-        missing = len(order) - len(results)
-        path = report.write(output, study, origin, frozen, tokens, *gathered(order, results, frozen, halves), missing)
+        found = gathered(order, results, frozen, halves)
+        found.origin, found.tokens = origin, tokens
+        found.videos = contact_sheet(shown(study, output), output / report.VIDEOS)
+        write_results(found, output / RESULTS)
+        path = report.write(output, study, read_results(output / RESULTS))
         if publish_to:
-            kept = [done for name, done in frozen.items() if name != "render"]
-            kept += [done for result in results.values() for done in (result.trained, *result.evaluated.values())]
-            publish.publish(output, publish_to, kept, report.shown(study, output))
+            publish(output, publish_to)
         return path
 
     path = written()
     while missing := [run for run in order if run not in results]:
         name, seed = free_or_first(missing, output)
-        with locked(output / "locks" / f"{name}-{seed}"):
+        with locked(output / "locks" / slug(f"{name}-{seed}")):
             results[name, seed] = result_of(study, output, name, seed, frozen, halves)
         path = written()
     return path
@@ -94,7 +107,7 @@ def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None =
 def free_or_first(runs: list[tuple[str, int]], output: Path) -> tuple[str, int]:
     """The first run that no other process is at, which may have been done by one meanwhile; else the first."""
     for name, seed in runs:
-        with locked(output / "locks" / f"{name}-{seed}", wait=False) as free:
+        with locked(output / "locks" / slug(f"{name}-{seed}"), wait=False) as free:
             if free:
                 return name, seed
     return runs[0]
@@ -109,21 +122,28 @@ class Result(NamedTuple):
 
 def gathered(
     order: list[tuple[str, int]], results: dict[tuple[str, int], Result], frozen: dict[str, Done], halves: set[str]
-) -> tuple[dict[str, list[Done]], dict[str, dict[str, list[report.Figures]]]]:
-    """Runs by arm, and figures by protocol and row, as the report takes them; those of an arm seed after seed."""
-    trained: dict[str, list[Done]] = {}
-    answers: dict[str, dict[str, list]] = {protocol: {} for protocol in report.MEASURED}
+) -> Results:
+    """What the stages measured; an arm's figures seed after seed."""
+    found = Results("", len(order) - len(results), {name: done.figures for name, done in frozen.items()})
+    found.answers = {protocol: {} for protocol in report.MEASURED}
     if "generation" in halves:
-        answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
-        answers["conditioning"][report.UNTRAINED[0]] = [frozen["text_worth"].figures]
+        found.answers["generation"][report.UNTRAINED[0]] = [frozen["text_gate"].figures]
+        found.answers["conditioning"][report.UNTRAINED[0]] = [frozen["text_worth"].figures]
     for name, seed in order:
         if (name, seed) in results:
             result = results[name, seed]
-            trained.setdefault(name, []).append(result.trained)
+            found.trained.setdefault(name, []).append(result.trained.figures["curve"])
             for protocol, done in result.evaluated.items():
                 row = read_as(name) if protocol == "training_free" else name
-                answers[protocol].setdefault(row, []).append(done.figures)
-    return trained, answers
+                found.answers[protocol].setdefault(row, []).append(done.figures)
+    return found
+
+
+def shown(study: StudyConfig, output: Path) -> list[Path]:
+    """Folders with videos, if they are there: of the main table's arms, with the first seed."""
+    arms = [name for name, arm in study.arms.items() if "main" in arm.table]
+    runs = [f"{name}-{study.seeds[0]} {protocol}" for name in arms for protocol in ("generation", "real")]
+    return [output / "evaluation" / slug(name) / "videos" for name in (*report.UNTRAINED, *runs)]
 
 
 def read_as(name: str) -> str:
@@ -185,12 +205,12 @@ def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]
         ),
     )  # fmt: skip
     done["text_gate"] = stage(
-        output / "evaluation" / "none, untuned", [study.dit.gate_videos, study.evaluation, study.seconds],
+        output / "evaluation" / slug("none, untuned"), [study.dit.gate_videos, study.evaluation, study.seconds],
         [done["guidance"], done["render"]],
         lambda folder: evaluation.text_gate(folder, study, build(model_of(study, TEXT_ONLY, done)), clips / "test"),
     )  # fmt: skip
     done["text_worth"] = stage(
-        output / "evaluation" / "none, untuned, conditioning", [study.seconds], [done["dit"], done["render"]],
+        output / "evaluation" / slug("none, untuned, conditioning"), [study.seconds], [done["dit"], done["render"]],
         lambda folder: conditioning.worth(
             folder, study, evaluation.untrained(text_only(study, done, done["dit"].folder)), clips / "dev"
         ),
@@ -236,7 +256,7 @@ def result_of(
         model.loss = replace(model.loss, dec=0.0)
     features = partial(stored_features, study, output, name, frozen)  # made when something is to learn from them
     trained = stage(
-        output / "arms" / f"{name}-{seed}",
+        output / "arms" / slug(f"{name}-{seed}"),
         [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
          seed],
         [frozen["guidance"]],
@@ -246,7 +266,7 @@ def result_of(
     if seed == study.seeds[0] and arm.tokeniser.get("strategy") != "none":
         vocabulary, cells = frozen["clip"].folder / clip.TOKENIZER, model.tokeniser.spatial_grid_size**2
         evaluated["probe"] = stage(
-            output / "evaluation" / f"{features_name(study, name)}, probe",
+            output / "evaluation" / slug(f"{features_name(study, name)}, probe"),
             [study.probe, seed, study.tokeniser, arm.tokeniser, study.seconds], [frozen["clip"], frozen["render"]],
             lambda folder: probe.ask(
                 folder, features() / arms.SHARDS, clips / "train", vocabulary, cells, study.probe, seed
@@ -262,7 +282,7 @@ def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[st
     encoder, autoencoder, clips = (done.folder for done in made_from)
     model = arms.model_of(study, study.arms[first], encoder, output / "llava", autoencoder)  # which is not read
     return stage(
-        output / "features" / first, [study.tokeniser, study.arms[first].tokeniser, study.seconds], made_from,
+        output / "features" / slug(first), [study.tokeniser, study.arms[first].tokeniser, study.seconds], made_from,
         lambda folder: arms.precompute(folder, study, model, clips / "shards"),
     ).folder  # fmt: skip
 
@@ -295,7 +315,10 @@ def evaluate_arm(
             tasks["conditioning"] = lambda folder: conditioning.worth(folder, study, load, clips / "dev")
     return {
         protocol: stage(
-            output / "evaluation" / f"{name}-{seed} {protocol}", [study.evaluation, study.seconds], [trained], task
+            output / "evaluation" / slug(f"{name}-{seed} {protocol}"),
+            [study.evaluation, study.seconds],
+            [trained],
+            task,
         )
         for protocol, task in tasks.items()
     }

@@ -41,7 +41,9 @@ def contact_sheet(folders: list[Path], path: Path) -> str:
         sheet.paste(each, (0, top))
         top += each.height
     sheet.save(path)
-    return ", ".join(f"{name} ({', '.join(video.stem for video in videos)})" for name, videos in found.items() if videos)
+    return ", ".join(
+        f"{name} ({', '.join(video.stem for video in videos)})" for name, videos in found.items() if videos
+    )
 
 
 def first_videos(folder: Path) -> list[Path]:

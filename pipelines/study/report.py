@@ -1,4 +1,4 @@
-"""The report: tables over seeds and plots, all from what the stages measured."""
+"""The report: tables over seeds and plots, all from a study's results."""
 
 import subprocess
 from pathlib import Path
@@ -7,9 +7,9 @@ from pipelines.study.claims import FIRST_FRAME, MISSED, claims_table
 from pipelines.study.conditioning import ANOTHERS, OWN, TOLD
 from pipelines.study.config import StudyConfig
 from pipelines.study.curves import loss_table, mean_curve
-from pipelines.study.plots import contact_sheet, plot_curves
+from pipelines.study.plots import plot_curves
+from pipelines.study.results import ByArm, Results
 from pipelines.study.seeds import Figures, accuracy, mean, over_seeds, percent, share
-from pipelines.study.stages import Done
 
 TABLES = {
     "main": "Strategies",
@@ -28,53 +28,28 @@ REPORT, CURVES, VIDEOS = "report.md", "curves.png", "videos.png"
 UNTRAINED = ("none, untuned",)  # what joint training begins with
 
 
-def write(
-    output: Path,
-    study: StudyConfig,
-    origin: str,
-    frozen: dict[str, Done],
-    tokens: dict[str, int],
-    trained: dict[str, list[Done]],
-    answers: dict[str, dict[str, list[Figures]]],
-    missing: int,
-) -> Path:
-    """``output/report.md`` with its pictures; returns its path.
-
-    Args:
-        origin: by what it is made.
-        frozen: the stages before joint training.
-        tokens: of a clip, by arm.
-        trained: the runs of each arm.
-        answers: protocol (of ``MEASURED``) -> arm -> figures, one a seed.
-        missing: runs that are still to come.
-    """
-    parts = [heading(study, origin, missing), gates(frozen)]
+def write(folder: Path, study: StudyConfig, results: Results) -> Path:
+    """Write ``folder/report.md`` and its picture of curves, and return the report's path."""
+    answers = {protocol: results.answers.get(protocol, {}) for protocol in MEASURED}
+    parts = [heading(study, results.origin, results.missing), gates(results.frozen)]
     if claims := claims_table(study.claims, answers):
         parts.append("\n\n".join(["## Claims", claims, *tried(study, claims)]))
-    parts += [ceilings(frozen), *accuracy_sections(study, answers, tokens)]
+    parts += [ceilings(results.frozen), *accuracy_sections(study, answers, results.tokens)]
     if worth := answers["conditioning"]:
         parts.append(f"## What its conditioning is worth to the frozen decoder\n\n{worth_table(worth)}")
-    if trained:
-        curves = {arm: mean_curve([run.figures["curve"] for run in runs]) for arm, runs in trained.items()}
-        plot_curves(curves, output / CURVES)
+    if results.trained:
+        curves = {arm: mean_curve(seeds) for arm, seeds in results.trained.items()}
+        plot_curves(curves, folder / CURVES)
         parts.append(f"## Learning curves\n\n{loss_table(curves)}\n\n![losses of every arm]({CURVES})")
-    if sheet := contact_sheet(shown(study, output), output / VIDEOS):
-        parts.append(f"## Videos\n\nEach row is one video, frame after frame; rows: {sheet}.\n\n![videos]({VIDEOS})")
-    path = output / REPORT
+    if results.videos:
+        rows = f"Each row is one video, frame after frame; rows: {results.videos}."
+        parts.append(f"## Videos\n\n{rows}\n\n![videos]({VIDEOS})")
+    path = folder / REPORT
     path.write_text("\n\n".join(parts) + "\n")
     return path
 
 
-def shown(study: StudyConfig, output: Path) -> list[Path]:
-    """Folders with videos, if they are there: of the main table's arms, with the first seed."""
-    arms = [name for name, arm in study.arms.items() if "main" in arm.table]
-    runs = [f"{name}-{study.seeds[0]} {protocol}" for name in arms for protocol in ("generation", "real")]
-    return [output / "evaluation" / name / "videos" for name in (*UNTRAINED, *runs)]
-
-
-def accuracy_sections(
-    study: StudyConfig, answers: dict[str, dict[str, list[Figures]]], tokens: dict[str, int]
-) -> list[str]:
+def accuracy_sections(study: StudyConfig, answers: dict[str, ByArm], tokens: dict[str, int]) -> list[str]:
     """A table for each protocol of each group of arms."""
     sections = []
     for table, title in TABLES.items():
@@ -126,23 +101,23 @@ def tried(study: StudyConfig, claims: str) -> list[str]:
     return ["What was tried where a claim is missed:", "\n".join(f"- {what}" for what in study.tried)]
 
 
-def gates(frozen: dict[str, Done]) -> str:
+def gates(frozen: dict[str, Figures]) -> str:
     rows = [
         f"| {g['name']} | {g['right']} of {g['asked']} | {percent(g['low'])}–{percent(g['high'])} "
         f"| > {percent(g['above'])} | {'passed' if g['passed'] else '**failed**'} |"
-        for g in (done.figures["gate"] for done in frozen.values() if "gate" in done.figures)
+        for g in (figures["gate"] for figures in frozen.values() if "gate" in figures)
     ]
     head = "| gate | right | 95 % interval | wanted | |\n|---|---|---|---|---|"
     return "\n".join(["## Gates\n", head, *rows])
 
 
-def ceilings(frozen: dict[str, Done]) -> str:
-    figures, guidance = frozen["latents"].figures, frozen["guidance"].figures
+def ceilings(frozen: dict[str, Figures]) -> str:
+    figures, guidance = frozen["latents"], frozen["guidance"]
     scales = ", ".join(f"{percent(share)} % at {float(scale):g}" for scale, share in guidance["accuracy"].items())
     losses = [
-        f"| {name} | {done.figures['first_loss']:.3f} | {done.figures['last_loss']:.3f} |"
-        for name, done in frozen.items()
-        if "first_loss" in done.figures
+        f"| {name} | {fitted['first_loss']:.3f} | {fitted['last_loss']:.3f} |"
+        for name, fitted in frozen.items()
+        if "first_loss" in fitted
     ]
     return "\n".join([
         "## Frozen models\n",
@@ -153,7 +128,7 @@ def ceilings(frozen: dict[str, Done]) -> str:
     ])  # fmt: skip
 
 
-def accuracy_table(rows: dict[str, list[Figures]], tokens: dict[str, int]) -> str:
+def accuracy_table(rows: ByArm, tokens: dict[str, int]) -> str:
     """A line an arm, a column a category; controls of the first arm's items below."""
     first = next(iter(rows.values()))[0]["lines"]
     names = [line["name"] for line in first]
@@ -177,7 +152,7 @@ def cell(lines: list[Figures]) -> str:
     return accuracy(list(map(share, lines)), lines[0]["asked"]).text
 
 
-def worth_table(rows: dict[str, list[Figures]]) -> str:
+def worth_table(rows: ByArm) -> str:
     """``L_dec`` of dev clips by arm and by what the decoder is told, over seeds."""
     lines = [
         "`L_dec` of dev clips, with the same noise each time, by what the decoder is told. A caption's rows are those "

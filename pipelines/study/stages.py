@@ -5,6 +5,7 @@ Several processes may work on one study: a stage is made by one of them, and the
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -65,6 +66,11 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
                     file.write(json.dumps(figures, indent=1).encode())
                 print(f"{folder.name}: {figures['seconds']:.0f} s {summary(figures)}", flush=True)
     return Done(folder, key, json.loads(done.read_text()))
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder: without spaces and commas."""
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def summary(figures: dict[str, Any]) -> str:

@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from .build import command as build_command
-from .errors import DataError
-from .inspect import command as inspect_commands
-from .items import write_items
-from .shapes import SPLITS, render_clips, scene_items
+from data_tools.build import command as build_command
+from data_tools.errors import DataError
+from data_tools.inspect import command as inspect_commands
+from data_tools.items import write_items
+from data_tools.shapes import SPLITS, render_clips, scene_items
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from .draws import Draws
-from .errors import BadVideo, DataError
-from .shards import ShardReader
-from .streaming.mixture import Mixture
-from .streaming.order import Order
-from .views import CENTRE, View, make_views, view_times, window
+from data_tools.draws import Draws
+from data_tools.errors import BadVideo, DataError
+from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
+from data_tools.streaming.order import Order
+from data_tools.views import CENTRE, View, make_views, view_times, window
 
 MAX_ATTEMPTS = 8
 

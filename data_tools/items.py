@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from .draws import Draws
-from .errors import DataError
-from .shards import atomic_write
+from data_tools.draws import Draws
+from data_tools.errors import DataError
+from data_tools.shards import atomic_write
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from statistics import median
 import av
 import torch
 
-from .errors import BadVideo, DataError
+from data_tools.errors import BadVideo, DataError
 
 Source = bytes | str | Path
 

@@ -5,10 +5,10 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from .errors import BadVideo, DataError
-from .shards.samples import VIDEO_ENDINGS, RawSample
-from .streaming.order import RunOrder
-from .video import measured_duration
+from data_tools.errors import BadVideo, DataError
+from data_tools.shards.samples import VIDEO_ENDINGS, RawSample
+from data_tools.streaming.order import RunOrder
+from data_tools.video import measured_duration
 
 COLUMNS = ("videos", "path")  # the first is what the published VidTok's tables have
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import interpolate
 
-from .errors import DataError
-from .streaming.memory import blank
-from .video import Source, decode
+from data_tools.errors import DataError
+from data_tools.streaming.memory import blank
+from data_tools.video import Source, decode
 
 FITS = ("crop", "pad")
 

@@ -20,6 +20,6 @@ merge.py    its last step: one manifest, one list of rejects
 command.py  `vtok-shards build` and `merge`
 """
 
-from .builder import build_shards
+from data_tools.build.builder import build_shards
 
 __all__ = ["build_shards"]

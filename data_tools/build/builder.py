@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ..errors import BadVideo, DataError
-from ..processes.child import ChildDied, in_children
-from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
-from ..shards import RawSample, write_shard
-from ..shards.rejected import read_rejected, write_rejected
-from .merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
-from .plan import Part, ShardTask, describe_build, split, tasks_of
-from .prepare import Recipe, prepare
-from .progress import Progress, Tally
-from .sources import Columns, Source, discover
-from .state import begin, locked, rejects_path
+from data_tools.build.merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
+from data_tools.build.plan import Part, ShardTask, describe_build, split, tasks_of
+from data_tools.build.prepare import Recipe, prepare
+from data_tools.build.progress import Progress, Tally
+from data_tools.build.sources import Columns, Source, discover
+from data_tools.build.state import begin, locked, rejects_path
+from data_tools.errors import BadVideo, DataError
+from data_tools.processes.child import ChildDied, in_children
+from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
+from data_tools.shards import RawSample, write_shard
+from data_tools.shards.rejected import read_rejected, write_rejected
 
 TICK = 0.2  # seconds between two looks at how far the workers are
 

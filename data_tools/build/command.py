@@ -4,15 +4,15 @@ import argparse
 import os
 from fractions import Fraction
 
-from ..encode import ENCODERS
-from ..errors import DataError
-from ..processes.decoder import CLIP_TIMEOUT
-from .builder import build_shards
-from .merge import BuildSummary, merge
-from .plan import Part
-from .prepare import Recipe
-from .sources import Columns
-from .transcode import Encoding
+from data_tools.build.builder import build_shards
+from data_tools.build.merge import BuildSummary, merge
+from data_tools.build.plan import Part
+from data_tools.build.prepare import Recipe
+from data_tools.build.sources import Columns
+from data_tools.build.transcode import Encoding
+from data_tools.encode import ENCODERS
+from data_tools.errors import DataError
+from data_tools.processes.decoder import CLIP_TIMEOUT
 
 INPUT = (
     "folder with captions.csv, .jsonl or .parquet, or the table itself; folder of videos with NAME.txt or NAME.json; "

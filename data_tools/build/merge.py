@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import DataError
-from ..shards import read_sidecar, sidecar_path, write_manifest
-from ..shards.layout import MANIFEST
-from ..shards.rejected import REJECTED, read_rejected, write_rejected
-from .plan import ShardTask, tasks_of
-from .state import PLAN, is_finished, locked, read_plan, rejects_path
+from data_tools.build.plan import ShardTask, tasks_of
+from data_tools.build.state import PLAN, is_finished, locked, read_plan, rejects_path
+from data_tools.errors import DataError
+from data_tools.shards import read_sidecar, sidecar_path, write_manifest
+from data_tools.shards.layout import MANIFEST
+from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 
 MERGE_PATIENCE = 600.0  # seconds, for another part that is merging
 

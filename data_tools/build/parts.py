@@ -6,8 +6,8 @@ from itertools import chain
 
 import av
 
-from ..errors import BadVideo
-from ..video import TIE, Source, check_frame, opened
+from data_tools.errors import BadVideo
+from data_tools.video import TIE, Source, check_frame, opened
 
 # Seconds before the start of a part at which to look for its key frame: an index may go by the time of decoding,
 # which can lie that much before the time of display.

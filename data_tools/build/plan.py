@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
-from ..shards import shard_name
-from .prepare import Recipe
-from .sources import Columns, Source
+from data_tools.build.prepare import Recipe
+from data_tools.build.sources import Columns, Source
+from data_tools.errors import DataError
+from data_tools.shards import shard_name
 
 VERSION = 1
 

@@ -7,11 +7,11 @@ import json
 import math
 from dataclasses import dataclass
 
-from ..errors import BadVideo, DataError
-from ..shards import RawSample
-from ..video import VideoFacts, validate
-from .sources import Clip, Item
-from .transcode import Encoding, transcode
+from data_tools.build.sources import Clip, Item
+from data_tools.build.transcode import Encoding, transcode
+from data_tools.errors import BadVideo, DataError
+from data_tools.shards import RawSample
+from data_tools.video import VideoFacts, validate
 
 
 @dataclass(frozen=True)

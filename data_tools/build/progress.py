@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from ..processes.child import FORK
+from data_tools.processes.child import FORK
 
 FIELDS = ("clips", "rejected", "bytes")
 

@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import DataError
-from ..shards import sidecar_path
-from ..shards.layout import MANIFEST
-from ..shards.rejected import REJECTED, read_rejected
-from .plan import ShardTask, difference
+from data_tools.build.plan import ShardTask, difference
+from data_tools.errors import DataError
+from data_tools.shards import sidecar_path
+from data_tools.shards.layout import MANIFEST
+from data_tools.shards.rejected import REJECTED, read_rejected
 
 PLAN = "build.json"
 OURS = ("shard-[0-9]*", "manifest.*", REJECTED, f"{REJECTED}.part", f"{PLAN}*")

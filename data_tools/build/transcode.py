@@ -13,10 +13,10 @@ from itertools import chain, takewhile
 import av
 from av.filter import Graph
 
-from ..encode import ENCODERS, encode_video
-from ..errors import BadVideo, DataError
-from ..video import TIE, Source, quarter_turns, whole_frames
-from .parts import part_frames
+from data_tools.build.parts import part_frames
+from data_tools.encode import ENCODERS, encode_video
+from data_tools.errors import BadVideo, DataError
+from data_tools.video import TIE, Source, quarter_turns, whole_frames
 
 TIMESCALE = Fraction(1, 90_000)  # of clips that keep their own times: fine enough for any usual rate
 KEY_SECONDS = 1

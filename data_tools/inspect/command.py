@@ -4,11 +4,11 @@ import argparse
 import json
 import sys
 
-from ..processes.decoder import CLIP_TIMEOUT
-from .index import index_shards
-from .show import write_report
-from .stats import dataset_stats, stats_table
-from .verify import verify_shards
+from data_tools.inspect.index import index_shards
+from data_tools.inspect.show import write_report
+from data_tools.inspect.stats import dataset_stats, stats_table
+from data_tools.inspect.verify import verify_shards
+from data_tools.processes.decoder import CLIP_TIMEOUT
 
 
 def register(commands: argparse._SubParsersAction) -> None:

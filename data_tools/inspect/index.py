@@ -18,16 +18,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..errors import BadVideo, DataError
-from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
-from ..processes.parallel import in_processes
-from ..shards import read_sidecar, sidecar_path, write_manifest
-from ..shards.layout import SIDECAR, tar_path
-from ..shards.rejected import REJECTED, read_rejected, write_rejected
-from ..shards.samples import bodies_of, from_members, videos_of_dotted_keys
-from ..shards.tars import Buffer, Group, groups, mapped, members
-from ..shards.writer import entry, write_sidecar
-from ..video import VideoFacts, validate
+from data_tools.errors import BadVideo, DataError
+from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
+from data_tools.processes.parallel import in_processes
+from data_tools.shards import read_sidecar, sidecar_path, write_manifest
+from data_tools.shards.layout import SIDECAR, tar_path
+from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
+from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_keys
+from data_tools.shards.tars import Buffer, Group, groups, mapped, members
+from data_tools.shards.writer import entry, write_sidecar
+from data_tools.video import VideoFacts, validate
 
 DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
 

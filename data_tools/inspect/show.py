@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..errors import BadVideo, DataError
-from ..shards import RawSample, ShardReader, atomic_write
-from ..video import decode, validate
-from .page import Card, Picture, page
+from data_tools.errors import BadVideo, DataError
+from data_tools.inspect.page import Card, Picture, page
+from data_tools.shards import RawSample, ShardReader, atomic_write
+from data_tools.video import decode, validate
 
 STRIP_FRAMES = 8
 KEY_FRAME_SIZE = (640, 400)  # pixels that a picture fits in: twice what the page shows, for dense displays

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
-from ..shards import ShardReader, read_sidecar, sidecar_path
-from ..shards.rejected import REJECTED, read_rejected
-from ..shards.samples import video_ending
+from data_tools.errors import DataError
+from data_tools.shards import ShardReader, read_sidecar, sidecar_path
+from data_tools.shards.rejected import REJECTED, read_rejected
+from data_tools.shards.samples import video_ending
 
 PERCENTILES = (5, 25, 50, 75, 95)
 MEASURES = {  # name: heading of the table, decimals

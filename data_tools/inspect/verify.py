@@ -18,15 +18,15 @@ import numpy as np
 from isal.isal_zlib import crc32
 from tqdm import tqdm
 
-from ..errors import BadVideo, DataError
-from ..processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
-from ..processes.parallel import in_processes
-from ..shards import read_sidecar, sidecar_path
-from ..shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
-from ..shards.samples import bodies_of, from_members
-from ..shards.tars import Buffer, Group, groups, mapped, members
-from ..shards.writer import collect
-from ..video import VideoFacts, validate
+from data_tools.errors import BadVideo, DataError
+from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
+from data_tools.processes.parallel import in_processes
+from data_tools.shards import read_sidecar, sidecar_path
+from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
+from data_tools.shards.samples import bodies_of, from_members
+from data_tools.shards.tars import Buffer, Group, groups, mapped, members
+from data_tools.shards.writer import collect
+from data_tools.video import VideoFacts, validate
 
 _ClipDecoder = Decoder[bytes, VideoFacts]
 NAMED = 3  # things that one line names before it only counts them

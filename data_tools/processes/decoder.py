@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..errors import BadVideo, DataError
-from .child import Child, ChildDied, ChildTimedOut
+from data_tools.errors import BadVideo, DataError
+from data_tools.processes.child import Child, ChildDied, ChildTimedOut
 
 CLIP_TIMEOUT = 60.0  # seconds
 

@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
-from ..errors import DataError
+from data_tools.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")

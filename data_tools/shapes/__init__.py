@@ -9,10 +9,10 @@ seeing.py    frames → background, shapes, tracks; shares nothing with drawing.
 judge.py     frames and a question → an answer, or none
 """
 
-from .clips import render_clips, scene_items
-from .drawing import render
-from .scene import SPLITS, Scene, Thing, draw_scene, scene_of
-from .words import CATEGORIES, COLOURS, SHAPES, TV_ALIGN, caption_of, item_of
+from data_tools.shapes.clips import render_clips, scene_items
+from data_tools.shapes.drawing import render
+from data_tools.shapes.scene import SPLITS, Scene, Thing, draw_scene, scene_of
+from data_tools.shapes.words import CATEGORIES, COLOURS, SHAPES, TV_ALIGN, caption_of, item_of
 
 __all__ = [
     "CATEGORIES",

@@ -3,13 +3,13 @@
 import csv
 from pathlib import Path
 
-from ..draws import Draws
-from ..encode import encode_mp4
-from ..errors import DataError
-from ..items import Item, write_items
-from .drawing import render
-from .scene import SPLITS, draw_scene, scene_of
-from .words import CATEGORIES, TV_ALIGN, caption_of, item_of
+from data_tools.draws import Draws
+from data_tools.encode import encode_mp4
+from data_tools.errors import DataError
+from data_tools.items import Item, write_items
+from data_tools.shapes.drawing import render
+from data_tools.shapes.scene import SPLITS, draw_scene, scene_of
+from data_tools.shapes.words import CATEGORIES, TV_ALIGN, caption_of, item_of
 
 CRF = 18
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .scene import Scene, Thing
+from data_tools.shapes.scene import Scene, Thing
 
 FINER = 2  # samples per pixel and axis
 REACH = 0.9  # the farthest corner of a shape from its centre, in sides: the triangle's tip

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..items import Item
-from .seeing import Blob, Clip, unlikeness
-from .words import CATEGORIES, COLOURS, colours_in, shape_in
+from data_tools.items import Item
+from data_tools.shapes.seeing import Blob, Clip, unlikeness
+from data_tools.shapes.words import CATEGORIES, COLOURS, colours_in, shape_in
 
 MOVED = 0.05  # the least way that counts as moving
 RESTS = 0.03  # the most that a still shape's place scatters

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..draws import Draws
-from . import paths
-from .words import CATEGORIES, COLOURS, SHAPES
+from data_tools.draws import Draws
+from data_tools.shapes import paths
+from data_tools.shapes.words import CATEGORIES, COLOURS, SHAPES
 
 Things = tuple[tuple["Thing", ...], str]  # and the other label
 

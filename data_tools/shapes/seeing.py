@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .words import COLOURS
+from data_tools.shapes.words import COLOURS
 
 ROUNDS = 10  # of the background's fit
 STANDS_OUT = 6.5  # standard deviations of noise: the most that noise alone reaches in a clip is about 5

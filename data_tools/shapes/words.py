@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..draws import Draws
-from ..items import Item, shuffled
+from data_tools.draws import Draws
+from data_tools.items import Item, shuffled
 
 if TYPE_CHECKING:
-    from .scene import Scene, Thing
+    from data_tools.shapes.scene import Scene, Thing
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = {

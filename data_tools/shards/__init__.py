@@ -21,10 +21,10 @@ remote.py   datasets at an address, through a cache that a node's processes shar
 rejected.py the list of what was left out
 """
 
-from .layout import ROW, atomic_write, read_sidecar, shard_name, sidecar_path
-from .reader import ShardReader
-from .samples import RawSample
-from .writer import write_manifest, write_shard
+from data_tools.shards.layout import ROW, atomic_write, read_sidecar, shard_name, sidecar_path
+from data_tools.shards.reader import ShardReader
+from data_tools.shards.samples import RawSample
+from data_tools.shards.writer import write_manifest, write_shard
 
 __all__ = [
     "ROW",

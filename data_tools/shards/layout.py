@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
+from data_tools.errors import DataError
 
 VERSION = 1
 SIDECAR = ".index.json"

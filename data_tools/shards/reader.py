@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large part of reading a sample
 
-from ..errors import BadVideo, DataError
-from ..streaming.order import RunOrder
-from .layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
-from .remote import Cache, RemoteFolder, is_remote
-from .samples import VIDEO_ENDINGS, RawSample, from_members
-from .tars import BLOCK, key_and_ending, members, plain_file
+from data_tools.errors import BadVideo, DataError
+from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
+from data_tools.shards.remote import Cache, RemoteFolder, is_remote
+from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members
+from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
+from data_tools.streaming.order import RunOrder
 
 MAX_OPEN_SHARDS = 128  # an epoch's order keeps about 40 shards of 1000 in use; `ulimit -n` is often 1024
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import DataError
-from .layout import atomic_write
+from data_tools.errors import DataError
+from data_tools.shards.layout import atomic_write
 
 REJECTED = "rejected.jsonl"
 

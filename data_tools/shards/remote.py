@@ -24,9 +24,9 @@ from typing import TypeVar
 
 import fsspec
 
-from ..errors import DataError
-from ..locks import locked
-from .layout import MANIFEST
+from data_tools.errors import DataError
+from data_tools.locks import locked
+from data_tools.shards.layout import MANIFEST
 
 T = TypeVar("T")
 

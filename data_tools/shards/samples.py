@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import BadVideo
-from .tars import Buffer, Group
+from data_tools.errors import BadVideo
+from data_tools.shards.tars import Buffer, Group
 
 MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
 VIDEO_ENDINGS = frozenset(

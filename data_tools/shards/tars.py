@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import adler32
 
-from ..errors import DataError
+from data_tools.errors import DataError
 
 BLOCK = tarfile.BLOCKSIZE
 Buffer = bytes | mmap.mmap

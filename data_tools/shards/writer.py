@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but ten times as fast
 
-from .layout import (
+from data_tools.shards.layout import (
     MANIFEST,
     MANIFEST_ROWS,
     ROW,
@@ -26,8 +26,8 @@ from .layout import (
     sidecar_path,
     tar_path,
 )
-from .samples import RawSample, to_members
-from .tars import BLOCK
+from data_tools.shards.samples import RawSample, to_members
+from data_tools.shards.tars import BLOCK
 
 END_OF_TAR = bytes(2 * BLOCK)
 

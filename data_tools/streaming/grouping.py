@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..draws import keyed_seed
-from ..shards import ShardReader
-from .mixture import Mixture
-from .order import Order, shuffled
-from .recent import Recent
+from data_tools.draws import keyed_seed
+from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
+from data_tools.streaming.order import Order, shuffled
+from data_tools.streaming.recent import Recent
 
 KEPT_WINDOWS = 4
 TOKENS_PER_WORD = 4 / 3  # of English, with the tokenizers of today's language models

@@ -11,10 +11,10 @@ from hashlib import sha256
 
 import numpy as np
 
-from ..draws import keyed_seed
-from ..errors import DataError
-from ..shards import RawSample, ShardReader
-from .order import Order, RunOrder
+from data_tools.draws import keyed_seed
+from data_tools.errors import DataError
+from data_tools.shards import RawSample, ShardReader
+from data_tools.streaming.order import Order, RunOrder
 
 ONE = 2**32  # of the fixed-point shares: integers round alike on every machine
 

@@ -19,9 +19,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ..draws import keyed_seed
-from ..errors import DataError
-from .recent import Recent
+from data_tools.draws import keyed_seed
+from data_tools.errors import DataError
+from data_tools.streaming.recent import Recent
 
 # A reader goes through all streams at once, and workers that prefetch reach into each one's next block.
 KEPT_BLOCKS = 32

@@ -1,7 +1,7 @@
 """The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
 
-A third of the captions are long ones that say where everything is, as HunyuanVideo's were: what a frozen decoder cannot be
-told in words, joint training cannot teach visual tokens to tell it.
+A third of the captions are long and say where everything is, as HunyuanVideo's were. Joint training cannot teach visual
+tokens to say what the frozen decoder does not understand in words.
 
 Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
 could but be disturbed by them, so that it meets conditioning of many lengths here: some captions are empty, and behind

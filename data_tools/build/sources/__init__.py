@@ -15,13 +15,13 @@ wrong with a single clip comes out when it is loaded, as a BadVideo with its rea
 
 from pathlib import Path
 
-from ...errors import DataError
-from .clip import Clip, Columns, Item, Source
-from .files import find_videos
-from .frames import find_frame_folders
-from .rows import TABLE_ENDINGS
-from .tables import TableSource
-from .tars import TarSource
+from data_tools.build.sources.clip import Clip, Columns, Item, Source
+from data_tools.build.sources.files import find_videos
+from data_tools.build.sources.frames import find_frame_folders
+from data_tools.build.sources.rows import TABLE_ENDINGS
+from data_tools.build.sources.tables import TableSource
+from data_tools.build.sources.tars import TarSource
+from data_tools.errors import DataError
 
 __all__ = ["Clip", "Columns", "Item", "Source", "discover"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ...errors import BadVideo
-from ...shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
+from data_tools.errors import BadVideo
+from data_tools.shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ Folders may be nested to any depth; what counts as a video goes by the ending. T
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...shards.samples import VIDEO_ENDINGS
-from .clip import Clip, Columns, ItemList, member_ending, read_video
-from .texts import describe, filled, read_fields, read_text
+from data_tools.build.sources.clip import Clip, Columns, ItemList, member_ending, read_video
+from data_tools.build.sources.texts import describe, filled, read_fields, read_text
+from data_tools.shards.samples import VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)

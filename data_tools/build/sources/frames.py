@@ -14,10 +14,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ...encode import encode_mp4
-from ...errors import BadVideo
-from .clip import Clip, Columns, ItemList
-from .texts import describe, filled, read_fields, read_text
+from data_tools.build.sources.clip import Clip, Columns, ItemList
+from data_tools.build.sources.texts import describe, filled, read_fields, read_text
+from data_tools.encode import encode_mp4
+from data_tools.errors import BadVideo
 
 DEFAULT_FPS = 24
 FRAMES_CRF = 12

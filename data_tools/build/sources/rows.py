@@ -14,8 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from ...errors import DataError
-from .texts import filled
+from data_tools.build.sources.texts import filled
+from data_tools.errors import DataError
 
 TABLE_ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 BOM = b"\xef\xbb\xbf"

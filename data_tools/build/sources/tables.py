@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import BadVideo, DataError
-from .clip import Clip, Columns, check_is_file, member_ending, read_video
-from .rows import Row, Rows, open_rows
-from .texts import RESERVED_FIELDS, describe
+from data_tools.build.sources.clip import Clip, Columns, check_is_file, member_ending, read_video
+from data_tools.build.sources.rows import Row, Rows, open_rows
+from data_tools.build.sources.texts import RESERVED_FIELDS, describe
+from data_tools.errors import BadVideo, DataError
 
 
 @dataclass(frozen=True)

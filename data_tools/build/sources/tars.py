@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DataError
-from ...shards.samples import bodies_of, caption_ending, without_prefix
-from ...shards.tars import groups, key_and_ending, mapped, members
-from .clip import Clip, Columns, fingerprint, member_ending, origin_or_name
-from .texts import decoded_text, describe, filled, json_object
+from data_tools.build.sources.clip import Clip, Columns, fingerprint, member_ending, origin_or_name
+from data_tools.build.sources.texts import decoded_text, describe, filled, json_object
+from data_tools.errors import DataError
+from data_tools.shards.samples import bodies_of, caption_ending, without_prefix
+from data_tools.shards.tars import groups, key_and_ending, mapped, members
 
 
 @dataclass(frozen=True)

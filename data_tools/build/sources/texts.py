@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import BadVideo
-from .clip import Columns
+from data_tools.build.sources.clip import Columns
+from data_tools.errors import BadVideo
 
 RESERVED_FIELDS = ("facts",)
 PLACEHOLDERS = re.compile(r"\s*<(?:image|video)>\s*")

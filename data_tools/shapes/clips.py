@@ -1,4 +1,4 @@
-"""A folder of rendered clips: what a build packs, and the questions that an evaluation asks."""
+"""Write folders of rendered clips for a build, and questions for an evaluation."""
 
 import csv
 from pathlib import Path
@@ -9,18 +9,32 @@ from data_tools.errors import DataError
 from data_tools.items import Item, write_items
 from data_tools.shapes.drawing import render
 from data_tools.shapes.scene import SPLITS, draw_scene, scene_of
-from data_tools.shapes.words import CATEGORIES, TV_ALIGN, caption_of, item_of
+from data_tools.shapes.vocabulary import CATEGORIES, TV_ALIGN
+from data_tools.shapes.words import caption_of, item_of
 
-CRF = 18
+CRF = 18  # of x264
 
 
 def render_clips(
     folder: str | Path, clips: int, seed: int, frames: int = 24, fps: int = 8, size: int = 64, split: str = "all"
 ) -> None:
-    """Write `clips` clips, their questions as items.jsonl, whose ids are the clips' names without the ending, and then
-    captions.csv (path, caption, question, answer): an input for a build.
+    """Write clips, items.jsonl and captions.csv to a folder that `vtok-shards build` can read.
 
-    In the table three of four clips have a question, open, not multiple-choice; the others are there to be captioned.
+    items.jsonl holds one multiple-choice question per clip; its id is the clip's file name without the ending.
+    captions.csv has the columns path, caption, question and answer. Three of four rows have an open question;
+    the others have a caption only.
+
+    Args:
+        folder: created if missing; must not hold a captions.csv.
+        clips: number of clips.
+        seed: seed of all draws.
+        frames: frames per clip.
+        fps: frames per second.
+        size: height and width in pixels.
+        split: one of `SPLITS` (see `scene.scene_of`).
+
+    Raises:
+        DataError: an argument is out of range, or the folder already holds clips.
     """
     folder = Path(folder)
     if clips < 1:
@@ -47,7 +61,11 @@ def render_clips(
 
 
 def scene_items(per_category: int, seed: int, split: str = "test") -> list[Item]:
-    """Questions about scenes of TV-Align's seven categories, with each category's labels in turn."""
+    """Questions about scenes of the seven TV-Align categories; each category cycles through its labels.
+
+    Raises:
+        DataError: `per_category` is below 1.
+    """
     if per_category < 1:
         raise DataError(f"the number of items must be at least 1, not {per_category}")
     items = []

@@ -1,15 +1,18 @@
-"""Scene → frames. Within its box each shape is sampled on a finer grid, with edges one sample soft."""
+"""Render a scene to frames.
+
+Each shape is supersampled inside its bounding box. Its edge is a linear ramp one sample wide.
+"""
 
 import numpy as np
 
 from data_tools.shapes.scene import Scene, Thing
 
 FINER = 2  # samples per pixel and axis
-REACH = 0.9  # the farthest corner of a shape from its centre, in sides: the triangle's tip
+REACH = 0.9  # largest distance of a corner from the centre, in sides: the tip of the triangle
 
 
 def render(scene: Scene, frames: int, size: int) -> np.ndarray:
-    """The clip, uint8 RGB (frames, size, size, 3)."""
+    """The clip as uint8 RGB (frames, size, size, 3)."""
     t = np.linspace(0, 1, frames)
     picture = np.repeat(_background(scene, size)[None], frames, axis=0)
     for thing in scene.things:
@@ -18,13 +21,13 @@ def render(scene: Scene, frames: int, size: int) -> np.ndarray:
 
 
 def _draw(picture: np.ndarray, thing: Thing, t: np.ndarray) -> None:
-    """Put a thing onto the picture, float32 (frames, size, size, 3)."""
+    """Draw a thing onto `picture`, float32 (frames, size, size, 3), in place, at times `t` (frames,) in 0..1."""
     size = picture.shape[1]
     centres, sides = size * thing.centres(t), size * thing.sides(t)
     box = min(size, int(2 * REACH * sides.max()) + 2)
     corners = np.clip(np.round(centres - box / 2).astype(int), 0, size - box)
     samples = (np.arange(box * FINER, dtype=np.float32) + 0.5) / FINER
-    distinct = 1 if np.ptp(centres) == np.ptp(sides) == 0 else len(t)
+    distinct = 1 if np.ptp(centres) == np.ptp(sides) == 0 else len(t)  # a still shape is sampled once
     from_centre = (corners - centres)[:distinct, :, None].astype(np.float32) + samples
     x, y = from_centre[:, 0, None, :], from_centre[:, 1, :, None]
     inside = np.clip(FINER * _depth(thing.shape, x, y, sides[:distinct, None, None].astype(np.float32)) + 0.5, 0, 1)
@@ -37,20 +40,23 @@ def _draw(picture: np.ndarray, thing: Thing, t: np.ndarray) -> None:
 
 
 def _depth(shape: str, x: np.ndarray, y: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """How deep inside the edge each point lies, of a shape of area side² around its centre of mass; below 0 outside."""
+    """Signed distance of each point inside the edge of a shape of area side²; negative outside.
+
+    x, y are relative to the shape's centre of mass.
+    """
     if shape == "circle":
         return side / np.float32(np.pi**0.5) - np.hypot(x, y)
     if shape == "square":
         return side / 2 - np.maximum(np.abs(x), np.abs(y))
-    # Equilateral, tip upwards: three edges at 120° from each other, at the radius of the inscribed circle.
+    # Equilateral triangle, tip upwards. Its three edges touch the inscribed circle of radius side / 27^¼.
     slanted = np.abs(x) * np.float32(3**0.5 / 2) - y / 2
     return side / np.float32(27**0.25) - np.maximum(slanted, y)
 
 
 def _background(scene: Scene, size: int) -> np.ndarray:
-    """A fade between two dim colours, float32 (size, size, 3)."""
+    """A linear gradient between two dim colours, float32 (size, size, 3)."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     along = np.cos(scene.slope) * grid[None, :] + np.sin(scene.slope) * grid[:, None]
     share = np.clip(along + 0.5, 0, 1).astype(np.float32)[..., None]
-    first, second = np.float32(scene.background)
+    first, second = np.array(scene.background, np.float32)
     return first + share * (second - first)

@@ -1,7 +1,7 @@
-"""Answers a question about a clip of shapes from its pixels alone, or abstains.
+"""Answer a question about a shapes clip from its pixels alone, or abstain.
 
-Lengths are shares of the picture's width. Thresholds lie midway between what the answers look like, not where the
-generator happens to draw them.
+Lengths are fractions of the picture's width. Each threshold lies midway between the answers that it separates; none
+is a constant of the generator.
 """
 
 from collections import Counter
@@ -11,29 +11,35 @@ import numpy as np
 
 from data_tools.items import Item
 from data_tools.shapes.seeing import Blob, Clip, unlikeness
-from data_tools.shapes.words import CATEGORIES, COLOURS, colours_in, shape_in
+from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, colours_in, shape_in
 
-MOVED = 0.05  # the least way that counts as moving
-RESTS = 0.03  # the most that a still shape's place scatters
-STEADY = 0.8  # share of variance in time that a straight way explains
+MOVED = 0.05  # least displacement that counts as motion
+RESTS = 0.03  # largest standard deviation of a still shape's position
+STEADY = 0.8  # least R² of a straight line for motion to count as steady along an axis
 LARGER = 1.45  # ratio of areas
 GROWN, SHRUNK = 1.35, 0.74  # ratios of areas
-RECOLOURED = 0.956  # cosine of 17°: named colours are at least 33° apart, seen from a dark background
-SAME_PLACE = 0.12
-# Moments of the ideal shapes (third, fourth): E[z³] of an equilateral triangle is R³/10, E[z⁴] of a square side⁴/60.
+RECOLOURED = 0.956  # cosine of 17°; relative to a dark background, named colours are at least 33° apart
+SAME_PLACE = 0.12  # largest distance between two sightings of a shape that does not move
+# (third, fourth) moments of the ideal shapes: E[z³] of an equilateral triangle is R³/10, E[z⁴] of a square side⁴/60.
 MOMENTS = {"circle": (0.0, 0.0), "square": (0.0, 1 / 60), "triangle": (0.1 * (4 / 27**0.5) ** 1.5, 0.0)}
 WAYS = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")  # clockwise by 45°
 
 
 def answer(frames: np.ndarray, item: Item) -> str | None:
-    """One of the item's options, or None where the pixels do not tell.
+    """Answer an item from a clip.
 
     Args:
         frames: uint8 RGB (F, H, W, 3).
+        item: a question of one of `CATEGORIES`.
+
+    Returns:
+        One of the item's options, or None if the pixels do not decide.
     """
     label = _JUDGES[item.category](Clip(frames), item)
-    told = CATEGORIES[item.category].answers.get(label)
-    return told if told in item.options else None
+    if label is None:
+        return None
+    found = CATEGORIES[item.category].answers.get(label)
+    return found if found in item.options else None
 
 
 def _counting(clip: Clip, item: Item) -> str | None:
@@ -46,12 +52,12 @@ def _direction(clip: Clip, item: Item) -> str | None:
     if track is None:
         return None
     t = np.linspace(-0.5, 0.5, len(track))
-    way = (t @ track) / (t @ t)  # least squares, from the first frame to the last
-    beside = track - track.mean(axis=0) - np.outer(t, way)
-    length = np.linalg.norm(way)
-    if length < MOVED * clip.width or np.sqrt((beside**2).sum(axis=1).mean()) > 0.3 * length:
+    displacement = (t @ track) / (t @ t)  # least squares, from the first frame to the last
+    residual = track - track.mean(axis=0) - np.outer(t, displacement)
+    length = np.linalg.norm(displacement)
+    if length < MOVED * clip.width or np.sqrt((residual**2).sum(axis=1).mean()) > 0.3 * length:
         return None
-    return WAYS[round(np.arctan2(way[1], way[0]) / (np.pi / 4)) % 8]
+    return WAYS[round(np.arctan2(displacement[1], displacement[0]) / (np.pi / 4)) % 8]
 
 
 def _relative_position(clip: Clip, item: Item) -> str | None:
@@ -142,7 +148,7 @@ _JUDGES: dict[str, Callable[[Clip, Item], str | None]] = {
 
 
 def _named_pair(clip: Clip, item: Item) -> tuple[Blob, Blob] | None:
-    """The shapes of the two colours that the question names, or None if there are not two such."""
+    """The shapes in the two colours of the question, in its order; None unless exactly two shapes are seen."""
     [blobs] = clip.windows(1)
     if len(blobs) != 2:
         return None
@@ -153,7 +159,7 @@ def _named_pair(clip: Clip, item: Item) -> tuple[Blob, Blob] | None:
 
 
 def _unlike_shape(blob: Blob, wanted: str) -> float:
-    """How much less it is like the wanted shape than like the others."""
+    """Distance of the blob's moments to the wanted shape, minus that to the nearest other shape."""
     scale = np.array([MOMENTS["triangle"][0], MOMENTS["square"][1]])
     seen = np.array([blob.third, blob.fourth]) / scale
     away = {shape: float(np.linalg.norm(seen - np.array(moments) / scale)) for shape, moments in MOMENTS.items()}
@@ -165,20 +171,20 @@ def _cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _straightness(places: np.ndarray) -> float:
-    """Share of the variance that even motion explains."""
+    """R² of uniform motion along one axis: places (F,) against the frame number."""
     if places.std() == 0:
         return 0.0
     return float(np.corrcoef(places, np.arange(len(places)))[0, 1] ** 2)
 
 
 def _centre_of_circle(track: np.ndarray) -> np.ndarray:
-    """Centre of the circle nearest to the places, by linear least squares (Kåsa)."""
+    """Centre of the circle that fits a track (F, 2) best, by linear least squares (Kåsa)."""
     rows = np.column_stack([2 * track, np.ones(len(track))])
     return np.linalg.lstsq(rows, (track**2).sum(axis=1), rcond=None)[0][:2]
 
 
 def _falls(height: np.ndarray, rise: float) -> int:
-    """How often y, which points down, comes to a low place and rises again by `rise`."""
+    """Count the bounces: how often y (pointing down) reaches a maximum and then decreases by `rise`."""
     falls, falling, extreme = 0, False, height[0]
     for y in height:
         if falling:

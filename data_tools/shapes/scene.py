@@ -1,34 +1,43 @@
-"""What a clip shows: a function of (seed, its number), and of the label it is to show.
+"""What a clip shows: a function of (seed, clip number, label).
 
-Where a shape starts, its size and its colour are drawn without regard to the label wherever the label tells of time
-(direction, state, motion, bounce_count, two_movers): nothing in the first frame tells it.
+In the categories about time (direction, state, motion, bounce_count, two_movers) the start, size and colour of a
+shape are independent of the label. So the first frame does not reveal the answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from data_tools.draws import Draws
 from data_tools.shapes import paths
-from data_tools.shapes.words import CATEGORIES, COLOURS, SHAPES
+from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, SHAPES
 
-Things = tuple[tuple["Thing", ...], str]  # and the other label
+Things = tuple[tuple["Thing", ...], str]  # the things of a scene, and its `other_label`
+
+T = TypeVar("T")
 
 SPLITS = ("all", "train", "test")
-SIDES = {"small": 0.15, "large": 0.22}  # square root of the area, as a share of the picture: shapes are area-matched
-CHANGE = 0.1  # of the clip: how long a change of state takes
-GROWN, SHRUNK = 1.45, 0.62  # sides after it
+SIDES = {"small": 0.15, "large": 0.22}  # square root of the area: all shapes of one size have the same area
+CHANGE = 0.1  # duration of a change of state, as a fraction of the clip
+GROWN, SHRUNK = 1.45, 0.62  # factors of the side
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape. Lengths are shares of the picture, the origin is its upper left corner.
+    """One shape. Lengths are fractions of the picture; the origin is its upper left corner.
 
-    side: square root of its area.
-    size: the word for it, where captions tell it.
-    path: displacement from `start` at times in 0..1.
-    change: label of the category `state`; it happens at the time `when`.
+    Attributes:
+        shape: one of `SHAPES`.
+        colour: one of `COLOURS`.
+        side: square root of the area.
+        start: centre at time 0, as x, y.
+        size: "small" or "large" if the caption mentions it, else "".
+        path: displacement from `start` at times in 0..1.
+        change: a label of the category `state`.
+        when: middle of the change, in 0..1.
+        colour_after: colour after the change "changes", else "".
     """
 
     shape: str
@@ -42,36 +51,41 @@ class Thing:
     colour_after: str = ""
 
     def centres(self, t: np.ndarray) -> np.ndarray:
-        """(F, 2) as x, y."""
+        """Centres (F, 2) as x, y at times `t` (F,)."""
         return np.array(self.start) + self.path(t)
 
     def sides(self, t: np.ndarray) -> np.ndarray:
-        """(F,)."""
+        """Sides (F,) at times `t` (F,)."""
         factor = {"grows": GROWN, "shrinks": SHRUNK}.get(self.change, 1.0)
         return self.side * (1 + (factor - 1) * self._changed(t))
 
     def colours(self, t: np.ndarray) -> np.ndarray:
-        """RGB in 0..255, (F, 3)."""
+        """RGB colours (F, 3) in 0..255 at times `t` (F,)."""
         before = np.array(COLOURS[self.colour], float)
         after = np.array(COLOURS[self.colour_after or self.colour], float)
         return before + self._changed(t)[:, None] * (after - before)
 
     def opacities(self, t: np.ndarray) -> np.ndarray:
-        """(F,) in 0..1."""
+        """Opacities (F,) in 0..1 at times `t` (F,)."""
         changed = self._changed(t)
         return {"appears": changed, "disappears": 1 - changed}.get(self.change, np.ones_like(changed))
 
     def _changed(self, t: np.ndarray) -> np.ndarray:
+        """Progress of the change (F,) in 0..1."""
         return np.clip((t - self.when) / CHANGE + 0.5, 0, 1)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """
-    things: the first is the one asked about.
-    other_label: what would be the answer for the second, in the categories `colour` and `two_movers`.
-    background: two RGB colours between which it fades.
-    slope: direction of the fade, radians.
+    """The content of one clip.
+
+    Attributes:
+        category: one of `CATEGORIES`.
+        label: the label that the clip shows.
+        things: all shapes; the question is about the first.
+        other_label: the label of the second shape in the categories `colour` and `two_movers`, else "".
+        background: the two RGB colours of the gradient.
+        slope: direction of the gradient, radians.
     """
 
     category: str
@@ -83,7 +97,10 @@ class Scene:
 
 
 def draw_scene(draws: Draws, split: str = "all") -> Scene:
-    """The scene of one clip. Categories take turns, and so do each category's labels, both in drawn orders."""
+    """The scene at `draws.position`. Clips cycle through all categories, and each category through its labels.
+
+    The order within a cycle is drawn.
+    """
     number, place = divmod(draws.position, len(CATEGORIES))
     category = _in_turn(draws.run_seed, "category", number, tuple(CATEGORIES))[place]
     labels = tuple(CATEGORIES[category].answers)
@@ -92,6 +109,7 @@ def draw_scene(draws: Draws, split: str = "all") -> Scene:
 
 
 def _in_turn(seed: int, what: str, number: int, names: tuple[str, ...]) -> list[str]:
+    """The names in the drawn order of cycle `number`."""
     draws = Draws(seed, number)
     return sorted(names, key=lambda name: draws.seed(f"turn/{what}/{name}"))
 
@@ -100,7 +118,10 @@ def scene_of(category: str, label: str, draws: Draws, split: str = "all") -> Sce
     """A scene that shows `label`.
 
     Args:
-        split: `test` shows only held-out combinations of colour, shape and label, `train` none of them.
+        category: one of `CATEGORIES`.
+        label: one of the category's labels.
+        draws: the randomness of the scene.
+        split: "test" uses only held-out combinations of colour, shape and label, "train" only the others, "all" both.
     """
     drawn = _Drawn(draws, category, label, split)
     things, other_label = _THINGS[category](drawn)
@@ -111,16 +132,17 @@ def scene_of(category: str, label: str, draws: Draws, split: str = "all") -> Sce
 
 
 def held_out(category: str, label: str, colour: str, shape: str) -> bool:
-    """Whether the combination is kept for the test split.
+    """Whether a combination belongs to the test split.
 
-    It is for one colour of six, given shape and label, and in the category `colour` for one shape of three.
+    For each shape and label, one colour of six is held out. In the category `colour`, where the label is the colour,
+    one shape of three is.
     """
     place = list(CATEGORIES[category].answers).index(label)
     return (list(COLOURS).index(colour) + 2 * SHAPES.index(shape) + place) % len(COLOURS) == 0
 
 
 class _Drawn:
-    """The draws of one scene, by purpose."""
+    """The draws of one scene, each by its purpose."""
 
     def __init__(self, draws: Draws, category: str, label: str, split: str):
         self.draws, self.category, self.label = draws, category, label
@@ -133,32 +155,34 @@ class _Drawn:
         ]
         self.colour, self.shape = self.one_of("looks", looks)
 
-    def one_of(self, purpose: str, names):
-        names = tuple(names)
-        return names[self.draws.integer(purpose, len(names))]
+    def one_of(self, purpose: str, choices: Iterable[T]) -> T:
+        """One of the choices, uniformly."""
+        choices = tuple(choices)
+        return choices[self.draws.integer(purpose, len(choices))]
 
     def between(self, purpose: str, low: float, high: float) -> float:
+        """A float in [low, high), uniformly."""
         return low + (high - low) * self.draws.uniform(purpose)
 
     def spots(self, count: int, low: float, high: float, apart: float) -> list[tuple[float, float]]:
-        """So many places in a square, any two at least `apart`."""
+        """`count` points in the square [low, high)², at least `apart` from each other."""
         random = np.random.default_rng(self.draws.seed("spots"))
         while True:
             tries = random.uniform(low, high, (64, count, 2))
             gaps = np.linalg.norm(tries[:, :, None] - tries[:, None], axis=-1) + 2 * np.eye(count)
             good = np.flatnonzero(gaps.min(axis=(1, 2)) >= apart)
             if len(good):
-                return [tuple(map(float, spot)) for spot in tries[good[0]]]
+                return [_place(spot) for spot in tries[good[0]]]
 
     def others(self, spots: list[tuple[float, float]], sides: list[float]) -> list[Thing]:
-        """Further things at these places, each of a colour of its own."""
+        """Further things at these points, all of different colours."""
         colours = [colour for colour in COLOURS if colour != self.colour]
         colours.sort(key=lambda colour: self.draws.seed(f"other/{colour}"))
         shapes = [self.one_of(f"other-shape-{i}", SHAPES) for i in range(len(spots))]
         return [Thing(*looks) for looks in zip(shapes, colours, sides, spots)]
 
     def alone(self, path: paths.Path) -> Things:
-        """One thing of a told size that follows a path of at most 0.2 from its start."""
+        """One small or large thing that follows `path`, which must stay within 0.2 of its start."""
         size = self.one_of("size", SIDES)
         start = (self.between("x", 0.4, 0.6), self.between("y", 0.4, 0.6))
         return (Thing(self.shape, self.colour, SIDES[size], start, size, path),), ""
@@ -194,7 +218,7 @@ def _relative_size(drawn: _Drawn) -> Things:
 
 
 def _colour(drawn: _Drawn) -> Things:
-    """Two different shapes: only which is which tells the answer."""
+    """Two things of different shape and colour; the question names the shape."""
     spots = drawn.spots(2, 0.22, 0.78, 0.44)
     sides = [drawn.between(f"side-{i}", 0.2, 0.24) for i in "01"]
     [other] = drawn.others(spots[1:], sides[1:])
@@ -203,7 +227,7 @@ def _colour(drawn: _Drawn) -> Things:
 
 
 def _state(drawn: _Drawn) -> Things:
-    """One thing or two at first, whatever the label; what appears has a place of its own."""
+    """One or two visible things at first, independent of the label; one that appears has a free place."""
     spots = drawn.spots(3, 0.23, 0.77, 0.38)
     sides = [drawn.between(f"side-{i}", 0.155, 0.18) for i in "012"]
     first = drawn.one_of("first", (1, 2))
@@ -238,7 +262,7 @@ def _motion(drawn: _Drawn) -> Things:
 
 
 def _bounce_count(drawn: _Drawn) -> Things:
-    """It begins and ends well above the ground, at a height that is drawn without regard to the count."""
+    """The ball starts and ends well above the ground, at heights that are independent of the count."""
     first, last = (drawn.between(f"phase-{end}", 0.3, 0.7) for end in ("first", "last"))
     sign, travel, height = drawn.one_of("sign", (-1, 1)), drawn.between("travel", 0.12, 0.2), 0.2
     return drawn.alone(paths.bouncing(sign * travel, height, int(drawn.label) + last - first, first))
@@ -255,6 +279,7 @@ def _two_movers(drawn: _Drawn) -> Things:
 
 
 def _place(point: np.ndarray) -> tuple[float, float]:
+    """An array (2,) as a pair of floats."""
     return float(point[0]), float(point[1])
 
 

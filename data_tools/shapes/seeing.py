@@ -1,35 +1,35 @@
-"""From pixels to shapes: the background, what stands out from it, and where that goes.
+"""From pixels to shapes: estimate the background, segment the shapes, track them.
 
-Nothing here is shared with drawing.py, and nothing is assumed of a clip but a smooth, steady background and shapes
-that differ from it. Noise and contrast are estimated for each clip. Colours are RGB in 0..255, places are x, y in
-pixels.
+No code is shared with drawing.py. The only assumptions are a smooth, constant background and shapes whose colours
+differ from it. Noise and contrast are estimated per clip. Colours are RGB in 0..255; positions are x, y in pixels.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.shapes.words import COLOURS
+from data_tools.shapes.vocabulary import COLOURS
 
-ROUNDS = 10  # of the background's fit
-STANDS_OUT = 6.5  # standard deviations of noise: the most that noise alone reaches in a clip is about 5
-SHARE = 0.3  # of the clip's contrast, that a shape must have
-LEAST = 2.0  # levels; noise below this is not counted on
-SMALLEST = 12  # pixels of a shape in a picture 64 wide
-NOISY = 15.0  # levels, from which on frames are smoothed more
-ALIKE = 100.0  # distance within which an observed colour may be a named one, under any light
+ROUNDS = 10  # iterations of the background fit
+STANDS_OUT = 6.5  # detection threshold, standard deviations of the noise; noise alone reaches about 5 in a clip
+SHARE = 0.3  # least contrast of a shape, as a fraction of the clip's contrast
+LEAST = 2.0  # lower bound of the noise estimate, grey levels
+SMALLEST = 12  # least area of a shape in a picture 64 pixels wide, pixels
+NOISY = 15.0  # noise above which frames are smoothed more, grey levels
+ALIKE = 100.0  # largest distance between an observed colour and the named colour it may be
 
 
 @dataclass(frozen=True)
 class Blob:
     """A shape in one picture.
 
-    centre: (2,).
-    area: pixels.
-    colour: observed RGB, (3,).
-    contrast: its difference to the background, (3,).
-    third, fourth: its moments E[z³] / area^1.5 and E[z⁴] / area², in modulus, with z = x + iy from its centre. Blur by
-        any round kernel leaves both moments as they are.
+    Attributes:
+        centre: (2,).
+        area: pixels.
+        colour: observed RGB, (3,).
+        contrast: colour minus background, (3,).
+        third: |E[z³]| / area^1.5, with z = x + iy relative to the centre.
+        fourth: |E[z⁴]| / area². Blur by a rotationally symmetric kernel changes neither moment.
     """
 
     centre: np.ndarray
@@ -41,7 +41,7 @@ class Blob:
 
 
 class Clip:
-    """A clip as the judge sees it.
+    """A clip with its background removed.
 
     Args:
         frames: uint8 RGB (F, H, W, 3).
@@ -53,15 +53,18 @@ class Clip:
         self.background = _background(pixels.mean(axis=0))
         self.difference = pixels - self.background
         noise = _spread(np.diff(self.difference, axis=0)) / 2**0.5 if len(pixels) > 1 else 0.0
-        self.smoothing = 2.0 if noise > NOISY else 1.0  # pixels
+        self.smoothing = 2.0 if noise > NOISY else 1.0  # sigma, pixels
 
     def windows(self, count: int) -> list[list[Blob]]:
-        """The shapes in each of so many equal stretches of the clip, averaged over time."""
+        """The shapes in each of `count` equal parts of the clip, each averaged over time."""
         parts = np.array_split(self.difference, min(count, len(self.difference)))
         return self._blobs(np.stack([part.mean(axis=0) for part in parts]))
 
     def track(self, colour: str) -> np.ndarray | None:
-        """Where the shape of a named colour is in each frame, (F, 2), or None where it is not seen in most of them."""
+        """Position (F, 2) of the shape of a named colour in each frame; None if it is missing in over 30 % of them.
+
+        Gaps are interpolated.
+        """
         places = np.full((len(self.difference), 2), np.nan)
         for frame, blobs in enumerate(self._blobs(self.difference)):
             likeness = [unlikeness(blob.colour, colour) for blob in blobs]
@@ -82,12 +85,15 @@ class Clip:
         for picture, strong, labels in zip(smooth, strength, _components(strength > threshold)):
             sizes = np.bincount(labels.ravel())
             large = [
-                label for label in np.flatnonzero(sizes) if label and sizes[label] >= SMALLEST * (self.width / 64) ** 2
+                label
+                for label in np.flatnonzero(sizes).tolist()
+                if label and sizes[label] >= SMALLEST * (self.width / 64) ** 2
             ]
             found.append([self._blob(picture, strong, labels, label) for label in large])
         return found
 
     def _blob(self, picture: np.ndarray, strong: np.ndarray, labels: np.ndarray, label: int) -> Blob:
+        """The blob of one component. `picture` is (3, H, W); `strong` and `labels` are (H, W)."""
         mask = labels == label
         core = mask & (strong >= 0.8 * np.percentile(strong[mask], 90))
         contrast = picture[:, core].mean(axis=1)
@@ -103,7 +109,7 @@ class Clip:
 
 
 def unlikeness(observed: np.ndarray, name: str) -> float:
-    """How far an observed colour is from a named one, seen at full contrast or at any down to half of it."""
+    """Distance of an observed colour to the nearest version of a named one, at 0.5 to 1.05 of its contrast to grey."""
     grey = np.full(3, 127.5)
     whole = np.array(COLOURS[name]) - grey
     contrast = np.clip((observed - grey) @ whole / (whole @ whole), 0.5, 1.05)
@@ -111,7 +117,7 @@ def unlikeness(observed: np.ndarray, name: str) -> float:
 
 
 def _background(picture: np.ndarray) -> np.ndarray:
-    """A quadratic in x and y through most of the pixels of a picture, (3, H, W); shapes count as outliers."""
+    """Robust quadratic fit in x and y to a picture (3, H, W), float32; shapes are outliers."""
     height, width = picture.shape[1:]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)
@@ -126,7 +132,7 @@ def _background(picture: np.ndarray) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> float:
-    """Standard deviation of what most of the values scatter by: the median deviation, scaled."""
+    """Robust standard deviation around 0: the scaled median absolute value."""
     return float(np.median(np.abs(values)) / 0.6745)
 
 
@@ -141,14 +147,13 @@ def _smooth(pictures: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _components(mask: np.ndarray) -> np.ndarray:
-    """A label above 0 for each connected part of each picture, (N, H, W); 0 outside."""
+    """Connected components of masks (N, H, W): a label above 0 for each component of each mask, 0 outside."""
     labels = np.where(mask, np.arange(1, mask[0].size + 1, dtype=np.int32).reshape(mask.shape[1:]), 0)
     while True:
         spread = labels.copy()
         for axis in (1, 2):
-            low, high = [slice(None)] * 3, [slice(None)] * 3
-            low[axis], high[axis] = slice(None, -1), slice(1, None)
-            low, high = tuple(low), tuple(high)
+            before = (slice(None),) * axis
+            low, high = (*before, slice(None, -1)), (*before, slice(1, None))
             np.maximum(spread[low], spread[high], out=spread[low])
             np.maximum(spread[high], spread[low], out=spread[high])
         spread *= mask
@@ -158,6 +163,7 @@ def _components(mask: np.ndarray) -> np.ndarray:
 
 
 def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask (H, W) dilated by `pixels`, 4-connected."""
     for _ in range(pixels):
         padded = np.pad(mask, 1)
         mask = mask | padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]

@@ -1,4 +1,4 @@
-"""`vtok-shards`: build a dataset of shards, look into it, or render clips to try it on.
+"""`vtok-shards`: build a dataset of shards, inspect it, or render clips to try it with.
 
 vtok-shards shapes --output clips --clips 200
 vtok-shards build clips --output shards
@@ -17,7 +17,11 @@ from data_tools.shapes import SPLITS, render_clips, scene_items
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command: 0, 1 where `verify` finds faults, 2 with one line on stderr where the input is unusable."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 1 if `verify` finds faults; 2, after one line on stderr, if the input cannot be used.
+    """
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -36,10 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     shapes.add_argument("--output", required=True, metavar="DIR", help="folder for the clips")
     shapes.add_argument("--clips", required=True, type=int, metavar="N", help="number of clips")
     shapes.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
-    shapes.add_argument("--split", choices=SPLITS, default="all", help="test: combinations that train never shows")
+    shapes.add_argument("--split", choices=SPLITS, default="all", help="test: only combinations that train lacks")
     shapes.set_defaults(run=_shapes)
 
-    items = commands.add_parser("shapes-items", help="write questions about shapes, with prompts to generate them from")
+    items = commands.add_parser("shapes-items", help="write questions about shapes, and prompts to generate videos")
     items.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSONL to write")
     items.add_argument("--per-category", type=int, default=143, metavar="N", help="default: %(default)s")
     items.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")

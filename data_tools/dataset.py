@@ -1,8 +1,8 @@
-"""The dataset a trainer sees: position in the endless sequence → one decoded sample.
+"""The dataset of a trainer: position in the endless sequence → one decoded sample.
 
-Map-style, so that a DataLoader's workers hold no state: the positions come from `order.RunSampler`, and a sample is
-a pure function of (seed, position, data). A clip that cannot be read is replaced by a substitute that is drawn the
-same way: all other samples of the run stay where they are.
+The dataset is map-style, so DataLoader workers hold no state. `order.RunSampler` gives the positions. A sample is a
+pure function of (seed, position, data). A clip that cannot be read is replaced by a drawn substitute; no other sample
+moves.
 """
 
 from collections.abc import Callable
@@ -24,34 +24,60 @@ MAX_ATTEMPTS = 8
 
 @dataclass
 class Sample:
-    """One decoded sample. The two views show the same window of one clip (see `views.Views`).
+    """One decoded sample. Both views show the same window of one clip (see `views.Views`).
 
-    A view that is stored with the clip is not decoded: it is `None`, and what is stored lies in `extras`.
+    A view that is precomputed in the shard is not decoded: it is None, and `extras` holds the stored data.
+
+    Attributes:
+        position: position in the endless sequence.
+        key: key of the clip used, which may be a substitute.
+        draws: randomness for further choices about this sample.
+        frames: uint8 (T, 3, h, w), for the tokeniser.
+        frames_valid: number of leading frames inside the clip; later ones repeat the last of them.
+        video: uint8 (F, 3, H, W), for the decoder's loss.
+        video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
+        start: start of the window, seconds.
+        caption: one of the clip's captions, drawn.
+        question: question of one of the clip's pairs, drawn; None if it has none.
+        answer: answer to `question`.
+        extras: other members of the sample, by ending.
+        replaced: (key, reason) of each clip that could not be used, in order.
     """
 
     position: int
-    key: str  # of the clip really used
-    draws: Draws  # for whatever is still to be drawn for this sample
-    frames: torch.Tensor | None  # uint8 (T, 3, h, w), for the tokeniser
+    key: str
+    draws: Draws
+    frames: torch.Tensor | None
     frames_valid: int
-    video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
+    video: torch.Tensor | None
     video_valid: int
-    start: float  # of the window, seconds
+    start: float
     caption: str
     question: str | None
     answer: str | None
-    extras: dict[str, bytes]  # what else the shard holds of the clip, by ending
-    replaced: tuple[tuple[str, str], ...]  # (key, reason) of each clip that could not be used, in order
+    extras: dict[str, bytes]
+    replaced: tuple[tuple[str, str], ...]
 
 
 class ClipDataset(Dataset):
-    """Samples of a dataset, or of a mixture of several, by position.
+    """Samples of a dataset, or of a mixture of datasets, by position.
 
-    In training, position p is place p of `order`, any p ≥ 0, and the window of `seconds` is drawn, or at the clip's
-    centre without `draw_window`; `order` is the reader's own for this seed, if none is given. Otherwise p is row p, and
-    row p mod N where a last batch reaches past the end, with the window at the centre. `stored` names the views, of
-    "frames" and "video", that lie in the shards and need no decoding.
-    `transform` turns a Sample into what the batch is made of, in the worker.
+    In training, position p ≥ 0 is place p of `order`. Otherwise it is row p mod N (the last batch may reach past the
+    end), and the window is at the clip's centre.
+
+    Args:
+        reader: the shards.
+        seed: the run's seed.
+        seconds: length of the window.
+        tokeniser_view: the view `frames`.
+        decoder_view: the view `video`; None for none.
+        fit: "crop" or "pad" (see `views.fit_box`).
+        decoder: "pyav" or "decord".
+        training: whether positions follow `order`.
+        draw_window: in training, whether the window is drawn; else it is at the clip's centre.
+        stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
+        order: the order of rows; `reader.order(seed)` if omitted.
+        transform: applied to each Sample in the worker.
     """
 
     def __init__(
@@ -84,16 +110,21 @@ class ClipDataset(Dataset):
         self.order = order or reader.order(seed)
 
     def __len__(self) -> int:
-        """The number of samples N; positions may go past it."""
+        """The number of samples N. Positions may exceed it."""
         return len(self.reader)
 
     def __getitem__(self, position: int) -> Any:
-        """Raises DataError where the clip and all its substitutes are bad."""
+        """The sample at `position`, after `transform`.
+
+        Raises:
+            DataError: neither the clip nor any of its substitutes can be read.
+        """
         sample = self._sample(position)
         return sample if self.transform is None else self.transform(sample)
 
     def _sample(self, position: int) -> Sample:
-        draws, replaced = Draws(self.seed, position), []
+        draws = Draws(self.seed, position)
+        replaced: list[tuple[str, str]] = []
         for attempt in range(MAX_ATTEMPTS):
             row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self.row(position)
             try:
@@ -104,7 +135,7 @@ class ClipDataset(Dataset):
         raise DataError(f"position {position}: none of {MAX_ATTEMPTS} clips can be read: {tried}: check the shards")
 
     def row(self, position: int) -> int:
-        """The row meant for a position; another's clip takes its place where that one's cannot be read."""
+        """The row of a position, before any substitution."""
         return self.order.row(position) if self.training else position % len(self)
 
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:

@@ -1,8 +1,8 @@
-"""Randomness that does not depend on who draws it.
+"""Randomness keyed by (seed, position, purpose).
 
-Every random choice about a sample is a pure function of (seed, position, purpose): the run's seed, the sample's
-position in the endless sequence, and a word that says what the draw is for. Any rank, worker, restart or number of
-machines draws the same value, and a new draw with a new purpose leaves the older ones as they were.
+Every random choice about a sample is a pure function of the run's seed, the sample's position in the endless sequence
+and a word for the purpose. So every rank and worker draws the same value, before and after a restart. A new purpose
+does not change the draws of the others.
 """
 
 from dataclasses import dataclass

@@ -1,25 +1,29 @@
-"""Frames to an mp4 in memory, byte for byte the same each time: one thread, bit-exact headers."""
+"""Encode frames to an mp4 in memory. The bytes are reproducible: one thread, bit-exact headers."""
 
 import io
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import chain
+from typing import Literal
 
 import av
 import numpy as np
 from av.video.frame import PictureType
 
-ENCODERS = {"h264": "libx264"}
+ENCODERS: dict[str, Literal["libx264"]] = {"h264": "libx264"}
 
-# With x264's macroblock tree, as it runs on a CPU with AVX-512, the same frames gave eight different files in 14 runs,
-# on one thread; without it, always the same one.
+# x264's macroblock tree is not deterministic: on a CPU with AVX-512 the same frames gave 8 different files in 14 runs
+# on one thread. Without it the file was always the same.
 REPRODUCIBLE = {"x264-params": "mbtree=0"}
 
 
 def encode_mp4(frames: Iterable[np.ndarray], fps: Fraction | int, crf: int) -> bytes:
-    """An H.264 mp4, yuv420p, of `frames`: (h, w, 3) uint8 RGB of one size, at least one.
+    """Encode an H.264 mp4, yuv420p.
 
-    Odd sizes are padded with edge pixels.
+    Args:
+        frames: at least one, uint8 RGB (h, w, 3), all of one size. Odd sizes are padded with edge pixels.
+        fps: frames per second.
+        crf: x264's quality; lower is better.
     """
     pictures = (av.VideoFrame.from_ndarray(_pad_to_even(frame), format="rgb24") for frame in frames)
     return encode_video(pictures, "h264", {"crf": str(crf)}, fps)
@@ -32,9 +36,14 @@ def encode_video(
     fps: Fraction | int,
     time_base: Fraction | None = None,
 ) -> bytes:
-    """An mp4, yuv420p, of `frames`: of one even size, at least one.
+    """Encode an mp4, yuv420p. The colour tags of the first frame are kept.
 
-    Frames follow at `fps`, or, where a time base is given, stand at their own pts in it. Colours keep their tags.
+    Args:
+        frames: at least one, all of one even size.
+        codec: a key of `ENCODERS`.
+        options: options of the encoder.
+        fps: frames per second.
+        time_base: unit of the frames' own pts, in seconds; None to ignore pts and space the frames by `fps`.
     """
     frames = iter(frames)
     first = next(frames)
@@ -49,7 +58,7 @@ def encode_video(
         if time_base is not None:
             context.time_base = time_base
         for frame in chain([first], frames):
-            frame.pict_type = PictureType.NONE  # else a decoded frame would be encoded as what it was: I, P or B
+            frame.pict_type = PictureType.NONE  # else the encoder keeps the type (I, P, B) of a decoded frame
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()

@@ -1,18 +1,20 @@
-"""The two errors a person can meet on the way from a video file to a batch."""
+"""The errors of data_tools."""
 
 
 class DataError(ValueError):
-    """Input the user can mend: its message is one clear line that says what is wrong and what to do."""
+    """An error that the user can fix. The message is one line: what is wrong and what to do."""
 
 
 class BadVideo(DataError):
-    """One video that cannot be used; the others can.
+    """One video cannot be used. Others are not affected. `str()` gives "reason: detail".
 
-    reason: short slug for machines, such as "truncated"; str() gives "reason: detail".
+    Attributes:
+        reason: a slug for programs, such as "truncated".
+        detail: the explanation for people.
     """
 
     def __init__(self, reason: str, detail: str):
-        # Both go to `args`, from which pickle rebuilds the error on the other side of a worker's pipe.
+        # pickle rebuilds the error from `args` in another process.
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail

@@ -1,7 +1,4 @@
-"""Multiple-choice questions about videos, one JSON object a line: {id, category, prompt, question, options, answer}.
-
-`prompt` is the text from which a video is generated, or what a given video shows; `answer` is one of `options`.
-"""
+"""Multiple-choice questions about videos, as JSONL: {id, category, prompt, question, options, answer} per line."""
 
 import json
 from collections.abc import Iterable
@@ -15,6 +12,17 @@ from data_tools.shards import atomic_write
 
 @dataclass(frozen=True)
 class Item:
+    """One question.
+
+    Attributes:
+        id: unique in its file.
+        category: what the question is about, such as "counting".
+        prompt: the text to generate the video from, or a caption of the given video.
+        question: the question.
+        options: at least two different texts.
+        answer: one of `options`.
+    """
+
     id: str
     category: str
     prompt: str
@@ -27,6 +35,7 @@ FIELDS = tuple(field.name for field in fields(Item))
 
 
 def write_items(items: Iterable[Item], path: Path) -> None:
+    """Write a JSONL file, atomically; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         for item in items:
@@ -34,10 +43,10 @@ def write_items(items: Iterable[Item], path: Path) -> None:
 
 
 def read_items(path: Path) -> list[Item]:
-    """All items of a file, in its order.
+    """All items of a file, in order.
 
     Raises:
-        DataError: it cannot be read, holds none, or a line is not an item; the message names file and line.
+        DataError: the file cannot be read or is empty, or a line is not an item or repeats an id.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -53,7 +62,7 @@ def read_items(path: Path) -> list[Item]:
             raise DataError(f"{path}, line {number}: the id {item.id!r} is given twice")
         items[item.id] = item
     if not items:
-        raise DataError(f"{path} holds no items: one JSON object a line with {', '.join(FIELDS)}")
+        raise DataError(f"{path} holds no items: write one JSON object per line with {', '.join(FIELDS)}")
     return list(items.values())
 
 
@@ -62,19 +71,19 @@ def _item(values: object) -> Item:
         raise ValueError(f"expected an object with exactly {', '.join(FIELDS)}")
     options = values["options"]
     if not isinstance(options, list) or len(options) < 2 or len({str(option) for option in options}) < len(options):
-        raise ValueError("options should be a list of at least two different texts")
+        raise ValueError("options must be a list of at least two different texts")
     for name, text in [(name, values[name]) for name in FIELDS if name != "options"] + [
         ("options", o) for o in options
     ]:
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} should be a text that is not empty")
+            raise ValueError(f"{name} must be a non-empty text")
     if values["answer"] not in options:
         raise ValueError(f"the answer {values['answer']!r} is not among the options")
     return Item(**values | {"options": tuple(options)})
 
 
 def shuffled(item: Item, seed: int) -> Item:
-    """The item with its options in an order that depends on (seed, id) alone."""
+    """The item with its options in an order that depends only on (seed, id)."""
     draws = Draws(seed, 0)
     order = sorted(item.options, key=lambda option: draws.seed(f"option/{item.id}/{option}"))
     return replace(item, options=tuple(order))

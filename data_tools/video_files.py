@@ -1,4 +1,4 @@
-"""Video files of a folder, all of them or those that a table names, without captions and without a build."""
+"""Videos read from a folder without a build and without captions: all of them, or those listed in a table."""
 
 import csv
 import hashlib
@@ -10,18 +10,19 @@ from data_tools.shards.samples import VIDEO_ENDINGS, RawSample
 from data_tools.streaming.order import RunOrder
 from data_tools.video import measured_duration
 
-COLUMNS = ("videos", "path")  # the first is what the published VidTok's tables have
+COLUMNS = ("videos", "path")  # "videos" is the column of the published VidTok's tables
 
 
 def list_videos(folder: str | Path, table: str | Path | None = None) -> list[Path]:
     """Paths of videos below a folder, in order.
 
     Args:
-        table: a .csv with a column ``videos`` (or ``path``) of paths relative to the folder; all videos in any depth
-            below it, by name, if omitted.
+        folder: the folder.
+        table: a .csv with a column `videos` or `path` of paths relative to the folder. If omitted: all videos at any
+            depth, sorted by name.
 
     Raises:
-        DataError: there are none, or one is missing.
+        DataError: there are no videos, or one is missing, or the table cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -38,21 +39,26 @@ def list_videos(folder: str | Path, table: str | Path | None = None) -> list[Pat
 
 
 def named_videos(table: Path) -> list[str]:
+    """The paths in a table's column.
+
+    Raises:
+        DataError: the table cannot be read or has no such column.
+    """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
             if column is None:
-                raise DataError(f"{table} has no column {' or '.join(COLUMNS)}: name the videos in one")
+                raise DataError(f"{table} has no column {' or '.join(COLUMNS)}: add one with the paths of the videos")
             return [row[column] for row in rows if row[column]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the table {table}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class VideoFiles:
-    """Random access to listed videos, as a `ShardReader` gives it to those of shards. Captions are empty.
+    """Random access to video files, with the interface of `ShardReader`. Captions are empty.
 
-    Files are not validated before: what turns out bad when it is read is a BadVideo.
+    Files are not validated in advance; a bad one raises BadVideo when it is read.
     """
 
     def __init__(self, folder: str | Path, table: str | Path | None = None):
@@ -63,17 +69,24 @@ class VideoFiles:
 
     @cached_property
     def manifest_hash(self) -> str:
-        """Names the state of the data: the videos' names and sizes, in order."""
+        """sha256 of the videos' names and sizes, in order."""
         lines = (f"{self.key(row)} {path.stat().st_size}" for row, path in enumerate(self.paths))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def order(self, seed: int) -> RunOrder:
+        """The order of rows in a run with this seed."""
         return RunOrder(seed, [len(self)])
 
     def key(self, row: int) -> str:
+        """The path relative to the folder."""
         return self.paths[row].relative_to(self.folder).as_posix()
 
     def read(self, row: int) -> RawSample:
+        """The video at `row` with its duration.
+
+        Raises:
+            BadVideo: the file cannot be read.
+        """
         path = self.paths[row]
         try:
             video = path.read_bytes()

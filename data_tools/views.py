@@ -1,7 +1,7 @@
-"""The two views of a clip: few small frames for the tokeniser, many wide ones for the video decoder's loss.
+"""The two views of a clip: few small frames for the tokeniser, many wide frames for the video decoder's loss.
 
-Both show the same window of time and, when cropped, the same part of the picture, and come from one decode. All but
-`make_views` is arithmetic.
+Both views come from one decode. They show the same window of time and, with fit "crop", the same part of the picture.
+All functions but `make_views` are arithmetic.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,22 +16,26 @@ from data_tools.video import Source, decode
 
 FITS = ("crop", "pad")
 
-# Frames of a video VAE's step in time: it takes 4k + 1 frames.
+# Temporal stride of the video VAE, which takes 4k + 1 frames.
 VAE_STRIDE = 4
 
-# Seconds. Some containers round timestamps to the millisecond, so a clip can seem that much too short.
+# Tolerance at a clip's end, seconds: some containers round timestamps to milliseconds.
 ROUNDING = 1e-3
 
-# The draw of `window` that puts it in the middle of a clip.
+# The draw that puts `window` at the clip's centre.
 CENTRE = 0.5
 
 
 @dataclass(frozen=True)
 class View:
-    """What one reader of a clip wants to see.
+    """The frames that one consumer of a clip needs.
 
-    num_frames: frames of a full window.
-    stride: a count of frames is a multiple of this, plus 1.
+    Attributes:
+        fps: frames per second.
+        num_frames: frames in a full window.
+        height: pixels.
+        width: pixels.
+        stride: the number of valid frames is k * stride + 1.
     """
 
     fps: float
@@ -43,7 +47,7 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of whole pixels; (x, y) is its top left corner."""
+    """A rectangle in whole pixels; (x, y) is its upper left corner."""
 
     x: int
     y: int
@@ -53,9 +57,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the picture goes: `source` of the frame is resized to fill `target` of the view.
+    """How a frame maps to a view: `source` of the frame is resized to `target` of the view.
 
-    What of `target` hangs over the view's edges is lost; what it leaves free of the view is black.
+    Parts of `target` outside the view are cut off. Parts of the view outside `target` are black.
     """
 
     source: Box
@@ -64,23 +68,30 @@ class Placement:
 
 @dataclass(frozen=True)
 class Views:
-    """Both views of one window. Frames from `valid` on repeat the last valid one."""
+    """Both views of one window. Frames past the valid ones repeat the last valid frame.
 
-    frames: torch.Tensor | None  # uint8 (T, 3, h, w), for the tokeniser
-    frames_valid: int  # 0 without `frames`
-    video: torch.Tensor | None  # uint8 (F, 3, H, W), for the decoder's loss
-    video_valid: int  # 0 without `video`
+    Attributes:
+        frames: uint8 (T, 3, h, w), for the tokeniser.
+        frames_valid: number of valid frames; 0 without `frames`.
+        video: uint8 (F, 3, H, W), for the decoder's loss.
+        video_valid: number of valid frames; 0 without `video`.
+    """
+
+    frames: torch.Tensor | None
+    frames_valid: int
+    video: torch.Tensor | None
+    video_valid: int
 
 
 def tokeniser_view(seconds: float, fps: float, height: int, width: int) -> View:
-    """A frame at each end of the window and every 1/fps seconds between: 5 s at 6/s are 31 frames."""
+    """A frame every 1/fps seconds, both ends of the window included: 5 s at 6/s are 31 frames."""
     return View(fps, round(seconds * fps) + 1, height, width)
 
 
 def decoder_view(seconds: float, fps: float, height: int, width: int, latent_frames: int | None = None) -> View:
-    """The largest 4k + 1 frames that fit in the window: 5 s at 24/s are 121 frames.
+    """The most frames of the form 4k + 1 that fit in the window: 5 s at 24/s are 121 frames.
 
-    Of them the first `latent_frames`, k + 1, of the VAE at most, if given.
+    `latent_frames`, if given, is the largest k + 1.
     """
     frames = _floor(round(seconds * fps) + 1, VAE_STRIDE)
     if latent_frames is not None:
@@ -89,17 +100,26 @@ def decoder_view(seconds: float, fps: float, height: int, width: int, latent_fra
 
 
 def window(duration: float, seconds: float, draw: float) -> float:
-    """Start, in seconds, of a window in a clip: anywhere for `draw` uniform in [0, 1), centred for 0.5.
+    """Start of a window in a clip, in seconds.
 
-    A clip that is shorter than the window is seen from its beginning.
+    Args:
+        duration: of the clip, seconds.
+        seconds: length of the window. If the clip is shorter, the window starts at 0.
+        draw: in [0, 1); 0.5 is the centre.
     """
     return max(0.0, duration - seconds) * draw
 
 
 def view_times(view: View, start: float, end_of_clip: float) -> tuple[list[float], int]:
-    """Times in seconds of the view's frames, and how many of them, from the first, lie inside the clip (at least 1).
+    """Times of a view's frames.
 
-    The clip's last frame is on show until `end_of_clip`, its duration; a time up to then looks at it.
+    Args:
+        view: the view.
+        start: start of the window, seconds.
+        end_of_clip: the clip's duration, seconds. Its last frame is shown until then.
+
+    Returns:
+        The times in seconds, and how many of the first ones are valid: inside the clip, at least 1, k * stride + 1.
     """
     times = [start + index / view.fps for index in range(view.num_frames)]
     inside = sum(time <= end_of_clip + ROUNDING for time in times)
@@ -107,9 +127,13 @@ def view_times(view: View, start: float, end_of_clip: float) -> tuple[list[float
 
 
 def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placement:
-    """Fit a frame of src_w x src_h to a view of dst_w x dst_h without distorting it, centred.
+    """Fit a frame of src_w × src_h to a view of dst_w × dst_h, centred, keeping the aspect ratio.
 
-    fit: "crop" fills the view and loses what overhangs; "pad" shows the whole frame between black bars.
+    Args:
+        fit: "crop" fills the view and cuts off the rest of the frame; "pad" shows the whole frame with black bars.
+
+    Raises:
+        DataError: `fit` is unknown.
     """
     source, target = Box(0, 0, src_w, src_h), Box(0, 0, dst_w, dst_h)
     if fit == "crop":
@@ -120,7 +144,7 @@ def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placeme
 
 
 def cover(source: Box, width: int, height: int) -> Placement:
-    """Part of a frame resized until it covers the view, centred, as in CLIP's preprocessing, whose rounding this is."""
+    """Resize part of a frame to cover the view, then centre-crop; rounds as CLIP's preprocessing does."""
     if source.width * height > source.height * width:
         target_w, target_h = source.width * height // source.height, height
     else:
@@ -129,10 +153,10 @@ def cover(source: Box, width: int, height: int) -> Placement:
 
 
 def placements(src_w: int, src_h: int, tokeniser: View, decoder: View | None, fit: str) -> list[Placement]:
-    """The placement of a frame in the tokeniser's view and, if there is one, in the decoder's.
+    """The placement of a frame in the tokeniser's view and, if given, in the decoder's view.
 
-    The decoder's crop comes first; the tokeniser sees the centre of it, so that it describes nothing that the decoder
-    is not asked to draw.
+    With fit "crop" the tokeniser sees the centre of the decoder's crop, so it sees nothing that the decoder does not
+    have to draw.
     """
     alone = fit_box(src_w, src_h, tokeniser.width, tokeniser.height, fit)
     shared = [fit_box(src_w, src_h, decoder.width, decoder.height, fit)] if decoder else []
@@ -152,10 +176,21 @@ def make_views(
     backend: str = "pyav",
     skip: Collection[str] = (),
 ) -> Views:
-    """Both views of the window that begins at `start` seconds, from one decode of the clip.
+    """Both views of one window, from one decode of the clip.
 
-    `duration` is the clip's own, as `video.validate` measured it. A view named in `skip` ("frames", "video") is not
-    drawn, but still has its say in the crop. Raises BadVideo, and DataError for an unknown fit or backend.
+    Args:
+        source: the clip.
+        duration: as `video.validate` measured it, seconds.
+        tokeniser: the view `frames`.
+        decoder: the view `video`; None for none.
+        start: start of the window, seconds.
+        fit: "crop" or "pad" (see `fit_box`).
+        backend: "pyav" or "decord".
+        skip: views, of "frames" and "video", that are not drawn. The crop still takes them into account.
+
+    Raises:
+        BadVideo: the clip cannot be decoded.
+        DataError: `fit` or `backend` is unknown.
     """
     views = {"frames": tokeniser} | ({"video": decoder} if decoder else {})
     drawn = {name: view for name, view in views.items() if name not in skip}
@@ -178,30 +213,30 @@ def make_views(
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:
-    """Resize a uint8 (H, W, 3) picture once, and put it into each of the stack's frames at `indices`.
+    """Resize a uint8 (H, W, 3) picture once, and write it to the stack's frames at `indices`.
 
-    On uint8 and antialiased this is what transformers' processors do; Pillow's own differs by 1 (where it enlarges, by
-    2 in one value of 100,000), and takes four times as long.
+    transformers' processors resize the same way (uint8, antialiased bicubic). Pillow's result differs by at most 1 (by
+    2 in one value of 100,000 when it enlarges) and takes four times as long.
     """
     part, place = placement.source, placement.target
     pixels = picture[part.y : part.y + part.height, part.x : part.x + part.width].permute(2, 0, 1)[None]
-    # The same result: torch is a third faster on rows that lie one behind the other.
+    # Same result, a third faster: torch resizes contiguous rows faster.
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     size = (place.height, place.width)
     resized = interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
     inside = resized[0, :, max(0, -place.y) :, max(0, -place.x) :]
-    for index in indices:  # one by one: to index with a list costs a fifth of the resize
+    for index in indices:  # one by one: indexing with a list would add a fifth to the time
         free = stack[index, :, max(0, place.y) : place.y + place.height, max(0, place.x) : place.x + place.width]
         free.copy_(inside[:, : free.shape[1], : free.shape[2]])
 
 
 def _largest_inside(box: Box, width: int, height: int) -> Box:
-    """The largest rectangle of aspect width : height inside `box`, at its centre."""
+    """The largest rectangle of aspect ratio width : height inside `box`, centred."""
     w = max(1, min(box.width, round(box.height * width / height)))
     h = max(1, min(box.height, round(box.width * height / width)))
     return Box(box.x + (box.width - w) // 2, box.y + (box.height - h) // 2, w, h)
 
 
 def _floor(count: int, stride: int) -> int:
-    """The largest k * stride + 1 that is no more than `count`."""
+    """The largest k * stride + 1 that is at most `count`."""
     return (count - 1) // stride * stride + 1

@@ -1,22 +1,30 @@
-"""Lock files between processes. Locks are ``flock``s: the kernel lets go of them when a process dies."""
+"""Locks between the processes of one machine. The kernel releases a lock when its holder dies."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file ``path``; without ``wait``, yields ``False`` where another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the lock file `path`.
+
+    Args:
+        path: created if missing, in a folder that exists.
+        wait: wait until the lock is free.
+
+    Yields:
+        True if the lock is held; False if `wait` is false and another process holds it.
+    """
+    lock = FileLock(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        os.close(descriptor)
+        lock.release()

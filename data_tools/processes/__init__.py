@@ -1,6 +1,6 @@
-"""Work in other processes.
+"""Work in child processes.
 
-child.py    a process that may crash or hang without harm, and several of them at once
-decoder.py  decoding in one of them: what befalls it costs one clip
-parallel.py one function over many things, the results in order
+child.py     a child process that may crash or hang, and several of them at once
+decoder.py   decoding in a child process: a crash or hang costs one clip
+parallel.py  map a function over inputs in several processes
 """

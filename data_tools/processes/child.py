@@ -1,4 +1,4 @@
-"""Work in a process of its own, which may crash or hang without harm, and work in several of them at once."""
+"""Work in a child process that may crash or hang, and work in several of them at once."""
 
 import ctypes
 import os
@@ -11,26 +11,27 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-# By fork, so that a replacement for a crashed process is there at once, with all that the parent has read.
+# fork: a replacement for a crashed child starts at once, with everything that the parent has loaded.
 FORK = get_context("fork")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class ChildDied(Exception):
-    """The process ended, or was ended, before it answered."""
+    """The child ended, or was killed, before it answered."""
 
     def __init__(self, how: str):
         super().__init__(how)
 
 
 class ChildTimedOut(ChildDied):
-    """It took longer than it was given, and was killed."""
+    """The child exceeded its time limit and was killed."""
 
 
 class Child:
-    """A process that answers each request with `function(request)`, one at a time, until it is closed.
+    """A child process that answers requests with `function(request)`, one at a time, until `close`.
 
-    It ends when its parent does, however the parent ends.
+    It ends when its parent ends, even if the parent is killed. `function` need not be picklable; requests and answers
+    must be.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -40,13 +41,20 @@ class Child:
         theirs.close()
 
     def send(self, request: Any) -> None:
+        """Send a request. A dead child is reported by `receive`."""
         try:
             self.connection.send(request)
         except ConnectionError:
-            pass  # it is dead, as `receive` will say
+            pass
 
     def receive(self, timeout: float | None = None) -> Any:
-        """The answer. Raises what `function` raised, and ChildDied; after either of the latter the child is closed."""
+        """Wait for the answer to the last request, at most `timeout` seconds.
+
+        Raises:
+            ChildTimedOut: there is no answer in time; the child is closed.
+            ChildDied: the child has died; it is closed.
+            Exception: whatever `function` raised; the child goes on.
+        """
         try:
             if not self.connection.poll(timeout):
                 self.close()
@@ -54,7 +62,7 @@ class Child:
             answered, answer = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            code = self._process.exitcode
+            code = self._process.exitcode or 0
             self.close()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise ChildDied(f"the process ended with {how}") from None
@@ -63,15 +71,21 @@ class Child:
         raise answer
 
     def close(self) -> None:
+        """Kill the child."""
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 def in_children(function: Callable[[Any], None], requests: Iterable, count: int, tick: float) -> Iterator[None]:
-    """Run `function` on all requests in up to `count` children; yields about every `tick` seconds and at each end.
+    """Run `function` on all requests in up to `count` children.
 
-    The first error, or the death of a child, is raised here; the others are then ended.
+    Yields:
+        None, at least every `tick` seconds and whenever requests are done.
+
+    Raises:
+        ChildDied: a child has died; all are killed.
+        Exception: the first error of `function`; all children are killed.
     """
     waiting = deque(requests)
     busy: dict[Connection, Child] = {}
@@ -81,7 +95,8 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
             child.send(waiting.popleft())
             busy[child.connection] = child
         while busy:
-            for connection in wait(list(busy), tick):
+            ready = wait(list(busy), tick)
+            for connection in [connection for connection in busy if connection in ready]:
                 busy[connection].receive()
                 if waiting:
                     busy[connection].send(waiting.popleft())
@@ -94,10 +109,11 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
 
 
 def _serve(function: Callable[[Any], Any], parents: Connection, ours: Connection) -> None:
+    """Answer requests until the parent closes the connection."""
     end_with_parent()
     parents.close()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected, and no news worth a core file
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process decides
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: no core files
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
         try:
@@ -112,9 +128,9 @@ def _serve(function: Callable[[Any], Any], parents: Connection, ours: Connection
 
 
 def end_with_parent() -> None:
-    """Let this process, a child by fork, be killed when its parent ends."""
-    if sys.platform == "linux":
-        parent = FORK.parent_process().pid
+    """Have Linux kill this child process when its parent ends."""
+    parent = FORK.parent_process()
+    if sys.platform == "linux" and parent is not None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != parent.pid:  # the parent ended before the call
             os._exit(1)

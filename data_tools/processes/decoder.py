@@ -1,4 +1,4 @@
-"""Decoding that may crash or hang: it happens in a process of its own, and what befalls that process costs one clip."""
+"""Decoding in a child process: a crash or hang costs one clip, not the run."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -8,15 +8,18 @@ from data_tools.processes.child import Child, ChildDied, ChildTimedOut
 
 CLIP_TIMEOUT = 60.0  # seconds
 
-T = TypeVar("T")
-R = TypeVar("R")
+T = TypeVar("T", contravariant=True)
+R = TypeVar("R", covariant=True)
 
 
 class Decoder(Generic[T, R]):
-    """Called, gives `function(request)` from a child process, which is there from the first call on until `close`.
+    """Calls `function` in a child process, which is started on the first call and reused until `close`.
 
-    Raises BadVideo, whatever becomes of the process, and replaces it: "timeout" where there is no answer within
-    `timeout` seconds, "decoder_crash" where the process dies or `function` raises anything but BadVideo.
+    A child that dies or hangs is replaced on the next call.
+
+    Args:
+        function: decodes one clip.
+        timeout: limit for one call, seconds.
     """
 
     def __init__(self, function: Callable[[T], R], timeout: float = CLIP_TIMEOUT):
@@ -25,6 +28,12 @@ class Decoder(Generic[T, R]):
         self._child: Child | None = None
 
     def __call__(self, request: T) -> R:
+        """`function(request)`, from the child.
+
+        Raises:
+            BadVideo: `function` raised it; or "timeout"; or "decoder_crash" if the child died or `function` raised
+                another error.
+        """
         if self._child is None:
             self._child = Child(self._function)
         self._child.send(request)
@@ -39,12 +48,13 @@ class Decoder(Generic[T, R]):
             raise BadVideo("decoder_crash", f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
+        """End the child."""
         if self._child:
             self._child.close()
             self._child = None
 
 
 def check_timeout(seconds: float) -> None:
-    """Raises DataError for a time limit that cannot be meant."""
+    """Raise DataError unless the time limit is positive."""
     if not seconds > 0:
         raise DataError(f"the time limit of a clip must be above 0 seconds, not {seconds:g}")

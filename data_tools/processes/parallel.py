@@ -1,4 +1,4 @@
-"""One function over many things, in several processes."""
+"""Map a function over inputs in several processes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -13,18 +13,19 @@ R = TypeVar("R")
 
 
 def in_processes(function: Callable[[T], R], things: Iterable[T], workers: int) -> Iterator[R]:
-    """The results, in the order of `things`; with one worker, in this process and one at a time.
+    """Yield the results in the order of `things`. One worker means this process, without a pool.
 
-    Raises DataError where a process dies: a decoder's crash cannot be caught.
+    Raises:
+        DataError: `workers` is below 1, or a worker process died.
     """
     if workers < 1:
         raise DataError(f"the number of workers must be at least 1, not {workers}")
     if workers == 1:
         yield from map(function, things)
         return
-    # By fork: a process that begins anew spends seconds on importing torch.
+    # fork: a fresh process would spend seconds on importing torch.
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
         try:
             yield from pool.map(function, things)
         except BrokenProcessPool:
-            raise DataError("a worker process died: try --workers 1 to see at which shard") from None
+            raise DataError("a worker process died: run with --workers 1 to see at which shard") from None

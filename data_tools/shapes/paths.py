@@ -59,7 +59,7 @@ def bouncing(travel: float, height: float, hops: float, phase: float) -> Path:
     """A bouncing ball that moves along x: parabolas that touch the ground where phase + hops·t is an integer."""
 
     def above(u: np.ndarray | float) -> np.ndarray:
-        u = u % 1
+        u = np.asarray(u) % 1
         return 4 * height * u * (1 - u)
 
     return lambda t: _along(0, travel * t) + _along(1, above(phase) - above(phase + hops * t))

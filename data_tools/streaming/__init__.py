@@ -1,8 +1,8 @@
-"""The endless sequence of samples that a run goes through, as arithmetic, and the memory it is read into.
+"""The order of a run's samples, as pure arithmetic, and the memory for decoded frames.
 
-order.py    which sample stands at which position, and whose turn it is
-mixture.py  several datasets as one, each with its share
-grouping.py samples of like length into one batch
-recent.py   the results used last
-memory.py   frames in memory that a loader process shares
+order.py     which sample is at which position, and which rank takes it
+mixture.py   several datasets as one, with weights
+grouping.py  batches of samples of similar length
+recent.py    a small cache of the most recently used results
+memory.py    tensors in memory that loader processes share with the trainer
 """

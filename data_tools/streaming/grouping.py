@@ -1,8 +1,8 @@
-"""Samples of like length into one batch: less padding, and ranks that finish a step together.
+"""Batches of samples of similar length: less padding, and ranks finish a step at about the same time.
 
-Still pure. The sequence is cut into windows of a fixed number of samples; inside a window the samples are sorted by
-length, dealt to its batches in that order, and the batches shuffled, so that there is no curriculum from short to
-long. A window never reaches over the beginning of an epoch: every sample still comes once an epoch.
+The order stays a pure function. The sequence is cut into windows of a fixed number of samples. Within a window the
+samples are sorted by length and cut into batches, and the batches are shuffled, so that lengths do not grow over the
+run. A window is split where an epoch begins, so every sample still comes once per epoch.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,22 @@ from data_tools.streaming.order import Order, shuffled
 from data_tools.streaming.recent import Recent
 
 KEPT_WINDOWS = 4
-TOKENS_PER_WORD = 4 / 3  # of English, with the tokenizers of today's language models
+TOKENS_PER_WORD = 4 / 3  # typical for English and current language models
 
 
 def estimated_tokens(
     reader: ShardReader | Mixture, seconds: float, tokens_per_second: float, rows: np.ndarray
 ) -> np.ndarray:
-    """How long the samples at `rows` (n,) are, in tokens, int64 (n,), from the manifest alone.
+    """Estimated length of samples in tokens, from the manifest alone.
 
-    Visual tokens of the part of the clip that a window of `seconds` sees, and the caption's.
+    Args:
+        reader: the shards.
+        seconds: length of the window; visual tokens are counted for at most this part of a clip.
+        tokens_per_second: visual tokens per second.
+        rows: int64 (n,).
+
+    Returns:
+        Visual plus caption tokens, int64 (n,).
     """
     facts = reader.facts(rows)
     seen = np.minimum(facts["duration"].astype(np.float64), seconds)
@@ -32,11 +39,14 @@ def estimated_tokens(
 
 
 class GroupedOrder:
-    """`order`, grouped by length.
+    """An order grouped by length.
 
-    lengths: rows, int64 (n,) → lengths, (n,), in any unit; a pure function.
-    window: samples that are sorted together, a multiple of `batch`.
-    batch: samples of a global batch.
+    Args:
+        order: the order to group.
+        lengths: pure function from rows, int64 (n,), to lengths (n,) in any unit.
+        window: number of samples sorted together, a multiple of `batch`.
+        batch: size of the global batch.
+        seed: the run's seed.
     """
 
     def __init__(self, order: Order, lengths: Callable[[np.ndarray], np.ndarray], window: int, batch: int, seed: int):
@@ -53,9 +63,11 @@ class GroupedOrder:
         return int(self._windows.get(number, lambda: self._grouped(number))[place])
 
     def starts_epoch(self, position: int) -> bool:
+        """Whether an epoch begins at `position`."""
         return self.order.starts_epoch(position)
 
     def _grouped(self, number: int) -> np.ndarray:
+        """The rows of window `number`, int64 (window,)."""
         positions = range(number * self.window, (number + 1) * self.window)
         rows = np.array([self.order.row(position) for position in positions])
         epochs = [place for place, position in enumerate(positions) if place and self.order.starts_epoch(position)]
@@ -69,9 +81,15 @@ class GroupedOrder:
 
 
 def group(lengths: np.ndarray, sizes: np.ndarray, key: int) -> np.ndarray:
-    """The order, indices (n,), in which n samples fill batches of `sizes` (sum n) with neighbours in length.
+    """Fill batches with samples of neighbouring length.
 
-    Which batch gets the short ones is drawn by `key`.
+    Args:
+        lengths: (n,).
+        sizes: size of each batch, (batches,), with sum n.
+        key: draws which batch gets which lengths.
+
+    Returns:
+        Indices (n,) of the samples in their new order.
     """
     by_length = np.argsort(lengths, kind="stable")
     drawn = shuffled(key, len(sizes))

@@ -1,8 +1,8 @@
-"""Several datasets as one, each with its share of the samples.
+"""Several datasets as one, with weights.
 
-Which dataset a position belongs to is arithmetic, and says at once how many of that dataset came before: so each has
-its own endless sequence, is passed through whole again and again at its own pace, and nothing but the position has to
-be remembered. Shares are kept evenly: in any stretch of the run a dataset is at most one or two samples off its weight.
+The dataset of a position, and the number of earlier positions of that dataset, are arithmetic. So each dataset has
+its own endless sequence with its own epochs, and the only state is the position. Over any interval of the run a
+dataset's number of samples differs from its share by at most one or two.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,25 @@ from data_tools.errors import DataError
 from data_tools.shards import RawSample, ShardReader
 from data_tools.streaming.order import Order, RunOrder
 
-ONE = 2**32  # of the fixed-point shares: integers round alike on every machine
+ONE = 2**32  # 1 in fixed point; integer arithmetic is the same on every machine
 
 
 class MixedOrder:
     """The endless sequence in which dataset d has the share weights[d] / sum(weights).
 
-    Rows are numbered through: those of dataset d come after those of all before it. `sizes` are the datasets' numbers
-    of samples. Every dataset's own epochs are whole; `starts_epoch` is of any of them.
+    Rows are numbered across datasets: those of dataset d follow those of the datasets before it.
+
+    Args:
+        seed: the run's seed.
+        orders: the datasets' own sequences.
+        sizes: the datasets' numbers of samples.
+        weights: the datasets' weights.
     """
 
     def __init__(self, seed: int, orders: Sequence[Order], sizes: Sequence[int], weights: Sequence[float]):
         self.orders = list(orders)
         self._first_row = [sum(sizes[:dataset]) for dataset in range(len(sizes))]
-        # Dataset d's share of what the datasets before it have left over.
+        # Share of dataset d in the positions that the datasets before it leave.
         self._shares = [round(ONE * weight / sum(weights[d:])) for d, weight in enumerate(weights)]
         self._phases = [keyed_seed(seed, d, "phase") % ONE for d in range(len(weights))]
 
@@ -45,20 +50,27 @@ class MixedOrder:
         return last, position
 
     def row(self, position: int) -> int:
-        """The row, numbered through, at `position` ≥ 0."""
+        """The row, numbered across datasets, at `position` ≥ 0."""
         dataset, own = self.locate(position)
         return self._first_row[dataset] + self.orders[dataset].row(own)
 
     def starts_epoch(self, position: int) -> bool:
+        """Whether an epoch of the position's dataset begins at `position`."""
         dataset, own = self.locate(position)
         return self.orders[dataset].starts_epoch(own)
 
 
 class Mixture:
-    """Several datasets behind the interface of one `ShardReader`.
+    """Several datasets with the interface of one `ShardReader`.
 
-    weights: shares of the run's samples, in any unit; without them each dataset has its own number of samples.
-    Keys are prefixed with the dataset's number in the list, since datasets number their clips alike.
+    A key is prefixed with the number of its dataset, because datasets may use the same keys.
+
+    Args:
+        readers: the datasets.
+        weights: the datasets' weights, in any unit; by default their numbers of samples.
+
+    Raises:
+        DataError: a dataset holds no samples.
     """
 
     def __init__(self, readers: Sequence[ShardReader], weights: Sequence[float] | None = None):
@@ -76,24 +88,24 @@ class Mixture:
         return sum(self.sizes)
 
     def order(self, seed: int) -> MixedOrder:
-        """The run's sequence. The first dataset's own is what it would be alone."""
+        """The run's sequence. The first dataset keeps the order that it has without a mixture."""
         seeds = [seed, *(keyed_seed(seed, dataset, "dataset") for dataset in range(1, len(self.readers)))]
         orders = [RunOrder(own, reader.shard_sizes) for own, reader in zip(seeds, self.readers)]
         return MixedOrder(seed, orders, self.sizes, self.weights)
 
     def read(self, row: int) -> RawSample:
-        """The sample at `row`; raises as `ShardReader.read` does."""
+        """The sample at `row`, as `ShardReader.read`."""
         dataset, own = self._find(row)
         sample = self.readers[dataset].read(own)
         return replace(sample, key=f"{dataset}/{sample.key}")
 
     def key(self, row: int) -> str:
-        """The key of the sample at `row`, known even where it cannot be read."""
+        """The key of the sample at `row`; available even if the sample cannot be read."""
         dataset, own = self._find(row)
         return f"{dataset}/{self.readers[dataset].key(own)}"
 
     def facts(self, rows: np.ndarray) -> np.ndarray:
-        """The manifest's entries, `shards.ROW` (n,), of `rows` (n,)."""
+        """The manifest's entries, `shards.ROW` (n,), for `rows` (n,)."""
         datasets = np.searchsorted(np.cumsum(self.sizes), rows, side="right")
         first_rows = np.cumsum(self.sizes) - self.sizes
         found = np.empty(len(rows), dtype=self.readers[0].rows.dtype)
@@ -103,7 +115,7 @@ class Mixture:
         return found
 
     def _find(self, row: int) -> tuple[int, int]:
-        """(dataset, row in it)."""
+        """(dataset, row in that dataset)."""
         for dataset, size in enumerate(self.sizes):
             if row < size:
                 return dataset, row

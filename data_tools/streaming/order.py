@@ -1,17 +1,17 @@
-"""The order of samples: pure arithmetic, so that a run can stop anywhere and go on anywhere.
+"""The order of samples: pure arithmetic, so that a run can stop and resume at any position.
 
-The story, from the dataset to one rank's micro-batch:
+From the dataset to one rank's micro-batch:
 
 1. `EpochOrder`: the rows of the dataset in the order of one epoch, a function of (seed, epoch, shard sizes).
-   Shards are permuted, their rows laid on one axis, the axis cut into a few equal *canonical streams*, each stream
-   shuffled inside blocks, the streams interleaved. A reader thus meets few shards at a time, yet neighbours come
-   from far apart. A block is computed when it is asked for: no process holds an order of millions of rows.
+   Shards are permuted and their rows laid on one axis. The axis is cut into a few equal *canonical streams*. Each
+   stream is shuffled within blocks, and the streams are interleaved. So a reader needs few shards at a time, yet
+   neighbouring samples come from distant shards. Blocks are computed on demand: no process holds millions of rows.
 2. `RunOrder`: the run is one endless sequence; position p is place p mod N of epoch p div N. Batches are always
    full and may span epochs.
-3. `mixture.MixedOrder` and `grouping.GroupedOrder` are sequences made of such sequences, each as pure.
-4. `RunSampler`: global batch k is the positions [k·G, (k+1)·G), dealt to accumulation steps and ranks. The set and
-   the order of a batch do not depend on the number of ranks, so the whole state of the order is the number of
-   samples consumed.
+3. `mixture.MixedOrder` and `grouping.GroupedOrder`: pure sequences made from other sequences.
+4. `RunSampler`: global batch k is the positions [k·G, (k+1)·G), split over accumulation steps and ranks. The
+   samples of a batch and their order do not depend on the number of ranks. So the only state of the order is the
+   number of consumed samples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,13 +23,13 @@ from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.streaming.recent import Recent
 
-# A reader goes through all streams at once, and workers that prefetch reach into each one's next block.
+# A reader uses one block of each stream at a time; prefetching workers also use each stream's next block.
 KEPT_BLOCKS = 32
 KEPT_EPOCHS = 3
 
 
 class Order(Protocol):
-    """An endless sequence of rows; every epoch of it is a permutation of the dataset."""
+    """An endless sequence of rows. Each epoch is a permutation of the dataset."""
 
     def row(self, position: int) -> int:
         """The row at `position` ≥ 0."""
@@ -39,30 +39,35 @@ class Order(Protocol):
 
 
 class EpochOrder:
-    """Rows of one epoch: a permutation of 0 … N−1 with N = sum(shard_sizes), in blocks computed on demand.
+    """The rows of one epoch: a permutation of 0 … N−1 with N = sum(shard_sizes), in blocks computed on demand.
 
-    `streams` and `block` are part of the order: another value is another order. A dataset of at most
-    `streams · block` rows is shuffled whole.
+    Args:
+        seed: the run's seed.
+        epoch: number of the epoch.
+        shard_sizes: number of samples of each shard, int64 (shards,).
+        streams: number of canonical streams.
+        block: rows per block. `streams` and `block` define the order. A dataset of at most `streams * block` rows is
+            shuffled as one block.
     """
 
     def __init__(self, seed: int, epoch: int, shard_sizes: np.ndarray, streams: int = 8, block: int = 4096):
         self.seed, self.epoch = seed, epoch
         self.samples = int(shard_sizes.sum())
         if self.samples <= streams * block:
-            # One block over everything reads no more shards at a time, and streams of a few rows would hardly shuffle.
+            # One block needs no more shards at a time, and streams of a few rows would hardly be shuffled.
             streams, block = 1, streams * block
         self.streams, self.block_size = streams, block
         shards = shuffled(keyed_seed(seed, epoch, "shards"), len(shard_sizes))
-        self._ends = np.cumsum(shard_sizes[shards])  # places on the axis where the permuted shards end
+        self._ends = np.cumsum(shard_sizes[shards])  # where the permuted shards end on the axis
         self._shifts = (np.cumsum(shard_sizes) - shard_sizes)[shards] - (self._ends - shard_sizes[shards])
 
     def find(self, place: int) -> tuple[int, int, int]:
-        """(stream, number of the block in it, index in the block) of `place` in [0, N)."""
+        """(stream, number of the block in the stream, index in the block) of `place` in [0, N)."""
         index, stream = divmod(place, self.streams)
         return stream, *divmod(index, self.block_size)
 
     def block(self, stream: int, number: int) -> np.ndarray:
-        """Rows of a stream's block, int64, shuffled; empty past the stream's end."""
+        """The shuffled rows of a stream's block, int64; empty past the stream's end."""
         begin, end = self._stream(stream)
         start = begin + number * self.block_size
         axis = np.arange(start, min(start + self.block_size, end))
@@ -76,14 +81,14 @@ class EpochOrder:
         return range(-(-(end - begin) // self.block_size))
 
     def _stream(self, stream: int) -> tuple[int, int]:
-        """Places of the axis that the stream takes; the first streams take one more where they cannot be equal."""
+        """The stream's (begin, end) on the axis. If N is not divisible, the first streams are one longer."""
         size, longer = divmod(self.samples, self.streams)
         begin = stream * size + min(stream, longer)
         return begin, begin + size + (stream < longer)
 
 
 def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int = 8, block: int = 4096) -> np.ndarray:
-    """A whole epoch at once, int64 (N,): see `EpochOrder`."""
+    """All rows of an epoch, int64 (N,); see `EpochOrder`."""
     epoch_ = EpochOrder(seed, epoch, np.asarray(shard_sizes, dtype=np.int64), streams, block)
     order = np.empty(epoch_.samples, dtype=np.int64)
     for stream in range(epoch_.streams):
@@ -94,15 +99,15 @@ def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int 
 
 
 def shuffled(key: int, n: int) -> np.ndarray:
-    """A permutation of 0 … n−1, int64 (n,), that `key` draws."""
+    """A permutation of 0 … n−1, int64 (n,), a function of (key, n)."""
     return np.argsort(_hashes(key, n))
 
 
 def _hashes(key: int, n: int, start: int = 0) -> np.ndarray:
     """Outputs start … start + n − 1 of SplitMix64 from state `key`, uint64 (n,).
 
-    Written out rather than taken from np.random, whose streams may change between numpy versions. Each step is a
-    bijection of 64-bit words, so the hashes are distinct and sorting them leaves no tie to the sort's mood.
+    Not np.random, because its streams may change between numpy versions. Each step is a bijection of 64-bit words. So
+    the hashes are distinct, and sorting them meets no ties.
     """
     word = np.uint64
     z = np.arange(start + 1, start + n + 1, dtype=word) * word(0x9E3779B97F4A7C15) + word(key)
@@ -112,7 +117,15 @@ def _hashes(key: int, n: int, start: int = 0) -> np.ndarray:
 
 
 class RunOrder:
-    """The endless sequence of one dataset. Raises DataError for one without samples."""
+    """The endless sequence of one dataset.
+
+    Args:
+        seed: the run's seed.
+        shard_sizes: number of samples of each shard.
+
+    Raises:
+        DataError: the dataset holds no samples.
+    """
 
     def __init__(self, seed: int, shard_sizes: Sequence[int]):
         self.seed = seed
@@ -131,22 +144,31 @@ class RunOrder:
         return int(self._blocks.get((number, stream, block), lambda: epoch.block(stream, block))[index])
 
     def starts_epoch(self, position: int) -> bool:
+        """Whether an epoch begins at `position`."""
         return position % self.samples == 0
 
 
 def micro_batch_positions(
     batch_start: int, accumulation_step: int, rank: int, world_size: int, micro_batch_size: int
 ) -> range:
-    """The positions one rank takes in one accumulation step of the global batch that starts at `batch_start`."""
+    """The positions of one rank in one accumulation step of the global batch that starts at `batch_start`."""
     start = batch_start + (accumulation_step * world_size + rank) * micro_batch_size
     return range(start, start + micro_batch_size)
 
 
 class RunSampler:
-    """One rank's positions, micro-batch by micro-batch: the `batch_sampler` of a torch DataLoader.
+    """One rank's positions, one micro-batch at a time: the `batch_sampler` of a torch DataLoader.
 
-    Starts at `consumed_samples` at no cost. Endless, or up to the last global batch that fits below `end`: batches
-    are never short, on any rank.
+    Args:
+        global_batch_size: samples per optimiser step, over all ranks.
+        micro_batch_size: samples per rank and accumulation step.
+        rank: this rank.
+        world_size: number of ranks.
+        consumed_samples: first position; resuming costs nothing.
+        end: stop after the last full global batch below this position; None for no end.
+
+    Raises:
+        DataError: the sizes are out of range or do not divide.
     """
 
     def __init__(
@@ -160,7 +182,7 @@ class RunSampler:
     ):
         if min(global_batch_size, micro_batch_size, world_size) < 1 or not 0 <= rank < world_size:
             raise DataError(
-                f"batch sizes must be at least 1 and the rank below the world size, not global batch "
+                f"batch sizes must be at least 1 and the rank below the world size: got global batch "
                 f"{global_batch_size}, micro-batch {micro_batch_size}, rank {rank} of {world_size}"
             )
         if global_batch_size % (world_size * micro_batch_size):

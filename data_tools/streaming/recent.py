@@ -1,4 +1,4 @@
-"""The results used last. Unlike `functools.lru_cache` it can be pickled with what holds it."""
+"""A cache of the most recently used results. Unlike `functools.lru_cache`, it can be pickled with its owner."""
 
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -7,16 +7,16 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Keeps the `size` values used last, by key."""
+    """Keeps the `size` most recently used values, by key."""
 
     def __init__(self, size: int):
         self.size = size
         self._values: dict[Hashable, T] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made now if it is not kept."""
+        """The value of `key`; calls `make` if it is not kept."""
         value = self._values.pop(key) if key in self._values else make()
         while len(self._values) >= self.size:
             del self._values[next(iter(self._values))]
-        self._values[key] = value  # the last of the dictionary is the one used last
+        self._values[key] = value  # at the dictionary's end: its order is that of use
         return value

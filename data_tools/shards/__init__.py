@@ -1,24 +1,24 @@
-"""Shards: how clips lie on disk, and how one is read.
+"""Shards: the files of a dataset, writing and random-access reading.
 
 A dataset folder holds
 
     shard-000000.tar          plain WebDataset tar: KEY.mp4 (or the clip's own ending), KEY.txt, KEY.json
-    shard-000000.index.json   its sidecar, written after it: a shard without one is unfinished
-    manifest.npy              one `ROW` per sample, memory-mapped, so that all processes share one copy
+    shard-000000.index.json   the sidecar, written after the tar: a shard without one is unfinished
+    manifest.npy              one `ROW` per sample, memory-mapped, so all processes share one copy
     manifest.json             the shards and the dataset's hash, written last: a folder without it is unfinished
-    rejected.jsonl            what was left out, and why
+    rejected.jsonl            the rejected clips with reasons
 
-KEY is a zero-padded number: WebDataset groups members by what stands before the first dot. Tars that others built
-have other names and headers; `vtok-shards index` writes the sidecars and the manifest for them. Any WebDataset
-reader can stream the tars; `ShardReader` reads any one sample of them, also from an address.
+KEY is a zero-padded number, because WebDataset groups members by the part of the name before the first dot. Any
+WebDataset reader can stream the tars. `ShardReader` reads single samples, from a folder or from a URL. For tars of
+other tools `vtok-shards index` writes the sidecars and the manifest.
 
-layout.py   the files of the folder: names, rows, sidecars, whole or not there
-tars.py     tars of any make as bytes: files and samples, by offset
-samples.py  a sample and the tar members it consists of
-writer.py   samples → shards, sidecars → manifest
-reader.py   row → sample
-remote.py   datasets at an address, through a cache that a node's processes share
-rejected.py the list of what was left out
+layout.py    the files of the folder: names, rows, sidecars, atomic writing
+tars.py      tars of any tool as bytes: files and samples, by offset
+samples.py   a sample and its tar members
+writer.py    samples → shards, sidecars → manifest
+reader.py    row → sample
+remote.py    datasets at a URL, through a cache that a node's processes share
+rejected.py  the list of rejected clips
 """
 
 from data_tools.shards.layout import ROW, atomic_write, read_sidecar, shard_name, sidecar_path

@@ -1,4 +1,4 @@
-"""What a dataset folder's files are called and hold; they take their final names only when they are whole."""
+"""Names and formats of the files in a dataset folder, and atomic writing."""
 
 import json
 import os
@@ -18,44 +18,51 @@ MANIFEST_ROWS = "manifest.npy"
 
 ROW = np.dtype(
     [
-        ("shard", "<u4"),  # place of the shard in the manifest's list
+        ("shard", "<u4"),  # index of the shard in the manifest's list
         ("offset", "<u8"),  # of the sample's first header in the shard, bytes
-        ("length", "<u4"),  # of the whole sample, headers and padding included, bytes
-        ("crc32", "<u4"),  # of those bytes
+        ("length", "<u4"),  # of the whole sample with headers and padding, bytes
+        ("crc32", "<u4"),  # of these bytes
         ("frames", "<u4"),
         ("duration", "<f4"),  # seconds
-        ("words", "<u4"),  # of the caption
+        ("words", "<u4"),  # words of the caption
     ]
 )
 
 
 def shard_name(number: int) -> str:
+    """The name of a shard's files, without ending."""
     return f"shard-{number:06d}"
 
 
 def read_sidecar(path: Path) -> dict:
-    """The content of a sidecar. Raises DataError where it is damaged or of another version."""
+    """The content of a sidecar.
+
+    Raises:
+        DataError: the sidecar is damaged or has another version.
+    """
     try:
         sidecar = json.loads(path.read_bytes())
         version = sidecar["version"]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {path.parent}`") from None
     if version != VERSION:
-        raise DataError(f"{path} is of version {version}, this program reads {VERSION}: build the dataset again")
+        raise DataError(f"{path} has version {version}, this program reads {VERSION}: build the dataset again")
     return sidecar
 
 
 def tar_path(folder: Path, name: str) -> Path:
+    """The path of shard `name`."""
     return folder / f"{name}.tar"
 
 
 def sidecar_path(folder: Path, name: str) -> Path:
+    """The path of the sidecar of shard `name`."""
     return folder / f"{name}{SIDECAR}"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is whole and on disk; on an error nothing is left."""
+    """Write a file that takes its name only when it is complete and on disk. After an error nothing is left."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Reading: any one sample of a dataset by its row, from a folder or from an address."""
+"""Read single samples of a dataset by row, from a folder or from a URL."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from isal.isal_zlib import crc32  # zlib's, but ten times as fast: it is a large part of reading a sample
+from isal.isal_zlib import crc32  # ten times as fast as zlib's, and much of the time of a read
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
@@ -16,24 +16,34 @@ from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
 from data_tools.streaming.order import RunOrder
 
-MAX_OPEN_SHARDS = 128  # an epoch's order keeps about 40 shards of 1000 in use; `ulimit -n` is often 1024
+MAX_OPEN_SHARDS = 128  # the order uses about 40 shards of 1000 at a time; `ulimit -n` is often 1024
 
 
 class ShardReader:
-    """Random access by row number to a dataset at a folder or at an address (see `remote`).
+    """Random access by row number to a dataset in a folder or at a URL (see `remote`).
 
-    `rows` is the memory-mapped manifest, `ROW` (N,); `shard_sizes` the number of samples of each shard;
-    `manifest_hash` names the state of the data. Goes to worker processes by fork or by pickle: `pread` has no file
-    position to share, and a pickled reader is only its folder's name.
+    A reader can be forked and pickled: `pread` uses no shared file position, and pickling stores only the folder and
+    the cache's settings.
 
-    Raises DataError where there is no finished dataset.
+    Args:
+        folder: path or URL.
+        cache: where fetched files go, for a URL.
+
+    Attributes:
+        rows: the memory-mapped manifest, `ROW` (N,).
+        shard_sizes: number of samples of each shard.
+        manifest_hash: identifies the state of the data.
+        precomputed: how the stored views were made; None if there are none.
+
+    Raises:
+        DataError: there is no finished dataset.
     """
 
     def __init__(self, folder: str | Path, cache: Cache = Cache()):
-        self._open: dict[int, int] = {}  # place of the shard → file descriptor, oldest first
+        self._open: dict[int, int] = {}  # index of the shard → file descriptor, oldest first
         self.folder = str(folder) if is_remote(folder) else Path(folder)
         self.cache = cache
-        self._remote = RemoteFolder(self.folder, cache) if is_remote(folder) else None
+        self._remote = RemoteFolder(str(folder), cache) if is_remote(folder) else None
         manifest = self._load_manifest()
         self.rows = np.load(self._path(MANIFEST_ROWS), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
@@ -53,10 +63,11 @@ class ShardReader:
         return manifest
 
     def _local_manifest(self) -> dict:
-        path = self.folder / MANIFEST
-        if not path.is_file() or not (self.folder / MANIFEST_ROWS).is_file():
-            state = "holds no finished dataset (no manifest)" if self.folder.is_dir() else "does not exist"
-            raise DataError(f"{self.folder} {state}: run `vtok-shards build INPUT --output {self.folder}`")
+        folder = Path(self.folder)
+        path = folder / MANIFEST
+        if not path.is_file() or not (folder / MANIFEST_ROWS).is_file():
+            state = "holds no finished dataset (no manifest)" if folder.is_dir() else "does not exist"
+            raise DataError(f"{folder} {state}: run `vtok-shards build INPUT --output {folder}`")
         return json.loads(path.read_text())
 
     def __len__(self) -> int:
@@ -70,18 +81,23 @@ class ShardReader:
             os.close(descriptor)
 
     def order(self, seed: int) -> RunOrder:
-        """The sequence in which a run of this seed goes through the dataset."""
+        """The order of rows in a run with this seed."""
         return RunOrder(seed, self.shard_sizes)
 
     def facts(self, rows: np.ndarray) -> np.ndarray:
-        """The manifest's entries, `ROW` (n,), of `rows` (n,)."""
+        """The manifest's entries, `ROW` (n,), for `rows` (n,)."""
         return self.rows[rows]
 
     def read(self, row: int) -> RawSample:
-        """The sample at `row`. Raises BadVideo("corrupt_shard") where its bytes are not those that were written."""
+        """The sample at `row`.
+
+        Raises:
+            BadVideo: "corrupt_shard" if the bytes differ from those that were written.
+            DataError: the shard is missing or cannot be fetched.
+        """
         shard, offset, length, expected, frames, duration, *_ = self.rows[row].item()
         with self._shard(shard) as descriptor:
-            # The first member's body, the video, is read apart: to cut it out of a larger read would copy it again.
+            # The first member's body, the video, has its own read: slicing it from a larger one would copy it.
             head = os.pread(descriptor, BLOCK, offset)
             first = plain_file(head)
             body = os.pread(descriptor, min(first[1], length - BLOCK) if first else 0, offset + BLOCK)
@@ -91,23 +107,23 @@ class ShardReader:
             raise BadVideo("corrupt_shard", f"{self.shard_names[shard]}.tar, bytes {offset} to {offset + length}")
         if (sample := _plain_sample(head, body, tail)) is None:
             sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
-        # A json of another tool's says nothing of them; ours has them in full.
+        # The json of another tool lacks these facts.
         sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
         return sample
 
     def key(self, row: int) -> str:
-        """The key of the sample at `row`, from the sidecar: known even where the sample itself cannot be read."""
+        """The key of the sample at `row`, from the sidecar; available even if the sample cannot be read."""
         shard = int(self.rows["shard"][row])
         sidecar = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))
         return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
 
     def _path(self, name: str) -> Path:
-        """A file other than a shard, on this machine."""
-        return self._remote.fetch(name) if self._remote else self.folder / name
+        """The local path of a file other than a shard; fetches it if remote."""
+        return self._remote.fetch(name) if self._remote else Path(self.folder) / name
 
     @contextmanager
     def _shard(self, shard: int) -> Iterator[int]:
-        """A descriptor of a shard. A cached one is closed after each read, so that eviction frees its space."""
+        """A file descriptor of a shard. One in the cache is closed after each read, so that eviction frees space."""
         if self._remote:
             with self._remote.opened(f"{self.shard_names[shard]}.tar") as descriptor:
                 yield descriptor
@@ -116,7 +132,7 @@ class ShardReader:
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._open:
-            path = tar_path(self.folder, self.shard_names[shard])
+            path = tar_path(Path(self.folder), self.shard_names[shard])
             if len(self._open) == MAX_OPEN_SHARDS:
                 os.close(self._open.pop(next(iter(self._open))))
             try:
@@ -127,13 +143,13 @@ class ShardReader:
 
 
 def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:
-    """A sample laid out as `write_shard` does, KEY.mp4, KEY.txt, KEY.json and nothing else; None for any other.
+    """Parse a sample with the layout of `write_shard` (KEY.mp4, KEY.txt, KEY.json); None for any other layout.
 
-    Its parts were checked when it was written or indexed and its crc32 is right: they are not checked again, which
+    The parts are not checked again: they were when the sample was written or indexed, and the crc32 is right. This
     makes reading a third faster.
     """
-    key, _, ending = head[:100].rstrip(b"\0").partition(b".")
-    if not key.isalnum() or head[345] or (ending := ending.decode("ascii", "replace")) not in VIDEO_ENDINGS:
+    key, _, suffix = head[:100].rstrip(b"\0").partition(b".")
+    if not key.isalnum() or head[345] or (ending := suffix.decode("ascii", "replace")) not in VIDEO_ENDINGS:
         return None
     texts, at = [], -len(body) % BLOCK
     for name in (key + b".txt\0", key + b".json\0"):
@@ -150,8 +166,8 @@ def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:
 
 
 def _unpack(files: list[tuple[str, bytes]], data: bytes, at: int) -> RawSample:
-    """The sample of the given files (name, body) and of those whose headers begin at `at` of `data`."""
+    """The sample made of the given files (name, body) and of those whose headers begin at `at` of `data`."""
     files = files + [(member.name, data[member.start : member.start + member.size]) for member in members(data, at)]
-    split = [(key_and_ending(name), body) for name, body in files]
-    bodies = {place[1]: body for place, body in split if place}
-    return from_members(split[0][0][0], bodies)
+    split = [(*parts, body) for name, body in files if (parts := key_and_ending(name))]
+    bodies = {ending: body for _, ending, body in split}
+    return from_members(split[0][0], bodies)

@@ -1,4 +1,4 @@
-"""`rejected.jsonl`: one line for each clip that was left out, as {"path", "reason", "detail", …}."""
+"""`rejected.jsonl`: one JSON object per rejected clip, {"path", "reason", "detail", …}."""
 
 import json
 from collections.abc import Iterable
@@ -11,15 +11,20 @@ REJECTED = "rejected.jsonl"
 
 
 def read_rejected(path: Path) -> list[dict]:
-    """The lines of a file; none without one. Raises DataError for a line that is no object with a reason."""
+    """The lines of a file; an empty list if there is no file.
+
+    Raises:
+        DataError: a line is not an object with a reason.
+    """
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [_parsed(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def write_rejected(path: Path, lines: Iterable[dict]) -> None:
+    """Write all lines, atomically."""
     with atomic_write(path) as file:
         for line in lines:
-            # A name that was not UTF-8 is held as surrogates, which JSON can tell only as escapes.
+            # A file name that is not UTF-8 contains surrogates, which must be written as escapes.
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
 
 

@@ -1,13 +1,13 @@
-"""Datasets at an address: fetched file by file, through fsspec, into a cache that all processes of a node share.
+"""Datasets at a URL: fetched file by file through fsspec into a cache that all processes of a node share.
 
-    CACHE/<address and content, hashed>/manifest.json, manifest.npy, shard-000000.tar, ...
-                                        shard-000007.tar.lock           held by who fetches or evicts it
-                                        shard-000007.tar.SIZE.part      being fetched, counted with its full size
-    CACHE/lock                                                          held while room is made
+    CACHE/<hash of URL and content>/manifest.npy, shard-000000.tar, ...
+                                    shard-000007.tar.lock       held while the shard is fetched or evicted
+                                    shard-000007.tar.SIZE.part  being fetched; counts with its full size
+    CACHE/lock                                                  held while space is reserved
 
-A dataset that is built anew at its old address has another folder, so old and new never mix. Locks are `flock`s: the
-system frees those of a process that dies. A shard is opened for one read at a time, and Linux keeps an open file
-readable after its name is gone: eviction never breaks a reader, and frees the disk at once.
+A rebuilt dataset at the same URL gets a new folder, so old and new files never mix. A lock is free when its holder
+dies (see `locks`). A shard is opened for one read at a time, and Linux keeps an open file readable after it is
+deleted. So eviction never breaks a reader, and it frees the disk at once.
 """
 
 import json
@@ -32,30 +32,39 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 FIRST_WAIT = 0.5  # seconds; doubled after each attempt
-POLL = 0.2  # seconds between looks for room that others will free
+POLL = 0.2  # seconds between checks for free space
 
-# What another attempt will not mend.
+# Errors that another attempt cannot fix.
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where fetched files go, and the most bytes that shards may take there (manifests come on top)."""
+    """The cache for fetched files.
+
+    Attributes:
+        folder: shared by the processes of a node.
+        max_bytes: limit for the shards; manifests are not counted.
+    """
 
     folder: Path = Path("~/.cache/vtok/shards").expanduser()
     max_bytes: int = 64 * 10**9
 
 
 def is_remote(folder: object) -> bool:
-    """Whether `folder` is an address, such as s3://bucket/shards, rather than a path."""
+    """Whether `folder` is a URL, such as s3://bucket/shards, and not a path."""
     return re.match(r"[a-z0-9+]+://", str(folder)) is not None
 
 
 class RemoteFolder:
-    """A dataset folder at `url`, mirrored in part.
+    """A partial mirror of the dataset folder at `url`.
 
-    manifest: the content of its manifest.json, read anew. local: its folder in the cache.
-    Raises DataError where there is none, and where it cannot be reached after several attempts.
+    Attributes:
+        manifest: the content of manifest.json, read on construction.
+        local: the folder in the cache.
+
+    Raises:
+        DataError: there is no dataset, it cannot be reached after `ATTEMPTS` attempts, or a shard exceeds the cache.
     """
 
     def __init__(self, url: str, cache: Cache):
@@ -72,14 +81,14 @@ class RemoteFolder:
             raise DataError(f"{self.url}: '{odd[0]}' cannot be the name of a shard: build the dataset again")
         if (largest := max(self._bytes.values(), default=0)) > cache.max_bytes:
             raise DataError(
-                f"{self.url}: a shard has {largest / 1e9:.2f} GB, the cache may hold {cache.max_bytes / 1e9:.2f}: "
+                f"{self.url}: a shard has {largest / 1e9:.2f} GB, the cache holds at most {cache.max_bytes / 1e9:.2f}: "
                 "raise data.cache_gb"
             )
         self.local = cache.folder / blake2b(state.encode(), digest_size=12).hexdigest()
         self.local.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, name: str) -> Path:
-        """A small file of the folder, in the cache; it stays there."""
+        """The local path of a small file, fetched if needed. It is never evicted."""
         with locked(self.local / f"{name}.lock"):
             path = self.local / name
             if not path.exists():
@@ -90,7 +99,7 @@ class RemoteFolder:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:
-        """A file descriptor of a shard, fetched whole if it is not there."""
+        """A file descriptor of a shard; fetches the whole shard if needed."""
         descriptor = self._open(name)
         try:
             yield descriptor
@@ -98,7 +107,7 @@ class RemoteFolder:
             os.close(descriptor)
 
     def _open(self, name: str) -> int:
-        """A file descriptor of a shard, now the one used last."""
+        """A file descriptor of a shard, which becomes the most recently used one."""
         path = self.local / name
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -110,15 +119,17 @@ class RemoteFolder:
                     reserve(self.cache, part, size)
                     self._download(name, part, size)
                     part.rename(path)
-                descriptor = os.open(path, os.O_RDONLY)  # under the lock: nobody evicts it before it is open
+                descriptor = os.open(path, os.O_RDONLY)  # under the lock, so nobody evicts the shard first
         os.utime(descriptor)
         return descriptor
 
     def _download(self, name: str, part: Path, size: int | None = None) -> None:
+        """Fetch a file to `part` and check its size in bytes. After an error `part` is gone."""
+
         def save(fs: fsspec.AbstractFileSystem, path: str) -> None:
             fs.get_file(path, str(part))
             if size is not None and part.stat().st_size != size:
-                raise OSError(f"{part.stat().st_size} bytes came, the manifest says {size}")
+                raise OSError(f"received {part.stat().st_size} bytes, the manifest says {size}")
 
         try:
             self._retried(name, save)
@@ -127,15 +138,19 @@ class RemoteFolder:
             raise
 
     def _retried(self, name: str, use: Callable[[fsspec.AbstractFileSystem, str], T]) -> T:
-        """What `use` makes of (file system, path in it), tried again, with growing pauses, while that may help."""
+        """Call `use(file system, path)`; retry with growing pauses on errors that may pass.
+
+        Raises:
+            DataError: the error is permanent, or `ATTEMPTS` attempts failed.
+        """
         url = f"{self.url}/{name}"
         for attempt in range(ATTEMPTS):
             try:
-                # Asked for anew each time: fsspec's own thread does not live on through a fork.
+                # A new file system per attempt: fsspec's I/O thread does not survive a fork.
                 return use(*fsspec.url_to_fs(url))
             except PERMANENT as error:
                 raise DataError(f"{url} cannot be fetched: {_said(error)}") from error
-            except Exception as error:  # every protocol's library has errors of its own
+            except Exception as error:  # each protocol's library has its own error classes
                 if attempt + 1 == ATTEMPTS:
                     raise DataError(f"{url} cannot be fetched, after {ATTEMPTS} attempts: {_said(error)}") from error
                 time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))
@@ -143,9 +158,9 @@ class RemoteFolder:
 
 
 def reserve(cache: Cache, part: Path, size: int) -> None:
-    """Create `part`, named NAME.SIZE.part, once its `size` bytes fit; shards unused for longest make way.
+    """Reserve space: create `part`, named NAME.SIZE.part, after evicting the least recently used shards.
 
-    Waits where all the room is taken by shards that are being fetched.
+    Waits while shards that are being fetched take all the space.
     """
     while True:
         with locked(cache.folder / "lock"):
@@ -156,7 +171,7 @@ def reserve(cache: Cache, part: Path, size: int) -> None:
 
 
 def _make_room(cache: Cache, size: int) -> bool:
-    """Evict until `size` bytes fit; False if they do not even then."""
+    """Evict shards until `size` bytes fit. Returns whether they fit."""
     shards, used = [], 0
     for path in cache.folder.glob("*/*.part"):
         reserved = re.search(r"\.(\d+)\.part$", path.name)
@@ -177,7 +192,7 @@ def _make_room(cache: Cache, size: int) -> bool:
 
 
 def _abandoned(part: Path, shard: Path) -> bool:
-    """Whether who was fetching `part` is gone; then so is the part."""
+    """Whether the process that fetched `part` has died. If so, deletes `part`."""
     with locked(_lock_of(shard), wait=False) as mine:
         if mine:
             part.unlink(missing_ok=True)
@@ -189,4 +204,5 @@ def _lock_of(path: Path) -> Path:
 
 
 def _said(error: BaseException) -> str:
+    """The error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,15 +1,15 @@
-"""A sample and the tar members it consists of: ours, and those that other tools write.
+"""A sample and its tar members: ours, and those of other tools.
 
-Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with all else. Others put the
-caption elsewhere, add members and name them freely; `from_members` says what is read as what:
+Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with everything else. Other tools
+use other names. `from_members` reads them so:
 
-    video     the one member with a video's ending; where none has one, the only member that is not text
+    video     the one member with a video ending; if there is none, the only member that is not text
     caption   `.txt`, else `.caption`, else "caption" or "text" of the json
-    meta      `.json`, an object; without one there is only the caption
-    extras    every other member, untouched
+    meta      `.json`, an object; without it there is only the caption
+    extras    every other member, unchanged
 
-Where a key had a dot, its rest stands in front of every ending: "clip.v2.mp4" is the ending "v2.mp4" of the key
-"clip", and its caption is "v2.txt".
+WebDataset splits a name at the first dot. If the key itself has a dot, every ending starts with the rest of the key:
+"clip.v2.mp4" has the key "clip" and the ending "v2.mp4", and its caption is "v2.txt".
 """
 
 import json
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from data_tools.errors import BadVideo
 from data_tools.shards.tars import Buffer, Group
 
-MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample is held in memory
+MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample must fit in memory
 VIDEO_ENDINGS = frozenset(
     "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
 )
@@ -30,11 +30,15 @@ TEXT_ENDINGS = (*CAPTION_ENDINGS, "json")
 
 @dataclass(frozen=True)
 class RawSample:
-    """One clip as it lies in a shard, not yet decoded.
+    """One clip of a shard, not decoded.
 
-    `extension` is the container's, with its dot. `meta` has "caption", "path" (the clip's name in the build's
-    input), "facts" (see `video.VideoFacts`; frames and duration at least) and whatever else the input said about the
-    clip. `extras` are members that are none of ours, by ending without the dot.
+    Attributes:
+        key: identifies the sample in its shard.
+        video: the bytes of the video file.
+        extension: of the video file, with its dot.
+        meta: "caption", "path" (the clip's name in the build's input), "facts" (see `video.VideoFacts`; at least
+            frames and duration), and further fields of the input.
+        extras: other members, by ending without the dot.
     """
 
     key: str
@@ -45,7 +49,7 @@ class RawSample:
 
 
 def to_members(sample: RawSample) -> dict[str, bytes]:
-    """The endings and bodies of a sample's members, in the order in which we write them."""
+    """A sample's members as ending -> body, in the order in which they are written."""
     meta = {name: value for name, value in sample.meta.items() if name != "caption"}
     return {
         sample.extension.removeprefix("."): sample.video,
@@ -55,9 +59,12 @@ def to_members(sample: RawSample) -> dict[str, bytes]:
 
 
 def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
-    """The sample of a key from the bodies of its members by ending.
+    """The sample with the given members (ending -> body).
 
-    "facts" are in its meta only where the json had them. Raises BadVideo where the members are no captioned clip.
+    Its meta has "facts" only if the json has them.
+
+    Raises:
+        BadVideo: the members are not one captioned clip.
     """
     extension, bodies = without_prefix(members)
     video = bodies.pop(extension)
@@ -69,9 +76,13 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
 
 
 def bodies_of(group: Group, data: Buffer) -> dict[str, bytes]:
-    """The members of a tar's sample by ending. Raises BadVideo where they are too large, or one comes twice."""
+    """A sample's members as ending -> body.
+
+    Raises:
+        BadVideo: they are too large, or an ending occurs twice.
+    """
     if group.length > MAX_SAMPLE_BYTES:
-        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+        raise BadVideo("too_large", f"the sample exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
     bodies = {ending: data[member.start : member.start + member.size] for ending, member in group.members}
     if len(bodies) < len(group.members):
         raise BadVideo("duplicate_member", "two members have the same name")
@@ -79,7 +90,11 @@ def bodies_of(group: Group, data: Buffer) -> dict[str, bytes]:
 
 
 def without_prefix(members: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]:
-    """The clip's ending and all members, freed of the rest of a key with a dot. Raises BadVideo as `video_ending`."""
+    """The video's ending and all members, with the rest of a dotted key removed from the endings.
+
+    Raises:
+        BadVideo: as `video_ending`.
+    """
     ending = video_ending(members)
     prefix = ending[: ending.rfind(".") + 1]
     own = {name.removeprefix(prefix): body for name, body in members.items() if name.startswith(prefix)}
@@ -88,7 +103,11 @@ def without_prefix(members: Mapping[str, bytes]) -> tuple[str, dict[str, bytes]]
 
 
 def video_ending(endings: Iterable[str]) -> str:
-    """Which of a sample's members is its clip. Raises BadVideo where none is, or more than one may be."""
+    """The ending of a sample's video.
+
+    Raises:
+        BadVideo: no member is a video, or more than one may be.
+    """
     endings = list(endings)
     undotted = [ending for ending in endings if "." not in ending]
     for candidates in (
@@ -97,24 +116,24 @@ def video_ending(endings: Iterable[str]) -> str:
         [ending for ending in undotted if ending not in TEXT_ENDINGS],
     ):
         if len(candidates) > 1:
-            raise BadVideo("several_videos", f"members {', '.join(candidates)}: which one is meant cannot be told")
+            raise BadVideo("several_videos", f"the members {', '.join(candidates)} may each be the video")
         if candidates:
             return candidates[0]
     raise BadVideo("no_video", f"none of the members {', '.join(endings)} is a video")
 
 
 def videos_of_dotted_keys(endings: Iterable[str]) -> list[str]:
-    """The endings that are a video's behind the rest of a key with a dot: more than one are samples merged."""
+    """The endings of videos whose keys have a dot. If there are several, WebDataset has merged several samples."""
     return [ending for ending in endings if "." in ending and ending.rpartition(".")[2] in VIDEO_ENDINGS]
 
 
 def caption_ending(bodies: Mapping[str, bytes]) -> str | None:
-    """Which member is the caption: the first that says anything."""
+    """The ending of the first caption member that is not blank; None if there is none."""
     return next((ending for ending in CAPTION_ENDINGS if bodies.get(ending, b"").strip()), None)
 
 
 def _meta(body: bytes) -> dict:
-    """The json, with the fields that training reads as training expects them."""
+    """Parse the json and check the fields that training reads. Raises BadVideo."""
     try:
         meta = json.loads(body)
     except ValueError as error:
@@ -125,15 +144,15 @@ def _meta(body: bytes) -> dict:
         raise BadVideo("bad_meta", '"facts" of the json is not an object')
     for name in ("path", "question", "answer"):
         if not isinstance(meta.get(name) or "", str):
-            raise BadVideo("bad_meta", f'"{name}" of the json is not a text')
+            raise BadVideo("bad_meta", f'"{name}" of the json is not a string')
     wordings = meta.get("captions") or [""]
     if not isinstance(wordings, list) or not all(isinstance(text, str) for text in wordings):
-        raise BadVideo("bad_captions", '"captions" of the json is not a list of texts')
+        raise BadVideo("bad_captions", '"captions" of the json is not a list of strings')
     return meta
 
 
 def _caption(bodies: dict[str, bytes], meta: dict) -> str:
-    """The first text that says anything; its member, if it has one, is taken from `bodies`."""
+    """The first caption that is not blank. If it is a member, removes it from `bodies`. Raises BadVideo."""
     if ending := caption_ending(bodies):
         try:
             return bodies.pop(ending).decode("utf-8-sig").rstrip("\r\n")
@@ -142,4 +161,4 @@ def _caption(bodies: dict[str, bytes], meta: dict) -> str:
     for name in CAPTION_FIELDS:
         if isinstance(meta.get(name), str) and meta[name].strip():
             return meta[name]
-    raise BadVideo("no_caption", "no text says what the clip shows")
+    raise BadVideo("no_caption", "the sample has no caption")

@@ -1,8 +1,7 @@
-"""Tars seen as bytes: which files lie where, and which of them make up a sample.
+"""Tars as bytes: the position of each file, and the files of each sample.
 
-Reads what any tool writes: ustar, GNU and PAX headers, long names, sizes past 8 GiB, times with a fraction. `tarfile`
-reads them too, at five times the cost, and a loader would pay that for each file of each sample. Offsets and sizes
-are bytes.
+Reads ustar, GNU and PAX headers, long names, sizes above 8 GiB and fractional times. `tarfile` does the same at five
+times the cost, which a loader would pay for each file of each sample. Offsets and sizes are in bytes.
 """
 
 import mmap
@@ -11,6 +10,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 from zlib import adler32
@@ -20,17 +20,24 @@ from data_tools.errors import DataError
 BLOCK = tarfile.BLOCKSIZE
 Buffer = bytes | mmap.mmap
 
-# WebDataset's own rules: a key is all that stands before the base name's first dot; some names are no samples.
+# WebDataset's rules: the key ends at the first dot of the base name; names with __…__ belong to no sample.
 _KEY_AND_ENDING = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _SKIPPED = re.compile(r"__[^/]*__($|/)")
 
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
-_SPARSE = "a sparse file, whose bytes are not all there: pack the tar without --sparse"
-_WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: their size field counts nothing that follows
+_SPARSE = "a sparse file, stored without its holes: pack the tar without --sparse"
+_WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: no body follows, whatever the size field says
 
 
 class Member(NamedTuple):
-    """One regular file: `offset` of its first header (a long name has more than one), then its body."""
+    """One regular file.
+
+    Attributes:
+        name: path in the tar.
+        offset: start of the first header; a long name has several headers.
+        start: start of the body.
+        size: of the body.
+    """
 
     name: str
     offset: int
@@ -39,15 +46,17 @@ class Member(NamedTuple):
 
     @property
     def end(self) -> int:
+        """End of the padded body."""
         return self.start + _padded(self.size)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The neighbouring files of one key, by lower-case ending without the first dot ("mp4", "cls.txt").
+    """Consecutive files with one key: a sample.
 
-    `length` reaches from the first header to the end of the last file's padding. An ending comes twice where the tar
-    holds it twice.
+    Attributes:
+        key: the common key.
+        members: (lower-case ending without the first dot, such as "mp4" or "cls.txt"; file). An ending may repeat.
     """
 
     key: str
@@ -55,16 +64,18 @@ class Group:
 
     @property
     def offset(self) -> int:
+        """Start of the first header."""
         return self.members[0][1].offset
 
     @property
     def length(self) -> int:
+        """Bytes from the first header to the end of the last file's padding."""
         return self.members[-1][1].end - self.offset
 
 
 @contextmanager
 def mapped(path: Path) -> Iterator[Buffer]:
-    """The bytes of a file, mapped rather than read: a tar may be larger than memory."""
+    """Memory-map a file, because a tar may be larger than memory."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             yield b""
@@ -74,23 +85,24 @@ def mapped(path: Path) -> Iterator[Buffer]:
 
 
 def members(data: Buffer, at: int = 0) -> Iterator[Member]:
-    """The regular files of a tar from the header at `at` on, in order.
+    """Yield the regular files of a tar, in order, from the header at `at` on.
 
-    Raises DataError, with the place, where `data` is no whole tar.
+    Raises:
+        DataError: `data` is not a complete tar; the message gives the offset.
     """
-    first, name, size = at, None, None  # name, size: what a header before the file's own has said
+    first, name, size = at, None, None  # name, size: from a header that precedes the file's own header
     while at < len(data):
         header = data[at : at + BLOCK]
         if not header.strip(b"\0"):
             return
         kind, length = _checked(header, at)
         start = at + BLOCK
-        if kind == b"L":  # GNU: the name of the file that follows
+        if kind == b"L":  # GNU: the name of the next file
             name = _text(data[start : start + length])
-        elif kind in b"xX":  # PAX: what its header has no room for
-            records = _pax_records(data[start : start + length], at)
-            name, size = records.get(b"path", name), records.get(b"size", size)
-        elif kind not in b"gK":  # neither PAX records of all files, which name none, nor the name of a link's target
+        elif kind in b"xX":  # PAX: fields of the next file
+            pax_name, pax_size = _pax_fields(data[start : start + length], at)
+            name, size = name if pax_name is None else pax_name, size if pax_size is None else pax_size
+        elif kind not in b"gK":  # g: PAX fields of all files, without names or sizes; K: name of a link's target
             length = 0 if kind in _WITHOUT_BODY else length if size is None else size
             if kind in b"07\0" and start + length <= len(data):
                 yield Member(_name(header) if name is None else name, first, start, length)
@@ -101,28 +113,20 @@ def members(data: Buffer, at: int = 0) -> Iterator[Member]:
 
 
 def groups(files: Iterable[Member]) -> Iterator[Group]:
-    """Samples, as WebDataset makes them: neighbours of one key. Files without a key or an ending belong to none."""
-    key, found = None, []
-    for member in files:
-        if (split := key_and_ending(member.name)) is None:
-            continue
-        if found and split[0] != key:
-            yield Group(key, tuple(found))
-            found = []
-        key, ending = split
-        found.append((ending, member))
-    if found:
-        yield Group(key, tuple(found))
+    """Yield samples by WebDataset's rule: consecutive files with one key. Skips files without a key or an ending."""
+    keyed = ((*parts, member) for member in files if (parts := key_and_ending(member.name)))
+    for key, neighbours in groupby(keyed, key=lambda file: file[0]):
+        yield Group(key, tuple((ending, member) for _, ending, member in neighbours))
 
 
 def key_and_ending(name: str) -> tuple[str, str] | None:
-    """What a file's name says of its place in a sample; None where it belongs to none."""
+    """(key, lower-case ending) of a file name; None if the file belongs to no sample."""
     match = _KEY_AND_ENDING.fullmatch(name)
     return None if match is None or _SKIPPED.match(name) else (match[1], match[2].lower())
 
 
 def plain_file(header: bytes) -> tuple[str, int] | None:
-    """Name and size where `header` is a file's own and needs none before it; None otherwise, and where damaged."""
+    """(name, size) if `header` is a sound header of a regular file; None otherwise."""
     try:
         kind, size = _checked(header, 0)
     except DataError:
@@ -131,7 +135,7 @@ def plain_file(header: bytes) -> tuple[str, int] | None:
 
 
 def _checked(header: bytes, at: int) -> tuple[bytes, int]:
-    """Kind and size from a header whose checksum is right."""
+    """(kind, size) of the header at offset `at`. Raises DataError if it is damaged or of a sparse file."""
     try:
         checksum, size = _number(header[148:156]), _number(header[124:136])
     except ValueError:
@@ -144,27 +148,32 @@ def _checked(header: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _sum_of_bytes(header: bytes) -> int:
-    """`sum` at a tenth of the cost: adler32's lower half is 1 + the sum, modulo what 256 bytes cannot reach."""
+    """`sum` at a tenth of the cost: adler32's lower half is 1 + the sum, modulo a number above any sum of 256 bytes."""
     return (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or GNU's binary form for what they cannot hold."""
+    """A number in octal digits, or in GNU's binary form for large values. Raises ValueError."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     return int(field.rstrip(b"\0 ").lstrip() or b"0", 8)
 
 
 def _name(header: bytes) -> str:
-    """The name in a file's own header; ustar puts leading folders of a longer one in a second field."""
+    """The name in a file's header; ustar stores the leading folders of a long name in a second field."""
     name = _text(header[:100])
     prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
 
-def _pax_records(body: bytes, at: int) -> dict:
-    """PAX records, of which "path" as str and "size" as int. Each is "LENGTH KEY=VALUE\\n"."""
-    records, place = {}, 0
+def _pax_fields(body: bytes, at: int) -> tuple[str | None, int | None]:
+    """(path, size) in the PAX records of the header at `at`, None if absent. A record is "LENGTH KEY=VALUE\\n".
+
+    Raises:
+        DataError: the records are damaged, or the file is sparse.
+    """
+    records: dict[bytes, bytes] = {}
+    place = 0
     while place < len(body) and body[place]:
         match = _PAX_RECORD.match(body, place)
         length = int(match[1]) if match else 0
@@ -174,11 +183,11 @@ def _pax_records(body: bytes, at: int) -> dict:
             raise DataError(f"byte {at}: {_SPARSE}")
         records[match[2]] = body[match.end() : place + length - 1]
         place += length
+    path, size = records.get(b"path"), records.get(b"size")
     try:
-        records |= {key: read(records[key]) for key, read in _PAX_READ.items() if key in records}
+        return None if path is None else _text(path), None if size is None else int(size)
     except ValueError:
         raise DataError(f"byte {at}: a PAX header that cannot be read") from None
-    return records
 
 
 def _text(field: bytes) -> str:
@@ -186,7 +195,5 @@ def _text(field: bytes) -> str:
 
 
 def _padded(size: int) -> int:
+    """The size rounded up to whole blocks."""
     return size + -size % BLOCK
-
-
-_PAX_READ = {b"path": _text, b"size": int}

@@ -1,7 +1,7 @@
-"""Writing: a shard with its sidecar, then the manifest from all sidecars.
+"""Write a shard with its sidecar, and the manifest from all sidecars.
 
-Headers are USTAR with integer times of zero, so that the same clips give the same bytes (a float time adds a 1 KB
-PAX header to every member).
+Headers are USTAR with a modification time of 0 (an integer), so the same clips give the same bytes. A float time would
+add a 1 KB PAX header to every member.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from isal.isal_zlib import crc32  # zlib's, but ten times as fast
+from isal.isal_zlib import crc32  # ten times as fast as zlib's
 
 from data_tools.shards.layout import (
     MANIFEST,
@@ -33,7 +33,11 @@ END_OF_TAR = bytes(2 * BLOCK)
 
 
 def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
-    """Write a shard, then its sidecar; returns the number of samples. Without samples nothing is written."""
+    """Write a shard, then its sidecar. Writes nothing if there are no samples.
+
+    Returns:
+        The number of samples.
+    """
     samples = iter(samples)
     first = next(samples, None)
     if first is None:
@@ -55,7 +59,14 @@ def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
 
 
 def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) -> dict:
-    """What a sidecar says of one sample, whose members with the given sizes lie as `data` at `offset` of the tar."""
+    """The sidecar's entry of one sample.
+
+    Args:
+        sample: the sample.
+        offset: of its first header in the tar, bytes.
+        data: all its bytes in the tar, with headers and padding.
+        sizes: size of each member's body, by ending, bytes.
+    """
     return {
         "key": sample.key,
         "offset": offset,
@@ -68,16 +79,30 @@ def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) ->
 
 
 def write_sidecar(folder: Path, name: str, size: int, sha256: str, entries: list[dict], **more) -> None:
-    """Finish the shard `name`: a tar of `size` bytes that holds the samples of `entries` (see `entry`)."""
+    """Write the sidecar of shard `name`, which marks the shard as finished.
+
+    Args:
+        folder: of the dataset.
+        name: of the shard.
+        size: of the tar, bytes.
+        sha256: of the tar.
+        entries: one per sample (see `entry`).
+        more: further fields.
+    """
     sidecar = {"version": VERSION, "bytes": size, "sha256": sha256, "samples": entries, **more}
     with atomic_write(sidecar_path(folder, name)) as file:
         file.write(json.dumps(sidecar).encode())
 
 
 def write_manifest(folder: Path, precomputed: dict | None = None) -> dict:
-    """Merge the sidecars of all finished shards into the manifest; returns the content of manifest.json.
+    """Write the manifest from the sidecars of all finished shards.
 
-    `precomputed` says how what is stored with the clips was made, where something is.
+    Args:
+        folder: of the dataset.
+        precomputed: how the views that are stored with the clips were made; None if there are none.
+
+    Returns:
+        The content of manifest.json.
     """
     manifest, rows = collect(folder)
     if precomputed:
@@ -90,11 +115,12 @@ def write_manifest(folder: Path, precomputed: dict | None = None) -> dict:
 
 
 def collect(folder: Path) -> tuple[dict, np.ndarray]:
-    """What the sidecars say together: the content of manifest.json, and the rows, `ROW` (N,).
+    """The content of manifest.json and the rows, `ROW` (N,), from all sidecars.
 
-    The manifest's "hash" is the sha256 over the shards' sha256s in order: the state of the data that a run records.
+    The manifest's "hash" is the sha256 of the shards' sha256s in order. A run records it as the state of the data.
     """
-    shards, rows, digest = [], [], hashlib.sha256()
+    shards: list[dict] = []
+    rows, digest = [], hashlib.sha256()
     for name in sorted(path.name.removesuffix(SIDECAR) for path in folder.glob(f"*{SIDECAR}")):
         sidecar = read_sidecar(sidecar_path(folder, name))
         samples = sidecar["samples"]
@@ -112,14 +138,14 @@ def collect(folder: Path) -> tuple[dict, np.ndarray]:
 
 
 def _tar_member(name: str, body: bytes) -> bytes:
-    """Header, body and padding of one file; `TarInfo` starts with times and owners of zero."""
+    """Header, body and padding of one file. `TarInfo` has 0 for time and owner by default."""
     info = tarfile.TarInfo(name)
     info.size = len(body)
     return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK)
 
 
 def _row(shard: int, sample: dict) -> tuple:
-    """A sidecar's entry as one `ROW`."""
+    """A sidecar's entry as the values of one `ROW`."""
     facts = sample["facts"]
     place = (shard, sample["offset"], sample["length"], sample["crc32"])
     return (*place, facts["frames"], facts["duration"], sample["words"])

@@ -1,8 +1,8 @@
-"""A look into datasets that are there.
+"""Inspect existing datasets.
 
-index.py    tars that others built → sidecars and manifest
-verify.py   is a dataset what it says it is?
-stats.py    what its clips are like
-show.py     a look at some of them, as the HTML of page.py
-command.py  their commands of `vtok-shards`
+index.py    tars of other tools → sidecars and manifest
+verify.py   check a dataset for faults
+stats.py    distributions over its clips
+show.py     some samples as an HTML page (page.py, page.html)
+command.py  the commands of `vtok-shards`
 """

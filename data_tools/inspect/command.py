@@ -1,4 +1,4 @@
-"""The commands that look into shards: index, verify, stats and show."""
+"""`vtok-shards index`, `verify`, `stats` and `show`."""
 
 import argparse
 import json
@@ -12,18 +12,19 @@ from data_tools.processes.decoder import CLIP_TIMEOUT
 
 
 def register(commands: argparse._SubParsersAction) -> None:
+    """Add the commands to a parser."""
     _add_index(commands)
     _add_verify(commands)
     _add_stats(commands)
     _add_show(commands)
 
 
-def _add_index(commands) -> None:
-    index = commands.add_parser("index", help="make the index of tars that others built")
+def _add_index(commands: argparse._SubParsersAction) -> None:
+    index = commands.add_parser("index", help="index the tars of other tools")
     index.add_argument("folder", metavar="DIR", help="folder with WebDataset tars; they are not changed")
     index.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
     _add_clip_timeout(index)
-    index.add_argument("--overwrite", action="store_true", help="make every sidecar anew")
+    index.add_argument("--overwrite", action="store_true", help="write all sidecars again")
     index.set_defaults(run=_index)
 
 
@@ -35,13 +36,13 @@ def _index(arguments: argparse.Namespace) -> None:
     )
     if done.merged:
         print(
-            f"vtok-shards: warning: {done.merged} samples hold several clips, because WebDataset takes what follows "
-            "the first dot of a name for the ending: name the files without dots to have them apart",
+            f"vtok-shards: warning: {done.merged} samples hold several clips, because WebDataset ends a key at the "
+            "first dot of a name: to separate them, rename the files without dots",
             file=sys.stderr,
         )
 
 
-def _add_verify(commands) -> None:
+def _add_verify(commands: argparse._SubParsersAction) -> None:
     verify = commands.add_parser("verify", help="check shards, index and manifest; exit code 1 and a list of faults")
     verify.add_argument("folder", metavar="DIR", help="folder of the dataset")
     verify.add_argument("--decode", action="store_true", help="also decode every clip in full")
@@ -62,10 +63,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_stats(commands) -> None:
+def _add_stats(commands: argparse._SubParsersAction) -> None:
     stats = commands.add_parser("stats", help="durations, sizes, codecs, captions and rejects of a dataset")
     stats.add_argument("folder", metavar="DIR", help="folder of the dataset")
-    stats.add_argument("--json", action="store_true", help="the same numbers for machines")
+    stats.add_argument("--json", action="store_true", help="print JSON")
     stats.set_defaults(run=_stats)
 
 
@@ -74,11 +75,11 @@ def _stats(arguments: argparse.Namespace) -> None:
     print(json.dumps(numbers, indent=1) if arguments.json else stats_table(numbers))
 
 
-def _add_show(commands) -> None:
-    show = commands.add_parser("show", help="a page with pictures, texts and facts of some samples")
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    show = commands.add_parser("show", help="write a page with pictures, texts and facts of some samples")
     show.add_argument("folder", metavar="DIR", help="folder of the dataset")
     show.add_argument("--html", default="report.html", metavar="FILE", help="the page; default: %(default)s")
-    show.add_argument("--samples", type=int, default=24, metavar="N", help="spread evenly; default: %(default)s")
+    show.add_argument("--samples", type=int, default=24, metavar="N", help="evenly spaced; default: %(default)s")
     show.set_defaults(run=_show)
 
 
@@ -87,16 +88,16 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"{shown} samples are shown in {arguments.html}")
 
 
-def _add_clip_timeout(command) -> None:
+def _add_clip_timeout(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--clip-timeout",
         type=float,
         default=CLIP_TIMEOUT,
         metavar="S",
-        help="seconds after which the decoding of a clip is given up; default: %(default)g",
+        help="seconds for decoding one clip; default: %(default)g",
     )
 
 
 def _by_reason(reasons: dict[str, int]) -> str:
-    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    return f" ({told})" if told else ""
+    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return f" ({counts})" if counts else ""

@@ -1,12 +1,11 @@
-"""The index of tars that others built: a sidecar for each, then the manifest.
+"""Index the tars of other tools: write a sidecar for each, then the manifest. The tars are not changed.
 
-Any WebDataset tar will do (see `shards.tars` and `shards.samples` for what is read as what); the tars are not
-touched. Each clip is decoded in full, as a build does it, for its facts, and by a process that may crash or hang. A
-sample that is no sound captioned clip stays out of the index: its sidecar lists it with its reason, and so does
-`rejected.jsonl`.
+Any WebDataset tar can be read (see `shards.samples`). Each clip is decoded in full for its facts, in a child process
+that may crash or hang. A sample that is not a sound captioned clip is left out. The sidecar and `rejected.jsonl` list
+it with the reason.
 
-A sidecar is written when its tar is done, and kept by a later run while the tar has the size that it tells: an index
-that was killed goes on where it stopped.
+A sidecar is written when its tar is done. A later run keeps it while the tar has the same size, so a killed run
+resumes where it stopped.
 """
 
 import hashlib
@@ -29,12 +28,20 @@ from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import entry, write_sidecar
 from data_tools.video import VideoFacts, validate
 
-DURATION_SLACK = 0.05  # seconds by which a json's duration may differ from that of the clip
+DURATION_SLACK = 0.05  # tolerance for the duration in a sample's json, seconds
 
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What the index of a folder holds; `merged` counts keys that hold several videos because of dots in names."""
+    """Totals of an indexed folder.
+
+    Attributes:
+        samples: usable samples.
+        shards: tars.
+        bytes: of all tars.
+        merged: samples that hold several videos, because of dots in their names.
+        reasons: number of samples left out, by reason.
+    """
 
     samples: int
     shards: int
@@ -46,10 +53,16 @@ class IndexSummary:
 def index_shards(
     folder: str | Path, workers: int = 1, overwrite: bool = False, clip_timeout: float = CLIP_TIMEOUT
 ) -> IndexSummary:
-    """Write the missing sidecars and the manifest of the tars in `folder`; all sidecars with `overwrite`.
+    """Write the missing sidecars of the tars in a folder, and the manifest.
 
-    Raises DataError for a folder without tars, tars that cannot be read (after all others are done: their sidecars
-    are kept), and a folder in which no sample is usable.
+    Args:
+        folder: holds the tars.
+        workers: number of processes.
+        overwrite: write all sidecars again.
+        clip_timeout: seconds for decoding one clip.
+
+    Raises:
+        DataError: there are no tars, a tar cannot be read (the others are indexed first), or no sample is usable.
     """
     check_timeout(clip_timeout)
     folder = Path(folder)
@@ -63,7 +76,8 @@ def index_shards(
     if damaged:
         more = f" (and {len(damaged) - 1} more tars)" if len(damaged) > 1 else ""
         raise DataError(f"{damaged[0]}{more}: repair or remove it, the others are indexed")
-    samples, merged, rejected = 0, 0, []
+    samples, merged = 0, 0
+    rejected: list[dict] = []
     for name in names:
         sidecar = read_sidecar(sidecar_path(folder, name))
         samples += len(sidecar["samples"])
@@ -71,7 +85,7 @@ def index_shards(
         rejected += [
             {"path": f"{name}.tar/{line['key']}", "shard": name} | line for line in sidecar.get("rejected", ())
         ]
-    # A build's own lines stay: only the index names the shard.
+    # Keep the lines of a build, which have no field "shard".
     write_rejected(
         folder / REJECTED, [line for line in read_rejected(folder / REJECTED) if "shard" not in line] + rejected
     )
@@ -83,10 +97,14 @@ def index_shards(
 
 
 def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
-    """Write the sidecar of one tar. Raises DataError where the tar cannot be read as a whole."""
+    """Write the sidecar of one tar.
+
+    Raises:
+        DataError: the tar cannot be read to its end.
+    """
     entries, rejected, merged = [], [], 0
     with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
-        # The whole tar is walked before the first clip is decoded: that takes long, and a damaged tar ends it.
+        # Read all headers before decoding, which takes long: a damaged tar then fails at once.
         for group in list(groups(members(data))):
             merged += is_merged(group)
             try:
@@ -99,12 +117,12 @@ def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> No
 
 
 def is_merged(group: Group) -> bool:
-    """Whether WebDataset's rule has made one sample of several clips: their keys differ only behind a dot."""
+    """Whether WebDataset's rule merged several clips into this sample, because their keys differ after a dot only."""
     return len(videos_of_dotted_keys(ending for ending, _ in group.members)) > 1
 
 
 def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> dict:
-    """The sidecar's entry of a sample, decoded in full. Raises BadVideo where it is no sound captioned clip."""
+    """Decode a sample in full and make its sidecar entry. Raises BadVideo if it is not a sound captioned clip."""
     bodies = bodies_of(group, data)
     sample = from_members(group.key, bodies)
     facts = decoder(sample.video).to_dict()
@@ -115,15 +133,15 @@ def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> d
 
 
 def _check_told(told: dict, facts: dict) -> None:
-    """Raise BadVideo where a json's own facts, on which a reader relies, are not those of the clip."""
+    """Raise BadVideo if the facts in a sample's json, which readers use, differ from those of the clip."""
     for name, slack in (("frames", 0), ("duration", DURATION_SLACK)):
         value = told.get(name, facts[name])
         if not isinstance(value, int | float) or abs(value - facts[name]) > slack:
-            raise BadVideo("wrong_facts", f"the json tells {name} {value!r}, the clip has {facts[name]!r}")
+            raise BadVideo("wrong_facts", f"the json says {name} {value!r}, the clip has {facts[name]!r}")
 
 
 def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:
-    """`index_tar`; returns what is wrong where the tar cannot be read."""
+    """Run `index_tar`. Returns the error message if the tar cannot be read."""
     try:
         index_tar(folder, name, clip_timeout)
     except DataError as problem:
@@ -132,13 +150,13 @@ def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:
 
 
 def _tar_names(folder: Path) -> list[str]:
-    """The tars of a folder, by name without ending."""
+    """The names of a folder's tars without ending, sorted. Raises DataError if a tar is missing or there are none."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give the folder that holds the tars")
     names = sorted(path.stem for path in folder.glob("*.tar"))
     if not names:
         packed = any(path.name.endswith((".tar.gz", ".tgz", ".tar.zst")) for path in folder.iterdir())
-        hint = "compressed ones cannot be read at random: unpack them first" if packed else "put them there"
+        hint = "compressed tars have no random access: unpack them first" if packed else "put them there"
         raise DataError(f"{folder} holds no .tar files: {hint}")
     for path in sorted(folder.glob(f"*{SIDECAR}")):
         if path.name.removesuffix(SIDECAR) not in names:
@@ -147,6 +165,7 @@ def _tar_names(folder: Path) -> list[str]:
 
 
 def _is_indexed(folder: Path, name: str) -> bool:
+    """Whether a tar has a readable sidecar that gives its size."""
     if not sidecar_path(folder, name).exists():
         return False
     try:

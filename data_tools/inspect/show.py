@@ -1,4 +1,4 @@
-"""A look at a dataset: some samples with their pictures, as one page that needs nothing beside it."""
+"""Write some samples of a dataset with their pictures to one self-contained page."""
 
 import io
 from dataclasses import replace
@@ -13,15 +13,24 @@ from data_tools.shards import RawSample, ShardReader, atomic_write
 from data_tools.video import decode, validate
 
 STRIP_FRAMES = 8
-KEY_FRAME_SIZE = (640, 400)  # pixels that a picture fits in: twice what the page shows, for dense displays
+KEY_FRAME_SIZE = (640, 400)  # bounding box in pixels: twice the size on the page, for high-density displays
 STRIP_SIZE = (240, 160)
 JPEG_QUALITY = 82
 
 
 def write_report(folder: str | Path, html: str | Path, samples: int = 24) -> int:
-    """Write the page of `samples` samples, spread evenly over the dataset; returns how many it shows.
+    """Write a page with evenly spaced samples. A sample that cannot be read is shown with the reason.
 
-    A sample that cannot be read is shown with its reason. Raises DataError for a folder that is no finished dataset.
+    Args:
+        folder: of the dataset.
+        html: file to write.
+        samples: number of samples at most.
+
+    Returns:
+        The number of samples on the page.
+
+    Raises:
+        DataError: there is no finished dataset, or an argument is unusable.
     """
     if samples < 1:
         raise DataError(f"the number of samples must be at least 1, not {samples}")
@@ -38,7 +47,7 @@ def write_report(folder: str | Path, html: str | Path, samples: int = 24) -> int
 
 
 def spread(rows: int, samples: int) -> list[int]:
-    """At most `samples` row numbers of `rows`, evenly apart, the first and the last among them."""
+    """At most `samples` evenly spaced numbers in [0, rows), the first and last included."""
     return sorted(set(np.linspace(0, rows - 1, min(samples, rows)).round().astype(int).tolist()))
 
 
@@ -59,7 +68,7 @@ def _card(reader: ShardReader, row: int) -> Card:
 
 
 def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
-    """The key frame, and the strip from the first frame to the last."""
+    """The key frame, and the strip from the first frame to the last. Raises BadVideo."""
     times = np.linspace(0, sample.meta["facts"]["duration"], STRIP_FRAMES).tolist()
     frames = {}
     for indices, frame in decode(sample.video, times):
@@ -71,6 +80,7 @@ def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
 
 
 def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
+    """The image, scaled down to fit into `size`."""
     small = image.copy()
     small.thumbnail(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -79,11 +89,11 @@ def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
 
 
 def _facts(sample: RawSample) -> dict[str, str]:
-    """What the page tells of the clip, decoded anew: the index of others' tars may hold less."""
+    """The facts on the page, from a new decode: the json of other tools may lack some. Raises BadVideo."""
     facts = validate(sample.video)
-    turned = f", turned by {facts.rotation}°" if facts.rotation else ""
+    rotated = f", rotated by {facts.rotation}°" if facts.rotation else ""
     return {
-        "size": f"{facts.width} × {facts.height}{turned}",
+        "size": f"{facts.width} × {facts.height}{rotated}",
         "rate": f"{facts.fps:.2f} fps",
         "length": f"{facts.duration:.2f} s, {facts.frames} frames",
         "codec": f"{facts.codec}, {facts.pix_fmt}",

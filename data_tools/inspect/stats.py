@@ -1,4 +1,4 @@
-"""What the clips of a dataset are like: numbers from the sidecars alone, so that no clip is opened."""
+"""Distributions over the clips of a dataset, from the sidecars alone; no clip is opened."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from data_tools.shards.rejected import REJECTED, read_rejected
 from data_tools.shards.samples import video_ending
 
 PERCENTILES = (5, 25, 50, 75, 95)
-MEASURES = {  # name: heading of the table, decimals
+MEASURES = {  # name: (heading in the table, decimals)
     "seconds": ("duration, s", 2),
     "frames": ("frames", 0),
     "fps": ("frames per second", 2),
@@ -22,20 +22,24 @@ MEASURES = {  # name: heading of the table, decimals
     "caption_words": ("caption, words", 0),
 }
 KINDS = {"codecs": "codecs", "sizes": "sizes, px", "pix_fmts": "pixel formats"}
-LISTED = 8  # most common values of a kind that the table names; the rest is summed up
+LISTED = 8  # number of values of a kind that the table lists; the others are summed
 
 
 def dataset_stats(folder: str | Path) -> dict:
     """Counts, totals and distributions over all samples, ready for JSON.
 
-    "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "codecs",
-    "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, the most frequent first.
+    Returns:
+        "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "codecs",
+        "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, most frequent first.
 
-    Raises DataError where the folder is not a finished dataset.
+    Raises:
+        DataError: the folder is not a finished dataset, or a sidecar lacks a field.
     """
     folder = Path(folder)
     names = ShardReader(folder).shard_names
-    columns, kinds, total = {name: [] for name in MEASURES}, {name: Counter() for name in KINDS}, 0
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
+    kinds: dict[str, Counter[str]] = {name: Counter() for name in KINDS}
+    total = 0
     for name in names:
         sidecar = read_sidecar(sidecar_path(folder, name))
         try:
@@ -45,10 +49,10 @@ def dataset_stats(folder: str | Path) -> dict:
                 f"{name}: its sidecar lacks {problem}: run `vtok-shards index {folder} --overwrite`"
             ) from None
         total += sidecar["bytes"]
-        for measure, values in measured.items():
-            columns[measure].append(np.array(values, dtype=np.float64))
-        for kind, values in found.items():
-            kinds[kind].update(values)
+        for measure, numbers in measured.items():
+            columns[measure].append(np.array(numbers, dtype=np.float64))
+        for kind, labels in found.items():
+            kinds[kind].update(labels)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
     rejected = Counter(line["reason"] for line in read_rejected(folder / REJECTED))
     return {
@@ -63,7 +67,7 @@ def dataset_stats(folder: str | Path) -> dict:
 
 
 def stats_table(numbers: dict) -> str:
-    """`dataset_stats` for the eye: a line of totals, the distributions, then what there is of each kind."""
+    """`dataset_stats` as text: a line of totals, a table of distributions, a line for each kind."""
     headings = ("", "min", *(f"{percent} %" for percent in PERCENTILES), "max", "mean")
     rows = [
         [heading, *(f"{value:,.{decimals}f}" for value in numbers[name].values())]
@@ -85,7 +89,7 @@ def stats_table(numbers: dict) -> str:
 
 
 def _measured(samples: list[dict]) -> dict[str, list]:
-    """One value a sample for each of `MEASURES`."""
+    """`MEASURES` name -> one value per sample."""
     facts = [sample["facts"] for sample in samples]
     return {
         "seconds": [fact["duration"] for fact in facts],
@@ -97,7 +101,7 @@ def _measured(samples: list[dict]) -> dict[str, list]:
 
 
 def _kinds(samples: list[dict]) -> dict[str, list[str]]:
-    """One value a sample for each of `KINDS`."""
+    """`KINDS` name -> one value per sample."""
     facts = [sample["facts"] for sample in samples]
     return {
         "codecs": [fact["codec"] for fact in facts],
@@ -113,6 +117,7 @@ def _distribution(values: np.ndarray) -> dict[str, float]:
 
 
 def _counted(counts: dict[str, int]) -> str:
+    """The most frequent names with counts and shares, and the count of the others."""
     total, listed = sum(counts.values()), list(counts.items())[:LISTED]
     told = [f"{name} {count:,} ({count / total:.1%})" for name, count in listed]
     rest = total - sum(count for _, count in listed)

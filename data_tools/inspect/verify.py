@@ -1,9 +1,9 @@
-"""Is a dataset what it says it is? Every byte is read again and every promise checked.
+"""Verify a dataset: read every byte, and compare tars, sidecars and manifest.
 
-the folder     nothing missing, nothing beyond the manifest, nothing half-written
-each shard     size and sha256; the tar's samples against those of its sidecar; each sample's crc32 and texts
-each clip      with `decode`: every frame, by a process that may crash or hang, and that the sidecar's facts are true
-the whole      the manifest against the sidecars; each key once
+the folder   no file is missing, unknown or unfinished
+each shard   size and sha256; the tar's samples match the sidecar; each sample's crc32 and texts are right
+each clip    with `decode`: every frame decodes, in a child process that may crash or hang, and the facts are right
+the whole    the manifest matches the sidecars; no key repeats
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from data_tools.shards.writer import collect
 from data_tools.video import VideoFacts, validate
 
 _ClipDecoder = Decoder[bytes, VideoFacts]
-NAMED = 3  # things that one line names before it only counts them
+NAMED = 3  # number of things that a message lists; the others are counted
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was checked, and one line for each fault that was found."""
+    """What was checked, and one line for each fault."""
 
     samples: int
     shards: int
@@ -44,7 +44,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Shard:
-    """What the check of one shard has found. `keys`, as UTF-8 (n,), only where they are the dataset's own."""
+    """The result for one shard.
+
+    Attributes:
+        keys: UTF-8 (n,); empty for an indexed tar, whose keys need not be unique in the dataset.
+    """
 
     name: str
     samples: int
@@ -56,7 +60,17 @@ class _Shard:
 def verify_shards(
     folder: str | Path, decode: bool = False, workers: int = 1, clip_timeout: float = CLIP_TIMEOUT
 ) -> Verdict:
-    """Check the dataset in `folder`. Raises DataError where there is none to check."""
+    """Check a dataset.
+
+    Args:
+        folder: of the dataset.
+        decode: also decode every clip.
+        workers: number of processes.
+        clip_timeout: seconds for decoding one clip.
+
+    Raises:
+        DataError: there is no dataset.
+    """
     check_timeout(clip_timeout)
     folder = Path(folder)
     if not folder.is_dir():
@@ -89,7 +103,7 @@ def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> 
             sidecar = read_sidecar(sidecar_path(folder, name))
             faults = list(_shard_faults(data, sidecar, decoder if decode else None))
             samples = sidecar["samples"]
-            # A tar that others built may count its keys from zero, as its neighbour does.
+            # Tars of other tools may use the same keys; their sidecars have "rejected".
             keys = [] if "rejected" in sidecar else [sample["key"].encode() for sample in samples]
         except DataError as problem:
             faults, samples, keys = [str(problem)], [], []
@@ -100,14 +114,15 @@ def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> 
 
 def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
     if len(data) != sidecar["bytes"]:
-        yield f"{len(data)} bytes, its sidecar tells {sidecar['bytes']}"
+        yield f"{len(data)} bytes, its sidecar says {sidecar['bytes']}"
     elif hashlib.sha256(data).hexdigest() != sidecar["sha256"]:
-        yield "its sha256 is not that of its sidecar"
+        yield "its sha256 differs from its sidecar's"
     entries = {entry["offset"]: entry for entry in sidecar["samples"]}
     if len(entries) < len(sidecar["samples"]):
         yield "its sidecar lists a sample twice"
     left_out = {line["offset"] for line in sidecar.get("rejected", ())}
-    keys, doubled = set(), set()
+    keys: set[str] = set()
+    doubled: set[str] = set()
     try:
         for group in groups(members(data)):
             if entry := entries.pop(group.offset, None):
@@ -120,17 +135,18 @@ def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> 
     if doubled:
         yield f"more than one sample has the key {_some(sorted(doubled))}"
     if entries:
-        yield f"no sample of the tar begins where its sidecar has {_some([entry['key'] for entry in entries.values()])}"
+        missing = _some([entry["key"] for entry in entries.values()])
+        yield f"its sidecar lists samples that do not start at their offsets in the tar: {missing}"
 
 
 def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
     sizes = {ending: member.size for ending, member in group.members}
     found = {"key": group.key, "length": group.length, "members": sizes}
     if wrong := [name for name, value in found.items() if value != entry[name]]:
-        yield f"{' and '.join(wrong)} in the tar are not those of its sidecar"
+        yield f"tar and sidecar differ in {' and '.join(wrong)}"
         return
     if crc32(data[group.offset : group.offset + group.length]) != entry["crc32"]:
-        yield "its bytes are not those that were indexed (crc32)"
+        yield "its bytes have changed since they were indexed (crc32)"
         return
     try:
         sample = from_members(group.key, bodies_of(group, data))
@@ -140,27 +156,27 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecode
         return
     words = len(sample.meta["caption"].split())
     if words != entry["words"]:
-        yield f"its sidecar tells words {entry['words']}, the caption has {words}"
+        yield f"its sidecar says words {entry['words']}, the caption has {words}"
     for name, value in facts.items():
         if value != entry["facts"].get(name):
-            yield f"its sidecar tells {name} {entry['facts'].get(name)!r}, the clip has {value!r}"
+            yield f"its sidecar says {name} {entry['facts'].get(name)!r}, the clip has {value!r}"
 
 
 # ---- the whole ------------------------------------------------------------------------------------------------
 
 
 def _repeated_keys(keys: list[np.ndarray], names: list[str]) -> Iterator[str]:
-    """Keys that stand in more than one shard; within a shard they are the shard's own fault."""
+    """Faults for keys that occur in several shards. Repetitions within a shard are that shard's faults."""
     found = np.concatenate([np.unique(shard) for shard in keys] or [np.array([], dtype=bytes)])
     shards = np.repeat(np.arange(len(keys)), [len(np.unique(shard)) for shard in keys])
     values, counts = np.unique(found, return_counts=True)
     for key in values[counts > 1]:
         holders = [f"{names[shard]}.tar" for shard in shards[found == key]]
-        yield f"{holders[0]}: its key {key.decode()} stands in {_some(holders[1:])} too"
+        yield f"{holders[0]}: its key {key.decode()} is also in {_some(holders[1:])}"
 
 
 def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
-    """What is wrong with the manifest, given that each sidecar has been held against its tar."""
+    """Faults of the manifest. Assumes that each sidecar has been compared with its tar."""
     if missing := [name for name in (MANIFEST, MANIFEST_ROWS) if not (folder / name).is_file()]:
         yield f"{' and '.join(missing)}: missing: the dataset is unfinished"
         return
@@ -181,10 +197,10 @@ def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
     try:
         expected, rows = collect(folder)
     except (DataError, KeyError, TypeError, ValueError):
-        return  # a sidecar that cannot be read is its shard's fault, which is in the list already
+        return  # a damaged sidecar is already listed as a fault of its shard
     for name, value in expected.items():
         if manifest.get(name) != value:
-            yield f"manifest.json: its field {name} does not fit the sidecars"
+            yield f"manifest.json: its field {name} does not match the sidecars"
     try:
         stored = np.load(folder / MANIFEST_ROWS, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as problem:
@@ -193,13 +209,15 @@ def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
     if stored.dtype != rows.dtype or stored.shape != rows.shape:
         yield f"manifest.npy: {len(stored)} rows of {stored.dtype}, the sidecars have {len(rows)} of {rows.dtype}"
     elif wrong := np.flatnonzero(stored != rows).tolist():
-        yield f"manifest.npy: row {_some(wrong)} differ from the sidecars"
+        yield f"manifest.npy: differs from the sidecars in row {_some(wrong)}"
 
 
 def _names(folder: Path, ending: str) -> set[str]:
+    """The names of files with an ending, without it."""
     return {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")}
 
 
 def _some(things: list) -> str:
+    """The first `NAMED` things, and the number of the others."""
     more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
     return ", ".join(map(str, things[:NAMED])) + more

@@ -49,7 +49,7 @@ def edit(path, change):
 
 
 def reseal(folder, name):
-    """Give a changed tar the size and sha256 that its sidecar tells, and the manifest what the sidecars tell."""
+    """Write the size and sha256 of a changed tar to its sidecar, and the manifest from the sidecars."""
     data = (folder / f"{name}.tar").read_bytes()
     sealed = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     edit(folder / f"{name}.index.json", lambda sidecar: sidecar.update(sealed))
@@ -71,12 +71,12 @@ def test_every_flipped_byte_is_found(folder):
     for offset, key in ((first["offset"] + 700, first["key"]), (second["offset"] + 600, second["key"])):
         flip(path, offset)
         assert faults(folder) == [
-            "shard-000001.tar: its sha256 is not that of its sidecar",
-            f"shard-000001.tar: sample {key}: its bytes are not those that were indexed (crc32)",
+            "shard-000001.tar: its sha256 differs from its sidecar's",
+            f"shard-000001.tar: sample {key}: its bytes have changed since they were indexed (crc32)",
         ]
         path.write_bytes(whole)
     flip(path, len(whole) - 1)  # behind the samples
-    assert faults(folder) == ["shard-000001.tar: its sha256 is not that of its sidecar"]
+    assert faults(folder) == ["shard-000001.tar: its sha256 differs from its sidecar's"]
     path.write_bytes(whole)
     flip(path, second["offset"] + 3)  # in a name
     assert "no tar header" in faults(folder)[1] and second["key"] in faults(folder)[2]
@@ -87,9 +87,9 @@ def test_a_truncated_shard_is_found(folder):
     whole = path.read_bytes()
     path.write_bytes(whole[:600])  # in the first clip's video, behind its header
     found = faults(folder)
-    assert found[0] == f"shard-000001.tar: 600 bytes, its sidecar tells {len(whole)}"
+    assert found[0] == f"shard-000001.tar: 600 bytes, its sidecar says {len(whole)}"
     assert any("the tar ends inside a file" in fault for fault in found)
-    assert any("no sample of the tar begins where its sidecar has" in fault and "000000003" in fault for fault in found)
+    assert any("do not start at their offsets in the tar" in fault and "000000003" in fault for fault in found)
     path.write_bytes(b"")
     assert len(faults(folder)) == 2
 
@@ -110,7 +110,7 @@ def test_missing_and_extra_files_are_found(folder):
 def test_a_shard_beside_the_manifest_is_found(folder):
     write_shard(folder, 7, [ShardReader(folder).read(0)])
     assert faults(folder) == [
-        "shard-000000.tar: its key 000000000 stands in shard-000007.tar too",
+        "shard-000000.tar: its key 000000000 is also in shard-000007.tar",
         "shard-000007.tar: is in the folder but not in the manifest",
     ]
 
@@ -132,12 +132,12 @@ def test_a_missing_or_broken_manifest_is_found(folder, name):
 @pytest.mark.parametrize("field", ["samples", "bytes", "hash"])
 def test_a_wrong_number_in_the_manifest_is_found(folder, field):
     edit(folder / "manifest.json", lambda manifest: manifest.update({field: 4}))
-    assert faults(folder) == [f"manifest.json: its field {field} does not fit the sidecars"]
+    assert faults(folder) == [f"manifest.json: its field {field} does not match the sidecars"]
 
 
 def test_a_shard_that_the_manifest_miscounts_is_found(folder):
     edit(folder / "manifest.json", lambda manifest: manifest["shards"][1].update(samples=1))
-    assert faults(folder) == ["manifest.json: its field shards does not fit the sidecars"]
+    assert faults(folder) == ["manifest.json: its field shards does not match the sidecars"]
 
 
 def test_another_version_is_found(folder):
@@ -152,7 +152,7 @@ def test_a_wrong_row_is_found(folder, field):
     rows = np.load(folder / "manifest.npy")
     rows[field][3] += 1
     np.save(folder / "manifest.npy", rows)
-    assert faults(folder) == ["manifest.npy: row 3 differ from the sidecars"]
+    assert faults(folder) == ["manifest.npy: differs from the sidecars in row 3"]
     np.save(folder / "manifest.npy", rows[:-1])
     assert "4 rows" in faults(folder)[0] and "5 of" in faults(folder)[0]
 
@@ -184,19 +184,15 @@ def test_a_sidecar_that_does_not_fit_its_tar_is_found(folder):
     assert after(lambda s: s["samples"].append(s["samples"][0])) == [
         "shard-000001.tar: its sidecar lists a sample twice"
     ]
-    assert after(lambda s: s["samples"][0].update(key="x")) == [first + "key in the tar are not those of its sidecar"]
-    assert after(lambda s: s["samples"][0]["members"].update(mp4=1)) == [
-        first + "members in the tar are not those of its sidecar"
-    ]
-    assert after(lambda s: s["samples"][0].update(length=1)) == [
-        first + "length in the tar are not those of its sidecar"
-    ]
+    assert after(lambda s: s["samples"][0].update(key="x")) == [first + "tar and sidecar differ in key"]
+    assert after(lambda s: s["samples"][0]["members"].update(mp4=1)) == [first + "tar and sidecar differ in members"]
+    assert after(lambda s: s["samples"][0].update(length=1)) == [first + "tar and sidecar differ in length"]
     assert after(lambda s: s["samples"][0].update(crc32=1)) == [
-        first + "its bytes are not those that were indexed (crc32)"
+        first + "its bytes have changed since they were indexed (crc32)"
     ]
     assert after(lambda s: s["samples"][0].update(offset=512)) == [
         first + "is in the tar but not in its sidecar",
-        "shard-000001.tar: no sample of the tar begins where its sidecar has 000000002",
+        "shard-000001.tar: its sidecar lists samples that do not start at their offsets in the tar: 000000002",
     ]
 
 
@@ -209,7 +205,7 @@ def test_a_key_twice_is_found(folder, tmp_path):
     write_manifest(again)
     assert faults(again) == [
         "shard-000000.tar: more than one sample has the key 000000000",
-        "shard-000000.tar: its key 000000001 stands in shard-000001.tar too",
+        "shard-000000.tar: its key 000000001 is also in shard-000001.tar",
     ]
 
 
@@ -236,8 +232,8 @@ def test_only_decoding_finds_facts_that_are_wrong(folder):
     )
     assert faults(folder) == []
     assert faults(folder, decode=True) == [
-        "shard-000001.tar: sample 000000003: its sidecar tells width 65, the clip has 64",
-        "shard-000001.tar: sample 000000003: its sidecar tells codec 'av1', the clip has 'h264'",
+        "shard-000001.tar: sample 000000003: its sidecar says width 65, the clip has 64",
+        "shard-000001.tar: sample 000000003: its sidecar says codec 'av1', the clip has 'h264'",
     ]
 
 

@@ -1,23 +1,23 @@
-"""The build: from clips to a dataset of shards, by several processes, so that it may be killed at any time.
+"""Build a dataset of shards from clips, with several processes. A build may be killed at any time.
 
-    this process     plans, hands out shards, shows how far it is, merges at the end
-    └─ workers       each packs one whole shard after the other: takes samples from its decoder, writes the tar
-       └─ decoders   one for each worker: reads, checks and encodes a clip; may crash or hang, and is replaced
+    this process     plans, assigns shards, shows progress, merges at the end
+    └─ workers       each packs whole shards, one after another: takes samples from its decoder, writes the tar
+       └─ decoders   one per worker: reads, checks and encodes a clip; replaced if it crashes or hangs
 
-A shard is finished when its sidecar lies on disk. A build that is run again leaves finished shards alone and packs
-the others; since a shard's bytes follow from the plan alone, the result is that of a build never disturbed. What is
-rejected goes to `rejected.jsonl` with its reason, and the build goes on.
+A shard is finished when its sidecar is on disk. A build that is run again keeps finished shards and packs the others.
+A shard's bytes depend on the plan alone, so the result equals that of an uninterrupted build. A rejected clip goes to
+`rejected.jsonl` with its reason, and the build continues.
 
-builder.py  one build from beginning to end
-plan.py     what it will do: which clips go into which shard
-sources/    what goes into it: tables, videos with texts, folders of frames, tars
-prepare.py  one clip of the input → one checked sample
-transcode.py    a clip cut, scaled and at a steady rate
-parts.py    the frames of a part of a long video
-state.py    what is done of it, and by whom
-progress.py how far it is
-merge.py    its last step: one manifest, one list of rejects
-command.py  `vtok-shards build` and `merge`
+builder.py    one build from start to end
+plan.py       which clips go into which shard
+sources/      the inputs: tables, videos with texts, folders of frames, tars
+prepare.py    one clip of the input → one checked sample
+transcode.py  re-encode a clip: cut, scale, constant frame rate
+parts.py      decode part of a long video
+state.py      the build's files and locks
+progress.py   counters and the progress bar
+merge.py      the last step: one manifest, one list of rejected clips
+command.py    `vtok-shards build` and `merge`
 """
 
 from data_tools.build.builder import build_shards

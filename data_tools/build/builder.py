@@ -1,11 +1,11 @@
-"""One build from beginning to end: its plan, its workers with their decoders, its merging."""
+"""One build from start to end: plan, pack with workers and their decoders, merge."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from data_tools.build.merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
-from data_tools.build.plan import Part, ShardTask, describe_build, split, tasks_of
+from data_tools.build.plan import Numbers, Part, ShardTask, describe_build, split, tasks_of
 from data_tools.build.prepare import Recipe, prepare
 from data_tools.build.progress import Progress, Tally
 from data_tools.build.sources import Columns, Source, discover
@@ -16,7 +16,7 @@ from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.shards import RawSample, write_shard
 from data_tools.shards.rejected import read_rejected, write_rejected
 
-TICK = 0.2  # seconds between two looks at how far the workers are
+TICK = 0.2  # seconds between updates of the progress bar
 
 
 def build_shards(
@@ -33,13 +33,28 @@ def build_shards(
     part: Part = Part(),
     overwrite: bool = False,
 ) -> BuildSummary:
-    """Build a dataset at `output` from the clips at `input` (see `sources`), or go on with one that was stopped.
+    """Build a dataset, or resume a build that was stopped.
 
-    The same input and options give the same bytes, for any number of workers and parts. The part that finishes last
-    merges. With `val_share`, `output` holds two datasets, "train" and "val".
+    The same input and options give the same bytes, for any number of workers and parts.
 
-    Raises DataError for an input that cannot be used, an output that holds something else, and a build that rejects
-    every clip.
+    Args:
+        input: the clips (see `sources`).
+        output: folder of the dataset.
+        samples_per_shard: clips per shard, rejected ones included.
+        progress: show a progress bar.
+        columns: names of the input's fields.
+        recipe: how clips are processed and filtered.
+        val_share: share of clips held out. If above 0, `output` holds the datasets "train" and "val".
+        workers: number of processes.
+        clip_timeout: seconds for one clip.
+        part: which shards to pack, for array jobs. The part that finishes last merges.
+        overwrite: delete an existing build first.
+
+    Returns:
+        What the build holds.
+
+    Raises:
+        DataError: the input or an option cannot be used, `output` holds something else, or every clip is rejected.
     """
     output = Path(output)
     _check_numbers(samples_per_shard, val_share, workers, clip_timeout)
@@ -67,13 +82,25 @@ def build_shards(
 
 
 class ShardPacker:
-    """Called in a worker with a place in `tasks`, packs that shard. What it does can be followed by `tallies`."""
+    """Packs the shard at an index of `tasks`, in a worker.
+
+    Args:
+        output: folder of the build.
+        source: the input.
+        datasets: numbers of the clips of each dataset (see `plan.split`).
+        tasks: the shards to pack.
+        recipe: how clips are processed and filtered.
+        clip_timeout: seconds for one clip.
+
+    Attributes:
+        tallies: progress of each task, in shared memory.
+    """
 
     def __init__(
         self,
         output: Path,
         source: Source,
-        datasets: dict[str, Sequence[int]],
+        datasets: dict[str, Numbers],
         tasks: Sequence[ShardTask],
         recipe: Recipe,
         clip_timeout: float,
@@ -83,16 +110,19 @@ class ShardPacker:
         self._output = output
         self._source = source
         self._datasets = datasets
-        self._decoder = Decoder(lambda number: prepare(number, source[number], recipe), clip_timeout)
+        self._decoder: Decoder[int, RawSample] = Decoder(
+            lambda number: prepare(number, source[number], recipe), clip_timeout
+        )
 
-    def __call__(self, place: int) -> None:
-        task = self.tasks[place]
+    def __call__(self, index: int) -> None:
+        """Pack the shard of `tasks[index]`."""
+        task = self.tasks[index]
         folder = self._output / task.dataset
         folder.mkdir(exist_ok=True)
-        write_shard(folder, task.number, self._samples(task, self.tallies[place]))
+        write_shard(folder, task.number, self._samples(task, self.tallies[index]))
 
     def _samples(self, task: ShardTask, tally: Tally) -> Iterator[RawSample]:
-        """The shard's sound clips; the list of the others is on disk before the shard is closed."""
+        """Yield the shard's usable clips, then write the list of rejected ones, before the shard is finished."""
         rejects = []
         for clip in task.clips:
             number = int(self._datasets[task.dataset][clip])
@@ -109,16 +139,17 @@ class ShardPacker:
 
 
 def _pack(packer: ShardPacker, workers: int, bar: Progress) -> None:
+    """Pack all tasks in up to `workers` processes. Raises DataError if it is interrupted or a worker dies."""
     with closing(bar):
         try:
             for _ in in_children(packer, range(len(packer.tasks)), workers, TICK):
                 bar.update()
         except KeyboardInterrupt:
-            raise DataError("stopped: run the same command again to go on") from None
+            raise DataError("stopped: run the same command again to resume") from None
         except ChildDied as death:
             raise DataError(
-                f"a worker is gone, perhaps for lack of memory ({death}): run the same command again to go on, "
-                "with fewer --workers"
+                f"a worker died, perhaps for lack of memory ({death}): run the same command again with fewer "
+                "--workers to resume"
             ) from None
 
 

@@ -21,29 +21,30 @@ INPUT = (
 
 
 def register(commands: argparse._SubParsersAction) -> None:
-    build = commands.add_parser("build", help="check clips and pack them into shards; run again to go on after a stop")
+    """Add the commands to a parser."""
+    build = commands.add_parser("build", help="check clips and pack them into shards; run again to resume")
     build.set_defaults(run=_build)
     build.add_argument("input", metavar="INPUT", help=INPUT)
     build.add_argument("--output", required=True, metavar="DIR", help="folder for the dataset")
     build.add_argument("--samples-per-shard", type=int, default=1000, metavar="N", help="default: %(default)s")
     build.add_argument("--val-share", type=float, default=0.0, metavar="P", help="split into DIR/train and DIR/val")
-    build.add_argument("--overwrite", action="store_true", help="delete the build that is there and start anew")
+    build.add_argument("--overwrite", action="store_true", help="delete an existing build first")
 
     fields = build.add_argument_group("fields of the input")
     fields.add_argument("--video-column", default="path", metavar="NAME", help="default: %(default)s")
     fields.add_argument("--caption-column", default="caption", metavar="NAME", help="default: %(default)s")
-    fields.add_argument("--source-column", metavar="NAME", help="keeps clips of one source on one side of the split")
+    fields.add_argument("--source-column", metavar="NAME", help="clips of one source go to the same side of the split")
 
-    clips = build.add_argument_group("what is done to the clips")
+    clips = build.add_argument_group("processing of the clips")
     clips.add_argument("--short-side", type=int, metavar="PIXELS", help="scale larger clips down to this")
-    clips.add_argument("--fps", type=_fraction, metavar="RATE", help="steady frame rate, such as 24 or 30000/1001")
-    clips.add_argument("--codec", choices=list(ENCODERS), help="encode every clip anew with this (default: h264)")
-    clips.add_argument("--crf", type=int, metavar="Q", help="quality of what is encoded, lower is better (default: 20)")
+    clips.add_argument("--fps", type=_fraction, metavar="RATE", help="constant frame rate, such as 24 or 30000/1001")
+    clips.add_argument("--codec", choices=list(ENCODERS), help="re-encode every clip with this (default: h264)")
+    clips.add_argument("--crf", type=int, metavar="Q", help="quality of re-encoding, lower is better (default: 20)")
     clips.add_argument("--max-seconds", type=float, metavar="S", help="cut longer clips to their first S seconds")
     clips.add_argument("--min-frames", type=int, default=2, metavar="N", help="reject shorter clips")
     clips.add_argument("--min-side", type=int, default=1, metavar="PIXELS", help="reject smaller clips")
 
-    work = build.add_argument_group("who does the work; the shards do not depend on it")
+    work = build.add_argument_group("resources; the shards do not depend on them")
     work.add_argument("--workers", type=int, default=_cpus(), metavar="N", help="processes (default: %(default)s)")
     work.add_argument(
         "--clip-timeout",
@@ -52,11 +53,9 @@ def register(commands: argparse._SubParsersAction) -> None:
         metavar="S",
         help="seconds for a clip (default: %(default)g)",
     )
-    work.add_argument(
-        "--part", type=_part, default=Part(), metavar="I/N", help="only part I of N, from 0, of the shards"
-    )
+    work.add_argument("--part", type=_part, default=Part(), metavar="I/N", help="pack part I of N only, counted from 0")
 
-    join = commands.add_parser("merge", help="finish a build whose parts are all packed")
+    join = commands.add_parser("merge", help="finish a build after all its parts are packed")
     join.add_argument("folder", metavar="DIR", help="the --output of the parts")
     join.set_defaults(run=_merge)
 
@@ -90,7 +89,7 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _report(done: BuildSummary, folder: str) -> None:
-    """One line, and a table of the reasons where clips were rejected."""
+    """Print the totals and, if clips were rejected, a table of the reasons."""
     print(
         f"packed {done.packed} clips into {done.shards} shards ({done.bytes / 1e6:.1f} MB) at {folder}; "
         f"rejected {done.rejected}"
@@ -102,8 +101,8 @@ def _report(done: BuildSummary, folder: str) -> None:
         print(f"  {reason:{width}} {count:7} {count / (done.packed + done.rejected):7.2%}")
     if done.unfinished:
         print(
-            f"{done.unfinished} shards of other parts are missing: the part that is last merges, "
-            f"or `vtok-shards merge {folder}` does"
+            f"{done.unfinished} shards of other parts are missing: the last part will merge, or run "
+            f"`vtok-shards merge {folder}`"
         )
 
 
@@ -121,9 +120,9 @@ def _fraction(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a frame rate") from None
 
 
 def _cpus() -> int:
-    """Those this process may use; a Slurm task has fewer than its node."""
+    """The number of CPUs that this process may use; a Slurm task may have fewer than its node."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""The last step of a build: the lists of its shards become one manifest and one list of rejects.
+"""The last step of a build: merge the shards' lists into one manifest and one list of rejected clips.
 
-The parts of an array job pack their shards into one folder, so that nothing has to be moved. Whoever sees that all
-shards are there does this step, under a lock; doing it again changes nothing.
+All parts of an array job write to one folder, so no file has to move. The part that finds all shards finished merges,
+under a lock. Merging again changes nothing.
 """
 
 import json
@@ -17,14 +17,20 @@ from data_tools.shards import read_sidecar, sidecar_path, write_manifest
 from data_tools.shards.layout import MANIFEST
 from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 
-MERGE_PATIENCE = 600.0  # seconds, for another part that is merging
+MERGE_PATIENCE = 600.0  # seconds to wait for another part that is merging
 
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build holds; `reasons` counts the rejected clips by reason.
+    """Totals of a build.
 
-    unfinished: shards of other parts that are still missing; the rest then speaks of this part alone.
+    Attributes:
+        packed: clips in shards.
+        rejected: clips left out.
+        shards: finished shards.
+        bytes: of all shards.
+        reasons: number of rejected clips, by reason.
+        unfinished: missing shards of other parts. If above 0, the other totals are of this part only.
     """
 
     packed: int = 0
@@ -36,9 +42,13 @@ class BuildSummary:
 
 
 def merge(output: str | Path) -> BuildSummary:
-    """Finish the build at `output`, all of whose parts have been packed.
+    """Finish a build after all its parts are packed.
 
-    Raises DataError where shards are missing, where it is no build, and where every clip of a dataset was rejected.
+    Args:
+        output: folder of the build.
+
+    Raises:
+        DataError: there is no build, shards are missing, or every clip of a dataset was rejected.
     """
     output = Path(output)
     settings = read_plan(output)
@@ -51,20 +61,22 @@ def merge(output: str | Path) -> BuildSummary:
         for task in tasks:
             rejects_path(output, task).unlink(missing_ok=True)
         for leftover in [path for dataset in settings["datasets"] for path in (output / dataset).glob("*.part")]:
-            leftover.unlink()  # of a process that was killed
+            leftover.unlink()  # left by a killed process
     return _summarise(output, settings)
 
 
 def is_merged(output: Path, settings: dict) -> bool:
+    """Whether every dataset of the build has its manifest."""
     return all((output / dataset / MANIFEST).exists() for dataset in settings["datasets"])
 
 
 def unfinished(output: Path, tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    """The tasks whose shards are not finished."""
     return [task for task in tasks if not is_finished(output, task)]
 
 
 def summarise_tasks(output: Path, tasks: Sequence[ShardTask], missing: int) -> BuildSummary:
-    """Of some finished shards, while `missing` others are not."""
+    """Totals of some finished shards, while `missing` others are unfinished."""
     paths = [sidecar_path(output / task.dataset, task.name) for task in tasks]
     sidecars = [read_sidecar(path) for path in paths if path.exists()]
     reasons = Counter(record["reason"] for task in tasks for record in read_rejected(rejects_path(output, task)))
@@ -73,6 +85,7 @@ def summarise_tasks(output: Path, tasks: Sequence[ShardTask], missing: int) -> B
 
 
 def _merge(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
+    """Write the list of rejected clips and the manifest of each dataset. Raises DataError as `merge`."""
     missing = unfinished(output, tasks)
     if missing:
         raise DataError(
@@ -90,6 +103,7 @@ def _merge(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
 
 
 def _summarise(output: Path, settings: dict) -> BuildSummary:
+    """Totals of a merged build."""
     manifests = [json.loads((output / dataset / MANIFEST).read_text()) for dataset in settings["datasets"]]
     rejects = [line for dataset in settings["datasets"] for line in read_rejected(output / dataset / REJECTED)]
     return BuildSummary(

@@ -1,4 +1,4 @@
-"""The frames of a part of a video, found by seeking: for clips that are cut out of long recordings."""
+"""Decode part of a long video by seeking."""
 
 import math
 from collections.abc import Iterator
@@ -7,17 +7,25 @@ from itertools import chain
 import av
 
 from data_tools.errors import BadVideo
-from data_tools.video import TIE, Source, check_frame, opened
+from data_tools.video import TIE, Source, checked_stamp, container_of, opened, time_base
 
-# Seconds before the start of a part at which to look for its key frame: an index may go by the time of decoding,
-# which can lie that much before the time of display.
+# Seek to this many seconds before the start of the part: some indices hold decoding times, which are earlier than
+# presentation times.
 SEEK_MARGIN = 1.0
 
 
 def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frames from `start` on and before `end` (seconds), as coded, with their times in the whole.
+    """Yield (time, frame) for the frames in [start, end), as coded.
 
-    Only what is needed for this part is read and checked: the rest of a long recording may be damaged. Raises BadVideo.
+    Only this part is read and checked; the rest of the recording may be damaged.
+
+    Args:
+        source: the whole video.
+        start: seconds from the beginning of the whole.
+        end: as `start`.
+
+    Raises:
+        BadVideo: the part cannot be decoded in full.
     """
     for margin in (SEEK_MARGIN, math.inf):
         begun = False
@@ -27,31 +35,33 @@ def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[floa
                 yield frame
             return
         except BadVideo:
-            # The strict decoder refuses to enter some streams in the middle, such as H.264 without IDR frames.
+            # The strict decoder cannot start in the middle of some streams, such as H.264 without IDR frames. Decode
+            # those from the beginning.
             if begun or margin == math.inf:
                 raise
 
 
 def _frames_from(source: Source, entry: float, start: float, end: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """As `part_frames`, by decoding from the last key frame before `entry`, or from the beginning."""
+    """As `part_frames`; decodes from the last key frame before `entry`, in seconds, or from the start if it is ≤ 0."""
     with opened(source) as stream:
         stream.codec_context.options = {"err_detect": "explode"}
-        origin, promised = stream.start_time or 0, set()
-        packets = stream.container.demux(stream)
+        container, unit, origin = container_of(stream), time_base(stream), stream.start_time or 0
+        promised: set[int] = set()  # timestamps of packets whose frames have not come yet
+        packets: Iterator[av.Packet] = container.demux(stream)
         if entry > 0:
-            stream.container.seek(origin + int(entry / stream.time_base), stream=stream)
-            packets = _with_key_frame(packets, origin + int(start / stream.time_base))
+            container.seek(origin + int(entry / unit), stream=stream)
+            packets = _with_key_frame(packets, origin + int(start / unit))
         for packet in _from_key_frame(packets):
             if packet.is_corrupt:
                 raise BadVideo("truncated", "the data ends, or has a hole, inside a frame")
             if packet.pts is not None and not packet.is_discard:
                 promised.add(packet.pts)
             for frame in packet.decode():
-                check_frame(frame, "a frame of the part")
-                promised.discard(frame.pts)
-                if any(stamp < frame.pts for stamp in promised):
+                shown = checked_stamp(frame, "a frame of the part")
+                promised.discard(shown)
+                if any(stamp < shown for stamp in promised):
                     raise BadVideo("missing_frames", "not all frames of the part decode")
-                time = float((frame.pts - origin) * stream.time_base)
+                time = float((shown - origin) * unit)
                 if time >= end - TIE:
                     return
                 if time >= start - TIE:
@@ -61,17 +71,25 @@ def _frames_from(source: Source, entry: float, start: float, end: float) -> Iter
 
 
 def _with_key_frame(packets: Iterator[av.Packet], needed: int) -> Iterator[av.Packet]:
-    """The packets from the next key frame on, if it is shown no later than `needed`; BadVideo otherwise."""
-    key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
-    if key is None or key.pts > needed:
+    """The packets from the next key frame on. Raises BadVideo if it is shown after the timestamp `needed`."""
+    stamp, key = _next_key_frame(packets)
+    if key is None or stamp > needed:
         raise BadVideo("no_keyframe", "no key frame before the part")
     return chain([key], packets)
 
 
 def _from_key_frame(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
-    """The packets from the next key frame on, without those that need frames from before it."""
-    key = next((packet for packet in packets if packet.is_keyframe and packet.pts is not None), None)
+    """The packets from the next key frame on, without those shown before it."""
+    start, key = _next_key_frame(packets)
     if key is None:
         raise BadVideo("no_keyframe", "no frame can be decoded: the stream has no key frame")
     yield key
-    yield from (packet for packet in packets if packet.pts is None or packet.pts >= key.pts)
+    yield from (packet for packet in packets if packet.pts is None or packet.pts >= start)
+
+
+def _next_key_frame(packets: Iterator[av.Packet]) -> tuple[int, av.Packet | None]:
+    """(timestamp, packet) of the next key frame with a timestamp; (0, None) if there is none."""
+    for packet in packets:
+        if packet.is_keyframe and packet.pts is not None:
+            return packet.pts, packet
+    return 0, None

@@ -1,8 +1,8 @@
-"""What a build will do, decided before it begins and written down in `build.json`.
+"""The plan of a build, made before it starts and stored in `build.json`.
 
-Which clips go to which shard follows from the number of clips alone, so that a shard's content depends neither on
-what becomes of other clips nor on who packs it. Attempts and parts of one build must agree on all that is in the
-plan; the number of workers, the part and the time limit are not in it, since the shards do not depend on them.
+The clips of each shard depend on the number of clips alone. So a shard's content depends neither on rejected clips
+elsewhere nor on the process that packs it. All attempts and parts of one build must have the same plan. The number of
+workers, the part and the time limit do not affect the shards and are not in the plan.
 """
 
 import json
@@ -20,12 +20,20 @@ from data_tools.shards import shard_name
 
 VERSION = 1
 
+Numbers = range | np.ndarray  # numbers of clips in the source, ascending, int64 (n,)
+
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to pack: `clips` are places in the list of clips of its dataset."""
+    """A shard to pack.
 
-    dataset: str  # folder in the output: "", or "train" or "val"
+    Attributes:
+        dataset: folder in the output: "", "train" or "val".
+        number: of the shard.
+        clips: indices into the dataset's clips.
+    """
+
+    dataset: str
     number: int
     clips: range
 
@@ -36,28 +44,28 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Part:
-    """The share of an array job: part `index` of `count`, from 0."""
+    """Part `index` of `count`, counted from 0, of an array job. Raises DataError if there is no such part."""
 
     index: int = 0
     count: int = 1
 
     def __post_init__(self):
         if not 0 <= self.index < self.count:
-            raise DataError(f"part {self.index}/{self.count} is none: the first of N is 0/N, the last N-1/N")
+            raise DataError(f"there is no part {self.index}/{self.count}: the first of N is 0/N, the last is N-1/N")
 
     def of(self, tasks: Sequence[ShardTask]) -> Sequence[ShardTask]:
-        """Neighbours, since they often lie in one file of the input."""
+        """The part's tasks: consecutive ones, because neighbouring clips are often in one input file."""
         first, end = (len(tasks) * number // self.count for number in (self.index, self.index + 1))
         return tasks[first:end]
 
 
 def plan(clips: int, samples_per_shard: int) -> list[range]:
-    """The clips of each shard, by number: a function of the count alone."""
+    """The clips of each shard, as indices; a function of the counts alone."""
     return [range(start, min(start + samples_per_shard, clips)) for start in range(0, clips, samples_per_shard)]
 
 
 def tasks_of(settings: dict) -> list[ShardTask]:
-    """The shards of a build, from what its `build.json` says."""
+    """The shards of a build, from the content of `build.json`."""
     return [
         ShardTask(dataset, number, clips)
         for dataset, count in settings["datasets"].items()
@@ -65,12 +73,19 @@ def tasks_of(settings: dict) -> list[ShardTask]:
     ]
 
 
-def split(source: Source, val_share: float) -> dict[str, Sequence[int]]:
-    """The clips of each dataset of the output, ascending. Clips of one origin go to the same one."""
+def split(source: Source, val_share: float) -> dict[str, Numbers]:
+    """Assign clips to datasets, by a hash of their origins: clips of one origin go to the same dataset.
+
+    Returns:
+        {"": all} if `val_share` is 0, else {"train": …, "val": …}.
+
+    Raises:
+        DataError: one side would be empty.
+    """
     if val_share == 0:
         return {"": range(len(source))}
     held_out = np.fromiter((_share(origin) < val_share for origin in source.origins()), bool, len(source))
-    sides = {"train": np.flatnonzero(~held_out), "val": np.flatnonzero(held_out)}
+    sides: dict[str, Numbers] = {"train": np.flatnonzero(~held_out), "val": np.flatnonzero(held_out)}
     for name, clips in sides.items():
         if not len(clips):
             raise DataError(f"a val share of {val_share:g} of {len(source)} clips leaves none for {name}: change it")
@@ -80,7 +95,7 @@ def split(source: Source, val_share: float) -> dict[str, Sequence[int]]:
 def describe_build(
     input: str | Path,
     source: Source,
-    datasets: dict[str, Sequence[int]],
+    datasets: dict[str, Numbers],
     columns: Columns,
     recipe: Recipe,
     samples_per_shard: int,
@@ -101,12 +116,12 @@ def describe_build(
 
 
 def difference(earlier: dict, now: dict) -> str:
-    """What differs between two builds, in words; "" for nothing."""
+    """The differences between two plans, in words; "" if there are none."""
     pairs = ((name, earlier.get(name), now.get(name)) for name in {**earlier, **now})
     told = {
         "fingerprint": "the clips of the input have changed",
         "datasets": "the number of clips has changed",
-        "version": "it was begun by another version of this program",
+        "version": "another version of this program started it",
     }
     return "; ".join(told.get(name, f"{name} was {_brief(a)}, is now {_brief(b)}") for name, a, b in pairs if a != b)
 
@@ -116,6 +131,6 @@ def _brief(value: object) -> str:
 
 
 def _share(origin: str | int) -> float:
-    """In [0, 1), the same for equal origins whatever else is in the input."""
+    """A hash of the origin in [0, 1)."""
     digest = blake2b(str(origin).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / 2**64

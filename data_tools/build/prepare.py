@@ -1,6 +1,6 @@
-"""One clip of the input to one sample of a shard: read, cut and encoded anew where asked, checked, filtered.
+"""Turn one clip of the input into one sample: read, cut, re-encode, validate, filter.
 
-Runs in a process of its own (see `processes`): a decoder that crashes on a damaged file takes only that process along.
+Runs in a child process (see `processes`), because a decoder may crash on a damaged file.
 """
 
 import json
@@ -16,11 +16,13 @@ from data_tools.video import VideoFacts, validate
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to every clip.
+    """How every clip is processed and filtered.
 
-    encoding: None leaves the bytes as they are, except for clips that have to be cut.
-    max_seconds: longer clips are cut to this from their beginning; None for no limit.
-    min_frames, min_side: what the clip must have in the end; pixels of the shorter side.
+    Attributes:
+        encoding: how to re-encode; None keeps the bytes, except for clips that must be cut.
+        max_seconds: longer clips are cut to their first seconds; None for no limit.
+        min_frames: least number of frames in the result.
+        min_side: least shorter side of the result, pixels.
     """
 
     encoding: Encoding | None = None
@@ -29,33 +31,37 @@ class Recipe:
     min_side: int = 1
 
     def check(self) -> None:
-        """Raises DataError for values that cannot be meant."""
+        """Raise DataError if a value is out of range."""
         if self.max_seconds is not None and not self.max_seconds > 0:
-            raise DataError(f"the longest clip must be above 0 seconds, not {self.max_seconds:g}")
+            raise DataError(f"the maximum length of a clip must be above 0 seconds, not {self.max_seconds:g}")
         if self.encoding:
             self.encoding.check()
 
 
 def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
-    """The sample of clip `number`: the bytes that pass are the bytes that are packed. Raises BadVideo."""
+    """The sample of clip `number`. The validated bytes are the packed bytes.
+
+    Raises:
+        BadVideo: the clip cannot be used.
+    """
     try:
         clip = item.load()
         video, extension, facts = _video(clip, recipe)
     except OSError as error:
         raise BadVideo("unreadable", str(error)) from error
     if facts.frames < recipe.min_frames:
-        raise BadVideo("too_few_frames", f"{facts.frames}, fewer than {recipe.min_frames}")
+        raise BadVideo("too_few_frames", f"{facts.frames} frames, fewer than {recipe.min_frames}")
     if min(facts.width, facts.height) < recipe.min_side:
-        raise BadVideo("too_small", f"{facts.width} x {facts.height}, a side below {recipe.min_side}")
-    # Tables hold dates and the like, which JSON writes as text.
+        raise BadVideo("too_small", f"{facts.width} x {facts.height} pixels, a side is below {recipe.min_side}")
+    # Tables may hold values that JSON lacks, such as dates; they become strings.
     meta = json.loads(json.dumps(clip.meta, default=str))
     return RawSample(f"{number:09d}", video, extension, meta | {"facts": facts.to_dict()})
 
 
 def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
-    """The clip's bytes, their ending and what a full decode of them has seen."""
+    """(bytes, ending, facts from a full decode) of the processed clip. Raises BadVideo."""
     longest = recipe.max_seconds or math.inf
-    if clip.span is None and recipe.encoding is None:
+    if clip.span is None and recipe.encoding is None and isinstance(clip.video, bytes):
         facts = validate(clip.video)
         if facts.duration <= longest:
             return clip.video, clip.extension, facts

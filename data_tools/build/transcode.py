@@ -1,7 +1,7 @@
-"""A clip encoded anew: a part of it, smaller, at a steady rate, with a key frame each second. Sound is left out.
+"""Re-encode a clip: cut, scale, constant frame rate, one key frame per second, no sound.
 
-Smaller pictures are what saves most of the decoder's time in training. Frames are chosen by timestamp, as when they
-are read, and turned for display, so that the new clip has no rotation, no edit list and no open GOP.
+Smaller frames save most of the decoding time in training. Frames are chosen by timestamp and rotated for display. So
+the new clip has no rotation, no edit list and no open GOP.
 """
 
 import math
@@ -18,20 +18,28 @@ from data_tools.encode import ENCODERS, encode_video
 from data_tools.errors import BadVideo, DataError
 from data_tools.video import TIE, Source, quarter_turns, whole_frames
 
-TIMESCALE = Fraction(1, 90_000)  # of clips that keep their own times: fine enough for any usual rate
-KEY_SECONDS = 1
-TURNS = {0: [], 1: [("transpose", "cclock")], 2: [("hflip", ""), ("vflip", "")], 3: [("transpose", "clock")]}
+TIMESCALE = Fraction(1, 90_000)  # time base of clips that keep their timestamps, seconds; fits all common rates
+KEY_SECONDS = 1  # interval of key frames
+TURNS: dict[int, list[tuple[str, str]]] = {  # quarter turns -> filters of libavfilter
+    0: [],
+    1: [("transpose", "cclock")],
+    2: [("hflip", ""), ("vflip", "")],
+    3: [("transpose", "clock")],
+}
 
-TimedFrames = Iterable[tuple[float, av.VideoFrame]]
+TimedFrames = Iterable[tuple[float, av.VideoFrame]]  # (time in seconds, frame), ascending
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to encode.
+    """How to re-encode.
 
-    short_side: pixels at most, None for the clip's own; nothing is made larger, and odd sizes lose a row or column.
-    fps: a steady rate, by repeating or leaving out frames; None keeps every frame at its time.
-    crf: the encoder's quality, lower is better.
+    Attributes:
+        short_side: upper limit of the shorter side, pixels; None for no limit. Clips are never enlarged. Odd sizes
+            lose a row or column.
+        fps: constant frame rate, by repeating or dropping frames; None keeps all frames and their times.
+        codec: a key of `ENCODERS`.
+        crf: quality, 0 to 51; lower is better.
     """
 
     short_side: int | None = None
@@ -40,7 +48,7 @@ class Encoding:
     crf: int = 20
 
     def check(self) -> None:
-        """Raises DataError for values that cannot be meant."""
+        """Raise DataError if a value is out of range."""
         if self.short_side is not None and self.short_side < 16:
             raise DataError(f"the short side must be at least 16 pixels, not {self.short_side}")
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -52,27 +60,39 @@ class Encoding:
 
 
 def transcode(source: Source, encoding: Encoding, start: float = 0.0, end: float = math.inf) -> bytes:
-    """An mp4 of what `source` shows from `start` to before `end`, seconds from its first frame. Raises BadVideo."""
+    """Re-encode the frames in [start, end), seconds from the first shown frame.
+
+    Returns:
+        The bytes of an mp4.
+
+    Raises:
+        BadVideo: the video cannot be decoded, or shows nothing in this span.
+    """
+    shown: Iterator[tuple[float, av.VideoFrame]]
     if start == 0 and (end == math.inf or isinstance(source, bytes)):
-        # What is held in memory is a clip, not a long recording: it must be sound as a whole.
-        frames = takewhile(lambda timed: timed[0] < end - TIE, whole_frames(source))
+        # Bytes in memory are a clip, not a long recording: all of it must be sound.
+        shown = takewhile(lambda timed: timed[0] < end - TIE, whole_frames(source))
     else:
-        frames = part_frames(source, start, end)
-    first = next(iter(frames := iter(frames)), None)
+        shown = part_frames(source, start, end)
+    first = next(shown, None)
     if first is None:
         raise BadVideo("empty_span", f"the video shows nothing from {start:g} s to {end:g} s")
-    frames = ((time - first[0], frame) for time, frame in chain([first], frames))
-    steady = encoding.fps is not None
-    if steady:
+    frames: TimedFrames = ((time - first[0], frame) for time, frame in chain([first], shown))
+    if encoding.fps is not None:
         frames = at_rate(frames, encoding.fps)
-    rate = encoding.fps or Fraction(24)  # of no account to a stream whose frames have times of their own
+    rate = encoding.fps or Fraction(24)  # without effect on a stream with timestamps of its own
     options = {"crf": str(encoding.crf), "g": str(math.ceil(rate * KEY_SECONDS)), "flags": "+cgop"}
-    return encode_video(scaled(frames, encoding), encoding.codec, options, rate, None if steady else TIMESCALE)
+    time_base = TIMESCALE if encoding.fps is None else None
+    return encode_video(scaled(frames, encoding), encoding.codec, options, rate, time_base)
 
 
 def at_rate(frames: TimedFrames, fps: Fraction) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frame nearest to each of 0, 1/fps, 2/fps … until the last frame's time; the earlier one of two as near."""
-    tick, earlier = 0, None
+    """Yield the frame nearest to each of the times 0, 1/fps, 2/fps … up to the last frame's time.
+
+    If two frames are equally near, the earlier one is taken.
+    """
+    tick = 0
+    earlier: tuple[float, av.VideoFrame] | None = None
     for time, frame in frames:
         while earlier is not None and tick / fps - earlier[0] <= time - tick / fps + TIE:
             yield float(tick / fps), earlier[1]
@@ -84,27 +104,32 @@ def at_rate(frames: TimedFrames, fps: Fraction) -> Iterator[tuple[float, av.Vide
 
 
 def scaled(frames: TimedFrames, encoding: Encoding) -> Iterator[av.VideoFrame]:
-    """The frames turned for display, at their new size, yuv420p, with their times as pts."""
-    graph, shape = None, None
+    """Yield the frames rotated for display and scaled, as yuv420p, with their times as pts in `TIMESCALE`.
+
+    Raises:
+        BadVideo: the frames differ in size.
+    """
+    graph: Graph | None = None
+    width = height = 0
     for time, frame in frames:
         if graph is None:
-            shape = (frame.width, frame.height)
+            width, height = frame.width, frame.height
             graph = _graph(frame, encoding.short_side)
-        if (frame.width, frame.height) != shape:
-            raise BadVideo("frame_sizes_differ", f"from {shape[0]} x {shape[1]} to {frame.width} x {frame.height}")
+        if (frame.width, frame.height) != (width, height):
+            raise BadVideo("frame_sizes_differ", f"from {width} x {height} to {frame.width} x {frame.height}")
         frame.pts, frame.time_base = round(time / TIMESCALE), TIMESCALE
-        graph.push(frame)
-        yield graph.pull()
+        graph.vpush(frame)
+        yield graph.vpull()
 
 
 def new_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height, even, with the short side at most `short_side` and nothing enlarged."""
-    scale = min(1, Fraction(short_side or min(width, height), min(width, height)))
-    return tuple(max(2, round(side * scale) // 2 * 2) for side in (width, height))
+    """Even (width, height) with a shorter side of at most `short_side`; never larger than the given size."""
+    scale = min(Fraction(1), Fraction(short_side or min(width, height), min(width, height)))
+    return max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
 
 
 def _graph(frame: av.VideoFrame, short_side: int | None) -> Graph:
-    """libavfilter's chain for frames like this one."""
+    """The libavfilter graph for frames with the format of `frame`."""
     turns = quarter_turns(frame)
     shown = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
     width, height = new_size(*shown, short_side)

@@ -107,7 +107,7 @@ def test_a_worker_that_dies_stops_the_build_with_one_line(clips, undisturbed, tm
         return write(folder, number, samples)
 
     monkeypatch.setattr(builder, "write_shard", dies_at_the_third)
-    with pytest.raises(DataError, match="a worker is gone.*SIGKILL.*run the same command again"):
+    with pytest.raises(DataError, match="a worker died.*SIGKILL.*run the same command again"):
         pack(clips, tmp_path / "out", workers=2)
     monkeypatch.undo()
     assert content(pack(clips, tmp_path / "out")) == content(undisturbed)

@@ -1,16 +1,16 @@
-"""What goes into a build: captioned clips, in one of these layouts.
+"""The inputs of a build: captioned clips in one of these layouts.
 
-tables.py   a table (captions.csv, .jsonl, .json, .parquet) that names videos, one row or several for each clip
-files.py    videos with a .txt or .json of the same name beside them, in any depth of folders
+tables.py   a table (captions.csv, .jsonl, .json, .parquet) that names videos, one or several rows per clip
+files.py    videos, each with a .txt or .json of the same name beside it, at any depth of folders
 frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt
-tars.py     WebDataset tars, to be packed anew
+tars.py     WebDataset tars, to be packed again
 
-clip.py     what all of them give: a list of items, each of which loads one clip
-rows.py     the rows of the four kinds of table, by place
-texts.py    captions, questions and conversations, from whatever fields the input has
+clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
+rows.py     random access to the rows of the four kinds of table
+texts.py    captions, questions and conversations, from the fields of the input
 
-`discover` lists the clips without opening them; an input that cannot be right as a whole raises DataError. What is
-wrong with a single clip comes out when it is loaded, as a BadVideo with its reason.
+`discover` lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a
+single clip raises BadVideo when the clip is loaded.
 """
 
 from pathlib import Path
@@ -27,7 +27,11 @@ __all__ = ["Clip", "Columns", "Item", "Source", "discover"]
 
 
 def discover(input: str | Path, columns: Columns = Columns()) -> Source:
-    """The clips of a folder, of a table file or of a tar, in an order that depends on the input alone."""
+    """The clips of a folder, a table file or a tar, in an order that depends on the input alone.
+
+    Raises:
+        DataError: the input has none of the layouts, or is ambiguous.
+    """
     path = Path(input)
     if path.is_file():
         if path.suffix.lower() in TABLE_ENDINGS:
@@ -40,12 +44,12 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
     tables = [table for ending in TABLE_ENDINGS if (table := path / f"captions{ending}").is_file()]
     if len(tables) > 1:
         names = " and ".join(table.name for table in tables)
-        raise DataError(f"{path} holds {names}: give the one that counts as the input")
+        raise DataError(f"{path} holds {names}: give one of them as the input")
     if tables:
         return TableSource(tables[0], columns)
     if tars := sorted(path.glob("*.tar")):
         return TarSource(tars, columns)
-    if (found := find_frame_folders(path, columns)) or (found := find_videos(path, columns)):
+    if found := find_frame_folders(path, columns) or find_videos(path, columns):
         return found
     if any(path.iterdir()):
         state = "has neither captions.csv nor NAME/frames folders, nor videos with a NAME.txt, nor tars"

@@ -1,4 +1,4 @@
-"""What every layout gives: a source, which is a sequence of items, each of which loads one clip."""
+"""The interface of all layouts: a source is a sequence of items, and an item loads one clip."""
 
 import hashlib
 import os
@@ -14,9 +14,13 @@ from data_tools.shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the fields to read: columns of a table, or fields of a .json.
+    """Names of the fields to read: columns of a table, or fields of a .json.
 
-    source: names what a clip was taken from; clips of one source go to the same side of a split. Default: the video.
+    Attributes:
+        video: the field with the path of the video.
+        caption: the field with the caption.
+        source: the field that identifies the recording of a clip. Clips of one recording go to the same side of a
+            split. None: the video itself.
     """
 
     video: str = "path"
@@ -26,10 +30,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a shard takes from the input: a container's bytes, its ending with the dot, and all that is said of it.
+    """A clip of the input.
 
-    span: the part to cut out, (start, end) in seconds; `video` is then the path of the whole, which may be too large
-    to hold in memory.
+    Attributes:
+        video: the bytes of the file; with `span` the path of the whole video, which may not fit in memory.
+        extension: ending of the file, with the dot.
+        meta: texts and other fields (see `texts.describe`).
+        span: the part to cut out, (start, end) in seconds; None for the whole video.
     """
 
     video: bytes | Path
@@ -43,42 +50,50 @@ class Item(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person finds it by in the input."""
+        """The name by which a person finds the clip in the input."""
 
     @property
     def origin(self) -> str:
-        """What it was taken from; equal for clips that must not be told apart by a split."""
+        """The recording that the clip is from. A split keeps clips of one origin together."""
 
     def load(self) -> Clip:
-        """Read it. Raises BadVideo, or OSError where the file cannot be read."""
+        """Read the clip.
+
+        Raises:
+            BadVideo: the clip cannot be used.
+            OSError: the file cannot be read.
+        """
 
 
 class Source(Protocol):
-    """The clips of an input, by number. `fingerprint` tells two lists of clips apart."""
+    """The clips of an input, by number."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the list of clips."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Item: ...
 
     def origins(self) -> Iterable[str | int]:
-        """The origin of each item, in order, or a number in its place."""
+        """The origin of each item, or a number that stands for it, in order."""
 
 
 class ItemList(list):
-    """A source whose items are few enough to be held."""
+    """A source that holds all its items in memory."""
 
     def __init__(self, items: Iterable[Item]):
         super().__init__(items)
         self.fingerprint = fingerprint(item.name for item in self)
 
     def origins(self) -> Iterable[str]:
+        """The origin of each item, in order."""
         return map(origin_or_name, self)
 
 
 def origin_or_name(item: Item) -> str:
-    """The item's origin; its name where the file that tells the origin is damaged: it will be rejected anyway."""
+    """The item's origin; its name if the file with the origin is damaged (the clip will be rejected anyway)."""
     try:
         return item.origin
     except BadVideo:
@@ -86,6 +101,7 @@ def origin_or_name(item: Item) -> str:
 
 
 def fingerprint(names: Iterable[str]) -> str:
+    """sha256 of names, in order."""
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
@@ -93,20 +109,21 @@ def fingerprint(names: Iterable[str]) -> str:
 
 
 def read_video(path: Path) -> bytes:
-    """The bytes of a clip's file. Raises BadVideo where there is none, or more than a shard can take."""
+    """The bytes of a clip's file. Raises BadVideo if it is missing or too large for a shard."""
     check_is_file(path)
     if path.stat().st_size > MAX_SAMPLE_BYTES:
-        raise BadVideo("too_large", f"more than {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+        raise BadVideo("too_large", f"the file exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
     return path.read_bytes()
 
 
 def check_is_file(path: Path) -> None:
+    """Raise BadVideo if there is no file."""
     if not os.path.isfile(path):
         raise BadVideo("missing_file", f"no file {path}")
 
 
 def member_ending(name: str) -> str:
-    """The file's ending as a tar member can bear it: one dot, lower case, none of the sample's own."""
+    """The file's ending if it can name a tar member (short, lower case, not that of a text), else ".video"."""
     ending = Path(name).suffix.lower()
     usable = re.fullmatch(r"\.[a-z0-9]{1,8}", ending) and ending[1:] not in TEXT_ENDINGS
     return ending if usable else ".video"

@@ -1,6 +1,6 @@
-"""Videos with their texts beside them: `NAME.mp4` with `NAME.txt`, the caption, or `NAME.json`, or both.
+"""Videos with texts beside them: `NAME.mp4` with `NAME.txt` (the caption), `NAME.json`, or both.
 
-Folders may be nested to any depth; what counts as a video goes by the ending. The caption of the .txt comes first.
+Folders may be nested. A file is a video if it has a video ending. The .txt overrides the caption of the .json.
 """
 
 from dataclasses import dataclass
@@ -13,30 +13,39 @@ from data_tools.shards.samples import VIDEO_ENDINGS
 
 @dataclass(frozen=True)
 class VideoItem:
-    """A video and the texts that bear its name."""
+    """A video and the texts with the same name.
+
+    Attributes:
+        folder: the input.
+        name: path of the video, relative to `folder`.
+        columns: names of the fields of the .json.
+    """
 
     folder: Path
-    name: str  # relative to the folder
+    name: str
     columns: Columns
 
     @property
     def path(self) -> Path:
+        """The path of the video."""
         return self.folder / self.name
 
     @property
     def origin(self) -> str:
+        """See `Item`."""
         if not self.columns.source:
             return self.name
         return str(read_fields(self.path.with_suffix(".json")).get(self.columns.source, self.name))
 
     def load(self) -> Clip:
+        """See `Item`."""
         beside = filled({self.columns.caption: read_text(self.path.with_suffix(".txt"))})
         meta = describe(self.name, [read_fields(self.path.with_suffix(".json")) | beside], self.columns)
         return Clip(read_video(self.path), member_ending(self.name), meta)
 
 
 def find_videos(folder: Path, columns: Columns) -> ItemList | None:
-    """The videos under `folder`, by name; None where none of them has a text beside it."""
+    """The videos below `folder`, sorted by name; None if none of them has a text beside it."""
     files = {path for path in folder.rglob("*") if path.is_file()}
     videos = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix[1:].lower() in VIDEO_ENDINGS)
     texts = [path for path in files if path.suffix in (".txt", ".json")]

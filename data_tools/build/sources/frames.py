@@ -1,8 +1,8 @@
 """Folders of frames: `NAME/frames/frame_0000.jpg …` with `NAME/caption.txt`.
 
-The frame rate stands in `NAME/fps.txt` or as "fps" in `NAME/meta.json`, otherwise it is 24; the other fields of
-`meta.json` are kept. The frames become an H.264 clip, nearly lossless; odd sizes gain one row or column of edge
-pixels, as 4:2:0 needs even ones.
+The frame rate is read from `NAME/fps.txt`, else from "fps" in `NAME/meta.json`, else it is 24. The other fields of
+`meta.json` are kept. The frames are encoded as nearly lossless H.264. Odd sizes are padded by one row or column of
+edge pixels, because 4:2:0 needs even sizes.
 """
 
 import io
@@ -25,22 +25,25 @@ FRAMES_CRF = 12
 
 @dataclass(frozen=True)
 class FramesItem:
-    """One folder of frames with its caption."""
+    """A folder NAME with frames and a caption."""
 
     folder: Path
     columns: Columns
 
     @property
     def name(self) -> str:
+        """See `Item`."""
         return self.folder.name
 
     @property
     def origin(self) -> str:
+        """See `Item`."""
         if not self.columns.source:
             return self.name
         return str(read_fields(self.folder / "meta.json").get(self.columns.source, self.name))
 
     def load(self) -> Clip:
+        """See `Item`."""
         fields = read_fields(self.folder / "meta.json")
         fps = _frame_rate(read_text(self.folder / "fps.txt") or str(fields.get("fps", DEFAULT_FPS)))
         beside = filled({self.columns.caption: read_text(self.folder / "caption.txt")})
@@ -49,7 +52,7 @@ class FramesItem:
 
 
 def find_frame_folders(folder: Path, columns: Columns) -> ItemList:
-    """The folders NAME that hold NAME/frames, by name."""
+    """The folders NAME that hold NAME/frames, sorted by name."""
     return ItemList(FramesItem(child, columns) for child in sorted(folder.iterdir()) if (child / "frames").is_dir())
 
 
@@ -59,12 +62,16 @@ def _frame_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if not 0 < fps <= 1000:
-        raise BadVideo("bad_fps", f"{text[:40]!r} is no frame rate")
+        raise BadVideo("bad_fps", f"{text[:40]!r} is not a frame rate")
     return fps
 
 
 def _load_frames(folder: Path) -> Iterator[np.ndarray]:
-    """The images of a folder, (h, w, 3) uint8 each; shorter names first, so that frame_9 comes before frame_10."""
+    """Yield the images of a folder, uint8 RGB (h, w, 3). Shorter names come first: frame_9 before frame_10.
+
+    Raises:
+        BadVideo: there are no images, one cannot be read, or their sizes differ.
+    """
     paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if not paths:
         raise BadVideo("no_frames", f"{folder} holds no images")
@@ -73,14 +80,14 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
         frame = _load_image(path)
         shape = shape or frame.shape
         if frame.shape != shape:
-            raise BadVideo("frame_sizes_differ", f"{path} is not of the size of the first frame")
+            raise BadVideo("frame_sizes_differ", f"{path} differs in size from the first frame")
         yield frame
 
 
 def _load_image(path: Path) -> np.ndarray:
     try:
-        # Through memory: given a path, libav would take a "%" in it for a numbering pattern.
-        with av.open(io.BytesIO(path.read_bytes())) as image:
+        # Read through memory: libav takes a "%" in a path for a numbering pattern.
+        with av.open(io.BytesIO(path.read_bytes()), "r") as image:
             return next(image.decode(video=0)).to_ndarray(format="rgb24")
     except (av.FFmpegError, IndexError, StopIteration) as error:
         raise BadVideo("bad_image", f"{path}: {error}") from None

@@ -1,14 +1,14 @@
-"""The rows of a table of captions, by place.
+"""Random access to the rows of a table of captions.
 
-A table of five million rows is not held in memory: `scan` goes over it once, and `at` reads one row again from the
-place that `scan` named.
+A table may have millions of rows, so it is not kept in memory (except .json). `scan` reads it once and gives a place
+for each row; `at` reads the row at a place.
 """
 
 import csv
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -22,29 +22,50 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Row(NamedTuple):
-    """The filled cells of a row, and what is wrong with it as a row: "" if nothing is."""
+    """One row.
+
+    Attributes:
+        cells: column -> value, without empty cells.
+        problem: why the row cannot be read; "" if it can.
+    """
 
     cells: dict
     problem: str = ""
 
 
 class Rows(Protocol):
+    """The rows of a table.
+
+    Attributes:
+        columns: names of the columns.
+    """
+
     columns: list[str]
 
     def scan(self) -> Iterator[tuple[int, Row]]:
-        """Each row with its place."""
+        """Yield (place, row) for all rows, in order."""
 
-    def at(self, place: int) -> Row: ...
+    def at(self, place: int) -> Row:
+        """The row at a place that `scan` gave."""
 
 
 def open_rows(path: Path) -> Rows:
-    """Raises DataError where the file is no such table."""
-    kinds = {".csv": CsvRows, ".jsonl": JsonLines, ".json": JsonList, ".parquet": ParquetRows}
+    """The rows of a table file, by its ending.
+
+    Raises:
+        DataError: the file cannot be read as a table.
+    """
+    kinds: dict[str, Callable[[Path], Rows]] = {
+        ".csv": CsvRows,
+        ".jsonl": JsonLines,
+        ".json": JsonList,
+        ".parquet": ParquetRows,
+    }
     return kinds[path.suffix.lower()](path)
 
 
 class CsvRows:
-    """The place of a row is the offset of its first byte."""
+    """A .csv with a header. The place of a row is the offset of its first byte."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -70,7 +91,7 @@ class CsvRows:
         return Row(filled(dict(zip(self.columns, record))), problem)
 
     def _records(self, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
-        """The records from the file's position on, each with its offset; empty lines are none."""
+        """Yield (offset, record) from the file's position on. Skips empty lines. Raises DataError."""
         at = file.tell()
 
         def lines() -> Iterator[str]:
@@ -91,7 +112,7 @@ class CsvRows:
 
 
 class JsonLines:
-    """The place of a row is the offset of its line. Rows may differ in their fields."""
+    """A .jsonl, one object per line. The place of a row is the offset of its line. Rows may have different fields."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -112,7 +133,7 @@ class JsonLines:
 
 
 class JsonList:
-    """One JSON list of objects, the form of LLaVA's annotations; the place of a row is its number. Held in memory."""
+    """A .json with one list of objects, as LLaVA's annotations. Kept in memory; the place of a row is its number."""
 
     def __init__(self, path: Path):
         try:
@@ -120,19 +141,19 @@ class JsonList:
         except ValueError as error:
             raise DataError(f"{path} is not JSON: {error}") from None
         if not isinstance(rows, list):
-            raise DataError(f"{path} is not a JSON list of rows: give one, or a .jsonl of one object a line")
+            raise DataError(f"{path} is not a JSON list of rows: give one, or a .jsonl with one object per line")
         self._rows = [_object_row(row) for row in rows]
         self.columns = first_fields(self._rows)
 
     def scan(self) -> Iterator[tuple[int, Row]]:
-        return enumerate(self._rows)
+        yield from enumerate(self._rows)
 
     def at(self, place: int) -> Row:
         return self._rows[place]
 
 
 class ParquetRows:
-    """The place of a row is its number. Neighbours are read together, a row group at a time."""
+    """A .parquet. The place of a row is its number. The last row group is cached, for reads of neighbouring rows."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -155,7 +176,7 @@ class ParquetRows:
 
 
 def first_fields(rows: Iterable[Row]) -> list[str]:
-    """The fields of the first sound row."""
+    """The fields of the first readable row; an empty list if there is none."""
     return next((list(row.cells) for row in rows if not row.problem), [])
 
 

@@ -1,8 +1,8 @@
 """Videos named by a table: `captions.csv` with the columns `path` and `caption`, or the same as .jsonl or .parquet.
 
-Paths are relative to the table's folder. Rows with the same video, `start` and `end` tell of one clip: all their
-captions and questions are kept. All other columns are kept from the first of them. `start` and `end`, in seconds or
-as h:mm:ss, cut the clip out of its video.
+Paths are relative to the table's folder. Rows with the same video, `start` and `end` describe one clip: all their
+captions and questions are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss,
+cut the clip out of its video.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from data_tools.errors import BadVideo, DataError
 
 @dataclass(frozen=True)
 class TableItem:
-    """The rows of one clip."""
+    """The rows of one clip. Paths in them are relative to `folder`."""
 
     folder: Path
     rows: list[Row]
@@ -32,17 +32,21 @@ class TableItem:
 
     @property
     def name(self) -> str:
+        """See `Item`."""
         return video_of(self.rows[0], self.columns)
 
     @property
     def origin(self) -> str:
+        """See `Item`."""
         return origin_of(self.rows[0], self.columns)
 
     @property
     def path(self) -> Path:
+        """The path of the video."""
         return self.folder / self.name
 
     def load(self) -> Clip:
+        """See `Item`."""
         if problem := self.rows[0].problem:
             raise BadVideo("bad_row", problem)
         if not self.name:
@@ -55,7 +59,11 @@ class TableItem:
 
 
 class TableSource:
-    """The clips of a table in the order of their first rows. Holds 28 bytes a row; rows are read when asked for."""
+    """The clips of a table, in the order of their first rows. Keeps about 28 bytes per row; rows are read on demand.
+
+    Raises:
+        DataError: the table cannot be used.
+    """
 
     def __init__(self, path: Path, columns: Columns):
         self._path, self._columns = path, columns
@@ -65,7 +73,7 @@ class TableSource:
         for place, row in self._rows.scan():
             video = video_of(row, columns)
             found = found or os.path.isfile(path.parent / video)
-            # A row that is wrong as a row is nobody's second caption.
+            # An unreadable row is a clip of its own, to be rejected.
             cut = ["row", str(place)] if row.problem else [str(row.cells.get(name, "")) for name in ("start", "end")]
             places.append(place)
             clips.append(_hash(video, *cut))
@@ -82,6 +90,7 @@ class TableSource:
 
     @cached_property
     def fingerprint(self) -> str:
+        """sha256 of the table."""
         digest = hashlib.sha256()
         with self._path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -96,13 +105,18 @@ class TableSource:
         return TableItem(self._path.parent, [self._rows.at(int(self._places[row])) for row in rows], self._columns)
 
     def origins(self) -> Iterable[int]:
+        """A hash of the origin of each clip, in order."""
         return self._origins[self._order[self._bounds[:-1]]].tolist()
 
 
 def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with equal keys put together, in the order of each key's first row.
+    """Group rows by key, in the order of each key's first row.
 
-    Returns `order` (rows,) and `bounds` (groups + 1,): group g is the rows order[bounds[g] : bounds[g + 1]].
+    Args:
+        keys: (rows,).
+
+    Returns:
+        `order` (rows,) and `bounds` (groups + 1,), int64: group g is the rows order[bounds[g] : bounds[g + 1]].
     """
     _, first, key_of_row = np.unique(keys, return_index=True, return_inverse=True)
     group_of_key = np.empty_like(first)
@@ -113,49 +127,55 @@ def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def video_of(row: Row, columns: Columns) -> str:
+    """The path of a row's video; "" if there is none."""
     video = row.cells.get(columns.video)
     return video if isinstance(video, str) else ""
 
 
 def origin_of(row: Row, columns: Columns) -> str:
+    """The recording of a row's clip (see `Columns.source`)."""
     return str(row.cells.get(columns.source or columns.video, ""))
 
 
 def span_of(cells: dict) -> tuple[float, float] | None:
-    """The part to cut out, seconds; None for the whole video. A missing end is the video's."""
+    """The part to cut out, (start, end) in seconds; None for the whole video. A missing end is infinite.
+
+    Raises:
+        BadVideo: the cells are not times, or start is not before end.
+    """
     if "start" not in cells and "end" not in cells:
         return None
     start, end = _seconds(cells.get("start", 0)), _seconds(cells.get("end", math.inf))
     if not 0 <= start < end:
-        raise BadVideo("bad_span", f"from {start:g} s to {end:g} s is no part of a video")
+        raise BadVideo("bad_span", f"{start:g} s to {end:g} s is not a part of a video")
     return start, end
 
 
 def _seconds(cell: str | float) -> float:
+    """Seconds from a number or from h:mm:ss. Raises BadVideo."""
     try:
         return sum(float(part) * 60**place for place, part in enumerate(reversed(str(cell).split(":"))))
     except ValueError:
-        raise BadVideo("bad_span", f"{str(cell)[:40]!r} is no time: write seconds or h:mm:ss") from None
+        raise BadVideo("bad_span", f"{str(cell)[:40]!r} is not a time: write seconds or h:mm:ss") from None
 
 
 def _hash(*words: str) -> int:
-    """64 bits: among ten million rows, two that should differ agree with a chance of 3 in a million."""
+    """A 64-bit hash. Among ten million different rows the chance of a collision is 3 in a million."""
     text = "\0".join(words).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _check_columns(table: Path, found: list[str], columns: Columns) -> None:
-    told = f"it has {', '.join(found) or 'none'}"
+    """Raise DataError if a column is missing or has a reserved name."""
+    present = f"it has {', '.join(found) or 'none'}"
     if columns.video not in found:
-        raise DataError(
-            f"{table} has no column {columns.video}; {told}: name the one with the videos by --video-column"
-        )
+        raise DataError(f"{table} has no column {columns.video}; {present}: give the videos' column by --video-column")
     if columns.source and columns.source not in found:
-        raise DataError(f"{table} has no column {columns.source}; {told}: mend --source-column")
+        raise DataError(f"{table} has no column {columns.source}; {present}: correct --source-column")
     if not {columns.caption, "captions", "conversations", "answer"} & set(found):
         raise DataError(
-            f"{table} has no column {columns.caption}; {told}: name the one with the captions by --caption-column"
+            f"{table} has no column {columns.caption}; {present}: give the captions' column by --caption-column"
         )
     for name in RESERVED_FIELDS:
         if name in found:
-            raise DataError(f"{table} has a column {name}, a name the shards use themselves: rename it")
+            raise DataError(f"{table} has a column {name}, which is a reserved name: rename it")

@@ -1,7 +1,7 @@
-"""WebDataset tars, ours or others', to be packed anew; `shards.samples` says which member is read as what.
+"""WebDataset tars, ours or of other tools, to be packed again. `shards.samples` says how members are read.
 
-The fields of `.json` are kept. Members of other kinds are left behind, as are the facts of an earlier build, which
-are measured anew.
+The fields of `.json` are kept, except the facts of an earlier build, which are measured again. Members of other kinds
+are dropped.
 """
 
 from array import array
@@ -13,12 +13,12 @@ from data_tools.build.sources.clip import Clip, Columns, fingerprint, member_end
 from data_tools.build.sources.texts import decoded_text, describe, filled, json_object
 from data_tools.errors import DataError
 from data_tools.shards.samples import bodies_of, caption_ending, without_prefix
-from data_tools.shards.tars import groups, key_and_ending, mapped, members
+from data_tools.shards.tars import groups, mapped, members
 
 
 @dataclass(frozen=True)
 class TarItem:
-    """The sample whose first header is at `offset` of `tar`, bytes."""
+    """The sample whose first header is at byte `offset` of `tar`."""
 
     tar: Path
     offset: int
@@ -26,20 +26,23 @@ class TarItem:
 
     @property
     def name(self) -> str:
+        """See `Item`."""
         with mapped(self.tar) as data:
-            key, _ = key_and_ending(next(members(data, self.offset)).name)
+            key = next(groups(members(data, self.offset))).key
         return f"{self.tar.name}/{key}"
 
     @property
     def origin(self) -> str:
+        """See `Item`."""
         _, bodies = self._members()
         return str(self._fields(bodies).get(self.columns.source or "path", self.name))
 
     def load(self) -> Clip:
+        """See `Item`."""
         ending, bodies = self._members()
         fields = self._fields(bodies)
-        told = caption_ending(bodies)
-        beside = {self.columns.caption: decoded_text(bodies[told], f"{self.name}.{told}")} if told else {}
+        text = caption_ending(bodies)
+        beside = {self.columns.caption: decoded_text(bodies[text], f"{self.name}.{text}")} if text else {}
         meta = describe(str(fields.get("path", self.name)), [fields | filled(beside)], self.columns)
         return Clip(bodies[ending], member_ending(f"clip.{ending}"), meta)
 
@@ -47,13 +50,17 @@ class TarItem:
         return json_object(bodies.get("json", b"{}"), f"{self.name}.json")
 
     def _members(self) -> tuple[str, dict[str, bytes]]:
-        """The clip's ending, and the bodies of all members by ending."""
+        """The video's ending, and all members as ending -> body. Raises BadVideo."""
         with mapped(self.tar) as data:
             return without_prefix(bodies_of(next(groups(members(data, self.offset))), data))
 
 
 class TarSource:
-    """The samples of tars in the order of the files' names. Holds 16 bytes a sample."""
+    """The samples of tars, in the given order. Keeps 16 bytes per sample.
+
+    Raises:
+        DataError: a tar cannot be read, or there are no samples.
+    """
 
     def __init__(self, tars: list[Path], columns: Columns):
         self._tars, self._columns = tars, columns
@@ -73,11 +80,12 @@ class TarSource:
         return TarItem(self._tars[self._places[number]], self._offsets[number], self._columns)
 
     def origins(self) -> Iterable[str]:
+        """The origin of each sample, in order."""
         return (origin_or_name(self[number]) for number in range(len(self)))
 
 
 def _samples(path: Path) -> Iterator[int]:
-    """The offset of each sample's first header."""
+    """Yield the offset of each sample's first header. Raises DataError."""
     try:
         with mapped(path) as data:
             for group in groups(members(data)):

@@ -4,8 +4,8 @@
 #   sbatch --cpus-per-task 16 slurm/build_shards.sh INPUT --output DIR [OPTION ...]
 #   sbatch --cpus-per-task 16 --array 0-7 slurm/build_shards.sh INPUT --output DIR [OPTION ...]
 #
-# The part that finishes last merges. Where the nodes' view of the file system lags so far behind that none of them
-# sees itself as the last, `vtok-shards merge DIR` does it. Started again, a job or a part goes on where it stopped.
+# The part that finishes last merges. If a slow network file system hides the other parts' last shards from it, run
+# `vtok-shards merge DIR`. A job or part that is started again resumes where it stopped.
 #SBATCH --job-name=vtok-shards
 #SBATCH --ntasks=1
 #SBATCH --open-mode=append

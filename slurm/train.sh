@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Train under Slurm, one task per rank; sizes come from sbatch flags, not from edits:
+# Train under Slurm, one task per rank. Set sizes by sbatch flags; no edits are needed:
 #
 #   sbatch --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 slurm/train.sh [CONFIG [DS_CONFIG [--section.key value ...]]]
 #
-# A task has 8 cores, a node all its memory: --cpus-per-task and --mem change that. OMP_NUM_THREADS is the number of cores
-# unless it is set.
+# By default a task gets 8 cores (--cpus-per-task) and a job gets all memory of its nodes (--mem). OMP_NUM_THREADS
+# defaults to the number of cores.
 #
-# Five minutes before its time is up, and on `scancel --signal=USR1 JOB`, the run saves, and the job is queued again.
-# Started again, by Slurm or by hand with the same arguments, it goes on from its newest complete checkpoint.
+# Five minutes before its time limit, and on `scancel --signal=USR1 JOB`, the run saves and the job is requeued. A run
+# that is started again with the same arguments, by Slurm or by hand, resumes from its newest complete checkpoint.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -23,15 +23,15 @@ config=${1:-pipelines/configs/llava_next_8b_hunyuan.yaml}
 ds_config=${2:-deepspeed_configs/zero3.json}
 shift $(($# < 2 ? $# : 2))
 
-# The ranks meet at the first node's address. The port is one that two jobs on it are unlikely to share, below those
-# that Linux gives out by itself, and another after a requeue.
+# The ranks connect to the first node. The port lies below Linux's ephemeral ports, is probably unique among the jobs
+# of the node, and changes with each requeue.
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_ADDR=$(scontrol show node "$first_node" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 16 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
 
-# Since Slurm 22.05 srun does not take the job's --cpus-per-task by itself.
+# Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 code=0
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
@@ -39,10 +39,10 @@ srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
 ' train --config "$config" --ds_config "$ds_config" --output "runs/$(basename "${config%.yaml}")" --resume auto "$@" ||
     code=$?
 
-# 75: saved and stopped early. 138: USR1 met a task that had not begun to listen. A job that is no longer RUNNING was
-# cancelled, or is already being queued again.
+# 75: the run saved and stopped early. 138: USR1 arrived before a task had installed its signal handler. A job that is
+# not RUNNING was cancelled or is already being requeued.
 if [[ $code == 75 || $code == 138 ]] && [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
-    echo "stopped early ($code): to be queued again"
+    echo "stopped early ($code): the job is requeued"
     scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit $code

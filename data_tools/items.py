@@ -71,12 +71,12 @@ def _item(values: object) -> Item:
         raise ValueError(f"expected an object with exactly {', '.join(FIELDS)}")
     options = values["options"]
     if not isinstance(options, list) or len(options) < 2 or len({str(option) for option in options}) < len(options):
-        raise ValueError("options must be a list of at least two different texts")
+        raise ValueError("options should be a list of at least two different texts")
     for name, text in [(name, values[name]) for name in FIELDS if name != "options"] + [
         ("options", o) for o in options
     ]:
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name} must be a non-empty text")
+            raise ValueError(f"{name} should be a text that is not empty")
     if values["answer"] not in options:
         raise ValueError(f"the answer {values['answer']!r} is not among the options")
     return Item(**values | {"options": tuple(options)})

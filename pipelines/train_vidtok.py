@@ -133,16 +133,18 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
     step = distributed.rank_zero_first(lambda: newest_step(output, len(models) > 1)) if arguments.resume else None
     found = [checkpoint.folder_of(folder, step) for folder in folders] if step is not None else []
     states = [checkpoint.check(*pair) for pair in zip(found, states)] or states
+    engines = [build_engine(model, ds_config, config.train) for model in models]
+    decay = config.train.ema_decay
+    ema = Ema(engines[0], decay, config.train.ema_warmup) if decay is not None else None
+    averages = (ema, None)
+    players = [
+        Player(engine, state, Writer(folder, config.checkpoint, engine, average))
+        for engine, state, folder, average in zip(engines, states, folders, averages)
+    ]
     # Written when all that can be refused has been: a folder with a configuration is a run.
     for folder in folders:
         distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
-
-    players = []
-    for model, state, folder in zip(models, states, folders):
-        players.append(Player(build_engine(model, ds_config, config.train), state, Writer(folder, config.checkpoint)))
-    decay = config.train.ema_decay
-    ema = Ema(players[0].engine, decay, config.train.ema_warmup) if decay is not None else None
-    for player, folder, average in zip(players, found, (ema, None)):
+    for player, folder, average in zip(players, found, averages):
         checkpoint.resume(player.engine, average, folder, player.state)
         player.state.ranks = plan.ranks
 
@@ -216,8 +218,8 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
 def save(run: Run) -> float:
     """Start writing both checkpoints and write the weights; returns the seconds that training has waited."""
     started = time.perf_counter()
-    for player, average in zip(run.players, (run.ema, None)):
-        player.writer.save(player.engine, average, replace(player.state))
+    for player in run.players:
+        player.writer.save(replace(player.state))
     export(run.autoencoder.engine, run.ema, run.output)
     return time.perf_counter() - started
 

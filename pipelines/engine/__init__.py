@@ -1,6 +1,6 @@
 """What the pipelines share around DeepSpeed.
 
-distributed     ranks, rendezvous, rank 0 first, time-outs
+distributed     ranks, rendezvous, rank 0 first, time-outs; allocator: torch's memory on the GPU
 batch_plan      global batch -> micro-batch and accumulation
 outputs         where a run writes, and where its shards are
 models          the framework of a run, with its weights' place on disk

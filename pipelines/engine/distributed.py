@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
-from pipelines.engine import cpu_op
+from pipelines.engine import allocator, cpu_op
 from vtok.config import ConfigError
 
 T = TypeVar("T")
@@ -53,7 +53,9 @@ def connect() -> None:
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
     if torch.cuda.is_available():
+        allocator.let_segments_grow()
         torch.cuda.set_device(device())
+        agree_on_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         # Ranks of one machine share its cores; torch would give all of them to each.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here()))
@@ -64,6 +66,15 @@ def connect() -> None:
     )
     barrier()
     cpu_op.unname_shared_buffers(rank())
+
+
+def agree_on_device(chosen: torch.device) -> None:
+    """Let DeepSpeed use this GPU: it takes ``LOCAL_RANK`` for the number of one.
+
+    Where a task sees only its own GPU (Slurm's ``--gpus-per-task 1``), there is no GPU of its local rank's number.
+    """
+    for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys():  # DeepSpeed wants the two to be equal
+        os.environ[name] = str(chosen.index)
 
 
 def set_timeout(timeout: timedelta) -> None:

@@ -87,7 +87,7 @@ def prepare(arguments: RunArguments) -> Run:
     """
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
-    ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    ds_config = distributed.every_rank(lambda: deepspeed_config(arguments.ds_config, config.train, plan))
     if config.train.deterministic:
         repeat_to_the_last_digit()
 

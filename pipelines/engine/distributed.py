@@ -46,8 +46,7 @@ def connect() -> None:
         ConfigError: the C++ compiler is missing that DeepSpeed needs on a CPU.
     """
     if not torch.cuda.is_available():
-        cpu_op.require_compiler()
-        cpu_op.forget_killed_builds()
+        cpu_op.prepare(cpu_op.COLLECTIVES)
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())

@@ -145,11 +145,14 @@ for name in SETTINGS:
     assert folder == checkpoint.folder_of(output, state.step)
     with SliceReader(folder) as stored:
         for key, value in weights.items():
-            assert torch.equal(stored.read(key, 0, value.numel()), value.flatten()), (name, key)
+            saved = torch.empty_like(value)
+            stored.read_into(saved.view(-1), key, 0)
+            assert torch.equal(saved, value), (name, key)
         for key, value in average.items():
-            saved = stored.read(f"ema/{key}", 0, value.numel())
-            assert torch.allclose(saved, value.flatten(), rtol=1e-5, atol=1e-7), (name, key)
-            average[key] = saved.view(value.shape)
+            saved = torch.empty_like(value)
+            stored.read_into(saved.view(-1), f"ema/{key}", 0)
+            assert torch.allclose(saved, value, rtol=1e-5, atol=1e-7), (name, key)
+            average[key] = saved
     before = folder, weights, average
     distributed.barrier()
     print(f"rank {rank}: {name} agrees, live {live:.6f}, average {averaged:.6f}", flush=True)

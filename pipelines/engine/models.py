@@ -12,7 +12,7 @@ from data_tools.errors import BadVideo
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
-from pipelines.engine import allocator, distributed
+from pipelines.engine import allocator, distributed, hub
 from pipelines.engine.setup import precision
 from vtok.build import build_framework
 from vtok.config import ModelConfig
@@ -65,8 +65,9 @@ def load_framework(
     """
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
-    torch.manual_seed(config.seed)
-    return build_framework(model, place or whole(precision(config.train)), without)
+    with hub.asked_once(model):
+        torch.manual_seed(config.seed)
+        return build_framework(model, place or whole(precision(config.train)), without)
 
 
 def load_on_device(config: RunConfig, output: Path) -> VTokFramework:

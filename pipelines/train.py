@@ -20,7 +20,7 @@ from pipelines.config_files import save_config
 from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
-from pipelines.engine.loading import precomputed
+from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import build_dataset, micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
@@ -107,6 +107,10 @@ def prepare(arguments: RunArguments) -> Run:
     )
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, judged, framework) if held_out else None
+    loaders = 2 if validation else 1
+    distributed.every_rank(
+        lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers, loaders)
+    )
 
     frozen = weights.frozen_hashes(framework)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)

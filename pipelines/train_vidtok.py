@@ -26,6 +26,7 @@ from pipelines.config_files import save_config
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
+from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
@@ -114,6 +115,8 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
         repeat_to_the_last_digit()
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = distributed.every_rank(lambda: data.open_videos(config))
+    dataset = data.build_dataset(config, reader)
+    distributed.every_rank(lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers))
 
     torch.manual_seed(config.seed)
     vidtok = distributed.every_rank(lambda: load_model(config_of(config.model), config.weights))
@@ -150,7 +153,6 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
     discriminator = players[1] if len(players) > 1 else None
-    dataset = data.build_dataset(config, reader)
     return Run(config, output, plan, dataset, players[0], discriminator, ema, lpips, max_steps)
 
 

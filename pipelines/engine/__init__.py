@@ -8,7 +8,7 @@ weights         each rank's slices of pretrained weights; residency: what an eng
 setup           DeepSpeed JSON + run -> one engine
 calibration     mean and deviation of the frozen features
 stepping        one optimiser step; finite: losses and gradients that are not
-host_memory     what can still be had of it
+host_memory     what can still be had of it; shared_memory: in /dev/shm
 program         a training command, from its command line to its exit code
 run_control     how a run is stopped before its end
 

@@ -17,6 +17,9 @@ ADAM = "cpu_adam"
 # What each is needed for.
 NEEDED = {COLLECTIVES: "on a CPU", ADAM: "for offload_optimizer"}
 
+# Bytes in /dev/shm through which the collectives of one rank go.
+BUFFER = 66 << 20
+
 # Seconds after which a build has been killed: it takes one minute, three on a busy machine.
 LONGEST_BUILD = 600
 
@@ -55,7 +58,7 @@ def forget_killed_builds(operator: str) -> None:
 def unname_shared_buffers(rank: int) -> None:
     """Take the name off the buffer through which this rank's collectives go, when all ranks have mapped it.
 
-    DeepSpeed leaves 66 MB of it in ``/dev/shm`` for each rank of each run. Without a name it goes with the last of
+    DeepSpeed leaves 66 MiB of it in ``/dev/shm`` for each rank of each run. Without a name it goes with the last of
     them, however they end.
     """
     own = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank}"

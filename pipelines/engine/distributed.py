@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
-from pipelines.engine import allocator, cpu_op
+from pipelines.engine import allocator, cpu_op, shared_memory
 from vtok.config import ConfigError
 
 T = TypeVar("T")
@@ -43,10 +43,11 @@ def connect() -> None:
     """Join the other ranks: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: the C++ compiler is missing that DeepSpeed needs on a CPU.
+        ConfigError: the C++ compiler or the shared memory is missing that DeepSpeed needs on a CPU.
     """
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
+        shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())

@@ -50,12 +50,12 @@ def test_the_paper_s_run_on_eight_gpus_needs_more_than_a_container_has(monkeypat
     monkeypatch.setenv("LOCAL_SIZE", "8")
     monkeypatch.setattr(shared_memory.os, "statvfs", lambda _: SimpleNamespace(f_bavail=1 << 14, f_frsize=1 << 12))
     own = Clips()
-    needed = 8 * 11 * (31 * 3 * 336 * 336 + 121 * 3 * 320 * 576)
+    needed = 8 * 12 * (31 * 3 * 336 * 336 + 121 * 3 * 320 * 576)
     with pytest.raises(ConfigError) as raised:
         in_flight.require_room(own, 1, workers=2)
     assert str(raised.value) == (
         f"/dev/shm has 67 MB free, but the loader processes of this machine's ranks (8) need {needed / 1e6:,.0f} MB: "
-        "give the container more (docker run --shm-size 8g), or set --data.workers 0"
+        "give the container more (docker run --shm-size 9g), or set --data.workers 0"
     )
     in_flight.require_room(own, 1, workers=0)
 

@@ -32,7 +32,7 @@ def used() -> int:
 
 batch = int(sys.argv[1])
 planned = bytes_in_flight(1 << 20, batch, WORKERS)
-subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={planned + 100_000}", "tmpfs", "/dev/shm"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={2 * planned}", "tmpfs", "/dev/shm"], check=True)
 before, most = used(), 0
 plan = BatchPlan(batch, 1, batch, 1)
 for number, frames in enumerate(micro_batches(Samples(), plan, WORKERS, end=30 * batch, collate=stacked)):

@@ -21,12 +21,12 @@ def require_room(clips: ClipDataset, micro_batch_size: int, workers: int, loader
 
 def bytes_in_flight(sample: int, micro_batch_size: int, workers: int) -> int:
     """The most that a rank's loader processes hold at once: what is ahead, one more that each is stacking out of its
-    samples, and the one that the rank works on.
+    samples, the one that the rank has worked on, and the one it takes up.
 
     Args:
         sample: bytes of one.
     """
-    batches = workers * (PREFETCH + 1) + 1 if workers else 0
+    batches = workers * (PREFETCH + 1) + 2 if workers else 0
     return batches * micro_batch_size * sample
 
 

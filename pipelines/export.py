@@ -15,9 +15,13 @@ from pathlib import Path
 
 import torch
 
+from pipelines.engine import models
+from pipelines.engine.saving import checkpoint
 from pipelines.errors import die
-from pipelines.understand import load_run
+from pipelines.understand import config_of
+from vtok.build import frozen_part_names
 from vtok.config import ConfigError
+from vtok.materialise import whole
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -35,7 +39,10 @@ def export(run: Path, output: Path, ema: bool = False, dtype: torch.dtype = torc
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
-    _, framework, step = load_run(run, ema, dtype)
+    config = config_of(run)
+    frozen = frozen_part_names(config.model)  # named in the folder, not copied into it
+    framework = models.load_framework(config, run, whole(dtype), without=frozen)
+    step = checkpoint.load_trained(framework, run, ema)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     framework.save_pretrained(part)

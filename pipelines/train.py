@@ -20,7 +20,7 @@ from pipelines.config_files import save_config
 from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
-from pipelines.engine.loading import precomputed
+from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import build_dataset, micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
@@ -62,6 +62,7 @@ class Run:
     validation: Validation | None
     engine: Engine
     ema: Ema | None
+    writer: Writer
     state: checkpoint.RunState
     utilisation: Utilisation | None  # the first rank's
     max_steps: int
@@ -86,7 +87,7 @@ def prepare(arguments: RunArguments) -> Run:
     """
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
-    ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    ds_config = distributed.every_rank(lambda: deepspeed_config(arguments.ds_config, config.train, plan))
     if config.train.deterministic:
         repeat_to_the_last_digit()
 
@@ -106,17 +107,22 @@ def prepare(arguments: RunArguments) -> Run:
     )
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, judged, framework) if held_out else None
+    loaders = 2 if validation else 1
+    distributed.every_rank(
+        lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers, loaders)
+    )
 
     frozen = weights.frozen_hashes(framework)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)
     found = checkpoint.newest(output) if arguments.resume else None
     if found:
         state = checkpoint.check(found, state)
+    engine = build_engine(framework, ds_config, config.train)
+    ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
+    writer = Writer(output, config.checkpoint, engine, ema)
     # Written when all that can be refused has been: a folder with a configuration is a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
 
-    engine = build_engine(framework, ds_config, config.train)
-    ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     if found:
         checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
@@ -131,7 +137,7 @@ def prepare(arguments: RunArguments) -> Run:
         captions = models.dataset_texts(reader, most=50, names=["caption"])
         utilisation = Utilisation(config, framework, plan.ranks, captions)
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
-    return Run(config, output, plan, dataset, validation, engine, ema, state, utilisation, max_steps)
+    return Run(config, output, plan, dataset, validation, engine, ema, writer, state, utilisation, max_steps)
 
 
 def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
@@ -145,7 +151,6 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
     metrics = Metrics(run.output, state.step, run.max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(run.output, config.data.max_bad_share, state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
-    writer = Writer(run.output, config.checkpoint)
 
     for number in profiled(range(state.step + 1, run.max_steps + 1), profile, run.output):
         lr = learning_rate(state.updates + 1, config.train, run.max_steps)
@@ -165,9 +170,9 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
             "bad_samples": bad.record(number, step.replaced),
         }
         stop = stopper.requested()
-        writer.poll()
+        run.writer.poll()
         save = stop or number % config.checkpoint.every == 0 or number == run.max_steps
-        figures["checkpoint_stall"] = writer.save(engine, ema, replace(state)) if save else 0.0
+        figures["checkpoint_stall"] = run.writer.save(replace(state)) if save else 0.0
         if metrics:
             metrics.write({"step": number} | figures | run.utilisation.at(figures["samples_per_s"]))
         bad.check(state.consumed_samples)
@@ -181,7 +186,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
                 metrics.validation(number, *judged)
 
     distributed.set_timeout(distributed.ALONE_TIMEOUT)  # for the slowest rank's writing
-    writer.wait()
+    run.writer.wait()
     if metrics:
         metrics.close()
 

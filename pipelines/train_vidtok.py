@@ -26,6 +26,7 @@ from pipelines.config_files import save_config
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
+from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.loader import micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
@@ -108,12 +109,14 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
     """
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
-    ds_config = deepspeed_config(arguments.ds_config, config.train, plan)
+    ds_config = distributed.every_rank(lambda: deepspeed_config(arguments.ds_config, config.train, plan))
     require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a VidTok is trained with ZeRO-2")
     if config.train.deterministic:
         repeat_to_the_last_digit()
     output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = distributed.every_rank(lambda: data.open_videos(config))
+    dataset = data.build_dataset(config, reader)
+    distributed.every_rank(lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers))
 
     torch.manual_seed(config.seed)
     vidtok = distributed.every_rank(lambda: load_model(config_of(config.model), config.weights))
@@ -133,22 +136,23 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
     step = distributed.rank_zero_first(lambda: newest_step(output, len(models) > 1)) if arguments.resume else None
     found = [checkpoint.folder_of(folder, step) for folder in folders] if step is not None else []
     states = [checkpoint.check(*pair) for pair in zip(found, states)] or states
+    engines = [build_engine(model, ds_config, config.train) for model in models]
+    decay = config.train.ema_decay
+    ema = Ema(engines[0], decay, config.train.ema_warmup) if decay is not None else None
+    averages = (ema, None)
+    players = [
+        Player(engine, state, Writer(folder, config.checkpoint, engine, average))
+        for engine, state, folder, average in zip(engines, states, folders, averages)
+    ]
     # Written when all that can be refused has been: a folder with a configuration is a run.
     for folder in folders:
         distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
-
-    players = []
-    for model, state, folder in zip(models, states, folders):
-        players.append(Player(build_engine(model, ds_config, config.train), state, Writer(folder, config.checkpoint)))
-    decay = config.train.ema_decay
-    ema = Ema(players[0].engine, decay, config.train.ema_warmup) if decay is not None else None
-    for player, folder, average in zip(players, found, (ema, None)):
+    for player, folder, average in zip(players, found, averages):
         checkpoint.resume(player.engine, average, folder, player.state)
         player.state.ranks = plan.ranks
 
     max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
     discriminator = players[1] if len(players) > 1 else None
-    dataset = data.build_dataset(config, reader)
     return Run(config, output, plan, dataset, players[0], discriminator, ema, lpips, max_steps)
 
 
@@ -216,8 +220,8 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
 def save(run: Run) -> float:
     """Start writing both checkpoints and write the weights; returns the seconds that training has waited."""
     started = time.perf_counter()
-    for player, average in zip(run.players, (run.ema, None)):
-        player.writer.save(player.engine, average, replace(player.state))
+    for player in run.players:
+        player.writer.save(replace(player.state))
     export(run.autoencoder.engine, run.ema, run.output)
     return time.perf_counter() - started
 

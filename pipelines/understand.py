@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
@@ -31,25 +30,26 @@ from pipelines.shares import own_share, rank_and_ranks, read_table
 from vtok.build import drawn_weights
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
-from vtok.materialise import whole
 from vtok.tokeniser import VisualFeatures
 
 
-def load_run(output: Path, ema: bool = False, dtype: torch.dtype | None = None) -> tuple[RunConfig, VTokFramework, int]:
-    """A run's configuration, its framework with the newest trained weights or their average, and their step.
+def config_of(output: Path) -> RunConfig:
+    """A run's configuration; raises ConfigError if ``output`` is not the folder of a run."""
+    if not (output / "config.yaml").is_file():
+        raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
+    return load_config(output / "config.yaml")
 
-    Args:
-        dtype: of the parameters; the run's own if omitted.
+
+def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+    """A run's configuration, its framework with the newest trained weights or their average, and their step.
 
     Raises:
         ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
     """
-    if not (output / "config.yaml").is_file():
-        raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
-    config = load_config(output / "config.yaml")
-    framework = models.load_framework(config, output, whole(dtype) if dtype else None)
+    config = config_of(output)
+    framework = models.load_on_device(config, output)
     step = checkpoint.load_trained(framework, output, ema)
-    return config, framework.eval().to(distributed.device()), step
+    return config, framework, step
 
 
 def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
@@ -59,12 +59,12 @@ def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
         ConfigError: no such configuration, or something between frames and answer has to be trained first.
     """
     config = load_config(path)
-    framework = models.load_framework(config, path.parent)
+    framework = models.load_on_device(config, path.parent)
     if drawn := drawn_weights(framework):
         raise ConfigError(
             f"{path}: {drawn[0]} has random weights: train the model first, or set tokeniser.strategy to training_free"
         )
-    return config, framework.eval().to(distributed.device()), 0
+    return config, framework, 0
 
 
 def duration_of(video: Path) -> float:

@@ -21,7 +21,8 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
 
     Args:
         place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
-        without: which of ``feature_extractor`` and ``autoencoder`` get no weights, as all batches bring what they give.
+        without: frozen parts (see :attr:`VTokFramework.frozen_parts`) that get no weights: encoders, as all batches
+            bring what they give, or whatever does not run.
 
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
@@ -61,6 +62,12 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
         "autoencoder": decoder["vae"].below("decoder."),
         "text_encoder": decoder["text_encoder"].below("decoder."),
     }
+
+
+def frozen_part_names(config: ModelConfig) -> tuple[str, ...]:
+    """What :attr:`VTokFramework.frozen_parts` of such a framework are called."""
+    decoder = ("diffusion_transformer", "autoencoder", "text_encoder")
+    return ("feature_extractor", *(decoder if config.generates else ()))
 
 
 def frozen_weights(config: ModelConfig) -> dict[str, Part]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vtok.config import require
 from vtok.decoder import GenerationRow
+from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
 
 
@@ -41,6 +42,8 @@ class GenerationMixin:
     ) -> Tensor:
         """A video for each of B prompts: visual tokens first, video after video, then the decoder, all at once.
 
+        Under ZeRO-3 all ranks call this together, with prompts of their own if need be.
+
         Args:
             seconds, fps: a video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
                 smallest 4k + 1 at least that large are generated, the rest is cut.
@@ -53,14 +56,18 @@ class GenerationMixin:
             (B, frames, 3, height, width) ``uint8``.
 
         Raises:
-            ConfigError: the model has no decoder.
+            ConfigError: the model has no decoder; or under ZeRO-3, the ranks differ in what they ask for but the
+                prompts.
         """
         require(self.decoder is not None, f"a model with mllm.kind {self.config.mllm.kind} understands only")
         wanted = round(seconds * (fps or self.config.decoder.fps))
         ratio = self.decoder.latents_per_frame
         num_frames = -(-(wanted - 1) // ratio) * ratio + 1
+        num_tokens = 0
         if features is None:
             num_tokens = sum(self.tokeniser.counts(round(seconds * self.config.tokeniser.fps) + 1))
+        require_alike(self, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps)
+        if features is None:
             draws = generators or [None] * len(prompts)
             rows = [self.imagine(prompt, num_tokens, temperature, draw) for prompt, draw in zip(prompts, draws)]
         else:

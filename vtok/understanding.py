@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vtok.mrope import row_positions
+from vtok.sharded import needs_all_ranks, require_alike
 from vtok.tokeniser import VisualFeatures
 
 
@@ -26,18 +27,26 @@ class UnderstandingMixin:
     ) -> str:
         """Answer a question about a video, greedily.
 
+        Under ZeRO-3 all ranks call this together, each with a video and a question of its own if need be: one whose
+        answer is complete goes on until all are.
+
         Args:
             frames: (T, 3, h, w) ``uint8`` at ``fps`` (default: the configuration's); or the video's frozen features.
             key_frame_idx: an index or ``detect``; the configuration's if omitted.
             key_frame_every: seconds; a longer video is cut into parts of this length, each with a key frame of its own
                 and positions that begin anew: S tokens a key frame and one a later step, as in training.
             num_frames: of a video that is given by its features; only a language model with mRoPE asks for it.
+
+        Raises:
+            ConfigError: under ZeRO-3, the ranks' videos have not equally many parts.
         """
         if isinstance(frames, VisualFeatures):
-            visual, counts = self.projection(self.tokeniser.encode(self.in_model_dtype(frames))), [num_frames]
+            counts = [num_frames]
+            visual = self.projection(self.tokeniser.encode(self.in_model_dtype(frames)))
         else:
-            visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
             counts = [len(part) for part in self.parts(frames, fps, key_frame_every)]
+            require_alike(self, parts_of_a_video=len(counts))
+            visual = self.video_embeddings(frames, fps, key_frame_idx, key_frame_every)
         embeddings = self.asked(visual, question)
         positions = self.asked_positions(question, counts, fps)
         ids = self.mllm.causal_lm.generate(
@@ -46,6 +55,7 @@ class UnderstandingMixin:
             **({} if positions is None else {"position_ids": positions}),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            synced_gpus=needs_all_ranks(self.mllm),
             eos_token_id=self.text.tokenizer.eos_token_id,
             pad_token_id=self.text.tokenizer.eos_token_id,
         )

@@ -28,26 +28,26 @@ class Stack(nn.Module):
         super().__init__()
         layers = -(-parameters // WIDTH**2)
         self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(layers))
-        self.feature_scale = nn.ModuleDict({"spatial": FeatureScale(8)})
+        self.measured = nn.ModuleDict({"spatial": FeatureScale(8)})
 
 
 def saving(folder: Path, parameters: int = 100_000_000, repeats: int = 3) -> dict[str, float]:
     """Seconds of the write and share of them that training waits, one rank, weights and both moments in fp32.
 
-    While the thread writes, the main thread multiplies matrices, as training does. The first save, which also gets its
-    host memory from the system, is reported apart.
+    While the thread writes, the main thread multiplies matrices, as training does. The host memory is taken before the
+    first save, which is reported apart.
     """
     distributed.connect()
     train = TrainConfig(max_steps=1, global_batch_size=1, precision="fp32")
     engine = build_engine(Stack(parameters), deepspeed_config(ZERO3, train, plan_batch(1, 1, 1)), train)
     start_moments(engine, 1)
     (folder / "config.yaml").write_text("")
-    writer = Writer(folder, CheckpointConfig(keep=1))
+    writer = Writer(folder, CheckpointConfig(keep=1), engine, None)
     shares, seconds = [], []
     work = torch.randn(512, 512)
     for step in range(1, repeats + 2):
         started = time.perf_counter()
-        stalled = writer.save(engine, None, RunState(step, 1, 0, 0, "", 1, {}, {}))
+        stalled = writer.save(RunState(step, 1, 0, 0, "", 1, {}, {}))
         while writer.saving is not None:
             work @ work
             writer.poll()

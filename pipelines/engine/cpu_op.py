@@ -1,4 +1,4 @@
-"""DeepSpeed's own operator for collectives on CPUs: compiled at its first use, and untidy."""
+"""DeepSpeed's operators for the host, which it compiles at their first use: one for collectives, one for AdamW."""
 
 import os
 import shutil
@@ -6,27 +6,44 @@ import sys
 import time
 from pathlib import Path
 
+from deepspeed.git_version_info import installed_ops
 from torch.utils.cpp_extension import get_default_build_root
 
 from vtok.config import ConfigError
 
-OPERATOR = "deepspeed_shm_comm"
+COLLECTIVES = "deepspeed_shm_comm"
+ADAM = "cpu_adam"
+
+# What each is needed for.
+NEEDED = {COLLECTIVES: "on a CPU", ADAM: "for offload_optimizer"}
+
+# Bytes in /dev/shm through which the collectives of one rank go.
+BUFFER = 66 << 20
 
 # Seconds after which a build has been killed: it takes one minute, three on a busy machine.
 LONGEST_BUILD = 600
 
 
-def require_compiler() -> None:
-    """Raise ConfigError if there is no C++ compiler."""
+def prepare(operator: str) -> None:
+    """Make sure that DeepSpeed can compile an operator, if it was not compiled when DeepSpeed was installed.
+
+    Raises:
+        ConfigError: there is no C++ compiler.
+    """
+    if installed_ops.get(operator):
+        return
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None and shutil.which("g++") is None:
-        raise ConfigError(f"no C++ compiler ({compiler}): DeepSpeed needs one on a CPU; try 'apt-get install g++'")
+        raise ConfigError(
+            f"no C++ compiler ({compiler}): DeepSpeed needs one {NEEDED[operator]}; try 'apt-get install g++'"
+        )
+    forget_killed_builds(operator)
 
 
-def forget_killed_builds() -> None:
+def forget_killed_builds(operator: str) -> None:
     """Remove the lock that a killed build has left, for which torch would wait for ever; tell of a younger one."""
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob(f"**/{OPERATOR}/lock"):
+    for lock in root.glob(f"**/{operator}/lock"):
         try:
             age = time.time() - lock.stat().st_mtime
         except FileNotFoundError:  # its build has just ended
@@ -34,14 +51,14 @@ def forget_killed_builds() -> None:
         if age > LONGEST_BUILD:
             lock.unlink(missing_ok=True)
         else:
-            print(f"waiting for another process that compiles DeepSpeed's operator: if there is none, rm {lock}",
+            print(f"waiting for another process that compiles DeepSpeed's {operator}: if there is none, rm {lock}",
                   file=sys.stderr)  # fmt: skip
 
 
 def unname_shared_buffers(rank: int) -> None:
     """Take the name off the buffer through which this rank's collectives go, when all ranks have mapped it.
 
-    DeepSpeed leaves 66 MB of it in ``/dev/shm`` for each rank of each run. Without a name it goes with the last of
+    DeepSpeed leaves 66 MiB of it in ``/dev/shm`` for each rank of each run. Without a name it goes with the last of
     them, however they end.
     """
     own = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank}"

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
-from pipelines.engine import cpu_op
+from pipelines.engine import allocator, cpu_op, shared_memory
 from vtok.config import ConfigError
 
 T = TypeVar("T")
@@ -43,17 +43,19 @@ def connect() -> None:
     """Join the other ranks: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: the C++ compiler is missing that DeepSpeed needs on a CPU.
+        ConfigError: the C++ compiler or the shared memory is missing that DeepSpeed needs on a CPU.
     """
     if not torch.cuda.is_available():
-        cpu_op.require_compiler()
-        cpu_op.forget_killed_builds()
+        cpu_op.prepare(cpu_op.COLLECTIVES)
+        shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
     if "RANK" not in os.environ:
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
         )
     if torch.cuda.is_available():
+        allocator.let_segments_grow()
         torch.cuda.set_device(device())
+        agree_on_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         # Ranks of one machine share its cores; torch would give all of them to each.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here()))
@@ -64,6 +66,15 @@ def connect() -> None:
     )
     barrier()
     cpu_op.unname_shared_buffers(rank())
+
+
+def agree_on_device(chosen: torch.device) -> None:
+    """Let DeepSpeed use this GPU: it takes ``LOCAL_RANK`` for the number of one.
+
+    Where a task sees only its own GPU (Slurm's ``--gpus-per-task 1``), there is no GPU of its local rank's number.
+    """
+    for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys():  # DeepSpeed wants the two to be equal
+        os.environ[name] = str(chosen.index)
 
 
 def set_timeout(timeout: timedelta) -> None:

@@ -12,6 +12,7 @@ from data_tools.errors import BadVideo
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
+from pipelines.engine import allocator, distributed, hub
 from pipelines.engine.setup import precision
 from vtok.build import build_framework
 from vtok.config import ModelConfig
@@ -60,12 +61,25 @@ def load_framework(
 
     Args:
         place: where the parameters go; whole, in the run's precision, on the CPU if omitted.
-        without: encoders that get no weights.
+        without: frozen parts that get no weights.
     """
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
-    torch.manual_seed(config.seed)
-    return build_framework(model, place or whole(precision(config.train)), without)
+    with hub.asked_once(model):
+        torch.manual_seed(config.seed)
+        return build_framework(model, place or whole(precision(config.train)), without)
+
+
+def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
+    """What :func:`load_framework` gives, for inference: whole, on this rank's device.
+
+    Weights go from their files straight to the device, a few MB at a time. Only what no checkpoint holds is drawn in
+    host memory first.
+    """
+    allocator.let_segments_grow()
+    device = distributed.device()
+    framework = load_framework(config, output, whole(precision(config.train), device))
+    return framework.eval().to(device)  # the buffers
 
 
 def inside_run(model: ModelConfig, output: Path) -> ModelConfig:

@@ -11,11 +11,11 @@ from torch import nn
 
 from pipelines.config import TrainConfig
 from pipelines.config_files import read_ds_config
-from pipelines.engine import distributed
+from pipelines.engine import cpu_op, distributed
 from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
-from vtok.weights import shape_of
+from vtok.weights import first_line, shape_of
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
@@ -35,8 +35,8 @@ def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
     """The user's JSON completed with what the run computes.
 
     Raises:
-        ConfigError: no such file, not JSON, a value in it disagrees with a computed one, or settings that do not go
-            together.
+        ConfigError: no such file, not JSON, a value in it disagrees with a computed one, settings that do not go
+            together, or what they need is not installed.
     """
     config = read_ds_config(path)
     computed = {
@@ -65,6 +65,8 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
     require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage}: this engine trains with 2 or 3")
     for part, device in devices.items():
         require(device in ("none", "cpu"), f"{path}: {part}.device is {device}: use cpu or none")
+    if devices["offload_optimizer"] == "cpu":
+        cpu_op.prepare(cpu_op.ADAM)
     require(stage == 3 or devices["offload_param"] == "none", f"{path}: offload_param needs zero_optimization.stage 3")
     require(
         zero.get("compute_grad_norm", True),
@@ -108,15 +110,32 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) 
     from the parameters in the run's precision: a checkpoint's values beyond bf16 are not in it.
 
     Raises:
-        ConfigError: the JSON makes DeepSpeed cast buffers.
+        ConfigError: the JSON makes DeepSpeed cast buffers, or its AdamW for the host cannot be compiled.
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
-    kind = deepspeed.ops.adam.DeepSpeedCPUAdam if offloaded else partial(torch.optim.AdamW, fused=True)
+    kind = host_adamw if offloaded else partial(torch.optim.AdamW, fused=True)
     groups = parameter_groups(framework, train.weight_decay)
-    optimiser = kind(groups, lr=train.lr, betas=train.betas, eps=train.eps)
+    options = dict(lr=train.lr, betas=train.betas, eps=train.eps)
+    optimiser = distributed.every_rank(lambda: kind(groups, **options))
     engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
     settle_buffers(engine.module, engine.device)
     return engine
+
+
+def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:
+    """DeepSpeed's AdamW on the host, which it compiles at its first use.
+
+    Raises:
+        ConfigError: it cannot be compiled here.
+    """
+    try:
+        return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, **options)
+    except RuntimeError as error:
+        reason = first_line(error.__cause__ or error)
+        raise ConfigError(
+            f"offload_optimizer: DeepSpeed cannot compile its AdamW for the host ({reason}): mend that, or use a "
+            "--ds_config without offload_optimizer"
+        ) from error
 
 
 def repeat_to_the_last_digit() -> None:

@@ -11,7 +11,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from pipelines.engine import distributed
+from pipelines.engine import distributed, hub
 from vtok.architectures import assemble
 from vtok.build import frozen_weights
 from vtok.framework import VTokFramework
@@ -63,8 +63,9 @@ def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
     A part with random weights has none; it is drawn from the run's seed.
     """
     parts = frozen_weights(framework.config)
-    shapes = shapes_of(assemble(framework.config))  # the framework's own lacks encoders that the run does not use
-    tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
+    with hub.asked_once(framework.config):
+        shapes = shapes_of(assemble(framework.config))  # the framework's own lacks encoders that the run does not use
+        tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
     largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)
     mine = largest_first[distributed.rank() :: distributed.world_size()]
     hashes = distributed.every_rank(lambda: [(part, name, content_hash(tensor)) for part, name, tensor in mine])

@@ -71,11 +71,12 @@ class QwenJudge:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(config.weights, **options)
             self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-                config.weights, dtype=torch.float32 if device.type == "cpu" else torch.bfloat16, **options
-            )
+                config.weights, dtype=torch.float32 if device.type == "cpu" else torch.bfloat16,
+                device_map={"": device}, **options,
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load the judge {config.weights!r}: {first_line(error)}") from error
-        self.model.eval().requires_grad_(False).to(device)
+        self.model.eval().requires_grad_(False)
 
     def refusal(self, item: Item) -> str | None:
         return f"{item.id} has more options than letters" if len(item.options) > len(LETTERS) else None

@@ -2,7 +2,9 @@ import json
 import os
 import time
 
+import deepspeed
 import pytest
+import torch
 
 from pipelines.command_line import load_config, parse_run_arguments
 from pipelines.config import TrainConfig
@@ -11,7 +13,7 @@ from pipelines.engine import cpu_op
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
-from pipelines.engine.setup import deepspeed_config, learning_rate
+from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate
 from pipelines.engine.watching.metrics import batch_digest, in_global_order, truncate_log
 from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
@@ -178,19 +180,36 @@ def test_log_lines_behind_the_checkpoint_are_dropped(tmp_path):
 def test_a_missing_compiler_is_said_clearly(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match="no C\\+\\+ compiler"):
-        cpu_op.require_compiler()
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler .*on a CPU"):
+        cpu_op.prepare(cpu_op.COLLECTIVES)
+    offload, plan = REPO / "deepspeed_configs/zero3_offload.json", plan_batch(16, 1, 1)
+    with pytest.raises(ConfigError, match="no C\\+\\+ compiler .*for offload_optimizer; try"):
+        deepspeed_config(offload, TrainConfig(max_steps=1), plan)  # also on a GPU, and before anything is loaded
+    monkeypatch.setitem(cpu_op.installed_ops, cpu_op.ADAM, True)  # compiled when DeepSpeed was installed
+    deepspeed_config(offload, TrainConfig(max_steps=1), plan)
 
 
-def test_a_killed_build_s_lock_is_removed_and_a_running_one_s_told_of(monkeypatch, tmp_path, capsys):
+def test_an_adamw_for_the_host_that_cannot_be_compiled_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("which failed to build/load.") from RuntimeError("ninja is missing\nand much more")
+
+    monkeypatch.setattr(deepspeed.ops.adam, "DeepSpeedCPUAdam", fail)
+    config = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
+    with pytest.raises(ConfigError, match=r"offload_optimizer.*\(ninja is missing\): mend that, or use") as raised:
+        build_engine(torch.nn.Linear(2, 2), config, TrainConfig(max_steps=1))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("operator", [cpu_op.COLLECTIVES, cpu_op.ADAM])
+def test_a_killed_build_s_lock_is_removed_and_a_running_one_s_told_of(operator, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    lock = tmp_path / cpu_op.OPERATOR / "lock"
+    lock = tmp_path / operator / "lock"
     lock.parent.mkdir()
     lock.touch()
-    cpu_op.forget_killed_builds()
+    cpu_op.forget_killed_builds(operator)
     assert lock.exists() and str(lock) in capsys.readouterr().err
     os.utime(lock, (time.time() - 3600,) * 2)
-    cpu_op.forget_killed_builds()
+    cpu_op.forget_killed_builds(operator)
     assert not lock.exists() and not capsys.readouterr().err
 
 

@@ -138,18 +138,21 @@ for name in SETTINGS:
     torch.manual_seed(1000 * state.step + rank)
     random_state = torch.get_rng_state()
     (output / "config.yaml").write_text("seed: 0\n")
-    writer = Writer(output, CheckpointConfig(keep=9))
-    writer.save(engine, ema, state)
+    writer = Writer(output, CheckpointConfig(keep=9), engine, ema)
+    writer.save(state)
     writer.wait()
     folder = checkpoint.newest(output)
     assert folder == checkpoint.folder_of(output, state.step)
     with SliceReader(folder) as stored:
         for key, value in weights.items():
-            assert torch.equal(stored.read(key, 0, value.numel()), value.flatten()), (name, key)
+            saved = torch.empty_like(value)
+            stored.read_into(saved.view(-1), key, 0)
+            assert torch.equal(saved, value), (name, key)
         for key, value in average.items():
-            saved = stored.read(f"ema/{key}", 0, value.numel())
-            assert torch.allclose(saved, value.flatten(), rtol=1e-5, atol=1e-7), (name, key)
-            average[key] = saved.view(value.shape)
+            saved = torch.empty_like(value)
+            stored.read_into(saved.view(-1), f"ema/{key}", 0)
+            assert torch.allclose(saved, value, rtol=1e-5, atol=1e-7), (name, key)
+            average[key] = saved
     before = folder, weights, average
     distributed.barrier()
     print(f"rank {rank}: {name} agrees, live {live:.6f}, average {averaged:.6f}", flush=True)

@@ -1,10 +1,13 @@
 """One ZeRO-3 rank: sampling and answering with sharded weights, against the whole framework; then training goes on.
 
+In between the ranks ask for unlike things, and the first has its answer before the others.
+
 deepspeed --num_gpus R generate_worker.py MODELS
 """
 
 import os
 import sys
+from datetime import timedelta
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -18,6 +21,7 @@ from pipelines.engine.setup import build_engine, deepspeed_config
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.build import build_framework
+from vtok.config import ConfigError
 
 models = sys.argv[-1]
 distributed.connect()
@@ -64,6 +68,41 @@ torch.nn.utils.clip_grad_norm_(plain.parameters(), train.max_grad_norm)
 optimiser.step()
 video, answer = used(plain)
 assert (after_one_step[0].int() - video.int()).abs().max() <= 1 and after_one_step[1] == answer
+
+
+def end_with(token: int) -> None:
+    """Let answers end where this rank's models say this token."""
+    for one in (plain, engine.module):
+        one.text.tokenizer.eos_token = one.text.tokenizer.convert_ids_to_tokens(token)
+
+
+@torch.no_grad()
+def first_token(question: str) -> int:
+    """Of the whole framework's answer."""
+    row = plain.asked(plain.video_embeddings(batch.frames[0]), question)
+    return int(plain.mllm.lm_head(plain.mllm(row).last[0, -1]).argmax())
+
+
+distributed.set_timeout(timedelta(seconds=60))  # a rank that is left alone does not wait for ever
+for model in (plain, engine.module):
+    model.eval()
+question = ("What moves?", "Which colour has the thing that moves, and where does it go?")[distributed.rank() % 2]
+first = first_token(question)
+end_with(first if distributed.rank() == 0 else plain.text.tokenizer.convert_tokens_to_ids("?"))
+answers = [model.understand(batch.frames[0], question, max_new_tokens=12) for model in (plain, engine.module)]
+shortest = plain.text.tokenizer.decode([first]).strip()
+assert answers[0] == answers[1] and (answers[0] == shortest) == (distributed.rank() == 0), (answers, shortest)
+prompt = "A red circle" if distributed.rank() == 0 else "Two green squares go up"
+rows = [model.imagine(prompt, 5, generator=torch.Generator().manual_seed(1)) for model in (plain, engine.module)]
+torch.testing.assert_close(*[torch.cat(row) for row in rows], atol=1e-4, rtol=1e-4)
+try:
+    engine.module.generate("A red circle", 1.25, 8, steps=2 + distributed.rank())
+    raise AssertionError("ranks that denoise unequally often wait for ever")
+except ConfigError as error:
+    assert "as many denoising steps, not 2, 3" in str(error), error
+distributed.set_timeout(distributed.ALONE_TIMEOUT)
+for model in (plain, engine.module):
+    model.train()
 torch.testing.assert_close(step(), plain(batch)["loss"].detach(), atol=1e-5, rtol=1e-5)
 print(f"rank {distributed.rank()}: samples agree", flush=True)
 deepspeed.comm.destroy_process_group()

@@ -14,10 +14,12 @@ class LiveMemory(TorchDispatchMode):
 
     Args:
         given: tensors that are there already.
+        device: count only what lies on such a device.
     """
 
-    def __init__(self, given):
+    def __init__(self, given=(), device=None):
         super().__init__()
+        self.device = device
         self.given = {tensor.untyped_storage()._cdata for tensor in given}
         self.storages = {}
         self.peak = 0
@@ -25,7 +27,9 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.given:
+            if not isinstance(tensor, torch.Tensor) or self.device not in (None, tensor.device.type):
+                continue
+            if tensor.untyped_storage()._cdata not in self.given:
                 reference = StorageWeakRef(tensor.untyped_storage())
                 self.storages[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
         self.peak = max(self.peak, self.alive())

@@ -1,13 +1,21 @@
 """Short training runs of tiny models: their options, their logs and their processes."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
+from safetensors.torch import save_file
 
 from data_tools.build import build_shards
 from data_tools.shapes import render_clips
+from pipelines.config import RunConfig
+from pipelines.config_files import save_config
+from pipelines.engine.saving.checkpoint import STATE, STATISTICS, folder_of, fresh_state, statistics
+from pipelines.engine.saving.slices import slice_file, write_slices
+from pipelines.engine.saving.writing import mark_complete
 from pipelines.engine.watching.metrics import MEASURED
+from vtok.framework import VTokFramework
 
 CONFIG, DS_CONFIG = "pipelines/configs/tiny.yaml", "deepspeed_configs/zero3.json"
 
@@ -26,6 +34,21 @@ def options(shards: Path, output: Path, steps: int, every: int) -> tuple[str, ..
         "--checkpoint.every": every, "--resume": "auto", "--output": output,
     }  # fmt: skip
     return tuple(str(word) for pair in named.items() for word in pair)
+
+
+def write_run(folder: Path, config: RunConfig, framework: VTokFramework, step: int = 7) -> Path:
+    """What a finished run of one rank leaves for inference: its configuration and a checkpoint of these weights."""
+    save_config(config, folder / "config.yaml")
+    checkpoint = folder_of(folder, step)
+    checkpoint.mkdir(parents=True)
+    trained = {name: p.detach() for name, p in framework.named_parameters() if p.requires_grad}
+    weights = {f"weights/{name}": p.flatten().float() for name, p in trained.items()}
+    write_slices(slice_file(checkpoint, 0), weights, {})
+    save_file(statistics(framework), checkpoint / STATISTICS)
+    state = replace(fresh_state(config.seed, "", 1, framework, {}), step=step)
+    (checkpoint / STATE).write_text(json.dumps(asdict(state)))
+    mark_complete(checkpoint, {})
+    return folder
 
 
 def log_of(output: Path) -> list[dict]:

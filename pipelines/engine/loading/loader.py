@@ -23,6 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.engine import distributed, run_control
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.in_flight import PREFETCH
 from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset
 from vtok.batch import Batch
@@ -160,7 +161,7 @@ def micro_batches(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=run_control.ignore_signals,
         multiprocessing_context=FORK if workers else None,
         pin_memory=torch.cuda.is_available(),

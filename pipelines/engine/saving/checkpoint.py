@@ -143,7 +143,7 @@ def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> No
             for kind, flats in buffers.items():
                 key = f"{kind}/{own.name}"
                 key = key if key in stored else f"{WEIGHTS}/{own.name}"
-                own.of(flats).copy_(stored.read(key, own.start, own.numel))
+                stored.read_into(own.of(flats), key, own.start)
     use_weights(engine, masters(engine))
     set_statistics(engine.module, folder)
     if state.ranks == distributed.world_size():
@@ -181,7 +181,7 @@ def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> i
             key = f"{AVERAGE if ema else WEIGHTS}/{name}"
             if key not in stored:
                 raise ConfigError(f"{folder} holds no EMA: leave out --ema, or train with train.ema_decay set")
-            parameter.copy_(stored.read(key, 0, parameter.numel()).view(parameter.shape))
+            stored.read_into(parameter.view(-1), key, 0)
     set_statistics(framework, folder)
     return state.step
 

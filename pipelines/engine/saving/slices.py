@@ -13,10 +13,11 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from vtok.weights import PIECE
 
 
 def slice_file(folder: Path, rank: int) -> Path:
@@ -59,18 +60,18 @@ class SliceReader:
     def __contains__(self, key: str) -> bool:
         return key in self._pieces
 
-    def read(self, key: str, start: int, numel: int) -> Tensor:
-        """Elements ``start`` ... ``start + numel`` of a flattened parameter, (numel,), on the CPU.
+    def read_into(self, flat: Tensor, key: str, start: int) -> None:
+        """Fill ``flat`` (n,), of any dtype and device, with a flattened parameter's elements from ``start`` on.
 
         Raises:
             ValueError: the files do not hold all of them.
         """
-        parts, reached = [], start
-        for begin, end, file in sorted(self._pieces[key], key=lambda piece: piece[0]):
-            if begin <= reached < min(end, start + numel):
-                stop = min(end, start + numel)
-                parts.append(file.get_slice(key)[reached - begin : stop - begin])
-                reached = stop
-        if reached != start + numel:
-            raise ValueError(f"{key}: elements {reached} to {start + numel} are in none of the files")
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        reached, end = start, start + flat.numel()
+        for begin, stop, file in sorted(self._pieces[key], key=lambda piece: piece[0]):
+            stored = file.get_slice(key)
+            while begin <= reached < min(stop, end):
+                piece = stored[reached - begin : min(stop, end, reached + PIECE) - begin]
+                flat[reached - start : reached - start + len(piece)].copy_(piece)
+                reached += len(piece)
+        if reached != end:
+            raise ValueError(f"{key}: elements {reached} to {end} are in none of the files")

@@ -1,8 +1,8 @@
 """Writing checkpoints while training goes on.
 
-Training waits only until each rank has copied its slices to host memory; a thread writes them to disk. When every
-rank's thread is done, which the ranks tell one another between steps, rank 0 marks the checkpoint complete and removes
-those that are no longer kept.
+Training waits only until each rank has copied its slices to host memory, which the run takes before its first step; a
+thread writes them to disk. When every rank's thread is done, which the ranks tell one another between steps, rank 0
+marks the checkpoint complete and removes those that are no longer kept.
 """
 
 import json
@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.config import CheckpointConfig
-from pipelines.engine import distributed
+from pipelines.engine import distributed, host_memory
+from pipelines.engine.saving import host_buffers
 from pipelines.engine.saving.checkpoint import (
     AVERAGE,
     COMPLETE,
@@ -52,15 +53,24 @@ class Save(NamedTuple):
 
 
 class Writer:
-    """Writes a run's checkpoints, one at a time; every method is called by all ranks together."""
+    """Writes a run's checkpoints, one at a time; every method, and the making, is called by all ranks together.
 
-    def __init__(self, output: Path, config: CheckpointConfig):
-        self.output, self.config = output, config
+    Args:
+        output: the run's folder.
+        engine, ema: whose weights, moments and average are written.
+
+    Raises:
+        ConfigError: there is not enough host memory for the copies.
+    """
+
+    def __init__(self, output: Path, config: CheckpointConfig, engine: Engine, ema: Ema | None):
+        self.output, self.config, self.engine, self.ema = output, config, engine, ema
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.saving: Save | None = None
-        self.host: dict[str, list[Tensor]] = {}
+        kinds = (WEIGHTS, *MOMENTS) + (AVERAGE,) * (ema is not None)
+        self.host = host_copies(masters(engine), kinds)
 
-    def save(self, engine: Engine, ema: Ema | None, state: RunState) -> float:
+    def save(self, state: RunState) -> float:
         """Start writing a checkpoint of this moment, after the one before is done.
 
         Returns:
@@ -73,32 +83,30 @@ class Writer:
         self.wait()
         folder = folder_of(self.output, state.step)
         distributed.rank_zero_first(partial(make_empty, folder))
-        tensors, starts = self.snapshot(engine, ema)
+        tensors, starts = self.snapshot()
         write = partial(write_slices, slice_file(folder, distributed.rank()), tensors, starts)
         if distributed.rank() == 0:
-            write = partial(write_all, write, folder, statistics(engine.module), state, self.output / "config.yaml")
+            measured = statistics(self.engine.module)
+            write = partial(write_all, write, folder, measured, state, self.output / "config.yaml")
         waited = time.perf_counter() - started
         self.saving = Save(folder, started, waited, self.thread.submit(write))
         return waited
 
-    def snapshot(self, engine: Engine, ema: Ema | None) -> tuple[dict[str, Tensor], dict[str, int]]:
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """This rank's slices in host memory, "KIND/NAME" each, and where each parameter's slice starts."""
-        buffers = {WEIGHTS: masters(engine)}
-        if has_moments(engine):
-            buffers |= {kind: moments(engine, kind) for kind in MOMENTS}
-        if ema:
-            buffers[AVERAGE] = ema.buffers
+        buffers = {WEIGHTS: masters(self.engine)}
+        if has_moments(self.engine):
+            buffers |= {kind: moments(self.engine, kind) for kind in MOMENTS}
+        if self.ema:
+            buffers[AVERAGE] = self.ema.buffers
         for kind, flats in buffers.items():
-            if kind not in self.host:  # pinned memory is slow to get and is kept
-                pinned = torch.cuda.is_available()
-                self.host[kind] = [torch.empty_like(flat, device="cpu", pin_memory=pinned) for flat in flats]
             for copy, flat in zip(self.host[kind], flats):
                 copy.copy_(flat.detach(), non_blocking=True)
         tensors = {f"{RANDOM_STATE}/cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             tensors[f"{RANDOM_STATE}/cuda"] = torch.cuda.get_rng_state()
             torch.cuda.synchronize()
-        own = partitions(engine)
+        own = partitions(self.engine)
         tensors |= {f"{kind}/{one.name}": one.of(self.host[kind]) for kind in buffers for one in own}
         return tensors, {one.name: one.start for one in own}
 
@@ -146,6 +154,30 @@ class Writer:
         kept = complete(self.output)
         last = f"; {kept[-1]} is complete: --resume auto goes on from there" if kept else ""
         raise ConfigError(f"cannot write the checkpoint {folder}: {reason}: make room or change --output{last}")
+
+
+def host_copies(flats: list[Tensor], kinds: tuple[str, ...]) -> dict[str, list[Tensor]]:
+    """Host memory for a copy of every kind of flat buffer, each laid out like these masters; all ranks call this.
+
+    Raises:
+        ConfigError: there is not enough of it.
+    """
+    sizes = [flat.numel() for flat in flats]
+    distributed.every_rank(partial(require_room, host_buffers.pinned_bytes(sizes * len(kinds))))
+    take = partial(host_buffers.take, sizes * len(kinds), pin=flats[0].device.type == "cuda")
+    copies = iter(distributed.every_rank(take))
+    return {kind: [next(copies) for _ in flats] for kind in kinds}
+
+
+def require_room(size: int) -> None:
+    """Raises ConfigError if the ranks of this machine cannot have ``size`` bytes of host memory each."""
+    ranks, available = distributed.ranks_here(), host_memory.available()
+    if ranks * size > available:
+        raise ConfigError(
+            f"checkpoints are copied to host memory before they are written: {ranks} x {size / 1e9:.1f} GB on this "
+            f"machine, of which {available / 1e9:.1f} GB are available: use more machines or ranks, or keep no average "
+            "(train.ema_decay null)"
+        )
 
 
 def make_empty(folder: Path) -> None:

@@ -53,6 +53,6 @@ def brief(line: dict) -> dict[str, str]:
     shown = {"loss": "-" if line["loss"] is None else f"{line['loss']:.3f}"}
     rate = "tokens" if "tokens_per_s" in line else "samples"
     shown[f"{rate}/s"] = tqdm.format_sizeof(line[f"{rate}_per_s"])
-    if "mfu" in line:
+    if line.get("mfu") is not None:
         shown["mfu"] = f"{line['mfu']:.1%}"
     return shown

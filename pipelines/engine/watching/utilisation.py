@@ -5,10 +5,11 @@ MFU counts what the model needs, forward and backward once; HFU adds what gradie
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from statistics import mean
 
 import torch
+import torch.nn.functional as F
 
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
@@ -28,6 +29,11 @@ BF16_PEAKS = {
     "L40S": 362e12,
 }
 
+# Edges of the square matrices that are multiplied to measure a peak, and seconds for each size.
+SIZES = (256, 512, 1024, 2048, 4096, 8192)
+SECONDS = 0.1
+LONG = 0.05  # seconds; the next size would take eight times as long
+
 
 class Utilisation:
     """Utilisation of a run on ``ranks`` devices like this rank's.
@@ -43,9 +49,14 @@ class Utilisation:
         self.flops = Flops(*map(sum, zip(*parts)))
         self.peak = device_peak(distributed.device(), precision(config.train)) * ranks
 
-    def at(self, samples_per_s: float) -> dict[str, float]:
-        """``mfu`` and ``hfu``, 0..1, for samples of the typical length that the FLOPs are counted for."""
-        return {name: flops * samples_per_s / self.peak for name, flops in zip(("mfu", "hfu"), self.flops)}
+    def at(self, samples_per_s: float) -> dict[str, float | None]:
+        """``mfu`` and ``hfu``, 0..1, for samples of the typical length that the FLOPs are counted for.
+
+        ``None`` where the run is faster than the peak: that peak was measured too low, and the shares are not known.
+        """
+        mfu, hfu = (flops * samples_per_s / self.peak for flops in self.flops)
+        known = max(mfu, hfu) <= 1
+        return {"mfu": mfu if known else None, "hfu": hfu if known else None}
 
 
 def device_peak(device: torch.device, dtype: torch.dtype) -> float:
@@ -53,19 +64,38 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> float:
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for part, peak in BF16_PEAKS.items():
-            if part in name:
+            if part in name and "MIG" not in name:  # a share of a card
                 return peak
     return measured_peak(device, dtype)
 
 
-def measured_peak(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of the best of the products of two ``size`` x ``size`` matrices that fit into ``seconds``."""
-    a = torch.ones(size, size, dtype=dtype, device=device)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
-        started = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest of products of larger and larger square matrices; takes a second or two.
+
+    On a CPU that has no instructions for bf16, its products are many times slower than those in fp32. Much of a model
+    still computes in fp32 there, so that these count too.
+    """
+    dtypes = {dtype} if device.type == "cuda" else {dtype, torch.float32}
+    return max(rate for one in dtypes for rate in product_rates(device, one))
+
+
+def product_rates(device: torch.device, dtype: torch.dtype) -> Iterator[float]:
+    """FLOP/s of the best product of each size, up to the first size whose product takes longer than ``LONG``."""
+    for size in SIZES:
+        a, b = torch.randn(2, size, size, device=device).to(dtype)
+        best, end = float("inf"), time.perf_counter() + SECONDS
+        F.linear(a, b)  # the first one chooses how
+        while time.perf_counter() < end or best == float("inf"):
+            synchronise(device)
+            started = time.perf_counter()
+            F.linear(a, b)
+            synchronise(device)
+            best = min(best, time.perf_counter() - started)
+        yield 2 * size**3 / best
+        if best > LONG:
+            return
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

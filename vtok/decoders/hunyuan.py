@@ -30,6 +30,7 @@ from vtok.decoders.base import (
     transformers_config,
 )
 from vtok.decoders.hunyuan_mask import UnmaskedAttention
+from vtok.decoders.tiling import require_tiling
 from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
@@ -122,6 +123,7 @@ class HunyuanDecoder(VideoDecoder):
             transformer, vae = part("transformer"), cls.empty_vae(config, read_config)
             text_encoder = CLIPTextModel(text_config)
         require_latents(transformer, vae)
+        require_tiling(config, vae)
         wanted = transformer.config.text_embed_dim
         require(
             wanted == states_dim,

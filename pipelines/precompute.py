@@ -47,6 +47,7 @@ class Encoders:
         models.quiet_libraries()
         self.tokeniser = build_tokeniser(config.model.tokeniser).requires_grad_(False).eval()
         self.vae = build_vae(config.model.decoder) if latents else None
+        self.tiling = config.model.decoder.vae_tiling
         self.recipe = {
             "features": precomputed.feature_recipe(config, self.tokeniser),
             "latents": precomputed.latent_recipe(config, config.model.decoder, self.vae) if latents else None,
@@ -60,7 +61,7 @@ class Encoders:
         frames = views.frames[None, : views.frames_valid].to(distributed.device())
         stored = {precomputed.FEATURES: precomputed.pack_features(self.tokeniser.features(frames), 0)}
         if self.vae is not None:
-            posterior = encode_video(self.vae, views.video[None].to(distributed.device()))
+            posterior = encode_video(self.vae, views.video[None].to(distributed.device()), self.tiling)
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
         return stored
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 DEFAULT_MOTION_STRIDE = 6
 
+# See :class:`DecoderConfig`.
+VaeTiling = bool | Literal["auto"]
+
 
 class ConfigError(ValueError):
     """A setting the user can mend; the message is one line that says which and how."""
@@ -194,6 +197,9 @@ class DecoderConfig:
             times. For transformers that were not distilled, as Wan's; HunyuanVideo's own was, and 1 leaves it alone.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: recompute the transformer's blocks in backward.
+        vae_tiling: whether the autoencoder takes large frames in diffusers' tiles, in training as in sampling: less
+            memory, more arithmetic, slightly other latents. ``auto`` tiles frames above 480 x 832 pixels with
+            HunyuanVideo, above 720 x 1280 with Wan (:mod:`vtok.decoders.tiling`).
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
         loss_latent_frames: ``L_dec`` sees the first so many latent frames of a window, as a clip of its own; by default
             the whole window.
@@ -213,6 +219,7 @@ class DecoderConfig:
     true_guidance: float = 1.0
     objective: Literal["velocity", "noise"] = "velocity"
     gradient_checkpointing: bool = False
+    vae_tiling: VaeTiling = "auto"
     loss_height: int | None = None
     loss_width: int | None = None
     loss_latent_frames: int | None = None

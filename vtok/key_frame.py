@@ -1,8 +1,8 @@
 """A key frame chosen by looking at the clip (the paper's footnote 1 leaves the detector open).
 
 The sharpest of the frames that are most like the clip as a whole: a picture of something else (a cut, a flash) lies far
-from the median, a blurred one is a poor source of spatial tokens. Cheap, since it looks at pixels and not at features
-of ``F``, and deterministic.
+from the median, a blurred one is a poor source of spatial tokens. It looks at pixels and not at features of ``F``, so
+it is cheap. Every operator of it has a deterministic form on a GPU.
 """
 
 import torch
@@ -17,7 +17,8 @@ def detect_key_frame(frames: Tensor) -> int:
     """Index of the key frame among (T, 3, H, W) frames of any dtype and scale; the earliest of equals."""
     pixels = frames.float()
     thumbnails = F.adaptive_avg_pool2d(pixels, THUMBNAIL).flatten(1)
-    distance = (thumbnails - thumbnails.median(0).values).norm(dim=1)
+    median = thumbnails.sort(dim=0).values[(len(frames) - 1) // 2]  # torch.median has no deterministic form on a GPU
+    distance = (thumbnails - median).norm(dim=1)
     count = max(1, round(TYPICAL_SHARE * len(frames)))
     typical = distance.sort(stable=True).indices[:count].sort().values
     return int(typical[sharpness(pixels[typical]).argmax()])

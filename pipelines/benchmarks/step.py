@@ -6,6 +6,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils._pytree import tree_leaves, tree_map
@@ -125,20 +126,25 @@ def packed(framework: VTokFramework, rows: Tensor, lengths: list[int], shared: i
 
 
 def unmasked(framework: VTokFramework, batch: Batch, repeats: int) -> float:
-    """CPU time of the diffusion transformer's forward on one clip, without a mask over with one of ones."""
-    calls = calls_of(framework, batch)
-    call = next(call for call in calls if getattr(call.function, "__self__", None) is framework.decoder.transformer)
+    """CPU time of the diffusion transformer's forward: attention clip by clip over diffusers' own with its mask."""
+    calls, transformer = calls_of(framework, batch), framework.decoder.transformer
+    call = next(call for call in calls if getattr(call.function, "__self__", None) is transformer)
     args, options = call.inputs
+    ours = transformer.attn_processors
+    theirs = {
+        name: HunyuanVideoAttnProcessor2_0() if own is framework.decoder.attention else own
+        for name, own in ours.items()
+    }
 
-    def run(masked: bool) -> Callable[[], float]:
+    def run(processors: dict[str, Any]) -> Callable[[], float]:
         @torch.no_grad()
         def forward() -> None:
-            with framework.decoder.attention.masked(masked):
-                framework.decoder.transformer(*args, **options)
+            transformer.set_attn_processor(dict(processors))
+            transformer(*args, **options)
 
         return cpu_seconds(forward)
 
-    return ratio(run(False), run(True), repeats)
+    return ratio(run(ours), run(theirs), repeats)
 
 
 def under_deepspeed(folder: Path, size: Size = LARGE, clips: int = 2, repeats: int = 3) -> float:

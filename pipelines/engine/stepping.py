@@ -11,6 +11,7 @@ from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import finite_on_all_ranks
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
+from pipelines.engine.traces import follow_trace
 from pipelines.engine.watching import memory
 from pipelines.engine.watching.metrics import batch_digest, in_global_order
 
@@ -49,6 +50,7 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
+        follow_trace(engine, with_decoder)
         losses = engine(loaded.batch, with_decoder=with_decoder)
         engine.backward(finite_on_all_ranks(losses["loss"]))
         engine.step()

@@ -90,6 +90,24 @@ class Meter(TorchDispatchMode):
                 self._track(x.untyped_storage())
         return out
 
+    @contextmanager
+    def recorded(self) -> Iterator[Usage]:
+        """What runs inside, counted as ever, and by itself: its FLOPs, and its peak above what was alive before."""
+        outer, before = self._now, self.live
+        own = self._now = Usage(peak=before)
+        try:
+            yield own
+        finally:
+            self._now = outer
+            own.peak -= before
+            self.repeat(own)
+
+    def repeat(self, usage: Usage) -> None:
+        """Count what was recorded once more."""
+        self._now.flops += usage.flops
+        self._now.recomputed += usage.recomputed
+        self._now.peak = max(self._now.peak, self.live + usage.peak)
+
     def _count(self, flops: int) -> None:
         self._now.flops += flops
         # Autograd runs a backward without gradients; only a recomputed forward has them on.

@@ -6,18 +6,20 @@ and continued in a straight line to the full depth.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.planning.alike import alike_calls_run_once
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Workload
 from vtok.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.decoder import Posterior
+from vtok.decoders.tiling import can_tile
 from vtok.framework import VTokFramework
 from vtok.mllm import CONDITIONING_LAYER
 from vtok.rows import RowPlan, assemble, plan_rows
@@ -189,11 +191,16 @@ def encoder_phases(framework: VTokFramework, load: Workload) -> dict[str, Usage]
     with meter.phase("feature_extractor"):
         framework.tokeniser.features(clips)
     if framework.config.loss.dec > 0:
-        with meter.phase("autoencoder"):
+        with meter.phase("autoencoder"), alike_encoder_calls(framework.decoder.vae, meter):
             framework.decoder.encode(torch.empty(load.size, video.num_frames, 3, video.height, video.width, **pixels))
         with meter.phase("text_encoder"):
             encoded_text(framework, load)
     return dict(meter.usage)
+
+
+def alike_encoder_calls(vae: nn.Module, meter: Meter) -> AbstractContextManager:
+    """Count alike windows and tiles of a clip, where the autoencoder has any."""
+    return alike_calls_run_once(vae.encoder, meter) if can_tile(vae) else nullcontext()
 
 
 def frozen_features(framework: VTokFramework, load: Workload, clips: int) -> VisualFeatures:

@@ -5,6 +5,7 @@ from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
 from support.reference import flow_matching_loss
 from support.tiny import imagined, make_batch
 from vtok.config import ConfigError
+from vtok.decoders import hunyuan_mask
 from vtok.decoders.hunyuan import Conditioning
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 
@@ -89,7 +90,7 @@ def test_the_first_frames_of_a_window_have_latents_of_their_own(framework):
 
 @pytest.mark.parametrize("counts", [[3, 7, 5, 6], [5, 5, 5, 5]])
 def test_checkpointed_blocks_are_recomputed_without_reentrance(framework, monkeypatch, counts):
-    """Gradients through the checkpointed transformer equal those without, also if another mask has been set since."""
+    """Gradients through the checkpointed transformer equal those without, also if other clips came in between."""
     batch, decoder = make_batch(framework), framework.decoder
     asked = []
     checkpoint = torch.utils.checkpoint.checkpoint
@@ -102,34 +103,60 @@ def test_checkpointed_blocks_are_recomputed_without_reentrance(framework, monkey
     gradients = []
     for _ in range(2):
         losses = decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
-        with decoder.attention.masked(conditioning.is_full):
-            gradients += torch.autograd.grad(losses.sum(), conditioning.rows)
+        with torch.no_grad():
+            others = random_conditioning(framework, counts[::-1])
+            decoder.loss(posterior, batch.video_counts, others, batch.decoder_seeds)
+        gradients += torch.autograd.grad(losses.sum(), conditioning.rows)
         decoder.transformer.enable_gradient_checkpointing(decoder.attention.checkpoint)
     assert asked and set(asked) == {False}
     torch.testing.assert_close(*gradients, atol=0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("counts, masked", [([5, 5], False), ([5], False), ([3, 5], True)])
-def test_conditioning_that_is_not_padded_reaches_attention_without_a_mask(framework, monkeypatch, counts, masked):
-    """In training and in sampling; what comes out is what diffusers' own attention gives under its mask of ones."""
-    decoder = framework.decoder
-    masks = []
-    attention = hunyuan.dispatch_attention_fn
-    monkeypatch.setattr(
-        hunyuan, "dispatch_attention_fn",
-        lambda *args, attn_mask, **options: masks.append(attn_mask) or attention(*args, attn_mask=attn_mask, **options),
-    )  # fmt: skip
-    conditioning = random_conditioning(framework, counts)
-    noisy, sigma = torch.randn(len(counts), 4, 3, 4, 4), torch.full((len(counts), 1, 1, 1, 1), 0.5)
-    velocity = decoder.velocity(noisy, sigma, conditioning)
-    frames = decoder.denoise(conditioning, num_frames=5, steps=2, generator=torch.Generator().manual_seed(0))
-    assert len(masks) == 3 * 2 and all((mask is not None) == masked for mask in masks)
-
+def use_attention_of_diffusers(decoder):
     for block in [*decoder.transformer.transformer_blocks, *decoder.transformer.single_transformer_blocks]:
         block.attn.set_processor(hunyuan.HunyuanVideoAttnProcessor2_0())
-    torch.testing.assert_close(velocity, decoder.velocity(noisy, sigma, conditioning), atol=1e-5, rtol=1e-5)
-    theirs = decoder.denoise(conditioning, num_frames=5, steps=2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(frames, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("counts, empty_counts", [([5, 5], [2, 2]), ([5], [5]), ([3, 5], [2, 2]), ([3, 5], [5, 1])])
+def test_joint_attention_never_has_a_mask_and_gives_what_diffusers_masked_one_does(
+    framework, monkeypatch, counts, empty_counts
+):
+    """In training, with its gradients, and in sampling with guidance, whose two passes differ in their text rows."""
+    decoder = framework.decoder
+    decoder.config.true_guidance = 2.0
+    masks = []
+    attention = hunyuan_mask.dispatch_attention_fn
+    monkeypatch.setattr(
+        hunyuan_mask, "dispatch_attention_fn",
+        lambda *args, **options: masks.append(options.get("attn_mask")) or attention(*args, **options),
+    )  # fmt: skip
+    conditioning, empty = random_conditioning(framework, counts, True), random_conditioning(framework, empty_counts)
+    noisy, sigma = torch.randn(len(counts), 4, 3, 4, 4, requires_grad=True), torch.full((len(counts), 1, 1, 1, 1), 0.5)
+    upstream = torch.randn(len(counts), 4, 3, 4, 4)
+
+    def results():
+        velocity = decoder.velocity(noisy, sigma, conditioning)
+        gradients = torch.autograd.grad(velocity, [noisy, conditioning.rows], upstream)
+        frames = decoder.denoise(conditioning, 5, 2, torch.Generator().manual_seed(0), empty)
+        return velocity, *gradients, frames
+
+    ours = results()
+    one, two = (len(own) if min(own) < max(own) else 1 for own in (counts, empty_counts))
+    layers, steps = 2, 2
+    assert masks == [None] * layers * (one + steps * (one + two))
+    use_attention_of_diffusers(decoder)
+    for our, their in zip(ours, results(), strict=True):
+        torch.testing.assert_close(our, their, atol=1e-5, rtol=1e-5)
+    assert len(masks) == layers * (one + steps * (one + two)), "diffusers' own attention ran"
+
+
+def test_what_stands_in_padded_text_rows_makes_no_difference(framework):
+    decoder, sigma = framework.decoder, torch.full((2, 1, 1, 1, 1), 0.5)
+    noisy, conditioning = torch.randn(2, 4, 3, 4, 4), random_conditioning(framework, [3, 7])
+    with torch.no_grad():
+        before = decoder.velocity(noisy, sigma, conditioning)
+        conditioning.rows[0, 3:] = 100 * torch.randn(4, framework.mllm.dim)
+        assert torch.equal(decoder.velocity(noisy, sigma, conditioning), before)
 
 
 @torch.no_grad()

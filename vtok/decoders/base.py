@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from vtok.config import ConfigError, DecoderConfig
+from vtok.config import ConfigError, DecoderConfig, VaeTiling
+from vtok.decoders.tiling import set_tiling
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.weights import Location, Part, ReadConfig
 
@@ -52,14 +53,18 @@ class GenerationRow(NamedTuple):
 
 
 @torch.no_grad()
-def encode_video(vae: nn.Module, video: Tensor) -> Posterior:
+def encode_video(vae: nn.Module, video: Tensor, tiling: VaeTiling = "auto") -> Posterior:
     """Encode a (B, F, 3, H, W) ``uint8`` video with F = 4k + 1.
+
+    Args:
+        tiling: ``decoder.vae_tiling``.
 
     Raises:
         ConfigError: F is not 4k + 1 (the autoencoder would silently drop frames).
     """
     if (video.shape[1] - 1) % FRAMES_PER_LATENT:
         raise ConfigError(f"the decoder needs 4k + 1 frames, got {video.shape[1]}")
+    set_tiling(vae, tiling, *video.shape[-2:])
     pixels = video.to(vae.dtype).transpose(1, 2) / 127.5 - 1
     posterior = vae.encode(pixels).latent_dist
     return Posterior(posterior.mean, posterior.std)
@@ -189,7 +194,7 @@ class VideoDecoder(nn.Module):
 
     def encode(self, video: Tensor) -> Posterior:
         """The posterior of a (B, F, 3, H, W) ``uint8`` video."""
-        return encode_video(self.vae, video)
+        return encode_video(self.vae, video, self.config.vae_tiling)
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, k + 1, h, w) of the latents of a video of 4k + 1 frames."""
@@ -257,6 +262,7 @@ class VideoDecoder(nn.Module):
         empty: Any = None,
     ) -> Tensor:
         """Videos from conditioning: (B, num_frames, 3, height, width) ``uint8``; arguments as :meth:`denoise`."""
+        set_tiling(self.vae, self.config.vae_tiling, self.config.height, self.config.width)
         return (self.denoise(conditioning, num_frames, steps, generator, empty) * 255).round().to(torch.uint8)
 
 

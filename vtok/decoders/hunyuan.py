@@ -29,7 +29,8 @@ from vtok.decoders.base import (
     diffusers_part,
     transformers_config,
 )
-from vtok.decoders.hunyuan_mask import OptionalMask
+from vtok.decoders.hunyuan_mask import UnmaskedAttention
+from vtok.decoders.tiling import require_tiling
 from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
@@ -63,14 +64,8 @@ class Conditioning:
 
     @property
     def mask(self) -> Tensor:
-        """(B, R), a prefix of ones per clip; Hunyuan's attention relies on it being one."""
-        counts = torch.tensor(self.counts, device=self.rows.device)
-        return torch.arange(self.rows.shape[1], device=self.rows.device) < counts[:, None]
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no clip is padded, as one alone never is."""
-        return min(self.counts) == self.rows.shape[1]
+        """(B, R) on the CPU, where the attention reads it; a prefix of ones per clip, which Hunyuan relies on."""
+        return torch.arange(self.rows.shape[1]) < torch.tensor(self.counts)[:, None]
 
 
 class HunyuanDecoder(VideoDecoder):
@@ -90,7 +85,7 @@ class HunyuanDecoder(VideoDecoder):
         super().__init__(config, transformer, vae, text_encoder, scheduler, scheduler.config.shift)
         self.latent_channels = vae.config.latent_channels
         self.space_factor = vae.config.spatial_compression_ratio
-        self.attention = OptionalMask(transformer)
+        self.attention = UnmaskedAttention(transformer)
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing(self.attention.checkpoint)
 
@@ -128,6 +123,7 @@ class HunyuanDecoder(VideoDecoder):
             transformer, vae = part("transformer"), cls.empty_vae(config, read_config)
             text_encoder = CLIPTextModel(text_config)
         require_latents(transformer, vae)
+        require_tiling(config, vae)
         wanted = transformer.config.text_embed_dim
         require(
             wanted == states_dim,
@@ -159,16 +155,15 @@ class HunyuanDecoder(VideoDecoder):
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.transformer.dtype
-        with self.attention.masked(not conditioning.is_full):
-            return self.transformer(
-                hidden_states=noisy.to(dtype),
-                timestep=sigma.flatten() * TIMESTEP_SCALE,
-                encoder_hidden_states=conditioning.rows.to(dtype),
-                encoder_attention_mask=conditioning.mask.to(dtype),
-                pooled_projections=conditioning.pooled.to(dtype),
-                guidance=torch.full_like(sigma.flatten(), self.config.guidance * TIMESTEP_SCALE, dtype=dtype),
-                return_dict=False,
-            )[0]
+        return self.transformer(
+            hidden_states=noisy.to(dtype),
+            timestep=sigma.flatten() * TIMESTEP_SCALE,
+            encoder_hidden_states=conditioning.rows.to(dtype),
+            encoder_attention_mask=conditioning.mask.to(dtype),
+            pooled_projections=conditioning.pooled.to(dtype),
+            guidance=torch.full_like(sigma.flatten(), self.config.guidance * TIMESTEP_SCALE, dtype=dtype),
+            return_dict=False,
+        )[0]
 
     @torch.no_grad()
     def denoise(
@@ -188,21 +183,19 @@ class HunyuanDecoder(VideoDecoder):
             true_cfg_scale=self.config.true_guidance, negative_prompt_embeds=empty.rows,
             negative_prompt_attention_mask=empty.mask, negative_pooled_prompt_embeds=empty.pooled,
         )  # fmt: skip
-        padded = not (conditioning.is_full and (empty is None or empty.is_full))
-        with self.attention.masked(padded):
-            return pipeline(
-                prompt_embeds=conditioning.rows,
-                prompt_attention_mask=conditioning.mask,
-                pooled_prompt_embeds=conditioning.pooled,
-                height=self.config.height,
-                width=self.config.width,
-                num_frames=num_frames,
-                num_inference_steps=steps,
-                guidance_scale=self.config.guidance,
-                generator=generator,
-                output_type="pt",
-                **away,
-            ).frames
+        return pipeline(
+            prompt_embeds=conditioning.rows,
+            prompt_attention_mask=conditioning.mask,
+            pooled_prompt_embeds=conditioning.pooled,
+            height=self.config.height,
+            width=self.config.width,
+            num_frames=num_frames,
+            num_inference_steps=steps,
+            guidance_scale=self.config.guidance,
+            generator=generator,
+            output_type="pt",
+            **away,
+        ).frames
 
 
 def clip_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:

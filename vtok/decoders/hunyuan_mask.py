@@ -1,53 +1,116 @@
-"""HunyuanVideo's attention without its mask where the mask says nothing.
+"""HunyuanVideo's joint attention without a mask: each clip attends to its video and to its own text rows.
 
-Diffusers always makes one, over video and conditioning. No flash kernel takes a mask, also if all of it is true.
+Diffusers masks the padding behind a clip's text rows, and no flash kernel takes a mask. Here only the attention itself
+runs clip by clip, each clip cut to its own rows; projections, norms and the rest of a block stay one batch. So the
+modules run in the same order whatever the lengths are, as ZeRO-3 needs.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
+import torch
 import torch.utils.checkpoint
 from diffusers import HunyuanVideoTransformer3DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 
-class OptionalMask(HunyuanVideoAttnProcessor2_0):
-    """The processor of all joint attentions of a transformer; the refiner of the conditioning keeps its own."""
+class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
+    """The processor of all joint attentions of a transformer; the refiner of the text keeps its own, with its mask.
+
+    The transformer's argument ``encoder_attention_mask`` (B, R), a prefix of ones per clip, says how many of the R text
+    rows are a clip's own. It may lie on the CPU; elsewhere, reading it waits for the device.
+    """
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel):
         super().__init__()
-        self._masked = True
+        self._counts: list[int] = []
+        transformer.register_forward_pre_hook(self._read_mask, with_kwargs=True)
         for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
             block.attn.set_processor(self)
 
-    @contextmanager
-    def masked(self, masked: bool) -> Iterator[None]:
-        """Use the mask, or attend to everything."""
-        before, self._masked = self._masked, masked
-        try:
-            yield
-        finally:
-            self._masked = before
+    def _read_mask(self, transformer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        mask, device = kwargs["encoder_attention_mask"], kwargs["hidden_states"].device
+        self._counts = mask.count_nonzero(dim=1).tolist()
+        return args, kwargs | {"encoder_attention_mask": mask.to(device, non_blocking=True)}
 
     def __call__(
         self,
         attn: nn.Module,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: Tensor | None = None,  # by name: diffusers drops what a processor does not name
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        mask = attention_mask if self._masked else None
-        return super().__call__(attn, hidden_states, encoder_hidden_states, mask, image_rotary_emb)
+        """Video (B, V, d) and text (B, R, d) to their own outputs, as diffusers' processor; the mask is not used.
+
+        The arguments have diffusers' names: it drops those that a processor does not name.
+        """
+        sizes = [hidden_states.shape[1], encoder_hidden_states.shape[1]]
+        query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
+        video, text = self.attend(query, key, value, sizes[1]).flatten(2).split(sizes, dim=1)
+        if attn.to_out is not None:
+            video = attn.to_out[1](attn.to_out[0](video))
+        if attn.to_add_out is not None:
+            text = attn.to_add_out(text)
+        return video, text
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, text_rows: int) -> Tensor:
+        """Attention over (B, V + R, heads, d); rows of padding come out as zero."""
+        run = partial(dispatch_attention_fn, backend=self._attention_backend, parallel_config=self._parallel_config)
+        if min(self._counts) == text_rows:
+            return run(query, key, value)
+        clips = []
+        for count, *clip in zip(self._counts, query.unbind(), key.unbind(), value.unbind(), strict=True):
+            missing = text_rows - count
+            own = run(*(rows[None, : len(rows) - missing] for rows in clip))
+            clips.append(pad(own, (0, 0, 0, 0, 0, missing)))
+        return torch.cat(clips)
 
     def checkpoint(self, block: nn.Module, *args) -> tuple[Tensor, ...]:
-        """Run a block under gradient checkpointing; it is run again as it was, whatever has been asked for since."""
-        contexts = partial(_first_and_again, self.masked, self._masked)
+        """Run a block under gradient checkpointing; it is run again with the same counts, whatever came in between."""
+        contexts = partial(_first_and_again, partial(self._with_counts, self._counts))
         return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
+    @contextmanager
+    def _with_counts(self, counts: list[int]) -> Iterator[None]:
+        before, self._counts = self._counts, counts
+        try:
+            yield
+        finally:
+            self._counts = before
 
-def _first_and_again(masked: Callable, then: bool) -> tuple:
+
+def project(
+    attn: nn.Module, video: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of a block's [video ; text], (B, V + R, heads, d) each; only video has positions."""
+
+    def heads(projection: nn.Module, rows: Tensor, norm: nn.Module | None = None) -> Tensor:
+        out = projection(rows).unflatten(2, (attn.heads, -1))
+        return out if norm is None else norm(out)
+
+    def placed(rows: Tensor) -> Tensor:
+        return rows if rotary is None else apply_rotary_emb(rows, rotary, sequence_dim=1)
+
+    if attn.add_q_proj is None:  # a single-stream block: the same weights for both
+        joint = torch.cat([video, text], dim=1)
+        query, key = heads(attn.to_q, joint, attn.norm_q), heads(attn.to_k, joint, attn.norm_k)
+        sizes = [video.shape[1], text.shape[1]]
+        (query, text_query), (key, text_key) = query.split(sizes, dim=1), key.split(sizes, dim=1)
+        value = heads(attn.to_v, joint)
+    else:
+        query, key = heads(attn.to_q, video, attn.norm_q), heads(attn.to_k, video, attn.norm_k)
+        text_query = heads(attn.add_q_proj, text, attn.norm_added_q)
+        text_key = heads(attn.add_k_proj, text, attn.norm_added_k)
+        value = torch.cat([heads(attn.to_v, video), heads(attn.add_v_proj, text)], dim=1)
+    return torch.cat([placed(query), text_query], dim=1), torch.cat([placed(key), text_key], dim=1), value
+
+
+def _first_and_again(again: Callable) -> tuple:
     """The contexts in which torch's checkpointing runs a function the first time and again."""
-    return nullcontext(), masked(then)
+    return nullcontext(), again()

@@ -71,8 +71,9 @@ class CodesHead(nn.Module):
         return self.linear(hidden).float().unflatten(-1, (self.dim, self.cells.levels))
 
     def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
-        logits = self.logits(hidden).transpose(1, 2)
-        return F.cross_entropy(logits, self.cells.quantise(target), reduction="none").mean(-1)
+        # As one long list: where results must repeat, some versions of torch refuse the loss over more dimensions.
+        logits, codes = self.logits(hidden).flatten(0, 1), self.cells.quantise(target)
+        return F.cross_entropy(logits, codes.flatten(), reduction="none").view_as(codes).mean(-1)
 
     def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
         """Draws a code for each dimension; ``temperature`` divides the logits, 0 gives the likeliest code."""

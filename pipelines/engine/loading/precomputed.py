@@ -18,6 +18,7 @@ from pipelines.config_files import plain
 from vtok.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
 from vtok.decoder import Posterior, decoder_parts
+from vtok.decoders.tiling import is_tiled
 from vtok.feature_extractor import extractor_parts
 from vtok.framework import VTokFramework
 from vtok.tokeniser import Tokeniser, VisualFeatures
@@ -54,7 +55,8 @@ def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> 
         decoder: the configuration that the autoencoder was loaded with.
     """
     return settings(config, WINDOW_SETTINGS + LATENT_SETTINGS) | {
-        "decoder.vae (sha256)": weights_hash(nn.ModuleDict({"vae": vae}), decoder_parts(decoder)["vae"])
+        "decoder.vae_tiling": is_tiled(vae, config.model.decoder.vae_tiling, *config.model.decoder.loss_size),
+        "decoder.vae (sha256)": weights_hash(nn.ModuleDict({"vae": vae}), decoder_parts(decoder)["vae"]),
     }
 
 

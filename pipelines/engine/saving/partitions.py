@@ -94,8 +94,9 @@ def start_moments(engine: Engine, updates: int) -> None:
     """Give the optimiser the state it has after ``updates`` updates, its moments yet to be filled in."""
     optimiser = optimiser_of(engine)
     for flat in masters(engine):
-        # DeepSpeed's AdamW on the host counts in a plain number, torch's in a tensor of its own for every buffer.
-        count = torch.tensor(float(updates)) if isinstance(optimiser, torch.optim.AdamW) else updates
+        # DeepSpeed's AdamW on the host counts in a plain number, torch's in a tensor beside every buffer.
+        torchs = isinstance(optimiser, torch.optim.AdamW)
+        count = torch.tensor(float(updates), device=flat.device) if torchs else updates
         optimiser.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
 
 

@@ -1,8 +1,8 @@
 """A device that is none: its tensors hold real CPU tensors and say that they lie on ``tagged:0``.
 
-What runs on it gives the CPU's numbers, and the code under test sees an accelerator: every tensor has to be moved to it,
-and every operator that mixes the two is found, as CUDA would refuse it. FakeTensorMode with ``cuda``, which knows such
-rules too, aborts in autograd in a build without CUDA.
+What runs on it gives the CPU's numbers, and the code under test sees an accelerator: every tensor has to be moved to
+it, and every operator that mixes the two is found, as CUDA would refuse it. FakeTensorMode with ``cuda``, which knows
+such rules too, aborts in autograd in a build without CUDA.
 
     register()                                      once a process, for good: torch has an accelerator then
     with TaggedDevice() as found:
@@ -17,6 +17,7 @@ Not simulated: streams, the asynchrony itself, kernels that CUDA lacks or that r
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from support.cuda_rules import mixture, tensors_of, wait
+from support.cuda_rules import mixture, wait
 
 NAME = "tagged"
 REPO = Path(__file__).resolve().parents[2]
@@ -143,34 +143,57 @@ class TaggedDevice(TorchDispatchMode):
         torch._C._set_only_lift_cpu_tensors(self._lifted)
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = dict(kwargs or {})
-        device = torch.device(NAME, 0)
+        kwargs = kwargs or {}
+        if func in PINNING:
+            return PINNING[func](*args)
+        target = None if kwargs.get("device") is None else torch.device(kwargs["device"])
+        if TaggedTensor not in types and (target is None or target.type != NAME):
+            return func(*args, **kwargs)
         named = dict(zip((argument.name for argument in func._schema.arguments), args)) | kwargs
-        for reason, findings in ((mixture, self.mixtures), (wait, self.waits)):
-            if why := reason(func, named, device):
-                findings.append(Finding(name_of(func), why, place()))
-        given = {id(held_by(tensor)): tensor for tensor in tensors_of([args, *kwargs.values()])}
-        real_args, real_kwargs = tree_map_only(TaggedTensor, held_by, (args, kwargs))
-        if (target := kwargs.get("device")) is not None:
-            tagged = torch.device(target).type == NAME
-            real_kwargs["device"] = "cpu" if tagged else target
-        else:
-            tagged = any(isinstance(tensor, TaggedTensor) for tensor in given.values())
-        result = func(*real_args, **real_kwargs)
-        if torch.Tag.inplace_view in func.tags and tagged:  # the wrapper's own shape has to change too
+        if why := mixture(func, named):
+            self.mixtures.append(Finding(name_of(func), why, place()))
+        elif why := wait(func, named):
+            self.waits.append(Finding(name_of(func), why, place()))
+
+        given: dict[int, Tensor] = {}  # by what is behind it
+
+        def behind(tensor: Tensor) -> Tensor:
+            held = tensor.held if isinstance(tensor, TaggedTensor) else tensor
+            given[id(held)] = tensor
+            return held
+
+        def before(tensor: Tensor) -> Tensor:
+            """What was written in place is the tensor that was given."""
+            return given[id(tensor)] if id(tensor) in given else TaggedTensor(tensor)
+
+        real = {name: mapped(behind, value) for name, value in kwargs.items()}
+        if target is not None:
+            real["device"] = "cpu" if target.type == NAME else target
+        result = func(*mapped(behind, args), **real)
+        if torch.Tag.inplace_view in func.tags:  # the wrapper's own shape has to change too
             with no_dispatch():
                 func(*args, **kwargs)
-
-        def wrapped(tensor: Tensor) -> Tensor:
-            if id(tensor) in given:  # written in place
-                return given[id(tensor)]
-            return TaggedTensor(tensor) if tagged else tensor
-
-        return tree_map_only(Tensor, wrapped, result)
+        return result if target is not None and target.type != NAME else mapped(before, result)
 
 
-def held_by(tensor: Tensor) -> Tensor:
-    return tensor.held if isinstance(tensor, TaggedTensor) else tensor
+def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """An operator's arguments or results with their tensors changed, in lists too."""
+    if isinstance(value, Tensor):
+        return change(value)
+    return type(value)(mapped(change, item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def pinned_copy(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+    copy = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+    copy.pinned = True
+    return copy
+
+
+# Pinned memory is a mark on the tensor object: views of it do not have it.
+PINNING = {
+    torch.ops.aten._pin_memory.default: pinned_copy,
+    torch.ops.aten.is_pinned.default: lambda tensor, device=None: getattr(tensor, "pinned", False),
+}
 
 
 def name_of(func: OpOverload) -> str:
@@ -183,7 +206,7 @@ def place() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith(str(REPO)) and path not in SUPPORT:
+        if path.startswith(str(REPO)) and "site-packages" not in path and path not in SUPPORT:
             return f"{Path(path).relative_to(REPO)}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back
     return "elsewhere:0 ?"

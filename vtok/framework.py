@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vtok.batch import Batch
 from vtok.config import ModelConfig
 from vtok.decoder import GenerationRow, Posterior, VideoDecoder
+from vtok.devices import to_device
 from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
 from vtok.mrope import row_positions, video_positions
@@ -140,17 +141,16 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
         plan = plan_rows(
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
-            generation_visuals=len(batch.texts) if noisy else 0,
+            generation_visuals=len(batch.texts) if noisy else 0, spatial=features.spatial.shape[1],
         ).to(device)  # fmt: skip
         rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
         positions = self.positions(plan.row_parts, batch.frame_counts)
         hidden = self.mllm(rows, plan.row_lengths, plan.shared_row, positions=positions)
 
-        captioned = torch.tensor([float(text.captioned) for text in batch.texts], device=device)
         losses = {
-            "loss_under": self.understanding_loss(hidden, plan, len(batch.texts)),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * captioned,
-            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * captioned,
+            "loss_under": self.understanding_loss(hidden, plan),
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * plan.captioned,
+            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.captioned,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}
@@ -159,7 +159,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             + weights.vis_lm * losses["loss_vis_lm"]
             + weights.dec * losses["loss_dec"]
         )
-        return losses | {"tokens": torch.tensor(len(plan.source), device=device)}
+        return losses | {"tokens": torch.full((), len(plan.source), device=device)}
 
     def positions(self, rows: list[RowParts], frame_counts: list[int]) -> Tensor | None:
         """Positions (3, 1, L) of packed rows, where the language model has mRoPE; else it counts for itself.
@@ -173,7 +173,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             row_positions(row.before, [self.clip_positions(row.visual, frame_counts[row.clip])], row.after)
             for row in rows
         ]
-        return torch.cat(placed, dim=1)[:, None].to(self.mllm.embed.weight.device)
+        return to_device(torch.cat(placed, dim=1)[:, None], self.mllm.embed.weight.device)
 
     def clip_positions(self, num_tokens: int, num_frames: int, fps: float | None = None) -> Tensor:
         """Positions (3, num_tokens) of a clip's visual tokens, counted from where they begin."""
@@ -199,34 +199,32 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         noisy = {}
         for kind in self.tokeniser.feature_scale:
             clean, counts = features.of(kind)
-            noise = own_noise(counts, clean.shape[1:], generators).to(clean.device)
+            noise = to_device(own_noise(counts, clean.shape[1:], generators), clean.device)
             scale = self.config.visual_head.input_noise * self.tokeniser.feature_scale[kind].std
             noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
         doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
         return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
 
-    def understanding_loss(self, hidden: Hidden, plan: RowPlan, batch: int) -> Tensor:
+    def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
         losses = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from], plan.answer_ids)
-        return mean_per_clip(losses, plan.answer_clip, batch)
+        return mean_per_clip(losses, plan.answer_clip, plan.answer_counts)
 
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
         """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
-        split = features.spatial.shape[1]
-        spatial = plan.visual_index < split
-        clip, index = plan.visual_clip, plan.visual_index
         generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
         losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual token
         for kind, head in self.visual_head.items():
-            rows, first = (spatial, 0) if kind == "spatial" else (~spatial, split)
+            spatial = kind == "spatial"
+            rows = slice(plan.num_spatial) if spatial else slice(plan.num_spatial, None)
             frozen, counts = features.of(kind)
-            noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators).to(frozen.device)
-            place = clip[rows], index[rows] - first
+            noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators)
+            first = 0 if spatial else features.spatial.shape[1]
+            place = plan.visual_clip[rows], plan.visual_index[rows] - first
             target = self.tokeniser.feature_scale[kind].standardise(frozen[place])
-            losses.append(head.loss(states[rows], target, noise[place]))
-        losses = torch.cat(losses)
-        return mean_per_clip(losses, torch.cat([clip[spatial], clip[~spatial]]), len(features.motion_counts))
+            losses.append(head.loss(states[rows], target, to_device(noise, frozen.device)[place]))
+        return mean_per_clip(torch.cat(losses), plan.visual_clip, plan.visual_counts)
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, with_decoder: bool) -> Tensor:
         """L_dec of each clip (eq. 11), or zero in a step without."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtok.devices import to_device
+
 THUMBNAIL = 8
 TYPICAL_SHARE = 0.25
 
@@ -21,10 +23,10 @@ def detect_key_frame(frames: Tensor) -> int:
     distance = (thumbnails - median).norm(dim=1)
     count = max(1, round(TYPICAL_SHARE * len(frames)))
     typical = distance.sort(stable=True).indices[:count].sort().values
-    return int(typical[sharpness(pixels[typical]).argmax()])
+    return int(typical.take(sharpness(pixels[typical]).argmax()))
 
 
 def sharpness(pixels: Tensor) -> Tensor:
     """Variance of the Laplacian of the brightness (Pech-Pacheco et al., 2000): (n, 3, H, W) -> (n,)."""
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=pixels.device)
+    kernel = to_device(torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]), pixels.device)
     return F.conv2d(pixels.mean(1, keepdim=True), kernel[None, None]).flatten(1).var(1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import ConfigError
+from vtok.devices import indices_on_device
 from vtok.tokenisers.base import Place
 
 MODALITIES = {"spatial": 0, "motion": 1}
@@ -48,12 +49,18 @@ class VisualPositions(nn.Module):
                 f"{steps} steps in time, but the model has positions for {self.temporal.num_embeddings}: "
                 "use a shorter video or raise mllm.max_motion_tokens"
             )
-        table = self.modality(torch.tensor([MODALITIES[p.kind] for p in places], dtype=torch.long, device=device))
-        for embedding, rows in ((self.spatial, [p.cell for p in places]), (self.temporal, [p.time for p in places])):
-            own = [index for index, row in enumerate(rows) if row is not None]
-            entries = embedding(torch.tensor([rows[index] for index in own], dtype=torch.long, device=device))
-            table = table.index_add(0, torch.tensor(own, dtype=torch.long, device=device), entries)
-        return table
+        with_cell = [index for index, p in enumerate(places) if p.cell is not None]
+        with_time = [index for index, p in enumerate(places) if p.time is not None]
+        kinds, cells, times, with_cell, with_time = indices_on_device(
+            device,
+            [MODALITIES[p.kind] for p in places],
+            [places[index].cell for index in with_cell],
+            [places[index].time for index in with_time],
+            with_cell,
+            with_time,
+        )
+        table = self.modality(kinds).index_add(0, with_cell, self.spatial(cells))
+        return table.index_add(0, with_time, self.temporal(times))
 
 
 class VisualProjection(nn.Module):

@@ -9,8 +9,9 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-from transformers.vision_utils import get_vision_position_ids
+from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
+from vtok.devices import to_device
 from vtok.pixels import CLIP_MEAN, CLIP_STD, normalise
 from vtok.weights import Location
 
@@ -49,7 +50,7 @@ def patchify(frames: Tensor, config: Qwen2_5_VLVisionConfig, dtype: torch.dtype 
     t, h, w = len(frames) // step, frames.shape[2] // side, frames.shape[3] // side
     blocks = pixels.reshape(t, step, 3, h // merge, merge, side, w // merge, merge, side)
     patches = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, -1)
-    return QwenVideo(patches, torch.tensor([[t, h, w]], device=frames.device))
+    return QwenVideo(patches, to_device(torch.tensor([[t, h, w]]), frames.device))
 
 
 class QwenFeatures(nn.Module):
@@ -75,8 +76,16 @@ class QwenFeatures(nn.Module):
         side = self.grid * config.spatial_merge_size
         # On the host, since the tower reads lengths from it: a device would have to be waited for, and "meta" has none.
         shape = torch.tensor([[len(frames[0]), side, side]])
-        places = get_vision_position_ids(shape, config.spatial_merge_size).to(patches.device)
-        merged = self.tower(patches, grid_thw=shape, position_ids=places).pooler_output
+        windows, window_ends = get_vision_window_index(
+            shape, config.spatial_merge_size, config.window_size, config.patch_size
+        )
+        merged = self.tower(
+            patches,
+            grid_thw=shape,
+            position_ids=to_device(get_vision_position_ids(shape, config.spatial_merge_size), patches.device),
+            window_index=to_device(windows, patches.device),
+            cu_window_seqlens=window_ends,
+        ).pooler_output
         return merged.view(-1, self.grid, self.grid, self.width)
 
 

@@ -10,13 +10,14 @@ Prompts begin alike, with the template's system part. Where there are several it
 before the generation rows once and which they go on from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from vtok.devices import to_device
 from vtok.text import RowText
 
 
@@ -41,7 +42,9 @@ class RowPlan:
         answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
             whose they are.
         visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
-            which.
+            which. Those of spatial tokens come first: ``num_spatial`` of all clips.
+        answer_counts, visual_counts: (B,) answer tokens and predicted visual tokens of each clip.
+        captioned: (B,) 1 for a clip with a caption, 0 for one without.
         conditioning_start, conditioning_rows: first position and number of the rows the decoder is given, a clip each.
         conditioning_visual: how many of them, the last ones, are those of visual tokens.
     """
@@ -56,6 +59,10 @@ class RowPlan:
     visual_from: Tensor
     visual_clip: Tensor
     visual_index: Tensor
+    num_spatial: int
+    answer_counts: Tensor
+    visual_counts: Tensor
+    captioned: Tensor
     conditioning_start: list[int]
     conditioning_rows: list[int]
     conditioning_visual: list[int]
@@ -66,8 +73,10 @@ class RowPlan:
         return [row.before + row.visual + row.after for row in self.row_parts]
 
     def to(self, device: torch.device) -> "RowPlan":
-        moved = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in vars(self).items()}
-        return RowPlan(**moved)
+        """The same plan with its tensors on ``device``, in one copy that nobody waits for."""
+        own = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        moved = to_device(torch.cat(list(own.values())), device).split([len(x) for x in own.values()])
+        return replace(self, **dict(zip(own, moved)))
 
 
 def plan_rows(
@@ -77,6 +86,7 @@ def plan_rows(
     understanding: bool = True,
     generation: bool = True,
     generation_visuals: int = 0,
+    spatial: int = 0,
 ) -> RowPlan:
     """Lay out the rows of B clips.
 
@@ -87,6 +97,7 @@ def plan_rows(
         understanding, generation: which branches there are.
         generation_visuals: clip whose visual tokens the first generation row uses (B when the generation branch has its
             own, noised ones behind the clean ones; else 0).
+        spatial: how many of a clip's visual tokens, the first ones, are spatial.
     """
     batch, stride = len(texts), max(visual_counts)
     shared = shared_beginning([t.prompt for t in texts], crop_start) if generation and batch > 1 else []
@@ -130,14 +141,19 @@ def plan_rows(
         count = visual_counts[clip]
         visuals += [(end - count + j - 1, clip, j) for j in range(count)]
         conditioning_start.append(end - row_lengths[first_generation + clip] + cropped)
+    visuals.sort(key=lambda visual: visual[2] >= spatial)  # stable: clip after clip among each kind
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
     visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
     return RowPlan(
         token_ids=torch.tensor(token_ids, dtype=torch.long),
-        source=torch.tensor(sum(rows, [])),
+        source=torch.tensor(sum(rows, []), dtype=torch.long),
         row_parts=parts, shared_row=shared_row,
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
+        num_spatial=sum(index < spatial for _, _, index in visuals),
+        answer_counts=torch.tensor([len(t.answer) * understanding for t in texts]),
+        visual_counts=torch.tensor([count * generation for count in visual_counts]),
+        captioned=torch.tensor([int(t.captioned) for t in texts]),
         conditioning_start=conditioning_start,
         conditioning_rows=[length - cropped for length in row_lengths[first_generation:]],
         conditioning_visual=visual_counts if generation else [],
@@ -156,8 +172,11 @@ def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
     return torch.cat([text, visual.flatten(0, 1)])[plan.source][None]
 
 
-def mean_per_clip(values: Tensor, clip: Tensor, batch: int) -> Tensor:
-    """Average of ``values`` (n,) over those of each clip: (batch,), zero for a clip that has none."""
-    totals = values.new_zeros(batch).index_add(0, clip, values)
-    counts = torch.bincount(clip, minlength=batch).clamp_min(1)
-    return totals / counts
+def mean_per_clip(values: Tensor, clip: Tensor, counts: Tensor) -> Tensor:
+    """Average of ``values`` (n,), ``counts`` (B,) of each clip: (B,), zero for a clip that has none.
+
+    Args:
+        clip: (n,) whose each value is.
+    """
+    totals = values.new_zeros(len(counts)).index_add(0, clip, values)
+    return totals / counts.clamp_min(1)

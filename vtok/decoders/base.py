@@ -20,6 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, DecoderConfig, VaeTiling
 from vtok.decoders.tiling import set_tiling
+from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.weights import Location, Part, ReadConfig
 
@@ -221,7 +222,7 @@ class VideoDecoder(nn.Module):
             posterior.append(torch.randn(shape, generator=generator))
             noise.append(torch.randn(shape, generator=generator))
         sigma = self.noise_level(torch.stack(normals))
-        return tuple(x.to(device) for x in (sigma, torch.stack(posterior), torch.stack(noise)))
+        return tuple(to_device(x, device) for x in (sigma, torch.stack(posterior), torch.stack(noise)))
 
     def loss(self, posterior: Posterior, video_counts: list[int], conditioning: Any, seeds: list[int]) -> Tensor:
         """``L_dec`` (eq. 11) of each clip, averaged over its own latent elements.
@@ -240,7 +241,7 @@ class VideoDecoder(nn.Module):
         clean = self.normalise(mean + std * posterior_noise)
         velocity = self.velocity(interpolate(clean, noise, sigma), sigma, conditioning).float()
         error = squared_error(velocity, clean, noise, sigma, self.config.objective).mean(dim=(1, 3, 4))
-        counts = torch.tensor(video_counts, device=mean.device).sub(1) // FRAMES_PER_LATENT + 1
+        (counts,) = indices_on_device(mean.device, [(count - 1) // FRAMES_PER_LATENT + 1 for count in video_counts])
         real = torch.arange(clean.shape[2], device=mean.device) < counts[:, None]
         return (error * real).sum(1) / counts
 

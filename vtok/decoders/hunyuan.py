@@ -31,6 +31,7 @@ from vtok.decoders.base import (
 )
 from vtok.decoders.hunyuan_mask import UnmaskedAttention
 from vtok.decoders.tiling import require_tiling
+from vtok.devices import to_device
 from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
@@ -143,7 +144,7 @@ class HunyuanDecoder(VideoDecoder):
     @torch.no_grad()
     def encode_text(self, ids: list[list[int]], device: torch.device) -> Tensor:
         """CLIP's pooled text vectors, (B, d_pooled)."""
-        return self.text_encoder(torch.tensor(ids, device=device)).pooler_output
+        return self.text_encoder(to_device(torch.tensor(ids), device)).pooler_output
 
     def condition(self, rows: list[GenerationRow], text: Tensor) -> Conditioning:
         """All rows of each clip, prompt and visual tokens."""

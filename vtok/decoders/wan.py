@@ -41,6 +41,7 @@ from vtok.decoders.base import (
     diffusers_part,
     transformers_config,
 )
+from vtok.devices import to_device
 from vtok.flow_matching import normal_of, shifted_logit_normal, truncated_normal
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
 
@@ -163,10 +164,10 @@ class WanDecoder(VideoDecoder):
     def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
         """UMT5's embeddings of each caption, (own length, text_dim)."""
         counts = [len(own) for own in ids]
-        padded = torch.tensor([own + [0] * (max(counts) - len(own)) for own in ids], device=device)
+        padded = to_device(torch.tensor([own + [0] * (max(counts) - len(own)) for own in ids]), device)
         mask = None
         if min(counts) < max(counts):
-            mask = (torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long().to(device)
+            mask = to_device((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long(), device)
         states = self.text_encoder(input_ids=padded, attention_mask=mask).last_hidden_state
         return [own[:count] for own, count in zip(states, counts)]
 
@@ -192,7 +193,7 @@ class WanDecoder(VideoDecoder):
 
     def normalise(self, latents: Tensor) -> Tensor:
         mean, std = (
-            torch.tensor(values, device=latents.device).view(-1, 1, 1, 1)
+            to_device(torch.tensor(values), latents.device).view(-1, 1, 1, 1)
             for values in (self.vae.config.latents_mean, self.vae.config.latents_std)
         )
         return (latents - mean) / std

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from vtok.config import MLLMConfig
+from vtok.devices import to_device
 from vtok.language_head import LanguageHead
 from vtok.packed_attention import PACKED_SDPA
 
@@ -88,15 +89,20 @@ class MLLM(nn.Module):
 
 
 def packing(row_lengths: list[int], shared_row: int | None, device: torch.device) -> dict[str, Any]:
-    """What transformers' models must be told of packed rows; without a mask of ones it would build one of L x L."""
+    """What transformers' models must be told of packed rows.
+
+    They hand a mask of four dimensions on as it is, and our attention does not look at it. Without one they would make
+    one of L x L; one of two dimensions they would read, and wait for it.
+    """
     rows = [torch.arange(length) for length in row_lengths]
     if shared_row is not None:
         rows[shared_row + 1 :] = [row + row_lengths[shared_row] for row in rows[shared_row + 1 :]]
-    positions = torch.cat(rows)[None].to(device)
     return dict(
-        position_ids=positions, attention_mask=torch.ones_like(positions), row_lengths=row_lengths,
+        position_ids=to_device(torch.cat(rows)[None], device),
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        row_lengths=row_lengths,
         shared_row=shared_row,
-    )  # fmt: skip
+    )
 
 
 class Split(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
+from vtok.devices import indices_on_device
 from vtok.feature_scale import feature_scales
 from vtok.layout import evenly_spaced
 from vtok.spatial_encoder import SpatialEncoder
@@ -43,8 +44,9 @@ class FrameTokeniser(Tokeniser):
         key_frame_idx: int | Literal["detect"] | None = None,
     ) -> VisualFeatures:
         batch, length = frames.shape[:2]
-        indices = torch.tensor([self.time_frames(count) for count in frame_counts or [length] * batch])
-        clips = torch.arange(batch)[:, None].expand_as(indices)
-        grids = self.grids(frames, clips.flatten().to(frames.device), indices.flatten().to(frames.device))
-        pooled = self.spatial_encoder.pool(grids)
+        wanted = [self.time_frames(count) for count in frame_counts or [length] * batch]
+        clip_of_frame = [clip for clip, own in enumerate(wanted) for _ in own]
+        pooled = self.spatial_encoder.pool(
+            self.grids(frames, *indices_on_device(frames.device, clip_of_frame, sum(wanted, [])))
+        )
         return VisualFeatures(pooled.reshape(batch, -1, pooled.shape[-1]), pooled.new_zeros(batch, 0, 0), [0] * batch)

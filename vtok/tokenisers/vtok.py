@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
+from vtok.devices import indices_on_device
 from vtok.feature_scale import feature_scales
 from vtok.layout import motion_frames, num_motion_tokens
 from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder
@@ -65,18 +66,17 @@ class VTokTokeniser(Tokeniser):
         counts = [len(indices) for indices in wanted]
 
         clip_of_motion = [clip for clip, count in enumerate(counts) for _ in range(count)]
-        clips = torch.tensor(list(range(batch)) + clip_of_motion, device=frames.device)
-        indices = torch.tensor(keys + sum(wanted, []), device=frames.device)
+        clips, indices, step = indices_on_device(
+            frames.device,
+            list(range(batch)) + clip_of_motion,
+            keys + sum(wanted, []),
+            [step for count in counts for step in range(count)],
+        )
         encoded = self.grids(frames, clips, indices)
 
         key_features = encoded[:batch]
         spatial = self.spatial_encoder.pool(key_features)
         residuals = self.motion_encoder.pool(encoded[batch:], key_features[clips[batch:]])
         motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
-        motion[clips[batch:], place_in_clip(counts, frames.device)] = residuals
+        motion[clips[batch:], step] = residuals
         return VisualFeatures(spatial, motion, counts)
-
-
-def place_in_clip(counts: list[int], device: torch.device) -> Tensor:
-    """0 ... count - 1 for each clip in turn: where each of the flattened entries stands in its own clip."""
-    return torch.cat([torch.arange(count, device=device) for count in counts])

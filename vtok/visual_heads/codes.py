@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok.devices import to_device
 from vtok.vidtok.fsq import FSQ
 
 
@@ -82,18 +83,19 @@ class CodesHead(nn.Module):
             codes = logits.argmax(-1)
         else:
             likely = (logits / temperature).softmax(-1).flatten(0, 1).cpu()
-            codes = torch.multinomial(likely, 1, generator=generator).view(logits.shape[:2]).to(logits.device)
+            drawn = torch.multinomial(likely, 1, generator=generator).view(logits.shape[:2])
+            codes = to_device(drawn, logits.device)
         return self.cells.dequantise(codes)
 
 
 def quantise(features: Tensor, levels: int) -> Tensor:
     """Standardised features (...) to codes 0 ... levels - 1."""
     edges = torch.special.ndtri(torch.arange(1, levels, dtype=torch.float64) / levels)
-    return torch.bucketize(features.float(), edges.float().to(features.device))
+    return torch.bucketize(features.float(), to_device(edges.float(), features.device))
 
 
 def dequantise(codes: Tensor, levels: int) -> Tensor:
     """Codes to the mean of a standard normal inside their cells, fp32."""
     edges = torch.special.ndtri(torch.arange(levels + 1, dtype=torch.float64) / levels)
     density = torch.exp(-0.5 * edges.square()) / math.sqrt(2 * math.pi)
-    return (levels * (density[:-1] - density[1:])).float().to(codes.device)[codes]
+    return to_device((levels * (density[:-1] - density[1:])).float(), codes.device)[codes]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vtok.devices import to_device
 from vtok.flow_matching import integrate, interpolate, shifted_logit_normal
 
 FREQUENCIES = 32
@@ -41,9 +42,9 @@ class FlowHead(nn.Module):
 
     def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
         """Follows the flow from noise; ``temperature`` scales the noise it starts from."""
-        noise = torch.randn(len(hidden), self.dim, generator=generator).to(hidden.device)
+        noise = to_device(torch.randn(len(hidden), self.dim, generator=generator), hidden.device)
         return integrate(
-            lambda x, sigma: self.velocity(x, sigma.expand(len(x), 1).to(x.device), hidden),
+            lambda x, sigma: self.velocity(x, to_device(sigma, x.device).expand(len(x), 1), hidden),
             temperature * noise,
             self.steps,
         )

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok.devices import to_device
+
 
 class GaussianMixtureHead(nn.Module):
     """Mixture of K diagonal Gaussians; the loss is the negative log-likelihood divided by the dimension."""
@@ -39,7 +41,8 @@ class GaussianMixtureHead(nn.Module):
         if temperature == 0:
             component = log_weight.argmax(-1)
         else:
-            component = torch.multinomial(log_weight.exp().cpu(), 1, generator=generator).squeeze(-1).to(mean.device)
+            drawn = torch.multinomial(log_weight.exp().cpu(), 1, generator=generator).squeeze(-1)
+            component = to_device(drawn, mean.device)
         mean, scale = (x[torch.arange(len(x), device=x.device), component] for x in (mean, scale))
         noise = torch.randn(mean.shape, generator=generator)
-        return mean + temperature * scale * noise.to(mean.device)
+        return mean + temperature * scale * to_device(noise, mean.device)

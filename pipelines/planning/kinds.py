@@ -41,12 +41,13 @@ _flops: dict[tuple, int] = {}
 
 
 def work_of(
-    func: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], out: Any, read: list[Tensor], written: list[Tensor]
+    func: torch._ops.OpOverload, args: Any, kwargs: Any, out: Any, read: list[Tensor], written: list[Tensor]
 ) -> tuple[str, int]:
     """Kind and amount of an operator's work; that of a view is none.
 
     Args:
-        read, written: the tensors among its arguments and results that lie on the device.
+        args, kwargs, out: what it was called with, and its result.
+        read, written: the tensors among them that lie on the device.
     """
     operator = func._overloadpacket
     if operator is FUSED:

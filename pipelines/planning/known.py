@@ -25,9 +25,7 @@ class KnownValues:
         # By storage, so that views and what is written in place are told from the same values.
         self._values: dict[int, tuple[weakref.ref, Tensor]] = {}
 
-    def call(
-        self, func: torch._ops.OpOverload, args: Arguments, kwargs: dict[str, Any], given: list[Tensor]
-    ) -> Any:
+    def call(self, func: torch._ops.OpOverload, args: Arguments, kwargs: dict[str, Any], given: list[Tensor]) -> Any:
         """What an operator returns, as a dispatch mode is asked for it; ``given`` are the tensors in its arguments."""
         on_meta = [x for x in given if x.is_meta]
         if func is aten._to_copy.default and not on_meta:
@@ -83,4 +81,3 @@ class KnownValues:
             return [index]
         selected = self.of(index).nonzero(as_tuple=True)
         return [self._remembered(torch.empty_like(x, device="meta"), x) for x in selected]
-

@@ -29,10 +29,12 @@ class Step:
     Attributes:
         usage: by phase: a part's forward, or its name with " backward".
         kept: bytes alive between forward and backward, the batch apart: what autograd saved.
+        tiled: whether the autoencoder took the frames in tiles.
     """
 
     usage: dict[str, Usage]
     kept: int
+    tiled: bool
 
     @property
     def peak(self) -> int:
@@ -50,7 +52,9 @@ def measure_step(framework: VTokFramework, load: Workload) -> Step:
         loss = framework(batch)["loss"]
         kept = meter.live - given
         loss.backward()
-    return Step(dict(meter.usage), kept)
+    usage = {phase: used for phase, used in meter.usage.items() if phase}
+    vae = getattr(framework.decoder, "vae", None)
+    return Step(usage, kept, tiled=getattr(vae, "use_tiling", False))
 
 
 def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:

@@ -55,6 +55,12 @@ class Workload:
         """B."""
         return len(self.texts)
 
+    @property
+    def bytes(self) -> int:
+        """Of the micro-batch's pixels."""
+        views = [view for view in (self.frames, self.video) if view]
+        return self.size * sum(3 * view.num_frames * view.height * view.width for view in views)
+
     def batch(self, pixels: Callable[..., Tensor]) -> Batch:
         """The micro-batch.
 
@@ -63,7 +69,7 @@ class Workload:
         """
 
         def clips(view: View | None) -> Tensor | None:
-            return view and pixels(self.size, view.num_frames, 3, view.height, view.width, dtype=torch.uint8)
+            return view and pixels((self.size, view.num_frames, 3, view.height, view.width), dtype=torch.uint8)
 
         return Batch(
             frames=clips(self.frames),

@@ -119,9 +119,10 @@ def test_remembered_shapes_are_those_that_torch_computes(monkeypatch):
     """Scalars that are equal but of other types, memory formats and lists of results are told apart."""
     x = torch.empty(2, 3, 4, 4, device=META)
     whole, last = torch.empty(6, dtype=torch.long, device=META), torch.empty(2, 4, 4, 3, device=META)
+    pooled = torch.nn.functional.max_pool2d
     calls = [
         lambda: x + 1, lambda: whole + 1, lambda: whole + 1.0, lambda: whole + True, lambda: x * x,
-        lambda: last.permute(0, 3, 1, 2) + x, lambda: torch.nn.functional.max_pool2d(x, 2, return_indices=True), lambda: x.sum((1, 2)),
+        lambda: last.permute(0, 3, 1, 2) + x, lambda: pooled(x, 2, return_indices=True), lambda: x.sum((1, 2)),
         lambda: torch.nn.functional.layer_norm(x, (4,)), lambda: x.to(torch.bfloat16), lambda: x.topk(2),
     ]  # fmt: skip
 

@@ -2,8 +2,8 @@
 
     python pipelines/plan.py --config pipelines/configs/llava_next_8b_hunyuan.yaml --gpus 16 --gpu-memory 80 [--json]
 
-Settings can be changed as in training (``--train.micro_batch_size 2``). What is assumed (a GPU's peak, the share of it
-that is reached, its price, the length of a caption) is an option.
+Settings can be changed as in training (``--train.micro_batch_size 2``). What is assumed (the machines, their price, the
+length of a caption) is an option. Time follows from rates: assumed ones, or those measured on a card (``--card``).
 """
 
 import argparse
@@ -18,6 +18,9 @@ from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.errors import die
 from pipelines.planning.advice import Suggestion, suggestions
 from pipelines.planning.forecast import Forecast, Hardware, Scenario, forecast
+from pipelines.planning.kinds import FLOP_KINDS, MEMORY
+from pipelines.planning.rates import ASSUMED, Rates, cards, rates_of
+from pipelines.planning.time import Seconds
 from pipelines.planning.workload import CAPTION_TOKENS
 from vtok.config import ConfigError, require
 
@@ -56,12 +59,11 @@ def command_line() -> argparse.ArgumentParser:
         help="GB kept free for the CUDA context, NCCL and the allocator's gaps; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
-        "--tflops", type=float, default=assumed.tflops,
-        help="peak of a GPU in dense bf16 products; default: %(default)s, an H100 SXM's",
-    )  # fmt: skip
+        "--node-memory", type=float, default=assumed.node_memory, help="GB of a node's host; default: %(default)s"
+    )
     parser.add_argument(
-        "--utilisation", type=float, default=assumed.utilisation,
-        help="share of that peak a step reaches; default: %(default)s",
+        "--card", default=ASSUMED,
+        help=f"GPU whose rates give the time: {', '.join(cards())}; default: %(default)s, those of an H100 SXM",
     )  # fmt: skip
     parser.add_argument("--price", type=float, default=assumed.price, help="$ a GPU-hour; default: %(default)s")
     parser.add_argument(
@@ -75,10 +77,10 @@ def scenario_of(arguments: argparse.Namespace, overrides: list[str]) -> Scenario
     """What the command line asks to plan.
 
     Raises:
-        ConfigError: a number out of range, or tiny models that no run has written yet.
+        ConfigError: a number out of range, a card without rates, or tiny models that no run has written yet.
     """
     values = vars(arguments)
-    for name in ("gpus", "gpus_per_node", "gpu_memory", "tflops", "utilisation", "caption_tokens"):
+    for name in ("gpus", "gpus_per_node", "gpu_memory", "node_memory", "caption_tokens"):
         require(values[name] > 0, f"--{name.replace('_', '-')} must be positive")
     for name in ("reserve", "price"):
         require(values[name] >= 0, f"--{name} must not be negative")
@@ -92,19 +94,22 @@ def scenario_of(arguments: argparse.Namespace, overrides: list[str]) -> Scenario
         config.model = inside_run(config.model, run)
     quiet_libraries()
     hardware = Hardware(**{name: values[name] for name in vars(Hardware())})
-    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens)
+    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, rates_of(arguments.card))
 
 
 def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
-    """What the user should know of the batch."""
-    wanted, batch = config.train.global_batch_size, planned.batch
-    if batch.global_batch_size == wanted:
-        return []
-    return [
-        f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
-        f"{batch.ranks} GPUs; the smallest that can is {batch.global_batch_size}, which is planned here, with as many "
-        "samples in the run"
-    ]
+    """What the user should know of the batch and of the autoencoder."""
+    notes, wanted, batch = [], config.train.global_batch_size, planned.batch
+    if batch.global_batch_size != wanted:
+        notes.append(
+            f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
+            f"{batch.ranks} GPUs; the smallest that can is {batch.global_batch_size}, which is planned here, with as "
+            "many samples in the run"
+        )
+    if planned.tiled:
+        height, width = config.model.decoder.loss_size
+        notes.append(f"the autoencoder takes frames of {height} x {width} in tiles: less memory, more FLOPs")
+    return notes
 
 
 def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> dict[str, object]:
@@ -124,11 +129,15 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
             "fits": planned.fits,
         },
         "host_memory": {
-            "kept": {share.name: share.bytes for share in planned.kept if share.on_host},
+            "of_a_rank": {share.name: share.bytes for share in planned.host_shares},
+            "ranks_per_node": planned.hardware.ranks_per_node,
             "total_per_node": planned.host_bytes,
+            "fits": planned.fits_host,
         },
         "flops_per_sample": {part: flops._asdict() for part, flops in planned.flops.items()},
         "traffic_per_step": planned.traffic,
+        "rates": asdict(planned.rates),
+        "seconds_per_micro_step": {phase: seconds._asdict() for phase, seconds in planned.seconds.items()},
         "steps": planned.steps,
         "step_seconds": planned.step_seconds,
         "run_days": planned.run_days,
@@ -148,15 +157,18 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
     ]
 
     lines += ["", f"memory of each of {hardware.gpus} GPUs"]
-    lines += [row(s.name, s.bytes / 1e9, "GB", "on the host" if s.on_host else "") for s in planned.kept]
+    lines += [row(share.name, share.bytes / 1e9, "GB") for share in planned.kept if not share.on_host]
     lines += ["  and the largest of these: activations, gathered weights and gradients at the peak of each phase"]
     largest = max(planned.phases, key=planned.phases.get)
     lines += [row(name, n / 1e9, "GB", "largest" if name == largest else "") for name, n in planned.phases.items()]
     lines += [row("reserve", hardware.reserve, "GB", "assumed")]
     verdict = "fits" if planned.fits else "DOES NOT FIT"
     lines += [row("total", planned.gpu_bytes / 1e9, "GB", f"{verdict} in {hardware.gpu_memory:g} GB")]
-    if planned.host_bytes:
-        lines += [row("host memory of a node", planned.host_bytes / 1e9, "GB")]
+
+    lines += ["", "host memory of each rank"]
+    lines += [row(share.name, share.bytes / 1e9, "GB") for share in planned.host_shares]
+    verdict = f"{'fits' if planned.fits_host else 'DOES NOT FIT'} in {hardware.node_memory:g} GB"
+    lines += [row(f"total of a node's {hardware.ranks_per_node}", planned.host_bytes / 1e9, "GB", verdict)]
 
     lines += ["", "FLOPs of a sample (model: forward and backward; hardware: with what checkpointing repeats)"]
     lines += [
@@ -171,10 +183,11 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
     received = sum(planned.traffic.values())
     lines += [row("total", received / 1e9, "GB", f"{received / planned.step_seconds / 1e9:.1f} GB/s over a step")]
 
-    lines += [
-        "",
-        f"time at {hardware.utilisation:.0%} of {hardware.tflops:g} TFLOP/s, cost at {hardware.price:g} $ a GPU-hour",
-    ]
+    lines += ["", *rates_report(planned.rates), "", "time of a micro-step, without waiting for the network"]
+    lines += [row(phase, seconds.total, "s", bound(seconds)) for phase, seconds in planned.seconds.items()]
+    lines += [row("total", sum(seconds.total for seconds in planned.seconds.values()), "s")]
+
+    lines += ["", f"a step, and cost at {hardware.price:g} $ a GPU-hour"]
     lines += [
         f"  global batch {batch.global_batch_size} = {batch.ranks} GPUs x {batch.micro_batch_size} x "
         f"{batch.accumulation} accumulated"
@@ -187,6 +200,20 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
     return lines
+
+
+def rates_report(rates: Rates) -> list[str]:
+    """The rates that time follows from, and where they are from."""
+    origin = "assumed" if rates.card == ASSUMED else f"measured on {rates.card}"
+    kinds = {name: value / 1e12 for name, value in asdict(rates).items() if name in (*FLOP_KINDS, MEMORY)}
+    lines = [row(name, value, "TB/s" if name == MEMORY else "TFLOP/s") for name, value in kinds.items()]
+    host = row("host", rates.host_seconds, "s", f"to start {rates.host_operators:,} operators")
+    return [f"rates ({origin})", *lines, host]
+
+
+def bound(seconds: Seconds) -> str:
+    """Which of host and device the other waits for."""
+    return f"host-bound: the device takes {seconds.device:.2f} s" if seconds.host > seconds.device else ""
 
 
 def row(name: str, value: float, unit: str, remark: str = "") -> str:

@@ -19,6 +19,7 @@ from vtok.devices import to_device
 from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
 from vtok.mrope import row_positions, video_positions
+from vtok.phases import phase
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.text import TextEncoder
@@ -137,15 +138,17 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         features = self.features(batch)
         device = features.spatial.device
         inputs = self.with_noise(features, batch.input_seeds) if noisy else features
-        visual = self.projection(self.tokeniser.encode(inputs))
+        with phase("language_model"):
+            visual = self.projection(self.tokeniser.encode(inputs))
 
         plan = plan_rows(
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
             generation_visuals=len(batch.texts) if noisy else 0, spatial=features.spatial.shape[1],
         ).to(device)  # fmt: skip
-        rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
-        positions = self.positions(plan.row_parts, batch.frame_counts)
-        hidden = self.mllm(rows, plan.row_lengths, plan.shared_row, positions=positions)
+        with phase("language_model"):
+            rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
+            positions = self.positions(plan.row_parts, batch.frame_counts)
+            hidden = self.mllm(rows, plan.row_lengths, plan.shared_row, positions=positions)
 
         losses = {
             "loss_under": self.understanding_loss(hidden, plan),
@@ -182,6 +185,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         places = [tokeniser.place(index) for index in range(num_tokens)]
         return video_positions(places, tokeniser.time_frames(num_frames, fps), config.spatial_grid_size, per_frame)
 
+    @phase("feature_extractor")
     def features(self, batch: Batch) -> VisualFeatures:
         """Frozen features of the clips, unless the batch brings them."""
         if isinstance(batch.frames, Tensor):
@@ -205,11 +209,13 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
         return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
 
+    @phase("heads")
     def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
         losses = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from], plan.answer_ids)
         return mean_per_clip(losses, plan.answer_clip, plan.answer_counts)
 
+    @phase("heads")
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
         """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
@@ -232,10 +238,14 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             return torch.zeros((), device=hidden.conditioning.device)
         if not with_decoder:
             return self.decoder.no_loss(hidden.conditioning)
-        text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
-        conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
-        posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
-        return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
+        with phase("text_encoder"):
+            text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
+        with phase("diffusion_transformer"):
+            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
+        with phase("autoencoder"):
+            posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
+        with phase("diffusion_transformer"):
+            return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
     def generation_rows(self, states: Tensor, plan: RowPlan) -> list[GenerationRow]:
         """What the decoder is given of the packed states (1, L, d): prompts from the crop on, and visual tokens.

@@ -1,10 +1,17 @@
 """What a run will need, from its configuration alone.
 
 workload   what one micro-batch is made of
-meter      counts FLOPs and live bytes of whatever runs under it
-step       one training step of the real modules on the meta device, under the meter
+step       one training step of the real framework on the meta device, under the meter
+meter      counts work and live bytes of whatever runs under it, by phase
+kinds      FLOPs and bytes of one operator
+known      values of index tensors on the meta device
+results    shapes of results there, remembered
+blocks     one more layer of a stack
+rates      how fast a GPU is at each kind of work
+time       seconds of a micro-step
 sharding   what the DeepSpeed JSON means for memory
 memory     bytes of a rank, by part
+host       host memory of a rank
 traffic    bytes a rank sends through the network in a step
 forecast   all of it for one number of GPUs, with time and cost
 advice     which setting would make it fit

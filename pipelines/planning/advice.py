@@ -37,7 +37,7 @@ def suggestions(scenario: Scenario) -> list[Suggestion]:
 
 
 def together(scenario: Scenario) -> list[Suggestion]:
-    """Changes one on top of the other, of each kind what helps most for as long as it helps, until it fits."""
+    """Greedily apply the best change of each kind, again while it helps, until it fits; one suggestion or none."""
     options: dict[str, str] = {}  # by first word, so that a setting changed twice is told once
     now = forecast(scenario)
     for kind in KINDS:

@@ -1,16 +1,19 @@
 """Memory, time, cost and traffic of a configuration on so many GPUs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
 from pipelines.engine.watching.flops import Flops, part_flops
+from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
+from pipelines.planning.rates import Rates
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.step import Step, measure_step, meta_copy
+from pipelines.planning.time import Seconds, micro_step_seconds
 from pipelines.planning.traffic import traffic
-from pipelines.planning.workload import CAPTION_TOKENS, typical_workload
+from pipelines.planning.workload import CAPTION_TOKENS, Workload, typical_workload
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.text import TextEncoder
@@ -24,8 +27,7 @@ class Hardware:
         gpus, gpus_per_node: their number.
         gpu_memory: GB (1e9 bytes) of each.
         reserve: GB of it that the CUDA context, NCCL and the allocator's gaps take.
-        tflops: peak of dense bf16 products of one, in TFLOP/s.
-        utilisation: share of the peak that a step reaches, recomputation counted.
+        node_memory: GB of each node's host.
         price: of a GPU for an hour.
     """
 
@@ -33,8 +35,7 @@ class Hardware:
     gpus_per_node: int = 8
     gpu_memory: float = 80.0
     reserve: float = 6.0
-    tflops: float = 989.0
-    utilisation: float = 0.4
+    node_memory: float = 1000.0
     price: float = 2.5
 
     @property
@@ -50,6 +51,7 @@ class Scenario:
     ds_config: Path
     hardware: Hardware
     caption_tokens: int = CAPTION_TOKENS
+    rates: Rates = field(default_factory=Rates)
 
 
 @dataclass
@@ -61,10 +63,14 @@ class Forecast:
         batch: as it is dealt out.
         steps: optimiser steps of the run, or ``None`` where it is given in epochs.
         kept: what is held all the time.
+        host: what else each rank holds in host memory.
         saved: what autograd saves of a micro-step, part of what comes and goes.
         phases: what comes and goes on the GPU, by phase.
         flops: of a sample, by part.
+        rates: that time follows from.
+        seconds: of a micro-step, by phase.
         traffic: received by a GPU in a step, by purpose.
+        tiled: whether the autoencoder takes frames in tiles.
     """
 
     hardware: Hardware
@@ -72,10 +78,14 @@ class Forecast:
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
+    host: list[Share]
     saved: int
     phases: dict[str, int]
     flops: dict[str, Flops]
+    rates: Rates
+    seconds: dict[str, Seconds]
     traffic: dict[str, int]
+    tiled: bool
 
     @property
     def gpu_bytes(self) -> int:
@@ -83,8 +93,17 @@ class Forecast:
         return held + max(self.phases.values()) + round(self.hardware.reserve * 1e9)
 
     @property
+    def host_shares(self) -> list[Share]:
+        """All that a rank holds in host memory."""
+        return [share for share in self.kept if share.on_host] + self.host
+
+    @property
     def host_bytes(self) -> int:
-        return self.hardware.ranks_per_node * sum(share.bytes for share in self.kept if share.on_host)
+        return self.hardware.ranks_per_node * sum(share.bytes for share in self.host_shares)
+
+    @property
+    def fits_host(self) -> bool:
+        return self.host_bytes <= self.hardware.node_memory * 1e9
 
     @property
     def fits(self) -> bool:
@@ -92,8 +111,7 @@ class Forecast:
 
     @property
     def step_seconds(self) -> float:
-        flops = sum(part.hardware for part in self.flops.values()) * self.batch.global_batch_size
-        return flops / (self.hardware.gpus * self.hardware.tflops * 1e12 * self.hardware.utilisation)
+        return self.batch.accumulation * sum(phase.total for phase in self.seconds.values())
 
     @property
     def run_days(self) -> float | None:
@@ -116,17 +134,24 @@ def forecast(scenario: Scenario) -> Forecast:
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
     framework = meta_copy(scenario.config.model, train.precision)
     parameters = parameters_of(framework)
-    step = measured(scenario, framework, batch.micro_batch_size)
+    load = typical_workload(
+        scenario.config, framework, batch.micro_batch_size, scenario.caption_tokens, local_text(scenario.config.model)
+    )
+    step, dec_every = measured(scenario, framework, load), scenario.config.model.loss.dec_every
     return Forecast(
-        hardware,
-        framework.parameter_counts(),
-        batch,
-        train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
-        kept_memory(parameters, hardware.gpus, sharding, ema=train.ema_decay is not None),
-        step.kept,
-        phase_memory(parameters, step, hardware.gpus, sharding),
-        part_flops(step, batch.micro_batch_size, scenario.config.model.loss.dec_every),
-        traffic(parameters, hardware.gpus, batch.accumulation, sharding),
+        hardware=hardware,
+        parameters=framework.parameter_counts(),
+        batch=batch,
+        steps=train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
+        kept=kept_memory(parameters, hardware.gpus, sharding, ema=train.ema_decay is not None),
+        host=host_memory(parameters, hardware.gpus, scenario.config, load),
+        saved=step.kept,
+        phases=phase_memory(parameters, step, hardware.gpus, sharding),
+        flops=part_flops(step, batch.micro_batch_size, dec_every),
+        rates=scenario.rates,
+        seconds=micro_step_seconds(step, scenario.rates, dec_every),
+        traffic=traffic(parameters, hardware.gpus, batch.accumulation, sharding),
+        tiled=step.tiled,
     )
 
 
@@ -134,11 +159,10 @@ def forecast(scenario: Scenario) -> Forecast:
 _steps: dict[str, Step] = {}
 
 
-def measured(scenario: Scenario, framework: VTokFramework, micro_batch_size: int) -> Step:
+def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> Step:
     config = scenario.config
-    key = repr((config.model, config.data, config.train.precision, micro_batch_size, scenario.caption_tokens))
+    key = repr((config.model, config.train.precision, load))
     if key not in _steps:
-        load = typical_workload(config, framework, micro_batch_size, scenario.caption_tokens, local_text(config.model))
         _steps[key] = measure_step(framework, load)
     return _steps[key]
 

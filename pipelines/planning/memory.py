@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from pipelines.planning.meter import BACKWARD
 from pipelines.planning.sharding import Sharding
-from pipelines.planning.step import BACKWARD, ENCODERS, Step
+from pipelines.planning.step import ENCODERS, Step
 from vtok.framework import VTokFramework
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes a trained parameter, all fp32
@@ -37,6 +38,11 @@ def parameters_of(framework: VTokFramework) -> list[Parameter]:
     ]
 
 
+def trained_shard(parameters: list[Parameter], ranks: int) -> int:
+    """Elements of the trained parameters that a rank updates."""
+    return sum(-(-p.size // ranks) for p in parameters if p.trained)
+
+
 def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
     """Whether ZeRO-3 leaves it whole on every rank (beside its shard)."""
     return sharding.stage == 3 and parameter.size <= sharding.persistence_threshold
@@ -48,7 +54,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
     Args:
         ema: whether the run keeps an average of the trained weights.
     """
-    shard = sum(-(-p.size // ranks) for p in parameters if p.trained)
+    shard = trained_shard(parameters, ranks)
     trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
     weight = sharding.parameter_bytes
     stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
@@ -95,7 +101,7 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
     reducing = sharding.reduce_bytes * min(max(sharding.reduce_bucket, max(trained)), sum(trained))
     phases = {
         name: usage.peak + gathered + reducing * (name in ("heads" + BACKWARD, "language_model" + BACKWARD))
-        for name, usage in step.phases().items()
+        for name, usage in step.usage.items()
     }
     group = min(sharding.sub_group, sum(trained) // ranks)
     updating = group * (sharding.gradient_bytes + 2 * MASTER)

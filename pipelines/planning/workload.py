@@ -1,12 +1,17 @@
 """What one micro-batch is made of: clips of the configured length with a caption of typical length."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from torch import Tensor
 
 from data_tools.views import View
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import views_of
+from vtok.batch import Batch
 from vtok.config import ModelConfig
 from vtok.decoder import decoder_kind
 from vtok.framework import VTokFramework
@@ -22,24 +27,60 @@ CAPTION_TOKENS = 64
 CHAT_TEMPLATES = {"llava-next": (5, 15), "qwen2.5-vl": (15, 10)}
 
 
+class Lengths(NamedTuple):
+    """What a framework asks its tokenizers for in a training step."""
+
+    crop_start: int
+
+
 @dataclass
 class Workload:
-    """A micro-batch of B equal samples.
+    """A micro-batch of B full-length clips.
 
     Attributes:
-        size: B.
-        text: token ids of a sample's rows; only their number matters.
+        texts: token ids of each sample's rows; only their number matters.
         crop_start: rows of the prompt that the decoder never sees.
         frames, video: the tokeniser's and the decoder's view, if there is a decoder.
         tokens: of a clip.
     """
 
-    size: int
-    text: RowText
+    texts: list[RowText]
     crop_start: int
     frames: View
     video: View | None
     tokens: TokenCounts
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return len(self.texts)
+
+    @property
+    def bytes(self) -> int:
+        """Of the micro-batch's pixels."""
+        views = [view for view in (self.frames, self.video) if view]
+        return self.size * sum(3 * view.num_frames * view.height * view.width for view in views)
+
+    def batch(self, pixels: Callable[..., Tensor]) -> Batch:
+        """The micro-batch.
+
+        Args:
+            pixels: makes the ``uint8`` values of a video of the given shape.
+        """
+
+        def clips(view: View | None) -> Tensor | None:
+            return view and pixels((self.size, view.num_frames, 3, view.height, view.width), dtype=torch.uint8)
+
+        return Batch(
+            frames=clips(self.frames),
+            frame_counts=[self.frames.num_frames] * self.size,
+            video=clips(self.video),
+            video_counts=[self.video.num_frames if self.video else 0] * self.size,
+            texts=self.texts,
+            decoder_seeds=list(range(self.size)),
+            input_seeds=list(range(self.size)),
+            keys=["clip"] * self.size,
+        )
 
 
 def typical_workload(
@@ -49,16 +90,17 @@ def typical_workload(
     caption_tokens: int = CAPTION_TOKENS,
     text: TextEncoder | None = None,
 ) -> Workload:
-    """A micro-batch of ``size`` full-length clips.
+    """A micro-batch of ``size`` full-length clips, whose captions differ in length by a token, as real ones do.
 
     Args:
         framework: gives the backbone's image size; never run.
-        caption_tokens: of each caption, in the understanding and in the generation row.
+        caption_tokens: of the longest caption, in the understanding and in the generation row.
         text: the run's tokenizers, if at hand: they give the exact length of the templates.
     """
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
-    row, crop_start = typical_text(caption_tokens, config.model, text)
-    return Workload(size, row, crop_start, frames, video, framework.tokeniser.counts(frames.num_frames))
+    lengths = [max(1, caption_tokens - clip % 2) for clip in range(size)]
+    rows, crops = zip(*(typical_text(length, config.model, text) for length in lengths))
+    return Workload(list(rows), crops[0], frames, video, framework.tokeniser.counts(frames.num_frames))
 
 
 def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | None) -> tuple[RowText, int]:

@@ -6,6 +6,7 @@ from torch import nn
 from pipelines.planning.meter import Meter
 from support.live_memory import LiveMemory
 from vtok.language_head import CHUNK, LanguageHead
+from vtok.phases import phase
 
 
 def gradients(loss, head, states, weights):
@@ -49,12 +50,12 @@ def test_logits_of_one_chunk_at_a_time_are_in_memory():
 
 
 def test_the_repeated_product_is_counted_as_repeated():
-    meter, product = Meter(), 2 * 300 * 16 * 64
+    product = 2 * 300 * 16 * 64
     head = LanguageHead.of(nn.Linear(16, 64, bias=False))
     states = torch.randn(300, 16, requires_grad=True)
-    with meter.phase("forward"):
-        loss = head(states, torch.randint(64, (300,))).sum()
-    with meter.phase("backward", backward=True):
+    with Meter("cpu") as meter:
+        with phase("head"):
+            loss = head(states, torch.randint(64, (300,))).sum()
         loss.backward()
-    assert meter.usage["forward"].flops == meter.usage["backward"].recomputed == product
-    assert meter.usage["backward"].flops == 3 * product
+    assert meter.usage["head"].flops == meter.usage["head backward"].recomputed == product
+    assert meter.usage["head backward"].flops == 3 * product

@@ -1,7 +1,6 @@
 """Tiles of the autoencoders against diffusers' own, when they are used, and what a plan makes of them."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,8 +10,6 @@ from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 from pipelines.command_line import parse_run_arguments
 from pipelines.config_files import PRESETS
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
-from pipelines.planning.alike import alike_calls_run_once
-from pipelines.planning.meter import Meter
 from support.tiny import model_config, wan_config
 from vtok.build import build_framework
 from vtok.config import ConfigError
@@ -137,29 +134,3 @@ def test_stored_latents_must_be_tiled_as_the_run_would_tile(tiny_models):
     require_recipe("shards", "latents", recipe(*large), recipe(*large, "--model.decoder.vae_tiling=true"))
     with pytest.raises(ConfigError, match="vae_tiling True, this run has False"):
         require_recipe("shards", "latents", recipe(*large), recipe(*large, "--model.decoder.vae_tiling=false"))
-
-
-@pytest.mark.parametrize("name", AUTOENCODERS)
-@pytest.mark.parametrize("tiled", [False, True])
-def test_a_plan_runs_alike_windows_and_tiles_once_and_counts_them_all(tiny_models, name, tiled):
-    """FLOPs to the last, bytes but for what Wan's feature cache shares with others."""
-    vae = own(name, tiny_models)[0].to("meta").requires_grad_(False)
-    vae.use_tiling = tiled
-    found, calls = [], []
-    encode = vae.encoder.forward
-
-    def forward(*args, **options):
-        calls.append(args)
-        return encode(*args, **options)
-
-    for alike in (True, False):
-        vae.encoder.forward, meter = forward, Meter()
-        calls.clear()
-        once = alike_calls_run_once(vae.encoder, meter) if alike else nullcontext()
-        with torch.no_grad(), meter.phase("encode"), once:
-            shape = vae.encode(torch.empty(1, 3, 29, 32, 160, device="meta")).latent_dist.mean.shape
-        found.append((meter.usage["encode"], len(calls), shape))
-    (ours, run, shape), (all_of_them, needed, expected) = found
-    assert shape == expected and run < needed
-    assert ours.flops == all_of_them.flops > 0
-    assert ours.peak == pytest.approx(all_of_them.peak, rel=0 if name == "hunyuan" else 0.15)

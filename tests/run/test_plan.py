@@ -2,8 +2,8 @@
 
 import json
 import re
-from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -17,14 +17,17 @@ from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Hardware, Scenario, forecast
 from pipelines.planning.memory import kept_memory, parameters_of
+from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import gradient_phases, layer_stacks, measure_step, meta_copy
+from pipelines.planning.step import gradients_dropped, measure_step, meta_copy
 from pipelines.planning.traffic import traffic
 from pipelines.planning.workload import typical_workload
 from support.launch import REPO, checked, deepspeed
-from support.tiny import planned_batch, planned_config
+from support.live_memory import LiveMemory
+from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, wan_config
 from vtok.build import build_framework
 from vtok.config import ConfigError, LossConfig
+from vtok.tiny import write_tiny_models
 
 ZERO3 = REPO / "deepspeed_configs/zero3.json"
 PAPER = PRESETS / "llava_next_8b_hunyuan.yaml"
@@ -74,12 +77,30 @@ def test_flops_of_the_published_models(paper, paper_forecast):
     assert decoder.model == pytest.approx(decoder.hardware - 0.676e15, rel=0.01)
 
 
-def test_steps_time_and_cost_follow_from_flops_and_assumptions(paper_forecast):
-    assert paper_forecast.steps == 312_500
-    flops = sum(part.hardware for part in paper_forecast.flops.values()) * 16
-    assert paper_forecast.step_seconds == pytest.approx(flops / (16 * 989e12 * 0.4))
+def test_steps_time_and_cost_follow_from_work_and_rates(paper_forecast):
+    assert paper_forecast.steps == 312_500 and paper_forecast.rates == Rates()
+    seconds = paper_forecast.seconds
+    assert paper_forecast.step_seconds == pytest.approx(sum(max(phase) for phase in seconds.values()))
     assert paper_forecast.run_days == pytest.approx(312_500 * paper_forecast.step_seconds / 86400)
     assert paper_forecast.run_cost == pytest.approx(paper_forecast.run_days * 24 * 16 * 2.5)
+    # The host's assumed time is that of this very micro-step: the language model waits for it, the transformer not.
+    assert sum(phase.host for phase in seconds.values()) == pytest.approx(Rates().host_seconds, rel=0.02)
+    assert seconds["language_model"].host > seconds["language_model"].device
+    assert seconds["diffusion_transformer"].host < seconds["diffusion_transformer"].device
+    # Forward and backward of the transformer's products and attention at their own rates, and what moves memory.
+    products = 0.61e15 / 600e12 * 1.5 + 0.742e15 / 400e12 + 0.742e15 / 250e12
+    transformer = seconds["diffusion_transformer"].device + seconds["diffusion_transformer backward"].device
+    assert products < transformer < 1.4 * products
+
+
+def test_host_memory_of_the_published_models(paper_forecast, paper_parameters):
+    """Copies of fp32 masters, two moments and the EMA, in whole pages."""
+    copies, batches, process = (share.bytes for share in paper_forecast.host)
+    trained = sum(p.size for p in paper_parameters if p.trained)
+    assert copies == pytest.approx(trained * 16 / 16, rel=1e-3)
+    pixels = 31 * 3 * 336 * 336 + 121 * 3 * 320 * 576
+    assert batches == 17 * pixels  # four loader processes
+    assert paper_forecast.host_bytes == 8 * (copies + batches + process) and paper_forecast.fits_host
 
 
 def test_traffic_of_zero3(paper_parameters):
@@ -151,20 +172,50 @@ def test_a_decoder_loss_every_fourth_step_costs_a_quarter(tiny_models):
         assert seldom[part].hardware == pytest.approx(flops.hardware / share)
 
 
+DEPTH = 6
+
+
+def deepened(framework):
+    """The framework with six layers in every stack, which share their weights."""
+    language_model, decoder = framework.mllm.causal_lm.model, framework.decoder
+    stacks = [(decoder.transformer, name) for name in decoder.stacks] if decoder else []
+    for module, name in [(language_model, "layers"), *stacks]:
+        setattr(module, name, torch.nn.ModuleList([getattr(module, name)[0]] * DEPTH))
+    language_model.config.num_hidden_layers = DEPTH
+    if getattr(language_model.config, "layer_types", None):
+        language_model.config.layer_types = language_model.config.layer_types[:1] * DEPTH
+    return framework
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny_qwen")
+    write_tiny_models(folder, CAPTIONS, mllm="qwen2.5-vl")
+    return folder
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_few_layers_tell_of_many(tiny_models, checkpointing):
-    """The straight line through shallow steps meets the step of a deep model."""
+@pytest.mark.parametrize("kind", ["hunyuan", "wan", "wan_experts", "qwen"])
+def test_bytes_are_those_of_a_real_step_of_deep_models(tiny_models, tiny_qwen, kind, checkpointing):
+    """Peak, and what is alive between forward and backward; the real step's batch is there before it is counted."""
     config = planned_config(tiny_models, checkpointing)
-    deep = meta_copy(config.model, "fp32")
-    for module, name, layers, _ in layer_stacks(deep):
-        setattr(module, name, torch.nn.ModuleList(deepcopy(layers[0]) for _ in range(6)))
-    deep.mllm.causal_lm.config.num_hidden_layers = 6
-    load = typical_workload(config, deep, 2)
-    step, full = measure_step(deep, load), gradient_phases(deep, load, [6, 6, 6])
-    assert step.kept == pytest.approx(full["step", "kept"], rel=0.01)
-    for (name, figure), value in full.items():
-        if name != "step":
-            assert getattr(step.usage[name], figure) == pytest.approx(value, rel=0.02), (name, figure)
+    if kind == "qwen":
+        config.model = qwen_config(tiny_qwen)
+        config.model.mllm.gradient_checkpointing = checkpointing
+    elif kind != "hunyuan":
+        expert = "high_noise" if kind == "wan_experts" else None
+        decoder = wan_config(tiny_models, kind, expert=expert, gradient_checkpointing=checkpointing).decoder
+        config.model = replace(config.model, decoder=decoder)
+    framework = deepened(build_framework(config.model).train())
+    load = typical_workload(config, framework, 2, text=framework.text)
+    batch = planned_batch(load)
+    with gradients_dropped(framework), LiveMemory([*framework.parameters(), *framework.buffers()]) as live:
+        loss = framework(batch)["loss"]
+        kept = live.alive()
+        loss.backward()
+    step = measure_step(deepened(meta_copy(config.model, "fp32")), load)
+    assert step.peak - load.bytes == pytest.approx(live.peak, rel=0.02)
+    assert step.kept == pytest.approx(kept, rel=0.03)
 
 
 @pytest.mark.slow
@@ -244,6 +295,33 @@ def test_table_and_json_say_the_same(capsys, tiny_models, tmp_path):
     assert figures["batch"] == dict(global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1)
     for part in ("language_model", "diffusion_transformer", "autoencoder"):
         assert part in table
+    assert "rates (assumed)" in table and figures["rates"] == {**vars(Rates())}
+    host = figures["host_memory"]
+    assert host["total_per_node"] == 2 * sum(host["of_a_rank"].values()) and host["fits"]
+    assert f"{host['total_per_node'] / 1e9:.2f} GB" in table
+
+
+def test_time_follows_from_the_rates_of_a_card(capsys, tiny_models, tmp_path, monkeypatch):
+    """Those that were measured take the place of the assumed ones."""
+    save_config(planned_config(tiny_models), tmp_path / "config.yaml")
+    monkeypatch.setattr(plan, "rates_of", partial(rates_of, folder=tmp_path))
+    stored = {"card": "Test GPU", "rates": {"linear": 1e9, "host_seconds": 1e-3}}
+    card_file("Test GPU", tmp_path).write_text(json.dumps(stored))
+    assert cards(tmp_path) == ["assumed", "test_gpu"]
+    arguments = ("--config", tmp_path / "config.yaml", "--card", "test_gpu")
+    table = run_plan(capsys, *arguments)
+    figures = json.loads(run_plan(capsys, *arguments, "--json"))
+    assert "rates (measured on Test GPU)" in table
+    assert figures["rates"]["linear"] == 1e9 and figures["rates"]["attention"] == Rates().attention
+    for seconds in figures["seconds_per_micro_step"].values():
+        assert seconds["host"] < 1e-3
+    assert figures["step_seconds"] > sum(flops["hardware"] for flops in figures["flops_per_sample"].values()) / 2e9
+
+
+def test_a_tiled_autoencoder_is_told(paper, paper_forecast):
+    assert not paper_forecast.tiled and plan.notes_on(paper.config, paper_forecast) == []
+    (note,) = plan.notes_on(paper.config, replace(paper_forecast, tiled=True))
+    assert "320 x 576 in tiles" in note
 
 
 @pytest.mark.parametrize("gpus, smallest", [(8, 8), (3, 6)])
@@ -275,6 +353,7 @@ def test_a_run_s_folder_with_tiny_models_can_be_planned(capsys, tiny_models, tmp
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", PRESETS / "tiny.yaml"], "written when a run starts"),
         (["--config", PAPER, "--gpus", "0"], "--gpus must be positive"),
+        (["--config", PAPER, "--card", "abacus"], "--card abacus: no rates were measured on it: choose one of assumed"),
         (["--config", PAPER, "--ds_config", "none.json"], "none.json"),
         (["--config", PAPER, "--train.max_step", "3"], "did you mean --train.max_steps"),
     ],

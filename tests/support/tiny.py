@@ -1,6 +1,7 @@
 """Tiny configurations and batches for tests."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,8 @@ def planned_config(folder: Path, checkpointing: bool = False) -> RunConfig:
 
 
 def planned_batch(load: Workload) -> Batch:
-    """A real batch of a workload's size: random pixels, its very rows."""
-
-    def pixels(view):
-        return torch.randint(0, 256, (load.size, view.num_frames, 3, view.height, view.width), dtype=torch.uint8)
-
-    return Batch(
-        pixels(load.frames), [load.frames.num_frames] * load.size, pixels(load.video),
-        [load.video.num_frames] * load.size, [load.text] * load.size, *[list(range(load.size))] * 2,
-        keys=["clip"] * load.size,
-    )  # fmt: skip
+    """A real batch of a workload: random pixels, its very rows."""
+    return load.batch(partial(torch.randint, 0, 256))
 
 
 def make_batch(

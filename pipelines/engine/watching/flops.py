@@ -7,7 +7,8 @@ its weights; a part that they do not reach has a forward only. :mod:`pipelines.p
 from typing import NamedTuple
 
 from pipelines.config import RunConfig
-from pipelines.planning.step import BACKWARD, DECODER_PARTS, Step, measure_step, meta_copy
+from pipelines.planning.meter import BACKWARD
+from pipelines.planning.step import DECODER_PARTS, Step, measure_step, meta_copy
 from pipelines.planning.workload import CAPTION_TOKENS, typical_workload
 from vtok.framework import VTokFramework
 

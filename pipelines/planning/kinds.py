@@ -1,0 +1,85 @@
+"""What an operator has to do: FLOPs of some kind, or bytes that it reads and writes.
+
+The kinds are those that :class:`pipelines.planning.rates.Rates` has a rate of, by the same names.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from pipelines.planning.results import described
+
+LINEAR, CONVOLUTION, MEMORY = "linear", "convolution", "memory"
+ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION = "attention", "attention_backward", "masked_attention"
+
+FLOP_KINDS = (LINEAR, ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION, CONVOLUTION)
+
+aten = torch.ops.aten
+
+# Attention as one kernel, which the meta device has too.
+FUSED = aten._scaled_dot_product_flash_attention_for_cpu
+FUSED_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
+
+# They read no more of their first argument than they return.
+LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather}
+
+# They write what they are given to fill with, and read nothing of the tensor they are like.
+FILLS = {
+    aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.new_ones, aten.full, aten.full_like,
+    aten.new_full, aten.arange,
+}  # fmt: skip
+
+# They leave memory as it is.
+EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
+
+# By operator and shapes: torch's formulas take longer than a look at a table.
+_flops: dict[tuple, int] = {}
+
+
+def work_of(
+    func: torch._ops.OpOverload, args: Any, kwargs: Any, out: Any, read: list[Tensor], written: list[Tensor]
+) -> tuple[str, int]:
+    """Kind and amount of an operator's work; that of a view is none.
+
+    Args:
+        args, kwargs, out: what it was called with, and its result.
+        read, written: the tensors among them that lie on the device.
+    """
+    operator = func._overloadpacket
+    if operator is FUSED:
+        return MASKED_ATTENTION if kwargs.get("attn_mask") is not None else ATTENTION, attention_flops(*args[:3])
+    if operator is FUSED_BACKWARD:  # gradients of the two products are two products each
+        masked = kwargs.get("attn_mask") is not None
+        return MASKED_ATTENTION if masked else ATTENTION_BACKWARD, 2 * attention_flops(*args[1:4])
+    if operator in flop_registry:
+        key = operator, described(args), described(kwargs)
+        if key not in _flops:
+            _flops[key] = flop_registry[operator](*args, **kwargs, out_val=out)
+        return CONVOLUTION if operator in CONVOLUTIONS else LINEAR, _flops[key]
+    return MEMORY, moved_bytes(func, read, written)
+
+
+def attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
+    """Both products of attention's forward on (B, heads, length, d); several heads of queries may share one of keys."""
+    return 2 * query.shape[:-1].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
+
+
+def moved_bytes(func: torch._ops.OpOverload, read: list[Tensor], written: list[Tensor]) -> int:
+    """Bytes that an operator without FLOPs reads and writes."""
+    operator, storages = func._overloadpacket, {x.untyped_storage()._cdata for x in read}
+    is_view = not func._schema.is_mutable and all(x.untyped_storage()._cdata in storages for x in written)
+    if is_view or operator in EMPTY:
+        return 0
+    total = sum(map(size_of, written))
+    if operator in LOOKUPS:
+        return 2 * total
+    return total + (0 if operator in FILLS else sum(map(size_of, read)))
+
+
+def size_of(x: Tensor) -> int:
+    """Bytes of a tensor; what it repeats by its strides counts once."""
+    return min(x.numel() * x.itemsize, x.untyped_storage().nbytes())

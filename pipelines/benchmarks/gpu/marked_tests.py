@@ -23,7 +23,7 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     Several run at a time: none of them measures anything.
     """
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARKER in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-n", "0" if sizes.tiny else "6", "--dist", "load"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-n", "0" if sizes.tiny else "6", "--dist", "load"]
     command += ["-p", "no:cacheprovider", "--color", "no", *map(str, files)]
     output, counts = [], Counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pytest:

@@ -24,9 +24,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(work: Work, device: torch.device, repeats: int = 5, warm_up: int = 2) -> float:
+def seconds(work: Work, device: torch.device, repeats: int) -> float:
     """Median seconds of a call, from the first kernel's start to the last one's end."""
-    for _ in range(warm_up):
+    for _ in range(min(repeats, 2)):  # the first ones are slow
         work()
     return median(once(work, device) for _ in range(repeats))
 

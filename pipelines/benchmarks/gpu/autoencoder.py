@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
-from pipelines.planning.meter import Meter
 from pipelines.planning.rates import Rates
 from vtok.decoders.base import VideoDecoder
 
@@ -39,9 +38,8 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
 def plan(empty: VideoDecoder, shape: tuple[int, int, int]) -> tuple[int, int]:
     """FLOPs of the convolutions and peak bytes, counted on the meta device."""
     video = torch.empty(1, shape[0], 3, *shape[1:], dtype=torch.uint8, device=META)
-    counter, meter = FlopCounterMode(display=False), Meter()
+    counter = FlopCounterMode(display=False)
     with counter:
         empty.encode(video)
-    with meter.phase("encode"):
-        empty.encode(video)
-    return counter.get_flop_counts()["Global"][torch.ops.aten.convolution], meter.usage["encode"].peak
+    flops = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
+    return flops, measure.counted(lambda: empty.encode(video), META).peak

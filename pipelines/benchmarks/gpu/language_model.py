@@ -8,7 +8,6 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
-from pipelines.planning.meter import Meter
 from pipelines.planning.rates import Rates
 from vtok.mllms.base import MLLM
 
@@ -22,15 +21,12 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     model = published.language_model(sizes, LAYERS)
     step = training_step(published.with_weights(model, device), sizes, device)
     empty = published.in_bf16(published.language_model(sizes, LAYERS))
-    meter = Meter()
-    with meter.phase("step", backward=True):
-        training_step(empty, sizes, META)()
-    flops = meter.usage["step"].flops  # next to none of them are attention's
+    planned = measure.counted(training_step(empty, sizes, META), META)  # next to none of it is attention
     name = f"{LAYERS} layers, {sum(sizes.packed)} packed tokens, forward and backward"
     seconds = measure.seconds(step, device, sizes.repeats)
-    yield Finding(name, seconds, "s", flops / Rates().linear)
-    yield Finding(f"{name}, peak with gradients", measure.peak_bytes(step, device), "bytes", meter.usage["step"].peak)
-    yield Finding("rate of it", flops / seconds, "FLOP/s", Rates().linear)
+    yield Finding(name, seconds, "s", planned.flops / Rates().linear)
+    yield Finding(f"{name}, peak with gradients", measure.peak_bytes(step, device), "bytes", planned.peak)
+    yield Finding("rate of it", planned.flops / seconds, "FLOP/s", Rates().linear)
 
     traced = measure.trace(step, device)
     total = sum(kernel.seconds for kernel in traced.kernels)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pipelines.planning.meter import Meter
+from pipelines.planning.meter import Meter, Usage
 
 Work = Callable[[], object]
 
@@ -56,17 +56,23 @@ def wall_seconds(work: Work, device: torch.device) -> float:
 def peak_bytes(work: Work, device: torch.device) -> int:
     """The most bytes that the tensors of a call take beside those that were there before."""
     if device.type != "cuda":
-        meter, attention = Meter(), F.scaled_dot_product_attention
-        with meter.phase("work"):
-            F.scaled_dot_product_attention = attention  # the meter's stand-in is for the meta device
-            work()
-        return meter.usage["work"].peak
+        return counted(work, device).peak
     synchronise(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()
     synchronise(device)
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def counted(work: Work, device: torch.device) -> Usage:
+    """FLOPs and peak bytes of a call as a plan counts them, on the meta device or on a CPU."""
+    meter, attention = Meter(), F.scaled_dot_product_attention
+    with meter.phase("work", backward=True):
+        if device.type != "meta":
+            F.scaled_dot_product_attention = attention  # the meter's stand-in is for the meta device
+        work()
+    return meter.usage["work"]
 
 
 class Kernel(NamedTuple):

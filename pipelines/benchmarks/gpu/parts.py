@@ -9,7 +9,7 @@ class Part(NamedTuple):
         name: of its module in this package, whose ``findings(sizes, device)`` gives its figures one by one.
         title: as tables call it.
         usual: seconds that it takes on a GPU, guessed until one is at hand: with fewer left it is not begun.
-        most: seconds after which it is stopped.
+        most: seconds after which it is stopped there.
     """
 
     name: str

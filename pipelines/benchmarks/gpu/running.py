@@ -103,7 +103,7 @@ def run_parts(
             part = waiting.pop(0)
             result, left = Result(part.title), end - time.monotonic()
             if left < part.usual * sizes.patience:
-                result.state, result.reason = SKIPPED, f"{left:.0f} s were left, it takes {part.usual:.0f}"
+                result.state, result.reason = SKIPPED, f"{max(0, left):.0f} s were left, it takes {part.usual:.0f}"
                 tell(part.name, result)
                 continue
             process = ahead if ahead and ahead.part is part else Process(part, sizes, package)
@@ -114,7 +114,8 @@ def run_parts(
                 result.findings.append(finding)
                 tell(part.name, result)
 
-            result.state, result.reason = process.run(min(part.most, end - started), found)
+            left = end - started
+            result.state, result.reason = process.run(left if sizes.tiny else min(part.most, left), found)
             result.seconds = round(time.monotonic() - started, 1)
             tell(part.name, result)
     finally:

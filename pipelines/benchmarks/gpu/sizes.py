@@ -58,9 +58,9 @@ class Sizes:
         packed: lengths of the rows that the language model gets.
         product: side of the square matrices whose product is the card's ceiling.
         copied: bytes that are copied on the device and to the host.
-        vidtok: (base width, frames, side) of VidTok's clip.
+        vidtok, clip: changes of VidTok's configuration; (frames, side) of what it is given.
         compiler: backend of torch.compile.
-        clips: (number, seconds, frames per second, height, width) of the loader's clips.
+        clips: (number, seconds, frames per second, height, width).
     """
 
     tiny: bool = False
@@ -75,7 +75,8 @@ class Sizes:
     packed: tuple[int, ...] = (140, 210)
     product: int = 8192
     copied: int = 4 << 30
-    vidtok: tuple[int, int, int] = (128, 17, 256)
+    vidtok: dict[str, int] = field(default_factory=dict)
+    clip: tuple[int, int] = (17, 256)
     compiler: str = "inductor"
     clips: tuple[int, float, int, int, int] = (64, 5.0, 24, 720, 1280)
 
@@ -83,6 +84,6 @@ class Sizes:
 FULL = Sizes()
 TINY = Sizes(
     tiny=True, patience=0.02, repeats=1, models=shallow(4), whole=shallow(3), video=(5, 32, 48), tiles=((5, 32, 32),),
-    text_rows=6, states=64, packed=(7, 9), product=64, copied=1 << 20, vidtok=(8, 5, 16), compiler="eager",
-    clips=(4, 1.0, 12, 90, 160),
+    text_rows=6, states=64, packed=(7, 9), product=64, copied=1 << 20, vidtok=dict(ch=8, num_res_blocks=1),
+    clip=(5, 16), compiler="eager", clips=(4, 1.0, 12, 90, 160),
 )  # fmt: skip

@@ -10,7 +10,6 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
-from pipelines.planning.meter import Meter
 from pipelines.planning.rates import Rates
 from vtok.decoders.hunyuan import Conditioning, HunyuanDecoder
 
@@ -68,11 +67,9 @@ def cost(decoder: HunyuanDecoder, sizes: Sizes, device: torch.device) -> Cost:
 
 def plan(empty: HunyuanDecoder, sizes: Sizes, blocks: int) -> Cost:
     """As counted on the meta device, at the rates that are assumed where none were measured."""
-    meter = Meter()
-    with meter.phase("step", backward=True):
-        training_step(empty, sizes, META)()
+    usage = measure.counted(training_step(empty, sizes, META), META)
     attention = 4 * published.joint_tokens(empty, sizes) ** 2 * published.width(empty) * blocks  # of a forward
-    rates, usage = Rates(), meter.usage["step"]
+    rates = Rates()
     seconds = 2 * attention / rates.attention + 2 * attention / rates.attention_backward
     return Cost(seconds + (usage.flops - 4 * attention) / rates.linear, usage.peak)
 

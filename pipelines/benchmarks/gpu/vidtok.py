@@ -15,8 +15,8 @@ NAME = "vidtok_kl_causal_488_4chn"
 @torch.no_grad()
 def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     """In bf16; compilation is not part of the time."""
-    width, frames, side = sizes.vidtok
-    model = load_model(NAME, ch=width).eval().to(device, torch.bfloat16)
+    frames, side = sizes.clip
+    model = load_model(NAME, **sizes.vidtok).eval().to(device, torch.bfloat16)
     clip = torch.rand(1, 3, frames, side, side, device=device, dtype=torch.bfloat16) * 2 - 1
     latents = model.encode(clip)
     works = {"encode": (model.encode, clip), "decode": (model.decode, latents)}

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../../.."
 python=3.12
 most=$((64 * 1024 * 1024))
 missing=(
-    av webdataset braceexpand isal                     # data_tools
+    "av<19" webdataset braceexpand isal                     # data_tools
     diffusers importlib-metadata                       # vtok; its other needs are there
     hjson                                              # DeepSpeed; its other needs, pydantic apart, are there
     jsonargparse                                       # pipelines

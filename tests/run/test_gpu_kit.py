@@ -51,7 +51,8 @@ def results_of(parts, package, seconds=60.0, sizes=FULL):
 def report(tmp_path_factory):
     """The kit's, and its folder."""
     folder = tmp_path_factory.mktemp("kit")
-    printed = checked(python("pipelines/bench.py", "gpu", "--tiny", "--minutes", "10", "--output", folder)).stdout
+    command = ("pipelines/bench.py", "gpu", "--tiny", "--minutes", "14", "--output", folder)
+    printed = checked(python(*command, timeout=900)).stdout
     return read_report(folder / "cpu.json"), folder, printed
 
 

@@ -14,26 +14,31 @@ from pipelines.benchmarks.gpu.sizes import Sizes
 
 ROOT = Path(__file__).parents[3]
 MARKER = "mark.gpu"
-OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED)\b")
+ENDED = re.compile(r"(PASSED|FAILED|ERROR|SKIPPED)\b")
+NAME = re.compile(r"::(\S+)")
+TOLD_AGAIN = "short test summary info"
+LAST = 3000  # characters of what pytest printed that are kept of a failure
 
 
 def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
-    """How many passed, failed and were skipped, as they end; fails with what pytest printed where one failed.
+    """Each test as it ends, then how many passed, failed and were skipped; several run at a time.
 
-    Several run at a time: none of them measures anything.
+    Raises:
+        AssertionError: a test failed; with the end of what pytest printed.
     """
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARKER in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-n", "0" if sizes.tiny else "6", "--dist", "load"]
-    command += ["-p", "no:cacheprovider", "--color", "no", *map(str, files)]
-    output, counts = [], Counter()
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "--color", "no", "-p", "no:cacheprovider"]
+    command += ["-n", "0" if sizes.tiny else "6", "--dist", "load", *map(str, files)]
+    output, counts = "", Counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pytest:
         for line in pytest.stdout:
-            output.append(line)
-            found = OUTCOME.search(line)
-            if found and "::" in line and "short test summary" not in "".join(output):
-                counts[found[1]] += 1
-                print(f"  {line.strip()}", flush=True)
-    for outcome in ("PASSED", "FAILED", "ERROR", "SKIPPED"):
-        yield Finding(f"tests {outcome.lower()}", counts[outcome], "tests")
+            output += line
+            ended, name = ENDED.search(line), NAME.search(line)
+            if ended and name and TOLD_AGAIN not in output:
+                outcome = ended[1].lower()
+                counts[outcome] += 1
+                yield Finding(name[1], None, "", note=outcome)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        yield Finding(f"tests {outcome}", counts[outcome], "tests")
     if pytest.returncode:
-        raise AssertionError("".join(output)[-3000:])
+        raise AssertionError(output[-LAST:])

@@ -94,10 +94,10 @@ def run_parts(
         package: where the parts' modules lie.
     """
     waiting, ahead = list(parts), None
-    if START == "fork":  # once for all
-        for part in waiting:
+    if START == "fork":  # imported once for all; what is missing is told by the part that needs it
+        for name in ("torch._dynamo", "deepspeed", *(f"{package}.{part.name}" for part in waiting)):
             with suppress(Exception):
-                importlib.import_module(f"{package}.{part.name}")
+                importlib.import_module(name)
     try:
         while waiting:
             part = waiting.pop(0)

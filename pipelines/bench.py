@@ -10,6 +10,7 @@ python pipelines/bench.py run          imports, the first step, waiting for data
 python pipelines/bench.py profile      where a step's CPU time goes
 python pipelines/bench.py vidtok       VidTok's network against the plain arrangement of it
 python pipelines/bench.py compile      what torch.compile would gain; ten minutes of compilation
+python pipelines/bench.py gpu          what only a GPU can show, in eight minutes of one (--help says how)
 
 --json prints one JSON list; --check compares the ratios with those kept in pipelines/benchmarks/ratios.json, and ends
 with exit code 1 where one has become worse by more than a tenth; --keep puts them there.
@@ -22,7 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import DataError
-from pipelines.benchmarks.figures import PARTS, Figure
+from pipelines.benchmarks.figure import Figure
+from pipelines.benchmarks.gpu import command as gpu
 from pipelines.errors import die
 
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
@@ -31,8 +33,14 @@ TOLERANCE = 0.1
 
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["gpu"]:
+        gpu.main(argv[1:])
+        return
+    from pipelines.benchmarks.figures import PARTS  # with DeepSpeed and much else, which the GPU's part may lack
+
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=list(PARTS), help="which part to measure")
+    parser.add_argument("what", choices=[*PARTS, "gpu"], help="which part to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--quick", action="store_true", help="see that it runs: the values mean nothing")
     kept = parser.add_mutually_exclusive_group()

@@ -13,9 +13,9 @@ from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video import validate
 from pipelines import bench
 from pipelines.bench import main
-from pipelines.benchmarks import scaling
+from pipelines.benchmarks import figures, scaling
 from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
-from pipelines.benchmarks.figures import Figure
+from pipelines.benchmarks.figure import Figure
 from pipelines.benchmarks.models import SMALL, random_batch, random_framework
 from pipelines.benchmarks.prefill import prefilling
 from pipelines.benchmarks.prefill_plot import plot_prefill
@@ -70,7 +70,7 @@ def test_a_check_tells_what_has_become_worse(monkeypatch, tmp_path, capsys):
         yield Figure("free", values["free"])
         yield Figure("took, s", 3.0, at_most=5, is_ratio=False)
 
-    monkeypatch.setitem(bench.PARTS, "step", measured)
+    monkeypatch.setitem(figures.PARTS, "step", measured)
     main(["step", "--keep"])
     assert json.loads((tmp_path / "ratios.json").read_text()) == {"step": values}
     for change, worse in (

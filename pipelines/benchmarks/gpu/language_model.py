@@ -1,0 +1,48 @@
+"""A few of the language model's layers at their own width, on packed rows; which kernels take their time."""
+
+from collections.abc import Iterator
+
+import torch
+
+from pipelines.benchmarks.gpu import measure, published
+from pipelines.benchmarks.gpu.findings import Finding
+from pipelines.benchmarks.gpu.products import random
+from pipelines.benchmarks.gpu.sizes import Sizes
+from pipelines.planning.rates import Rates
+from vtok.mllms.base import MLLM
+
+META = torch.device("meta")
+LAYERS = 4  # of 32; the decoder reads the states after the second
+SHOWN = 8  # kernels
+
+
+def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
+    """Forward and backward, checkpointed, with the weights' gradients."""
+    model = published.language_model(sizes, LAYERS)
+    step = training_step(published.with_weights(model, device), sizes, device)
+    empty = published.in_bf16(published.language_model(sizes, LAYERS))
+    planned = measure.counted(training_step(empty, sizes, META), META)  # next to none of it is attention
+    name = f"{LAYERS} layers, {sum(sizes.packed)} packed tokens, forward and backward"
+    seconds = measure.seconds(step, device, sizes.repeats)
+    yield Finding(name, seconds, "s", planned.flops / Rates().linear)
+    yield Finding(f"{name}, peak with gradients", measure.peak_bytes(step, device), "bytes", planned.peak)
+    yield Finding("rate of it", planned.flops / seconds, "FLOP/s", Rates().linear)
+
+    traced = measure.trace(step, device)
+    total = sum(kernel.seconds for kernel in traced.kernels)
+    yield Finding("the device's share of that time", traced.busy / seconds, "of 1")
+    for kernel in traced.kernels[:SHOWN]:
+        yield Finding(f"share of {kernel.calls} x {kernel.name[:60]}", kernel.seconds / total, "of 1")
+
+
+def training_step(model: MLLM, sizes: Sizes, device: torch.device) -> measure.Work:
+    embeddings = random(device, 1, sum(sizes.packed), model.dim).requires_grad_()
+    model.train()
+
+    def step() -> None:
+        embeddings.grad = None
+        hidden = model(embeddings, list(sizes.packed))
+        (hidden.last.float().square().mean() + hidden.conditioning.float().square().mean()).backward()
+        model.zero_grad(set_to_none=True)
+
+    return step

@@ -1,6 +1,6 @@
 """Refuses what must not be committed: files above 500 KB, names with spaces or commas, paths of a machine.
 
-    python .ci/committed_files.py [FILE ...]      all tracked files without a name
+python .ci/committed_files.py [FILE ...]      all tracked files without a name
 """
 
 import re

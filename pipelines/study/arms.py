@@ -114,7 +114,9 @@ def run(folder: Path, program: Path, *arguments: str | Path) -> int:
     """Exit code of one of the pipeline's programs; what it says goes to ``folder/log.txt``."""
     with (folder / LOG).open("a") as log:
         return subprocess.run(
-            [sys.executable, *map(str, (program, *arguments))], stdout=log, stderr=subprocess.STDOUT,
+            [sys.executable, *map(str, (program, *arguments))],
+            stdout=log,
+            stderr=subprocess.STDOUT,
             env=KEEP_MEMORY | os.environ,
         ).returncode
 

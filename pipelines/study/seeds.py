@@ -3,10 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-from pipelines.accuracy import wilson
+from scipy.stats import t
 
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+from pipelines.accuracy import wilson
 
 # What a stage measured.
 Figures = dict[str, Any]
@@ -25,7 +24,8 @@ def over_seeds(shares: list[float]) -> Estimate:
     """Student's interval of the mean of several seeds' accuracies, or of their differences."""
     middle, n = mean(shares), len(shares)
     deviation = math.sqrt(sum((share - middle) ** 2 for share in shares) / (n - 1))
-    half = T95.get(n - 1, 1.96) * deviation / math.sqrt(n)
+    quantile = round(float(t.ppf(0.975, n - 1)), 3)  # as printed tables give it: the published report rests on those
+    half = quantile * deviation / math.sqrt(n)
     return Estimate(middle, middle - half, middle + half, f"{percent(middle)} ± {percent(half)}")
 
 

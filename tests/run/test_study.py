@@ -25,6 +25,7 @@ from pipelines.study.curves import curve_of, loss_table, mean_curve
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
 from pipelines.study.results import Results, read_results, write_results
+from pipelines.study.seeds import over_seeds
 from pipelines.study.stages import Done, gate, slug, stage
 from support.tiny import model_config
 from vtok.build import build_framework
@@ -332,6 +333,18 @@ def test_intervals_over_seeds_are_students():
     assert report.cell(lines) == "60.0 ± 24.8"
     assert report.cell(lines[:1]) == "50.0 (23.7–76.3)"
     assert report.percent(-1e-17) == "0.0"
+
+
+@pytest.mark.parametrize("seeds, half", [(11, 0.02228), (12, 0.02291)])
+def test_more_than_ten_seeds_have_students_interval_too(seeds, half):
+    """Eleven accuracies one point apart have a standard error of 1 point, and t is 2.228.
+
+    For twelve the standard error is sqrt(13 / 12) points, and t is 2.201.
+    """
+    accuracies = [0.5 + (place - (seeds - 1) / 2) / 100 for place in range(seeds)]
+    estimate = over_seeds(accuracies)
+    assert estimate.mean == pytest.approx(0.5)
+    assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half), abs=5e-6)
 
 
 def measured(*right: int, frozen: float = 0.0) -> list[dict]:

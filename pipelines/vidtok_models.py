@@ -8,30 +8,34 @@ model:
 from pathlib import Path
 from typing import Any
 
-from pipelines.config_files import PRESETS, read_yaml
-from vtok.config import ConfigError, require
+from pipelines.config_files import read_yaml
+from vtok.config import require
 from vtok.vidtok import VidTok, VidTokConfig, load_model, published_config
+from vtok.vidtok.config import PUBLISHED
 
 
-def vidtok_yaml(config: str | Path) -> Path:
-    """A YAML file, or by its name one of those in ``pipelines/configs/vidtok``; raises ConfigError if there is none."""
-    path = Path(config)
-    if path.suffix:
-        return path
-    path = PRESETS / "vidtok" / f"{config}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ConfigError(f"no VidTok is called {config!r}: give a YAML file or one of {known}")
-    return path
+def published_name(name: str) -> str:
+    """Returns ``name``.
+
+    Raises:
+        ConfigError: No published VidTok has this name.
+    """
+    require(name in PUBLISHED, f"no VidTok is called {name!r}: give a YAML file or one of {', '.join(PUBLISHED)}")
+    return name
 
 
 def read_vidtok_config(config: str | Path) -> VidTokConfig:
-    """From a YAML file or by its name.
+    """Returns the configuration of a YAML file or of a published name.
+
+    Args:
+        config: Path of a YAML file with a section ``model``. A text without a suffix is a published name.
 
     Raises:
-        ConfigError: there is none, or its ``model`` section is not understood.
+        ConfigError: The file or the name does not exist, or the section ``model`` is invalid.
     """
-    path = vidtok_yaml(config)
+    path = Path(config)
+    if not path.suffix:
+        return published_config(published_name(str(config)))
     model = read_yaml(path).get("model")
     require(isinstance(model, dict) and "name" in model, f"{path} should have a section 'model' with a 'name'")
     return config_of(model)

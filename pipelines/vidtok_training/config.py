@@ -8,14 +8,15 @@ VidTokRunConfig
   checkpoint  when to save
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
 from pipelines.command_line import RunArguments, parse_with
 from pipelines.config import CheckpointConfig, OptimisationConfig
-from pipelines.vidtok_models import config_of, vidtok_yaml
+from pipelines.vidtok_models import config_of, published_name
 from vtok.config import require
 
 LEAST_PATCHES = 32  # pixels a side that a PatchGAN needs to see
@@ -152,6 +153,11 @@ def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
     """
     argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-    argv = [str(vidtok_yaml(arg)) if before == "--config" else arg for before, arg in zip(["", *argv], argv)]
+    name = None
+    for place, (option, value) in enumerate(zip(argv, argv[1:])):
+        if option == "--config" and not Path(value).suffix:
+            name = published_name(value)
+            argv[place : place + 2] = ["--model.name", name]
     parser = ArgumentParser(prog="train_vidtok", exit_on_error=False, description="Train a VidTok with ZeRO-2.")
-    return parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
+    arguments = parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
+    return replace(arguments, preset=name) if name else arguments

@@ -8,7 +8,7 @@ from pipelines.benchmarks.vidtok_plain import PlainVidTok
 from pipelines.vidtok_models import read_vidtok_config
 from support.vidtok import DIFFERENT, PUBLISHED, random_video, small_model
 from vtok.config import ConfigError
-from vtok.vidtok import load_model, published_config
+from vtok.vidtok import config, load_model, published_config
 
 
 def meta_model(name: str):
@@ -29,7 +29,8 @@ def test_published_sizes(name):
         assert (millions(model.encoder), millions(model.decoder)) == (encoder, decoder)
 
 
-def test_there_is_one_configuration_file_for_each_published_name():
+def test_commands_take_each_published_name():
+    assert set(config.PUBLISHED) == PUBLISHED.keys()
     for name in PUBLISHED:
         assert read_vidtok_config(name) == published_config(name)
 

@@ -12,7 +12,34 @@ from typing import Literal
 from vtok.config import ConfigError, require
 
 NAME = re.compile(r"vidtok_(kl|fsq)_(causal|noncausal)_(288|444|488|888|41616)_(?:(\d+)chn|(\d+))(_v1_1)?")
-FSQ_LEVELS = 8  # of every dimension of every published codebook
+FSQ_LEVELS = 8  # codes of each dimension, in every published codebook
+
+# The configurations whose weights are published.
+PUBLISHED = (
+    "vidtok_fsq_causal_41616_262144",
+    "vidtok_fsq_causal_41616_262144_v1_1",
+    "vidtok_fsq_causal_488_262144",
+    "vidtok_fsq_causal_488_32768",
+    "vidtok_fsq_causal_488_32768_v1_1",
+    "vidtok_fsq_causal_488_4096",
+    "vidtok_fsq_causal_888_32768_v1_1",
+    "vidtok_fsq_noncausal_41616_262144",
+    "vidtok_fsq_noncausal_488_262144",
+    "vidtok_kl_causal_288_8chn",
+    "vidtok_kl_causal_288_8chn_v1_1",
+    "vidtok_kl_causal_41616_16chn_v1_1",
+    "vidtok_kl_causal_41616_4chn",
+    "vidtok_kl_causal_444_4chn",
+    "vidtok_kl_causal_488_16chn",
+    "vidtok_kl_causal_488_16chn_v1_1",
+    "vidtok_kl_causal_488_4chn",
+    "vidtok_kl_causal_488_4chn_v1_1",
+    "vidtok_kl_causal_488_8chn",
+    "vidtok_kl_noncausal_41616_16chn",
+    "vidtok_kl_noncausal_41616_4chn",
+    "vidtok_kl_noncausal_488_16chn",
+    "vidtok_kl_noncausal_488_4chn",
+)
 
 # Compression -> width of each level, levels after which space and then time are halved, and doubled.
 RESAMPLING = {

@@ -159,6 +159,7 @@ def test_under_autocast_as_the_published_examples_use_it(name):
         (lambda: load_model("vidtok_kl_causal_444_4chn", tempo_ds=(0, 1)), "tempo_ds should be among spatial_ds"),
         (lambda: small_model("vidtok_kl_causal_488_4chn").encode(random_video(5, 36)), "multiples of 8, not 36x36"),
         (lambda: small_model("vidtok_kl_noncausal_488_4chn").encode(random_video(5)), "takes 4k frames, not 5"),
+        (lambda: small_model("vidtok_kl_causal_488_4chn").decode(torch.zeros(1, 1, 4, 4), True), "decodes from indices"),
         (lambda: read_vidtok_config("vidtok_kl"), "no VidTok is called 'vidtok_kl': give a YAML file or one of v"),
     ],
 )  # fmt: skip

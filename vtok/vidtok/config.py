@@ -1,15 +1,18 @@
-"""What a VidTok is made of, and how the published names say it.
+"""The architecture of a VidTok, and the published names that describe one.
 
-``vidtok_kl_causal_488_4chn_v1_1``: regulariser, time handling, compression (frames, height, width), channels of the
-latent (``kl``) or codes of the vocabulary (``fsq``), version.
+``vidtok_kl_causal_488_4chn_v1_1`` names, in order: the regulariser; the handling of time; the compression of frames,
+height and width; the channels of the latent (``kl``) or the codes of the vocabulary (``fsq``); the version.
 """
 
 import difflib
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Literal, TypedDict, cast
 
 from vtok.config import ConfigError, require
+
+Regulariser = Literal["kl", "fsq"]
+Time = Literal["causal", "causal_v1_1", "noncausal"]
 
 NAME = re.compile(r"vidtok_(kl|fsq)_(causal|noncausal)_(288|444|488|888|41616)_(?:(\d+)chn|(\d+))(_v1_1)?")
 FSQ_LEVELS = 8  # codes of each dimension, in every published codebook
@@ -41,8 +44,19 @@ PUBLISHED = (
     "vidtok_kl_noncausal_488_4chn",
 )
 
-# Compression -> width of each level, levels after which space and then time are halved, and doubled.
-RESAMPLING = {
+
+class Resampling(TypedDict):
+    """The fields of :class:`VidTokConfig` that a compression determines."""
+
+    ch_mult: tuple[int, ...]
+    spatial_ds: tuple[int, ...]
+    spatial_us: tuple[int, ...]
+    tempo_ds: tuple[int, ...]
+    tempo_us: tuple[int, ...]
+
+
+# By compression: frames, height and width per latent.
+RESAMPLING: dict[str, Resampling] = {
     "288": dict(ch_mult=(1, 2, 4, 4), spatial_ds=(0, 1, 2), spatial_us=(1, 2, 3), tempo_ds=(1,), tempo_us=(2,)),
     "444": dict(ch_mult=(1, 2, 4, 4), spatial_ds=(1, 2), spatial_us=(1, 2), tempo_ds=(1, 2), tempo_us=(1, 2)),
     "488": dict(ch_mult=(1, 2, 4, 4), spatial_ds=(0, 1, 2), spatial_us=(1, 2, 3), tempo_ds=(1, 2), tempo_us=(1, 2)),
@@ -59,19 +73,29 @@ RESAMPLING = {
 class VidTokConfig:
     """The architecture of Tang et al., 2024 (arXiv 2412.13061), section 3.
 
+    Level i has ``ch * ch_mult[i]`` channels. Level 0 has the full resolution, in the encoder and in the decoder.
+
     Args:
         regulariser: ``kl`` (a Gaussian over latents) or ``fsq`` (finite scalar quantisation).
-        time: ``causal`` (v1.0: the past of a clip is zeros), ``causal_v1_1`` (its first frame), or ``noncausal``.
-        z_channels: channels of the latent; of ``fsq`` as many as there are ``levels``.
-        levels: codes of each dimension of ``fsq``.
-        ch, ch_mult: width of level i is ``ch * ch_mult[i]``; level 0 has the full resolution.
-        num_res_blocks: pairs of spatial and temporal blocks in a level of the encoder; the decoder has one more.
-        spatial_ds, tempo_ds: levels of the encoder that are followed by halving height and width, and time.
-        spatial_us, tempo_us: levels of the decoder that are followed by doubling them.
+        time: ``causal`` pads the start of a clip with zeros (v1.0), ``causal_v1_1`` with copies of its first frame.
+            ``noncausal`` lets a frame see later frames.
+        z_channels: Channels of the latent. With ``fsq`` there is one channel for each entry of ``levels``.
+        ch_mult: Width of each level, as a multiple of ``ch``.
+        spatial_ds: Levels of the encoder after which height and width are halved.
+        spatial_us: Levels of the decoder after which height and width are doubled.
+        tempo_ds: Levels of the encoder after which time is halved.
+        tempo_us: Levels of the decoder after which time is doubled.
+        levels: Codes of each dimension of ``fsq``.
+        ch: Base width.
+        num_res_blocks: Pairs of a block over space and a block over time in each level of the encoder. A level of the
+            decoder has one pair more.
+
+    Raises:
+        ConfigError: The fields contradict each other.
     """
 
-    regulariser: Literal["kl", "fsq"]
-    time: Literal["causal", "causal_v1_1", "noncausal"]
+    regulariser: Regulariser
+    time: Time
     z_channels: int
     ch_mult: tuple[int, ...]
     spatial_ds: tuple[int, ...]
@@ -106,44 +130,48 @@ class VidTokConfig:
 
     @property
     def is_causal(self) -> bool:
+        """Whether no frame sees a later frame."""
         return self.time != "noncausal"
 
     @property
     def time_factor(self) -> int:
-        """f: frames a latent frame stands for."""
+        """Frames per latent frame: f."""
         return 2 ** len(self.tempo_ds)
 
     @property
     def space_factor(self) -> int:
-        """Pixels a side of a latent pixel."""
+        """Pixels per latent pixel, along a side: s."""
         return 2 ** len(self.spatial_ds)
 
     def latent_frames(self, frames: int) -> int:
-        """t of a clip of so many frames, as :meth:`vtok.vidtok.VidTok.encode` gives it."""
+        """Returns how many latent frames :meth:`vtok.vidtok.VidTok.encode` makes of ``frames`` frames."""
         if self.time == "causal" and frames % self.time_factor:
             frames += self.time_factor - 1
         return -(-frames // self.time_factor) if self.time == "causal_v1_1" else frames // self.time_factor
 
     @property
     def encoder_channels(self) -> int:
-        """What the encoder gives: of ``kl`` mean and log variance."""
+        """Output channels of the encoder. With ``kl`` they hold a mean and a log variance for each latent channel."""
         return self.z_channels * (2 if self.regulariser == "kl" else 1)
 
     def width(self, level: int) -> int:
+        """Returns the channels of a level."""
         return self.ch * self.ch_mult[level]
 
 
 def published_config(name: str, **overrides) -> VidTokConfig:
-    """The configuration of a published name.
+    """Returns the configuration that a name describes; names of the published form without published weights work too.
 
     Args:
-        overrides: fields of :class:`VidTokConfig` that shall differ, such as ``ch=32``.
+        name: A name as the module's documentation explains it.
+        **overrides: Fields of :class:`VidTokConfig` to change, such as ``ch=32``.
 
     Raises:
-        ConfigError: no such name or field.
+        ConfigError: The name is malformed, or a field does not exist.
     """
     match = NAME.fullmatch(name)
-    require(match is not None, f"{name!r} is no VidTok's name; one is vidtok_kl_causal_488_4chn")
+    if match is None:
+        raise ConfigError(f"{name!r} is no VidTok's name; one is vidtok_kl_causal_488_4chn")
     regulariser, time, compression, channels, codes, version = match.groups()
     require(
         (regulariser == "kl") == (channels is not None) and not (version and time == "noncausal"),
@@ -151,8 +179,8 @@ def published_config(name: str, **overrides) -> VidTokConfig:
     )
     levels = fsq_levels(int(codes)) if codes else ()
     config = VidTokConfig(
-        regulariser=regulariser,
-        time=f"{time}{version or ''}",
+        regulariser=cast(Regulariser, regulariser),
+        time=cast(Time, f"{time}{version or ''}"),
         z_channels=int(channels) if channels else len(levels),
         levels=levels,
         **RESAMPLING[compression],
@@ -161,14 +189,22 @@ def published_config(name: str, **overrides) -> VidTokConfig:
 
 
 def fsq_levels(codes: int) -> tuple[int, ...]:
-    """As many dimensions of eight levels as give ``codes``."""
+    """Returns the levels of a codebook of ``codes`` codes: eight in each dimension.
+
+    Raises:
+        ConfigError: ``codes`` is not a power of eight.
+    """
     count = round((codes.bit_length() - 1) / 3)
     require(FSQ_LEVELS**count == codes, f"a published codebook has a power of {FSQ_LEVELS} codes, not {codes}")
     return (FSQ_LEVELS,) * count
 
 
 def changed(config: VidTokConfig, **overrides) -> VidTokConfig:
-    """Raises ConfigError: a field does not exist; the nearest one is named."""
+    """Returns a copy of ``config`` with some fields changed.
+
+    Raises:
+        ConfigError: A field does not exist (the message names the nearest one), or the fields contradict each other.
+    """
     known = [field.name for field in fields(VidTokConfig)]
     for name in overrides:
         if name not in known:

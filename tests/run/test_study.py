@@ -444,4 +444,3 @@ def test_arms_of_the_same_features_share_them(tmp_path, monkeypatch):
     assert folders["1 cell, g_phi as of 4 x 4"] == "vtok"
     assert folders["2 x 2 cells, g_phi as of 4 x 4"] == "2-x-2-cells-g_phi-as-of-4-x-4"
     assert len(set(folders.values())) == len(study.arms) - 1
-

@@ -3,8 +3,8 @@
     python pipelines/reconstruct.py --config vidtok_kl_causal_488_4chn --checkpoint X.ckpt --input v.mp4 --output-dir D
 
 writes ``D/v_reconstruction.mp4`` and ``D/v_side_by_side.mp4`` with the original on the left. By default the video is
-cut into clips that are reconstructed one by one. With --read-long-video the whole video is one clip, reconstructed chunk
-by chunk. With --tile frames are reconstructed in tiles: the result is almost the same, and memory holds one tile.
+cut into clips that are reconstructed one by one. With --read-long-video the whole video is one clip, reconstructed
+chunk by chunk. With --tile frames are reconstructed in tiles: the result is almost the same, and memory holds one tile.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Keys, sizes and outputs of the published architectures, on random weights."""
+"""Parameter names, sizes and outputs of the published architectures, with random weights."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_commands_take_each_published_name():
 
 
 def test_published_keys():
-    """Causal layers over time are wrapped, those over space and all of a non-causal model are plain."""
+    """Layers over time have a wrapper in causal models. Layers over space and non-causal models have none."""
     causal = {key: tuple(value.shape) for key, value in meta_model("vidtok_kl_causal_488_4chn").state_dict().items()}
     expected = {
         "encoder.conv_in.conv.weight": (128, 3, 3, 3, 3),
@@ -144,7 +144,7 @@ def test_under_autocast_as_the_published_examples_use_it(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low, frames = model.encode(x), model.decode(z)
     assert (frames.float() - model.decode(z)).abs().max() < 0.1 and frames.dtype == torch.bfloat16
-    assert ((low.float() - z).abs() < 0.1).float().mean() > 0.9  # a code on its edge may fall on the other side
+    assert ((low.float() - z).abs() < 0.1).float().mean() > 0.9  # rounding may move a latent near a cell's edge
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_under_autocast_as_the_published_examples_use_it(name):
         (lambda: load_model("vidtok_kl_causal_444_4chn", tempo_ds=(0, 1)), "tempo_ds should be among spatial_ds"),
         (lambda: small_model("vidtok_kl_causal_488_4chn").encode(random_video(5, 36)), "multiples of 8, not 36x36"),
         (lambda: small_model("vidtok_kl_noncausal_488_4chn").encode(random_video(5)), "takes 4k frames, not 5"),
-        (lambda: small_model("vidtok_kl_causal_488_4chn").decode(torch.zeros(1, 1, 4, 4), True), "decodes from indices"),
+        (lambda: small_model("vidtok_kl_causal_488_4chn").decode(torch.zeros(1, 1, 4, 4), True), "from indices"),
         (lambda: read_vidtok_config("vidtok_kl"), "no VidTok is called 'vidtok_kl': give a YAML file or one of v"),
     ],
 )  # fmt: skip

@@ -82,7 +82,9 @@ def reconstruct(
         DataError: The video cannot be read.
         ConfigError: The options contradict each other, or the model does not support them.
     """
-    require(model.is_causal or not (long or pad_generated), "a non-causal VidTok takes clips, each by itself")
+    require(
+        model.is_causal or not (long or pad_generated), "--read-long-video and --pad-gen-frames need a causal VidTok"
+    )
     require(not (long and pad_generated), "choose one of --read-long-video and --pad-gen-frames")
     require(not long or model.tile is None, "choose one of --read-long-video and --tile")
     require(chunk >= 1 and fps > 0, "--chunk must be at least 1 and --fps positive")

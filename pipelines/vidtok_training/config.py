@@ -156,10 +156,12 @@ class VidTokRunConfig:
         )
         require(
             model.is_causal or data.frames % model.time_factor == 0,
-            f"this VidTok takes clips of {model.time_factor} k frames: set data.frames to 16, not {data.frames}",
+            f"this VidTok takes clips of a multiple of {model.time_factor} frames: set data.frames to 16, "
+            f"not {data.frames}",
         )
         require(
-            not self.fix_encoder or self.weights is not None, "fix_encoder needs weights: a random encoder is no use"
+            not self.fix_encoder or self.weights is not None,
+            "fix_encoder needs weights: a random encoder must be trained",
         )
         require((data.shards is None) != (data.root is None), "set exactly one of data.shards and data.root")
         require(data.meta_path is None or data.root is not None, "data.meta_path goes with data.root")

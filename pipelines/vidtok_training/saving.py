@@ -34,7 +34,9 @@ def newest_step(output: Path, with_discriminator: bool) -> int | None:
         ConfigError: The run was trained without a discriminator and now has one.
     """
     if with_discriminator and checkpoint.complete(output) and not (output / DISCRIMINATOR).exists():
-        raise ConfigError(f"{output} was trained without a discriminator: set loss.discriminator none, or start anew")
+        raise ConfigError(
+            f"{output} was trained without a discriminator: set loss.discriminator none, or start a new run"
+        )
     folders = [output, output / DISCRIMINATOR] if with_discriminator else [output]
     steps = [{checkpoint.step_of(folder) for folder in checkpoint.complete(one)} for one in folders]
     return max(set.intersection(*steps), default=None)

@@ -123,9 +123,9 @@ def test_a_finished_pass_keeps_nothing():
 def test_chunks_beyond_the_end_are_refused():
     model = small_model("vidtok_kl_causal_488_4chn", ch=8)
     state = model.start_encoding(9)
-    with pytest.raises(ConfigError, match="10 frames, where the video has 9 left"):
+    with pytest.raises(ConfigError, match="has 10 frames, but the video has 9 left"):
         model.encode(random_video(10, size=16), state=state)
-    with pytest.raises(ConfigError, match="cut the video into clips of 4k frames"):
+    with pytest.raises(ConfigError, match="cut the video into clips of a multiple of 4 frames"):
         small_model("vidtok_kl_noncausal_488_4chn", ch=8).start_encoding(8)
 
 

@@ -91,7 +91,7 @@ def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
 
 
 def test_what_a_model_cannot_do_is_said(video):
-    with pytest.raises(ConfigError, match="a non-causal VidTok takes clips"):
+    with pytest.raises(ConfigError, match="need a causal VidTok"):
         reconstructed(small_model("vidtok_kl_noncausal_488_4chn", ch=8), video, long=True)
     with pytest.raises(ConfigError, match="choose one of --read-long-video and --tile"):
         reconstructed(in_tiles(small_model(NAME, ch=8), 32, 16), video, long=True)

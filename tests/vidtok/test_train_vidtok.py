@@ -228,7 +228,7 @@ def test_crops_are_squares_at_the_samples_own_places(folder):
         (["--data.crop", "20"], "multiples of 8, not 20x20"),
         (["--data.crop", "24"], "at least 32 pixels a side"),
         (["--fix_encoder", "true"], "fix_encoder needs weights"),
-        (["--model.name", "vidtok_kl_noncausal_488_4chn"], "clips of 4 k frames"),
+        (["--model.name", "vidtok_kl_noncausal_488_4chn"], "clips of a multiple of 4 frames"),
         (["--loss.lpips_vgg", "x"], "both of loss.lpips_vgg and loss.lpips_linear"),
         (["--train.max_steps", "0"], "train.max_steps must be at least 1"),
     ],

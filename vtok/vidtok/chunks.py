@@ -72,7 +72,10 @@ def encode_chunk(encoder: Encoder, x: Tensor, state: EncoderState) -> Tensor:
         ConfigError: ``x`` has more frames than the video has left.
     """
     config, stream = encoder.config, state.stream
-    require(x.shape[1] <= state.frames_left, f"{x.shape[1]} frames, where the video has {state.frames_left} left")
+    require(
+        x.shape[1] <= state.frames_left,
+        f"the chunk has {x.shape[1]} frames, but the video has {state.frames_left} left",
+    )
     state.frames_left -= x.shape[1]
     stream.last = state.frames_left == 0
     before = state.pending if state.pending is not None else x[:, :1].expand(-1, state.copies, -1, -1, -1)
@@ -104,7 +107,10 @@ def decode_chunk(decoder: Decoder, z: Tensor, state: DecoderState) -> Tensor:
         ConfigError: ``z`` has more latent frames than the video has left.
     """
     config, stream, first = decoder.config, state.stream, state.stream.first
-    require(z.shape[1] <= state.latents_left, f"{z.shape[1]} latent frames, where {state.latents_left} are left")
+    require(
+        z.shape[1] <= state.latents_left,
+        f"the chunk has {z.shape[1]} latent frames, but the video has {state.latents_left} left",
+    )
     state.latents_left -= z.shape[1]
     stream.last = state.latents_left == 0
     if z.shape[1] == 0:

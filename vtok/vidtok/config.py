@@ -109,7 +109,8 @@ class VidTokConfig:
     def __post_init__(self):
         require(self.ch >= 1 and self.num_res_blocks >= 1, "a VidTok's ch and num_res_blocks must be at least 1")
         require(
-            self.regulariser == "kl" or len(self.levels) == self.z_channels, "an FSQ has one level for each channel"
+            self.regulariser == "kl" or len(self.levels) == self.z_channels,
+            "fsq needs one entry of levels for each of z_channels",
         )
         require(all(level >= 2 for level in self.levels), "the levels of an FSQ must be at least 2")
         for what, down, up in (
@@ -117,7 +118,7 @@ class VidTokConfig:
         ):  # fmt: skip
             require(
                 len(set(down)) == len(down) == len(set(up)) == len(up),
-                f"{what}_ds and {what}_us should name as many levels each, and none twice: {down} and {up}",
+                f"{what}_ds and {what}_us must have equally many levels, none of them twice: {down} and {up}",
             )
             require(
                 all(0 <= level < len(self.ch_mult) for level in (*down, *up)),
@@ -125,7 +126,7 @@ class VidTokConfig:
             )
         require(
             set(self.tempo_ds) <= set(self.spatial_ds) and set(self.tempo_us) <= set(self.spatial_us),
-            "time is resampled behind space: tempo_ds should be among spatial_ds, and tempo_us among spatial_us",
+            "only levels that resample space resample time: tempo_ds should be among spatial_ds, tempo_us among spatial_us",
         )
 
     @property
@@ -171,11 +172,11 @@ def published_config(name: str, **overrides) -> VidTokConfig:
     """
     match = NAME.fullmatch(name)
     if match is None:
-        raise ConfigError(f"{name!r} is no VidTok's name; one is vidtok_kl_causal_488_4chn")
+        raise ConfigError(f"{name!r} is not the name of a VidTok; an example is vidtok_kl_causal_488_4chn")
     regulariser, time, compression, channels, codes, version = match.groups()
     require(
         (regulariser == "kl") == (channels is not None) and not (version and time == "noncausal"),
-        f"{name!r} is no VidTok's name: kl goes with channels (4chn), fsq with codes (32768), v1_1 with causal",
+        f"{name!r} is not the name of a VidTok: kl takes channels (4chn), fsq takes codes (32768), v1_1 needs causal",
     )
     levels = fsq_levels(int(codes)) if codes else ()
     config = VidTokConfig(

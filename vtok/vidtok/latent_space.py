@@ -61,7 +61,7 @@ class VidTokAutoencoder(nn.Module):
     def __init__(self, vidtok: VidTok, scaling_factor: float = 1.0):
         super().__init__()
         config = vidtok.config
-        require(config.is_causal, "a non-causal VidTok has no latent frame for a first frame: use a causal one")
+        require(config.is_causal, "a non-causal VidTok cannot encode the first frame alone: use a causal one")
         require(config.regulariser == "kl", "a decoder's latents are continuous: use a VidTok with the regulariser kl")
         self.vidtok = vidtok
         self.config = LatentConfig(config.z_channels, config.time_factor, config.space_factor, scaling_factor)
@@ -120,7 +120,9 @@ class VidTokFeatures(nn.Module):
     def __init__(self, config: VidTokConfig, encoder: Encoder, grid_size: int):
         super().__init__()
         require(config.is_causal and config.regulariser == "fsq", "the backbone vidtok takes a causal VidTok with fsq")
-        require(len(set(config.levels)) == 1, "the backbone vidtok takes an FSQ with as many levels in each channel")
+        require(
+            len(set(config.levels)) == 1, "the backbone vidtok takes an FSQ whose channels all have the same levels"
+        )
         self.config, self.encoder = config, encoder
         self.width, self.levels = config.z_channels, config.levels[0]
         self.image_size = grid_size * config.space_factor
@@ -141,7 +143,7 @@ def vidtok_config(stored: dict[str, Any]) -> VidTokConfig:
     """
     names = {field.name for field in fields(VidTokConfig)}
     if not names <= stored.keys():
-        raise ConfigError("its config.json is not of a VidTok: vtok.vidtok.latent_space.save_folder writes one")
+        raise ConfigError("its config.json does not describe a VidTok: vtok.vidtok.latent_space.save_folder writes one")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names
     }

@@ -173,7 +173,7 @@ class VidTok(nn.Module):
         )
         require(
             self.is_causal or frames % self.config.time_factor == 0,
-            f"a non-causal VidTok takes 4k frames, not {frames}",
+            f"a non-causal VidTok takes a multiple of {self.config.time_factor} frames, not {frames}",
         )
         x = x.movedim(1, -1)
         if self.tile is None:
@@ -246,11 +246,15 @@ class VidTok(nn.Module):
 
     def require_whole_video(self, state: EncoderState | DecoderState | None) -> None:
         """Raises ConfigError if a state is given: tiles and chunks with a state exclude each other."""
-        require(state is None, "frames in tiles go with whole videos only: set tile = None, or give no state")
+        require(state is None, "tiles work on whole videos only: set tile = None, or give no state")
 
     def require_causal(self) -> None:
         """Raises ConfigError if the model is not causal."""
-        require(self.is_causal, "a non-causal VidTok sees a clip as a whole: cut the video into clips of 4k frames")
+        require(
+            self.is_causal,
+            "a non-causal VidTok sees a clip as a whole: cut the video into clips of a multiple of "
+            f"{self.config.time_factor} frames",
+        )
 
 
 def lengthened(x: Tensor, before: int, behind: int) -> Tensor:

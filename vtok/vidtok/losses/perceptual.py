@@ -86,6 +86,6 @@ def load_lpips(vgg: str | Path, linear: str | Path) -> LPIPS:
         stored = open_file(Path(path))
         for name, parameter in parameters.items():
             if name not in stored or stored[name].shape != tuple(parameter.shape):
-                raise ConfigError(f"{path}: {name} {tuple(parameter.shape)} is not in it; is it the file LPIPS needs?")
+                raise ConfigError(f"{path} lacks {name} {tuple(parameter.shape)}: is it the file that LPIPS needs?")
             stored[name].read_into(parameter.view(-1), 0)
     return lpips

@@ -126,7 +126,7 @@ class VidTokConfig:
             )
         require(
             set(self.tempo_ds) <= set(self.spatial_ds) and set(self.tempo_us) <= set(self.spatial_us),
-            "only levels that resample space resample time: tempo_ds should be among spatial_ds, tempo_us among spatial_us",
+            "levels resample time only after space: tempo_ds should be among spatial_ds, tempo_us among spatial_us",
         )
 
     @property

@@ -1,13 +1,19 @@
-"""Accuracy with its uncertainty."""
+"""An accuracy and its 95 % confidence interval."""
 
 from dataclasses import dataclass
-from math import sqrt
 
-Z95 = 1.959964  # standard deviations that hold 95 % of a normal distribution
+from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
 class Interval:
+    """A confidence interval of an accuracy.
+
+    Attributes:
+        low: Lower bound, in 0..1.
+        high: Upper bound, in 0..1.
+    """
+
     low: float
     high: float
 
@@ -15,16 +21,13 @@ class Interval:
         return self.low <= share <= self.high
 
 
-def wilson(right: int, asked: int, z: float = Z95) -> Interval:
-    """Wilson's score interval for a share (JASA 22, 1927, p. 209): never empty, never outside 0..1.
+def wilson(right: int, asked: int) -> Interval:
+    """Returns Wilson's 95 % score interval of the accuracy ``right / asked`` (JASA 22, 1927, p. 209).
+
+    The interval is never empty and never leaves 0..1.
 
     Raises:
-        ValueError: nothing was asked, or more was right than asked.
+        ValueError: ``asked`` is zero, or ``right`` is not in 0..``asked``.
     """
-    if not 0 <= right <= asked or asked == 0:
-        raise ValueError(f"{right} right of {asked} asked is no share")
-    share = right / asked
-    middle = share + z * z / (2 * asked)
-    half = z * sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    whole = 1 + z * z / asked
-    return Interval(max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole))
+    interval = binomtest(right, asked).proportion_ci(confidence_level=0.95, method="wilson")
+    return Interval(float(interval.low), float(interval.high))

@@ -1,7 +1,7 @@
-"""Multiple-choice questions to a model about given videos: accuracy by category, and how well it captions them.
+"""Asks a model multiple-choice questions about given videos: accuracy by category, and the loss of the captions.
 
-The model's answer is the option it finds likeliest behind the question, as training shows it questions: without a list
-of options. The same is asked about the first frame, standing still: what is right then needed no video.
+The model sees the question without the options, as in training. Its answer is the option that it finds likeliest. As a
+control the same is asked about the first frame, repeated: a right answer there needed no video.
 """
 
 import argparse
@@ -22,10 +22,14 @@ from vtok.prompts import CAPTION_INSTRUCTIONS
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """The command; arguments as ``evaluate.py`` parses them.
+    """Runs the command ``evaluate.py understanding``.
+
+    Args:
+        a: The arguments that ``evaluate.py`` parsed.
 
     Raises:
-        ConfigError, DataError: what the user can mend.
+        ConfigError: The checkpoint or the output folder is wrong.
+        DataError: The items or videos are wrong.
     """
     items = read_items(a.items)
     require_videos(a.videos, [item.id for item in items])
@@ -37,18 +41,29 @@ def evaluate(a: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """``caption_cross_entropy`` is in nats per token."""
+    """The result of the questions.
+
+    Attributes:
+        lines: One for each category and one for all.
+        caption_cross_entropy: Loss of the captions, in nats per token.
+    """
 
     lines: list[Line]
     caption_cross_entropy: float
 
 
 def ask_all(items: list[Item], videos: Path, load: Callable[[], Run], common: dict, output: Path) -> Report | None:
-    """This rank's share of the answers, and the report, which is also written, if they are all there then.
+    """Asks about this rank's share of the videos. If all answers exist then, writes the report.
 
     Args:
-        load: the run, called when something is to be asked.
-        common: what all answers have in common.
+        items: All items.
+        videos: Folder of the videos ID.mp4.
+        load: Loads the run. It is called only if an answer is missing.
+        common: Settings that are stored with every answer.
+        output: Folder of the answers and the report.
+
+    Returns:
+        The report, or ``None`` if answers are missing.
 
     Raises:
         ConfigError: ``output`` holds answers of another evaluation.
@@ -66,7 +81,7 @@ def ask_all(items: list[Item], videos: Path, load: Callable[[], Run], common: di
 
 
 def asked(run: Run, item: Item, video: Path) -> dict:
-    """The likeliest option about a video and about its first frame, and the loss of the caption."""
+    """Asks about a video and about its first frame, and measures the loss of the caption; returns all for JSON."""
     config, framework, step = run
     frames = Understanding(config, framework).frames_of(video)
     video, frozen = map(framework.video_embeddings, (frames, frames[:1].expand_as(frames)))
@@ -81,12 +96,19 @@ def asked(run: Run, item: Item, video: Path) -> dict:
 
 
 def likeliest(framework: VTokFramework, visual: Tensor, num_frames: int, item: Item) -> str:
-    """The option whose tokens, its end included, have the largest probability, given a video's tokens (1, L, d)."""
+    """Returns the option with the largest probability, its end token included.
+
+    Args:
+        framework: The model.
+        visual: Embeddings of the video's tokens, (1, L, d).
+        num_frames: Frames of the video.
+        item: The item.
+    """
     losses = framework.answer_losses(visual, num_frames, item.question, list(item.options))
     return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
 
 
 def lines_of(items: list[Item], stored: list[dict]) -> list[Line]:
-    """A line for each category, and one for all; controls: chance, majority and the first frame alone."""
+    """Returns a line for each category and one for all. The controls are chance, majority and the first frame."""
     said, frozen = ({item.id: one[what] for item, one in zip(items, stored)} for what in ("said", "frozen"))
     return [line_of(name, group, said, {"frozen": frozen}) for name, group in categories_of(items)]

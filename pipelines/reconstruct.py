@@ -1,10 +1,10 @@
-"""Put a video through a VidTok and back.
+"""Encodes a video with a VidTok and decodes it again.
 
     python pipelines/reconstruct.py --config vidtok_kl_causal_488_4chn --checkpoint X.ckpt --input v.mp4 --output-dir D
 
-writes ``D/v_reconstruction.mp4`` and ``D/v_side_by_side.mp4``, the original on the left. The video is cut into clips
-that are reconstructed one by one, or, with --read-long-video, it is one clip that goes through in chunks. With --tile
-each clip's frames are reconstructed in tiles, which is near the same and needs memory for one tile.
+writes ``D/v_reconstruction.mp4`` and ``D/v_side_by_side.mp4`` with the original on the left. By default the video is
+cut into clips that are reconstructed one by one. With --read-long-video the whole video is one clip, reconstructed
+chunk by chunk. With --tile frames are reconstructed in tiles: the result is almost the same, and memory holds one tile.
 """
 
 import argparse
@@ -27,14 +27,19 @@ from vtok.vidtok.model import lengthened
 
 
 def one_by_one(model: VidTok, clips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Each clip's reconstruction, by itself."""
+    """Yields the reconstruction of each clip by itself; clips are (1, 3, T, H, W)."""
     return (model(clip)[1] for clip in clips)
 
 
 def after_generated(model: VidTok, clips: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Each clip's reconstruction behind the last f - 1 frames of the reconstruction before it.
+    """Yields the reconstruction of each clip, encoded after the last f - 1 frames of the previous reconstruction.
 
-    A causal clip begins with f - 1 copies of its first frame. Here a later clip begins with what came before instead.
+    A causal model puts f - 1 copies of the first frame before a clip. Here the previous reconstruction replaces these
+    copies, except for the first clip.
+
+    Args:
+        model: A causal model.
+        clips: The clips, (1, 3, T, H, W) each.
     """
     factor, past = model.config.time_factor, None
     for clip in clips:
@@ -61,18 +66,25 @@ def reconstruct(
     long: bool = False,
     pad_generated: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The video and its reconstruction, (T, 3, height, width) ``uint8`` each.
+    """Returns the video and its reconstruction, (T, 3, height, width) ``uint8`` each.
 
     Args:
-        chunk: frames of a clip (one more, the first, if the model is causal), or of a long video's chunk.
-        long: the video is one clip, in chunks.
-        pad_generated: see :func:`after_generated`.
+        model: The model.
+        video: Path of the video.
+        fps: Frames per second to sample.
+        height: Pixels.
+        width: Pixels.
+        chunk: Frames per clip (a causal model takes one more), or frames per chunk of a long video.
+        long: Whether the whole video is one clip, reconstructed chunk by chunk.
+        pad_generated: Whether to continue from the previous reconstruction; see :func:`after_generated`.
 
     Raises:
-        DataError: the video cannot be read.
-        ConfigError: the model cannot do what is asked of it.
+        DataError: The video cannot be read.
+        ConfigError: The options contradict each other, or the model does not support them.
     """
-    require(model.is_causal or not (long or pad_generated), "a non-causal VidTok takes clips, each by itself")
+    require(
+        model.is_causal or not (long or pad_generated), "--read-long-video and --pad-gen-frames need a causal VidTok"
+    )
     require(not (long and pad_generated), "choose one of --read-long-video and --pad-gen-frames")
     require(not long or model.tile is None, "choose one of --read-long-video and --tile")
     require(chunk >= 1 and fps > 0, "--chunk must be at least 1 and --fps positive")
@@ -99,8 +111,8 @@ def reconstruct(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Put a video through a VidTok and back.")
+    """Runs the command line. An error that the user can correct ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description="Encode a video with a VidTok and decode it again.")
     parser.add_argument("--config", required=True, help="a published name, or a YAML file")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
     parser.add_argument("--input", type=Path, required=True, help="the video")
@@ -108,13 +120,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--chunk", type=int, default=16, help="frames of a clip, or of a long video's chunk")
-    parser.add_argument("--read-long-video", action="store_true", help="the whole video is one clip")
-    parser.add_argument(
-        "--pad-gen-frames", action="store_true", help="a clip goes on from the reconstruction before it"
-    )
-    parser.add_argument("--tile", type=int, help="pixels a side of square tiles, for frames too large for memory")
-    parser.add_argument("--tile-overlap", type=int, default=64, help="of neighbouring tiles, in pixels")
+    parser.add_argument("--chunk", type=int, default=16, help="frames per clip, or per chunk of a long video")
+    parser.add_argument("--read-long-video", action="store_true", help="treat the whole video as one clip")
+    parser.add_argument("--pad-gen-frames", action="store_true", help="continue from the previous reconstruction")
+    parser.add_argument("--tile", type=int, help="side of square tiles in pixels, for frames too large for memory")
+    parser.add_argument("--tile-overlap", type=int, default=64, help="overlap of neighbouring tiles, in pixels")
     a = parser.parse_args(argv)
     try:
         model = load_vidtok(a.config, a.checkpoint).to(distributed.device())

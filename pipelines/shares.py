@@ -1,7 +1,7 @@
-"""Inference over many inputs: each rank takes its share, and what is there already is not made again.
+"""Divides the inputs of inference among ranks; outputs that exist are not made again.
 
-The ranks never talk to each other, so any launcher will do (deepspeed, torchrun, srun), and a rank that dies costs only
-its own unfinished inputs: started again, on any number of ranks, the rest is made.
+The ranks never communicate, so any launcher works (deepspeed, torchrun, srun). A rank that dies loses only its own
+unfinished inputs. Another start, on any number of ranks, makes the rest.
 """
 
 import csv
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 def rank_and_ranks() -> tuple[int, int]:
-    """This process among those started with it. ``srun`` says it in its own words, and only inside a step."""
+    """Returns this process's rank and the number of ranks, from the launcher's environment variables.
+
+    Inside a step of ``srun``, Slurm's own variables are used, and ``LOCAL_RANK`` is set.
+    """
     if "RANK" in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if "SLURM_STEP_NUM_TASKS" in os.environ:
@@ -26,16 +29,20 @@ def rank_and_ranks() -> tuple[int, int]:
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:
-    """Every ``ranks``-th of the items: what this rank makes."""
+    """Returns the items of this rank: every ``ranks``-th."""
     rank, ranks = rank_and_ranks()
     return items[rank::ranks]
 
 
 def read_table(path: Path, column: str) -> list[dict[str, str]]:
-    """The rows of a CSV that has ``column``, none of them empty there.
+    """Reads the rows of a CSV file.
+
+    Args:
+        path: The file.
+        column: A column in which every row must have a value.
 
     Raises:
-        DataError: no such file, not a CSV, no such column, or an empty cell in it.
+        DataError: The file is unreadable or no CSV, or the column does not exist or has an empty cell.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -51,10 +58,10 @@ def read_table(path: Path, column: str) -> list[dict[str, str]]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a CSV's column ``prompt``, or the lines of any other text file.
+    """Reads prompts: the column ``prompt`` of a CSV file, or the lines of any other text file.
 
     Raises:
-        DataError: it cannot be read, or holds none.
+        DataError: The file is unreadable, or has no prompt.
     """
     if path.suffix.lower() == ".csv":
         return [row["prompt"].strip() for row in read_table(path, "prompt")]

@@ -1,6 +1,6 @@
-"""Answers of an evaluation, a JSON file each: ranks share the work, and what is there already is not asked again.
+"""Stores each answer of an evaluation as a JSON file. Ranks share the work, and stored answers are not asked again.
 
-The rank that finds all answers there writes the report.
+The rank that finds all answers stored writes the report.
 """
 
 import json
@@ -15,7 +15,14 @@ REPORT = "report.json"
 
 
 def answer_all(names: Sequence[str], output: Path, common: dict, answer: Callable[[str], dict]) -> None:
-    """Write this rank's share of ``output/answers/NAME.json``, each what ``answer(name)`` gives, with ``common``."""
+    """Writes this rank's share of ``output/answers/NAME.json``, except for files that exist.
+
+    Args:
+        names: Names of all answers.
+        output: Folder of the evaluation.
+        common: Settings that are stored with every answer.
+        answer: Returns the answer of a name, as plain data.
+    """
     folder = output / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     for name in own_share(names):
@@ -27,15 +34,15 @@ def answer_all(names: Sequence[str], output: Path, common: dict, answer: Callabl
 
 
 def stored_answers(names: Sequence[str], output: Path, common: dict) -> list[dict] | None:
-    """All answers in the order of ``names``, or, having said how many are missing, ``None``.
+    """Returns all answers in the order of ``names``. If some are missing, prints how many and returns ``None``.
 
     Raises:
-        ConfigError: some were given under other settings, or about another step of the run.
+        ConfigError: An answer has other settings, or the answers are about different steps of the run.
     """
     paths = [output / "answers" / f"{name}.json" for name in names]
     missing = sum(not path.exists() for path in paths)
     if missing:
-        print(f"{missing} of {len(paths)} answers are still to come, from the other ranks or from another start")
+        print(f"{missing} of {len(paths)} answers are still to come: from other ranks, or from another start")
         return None
     stored = [json.loads(path.read_bytes()) for path in paths]
     same = all(one["settings"] == common for one in stored) and len({one.get("step") for one in stored}) == 1
@@ -44,6 +51,7 @@ def stored_answers(names: Sequence[str], output: Path, common: dict) -> list[dic
 
 
 def write_report(output: Path, report: Mapping) -> None:
-    part = output / f"{REPORT}.rank{rank_and_ranks()[0]}.part"  # two ranks may come to the end together
+    """Writes ``output/report.json``; the file appears only when it is complete."""
+    part = output / f"{REPORT}.rank{rank_and_ranks()[0]}.part"  # two ranks may write at the same time
     part.write_text(json.dumps(report, indent=1) + "\n")
     part.replace(output / REPORT)

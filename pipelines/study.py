@@ -1,4 +1,4 @@
-"""The paper's claims in small: see pipelines/study/, whose stages this runs.
+"""Tests the paper's claims on small models; runs the stages in pipelines/study/.
 
 python pipelines/study.py --profile smoke|cpu|gpu --output DIR
 """

@@ -1,4 +1,4 @@
-"""What a video's tokens are made of, as one picture: the key frame with its grid, and how far each step is from it."""
+"""Draws the tokens of a video: the key frame with its grid, and the distance of each later step from it."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,14 @@ INK, LIGHT = (30, 30, 30), (190, 190, 190)
 
 
 def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: Sequence[float], title: str) -> Image:
-    """
+    """Draws the key frame on the left and a plot of the residuals' norms over time on the right.
+
     Args:
-        key_frame: (3, H, W) ``uint8``, whose ``grid`` x ``grid`` cells are the spatial tokens.
-        times: seconds from the key frame's own clip start, one a motion token.
-        norms: of the residuals behind the motion tokens.
+        key_frame: The key frame, (3, H, W) ``uint8``.
+        grid: Spatial tokens along a side.
+        times: Time of each motion token in seconds from the start of the clip.
+        norms: Norm of the residual of each motion token.
+        title: Title of the plot.
     """
     picture = Image.new("RGB", (SIDE * 3, SIDE), "white")
     picture.paste(with_grid(key_frame, grid))
@@ -40,7 +43,7 @@ def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: S
 
 
 def with_grid(frame: Tensor, grid: int) -> Image:
-    """A (3, H, W) ``uint8`` frame with the lines between its cells."""
+    """Draws a (3, H, W) ``uint8`` frame with lines between its ``grid`` x ``grid`` cells."""
     picture = as_image(frame).resize((SIDE, SIDE), Image.BICUBIC)
     draw = ImageDraw.Draw(picture)
     for cut in torch.linspace(0, SIDE, grid + 1)[1:-1].tolist():
@@ -50,7 +53,7 @@ def with_grid(frame: Tensor, grid: int) -> Image:
 
 
 def stacked(pictures: list[Image.Image]) -> Image:
-    """Pictures of one width, one below the other."""
+    """Returns pictures of the same width, stacked from top to bottom."""
     sheet = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
     top = 0
     for picture in pictures:

@@ -1,16 +1,16 @@
-"""Videos to tokens: S of the key frame, then one a later step.
+"""Turns videos into tokens: S spatial tokens of the key frame, then M motion tokens.
 
     python pipelines/tokenise.py VIDEO ... --output tokens.safetensors [--show picture.png] [--checkpoint OUTPUT]
 
-For each VIDEO, by its number from 0, the file holds
+The file has these tensors for each VIDEO; videos are numbered from 0:
 
-    0.tokens     (S + M, token_dim)     what phi_vis reads
-    0.spatial    (S, d_v)               frozen: the key frame's pooled grid
-    0.motion     (M, residual_dim)      frozen: pooled residuals
-    0.times      (M,)                   seconds each step in time looks at
+    0.tokens     (S + M, token_dim)     the input of phi_vis
+    0.spatial    (S, d_v)               the key frame's pooled features, frozen
+    0.motion     (M, residual_dim)      the pooled residuals, frozen
+    0.times      (M,)                   the time of each motion token's frame, in seconds
 
-and, as metadata, the videos' names and key frames. Without a checkpoint g_phi has its random start: the frozen parts
-are what a run would begin with, the motion tokens are not.
+The metadata has the names and key frames of the videos. Without a checkpoint g_phi has random weights. Then the frozen
+features are those of any run with this configuration, but the motion tokens are random projections.
 """
 
 import argparse
@@ -37,10 +37,18 @@ from vtok.tokeniser import Tokeniser, build_tokeniser
 
 @torch.no_grad()
 def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tensor, int]:
-    """A whole video's tokens as this module's documentation names them, its key frame (3, h, w), and that one's number.
+    """Tokenises a whole video.
+
+    Args:
+        tokeniser: The tokeniser.
+        video: Path of the video.
+
+    Returns:
+        The tensors of the module's documentation, by name without the number; the key frame (3, h, w) ``uint8``; the
+        number of the key frame among the sampled frames.
 
     Raises:
-        DataError: the video cannot be read.
+        DataError: The video cannot be read.
     """
     duration = duration_of(video)
     config, size = tokeniser.config, tokeniser.feature_extractor.image_size
@@ -57,8 +65,9 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
 
 
 def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor):
+    """Draws the tokens of a video; arguments are results of :func:`tokenise`."""
     grid = tokeniser.config.spatial_grid_size
-    # Of the residual behind a motion token: g_phi's bias hides how far the token's frame is from the key frame.
+    # The norm is the residual's, not the token's: g_phi's bias hides how far a frame is from the key frame.
     norms = tensors["motion"].float().norm(dim=1).tolist()
     counts = f"{len(tensors['spatial'])} spatial + {len(norms)} motion tokens"
     title = f"{video.name}: {counts}; norm of each one's residual over time"
@@ -66,11 +75,11 @@ def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], ke
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2."""
+    """Runs the command line. An error that the user can correct ends with one line and exit code 2."""
     parser = argparse.ArgumentParser(description="Turn videos into tokens.")
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     parser.add_argument("--output", type=Path, required=True, help="the safetensors file to write")
-    parser.add_argument("--show", type=Path, help="a PNG: key frames with their grid, motion tokens over time")
+    parser.add_argument("--show", type=Path, help="PNG file to write: key frames with their grid, residuals over time")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", type=Path, help="output folder of a training run")
     weights.add_argument("--config", type=Path, default=PRESETS / "llava_next_8b_hunyuan.yaml", help="YAML of a run")
@@ -96,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def fresh_tokeniser(config: Path) -> Tokeniser:
-    """The tokeniser a run of this configuration would begin with."""
+    """Builds the tokeniser of a configuration file, with a random ``g_phi``."""
     return build_tokeniser(load_config(config).model.tokeniser).eval().to(distributed.device())
 
 

@@ -1,8 +1,9 @@
-"""Train a VidTok with DeepSpeed ZeRO-2.
+"""Trains a VidTok with DeepSpeed ZeRO-2.
 
     deepspeed [launcher flags] pipelines/train_vidtok.py --config NAME_OR_YAML [--section.key value ...]
 
-Two stages: whole, on small clips, then the decoder alone on larger ones, from the weights of the first:
+The first stage trains the whole model on small clips. The second trains the decoder alone on larger clips, from the
+weights of the first:
 
     deepspeed pipelines/train_vidtok.py --config pipelines/configs/vidtok_stage1.yaml --data.shards DIR --output OUT1
     deepspeed pipelines/train_vidtok.py --config pipelines/configs/vidtok_stage2.yaml --data.shards DIR --output OUT2 \\
@@ -61,13 +62,19 @@ from vtok.weights import combined_hash, content_hash, open_file
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; exit codes are those of :func:`run_program`."""
+    """Runs the command line; exit codes are those of :func:`run_program`."""
     run_program("train_vidtok", parse_vidtok_arguments, train, argv)
 
 
 @dataclass
 class Player:
-    """An engine, where it stands, and what writes its checkpoints."""
+    """One of the two trained modules.
+
+    Attributes:
+        engine: Its DeepSpeed engine.
+        state: Its progress.
+        writer: Writes its checkpoints.
+    """
 
     engine: Engine
     state: RunState
@@ -76,7 +83,7 @@ class Player:
 
 @dataclass
 class Run:
-    """A run about to take its next step, which the autoencoder's state tells."""
+    """A run before its next step. The autoencoder's state says which step is next."""
 
     config: VidTokRunConfig
     output: Path
@@ -90,11 +97,12 @@ class Run:
 
     @property
     def players(self) -> list[Player]:
+        """The autoencoder, then the discriminator if there is one."""
         return [self.autoencoder] + ([self.discriminator] if self.discriminator else [])
 
 
 def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
-    """A whole run: prepare, resume if asked, step by step; returns whether it came to its end."""
+    """Prepares, or resumes, and trains; returns whether the run reached its last step."""
     run = prepare(arguments)
     with deaths_explained(run.dataset), stopper.deferred():
         run_steps(run, stopper, arguments.profile)
@@ -102,10 +110,11 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
 
 
 def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
-    """Everything up to the first step, or up to the next one of a run that is resumed.
+    """Does everything before the first step, or before the next step of a resumed run.
 
     Raises:
-        ConfigError, DataError: nothing has been written then.
+        ConfigError: The configuration or a file is wrong. Nothing has been written then.
+        DataError: The videos are wrong. Nothing has been written then.
     """
     config = arguments.config
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
@@ -144,7 +153,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
         Player(engine, state, Writer(folder, config.checkpoint, engine, average))
         for engine, state, folder, average in zip(engines, states, folders, averages)
     ]
-    # Written when all that can be refused has been: a folder with a configuration is a run.
+    # Written after the last check that can refuse the run: a folder with a configuration counts as a run.
     for folder in folders:
         distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
     for player, folder, average in zip(players, found, averages):
@@ -157,16 +166,18 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Run:
 
 
 def encoder_hash(config: VidTokRunConfig) -> str:
-    """Of the stored weights of an encoder that is not trained."""
+    """Returns the hash of the frozen encoder's stored weights."""
     stored = {name: tensor for name, tensor in open_file(Path(config.weights)).items() if name.startswith("encoder.")}
     return combined_hash({name: content_hash(tensor) for name, tensor in stored.items()})
 
 
 def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
-    """Optimiser steps up to ``max_steps`` or to a request to stop: logged and saved.
+    """Takes optimiser steps up to ``max_steps`` or to a request to stop; logs and saves them.
 
     Args:
-        profile: steps to write a trace of.
+        run: The run.
+        stopper: Tells whether a stop was requested.
+        profile: Steps to trace, or ``None``.
     """
     config, plan, ema, own = run.config, run.plan, run.ema, run.autoencoder
     collate = partial(data.collate, crop=config.data.crop)
@@ -182,7 +193,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
             set_learning_rate(player.engine, lr)
         critic = playing[1].engine if len(playing) > 1 else None
         step = train_step(own.engine, critic, batches, plan, own.state.updates, run.lpips)
-        # The first step is slow: kernels are compiled and loaders filled.
+        # Only now, because the first step is slow: kernels are compiled and loaders filled.
         distributed.set_timeout(timedelta(minutes=config.train.timeout_minutes))
 
         for player in run.players:
@@ -210,7 +221,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
         if stop:
             break
 
-    distributed.set_timeout(distributed.ALONE_TIMEOUT)  # for the slowest rank's writing
+    distributed.set_timeout(distributed.ALONE_TIMEOUT)  # leaves time for the slowest rank to write
     for player in run.players:
         player.writer.wait()
     if metrics:
@@ -218,7 +229,7 @@ def run_steps(run: Run, stopper: Stopper, profile: range | None) -> None:
 
 
 def save(run: Run) -> float:
-    """Start writing both checkpoints and write the weights; returns the seconds that training has waited."""
+    """Starts writing both checkpoints, and writes the weights; returns how many seconds training waited."""
     started = time.perf_counter()
     for player in run.players:
         player.writer.save(replace(player.state))

@@ -1,4 +1,4 @@
-"""Video files as a VidTok takes them: clips of (1, 3, T, H, W) in [-1, 1], one after the other, and pixels again."""
+"""Reads video files as clips for a VidTok, (1, 3, T, H, W) in [-1, 1], and turns such clips into pixels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +12,22 @@ from data_tools.views import View, make_views
 
 
 def read_clips(video: Path, fps: float, height: int, width: int, length: int) -> tuple[int, Iterator[Tensor]]:
-    """How many frames a video has at ``fps``, and the video in clips of ``length`` frames, the last one maybe shorter.
+    """Cuts a video into clips.
 
-    Frames are resized to fill ``height`` x ``width``, and cropped at the centre.
+    Frames are resized to cover ``height`` x ``width`` and cropped at the centre.
+
+    Args:
+        video: Path of the video.
+        fps: Frames per second to sample.
+        height: Pixels.
+        width: Pixels.
+        length: Frames per clip; the last clip may be shorter.
+
+    Returns:
+        The number of frames of the whole video, and its clips, (1, 3, T, H, W) in [-1, 1].
 
     Raises:
-        DataError: the video cannot be read.
+        DataError: The video cannot be read.
     """
     if not video.is_file():
         raise DataError(f"no such video: {video}")
@@ -33,10 +43,10 @@ def read_clips(video: Path, fps: float, height: int, width: int, length: int) ->
 
 
 def to_model(frames: Tensor) -> Tensor:
-    """(T, 3, H, W) ``uint8`` to (1, 3, T, H, W) in [-1, 1]."""
+    """Maps frames (T, 3, H, W) ``uint8`` to a clip (1, 3, T, H, W) in [-1, 1]."""
     return frames.transpose(0, 1).unsqueeze(0) / 127.5 - 1
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """(1, 3, T, H, W) to (T, 3, H, W) ``uint8``, on the CPU."""
+    """Maps a clip (1, 3, T, H, W) to frames (T, 3, H, W) ``uint8`` on the CPU; values outside [-1, 1] are clamped."""
     return ((x[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).transpose(0, 1).cpu()

@@ -1,11 +1,11 @@
-"""How well a VidTok reconstructs videos: PSNR, SSIM and, where their weights are given, LPIPS and FVD.
+"""Scores the reconstructions of a VidTok: PSNR and SSIM, and LPIPS and FVD where their weights are given.
 
-Videos are cut into clips of 17 frames (causal) or 16 that do not overlap. A shorter last clip is filled up with its
-last frame, and only its real frames are scored. Each score is the mean over frames, but for FVD, which is one of all
-whole clips.
+Videos are cut into clips that do not overlap, of 17 frames (causal models) or 16. A shorter last clip is filled up with
+copies of its last frame, and only its real frames are scored. Each score is the mean over frames. Only FVD is computed
+once, from all complete clips.
 
-With ``--tile`` clips are reconstructed in tiles as well, and ``tiles`` is the PSNR of those to the reconstructions of
-whole frames: what is lost where frames are too large to go through as a whole.
+With ``--tile`` each clip is also reconstructed in tiles. ``tiles`` is the PSNR of these reconstructions to those of
+whole frames. It tells how much tiles cost where whole frames do not fit into memory.
 """
 
 import argparse
@@ -29,13 +29,22 @@ from vtok.vidtok import VidTok, metrics
 from vtok.vidtok.losses.perceptual import load_lpips
 from vtok.vidtok.model import lengthened
 
-Metric = Callable[[Tensor, Tensor], Tensor]  # frames (T, 3, H, W) in [0, 1], and theirs -> (T,)
+# Maps two sets of frames (T, 3, H, W) in [0, 1] to scores (T,).
+Metric = Callable[[Tensor, Tensor], Tensor]
 SETTINGS = ("config", "checkpoint", "fps", "height", "width", "tile", "tile_overlap")
 BETTER = {"psnr": "higher", "ssim": "higher", "tiles": "higher", "lpips": "lower", "fvd": "lower"}
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """The command ``evaluate.py vidtok``; raises ConfigError or DataError for what the user can mend."""
+    """Runs the command ``evaluate.py vidtok``.
+
+    Args:
+        a: The arguments that ``evaluate.py`` parsed.
+
+    Raises:
+        ConfigError: An argument, the configuration or a file of weights is wrong.
+        DataError: A video or the table of videos is wrong.
+    """
     require(a.fps > 0, "--fps must be positive")
     device = distributed.device()
     model = load_vidtok(a.config, a.checkpoint).to(device)
@@ -66,15 +75,18 @@ def evaluate(a: argparse.Namespace) -> None:
 
 
 def clip_length(model: VidTok) -> int:
+    """Returns the frames per clip."""
     return 17 if model.is_causal else 16
 
 
 class Clip(NamedTuple):
-    """A clip's real frames, (T, 3, H, W) in [0, 1].
+    """The real frames of a clip, without those that filled it up, (T, 3, H, W) in [0, 1].
 
     Attributes:
-        in_tiles: the reconstruction in tiles, if that was asked for.
-        complete: whether the clip was not filled up.
+        original: The frames.
+        reconstruction: Their reconstruction from whole frames.
+        in_tiles: Their reconstruction from tiles, or ``None`` if it was not asked for.
+        complete: Whether all frames of the clip are real.
     """
 
     original: Tensor
@@ -87,11 +99,20 @@ class Clip(NamedTuple):
 def reconstructions(
     model: VidTok, video: Path, fps: float, height: int, width: int, tile: int | None = None, overlap: int = 0
 ) -> Iterator[Clip]:
-    """Each clip of a video, and what becomes of it.
+    """Yields the clips of a video with their reconstructions.
+
+    Args:
+        model: The model.
+        video: Path of the video.
+        fps: Frames per second to sample.
+        height: Pixels.
+        width: Pixels.
+        tile: Side of a tile in pixels, or ``None`` for whole frames only.
+        overlap: Overlap of neighbouring tiles in pixels.
 
     Raises:
-        DataError: the video cannot be read.
-        ConfigError: the tiles' overlap is not smaller than they are.
+        DataError: The video cannot be read.
+        ConfigError: The overlap is not smaller than the tile.
     """
     length = clip_length(model)
 
@@ -110,11 +131,11 @@ def reconstructions(
 
 
 class Scores(NamedTuple):
-    """Of a video, on the CPU.
+    """The scores of a video, on the CPU.
 
     Attributes:
-        frames: each measure of each frame, (frames,).
-        features: of each whole clip and of its reconstruction, (d,) each.
+        frames: By measure, the score of each frame, (frames,).
+        features: I3D's features of each complete clip and of its reconstruction, (d,) each.
     """
 
     frames: dict[str, Tensor]
@@ -127,11 +148,12 @@ def scores_of(
     measures: dict[str, Metric],
     extractor: torch.jit.ScriptModule | None = None,
 ) -> Scores:
-    """Score the clips of a video.
+    """Scores the clips of a video.
 
     Args:
-        clips: as :func:`reconstructions` gives them.
-        extractor: I3D.
+        clips: The results of :func:`reconstructions`.
+        measures: The measures, by name.
+        extractor: I3D, or ``None`` for no features.
     """
     scores: dict[str, list[Tensor]] = defaultdict(list)
     features = []
@@ -147,10 +169,10 @@ def scores_of(
 
 
 def load_i3d(path: Path) -> torch.jit.ScriptModule:
-    """The TorchScript file of I3D that is commonly used for FVD (``i3d_torchscript.pt``).
+    """Loads I3D from the TorchScript file that is commonly used for FVD (``i3d_torchscript.pt``).
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: The file is unreadable.
     """
     try:
         return torch.jit.load(path, map_location="cpu").eval()
@@ -159,18 +181,18 @@ def load_i3d(path: Path) -> torch.jit.ScriptModule:
 
 
 def i3d_features(extractor: torch.jit.ScriptModule, frames: Tensor) -> Tensor:
-    """(T, 3, H, W) in [0, 1] to (400,); I3D brings its own scaling to 224 x 224 and to [-1, 1]."""
+    """Maps frames (T, 3, H, W) in [0, 1] to features (400,). I3D itself resizes to 224 x 224 and scales to [-1, 1]."""
     video = (frames * 255).transpose(0, 1).unsqueeze(0)
     return extractor(video, rescale=True, resize=True, return_features=True)[0]
 
 
 def unit_range(x: Tensor) -> Tensor:
-    """(1, 3, T, H, W) in [-1, 1] to frames (T, 3, H, W) in [0, 1]."""
+    """Maps a clip (1, 3, T, H, W) in [-1, 1] to frames (T, 3, H, W) in [0, 1]."""
     return (x[0].float().transpose(0, 1).clamp(-1, 1) + 1) / 2
 
 
 def summary(by_video: dict[str, dict[str, Tensor]]) -> dict[str, dict]:
-    """Means over all frames, and over those of each video."""
+    """Returns the means over all frames, ``mean``, and over the frames of each video, ``videos``."""
 
     def means(scores: dict[str, Tensor]) -> dict[str, float]:
         return {"frames": len(scores["psnr"])} | {name: values.mean().item() for name, values in scores.items()}
@@ -181,5 +203,6 @@ def summary(by_video: dict[str, dict[str, Tensor]]) -> dict[str, dict]:
 
 
 def as_table(mean: dict[str, float]) -> str:
+    """Returns a table of the means over all frames."""
     lines = [f"{mean['videos']} videos, {mean['frames']} frames", f"{'measure':<8}{'mean':>9}  better"]
     return "\n".join(lines + [f"{name:<8}{mean[name]:>9.4f}  {BETTER[name]}" for name in BETTER if name in mean])

@@ -1,1 +1,1 @@
-"""Who answers the questions about generated videos: ``pixels`` for the shapes world, ``qwen2.5-vl`` for any video."""
+"""The judges of generated videos: ``pixels`` for the shapes world, ``qwen2.5-vl`` for any video."""

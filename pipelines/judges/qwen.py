@@ -1,4 +1,4 @@
-"""``qwen2.5-vl``: a pretrained model looks at the video and names the option's letter."""
+"""``qwen2.5-vl``: a pretrained model sees the video and answers with an option's letter."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -19,19 +19,24 @@ from vtok.weights import first_line
 
 VIDEO_TOKEN = "<|video_pad|>"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-TEXT, VIDEO = 0, 2  # token types, by which the model finds the positions of a video's tokens
+TEXT, VIDEO = 0, 2  # token types; the model finds the tokens of a video by them
 
 
 @dataclass
 class QwenJudgeConfig:
-    """
+    """The settings of the judge.
+
     Args:
-        weights: hub id or folder.
-        revision: branch, tag or commit of a hub id.
-        frames: evenly spaced frames of the video that are looked at.
-        min_pixels, max_pixels: of a frame.
-        prompt: what is asked; ``{question}`` and ``{options}`` are filled in.
-        max_new_tokens: of the answer.
+        weights: Hub id or folder.
+        revision: Branch, tag or commit of a hub id.
+        frames: Evenly spaced frames of the video that the model sees.
+        min_pixels: Smaller frames are enlarged to this many pixels.
+        max_pixels: Larger frames are reduced to this many pixels.
+        prompt: The text of the question; ``{question}`` and ``{options}`` are filled in.
+        max_new_tokens: The longest answer.
+
+    Raises:
+        ConfigError: A number is out of range, or the prompt lacks a placeholder.
     """
 
     weights: str = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -49,7 +54,11 @@ class QwenJudgeConfig:
 
     @classmethod
     def from_yaml(cls, path: Path) -> "QwenJudgeConfig":
-        """Raises ConfigError: no such file, or not such settings."""
+        """Reads the settings from a YAML file.
+
+        Raises:
+            ConfigError: The file is unreadable, or a setting does not exist or is wrong.
+        """
         try:
             return cls(**read_yaml(path))
         except (TypeError, ValueError) as error:
@@ -57,10 +66,13 @@ class QwenJudgeConfig:
 
 
 class QwenJudge:
-    """Any multiple-choice question about any video; an answer that names no option, or several, is no answer.
+    """Answers any multiple-choice question about any video. A reply that names no option or several counts as none.
+
+    Args:
+        config: The settings.
 
     Raises:
-        ConfigError: the weights cannot be loaded.
+        ConfigError: The weights cannot be loaded.
     """
 
     def __init__(self, config: QwenJudgeConfig):
@@ -79,20 +91,22 @@ class QwenJudge:
         self.model.eval().requires_grad_(False)
 
     def refusal(self, item: Item) -> str | None:
+        """Returns why the judge cannot answer an item, or ``None`` if it can."""
         return f"{item.id} has more options than letters" if len(item.options) > len(LETTERS) else None
 
     def answer(self, frames: np.ndarray, times: list[float], item: Item) -> str | None:
+        """Answers an item's question; see :meth:`Judge.answer`."""
         return parse_option(self.reply(frames, times, item), item.options)
 
     @torch.no_grad()
     def reply(self, frames: np.ndarray, times: list[float], item: Item) -> str:
-        """What the model says, greedily."""
+        """Returns the model's reply, decoded greedily."""
         inputs = self.inputs(frames, times, item)
         ids = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.config.max_new_tokens)
         return self.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def inputs(self, frames: np.ndarray, times: list[float], item: Item) -> dict[str, torch.Tensor]:
-        """Arguments of the model's forward for one question about one video."""
+        """Returns the arguments of the model's forward for one question about one video."""
         vision, config = self.model.config.vision_config, self.config
         places = evenly_spaced(len(frames), min(config.frames, len(frames)))
         chosen = torch.from_numpy(frames[places]).permute(0, 3, 1, 2)
@@ -118,11 +132,14 @@ class QwenJudge:
 
 
 def listed(options: tuple[str, ...]) -> str:
+    """Returns the options, each on a line with its letter."""
     return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
 
 
 def parse_option(reply: str, options: tuple[str, ...]) -> str | None:
-    """The option that a reply names by its letter, by its text or by both in agreement, and by nothing else.
+    """Returns the option that a reply names by its letter, its text, or both in agreement, and nothing else.
+
+    Returns ``None`` if there is no such option.
 
     >>> parse_option("(B) Two.", ("One.", "Two."))
     'Two.'

@@ -1,23 +1,23 @@
-"""The paper's claims in small, on the shapes world: one command from rendering to a report.
+"""Tests the paper's claims on small models of the shapes world: one command from rendering to a report.
 
-config.py       what a study is made of: a profile of configs/study.yaml
-stages.py       a stage has a folder; what is done is not done again
-fitting.py      the training loop of the frozen models, resumable
-render.py       clips and questions
-clip.py         the frozen image encoder, trained on frames and captions; gate: does it bind colours to shapes?
-latents.py      the frozen autoencoder, fitted
-llm.py          the language model, from text
-llava.py        the image model that joint training starts from
-dit.py          the frozen video decoder, conditioned on that language model; gate: does text alone reach it?
-arms.py         joint training of one tokenisation strategy, by the real pipeline
-evaluation.py   its answers about videos, and answers about its videos
-conditioning.py what its tokens are worth to the frozen decoder
-probe.py        what its features hold, whether it has learned to read them or not
+config.py       the settings of a study: a profile of configs/study.yaml
+stages.py       a stage fills a folder; a finished stage is not repeated
+fitting.py      the resumable training loop of the frozen models
+render.py       renders clips and questions
+clip.py         trains the frozen image encoder on frames and captions; gate: does it bind colours to shapes?
+latents.py      fits the frozen autoencoder
+llm.py          trains the language model on text
+llava.py        trains the image model that joint training starts from
+dit.py          trains the frozen video decoder on that model's states; gate: does it follow text alone?
+arms.py         trains one tokenisation strategy with the project's own pipeline
+evaluation.py   the arm's answers about videos, and the judge's answers about the arm's videos
+conditioning.py the decoder's loss with and without the arm's tokens
+probe.py        the answers that a small network finds in the arm's features
 seeds.py        accuracies over seeds, with intervals
 claims.py       the paper's claims: held or missed
-curves.py       losses over steps and seconds
-results.py      all that was measured, as one file
-report.py       tables and plots made of it
-publish.py      what is kept of a study
-command.py      all of it in order
+curves.py       losses over steps and over seconds
+results.py      all measurements in one file
+report.py       tables and plots of the measurements
+publish.py      copies what is worth keeping
+command.py      runs all stages in order
 """

@@ -1,4 +1,7 @@
-"""Joint training of one tokenisation strategy by ``pipelines/train.py``: encoder and decoder frozen, all else equal."""
+"""Trains one tokenisation strategy, an arm, with ``pipelines/train.py``.
+
+Encoder and decoder are frozen. Arms differ in the tokeniser alone.
+"""
 
 import json
 import os
@@ -20,21 +23,24 @@ from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTo
 TRAIN, PRECOMPUTE = PRESETS.parent / "train.py", PRESETS.parent / "precompute.py"
 DS_CONFIG = PRESETS.parents[1] / "deepspeed_configs" / "zero2.json"  # one rank has nothing to shard
 SHARDS, LOG = "shards", "log.txt"
-STOPPED = 75
-PROMPT_TOKENS = 64  # kept of a caption
-# glibc keeps what is freed instead of handing it back: a tenth of a training's time went into new pages otherwise.
+STOPPED = 75  # exit code of a run that was stopped and saved
+PROMPT_TOKENS = 64  # the longest prompt; longer captions are cut
+# With these glibc keeps freed memory. Otherwise new pages took a tenth of a training's time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 
 
 def model_of(
     study: StudyConfig, arm: ArmConfig, clip: Path, llava: Path, decoder: Path, guidance: float = 1.0
 ) -> ModelConfig:
-    """The model of an arm with the study's own weights.
+    """Returns the configuration of an arm's model, with the study's own weights.
 
     Args:
-        clip, llava: folders of these stages.
-        decoder: folder of HunyuanVideo's parts.
-        guidance: classifier-free.
+        study: The study.
+        arm: The arm.
+        clip: Folder of the stage ``clip``.
+        llava: Folder of the stage ``llava``.
+        decoder: Folder of HunyuanVideo's parts.
+        guidance: Scale of classifier-free guidance; 1 is none.
     """
     tokeniser = merged(study.tokeniser, arm.tokeniser)
     latents, width = study.latents, study.clip.vision["hidden_size"]
@@ -56,22 +62,37 @@ def model_of(
 
 
 def matched_hidden_dim(width: int, grid: int, like: int) -> int:
-    """Hidden width at which ``g_phi`` for one ``residual_grid`` has the parameters that it has by default for another.
+    """Returns a hidden width for ``g_phi`` that matches its number of parameters with another ``residual_grid``.
 
-    With features and tokens of width d it has h (n^2 d + 1) + (h + 1) d of them, and h = d by default.
+    With features and tokens of width d, hidden width h and residual grid n, ``g_phi`` has
+    h (n^2 d + 1) + (h + 1) d parameters. By default h = d.
+
+    Args:
+        width: d.
+        grid: n of the ``g_phi`` to build.
+        like: n of the ``g_phi`` to match, which has the default hidden width.
     """
     wanted = width * (like**2 * width + 1) + (width + 1) * width
     return round((wanted - width) / (grid**2 * width + 1 + width))
 
 
 def precompute(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path) -> dict[str, Any]:
-    """``folder/shards``: the clips' features and latents as the arm takes them, which its seeds have in common.
+    """Writes the clips' features and latents for an arm to ``folder/shards``; all seeds of the arm read them.
+
+    Args:
+        folder: Folder of the stage.
+        study: The study.
+        model: The arm's model.
+        shards: The rendered clips.
+
+    Returns:
+        No figures.
 
     Raises:
-        ConfigError: it failed.
+        ConfigError: Precomputing failed.
     """
     if (folder / SHARDS / MANIFEST).exists():
-        return {}  # finished, but stopped before that was noted
+        return {}  # an earlier start finished the shards but was stopped before it marked the stage as done
     config = write_run(folder, study, model, shards, study.seed)
     options = ["--config", config, "--output", folder / SHARDS, "--latents", "--drop-video"]
     if run(folder, PRECOMPUTE, shards, *options):
@@ -80,23 +101,33 @@ def precompute(folder: Path, study: StudyConfig, model: ModelConfig, shards: Pat
 
 
 def train(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> dict[str, Any]:
-    """Train an arm, or go on with it; its run is ``folder/run``.
+    """Trains an arm in ``folder/run``, or resumes its training.
+
+    Args:
+        folder: Folder of the stage.
+        study: The study.
+        model: The arm's model.
+        shards: The arm's precomputed features and latents.
+        seed: Seed of the run.
+
+    Returns:
+        ``curve``: the learning curve.
 
     Raises:
-        ConfigError: the training was stopped, and can be gone on with, or failed.
+        ConfigError: The training was stopped and can be resumed, or it failed.
     """
     config = write_run(folder, study, model, shards, seed)
     returned = run(folder, TRAIN, "--config", config, "--ds_config", DS_CONFIG, "--output", folder / "run",
                    "--resume", "auto")  # fmt: skip
     if returned == STOPPED:
-        raise ConfigError(f"{folder.name} was stopped and saved: start the study again to go on with it")
+        raise ConfigError(f"{folder.name} was stopped and saved: start the study again to resume it")
     if returned:
         raise ConfigError(f"{folder.name}: training failed, see {folder / LOG}")
     return {"curve": curve_of(log_of(folder), study.train["global_batch_size"])}
 
 
 def write_run(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path, seed: int) -> Path:
-    """The configuration of an arm's run."""
+    """Writes the configuration of an arm's run to ``folder/run.yaml`` and returns its path."""
     sections = ("tokeniser", "mllm", "visual_head", "decoder", "loss")
     config = {
         "seed": seed,
@@ -111,7 +142,7 @@ def write_run(folder: Path, study: StudyConfig, model: ModelConfig, shards: Path
 
 
 def run(folder: Path, program: Path, *arguments: str | Path) -> int:
-    """Exit code of one of the pipeline's programs; what it says goes to ``folder/log.txt``."""
+    """Runs one of the pipeline's programs and returns its exit code; its output is appended to ``folder/log.txt``."""
     with (folder / LOG).open("a") as log:
         return subprocess.run(
             [sys.executable, *map(str, (program, *arguments))],
@@ -122,5 +153,5 @@ def run(folder: Path, program: Path, *arguments: str | Path) -> int:
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
-    """The run's log, a line a step."""
+    """Returns the log of the run: an entry for each step."""
     return [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]

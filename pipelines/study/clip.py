@@ -1,8 +1,8 @@
-"""The frozen image encoder: CLIP, trained on frames and what they show.
+"""The frozen image encoder: a CLIP, trained on frames and texts about them.
 
-Half of the texts tell what a single frame shows, with one more that exchanges two colours as a negative: without it a
-bag of words would do. The other half are the clips' captions. The gate asks a probe on the very features that the
-tokeniser takes which of two shapes has which colour.
+Half of the texts describe a single frame. Each of these comes with a negative text in which two colours are exchanged;
+without it a bag of words would solve the task. The other half are the clips' captions. The gate trains a probe on the
+features that the tokeniser reads, and asks it which of two shapes has which colour.
 """
 
 from pathlib import Path
@@ -29,13 +29,23 @@ from vtok.tiny import BOS, EOS, train_tokenizer, wrapped
 
 CLIP, TEXT, TOKENIZER = "clip", "text_encoder", "tokenizer.json"
 TOKENIZER_SCENES = 3000
-BINDS = 0.9
+BINDS = 0.9  # the gate's least accuracy
 GATE_QUESTIONS = 600
 PROBE_DIM = 128
 
 
 def make(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, Any]:
-    """``folder/clip``, ``folder/text_encoder`` and ``folder/tokenizer.json``; figures with the gate."""
+    """Trains a CLIP and writes ``folder/clip``, ``folder/text_encoder`` and ``folder/tokenizer.json``.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        size: Side of a frame in pixels.
+        seed: Seed of weights and data.
+
+    Returns:
+        The first and the last loss, and the gate.
+    """
     tokenizer = train_tokenizer(texts_of_scenes(seed))
     tokenizer.save(str(folder / TOKENIZER))
     torch.manual_seed(seed)
@@ -47,7 +57,7 @@ def make(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, An
 
 
 def texts_of_scenes(seed: int) -> list[str]:
-    """All that is said of some scenes."""
+    """Returns captions, questions, options and descriptions of some scenes, to train the tokenizer on."""
     texts = []
     for position in range(TOKENIZER_SCENES):
         scene, draws = scenes.scene_at(seed, position)
@@ -57,6 +67,7 @@ def texts_of_scenes(seed: int) -> list[str]:
 
 
 def architecture(config: ClipConfig, tokenizer: Tokenizer, size: int) -> CLIPConfig:
+    """Returns transformers' configuration of the CLIP to train."""
     ids = dict(zip(("bos_token_id", "eos_token_id", "pad_token_id"), map(tokenizer.token_to_id, (BOS, EOS, EOS))))
     vocabulary = dict(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=CLIP_TEXT_LENGTH)
     return CLIPConfig(
@@ -69,7 +80,7 @@ def architecture(config: ClipConfig, tokenizer: Tokenizer, size: int) -> CLIPCon
 def contrastive_loss(
     model: CLIPModel, tokenizer: Tokenizer, config: ClipConfig, size: int, seed: int, step: int
 ) -> Tensor:
-    """InfoNCE both ways; pictures also against the captions with exchanged colours."""
+    """Returns InfoNCE in both directions, a scalar. Texts with exchanged colours are extra negatives for pictures."""
     pictures, captions, wrong = [], [], []
     for position in range(step * config.fit.batch_size, (step + 1) * config.fit.batch_size):
         scene, draws = scenes.scene_at(seed, TOKENIZER_SCENES + position)
@@ -89,13 +100,13 @@ def contrastive_loss(
 
 
 def text_ids(tokenizer: Tokenizer, texts: list[str]) -> Tensor:
-    """(n, L), padded to the longest with end tokens, as CLIP's text tower wants them."""
+    """Returns token ids (n, L). Shorter texts are padded with end tokens, as CLIP's text tower expects."""
     wrap = wrapped(tokenizer, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
     return wrap(texts, padding=True, truncation=True, return_tensors="pt").input_ids
 
 
 def save_halves(model: CLIPModel, folder: Path) -> None:
-    """As the pipeline loads them: each tower as a model of its own."""
+    """Writes each tower as a model of its own, as the pipeline loads them."""
     towers = (CLIP, CLIPVisionModel(model.config.vision_config), model.vision_model), (
         TEXT, CLIPTextModel(model.config.text_config), model.text_model,
     )  # fmt: skip
@@ -109,7 +120,11 @@ def save_halves(model: CLIPModel, folder: Path) -> None:
 
 
 class Probe(nn.Module):
-    """Looks for a shape among the tokens of a frame and names its colour."""
+    """Finds a shape among the tokens of a frame by attention and predicts its colour.
+
+    Args:
+        dim: Width of the tokens.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -119,15 +134,16 @@ class Probe(nn.Module):
         self.colour = nn.Sequential(nn.Linear(PROBE_DIM, PROBE_DIM), nn.GELU(), nn.Linear(PROBE_DIM, len(COLOURS)))
 
     def forward(self, tokens: Tensor, shape: Tensor) -> Tensor:
-        """Tokens (n, S, d) and the shapes asked for (n,) to logits (n, colours)."""
+        """Maps tokens (n, S, d) and numbers of shapes (n,) to logits (n, colours)."""
         inside = self.inward(tokens)
         return self.colour(self.attention(self.shape(shape)[:, None], inside, inside, need_weights=False)[0][:, 0])
 
 
 def binding_gate(folder: Path, config: ClipConfig, size: int, seed: int) -> dict[str, Any]:
-    """What colour has which shape? Asked of a probe about combinations that the encoder was never shown.
+    """Trains a probe and asks it for the colour of a shape, in combinations that the encoder never saw.
 
-    The probe has to know them: shown only the others, it would learn which colour a shape never has.
+    The probe is trained on all combinations. Trained without the unseen ones, it would learn that a shape never has
+    certain colours.
     """
     extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(folder / CLIP)).eval()
     clips = config.probe_clips

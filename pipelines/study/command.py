@@ -1,10 +1,10 @@
-"""A study from its first clip to its report.
+"""Runs a study from its first clip to its report.
 
     python pipelines/study.py --profile smoke|cpu|gpu --output DIR [--config pipelines/configs/study.yaml]
-    python pipelines/study.py --profile smoke|cpu|gpu --report DIR         writes a report anew, from DIR/results.jsonl
+    python pipelines/study.py --profile smoke|cpu|gpu --report DIR         writes a report again, from DIR/results.jsonl
 
-Every stage has a folder in DIR. Stopped and started again, the study goes on where it was; an arm in the midst of its
-training too. The same command run several times at once shares the arms out.
+Every stage has a folder in DIR. A study that was stopped resumes where it was, even within the training of an arm.
+Several processes with the same command share the arms among them.
 """
 
 import argparse
@@ -35,16 +35,14 @@ TEXT_ONLY, TRAINING_FREE = ArmConfig({"strategy": "none"}), ArmConfig({"strategy
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Test the paper's claims in small.")
+    """Runs the command line. An error that the user can correct ends with one line and exit code 2."""
+    parser = argparse.ArgumentParser(description="Test the paper's claims on small models.")
     parser.add_argument("--config", type=Path, default=STUDY, help="YAML of the study")
-    parser.add_argument("--profile", required=True, help="of the YAML: smoke, cpu, gpu")
+    parser.add_argument("--profile", required=True, help="profile in the YAML: smoke, cpu, gpu")
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--output", type=Path, help="folder of the stages and the report")
-    place.add_argument("--report", type=Path, help="folder with a results.jsonl to write the report of")
-    parser.add_argument(
-        "--publish", type=Path, help="folder for a copy of what is worth keeping, made with each report"
-    )
+    place.add_argument("--output", type=Path, help="folder for the stages and the report")
+    place.add_argument("--report", type=Path, help="folder with a results.jsonl: only write its report again")
+    parser.add_argument("--publish", type=Path, help="folder to copy results, report and pictures to")
     a = parser.parse_args(argv)
     config = "" if a.config == STUDY else f"--config {a.config.name} "
     origin = f"`python pipelines/study.py {config}--profile {a.profile} --output DIR` at commit {report.commit()}"
@@ -60,21 +58,23 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
-    """All stages; returns the report's path.
+    """Runs all stages and returns the report's path.
 
     Args:
-        origin: by what the report says it is made.
-        publish_to: see :mod:`pipelines.study.publish`.
+        study: The study.
+        output: Folder of the stages and the report.
+        origin: Command and commit, for the report's first line.
+        publish_to: See :mod:`pipelines.study.publish`.
 
     Raises:
-        ConfigError: a stage was made with other settings, or an arm's training was stopped or failed.
+        ConfigError: A stage was made with other settings, or an arm's training was stopped or failed.
     """
     (output / "locks").mkdir(parents=True, exist_ok=True)
     frozen = encoders(study, output)
     with locked(output / "locks" / "models", wait=False) as mine:
         if mine:
             language_and_decoder(study, output, frozen)
-        elif frozen["clip"].passed:  # another process is at them: time for what does not rest on them
+        elif frozen["clip"].passed:  # another process makes them; meanwhile make what does not depend on them
             for name in study.arms:
                 stored_features(study, output, name, frozen)
     frozen |= language_and_decoder(study, output, frozen)
@@ -105,7 +105,10 @@ def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None =
 
 
 def free_or_first(runs: list[tuple[str, int]], output: Path) -> tuple[str, int]:
-    """The first run that no other process is at, which may have been done by one meanwhile; else the first."""
+    """Returns the first run that no other process holds, or the first run if all are held.
+
+    Another process may have finished the returned run; then its stages are done and cost nothing.
+    """
     for name, seed in runs:
         with locked(output / "locks" / slug(f"{name}-{seed}"), wait=False) as free:
             if free:
@@ -114,7 +117,12 @@ def free_or_first(runs: list[tuple[str, int]], output: Path) -> tuple[str, int]:
 
 
 class Result(NamedTuple):
-    """Of an arm and a seed: its training, and its evaluations by protocol."""
+    """The finished stages of one arm with one seed.
+
+    Attributes:
+        trained: Its training.
+        evaluated: Its evaluations, by protocol.
+    """
 
     trained: Done
     evaluated: dict[str, Done]
@@ -123,7 +131,14 @@ class Result(NamedTuple):
 def gathered(
     order: list[tuple[str, int]], results: dict[tuple[str, int], Result], frozen: dict[str, Done], halves: set[str]
 ) -> Results:
-    """What the stages measured; an arm's figures seed after seed."""
+    """Returns what the stages measured so far. The figures of an arm are in the order of its seeds.
+
+    Args:
+        order: Arms and seeds.
+        results: The runs that are done.
+        frozen: The stages before joint training.
+        halves: See :func:`open_halves`.
+    """
     found = Results("", len(order) - len(results), {name: done.figures for name, done in frozen.items()})
     found.answers = {protocol: {} for protocol in report.MEASURED}
     if "generation" in halves:
@@ -140,26 +155,33 @@ def gathered(
 
 
 def shown(study: StudyConfig, output: Path) -> list[Path]:
-    """Folders with videos, if they are there: of the main table's arms, with the first seed."""
+    """Returns the folders of the videos to show: those of the main table's arms with the first seed.
+
+    A folder need not exist yet.
+    """
     arms = [name for name, arm in study.arms.items() if "main" in arm.table]
     runs = [f"{name}-{study.seeds[0]} {protocol}" for name in arms for protocol in ("generation", "real")]
     return [output / "evaluation" / slug(name) / "videos" for name in (*report.UNTRAINED, *runs)]
 
 
 def read_as(name: str) -> str:
-    """The row of an arm whose model is given tokens that it was not trained on."""
+    """Returns the name of the row for an arm whose model reads training-free tokens instead of its own."""
     return f"{name}, read training-free"
 
 
 def order_of(study: StudyConfig) -> list[tuple[str, int]]:
-    """Arms and seeds: the main table's, then the ablations'; seed after seed, so that a study cut short compares."""
+    """Returns arms and seeds in order of work: the arms of the main table, then the ablations.
+
+    Within each group all arms take the first seed before any takes the second. So a study that is cut short still has
+    comparable arms.
+    """
     main = [name for name, arm in study.arms.items() if "main" in arm.table]
     others = [name for name in study.arms if name not in main]
     return [(name, seed) for names in (main, others) for seed in study.seeds for name in names]
 
 
 def encoders(study: StudyConfig, output: Path) -> dict[str, Done]:
-    """The stages that the arms' features rest on, by name."""
+    """Makes the stages that the arms' features depend on: ``render``, ``clip`` and ``latents``, by name."""
     seed, size = study.seed, study.render.size
     make = partial(render.make, config=study.render, seed=seed)
     done = {"render": stage(output / "render", [study.render, seed], [], make)}
@@ -174,7 +196,13 @@ def encoders(study: StudyConfig, output: Path) -> dict[str, Done]:
 
 
 def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]) -> dict[str, Done]:
-    """The other stages before joint training, by name."""
+    """Makes the other stages before joint training and returns all of them, by name.
+
+    Args:
+        study: The study.
+        output: Folder of the stages.
+        done: The stages of :func:`encoders`.
+    """
     done, seed, size = dict(done), study.seed, study.render.size
     done["llm"] = stage(
         output / "llm", [study.llm, seed], [done["clip"]],
@@ -219,27 +247,38 @@ def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]
 
 
 def text_only(study: StudyConfig, frozen: dict[str, Done], decoder: Path) -> VTokFramework:
-    """The framework without visual tokens, and without any joint training or guidance."""
+    """Builds the framework without visual tokens, joint training or guidance.
+
+    Args:
+        study: The study.
+        frozen: The stages before joint training.
+        decoder: Folder of the stage ``dit``.
+    """
     return build(arms.model_of(study, TEXT_ONLY, frozen["clip"].folder, frozen["llava"].folder, decoder / dit.HUNYUAN))
 
 
 def build(model: ModelConfig) -> VTokFramework:
+    """Builds a framework at evaluation on the current device."""
     return build_framework(model).eval().to(distributed.device())
 
 
 def model_of(study: StudyConfig, arm: ArmConfig, frozen: dict[str, Done]) -> ModelConfig:
+    """Returns the configuration of an arm's model, with the guidance that was chosen."""
     encoder, language, decoder = (frozen[name].folder for name in ("clip", "llava", "dit"))
     guidance = frozen["guidance"].figures["guidance"]
     return arms.model_of(study, arm, encoder, language, decoder / dit.HUNYUAN, guidance)
 
 
 def tokens_of(study: StudyConfig, model: ModelConfig) -> int:
-    """Of a whole clip."""
+    """Returns how many visual tokens a whole clip has."""
     return sum(build_tokeniser(model.tokeniser).counts(round(study.seconds * model.tokeniser.fps) + 1))
 
 
 def open_halves(study: StudyConfig, frozen: dict[str, Done]) -> set[str]:
-    """What the gates let through: without the encoder nothing, without the decoder no generation."""
+    """Returns the halves of the study whose gates passed.
+
+    If the encoder fails, no half runs. If the decoder fails, only ``understanding`` runs.
+    """
     encoder, decoder = (frozen[name].passed or not study.enforce_gates for name in ("clip", "text_gate"))
     if not encoder:
         return set()
@@ -249,12 +288,12 @@ def open_halves(study: StudyConfig, frozen: dict[str, Done]) -> set[str]:
 def result_of(
     study: StudyConfig, output: Path, name: str, seed: int, frozen: dict[str, Done], halves: set[str]
 ) -> Result:
-    """Train an arm with a seed, and evaluate it."""
+    """Trains an arm with one seed and evaluates it."""
     arm, clips = study.arms[name], frozen["render"].folder
     model = model_of(study, arm, frozen)
     if "generation" not in halves:
         model.loss = replace(model.loss, dec=0.0)
-    features = partial(stored_features, study, output, name, frozen)  # made when something is to learn from them
+    features = partial(stored_features, study, output, name, frozen)  # computed only if a stage needs them
     trained = stage(
         output / "arms" / slug(f"{name}-{seed}"),
         [study.train, study.loss, study.tokeniser, arm.tokeniser, arm.g_phi_of_grid, study.seconds, sorted(halves),
@@ -276,11 +315,11 @@ def result_of(
 
 
 def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[str, Done]) -> Path:
-    """Folder of the clips' features and latents as an arm takes them."""
+    """Makes the stage with the clips' features and latents for an arm, and returns its folder."""
     first = features_name(study, name)
     made_from = [frozen["clip"], frozen["latents"], frozen["render"]]
     encoder, autoencoder, clips = (done.folder for done in made_from)
-    model = arms.model_of(study, study.arms[first], encoder, output / "llava", autoencoder)  # which is not read
+    model = arms.model_of(study, study.arms[first], encoder, output / "llava", autoencoder)  # llava is not read
     return stage(
         output / "features" / slug(first), [study.tokeniser, study.arms[first].tokeniser, study.seconds], made_from,
         lambda folder: arms.precompute(folder, study, model, clips / "shards"),
@@ -288,17 +327,24 @@ def stored_features(study: StudyConfig, output: Path, name: str, frozen: dict[st
 
 
 def features_name(study: StudyConfig, name: str) -> str:
-    """The first arm with an arm's features: those that differ in ``g_phi`` alone have them in common."""
+    """Returns the first arm that has the same features. Arms that differ in ``g_phi`` alone share them."""
     return next(other for other, arm in study.arms.items() if arm.tokeniser == study.arms[name].tokeniser)
 
 
 def evaluate_arm(
     study: StudyConfig, output: Path, name: str, arm: ArmConfig, seed: int, trained: Done, clips: Path, halves: set[str]
 ) -> dict[str, Done]:
-    """By protocol.
+    """Evaluates an arm with one seed and returns the stages, by protocol.
 
     Args:
-        clips: folder of the splits.
+        study: The study.
+        output: Folder of the stages.
+        name: Name of the arm.
+        arm: The arm.
+        seed: The seed.
+        trained: Its training.
+        clips: Folder of the splits.
+        halves: See :func:`open_halves`.
     """
     test = clips / "test"
     load = cache(lambda: load_run(trained.folder / "run", ema=True))

@@ -1,6 +1,6 @@
-"""What its conditioning is worth to the frozen decoder: ``L_dec`` of clips, told one thing or another about them.
+"""Measures how much the conditioning helps the frozen decoder: ``L_dec`` of the same clips under several conditionings.
 
-The clips, their noise and its levels are the same each time, so that a difference is the conditioning's.
+The clips, their noise and the noise levels are the same each time. So any difference comes from the conditioning.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,22 @@ from vtok.decoder import GenerationRow, Posterior
 from vtok.framework import VTokFramework
 
 TOLD = NOTHING, CAPTION, OWN, ANOTHERS = "nothing", "caption", "and its own tokens", "and another clip's"
-DRAWS = 2  # of noise, for each clip
+DRAWS = 2  # draws of noise for each clip
 BATCH = 30
 
 
 @torch.no_grad()
 def worth(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path) -> dict[str, Any]:
-    """``losses`` by what the decoder is told: a caption alone and, if the model has any, with visual tokens.
+    """Returns ``losses``: ``L_dec`` by conditioning.
 
-    A run that has not begun has none, and is asked what the decoder makes of nothing instead.
+    Every run is measured with captions alone. A trained run with visual tokens is also measured with the clip's own
+    tokens and with another clip's. An untrained run is also measured without any text.
+
+    Args:
+        folder: Folder of the stage; nothing is written to it.
+        study: The study.
+        load: Loads the run.
+        clips: Folder of the clips, with their items.
     """
     config, framework, step = load()
     items = read_items(clips / "items.jsonl")
@@ -48,7 +55,7 @@ def worth(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path
 
 
 def posterior_of(study: StudyConfig, framework: VTokFramework, items: list[Item], clips: Path) -> Posterior:
-    """Latents of the clips as the decoder is shown them in training."""
+    """Encodes the clips as training does; returns the posterior of their latents."""
     view = decoder_view(study.seconds, study.latents.fps, study.latents.size, study.latents.size)
     paths = [clips / f"{item.id}.mp4" for item in items]
     videos = torch.stack([seen(path, validate(path).duration, study.seconds, view) for path in paths])
@@ -58,7 +65,7 @@ def posterior_of(study: StudyConfig, framework: VTokFramework, items: list[Item]
 def decoder_loss(
     framework: VTokFramework, posterior: Posterior, prompts: list[str], rows: list[GenerationRow]
 ) -> float:
-    """Mean over clips and draws, which depend on a clip's number alone."""
+    """Returns the mean loss over clips and draws of noise. The noise depends on the clip's number alone."""
     losses = [
         batch_loss(framework, posterior, prompts, rows, slice(start, start + BATCH), draw)
         for draw in range(DRAWS)
@@ -75,7 +82,7 @@ def batch_loss(
     part: slice,
     draw: int,
 ) -> Tensor:
-    """(B,), of the clips of ``part``."""
+    """Returns the losses (B,) of the clips of ``part``."""
     decoder, shown = framework.decoder, Posterior(posterior.mean[part], posterior.std[part])
     frames = (shown.mean.shape[2] - 1) * decoder.latents_per_frame + 1
     seeds = [DRAWS * clip + draw for clip in range(*part.indices(len(prompts)))]

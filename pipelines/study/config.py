@@ -1,4 +1,4 @@
-"""What a study is made of."""
+"""The settings of a study."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,15 @@ STUDY = PRESETS / "study.yaml"
 
 @dataclass
 class RenderConfig:
-    """
+    """The clips to render.
+
     Args:
-        train, dev, test: clips. Those to test show combinations of colour, shape and label that no other clip shows.
-        frames, fps, size: of a clip.
+        train: Clips to train on.
+        dev: Clips to choose settings by.
+        test: Clips to test on. They show combinations of colour, shape and label that no other clip shows.
+        frames: Frames per clip.
+        fps: Frames per second.
+        size: Side of a frame in pixels.
     """
 
     train: int = 20000
@@ -31,7 +36,14 @@ class RenderConfig:
 
 @dataclass
 class Fitting:
-    """A training of one of the frozen models: AdamW, warm-up, cosine down to zero."""
+    """The training of a small model: AdamW, linear warm-up, then a cosine down to zero.
+
+    Args:
+        steps: Optimiser steps.
+        batch_size: Samples per step.
+        lr: Highest learning rate.
+        warmup: Steps of the warm-up.
+    """
 
     steps: int = 1000
     batch_size: int = 64
@@ -44,9 +56,12 @@ class ClipConfig:
     """The image encoder and its text tower.
 
     Args:
-        vision, text: of ``CLIPVisionConfig`` and ``CLIPTextConfig``.
-        probe: of the gate.
-        probe_clips: that the probe is trained on.
+        fit: Training of the CLIP.
+        vision: Settings of ``CLIPVisionConfig``.
+        text: Settings of ``CLIPTextConfig``.
+        projection_dim: Width of the common space of pictures and texts.
+        probe: Training of the gate's probe.
+        probe_clips: Clips that the probe is trained on.
     """
 
     fit: Fitting = field(default_factory=Fitting)
@@ -59,10 +74,12 @@ class ClipConfig:
 
 @dataclass
 class LatentsConfig:
-    """
+    """The autoencoder.
+
     Args:
-        channels: of a latent.
-        size, fps: of the decoder's videos.
+        channels: Channels of a latent.
+        size: Side of the decoder's videos in pixels.
+        fps: Frames per second of the decoder's videos.
     """
 
     channels: int = 32
@@ -72,7 +89,12 @@ class LatentsConfig:
 
 @dataclass
 class LLMConfig:
-    """``language`` is of ``LlamaConfig``."""
+    """The language model.
+
+    Args:
+        fit: Its training.
+        language: Settings of ``LlamaConfig``.
+    """
 
     fit: Fitting = field(default_factory=Fitting)
     language: dict[str, Any] = field(default_factory=dict)
@@ -80,21 +102,28 @@ class LLMConfig:
 
 @dataclass
 class LlavaConfig:
-    """The language model's further training, with pictures."""
+    """The image model: the language model, trained further with pictures.
+
+    Args:
+        fit: Its training.
+    """
 
     fit: Fitting = field(default_factory=Fitting)
 
 
 @dataclass
 class DiTConfig:
-    """
+    """The video decoder.
+
     Args:
-        transformer: of ``HunyuanVideoTransformer3DModel``.
-        shift: of the scheduler, in training and sampling. What a caption says of these small videos is decided at
-            noise levels between 0.8 and 0.98, of which a shift of 2 draws a quarter and one of 5 more than half.
-        guidance: classifier-free scales, of which the dev split chooses one, for all arms alike.
-        guidance_videos: that each is judged by, of each of TV-Align's categories.
-        gate_videos: of each of TV-Align's categories.
+        fit: Its training.
+        transformer: Settings of ``HunyuanVideoTransformer3DModel``.
+        shift: Shift of the scheduler, in training and sampling. What a caption says about these small videos is decided
+            at noise levels between 0.8 and 0.98. A shift of 2 draws a quarter of its levels there, a shift of 5 more
+            than half.
+        guidance: Scales of classifier-free guidance to try on the dev split. All arms use the best one.
+        guidance_videos: Videos per category of TV-Align that judge each scale.
+        gate_videos: Videos per category of TV-Align for the gate.
     """
 
     fit: Fitting = field(default_factory=Fitting)
@@ -107,13 +136,14 @@ class DiTConfig:
 
 @dataclass
 class ArmConfig:
-    """A tokenisation strategy to be trained.
+    """A tokenisation strategy to train.
 
     Args:
-        tokeniser: changes to ``StudyConfig.tokeniser``.
-        g_phi_of_grid: ``g_phi`` gets the parameters it would have with this ``residual_grid``, by a wider hidden layer.
-        table: where it is reported: ``main``, ``spatial``, ``temporal``, ``residual``, or ``training_free`` (asked also
-            with tokens that it was not trained on); an arm may be in several.
+        tokeniser: Changes to ``StudyConfig.tokeniser``.
+        g_phi_of_grid: If set, the hidden layer of ``g_phi`` is widened until it has as many parameters as with this
+            ``residual_grid``.
+        table: Tables of the report that show the arm: ``main``, ``spatial``, ``temporal``, ``residual``, or
+            ``training_free`` (the arm is also asked with training-free tokens).
     """
 
     tokeniser: dict[str, Any] = field(default_factory=dict)
@@ -123,14 +153,15 @@ class ArmConfig:
 
 @dataclass
 class ClaimConfig:
-    """That one arm answers better than another.
+    """The claim that one arm answers better than another.
 
     Args:
-        above: the other arm, or ``first frame only``: the arm itself, shown a first frame that stands still.
+        arm: The better arm.
+        above: The other arm, or ``first frame only``: the same arm, shown its first frame repeated.
         protocol: ``understanding`` or ``generation``.
-        categories: each is a claim of its own; ``all`` is their average.
-        points: by which its accuracy is larger at least, in percent.
-        apart: whether the intervals must not overlap.
+        categories: Each category is a claim of its own. ``all`` is all questions together.
+        points: Least difference of the accuracies, in percentage points.
+        apart: Whether the intervals must not overlap.
     """
 
     arm: str
@@ -143,11 +174,13 @@ class ClaimConfig:
 
 @dataclass
 class EvaluationConfig:
-    """
+    """The evaluation of an arm.
+
     Args:
-        questions: clips of each category asked about.
-        videos: captions of each category generated from.
-        denoising_steps, temperature: of the generation.
+        questions: Clips per category to ask about.
+        videos: Captions per category to generate videos from.
+        denoising_steps: Steps of the decoder's sampler.
+        temperature: Temperature of the sampled visual tokens.
     """
 
     questions: int = 200
@@ -158,18 +191,30 @@ class EvaluationConfig:
 
 @dataclass
 class StudyConfig:
-    """A profile.
+    """A study: one profile of the YAML.
 
     Args:
-        seconds: of a clip that a sample shows.
-        tokeniser: what all arms have in common.
-        claims: that the report tests.
-        tried: what was done about claims that do not hold, said where one does not.
-        seeds: each arm is trained once with each.
-        train: of ``TrainConfig``, for all arms.
-        loss: for all arms.
-        probe: training of the probe of an arm's features.
-        enforce_gates: whether a gate that fails stops what rests on it.
+        seed: Seed of the stages before joint training.
+        seconds: Length of the part of a clip that a sample shows.
+        enforce_gates: Whether a failed gate stops the stages that depend on it.
+        render: The clips.
+        clip: The image encoder.
+        latents: The autoencoder.
+        llm: The language model.
+        llava: The image model.
+        dit: The video decoder.
+        tokeniser: Settings of the tokeniser that all arms share.
+        arms: The strategies to compare, by name.
+        claims: The claims that the report tests.
+        tried: What was tried to make missed claims hold. The report lists it if a claim is missed.
+        seeds: Each arm is trained once with each seed.
+        train: Settings of ``TrainConfig`` for all arms.
+        loss: Weights of the losses for all arms.
+        probe: Training of the probe of an arm's features.
+        evaluation: The evaluation of each arm.
+
+    Raises:
+        ConfigError: There are no arms or no seeds.
     """
 
     seed: int = 0
@@ -197,10 +242,10 @@ class StudyConfig:
 
 
 def load_study(path: Path, profile: str) -> StudyConfig:
-    """A profile of a study's YAML, laid over what the file has for all profiles.
+    """Reads a profile of a study's YAML. Its settings override those that the file gives for all profiles.
 
     Raises:
-        ConfigError: no such file, profile or setting.
+        ConfigError: The file, the profile or a setting does not exist.
     """
     tree = read_yaml(path)
     profiles = tree.pop("profiles", {})
@@ -215,7 +260,7 @@ def load_study(path: Path, profile: str) -> StudyConfig:
 
 
 def merged(base: dict, changes: dict) -> dict:
-    """``changes`` laid over ``base``, mappings key by key; ``null`` takes a key out."""
+    """Returns ``base`` with ``changes``. Mappings are merged key by key; a change to ``None`` removes the key."""
     result = dict(base)
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):

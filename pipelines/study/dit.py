@@ -1,11 +1,11 @@
 """The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
 
-A third of the captions are long and say where everything is, as HunyuanVideo's were. Joint training cannot teach visual
-tokens to say what the frozen decoder does not understand in words.
+A third of the captions are long and say where everything is, as HunyuanVideo's were. Visual tokens cannot tell the
+frozen decoder what it does not understand in words.
 
-Joint training will append the rows of visual tokens to those of the caption. A decoder that has only ever seen captions
-could but be disturbed by them, so that it meets conditioning of many lengths here: some captions are empty, and behind
-those of half the batches stand rows that tell nothing new, repeated ones or noise of the rows' own mean and deviation.
+Joint training appends the rows of visual tokens to those of the caption. Visual tokens would throw off a caption-only
+decoder, so it is trained on conditioning of many lengths. Some captions are empty. In half of the batches, rows without
+new information follow the caption: repeated rows, or noise with the rows' own mean and standard deviation.
 """
 
 import json
@@ -32,13 +32,24 @@ from vtok.patch_autoencoder import PatchAutoencoder
 from vtok.tiny import BOS, EOS, wrapped
 
 HUNYUAN = "hunyuan"
-EMPTY, LONG, LENGTHENED = 0.1, 0.33, 0.5  # shares of the captions, of those that are not empty, and of the batches
-MOST_ROWS = 130  # appended: as many as the longest strategy has tokens
+EMPTY = 0.1  # share of the captions
+LONG = 0.33  # share of the captions that are not empty
+LENGTHENED = 0.5  # share of the batches
+MOST_ROWS = 130  # rows to append at most: as many as the longest strategy has tokens
 ENCODED_AT_ONCE = 128
 
 
 def write(folder: Path, config: DiTConfig, clip: Path, latents: Path, text_dim: int, seed: int) -> None:
-    """``folder/hunyuan`` with a transformer as it is drawn."""
+    """Writes ``folder/hunyuan`` with a transformer of random weights.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        clip: Folder of the stage ``clip``.
+        latents: Folder of the stage ``latents``.
+        text_dim: Width of the language model's states.
+        seed: Seed of the weights.
+    """
     text = CLIPTextModel.from_pretrained(clip / TEXT)
     vae = PatchAutoencoder.from_pretrained(latents / VAE)
     torch.manual_seed(seed)
@@ -60,7 +71,18 @@ def write(folder: Path, config: DiTConfig, clip: Path, latents: Path, text_dim: 
 
 
 def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Path, seed: int) -> dict[str, Any]:
-    """Train the transformer in ``framework``, which has no visual tokens, and store it in ``folder/hunyuan``."""
+    """Trains the transformer and stores it in ``folder/hunyuan``.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        framework: A framework without visual tokens; its transformer is trained in place.
+        latents: Folder of the stage ``latents``.
+        seed: Seed of the draws.
+
+    Returns:
+        The first and the last loss.
+    """
     means = load_file(latents / LATENTS)["mean"]
     framework.requires_grad_(False).to(distributed.device())
     captions = json.loads((latents / CAPTIONS).read_text())
@@ -86,7 +108,12 @@ def train(folder: Path, config: DiTConfig, framework: VTokFramework, latents: Pa
 
 
 class EncodedText(NamedTuple):
-    """What a caption tells the decoder: the language model's states (R, d), and CLIP's (d',)."""
+    """A caption as the decoder sees it.
+
+    Attributes:
+        rows: The language model's states, (R, d).
+        pooled: CLIP's pooled text vector, (d',).
+    """
 
     rows: Tensor
     pooled: Tensor
@@ -94,7 +121,7 @@ class EncodedText(NamedTuple):
 
 @torch.no_grad()
 def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
-    """Once for the whole training: the encoders are frozen, and there are two captions for each clip."""
+    """Encodes captions. They are encoded once for the whole training, because the encoders are frozen."""
     text, device = framework.text, framework.mllm.embed.weight.device
     result = []
     for start in range(0, len(captions), ENCODED_AT_ONCE):
@@ -111,8 +138,16 @@ def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
 def decoder_loss(
     decoder: HunyuanDecoder, means: Tensor, texts: list[EncodedText], seeds: list[int], draws: torch.Generator
 ) -> Tensor:
-    """Flow matching of latents (B, C, t, h, w), given what is said of them."""
-    kind, count = torch.rand(2, generator=draws).tolist()  # the same for the whole batch, which spares padding
+    """Returns the flow-matching loss of latents, a scalar.
+
+    Args:
+        decoder: The decoder.
+        means: Latents (B, C, t, h, w).
+        texts: Their captions.
+        seeds: Seeds of their noise.
+        draws: Generator of the rows to append.
+    """
+    kind, count = torch.rand(2, generator=draws).tolist()  # shared by the batch, so that less padding is needed
     rows = [lengthened(text.rows, kind, count, draws) for text in texts]
     pooled = torch.stack([text.pooled for text in texts])
     conditioning = Conditioning(pad_sequence(rows, batch_first=True), [len(row) for row in rows], pooled)
@@ -123,10 +158,13 @@ def decoder_loss(
 
 
 def lengthened(rows: Tensor, kind: float, count: float, draws: torch.Generator) -> Tensor:
-    """A caption's rows (R, d), in half of the cases with others behind them that tell nothing new.
+    """Returns a caption's rows (R, d), in half of the cases followed by rows without new information.
 
     Args:
-        kind, count: between 0 and 1: what stands behind them, and the logarithm of how much.
+        rows: The caption's rows.
+        kind: In 0..1: below 0.25 rows are repeated, below 0.5 noise is appended, above nothing.
+        count: In 0..1: 130 to this power is the number of rows to append.
+        draws: Generator of the rows.
     """
     if kind >= LENGTHENED:
         return rows

@@ -1,4 +1,4 @@
-"""What a trained arm says about the test clips, and what the judge says about the arm's videos."""
+"""Evaluates a trained arm: its answers about the test clips, and the judge's answers about its videos."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,11 +19,21 @@ from pipelines.tv_align.run import Generation, Run, generated_videos, judge_vide
 from vtok.framework import VTokFramework
 from vtok.tokeniser import build_tokeniser
 
-VIDEOS_AT_ONCE = 20  # denoised together: one is so small that calling the transformer takes longer than running it
+VIDEOS_AT_ONCE = 20  # one video is so small that calling the transformer takes longer than running it
 
 
 def understanding(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path) -> dict[str, Any]:
-    """Answers to multiple-choice questions about clips."""
+    """Asks an arm multiple-choice questions about clips.
+
+    Args:
+        folder: Folder of the stage; keeps the answers.
+        study: The study.
+        load: Loads the run.
+        clips: Folder of the clips, with their items.
+
+    Returns:
+        ``lines``, one for each category and one for all, and ``caption_cross_entropy``, in nats per token.
+    """
     items = balanced(read_items(clips / "items.jsonl"), study.evaluation.questions)
     report = ask_all(items, clips, load, {}, folder)
     return {"lines": plain(report.lines), "caption_cross_entropy": report.caption_cross_entropy}
@@ -32,10 +42,18 @@ def understanding(folder: Path, study: StudyConfig, load: Callable[[], Run], cli
 def generation(
     folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path, per_category: int, real: bool = False
 ) -> dict[str, Any]:
-    """The judge's answers about videos for the clips' captions, of TV-Align's categories.
+    """Generates videos for the clips' captions and has the pixel judge answer questions about them.
 
     Args:
-        real: condition on the tokens of the true clips.
+        folder: Folder of the stage; keeps videos and answers.
+        study: The study.
+        load: Loads the run.
+        clips: Folder of the clips, with their items.
+        per_category: Captions per category of TV-Align.
+        real: Whether to condition on the tokens of the true clips instead of sampled ones.
+
+    Returns:
+        ``lines``, one for each category and one for all.
     """
     items = [item for item in read_items(clips / "items.jsonl") if item.category in TV_ALIGN]
     viewed = viewings(balanced(items, per_category), 0, study.seed)
@@ -49,7 +67,10 @@ def generation(
 
 
 def read_training_free(run: Run) -> Run:
-    """The run with ``training_free`` tokens in the place of those it was trained on; the run itself is spent by it."""
+    """Gives a run ``training_free`` tokens instead of those it was trained on.
+
+    The framework is changed in place, so the run must not be used otherwise afterwards.
+    """
     config, framework, step = run
     settings = replace(framework.config.tokeniser, strategy="training_free", sampled_frames=None)
     framework.tokeniser = build_tokeniser(settings, framework.tokeniser.feature_extractor).to(distributed.device())
@@ -59,7 +80,11 @@ def read_training_free(run: Run) -> Run:
 
 
 def choose_guidance(folder: Path, study: StudyConfig, framework: VTokFramework, clips: Path) -> dict[str, Any]:
-    """The scale with which the judge finds most of what dev captions say, the smallest of equals."""
+    """Chooses the guidance scale whose videos of dev captions get the most right answers; of equals, the smallest.
+
+    Returns:
+        ``accuracy`` by scale, and ``guidance``, the scale.
+    """
     right = {}
     for scale in sorted(study.dit.guidance):
         framework.config.decoder.true_guidance = scale
@@ -69,12 +94,12 @@ def choose_guidance(folder: Path, study: StudyConfig, framework: VTokFramework, 
 
 
 def untrained(framework: VTokFramework) -> Callable[[], Run]:
-    """A run that has not begun."""
+    """Returns a loader of a run at step 0, with this framework."""
     return lambda: (RunConfig(TrainConfig(max_steps=1), model=framework.config), framework, 0)
 
 
 def text_gate(folder: Path, study: StudyConfig, framework: VTokFramework, clips: Path) -> dict[str, Any]:
-    """Videos for captions alone, before any joint training: above chance?"""
+    """Runs the gate of the decoder: videos from captions alone, before joint training, should beat chance."""
     figures = generation(folder, study, untrained(framework), clips, study.dit.gate_videos)
     total = figures["lines"][-1]
     chance = total["controls"]["chance"]
@@ -82,10 +107,11 @@ def text_gate(folder: Path, study: StudyConfig, framework: VTokFramework, clips:
 
 
 def balanced(items: list[Item], per_category: int) -> list[Item]:
-    """The first so many items of each category, category after category."""
+    """Returns the first ``per_category`` items of each category, category after category."""
     groups = {category: [item for item in items if item.category == category] for category in CATEGORIES}
     return [item for group in groups.values() for item in group[:per_category]]
 
 
 def plain(lines: list[Line]) -> list[dict[str, Any]]:
+    """Returns the lines as dictionaries."""
     return [asdict(line) for line in lines]

@@ -1,4 +1,4 @@
-"""The training loop of the models that a study freezes afterwards: resumable, its batches a function of the step."""
+"""The resumable training loop of the models that a study freezes afterwards. A batch depends on the step alone."""
 
 import json
 import math
@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from pipelines.study.config import Fitting
 
-SAVE_SECONDS = 60
+SAVE_SECONDS = 60  # between two saved states
 LOG = "log.jsonl"
 
 
 def fit(module: nn.Module, loss: Callable[[int], Tensor], fitting: Fitting, folder: Path) -> list[float]:
-    """Train ``module``'s trainable parameters, or go on with it; returns the losses of all steps.
+    """Trains a module, or resumes its training, and returns the losses of all steps.
 
     Args:
-        loss: of a step, from 0.
+        module: Its parameters that require gradients are trained in place.
+        loss: Computes the loss of a step; steps count from 0.
+        fitting: Steps and learning rate.
+        folder: Keeps the state and ``log.jsonl``.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(parameters.values(), lr=fitting.lr, weight_decay=0.01)
@@ -47,12 +50,13 @@ def fit(module: nn.Module, loss: Callable[[int], Tensor], fitting: Fitting, fold
 
 
 def schedule(step: int, fitting: Fitting) -> float:
-    """Of the learning rate: linear warm-up, then a cosine down to zero."""
+    """Returns the factor on the learning rate: a linear warm-up times a cosine down to zero."""
     warm = min(1.0, (step + 1) / max(fitting.warmup, 1))
     return warm * 0.5 * (1 + math.cos(math.pi * step / fitting.steps))
 
 
 def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, step: int) -> None:
+    """Writes weights and AdamW's moments after ``step`` steps; the file appears only when it is complete."""
     tensors = {name: p.detach() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         tensors |= {f"{moment}/{name}": optimiser.state[parameter][moment] for moment in ("exp_avg", "exp_avg_sq")}
@@ -63,7 +67,10 @@ def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim
 
 @torch.no_grad()
 def resume(path: Path, log: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> list[float]:
-    """Losses up to the state that is stored, which is loaded; none if there is none. Later lines of the log go."""
+    """Loads the stored state, if there is one, and returns the losses up to it.
+
+    Later lines of the log are removed.
+    """
     if not path.exists():
         log.unlink(missing_ok=True)
         return []
@@ -79,15 +86,17 @@ def resume(path: Path, log: Path, parameters: dict[str, nn.Parameter], optimiser
 
 
 def stored_step(path: Path) -> int:
+    """Returns the number of steps of a stored state."""
     with safe_open(path, "pt") as file:
         return int(file.metadata()["step"])
 
 
 def mean_of_last(losses: list[float]) -> float:
-    """Over the last tenth of the steps."""
+    """Returns the mean loss of the last tenth of the steps."""
     last = losses[-max(1, len(losses) // 10) :]
     return sum(last) / len(last)
 
 
 def mean_of_first(losses: list[float]) -> float:
+    """Returns the mean loss of the first tenth of the steps."""
     return mean_of_last(losses[::-1])

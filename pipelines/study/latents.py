@@ -1,4 +1,4 @@
-"""The frozen autoencoder, fitted to the training clips, and those clips' latents for the training of the decoder."""
+"""Fits the frozen autoencoder to the training clips, and stores these clips' latents for training the decoder."""
 
 import json
 from pathlib import Path
@@ -27,10 +27,20 @@ BATCH = 64
 
 @torch.no_grad()
 def make(folder: Path, config: LatentsConfig, seconds: float, render: Path, seed: int) -> dict[str, Any]:
-    """``folder/vae``, ``folder/latents.safetensors`` (``mean`` (N, C, k + 1, h, w)) and the N captions, short and long.
+    """Fits the autoencoder and encodes the N training clips.
+
+    Writes ``folder/vae``; ``folder/latents.safetensors`` with ``mean`` (N, C, k + 1, h, w); and
+    ``folder/captions.json`` with a short and a long caption for each clip.
 
     Args:
-        seed: that the clips were rendered with.
+        folder: Folder of the stage.
+        config: The settings.
+        seconds: Length of a sample.
+        render: Folder of the stage ``render``.
+        seed: Seed that the clips were rendered with.
+
+    Returns:
+        The figures of :func:`ceiling`.
     """
     view = decoder_view(seconds, config.fps, config.size, config.size)
     reader = ShardReader(render / "shards")
@@ -46,27 +56,50 @@ def make(folder: Path, config: LatentsConfig, seconds: float, render: Path, seed
 
 
 def captions_of(meta: dict[str, Any], seed: int) -> tuple[str, str]:
-    """A training clip's caption, and a long one."""
+    """Returns the caption of a training clip and a long version of it.
+
+    Args:
+        meta: The sample's facts.
+        seed: Seed that the clips were rendered with.
+    """
     return meta["caption"], description(scene_of_clip("train", meta["path"], seed), meta["caption"])
 
 
 def stored(reader: ShardReader, row: int) -> tuple[bytes, float]:
+    """Returns a sample's video file and its duration in seconds."""
     sample = reader.read(row)
     return sample.video, sample.meta["facts"]["duration"]
 
 
 def seen(video: bytes | Path, duration: float, seconds: float, view: View) -> Tensor:
-    """What training shows the decoder of a clip, (F, 3, H, W) ``uint8``."""
+    """Returns the part of a clip that training shows the decoder, (F, 3, H, W) ``uint8``.
+
+    Args:
+        video: The video file, or its path.
+        duration: Its length in seconds.
+        seconds: Length of the part, taken from the centre.
+        view: Frame rate and size.
+    """
     return make_views(video, duration, view, None, window(duration, seconds, CENTRE)).frames
 
 
 def scaled(videos: Tensor) -> Tensor:
-    """(B, F, 3, H, W) ``uint8`` to (B, 3, F, H, W) in -1..1."""
+    """Maps videos (B, F, 3, H, W) ``uint8`` to (B, 3, F, H, W) in [-1, 1]."""
     return videos.transpose(1, 2).float() / 127.5 - 1
 
 
 def ceiling(vae: PatchAutoencoder, clips: Path, seconds: float, view: View) -> dict[str, Any]:
-    """Of true clips through the autoencoder: PSNR in dB, and how much of TV-Align's questions the judge gets right."""
+    """Measures the reconstructions of true clips, an upper bound for generated videos.
+
+    Args:
+        vae: The autoencoder.
+        clips: Folder of the clips, with their items.
+        seconds: Length of a sample.
+        view: Frame rate and size.
+
+    Returns:
+        ``psnr`` in dB; ``ceiling``, the judge's accuracy on TV-Align's questions; ``items``, their number.
+    """
     items = [item for item in read_items(clips / "items.jsonl") if item.category in TV_ALIGN]
     judge, right, errors = PixelJudge(), [], []
     for item in items:

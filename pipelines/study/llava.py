@@ -1,8 +1,8 @@
 """The image model that joint training starts from: the language model, taught to read CLIP's tokens of single frames.
 
-The paper starts from LLaVA-Next, which understands pictures; nothing here has seen a video yet. Every second picture
-comes with a question that one frame can answer, if its scene has such a one, the others with what they show. Captions
-go on beside them, as the decoder is to be conditioned on what the model makes of those.
+The paper starts from LLaVA-Next, which understands pictures but has seen no video. Every second picture comes with a
+question, if its scene has one that a single frame can answer. All other pictures come with a description. Training on
+text continues beside them, because the decoder is conditioned on the model's states of captions.
 """
 
 import shutil
@@ -29,17 +29,26 @@ from vtok.spatial_encoder import pool_grid
 from vtok.text import RowText, TextEncoder
 
 IN_ONE_FRAME = ("counting", "relative_position", "relative_size", "colour")
-TEXTS = 0.25  # rows without a picture, as a share of those with one
+TEXTS = 0.25  # rows without a picture, relative to the rows with one
 
 
 def make(
     folder: Path, config: LlavaConfig, clip: Path, llm: Path, size: int, grid: int, max_prompt_tokens: int, seed: int
 ) -> dict[str, Any]:
-    """``folder/llava``.
+    """Trains the image model and writes ``folder/llava``.
 
     Args:
-        size: of the frames, in pixels.
-        grid: tokens a side of a frame.
+        folder: Folder of the stage.
+        config: The settings.
+        clip: Folder of the stage ``clip``.
+        llm: Folder of the stage ``llm``.
+        size: Side of a frame in pixels.
+        grid: Tokens along a side of a frame.
+        max_prompt_tokens: The longest prompt.
+        seed: Seed of the data.
+
+    Returns:
+        The first and the last loss.
     """
     device = distributed.device()
     llava = LlavaNextForConditionalGeneration.from_pretrained(llm / LLAVA)
@@ -55,19 +64,19 @@ def make(
         return seen + text_loss(split.mllm, text, round(TEXTS * config.fit.batch_size), seed, step)
 
     losses = fit(model, loss, config.fit, folder)
-    shutil.copytree(llm / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # the tokenizer, too
+    shutil.copytree(llm / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # brings the tokenizer
     llava.cpu().save_pretrained(folder / LLAVA)
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
 @torch.no_grad()
 def picture_tokens(extractor: CLIPFeatureExtractor, pictures: Tensor, grid: int) -> Tensor:
-    """(n, 3, size, size) ``uint8`` to (n, grid * grid, d_v): what a tokeniser takes of a key frame."""
+    """Maps frames (n, 3, size, size) ``uint8`` to a key frame's spatial features, (n, grid * grid, d_v)."""
     return pool_grid(extractor(pictures), grid)
 
 
 def picture_samples(text: TextEncoder, batch: int, size: int, seed: int, step: int) -> tuple[Tensor, list[RowText]]:
-    """Frames (batch, 3, size, size) ``uint8``, and what is asked and said of them."""
+    """Draws the samples of a step: frames (batch, 3, size, size) ``uint8``, and the text of each one's row."""
     pictures, texts = [], []
     for position in range(step * batch, (step + 1) * batch):
         scene, draws = scenes.scene_at(seed, position)
@@ -82,7 +91,14 @@ def picture_samples(text: TextEncoder, batch: int, size: int, seed: int, step: i
 
 
 def picture_loss(language: MLLM, visual: Tensor, texts: list[RowText], text: TextEncoder) -> Tensor:
-    """Cross-entropy of what is said of pictures, given their tokens (batch, S, d)."""
+    """Returns the cross-entropy of the answers, a scalar.
+
+    Args:
+        language: The language model.
+        visual: Projected tokens of the pictures, (batch, S, d).
+        texts: Their rows.
+        text: Builds rows.
+    """
     plan = plan_rows(texts, [visual.shape[1]] * len(texts), text.crop_start, generation=False).to(visual.device)
     rows = assemble(plan, language.embed(plan.token_ids), visual)
     states = language(rows, plan.row_lengths).last[0]

@@ -1,4 +1,4 @@
-"""The language model before it sees anything: trained on what is said of scenes, in the rows' own templates."""
+"""The language model before it sees pictures: trained on captions and answers about scenes, in the rows' templates."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,18 @@ LLAVA = "llava"
 
 
 def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, seed: int) -> dict[str, Any]:
-    """``folder/llava``; LLaVA's projector is as it was drawn."""
+    """Trains the language model and writes ``folder/llava``, in which LLaVA's projector is random.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        clip: Folder of the stage ``clip``.
+        max_prompt_tokens: The longest prompt.
+        seed: Seed of weights and data.
+
+    Returns:
+        The first and the last loss.
+    """
     tokenizer = Tokenizer.from_file(str(clip / TOKENIZER))
     torch.manual_seed(seed)
     vision = CLIPVisionConfig.from_pretrained(clip / CLIP).to_dict()
@@ -42,13 +53,24 @@ def make(folder: Path, config: LLMConfig, clip: Path, max_prompt_tokens: int, se
 
 
 def text_encoder(llava: Path, clip: Path, max_prompt_tokens: int) -> TextEncoder:
+    """Returns what turns captions and questions into the token ids of rows.
+
+    Args:
+        llava: Folder of the language model.
+        clip: Folder of the stage ``clip``.
+        max_prompt_tokens: The longest prompt.
+    """
     second = wrapped(Tokenizer.from_file(str(clip / TOKENIZER)), f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH)
     caption_ids = HunyuanDecoder.caption_tokenizer(second)
     return TextEncoder(AutoTokenizer.from_pretrained(llava), caption_ids, max_prompt_tokens)
 
 
 def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: int) -> Tensor:
-    """Cross-entropy of the next token, over what the templates leave open: captions short and long, and answers."""
+    """Returns the cross-entropy of the next token over a step's texts, a scalar.
+
+    Half of the texts are captions, short and long in turn. The other half are questions with answers. Only the captions
+    and answers are learned; the templates around them are not.
+    """
     rows, learned = [], []
     for position in range(step * batch, (step + 1) * batch):
         scene, draws = scenes.scene_at(seed, position)

@@ -1,4 +1,4 @@
-"""The report's pictures: learning curves and rows of frames."""
+"""The report's pictures: learning curves, and generated videos as rows of frames."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from PIL import Image  # noqa: E402
 
 from pipelines.study.curves import LOSSES, Curve, known  # noqa: E402
 
-SHOWN = 3
+SHOWN = 3  # videos per folder
 
 
 def plot_curves(curves: dict[str, Curve], path: Path) -> None:
-    """Losses of each arm over steps and over seconds of training: longer sequences make dearer steps."""
+    """Plots the losses of each arm over steps and over seconds; steps on longer sequences take longer."""
     figure, axes = plt.subplots(2, len(LOSSES), figsize=(4 * len(LOSSES), 6), constrained_layout=True)
     for arm, curve in curves.items():
         for column, (loss, label) in enumerate(LOSSES.items()):
@@ -30,7 +30,11 @@ def plot_curves(curves: dict[str, Curve], path: Path) -> None:
 
 
 def contact_sheet(folders: list[Path], path: Path) -> str:
-    """The first videos of each folder, a row a video; returns what the rows are, or nothing without videos."""
+    """Writes a picture of the first videos of each folder, one row for each video.
+
+    Returns:
+        What the rows are, or an empty text if there are no videos (then nothing is written).
+    """
     found = {folder.parent.name: first_videos(folder) for folder in folders}
     strips = [strip(video) for videos in found.values() for video in videos]
     if not strips:
@@ -47,11 +51,12 @@ def contact_sheet(folders: list[Path], path: Path) -> str:
 
 
 def first_videos(folder: Path) -> list[Path]:
-    """That are shown of a folder."""
+    """Returns the videos of a folder to show."""
     return sorted(folder.glob("*.mp4"))[:SHOWN]
 
 
 def strip(video: Path) -> Image.Image:
+    """Returns the frames of a video side by side."""
     with av.open(str(video)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
     picture = Image.new("RGB", (sum(frame.width for frame in frames), frames[0].height))

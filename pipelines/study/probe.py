@@ -1,7 +1,8 @@
-"""What a strategy's features hold: a small network that is given all of them, and a question, picks the answer.
+"""Measures what a strategy's features contain: a small network sees all of them and a question, and picks the answer.
 
-It learns answers and nothing else, and meets each clip more often than joint training does. What it finds and a trained
-arm does not is in the tokens and was not learned; what it does not find either is hard to find in them.
+The probe learns nothing but answers, and sees each clip more often than joint training does. If the probe answers a
+question and the trained arm does not, the tokens contain the answer and the arm did not learn it. If the probe fails
+too, the answer is hard to find in the tokens.
 """
 
 from pathlib import Path
@@ -19,18 +20,18 @@ from pipelines.study.config import Fitting
 from pipelines.study.evaluation import plain
 from pipelines.study.fitting import fit
 
-HELD_OUT = 5  # of so many parts of the clips the last is asked about, the others are trained on
+HELD_OUT = 5  # the last fifth of the clips is asked about, the others are trained on
 WIDTH = 512
 DROPOUT = 0.2
 
 
 class Probe(nn.Module):
-    """Two layers; the question is added between them.
+    """Two layers. The question is added between them.
 
     Args:
-        places: features of a clip, all together.
-        words: of the tokenizer.
-        answers: that there are.
+        places: Features of a clip: tokens times their width.
+        words: Size of the tokenizer's vocabulary.
+        answers: Number of different answers.
     """
 
     def __init__(self, places: int, words: int, answers: int):
@@ -40,19 +41,28 @@ class Probe(nn.Module):
         self.answer = nn.Linear(WIDTH, answers)
 
     def forward(self, features: Tensor, questions: list[Tensor]) -> Tensor:
-        """Features (n, places) and their questions' token ids to logits (n, answers)."""
+        """Maps features (n, places) and the token ids of n questions to logits (n, answers)."""
         starts = torch.tensor([0, *map(len, questions[:-1])]).cumsum(0)
         asked = self.question(torch.cat(questions), starts)
         return self.answer(F.gelu(self.inward(F.dropout(features, DROPOUT, self.training)) + asked))
 
 
 def ask(folder: Path, shards: Path, items: Path, tokenizer: Path, cells: int, fitting: Fitting, seed: int) -> dict:
-    """Answers about the clips held out, as ``evaluation.understanding`` has them.
+    """Trains a probe and asks it about the held-out clips.
+
+    The control is a second probe that only sees the spatial tokens of the key frame.
 
     Args:
-        shards: with an arm's features.
-        items: folder of the clips, with their questions.
-        cells: of the key frame, to which the control is confined: a probe of its own that sees nothing else.
+        folder: Folder of the stage.
+        shards: Shards with an arm's features.
+        items: Folder of the clips, with their items.
+        tokenizer: Tokenizer of the questions.
+        cells: Spatial tokens of the key frame.
+        fitting: Training of each probe.
+        seed: Seed of each probe's weights.
+
+    Returns:
+        ``lines``, as :func:`pipelines.study.evaluation.understanding` returns them.
     """
     clips, tokens = clips_with_features(shards, items)
     said = picked(folder / "all", tokens, clips, tokenizer, fitting, seed)
@@ -62,7 +72,10 @@ def ask(folder: Path, shards: Path, items: Path, tokenizer: Path, cells: int, fi
 
 
 def clips_with_features(shards: Path, folder: Path) -> tuple[list[Item], Tensor]:
-    """The clips of the shards, and their features (clips, tokens, d) standardised by place and dimension."""
+    """Returns the items of the shards' clips and their features (clips, tokens, d).
+
+    Features are standardised over clips, separately for each token and dimension.
+    """
     named = {f"{item.id}.mp4": item for item in read_items(folder / "items.jsonl")}
     reader = ShardReader(shards)
     samples = [reader.read(row) for row in range(len(reader))]
@@ -74,7 +87,16 @@ def clips_with_features(shards: Path, folder: Path) -> tuple[list[Item], Tensor]
 
 
 def picked(folder: Path, tokens: Tensor, clips: list[Item], vocabulary: Path, fitting: Fitting, seed: int) -> list[str]:
-    """The likeliest of its options for each clip held out, by a probe trained on the others."""
+    """Trains a probe and returns its likeliest option for each held-out clip.
+
+    Args:
+        folder: Keeps the probe's state.
+        tokens: Features (clips, tokens, d).
+        clips: Their items.
+        vocabulary: Tokenizer of the questions.
+        fitting: The training.
+        seed: Seed of the weights.
+    """
     folder.mkdir(exist_ok=True)
     tokenizer = Tokenizer.from_file(str(vocabulary))
     features = tokens.flatten(1)

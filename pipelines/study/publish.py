@@ -1,6 +1,6 @@
-"""What is worth keeping of a study: its results, and the report and the pictures made of them.
+"""Copies what is worth keeping of a study: its results, the report and its pictures.
 
-Frozen models, features and checkpoints stay in the study's output: the same command makes them again.
+Frozen models, features and checkpoints stay in the study's output. The same command can make them again.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from pipelines.study.results import RESULTS
 
 
 def publish(output: Path, folder: Path) -> None:
-    """Copy what is worth keeping from a study's output to ``folder``."""
+    """Copies results, report and pictures from a study's output to ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS, REPORT, CURVES, VIDEOS):
         if (output / name).exists():

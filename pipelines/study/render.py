@@ -1,4 +1,4 @@
-"""Clips to train on, packed into shards; clips to choose settings by; clips to test on, of held-out combinations."""
+"""Renders the splits: ``train`` (also as shards), ``dev`` to choose settings, ``test`` with held-out combinations."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,24 @@ from data_tools.draws import Draws
 from data_tools.shapes import Scene, draw_scene, render_clips
 from pipelines.study.config import RenderConfig
 
-# Seeds of the splits, apart from each other whatever the study's own.
+# Each split's combinations of colour, shape and motion, and an offset that keeps the seeds of the splits apart.
 SPLITS = {"train": ("train", 1_000_000), "dev": ("train", 2_000_000), "test": ("test", 3_000_000)}
 
 
 def make(folder: Path, config: RenderConfig, seed: int) -> dict[str, Any]:
-    """``folder/shards`` to train on, ``folder/dev`` and ``folder/test``, each ID.mp4 with items.jsonl."""
+    """Renders all splits.
+
+    Writes ``folder/train``, ``folder/dev`` and ``folder/test``, each with ID.mp4 and items.jsonl, and ``folder/shards``
+    with the training clips.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        seed: The study's seed.
+
+    Returns:
+        ``clips``: the number of training clips.
+    """
     for name, (split, offset) in SPLITS.items():
         clips = folder / name
         if not (clips / "captions.csv").exists():
@@ -25,6 +37,12 @@ def make(folder: Path, config: RenderConfig, seed: int) -> dict[str, Any]:
 
 
 def scene_of_clip(split: str, name: str, seed: int) -> Scene:
-    """What a clip of one of the splits shows; ``name`` is its file's."""
+    """Returns the scene of a clip.
+
+    Args:
+        split: Its split.
+        name: Its file name.
+        seed: The study's seed.
+    """
     shown, offset = SPLITS[split]
     return draw_scene(Draws(seed + offset, int(Path(name).stem)), shown)

@@ -1,4 +1,4 @@
-"""The report: tables over seeds and plots, all from a study's results."""
+"""Writes the report: tables over seeds, and plots. All of it comes from a study's results."""
 
 import subprocess
 from pathlib import Path
@@ -25,11 +25,17 @@ PROTOCOLS = {
 }
 MEASURED = (*PROTOCOLS, "training_free", "conditioning")
 REPORT, CURVES, VIDEOS = "report.md", "curves.png", "videos.png"
-UNTRAINED = ("none, untuned",)  # what joint training begins with
+UNTRAINED = ("none, untuned",)  # the model before joint training, from text alone
 
 
 def write(folder: Path, study: StudyConfig, results: Results) -> Path:
-    """Write ``folder/report.md`` and its picture of curves, and return the report's path."""
+    """Writes ``folder/report.md`` and the plot of the curves; returns the report's path.
+
+    Args:
+        folder: Folder of the report.
+        study: The study.
+        results: Its measurements.
+    """
     answers = {protocol: results.answers.get(protocol, {}) for protocol in MEASURED}
     parts = [heading(study, results.origin, results.missing), gates(results.frozen)]
     if claims := claims_table(study.claims, answers):
@@ -50,7 +56,7 @@ def write(folder: Path, study: StudyConfig, results: Results) -> Path:
 
 
 def accuracy_sections(study: StudyConfig, answers: dict[str, ByArm], tokens: dict[str, int]) -> list[str]:
-    """A table for each protocol of each group of arms."""
+    """Returns the report's sections with accuracies: one for each group of arms and protocol with two arms or more."""
     sections = []
     for table, title in TABLES.items():
         arms = [name for name in (*study.arms, *UNTRAINED) if table in tables_of(study, name)]
@@ -66,10 +72,18 @@ def accuracy_sections(study: StudyConfig, answers: dict[str, ByArm], tokens: dic
 
 
 def tables_of(study: StudyConfig, name: str) -> list[str]:
+    """Returns the tables that show an arm."""
     return ["main"] if name in UNTRAINED else study.arms[name].table
 
 
 def heading(study: StudyConfig, origin: str, missing: int) -> str:
+    """Returns the title and what was run.
+
+    Args:
+        study: The study.
+        origin: The command and the commit.
+        missing: Runs that are not done yet.
+    """
     text = f"# Study in small\n\nMade by {origin}; no number here was typed by hand."
     count = len(study.seeds)
     if missing:
@@ -83,7 +97,10 @@ def heading(study: StudyConfig, origin: str, missing: int) -> str:
 
 
 def commit() -> str:
-    """Of the code that runs, as long as nothing is changed after its start; marked where files differ from it."""
+    """Returns the short hash of the checked-out commit, marked if tracked files differ from it.
+
+    The published report itself does not count.
+    """
     here, published = Path(__file__).parent, ":(exclude,top)pipelines/study_report"
     said = [
         subprocess.run(["git", *words], cwd=here, text=True, capture_output=True).stdout.strip()
@@ -95,13 +112,14 @@ def commit() -> str:
 
 
 def tried(study: StudyConfig, claims: str) -> list[str]:
-    """What was done about claims that do not hold, if there are any."""
+    """Returns what was tried about missed claims, as paragraphs; none if no claim is missed."""
     if not study.tried or MISSED not in claims:
         return []
     return ["What was tried where a claim is missed:", "\n".join(f"- {what}" for what in study.tried)]
 
 
 def gates(frozen: dict[str, Figures]) -> str:
+    """Returns the section about the gates."""
     rows = [
         f"| {g['name']} | {g['right']} of {g['asked']} | {percent(g['low'])}–{percent(g['high'])} "
         f"| > {percent(g['above'])} | {'passed' if g['passed'] else '**failed**'} |"
@@ -112,6 +130,7 @@ def gates(frozen: dict[str, Figures]) -> str:
 
 
 def ceilings(frozen: dict[str, Figures]) -> str:
+    """Returns the section about the frozen models: the autoencoder's ceiling, the guidance and the losses."""
     figures, guidance = frozen["latents"], frozen["guidance"]
     scales = ", ".join(f"{percent(share)} % at {float(scale):g}" for scale, share in guidance["accuracy"].items())
     losses = [
@@ -129,7 +148,14 @@ def ceilings(frozen: dict[str, Figures]) -> str:
 
 
 def accuracy_table(rows: ByArm, tokens: dict[str, int]) -> str:
-    """A line an arm, a column a category; controls of the first arm's items below."""
+    """Returns a Markdown table with a row for each arm and a column for each category.
+
+    Below the arms stand their answers from the first frame alone, and chance and majority of the first arm's items.
+
+    Args:
+        rows: By arm, the figures of each seed.
+        tokens: By arm, the visual tokens of a clip.
+    """
     first = next(iter(rows.values()))[0]["lines"]
     names = [line["name"] for line in first]
     lines = [
@@ -148,12 +174,12 @@ def accuracy_table(rows: ByArm, tokens: dict[str, int]) -> str:
 
 
 def cell(lines: list[Figures]) -> str:
-    """Accuracy over seeds, with its interval."""
+    """Returns the accuracy over seeds with its interval, as text."""
     return accuracy(list(map(share, lines)), lines[0]["asked"]).text
 
 
 def worth_table(rows: ByArm) -> str:
-    """``L_dec`` of dev clips by arm and by what the decoder is told, over seeds."""
+    """Returns a Markdown table of ``L_dec`` of dev clips by arm and conditioning: means over seeds."""
     lines = [
         "`L_dec` of dev clips, with the same noise each time, by what the decoder is told. A caption's rows are those "
         "of the arm's own language model.\n",
@@ -169,6 +195,7 @@ def worth_table(rows: ByArm) -> str:
 
 
 def difference(values: list[float]) -> str:
+    """Returns the mean of differences over seeds with its interval, as text; an empty text without any."""
     if len(values) < 2:
         return f"{values[0]:+.4f}" if values else ""
     estimate = over_seeds(values)

@@ -1,10 +1,10 @@
-"""What a study measured, as one file: ``results.jsonl``, a JSON object a line. The report is made of it alone.
+"""Reads and writes the measurements of a study: ``results.jsonl``, a JSON object a line. The report needs nothing else.
 
-{"kind": "study", "origin": ..., "missing": 0, "videos": ...}          once, first
-{"kind": "frozen", "name": "clip", "figures": {...}}                   a stage before joint training
-{"kind": "tokens", "arm": "vtok", "count": 28}                         of a clip
-{"kind": "trained", "arm": "vtok", "curve": {"step": [...], ...}}      one a seed, seed after seed
-{"kind": "answers", "protocol": "generation", "arm": "vtok", "figures": {"lines": [...]}}      likewise
+{"kind": "study", "origin": ..., "missing": 0, "videos": ...}          once, the first line
+{"kind": "frozen", "name": "clip", "figures": {...}}                   one for each stage before joint training
+{"kind": "tokens", "arm": "vtok", "count": 28}                         visual tokens of a clip
+{"kind": "trained", "arm": "vtok", "curve": {"step": [...], ...}}      one for each seed, in order
+{"kind": "answers", "protocol": "generation", "arm": "vtok", "figures": {"lines": [...]}}      one for each seed
 """
 
 import json
@@ -20,22 +20,24 @@ from pipelines.study.seeds import Figures
 from vtok.config import require
 
 RESULTS = "results.jsonl"
-DIGITS = 6  # of a figure that is kept
+DIGITS = 6  # significant digits of a stored figure
 
-ByArm = dict[str, list[Figures]]  # figures, one a seed
+# By arm, the figures of each seed.
+ByArm = dict[str, list[Figures]]
 
 
 @dataclass
 class Results:
-    """
+    """The measurements of a study.
+
     Attributes:
-        origin: the command and the commit that they were measured with.
-        missing: runs that are still to come.
-        frozen: the stages before joint training, by name.
-        tokens: of a clip, by arm.
-        trained: learning curves of each arm, one a seed.
-        answers: by protocol (of ``report.MEASURED``).
-        videos: what the rows of the picture of videos are; empty without one.
+        origin: The command and the commit that produced them.
+        missing: Runs that are not done yet.
+        frozen: Figures of the stages before joint training, by name.
+        tokens: Visual tokens of a clip, by arm.
+        trained: Learning curves of each arm, one for each seed.
+        answers: Answers by protocol (see ``report.MEASURED``) and arm.
+        videos: Names of the rows in the picture of videos; empty without a picture.
     """
 
     origin: str
@@ -48,13 +50,14 @@ class Results:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write the file; figures keep six digits."""
+    """Writes the file. Figures keep six significant digits."""
     with atomic_write(path) as file:
         for line in lines_of(results):
             file.write((json.dumps(rounded(line), separators=(",", ":")) + "\n").encode())
 
 
 def lines_of(results: Results) -> Iterator[dict[str, Any]]:
+    """Yields the objects of the file's lines."""
     yield {"kind": "study", "origin": results.origin, "missing": results.missing, "videos": results.videos}
     for name, figures in results.frozen.items():
         yield {"kind": "frozen", "name": name, "figures": figures}
@@ -68,10 +71,10 @@ def lines_of(results: Results) -> Iterator[dict[str, Any]]:
 
 
 def read_results(path: Path) -> Results:
-    """The results in a file.
+    """Reads the file.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: The file does not exist.
     """
     require(path.is_file(), f"{path}: no such file: give a folder with a study's {RESULTS}")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -90,16 +93,17 @@ def read_results(path: Path) -> Results:
 
 
 def columns_of(curve: Curve) -> dict[str, list[float | None]]:
-    """The curve's values by name: names are stored once, not at each point."""
+    """Returns the curve's values by name, so that each name is stored once and not at every point."""
     return {name: [point[name] for point in curve] for name in curve[0]}
 
 
 def points_of(columns: dict[str, list[float | None]]) -> Curve:
+    """Inverts :func:`columns_of`."""
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
 def rounded(value: Any) -> Any:
-    """Plain data with its floats to ``DIGITS`` digits."""
+    """Returns plain data with its floats rounded to ``DIGITS`` significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):

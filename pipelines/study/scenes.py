@@ -1,4 +1,4 @@
-"""Batches of scenes for the models that are trained before the study proper: drawn anew at every step, never stored."""
+"""Draws scenes and their texts for the frozen models. Every step draws new scenes; none is stored."""
 
 import numpy as np
 import torch
@@ -7,28 +7,29 @@ from torch import Tensor
 from data_tools.draws import Draws
 from data_tools.shapes import Scene, Thing, draw_scene, render
 
-# Away from the seeds of the rendered splits: these models meet none of the clips that are trained or tested on.
+# Keeps these scenes apart from the rendered splits: the frozen models see none of the clips to train or test on.
 OFFSET = 4_000_000
-FRAMES = 3  # begin, middle and end
+FRAMES = 3  # of a scene: first, middle and last
 
 
 def scene_at(seed: int, position: int, split: str = "train") -> tuple[Scene, Draws]:
+    """Draws the scene at a position of the stream of scenes; also returns its draws."""
     draws = Draws(seed + OFFSET, position)
     return draw_scene(draws, split), draws
 
 
 def frames_of(scene: Scene, size: int) -> Tensor:
-    """(FRAMES, 3, size, size) ``uint8``."""
+    """Renders a scene's frames, (FRAMES, 3, size, size) ``uint8``."""
     return torch.from_numpy(render(scene, FRAMES, size)).permute(0, 3, 1, 2)
 
 
 def picture_caption(scene: Scene, frame: int) -> str:
-    """What one of the scene's frames shows: every thing with colour, shape and place."""
+    """Describes one of the scene's frames: colour, shape and place of every object."""
     return sentence([described(*seen) for seen in things_seen(scene, frame)])
 
 
 def description(scene: Scene, caption: str) -> str:
-    """A long caption: after ``caption`` what the scene shows first, last and between, each if it is new."""
+    """Returns a long caption: ``caption``, then descriptions of the first, last and middle frame without repetition."""
     told: dict[str, str] = {}
     for when, frame in (("First", 0), ("Last", 2), ("Between", 1)):
         told.setdefault(picture_caption(scene, frame), when)
@@ -36,7 +37,10 @@ def description(scene: Scene, caption: str) -> str:
 
 
 def swapped_caption(scene: Scene, frame: int) -> str | None:
-    """The same with the colours of the first and another thing exchanged, if that makes it false."""
+    """Returns :func:`picture_caption` with the colours of the first and another object exchanged.
+
+    Returns None if no other object has another colour.
+    """
     seen = things_seen(scene, frame)
     others = [index for index in range(1, len(seen)) if seen[index][1] != seen[0][1]]
     if not others:
@@ -47,7 +51,7 @@ def swapped_caption(scene: Scene, frame: int) -> str | None:
 
 
 def things_seen(scene: Scene, frame: int) -> list[tuple[Thing, str, str]]:
-    """Each thing that is there in a frame, with its colour and place then."""
+    """Returns the objects that are visible in a frame, with the colour and place that they have there."""
     t = np.linspace(0, 1, FRAMES)[frame : frame + 1]
     return [
         (thing, thing.colour_after if thing.colour_after and t[0] > thing.when else thing.colour,
@@ -58,16 +62,20 @@ def things_seen(scene: Scene, frame: int) -> list[tuple[Thing, str, str]]:
 
 
 def place_of(x: float, y: float) -> str:
+    """Names one of nine places from coordinates in 0..1."""
     return f"{('top', 'middle', 'bottom')[third(y)]} {('left', 'centre', 'right')[third(x)]}"
 
 
 def third(share: float) -> int:
+    """Returns in which third of 0..1 a number lies: 0, 1 or 2."""
     return min(2, max(0, int(3 * share)))
 
 
 def described(thing: Thing, colour: str, place: str) -> str:
+    """Describes an object."""
     return f"a {colour} {thing.shape} at the {place}"
 
 
 def sentence(parts: list[str]) -> str:
+    """Joins descriptions."""
     return " and ".join(parts) or "nothing"

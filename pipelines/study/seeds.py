@@ -1,19 +1,25 @@
-"""Accuracies over seeds, with 95 % intervals."""
+"""Accuracies over seeds, with 95 % confidence intervals."""
 
 import math
 from typing import Any, NamedTuple
 
+from scipy.stats import t
+
 from pipelines.accuracy import wilson
 
-# Two-sided 95 % quantiles of Student's t, by degrees of freedom.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-# What a stage measured.
+# The measurements of a stage, by name.
 Figures = dict[str, Any]
 
 
 class Estimate(NamedTuple):
-    """A mean and what is likely to hold the true one, with how both are written, in %."""
+    """A mean with its 95 % interval.
+
+    Attributes:
+        mean: The mean, as a share.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+        text: Mean and interval in percent.
+    """
 
     mean: float
     low: float
@@ -22,15 +28,25 @@ class Estimate(NamedTuple):
 
 
 def over_seeds(shares: list[float]) -> Estimate:
-    """Student's interval of the mean of several seeds' accuracies, or of their differences."""
+    """Returns Student's t interval of the mean over seeds.
+
+    Args:
+        shares: Accuracies of two seeds or more, or differences of accuracies.
+    """
     middle, n = mean(shares), len(shares)
     deviation = math.sqrt(sum((share - middle) ** 2 for share in shares) / (n - 1))
-    half = T95.get(n - 1, 1.96) * deviation / math.sqrt(n)
+    quantile = round(float(t.ppf(0.975, n - 1)), 3)  # three decimals, as printed: the published report was made so
+    half = quantile * deviation / math.sqrt(n)
     return Estimate(middle, middle - half, middle + half, f"{percent(middle)} ± {percent(half)}")
 
 
 def accuracy(shares: list[float], asked: int) -> Estimate:
-    """Over seeds, or of a single one over the questions that it was asked (Wilson's interval)."""
+    """Returns the mean accuracy with its interval: Student's over seeds, or Wilson's over questions with one seed.
+
+    Args:
+        shares: The accuracy of each seed.
+        asked: Questions per seed.
+    """
     if len(shares) > 1:
         return over_seeds(shares)
     interval = wilson(round(shares[0] * asked), asked)
@@ -39,13 +55,15 @@ def accuracy(shares: list[float], asked: int) -> Estimate:
 
 
 def share(line: Figures) -> float:
-    """Accuracy in one category."""
+    """Returns the accuracy of a line."""
     return line["right"] / line["asked"]
 
 
 def mean(values: list[float]) -> float:
+    """Returns the mean."""
     return sum(values) / len(values)
 
 
 def percent(share: float) -> str:
-    return f"{round(100 * share, 1) + 0:.1f}"  # + 0: none is written -0.0
+    """Formats a share in percent with one decimal."""
+    return f"{round(100 * share, 1) + 0:.1f}"  # + 0 turns -0.0 into 0.0

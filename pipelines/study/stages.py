@@ -1,6 +1,6 @@
-"""A stage makes a folder. What it made, and from what, is written last: a stage that is done is not done again.
+"""Stages: each fills a folder. Its figures and settings are written last, and a finished stage is not repeated.
 
-Several processes may work on one study: a stage is made by one of them, and the others wait for it.
+Several processes may work on one study. One of them makes a stage, and the others wait for it.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ BEGUN, DONE = "key.txt", "done.json"
 
 @dataclass(frozen=True)
 class Done:
-    """A stage that is done.
+    """A finished stage.
 
     Attributes:
-        folder: what it made.
-        key: of its settings and of all that it rests on.
-        figures: what it measured.
+        folder: Its folder.
+        key: Hash of its settings and of the stages that it depends on.
+        figures: Its measurements.
     """
 
     folder: Path
@@ -36,19 +36,21 @@ class Done:
 
     @property
     def passed(self) -> bool:
-        """Whether its gate, if it has one, did."""
+        """Whether its gate passed; true without a gate."""
         return self.figures.get("gate", {}).get("passed", True)
 
 
 def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Path], dict[str, Any]]) -> Done:
-    """Do a stage, unless it is done.
+    """Makes a stage, unless it is done.
 
     Args:
-        settings: dataclasses or plain data; with what it rests on, all that its outcome depends on.
-        make: fills the folder, or goes on filling it, and returns figures.
+        folder: Its folder.
+        settings: Dataclasses or plain data. The outcome may depend on them and on ``rests_on`` only.
+        rests_on: The stages that it depends on.
+        make: Fills the folder, or continues to fill it, and returns the figures.
 
     Raises:
-        ConfigError: the folder was made with other settings.
+        ConfigError: The folder was made with other settings.
     """
     key = key_of(settings, *[done.key for done in rests_on])
     begun, done = folder / BEGUN, folder / DONE
@@ -57,7 +59,7 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "making"):
-            if not done.exists():  # nobody made it meanwhile
+            if not done.exists():  # no other process made it in the meantime
                 begun.write_text(key)
                 print(f"{folder.name} ...", flush=True)
                 start = time.time()
@@ -69,20 +71,29 @@ def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Pat
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder: without spaces and commas."""
+    """Returns a name without spaces and commas, for a folder."""
     return re.sub(r"[^\w.-]+", "-", name)
 
 
 def summary(figures: dict[str, Any]) -> str:
+    """Returns the figures that are numbers, as text."""
     return ", ".join(f"{name} {value:.3g}" for name, value in figures.items() if isinstance(value, float))
 
 
 def key_of(*parts: Any) -> str:
+    """Returns a hash of dataclasses or plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
 
 
 def gate(name: str, right: int, asked: int, above: float) -> dict[str, Any]:
-    """Passed where the whole 95 % Wilson interval lies above a share."""
+    """Returns a gate. It passes if the whole 95 % Wilson interval lies above a share.
+
+    Args:
+        name: What the gate asks.
+        right: Right answers.
+        asked: Questions.
+        above: The share.
+    """
     interval = wilson(right, asked)
     return {"gate": dict(name=name, right=right, asked=asked, **asdict(interval), above=above,
                          passed=interval.low > above)}  # fmt: skip

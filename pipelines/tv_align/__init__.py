@@ -1,7 +1,7 @@
-"""Questions on which generated videos are judged, over TV-Align's seven categories.
+"""Questions that generated videos are judged by, over TV-Align's seven categories.
 
-shapes.jsonl   1,001 about the shapes world: `vtok-shards shapes-items --output shapes.jsonl`
-natural.jsonl  203 of our own about everyday scenes, for models of real videos
+shapes.jsonl   1,001 questions about the shapes world, made by `vtok-shards shapes-items --output shapes.jsonl`
+natural.jsonl  203 questions about everyday scenes, written by us, for models of real videos
 """
 
 from pathlib import Path

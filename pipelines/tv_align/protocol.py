@@ -1,7 +1,8 @@
-"""What is asked about which video, and what the answers come to: pure functions.
+"""Pure functions that assign questions to videos and score the answers.
 
-A video is asked its own question and, as a control, that of another item of its category; asked also as its first
-frame, frozen. Samples without a prompt are each asked many items' questions.
+A judge is asked about each video: its own question, and as a control the question of another item of the category. As a
+second control the own question is asked about the first frame, repeated. Videos without a prompt are a third control:
+the judge is asked many items' questions about each of them.
 """
 
 from collections import Counter, defaultdict
@@ -11,14 +12,18 @@ from data_tools.draws import keyed_seed
 from data_tools.items import Item
 from pipelines.accuracy import wilson
 
-FREE = "unconditional"  # begins the names of the videos without a prompt
+FREE = "unconditional"  # names of videos without a prompt begin with this
 
 
 @dataclass(frozen=True)
 class Viewing:
-    """A video and what it is asked.
+    """A video and the questions about it.
 
-    own: the item that it was made for, if for any.
+    Attributes:
+        name: Name of the video's file, without suffix.
+        prompt: Prompt of the video; empty for an unconditional one.
+        asked: Items whose questions are asked.
+        own: The item that the video was made for, or ``None`` for an unconditional one.
     """
 
     name: str
@@ -29,7 +34,12 @@ class Viewing:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a judge said about a video: texts of options or None, by the items' ids."""
+    """A judge's answers about a video: texts of options, or ``None`` where it abstained, by the items' ids.
+
+    Attributes:
+        said: Answers about the video.
+        frozen: Answers about its first frame, repeated.
+    """
 
     said: dict[str, str | None]
     frozen: dict[str, str | None]
@@ -37,10 +47,14 @@ class Answers:
 
 @dataclass(frozen=True)
 class Line:
-    """Of the report: a category, or all.
+    """A line of the report: one category, or all.
 
-    right, abstained: of the items asked.
-    controls: accuracy without what is to be measured, by name.
+    Attributes:
+        name: The category, or ``all``.
+        asked: Number of items.
+        right: Items that were answered right.
+        abstained: Items that were not answered.
+        controls: Accuracy of each control, by name.
     """
 
     name: str
@@ -51,7 +65,13 @@ class Line:
 
 
 def viewings(items: list[Item], unconditional: int, seed: int) -> list[Viewing]:
-    """One for each item, then as many as wanted without a prompt; the items' ids name the videos."""
+    """Returns a viewing for each item, then the unconditional ones.
+
+    Args:
+        items: The items. Their ids name the videos.
+        unconditional: Number of videos without a prompt; at most the number of items is used.
+        seed: Seed of the pairs for the control.
+    """
     others = partners(items, seed)
     own = [Viewing(item.id, item.prompt, tuple({item.id: item, others[item.id].id: others[item.id]}.values()), item)
            for item in items]  # fmt: skip
@@ -63,7 +83,7 @@ def viewings(items: list[Item], unconditional: int, seed: int) -> list[Viewing]:
 
 
 def partners(items: list[Item], seed: int) -> dict[str, Item]:
-    """Another item of the same category for each, in drawn order; a category's only item is its own."""
+    """Pairs each item, by id, with another one of its category at random. A category's only item is its own partner."""
     categories = defaultdict(list)
     for item in sorted(items, key=lambda item: keyed_seed(seed, 0, f"partner/{item.id}")):
         categories[item.category].append(item)
@@ -71,7 +91,16 @@ def partners(items: list[Item], seed: int) -> dict[str, Item]:
 
 
 def report(items: list[Item], viewed: list[Viewing], answers: list[Answers]) -> list[Line]:
-    """A line for each category in the items' order, and one for all of them together."""
+    """Scores the answers.
+
+    Args:
+        items: The items.
+        viewed: The viewings.
+        answers: The answers about each viewing.
+
+    Returns:
+        A line for each category, in the order of the items, and one for all.
+    """
     own, frozen, shuffled, free = {}, {}, {}, {}
     for viewing, given in zip(viewed, answers):
         for item in viewing.asked:
@@ -87,17 +116,19 @@ def report(items: list[Item], viewed: list[Viewing], answers: list[Answers]) -> 
 
 
 def categories_of(items: list[Item]) -> list[tuple[str, list[Item]]]:
-    """The items of each category, in the order in which categories come up, and then all of them."""
+    """Groups the items by category, in order of first appearance; the last group, ``all``, has all items."""
     names = dict.fromkeys(item.category for item in items)
     return [*((name, [item for item in items if item.category == name]) for name in names), ("all", items)]
 
 
 def line_of(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> Line:
-    """What the answers to some items come to.
+    """Scores the answers to some items.
 
     Args:
-        own: what was said, by the items' ids.
-        seen: controls: what was said without what is to be measured.
+        name: Name of the line.
+        items: The items.
+        own: Answers, by the items' ids.
+        seen: Answers in each control, by its name and the items' ids.
     """
 
     def right(said: dict) -> int:
@@ -115,12 +146,12 @@ def line_of(name: str, items: list[Item], own: dict, seen: dict[str, dict]) -> L
 
 
 def as_dict(line: Line) -> dict:
-    """For JSON, with its interval."""
+    """Returns a line with its 95 % Wilson interval, for JSON."""
     return asdict(line) | {"interval": asdict(wilson(line.right, line.asked))}
 
 
 def as_table(lines: list[Line]) -> str:
-    """For people: percentages, the accuracy with its 95 % Wilson interval."""
+    """Returns a table of percentages; each accuracy has its 95 % Wilson interval."""
     head = ["category", "items", "accuracy", "95 % interval", "abstained", *lines[0].controls]
     rows = [head]
     for line in lines:

@@ -1,4 +1,4 @@
-"""TV-Align: videos, given or generated from the items' prompts into OUTPUT/videos, and what a judge says about them."""
+"""Runs TV-Align: a judge answers questions about videos, which are given or generated from the items' prompts."""
 
 import argparse
 from collections.abc import Callable
@@ -24,19 +24,23 @@ from pipelines.understand import Understanding, load_run
 from vtok.config import require
 from vtok.framework import VTokFramework
 
-# A run's configuration, its framework and its step.
+# The configuration of a run, its framework and its step.
 Run = tuple[RunConfig, VTokFramework, int]
-# Where a viewing's video is, and how it was made.
+# Returns the path of a viewing's video, and the facts to store with the answers about it.
 Videos = Callable[[Viewing], tuple[Path, dict]]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How videos are made.
+    """How videos are generated.
 
     Attributes:
-        seed: each item's own follows from it.
-        real_tokens: folder of true ID.mp4, whose tokens take the place of sampled ones.
+        seconds: Length of a video.
+        fps: Frames per second.
+        steps: Denoising steps.
+        temperature: Temperature of the sampled visual tokens.
+        seed: Determines the seed of each item.
+        real_tokens: Folder of true videos ID.mp4. If set, their tokens replace the sampled ones.
     """
 
     seconds: float = 3.0
@@ -48,15 +52,20 @@ class Generation:
 
     @property
     def settings(self) -> dict:
+        """The attributes as plain data, for JSON."""
         real = str(self.real_tokens.resolve()) if self.real_tokens else None
         return vars(self) | {"real_tokens": real}
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    """The command; arguments as ``evaluate.py`` parses them.
+    """Runs the command ``evaluate.py tv-align``.
+
+    Args:
+        a: The arguments that ``evaluate.py`` parsed.
 
     Raises:
-        ConfigError, DataError: what the user can mend.
+        ConfigError: An argument or the checkpoint is wrong.
+        DataError: The items or videos are wrong.
     """
     require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
     require(a.batch_size >= 1, "--batch_size must be at least 1")
@@ -83,17 +92,31 @@ def evaluate(a: argparse.Namespace) -> None:
 
 
 def build_judge(a: argparse.Namespace) -> Judge:
+    """Builds the judge that the arguments name.
+
+    Raises:
+        ConfigError: Its settings are wrong, or its weights cannot be loaded.
+    """
     return PixelJudge() if a.judge == "pixels" else QwenJudge(QwenJudgeConfig.from_yaml(a.judge_config))
 
 
 def require_videos(folder: Path, names: list[str]) -> None:
-    """Raises DataError, before anything is asked, if a video is missing."""
+    """Checks that a folder has a video NAME.mp4 for each name.
+
+    Raises:
+        DataError: Videos are missing; the message names the first.
+    """
     missing = [name for name in names if not (folder / f"{name}.mp4").is_file()]
     if missing:
         raise DataError(f"{folder} lacks {len(missing)} of {len(names)} videos, the first is {missing[0]}.mp4")
 
 
 def given_videos(folder: Path, viewed: list[Viewing]) -> Videos:
+    """Returns the lookup of existing videos.
+
+    Raises:
+        DataError: A video is missing.
+    """
     require_videos(folder, [viewing.name for viewing in viewed])
     return lambda viewing: (folder / f"{viewing.name}.mp4", {})
 
@@ -101,11 +124,16 @@ def given_videos(folder: Path, viewed: list[Viewing]) -> Videos:
 def generated_videos(
     how: Generation, viewed: list[Viewing], folder: Path, load: Callable[[], Run], batch_size: int
 ) -> Videos:
-    """Videos in ``folder``; where one is not there yet, it is made with those that this rank will want next.
+    """Returns a lookup that generates missing videos.
+
+    A missing video is generated together with the next missing ones of this rank.
 
     Args:
-        load: the run, called when something is to be made.
-        batch_size: videos that are denoised together.
+        how: Settings of the generation.
+        viewed: All viewings.
+        folder: Folder of the videos.
+        load: Loads the run. It is called only if a video is asked for.
+        batch_size: Videos that are denoised together.
     """
     own = own_share(viewed)
 
@@ -135,10 +163,18 @@ def generated_videos(
 def judge_videos(
     items: list[Item], viewed: list[Viewing], judge: Judge, videos: Videos, common: dict, output: Path
 ) -> list[Line] | None:
-    """This rank's share of the answers, and the report, which is also written, if they are all there then.
+    """Asks the judge about this rank's share of the videos. If all answers exist then, writes the report.
 
     Args:
-        common: what all videos of the report have in common.
+        items: All items.
+        viewed: All viewings.
+        judge: The judge.
+        videos: The lookup of videos.
+        common: Settings that are stored with every answer.
+        output: Folder of the answers and the report.
+
+    Returns:
+        The lines of the report, or ``None`` if answers are missing.
 
     Raises:
         ConfigError: ``output`` holds answers of another evaluation.
@@ -156,7 +192,14 @@ def judge_videos(
 
 
 def judged(judge: Judge, viewing: Viewing, video: Path, made: dict) -> dict:
-    """What the judge says about a video, and about its first frame alone."""
+    """Asks the judge about a video and about its first frame, and returns the answers for JSON.
+
+    Args:
+        judge: The judge.
+        viewing: The questions.
+        video: Path of the video.
+        made: Facts about the video, returned with the answers.
+    """
     frames, times = read_frames(video)
     frozen = np.repeat(frames[:1], len(frames), axis=0)
     return {

@@ -1,43 +1,50 @@
-"""The configuration of a VidTok's training: typed sections, a YAML file, then the command line, which wins.
+"""The configuration of a VidTok's training. It has typed sections; the command line overrides the YAML file.
 
 VidTokRunConfig
-  model       a published name, and what differs from it
-  data        which videos, and the clips cut out of them
-  loss        what counts beside the pixels
+  model       a published name, and the fields to change
+  data        the videos, and the clips cut out of them
+  loss        perceptual and adversarial loss
   train       batch, steps, optimiser
   checkpoint  when to save
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
 from pipelines.command_line import RunArguments, parse_with
 from pipelines.config import CheckpointConfig, OptimisationConfig
-from pipelines.vidtok_models import config_of, vidtok_yaml
+from pipelines.vidtok_models import config_of, published_name
 from vtok.config import require
 
-LEAST_PATCHES = 32  # pixels a side that a PatchGAN needs to see
+LEAST_PATCHES = 32  # the smallest side, in pixels, of a PatchGAN's input
 
 
 @dataclass
 class VideoDataConfig:
-    """
+    """The videos, and the clips cut out of them.
+
     Args:
-        shards: folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
-        root: instead of ``shards``: a folder of video files, in any depth.
-        meta_path: with ``root``: a .csv with a column ``videos`` of paths in that folder; only those are used.
-        frames: of a clip; what a shorter video lacks is its last frame again.
-        fps: of a clip. A low rate shows much motion in few frames.
-        height, width: of a clip, pixels.
+        shards: Folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
+        root: Instead of ``shards``: a folder of video files, at any depth.
+        meta_path: With ``root``: a .csv with a column ``videos`` of paths in that folder. Only these videos are used.
+        frames: Frames per clip. Shorter videos are filled up with copies of their last frame.
+        fps: Frames per second of a clip. A low rate shows much motion in few frames.
+        height: Height of a clip in pixels.
+        width: Width of a clip in pixels.
         fit: ``crop`` or ``pad`` videos to that shape.
-        crop: pixels a side of a square cut out of each clip at a drawn place, for more clips at the same cost; whole
+        crop: Side in pixels of a square cut out of each clip at a random place, for more clips at the same cost. Whole
             frames if omitted.
-        decoder: video decoding library.
-        workers: loader processes per rank; 0 decodes in the training process.
-        max_bad_share: share of samples that may turn out unreadable before the run stops.
-        cache_dir, cache_gb: where shards at an address are kept, and the most that they may take there.
+        decoder: Video decoding library.
+        workers: Loader processes per rank; 0 decodes in the training process.
+        max_bad_share: Share of samples that may be unreadable before the run stops.
+        cache_dir: Folder that remote shards are cached in.
+        cache_gb: Largest size of the cache in GB.
+
+    Raises:
+        ConfigError: A value is out of range.
     """
 
     shards: str | None = None
@@ -57,7 +64,7 @@ class VideoDataConfig:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of what the model is given."""
+        """Height and width of the model's input in pixels."""
         return (self.crop, self.crop) if self.crop else (self.height, self.width)
 
     def __post_init__(self):
@@ -73,11 +80,16 @@ class VideoDataConfig:
 
 @dataclass
 class LossConfig:
-    """
+    """The perceptual and the adversarial loss.
+
     Args:
-        lpips_vgg, lpips_linear: local files of LPIPS's weights (see ``vtok.vidtok.losses.perceptual``); both or none.
-        discriminator: looks at frames (``2d``), at space and time (``3d``), or there is ``none``.
-        discriminator_start: steps without it.
+        lpips_vgg: Local file with the weights of VGG-16 (see ``vtok.vidtok.losses.perceptual``). LPIPS is off without.
+        lpips_linear: Local file with LPIPS's weights of the channels. Give both files or none.
+        discriminator: Judges patches of frames (``2d``) or of space and time (``3d``); ``none`` for no discriminator.
+        discriminator_start: Steps before the discriminator takes part.
+
+    Raises:
+        ConfigError: Only one file is given, or ``discriminator_start`` is negative.
     """
 
     lpips_vgg: str | None = None
@@ -95,7 +107,7 @@ class LossConfig:
 
 @dataclass
 class VidTokTrainConfig(OptimisationConfig):
-    """The same for both engines, with other defaults."""
+    """Batch, steps and optimiser, the same for both engines; some defaults differ from those of VTok's training."""
 
     max_grad_norm: float = 20.0
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
@@ -104,12 +116,20 @@ class VidTokTrainConfig(OptimisationConfig):
 
 @dataclass
 class VidTokRunConfig:
-    """
+    """The configuration of a run.
+
     Args:
-        model: ``name`` of a published VidTok, and the fields of ``VidTokConfig`` that differ from it, such as ``ch``.
-        weights: .safetensors or published .ckpt to start from; random weights if omitted.
-        fix_encoder: train the decoder only.
-        seed: of every random draw.
+        model: ``name`` of a published VidTok, and fields of ``VidTokConfig`` to change, such as ``ch``.
+        train: Batch, steps and optimiser.
+        weights: .safetensors or published .ckpt to start from. The weights are random if omitted.
+        fix_encoder: Whether to train the decoder only.
+        seed: Seed of every random draw.
+        data: The videos.
+        loss: Perceptual and adversarial loss.
+        checkpoint: When to save.
+
+    Raises:
+        ConfigError: Values contradict each other.
     """
 
     model: dict[str, Any]
@@ -136,22 +156,32 @@ class VidTokRunConfig:
         )
         require(
             model.is_causal or data.frames % model.time_factor == 0,
-            f"this VidTok takes clips of {model.time_factor} k frames: set data.frames to 16, not {data.frames}",
+            f"this VidTok takes clips of a multiple of {model.time_factor} frames: set data.frames to 16, "
+            f"not {data.frames}",
         )
         require(
-            not self.fix_encoder or self.weights is not None, "fix_encoder needs weights: a random encoder is no use"
+            not self.fix_encoder or self.weights is not None,
+            "fix_encoder needs weights: a random encoder must be trained",
         )
         require((data.shards is None) != (data.root is None), "set exactly one of data.shards and data.root")
         require(data.meta_path is None or data.root is not None, "data.meta_path goes with data.root")
 
 
 def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
-    """As :func:`pipelines.command_line.parse_run_arguments`; ``--config`` may be a published name too.
+    """Parses a command line; ``--config`` takes a YAML file or a published name.
+
+    Args:
+        argv: The words of the command line; see :func:`pipelines.command_line.parse_run_arguments`.
 
     Raises:
-        ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
+        ConfigError: A key is unknown (the message names the nearest), a value is wrong, or the file does not exist.
     """
     argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
-    argv = [str(vidtok_yaml(arg)) if before == "--config" else arg for before, arg in zip(["", *argv], argv)]
+    name = None
+    for place, (option, value) in enumerate(zip(argv, argv[1:])):
+        if option == "--config" and not Path(value).suffix:
+            name = published_name(value)
+            argv[place : place + 2] = ["--model.name", name]
     parser = ArgumentParser(prog="train_vidtok", exit_on_error=False, description="Train a VidTok with ZeRO-2.")
-    return parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
+    arguments = parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
+    return replace(arguments, preset=name) if name else arguments

@@ -1,4 +1,4 @@
-"""Shards or video files to micro-batches of clips."""
+"""Turns shards or video files into micro-batches of clips."""
 
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ class Clips(NamedTuple):
     """A micro-batch.
 
     Attributes:
-        frames: (B, T, 3, H, W) ``uint8``.
-        keys: of the samples.
-        seed: of the latents' noise: that of the first sample.
+        frames: The clips, (B, T, 3, H, W) ``uint8``.
+        keys: Keys of the samples.
+        seed: Seed of the latents' noise; it is drawn from the first sample.
     """
 
     frames: Tensor
@@ -31,11 +31,17 @@ class Clips(NamedTuple):
     seed: int
 
     def to(self, device: torch.device) -> "Clips":
+        """Returns the micro-batch with its frames on a device."""
         return self._replace(frames=self.frames.to(device, non_blocking=True))
 
 
 def collate(items: list[Sample | DataError], crop: int | None = None) -> Loaded | DataError:
-    """Stack samples, or squares of ``crop`` pixels out of them, into a micro-batch; or hand on their first error."""
+    """Stacks samples into a micro-batch, or returns their first error.
+
+    Args:
+        items: Samples or errors.
+        crop: Side in pixels of the square to cut out of each sample, or ``None`` for whole frames.
+    """
     if errors := [item for item in items if isinstance(item, DataError)]:
         return errors[0]
     frames = [cropped(s, crop) if crop else s.frames for s in items]
@@ -44,7 +50,7 @@ def collate(items: list[Sample | DataError], crop: int | None = None) -> Loaded 
 
 
 def cropped(sample: Sample, side: int) -> Tensor:
-    """The frames' square at the sample's own drawn place, (T, 3, side, side)."""
+    """Cuts a square out of a sample's frames, (T, 3, side, side). The sample's own draws choose the place."""
     height, width = sample.frames.shape[2:]
     top = sample.draws.integer("crop-top", height - side + 1)
     left = sample.draws.integer("crop-left", width - side + 1)
@@ -52,14 +58,18 @@ def cropped(sample: Sample, side: int) -> Tensor:
 
 
 def open_videos(config: VidTokRunConfig) -> ShardReader | VideoFiles:
-    """Raises DataError where there are none."""
+    """Opens the videos of a run.
+
+    Raises:
+        DataError: There are none.
+    """
     if config.data.shards:
         return open_dataset(config, config.data.shards)
     return VideoFiles(config.data.root, config.data.meta_path)
 
 
 def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> WatchedDataset:
-    """Clips at drawn places of the videos."""
+    """Returns a dataset of clips, each at a random place of its video."""
     data = config.data
     clips = ClipDataset(
         reader,

@@ -1,4 +1,4 @@
-"""The two that are trained, each in an engine of its own, and what a step asks of them."""
+"""The two trained modules, the autoencoder and the discriminator. Each runs in a DeepSpeed engine of its own."""
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,37 @@ from vtok.vidtok.losses.perceptual import LPIPS
 
 
 class Autoencoder(nn.Module):
-    """A VidTok and the learned log variance of its reconstruction error, (1,)."""
+    """A VidTok with the learned log variance of its reconstruction error.
+
+    Args:
+        model: The VidTok.
+        fix_encoder: Whether to freeze its encoder.
+
+    Attributes:
+        log_variance: The log variance, (1,).
+        measured: Empty. The engine saves the buffers of a module of this name.
+    """
 
     def __init__(self, model: VidTok, fix_encoder: bool):
         super().__init__()
         self.model = model
         model.encoder.requires_grad_(not fix_encoder)
         self.log_variance = nn.Parameter(torch.zeros(1))
-        self.measured = nn.Module()  # nothing
+        self.measured = nn.Module()
 
     def forward(
         self, video: Tensor, updates: int, lpips: LPIPS | None, discriminator: PatchGAN | None
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses, fp32 scalars, and the reconstruction, without gradients.
+        """Reconstructs clips and computes the losses.
 
         Args:
-            video: (B, 3, T, H, W) in [-1, 1].
-            updates: of the weights so far.
-            discriminator: not before its start; it gets no gradient from here.
+            video: The clips, (B, 3, T, H, W) in [-1, 1].
+            updates: Optimiser updates so far; the weight of FSQ's entropy depends on them.
+            lpips: The perceptual network, or ``None``.
+            discriminator: The discriminator, or ``None`` before its start. It gets no gradient from these losses.
+
+        Returns:
+            The losses, fp32 scalars, and the reconstruction (B, 3, T, H, W), fp32 without gradients.
         """
         if isinstance(self.model.regularization, FSQ):
             self.model.regularization.updates = updates
@@ -43,14 +56,22 @@ class Autoencoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """A PatchGAN, and the averages of its logits."""
+    """A PatchGAN with LeCAM's averages of its logits.
+
+    Args:
+        dims: 2 for patches of frames, 3 for patches of space and time.
+    """
 
     def __init__(self, dims: int):
         super().__init__()
         self.patches, self.measured = PatchGAN(dims), LeCAM()
 
     def forward(self, video: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-        """``loss_disc``, and the mean logits for real and reconstructed patches; fp32 scalars."""
+        """Judges clips and their reconstructions, (B, 3, T, H, W) each.
+
+        Returns:
+            ``loss_disc``, and the mean logits ``logits_real`` and ``logits_fake``; fp32 scalars.
+        """
         real, fake = self.patches(video), self.patches(reconstruction)
         loss = hinge_loss(real, fake) + self.measured(real, fake)
         return {"loss_disc": loss, "logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}

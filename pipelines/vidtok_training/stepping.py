@@ -1,4 +1,4 @@
-"""One optimiser step: the autoencoder's, and from its start on the discriminator's, on the same reconstructions."""
+"""One optimiser step of the autoencoder and, after its start, of the discriminator, on the same reconstructions."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from pipelines.vidtok_clips import to_model
 from vtok.vidtok.losses.perceptual import LPIPS
 
 LOSSES = ("loss", "loss_nll", "loss_reg", "l1")
-GAME = ("loss_adv", "adv_weight", "loss_disc", "logits_real", "logits_fake")  # once the discriminator takes part
+GAME = ("loss_adv", "adv_weight", "loss_disc", "logits_real", "logits_fake")  # known once the discriminator takes part
 
 
 def train_step(
@@ -28,14 +28,21 @@ def train_step(
     updates: int,
     lpips: LPIPS | None,
 ) -> Step:
-    """Take ``plan.accumulation`` micro-batches from ``batches`` and make one update of them.
+    """Makes one update from ``plan.accumulation`` micro-batches.
 
-    Noise and balance of the losses are those of each micro-batch: with micro-batches of one size, a step is the same on
-    any number of ranks.
+    Noise is drawn, and losses are balanced, for each micro-batch separately. So with micro-batches of one size a step
+    is the same on any number of ranks.
 
     Args:
-        critic: the discriminator's engine; ``None`` before its start: then it is not run.
-        updates: of the autoencoder so far.
+        engine: The autoencoder's engine.
+        critic: The discriminator's engine, or ``None`` before its start.
+        batches: Yields micro-batches on the device.
+        plan: The sizes of the batch.
+        updates: Updates of the autoencoder so far.
+        lpips: The perceptual network, or ``None``.
+
+    Returns:
+        The figures of the step, the same on every rank.
     """
     started, waited = time.perf_counter(), 0.0
     names = LOSSES + GAME if critic else LOSSES

@@ -1,4 +1,4 @@
-"""TV-Align: items are read strictly, answers counted with intervals and controls, work shared out and resumed."""
+"""TV-Align: items are parsed strictly, answers get intervals and controls, ranks share the work and resume it."""
 
 import json
 from collections import Counter
@@ -184,7 +184,7 @@ def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_
 
 
 def test_true_tokens_take_the_place_of_sampled_ones(videos, tiny_models, tmp_path, monkeypatch, capsys):
-    """Each video from its own item's: the features that the decoder is given are those of the true clip."""
+    """The decoder is conditioned on the features of the item's own true clip."""
     config = parse_run_arguments(["--config", str(PRESETS / "tiny.yaml")]).config
     config.model, config.data.seconds = model_config(tiny_models), 3.0
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The judge qwen2.5-vl: replies are read strictly, inputs are what the model takes, and it runs from a folder."""
+"""The judge qwen2.5-vl: replies are parsed strictly, inputs have the model's form, and it loads from a folder."""
 
 import json
 
@@ -50,12 +50,12 @@ def settings(qwen, **changes):
 
 
 def clip():
-    """A shape on its way to the right, (24, 64, 64, 3), and its times."""
+    """A clip of a shape that moves to the right, (24, 64, 64, 3), and the times of its frames."""
     return render(scene_of("direction", "right", Draws(0, 0)), 24, 64), [frame / 8 for frame in range(24)]
 
 
 def test_what_the_model_is_asked(qwen):
-    """A token for each merged patch, at the places the model looks for them; options in the prompt; seconds right."""
+    """There is a video token for each merged patch, the prompt has the options, and the seconds are right."""
     judge = QwenJudge(settings(qwen))
     inputs = judge.inputs(*clip(), ITEM)
     assert inputs["video_grid_thw"].tolist() == [[2, 4, 4]]
@@ -85,7 +85,7 @@ def test_an_answer_is_the_option_the_reply_names(qwen, monkeypatch):
 
 
 def test_tv_align_with_the_judge_from_a_folder(qwen, tmp_path, capsys):
-    """What a random model says without naming an option is an abstention: wrong, and reported."""
+    """A random model's reply that names no option is an abstention; it counts as wrong and is reported."""
     (tmp_path / "judge.yaml").write_text(f"weights: {qwen}\nframes: 2\nmin_pixels: 784\nmax_pixels: 3136\n")
     items = read_items(tv_align.FOLDER / "natural.jsonl")[:2]
     write_items(items, tmp_path / "items.jsonl")

@@ -1,4 +1,4 @@
-"""evaluate.py understanding: the likeliest option, its accuracy, resumed and on several ranks."""
+"""``evaluate.py understanding``: the likeliest option, the accuracy, several ranks, resuming."""
 
 import json
 
@@ -19,7 +19,7 @@ from vtok.prompts import CAPTION_INSTRUCTIONS
 
 @torch.no_grad()
 def test_losses_of_answers_are_those_of_training(framework):
-    """Several answers packed beside each other, each as L_under counts it alone."""
+    """Packed answers have the same loss as L_under gives each of them alone."""
     framework.eval()
     answers = ["To the left.", "Up.", "A green square that stays where it is."]
     batch = make_batch(framework, 1, ["x"], [9])
@@ -57,7 +57,7 @@ def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatc
     folder, items, framework, loads = clips
 
     def losses(frames, num_frames, question, answers):
-        """Knows the answers but to motion; of a frozen clip it takes the first option."""
+        """Answers everything right except motion. For a repeated first frame it takes the first option."""
         frozen = bool((frames == frames[:1]).all())
         known = {item.answer for item in items if item.question == question and item.category != "motion"}
         if question == CAPTION_INSTRUCTIONS[0]:
@@ -86,7 +86,7 @@ def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatc
     assert report["lines"][-1]["interval"]["low"] < lines["all"]["right"] / 6 < report["lines"][-1]["interval"]["high"]
 
     count = len(loads)
-    evaluate.main(command(folder, output))  # all there: nothing is loaded
+    evaluate.main(command(folder, output))  # all answers are stored, so no model is loaded
     assert len(loads) == count
 
 

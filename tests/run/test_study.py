@@ -1,4 +1,4 @@
-"""The study in small: the smoke profile from end to end, and the parts that its conclusions rest on."""
+"""The study: the smoke profile from end to end, and the parts that its conclusions depend on."""
 
 import csv
 import fcntl
@@ -25,6 +25,7 @@ from pipelines.study.curves import curve_of, loss_table, mean_curve
 from pipelines.study.dit import MOST_ROWS, lengthened
 from pipelines.study.fitting import fit
 from pipelines.study.results import Results, read_results, write_results
+from pipelines.study.seeds import over_seeds
 from pipelines.study.stages import Done, gate, slug, stage
 from support.tiny import model_config
 from vtok.build import build_framework
@@ -34,7 +35,7 @@ from vtok.tiny import train_tokenizer
 
 
 def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
-    """Every stage through the very code of the larger profiles, training by the real pipeline among them."""
+    """Runs every stage with the code of the larger profiles, the real training pipeline included."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command.main(["--profile", "smoke", "--output", str(tmp_path)])
     for name in ("clip", "llm", "llava", "dit"):
@@ -59,7 +60,7 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     for picture in ("curves.png", "videos.png"):
         assert f"({picture})" in text and min(Image.open(tmp_path / picture).size) >= 32
 
-    # Started again, nothing is done twice.
+    # A second start repeats nothing.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
     capsys.readouterr()
     command.main(["--profile", "smoke", "--output", str(tmp_path), "--publish", str(tmp_path / "kept")])
@@ -68,7 +69,7 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json") if kept not in path.parents}
     assert after == before and (tmp_path / "report.md").read_text() == text
 
-    # What is published is enough to make the report again.
+    # The published files are enough to write the report again.
     assert {path.name for path in kept.iterdir()} == {"results.jsonl", "report.md", "curves.png", "videos.png"}
     (kept / "report.md").unlink()
     (kept / "curves.png").unlink()
@@ -98,7 +99,7 @@ def test_a_name_of_a_folder_has_no_space_or_comma():
 
 
 def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
-    """The report is written all the same, and says so."""
+    """The report is still written, and names the failed gate."""
     study = replace(load_study(STUDY, "smoke"), enforce_gates=True)
     losing = {"first_loss": 1.0, "last_loss": 0.5}
     done = {
@@ -148,7 +149,7 @@ def test_a_stage_is_not_done_twice_nor_with_other_settings(tmp_path):
     assert first.figures["x"] == 1.0
     with pytest.raises(ConfigError, match="was made with other settings"):
         stage(tmp_path / "one", {"a": 2}, [], make)
-    with pytest.raises(ConfigError, match="was made with other settings"):  # what it rests on counts too
+    with pytest.raises(ConfigError, match="was made with other settings"):  # the stages it depends on count too
         stage(tmp_path / "one", {"a": 1}, [replace(first, key="x")], make)
     with pytest.raises(ZeroDivisionError):
         stage(tmp_path / "two", {}, [], lambda folder: 1 / 0)
@@ -156,7 +157,7 @@ def test_a_stage_is_not_done_twice_nor_with_other_settings(tmp_path):
 
 
 def test_processes_at_once_make_a_stage_once(tmp_path):
-    """The second waits for the first, and takes what it made."""
+    """The second process waits for the first and uses its result."""
     context = multiprocessing.get_context("fork")
     others = [context.Process(target=stage, args=(tmp_path / "one", 1, [], slowly)) for _ in range(3)]
     for other in others:
@@ -189,7 +190,7 @@ def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path
     def result_of(study, output, name, seed, frozen, halves):
         made.append((name, seed))
         if len(made) == 3:
-            other.close()  # whoever held the claim is done
+            other.close()  # the process that held the lock is done
         return command.Result(Done(tmp_path, "", {"curve": [{"step": 1}]}), {})
 
     monkeypatch.setattr(command, "result_of", result_of)
@@ -219,7 +220,7 @@ def test_a_process_that_would_wait_for_the_models_makes_features(tmp_path, monke
 
 
 def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypatch):
-    """``precompute.py`` itself refuses a folder that is finished."""
+    """``precompute.py`` itself refuses a finished folder, so the stage must not call it again."""
     study = load_study(STUDY, "smoke")
     monkeypatch.setattr(arms, "run", lambda *_: pytest.fail("precomputed again"))
     (tmp_path / arms.SHARDS).mkdir()
@@ -253,7 +254,7 @@ def test_fitting_goes_on_where_it_was_stopped_to_the_last_digit(tmp_path, monkey
 
 
 def test_exchanged_colours_make_a_caption_false():
-    """And nothing else of it."""
+    """Only the colours are exchanged."""
     found = 0
     for position in range(200):
         scene, _ = scenes.scene_at(0, position)
@@ -269,7 +270,7 @@ def test_exchanged_colours_make_a_caption_false():
 
 
 def test_long_captions_say_where_things_are_when(tmp_path):
-    """Of the very clip that they are of: its own caption first."""
+    """A long caption begins with the clip's own caption and describes the same clip."""
     render.make(tmp_path, RenderConfig(train=40, dev=1, test=1), seed=3)
     with (tmp_path / "train" / "captions.csv").open() as table:
         clips = list(csv.DictReader(table))
@@ -279,7 +280,7 @@ def test_long_captions_say_where_things_are_when(tmp_path):
         assert clip["question"] in ("", item_of(scene, Draws(1_000_003, int(clip["path"][:-4])), "x").question)
         long[scene.label] = scenes.description(scene, clip["caption"])
         assert long[scene.label].startswith(clip["caption"] + " First a ")
-    assert "Last" not in long["stays"]  # which is told once
+    assert "Last" not in long["stays"]  # nothing changes, so it is described once
     before, after = re.fullmatch(r".*First (.*)\. Last (.*)\.", long["changes"]).groups()
     assert before != after and before.split()[2:] == after.split()[2:]
 
@@ -327,15 +328,27 @@ def test_profiles_lie_over_what_is_common(tmp_path):
 
 
 def test_intervals_over_seeds_are_students():
-    """Three seeds of 50, 60 and 70 %: a standard error of 5.77 points, 4.303 of them to each side."""
+    """Three seeds of 50, 60 and 70 % have a standard error of 5.77 points, and t is 4.303."""
     lines = [{"right": right, "asked": 10} for right in (5, 6, 7)]
     assert report.cell(lines) == "60.0 ± 24.8"
     assert report.cell(lines[:1]) == "50.0 (23.7–76.3)"
     assert report.percent(-1e-17) == "0.0"
 
 
+@pytest.mark.parametrize("seeds, half", [(11, 0.02228), (12, 0.02291)])
+def test_more_than_ten_seeds_have_students_interval_too(seeds, half):
+    """Eleven accuracies one point apart have a standard error of 1 point, and t is 2.228.
+
+    For twelve the standard error is sqrt(13 / 12) points, and t is 2.201.
+    """
+    accuracies = [0.5 + (place - (seeds - 1) / 2) / 100 for place in range(seeds)]
+    estimate = over_seeds(accuracies)
+    assert estimate.mean == pytest.approx(0.5)
+    assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half), abs=5e-6)
+
+
 def measured(*right: int, frozen: float = 0.0) -> list[dict]:
-    """Figures of a seed each, with so many of ten right."""
+    """Returns the figures of one seed for each number of right answers out of ten."""
     return [{"lines": [{"name": "motion", "right": one, "asked": 10, "controls": {"frozen": frozen}}]} for one in right]
 
 
@@ -367,7 +380,7 @@ def test_what_was_tried_is_said_where_a_claim_is_missed():
 
 
 def test_an_unfinished_study_reports_what_it_has():
-    """Arms come one after another; the second that is also read training-free is not there yet."""
+    """Arms finish one after another. The second arm that also reads training-free tokens is still missing."""
     study = load_study(STUDY, "cpu")
     figures = measured(6)
     for line in figures[0]["lines"]:
@@ -383,7 +396,7 @@ def test_an_unfinished_study_reports_what_it_has():
 
 
 def test_a_probe_finds_what_features_hold_and_nothing_in_the_first_frame(tmp_path):
-    """Answers written into the second of two tokens; clips of which every fifth is held out."""
+    """The second of two tokens holds the answer; the last fifth of the clips is held out."""
     tokenizer = train_tokenizer(["Which way does it move? To the left. To the right."])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     options = ("To the left.", "To the right.")
@@ -402,7 +415,7 @@ def test_a_probe_finds_what_features_hold_and_nothing_in_the_first_frame(tmp_pat
 
 
 def test_curves_are_means_of_what_was_measured():
-    """250 steps of half a second in 100 points; L_dec in every other step, and at one point in none."""
+    """250 steps of half a second become 100 points. Every other step has no L_dec; a point without any has None."""
     log = [
         {"samples_per_s": 8.0, "loss_under": float(step), "loss_vis_lm": 1.0, "loss_dec": 2.0 if step % 2 else None}
         for step in range(250)
@@ -418,7 +431,7 @@ def test_curves_are_means_of_what_was_measured():
     slower = [point | {"loss_under": point["loss_under"] + 1, "seconds": 2 * point["seconds"]} for point in few]
     both = mean_curve([few, slower])
     assert [point["loss_under"] for point in both] == [0.5, 1.5, 2.5] and both[-1]["seconds"] == pytest.approx(2.25)
-    table = loss_table({"quick": few, "slow": slower})  # which takes one step in the time of the quick one's three
+    table = loss_table({"quick": few, "slow": slower})  # the slow arm takes one step while the quick one takes three
     assert "| quick | 0.50 | 2.000 / 2.000 | 1.000 / 1.000 | 2.000 / 2.000 |" in table
     assert "| slow | 1.00 | 3.000 / 1.000 | 1.000 / 1.000 | 2.000 / – |" in table
 

@@ -1,4 +1,4 @@
-"""Weights in and out: Lightning's files and safetensors."""
+"""Loading weights from Lightning checkpoints and safetensors, and saving them."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ NAME = "vidtok_fsq_causal_488_32768"
 
 
 def lightning_file(path, model, **more):
-    """As Lightning writes it: weights among other things, and among the weights those of the losses and an average."""
+    """Writes a checkpoint in Lightning's form. It also holds weights of the losses and averaged weights."""
     state = dict(model.state_dict())
     state |= {name: torch.ones(2) for name in ("loss.logvar", "loss.discriminator.conv.weight", "model_ema.decay")}
     torch.save({"epoch": 3, "global_step": 7, "state_dict": state, "optimizer_states": [{}], **more}, path)

@@ -1,4 +1,4 @@
-"""Causal videos in chunks: the same as at once, whatever the chunks and the length."""
+"""A causal video in chunks gives the same result as at once, for all lengths and sizes of chunks."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ CAUSAL = [
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
 def test_any_length_in_chunks_is_as_at_once_and_comes_back_whole(name, lengths):
-    """An image included, in chunks of other sizes each time."""
+    """Lengths include 1, an image. Each length is cut into chunks of other sizes."""
     model = small_model(name, ch=8, num_res_blocks=1)
     for frames in lengths:
         x = random_video(frames, size=16)
@@ -33,7 +33,7 @@ def test_any_length_in_chunks_is_as_at_once_and_comes_back_whole(name, lengths):
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
 def test_latents_and_all_frames_of_them_are_the_same_in_chunks_of_any_size(name):
-    """Also the frames of the padding that ``model(x)`` cuts off; also of lengths that v1.0 shortens."""
+    """Also compares the padding's frames, which ``model(x)`` cuts off, and lengths of which v1.0 loses frames."""
     model = small_model(name, ch=8)
     for frames, size in ((1, 1), (13, 1), (16, 3), (17, 9), (24, 5)):
         x = random_video(frames, size=16)
@@ -52,7 +52,7 @@ def test_a_noncausal_model_gives_every_length_back_too():
     for frames in range(1, 41):
         x = random_video(frames, size=16)
         assert model(x)[1].shape == x.shape
-    assert torch.equal(model(x)[1], model.decode(model.encode(x)))  # nothing is added to 40 frames
+    assert torch.equal(model(x)[1], model.decode(model.encode(x)))  # 40 frames need no padding
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -70,7 +70,7 @@ def test_tiling_changes_nothing(name):
 
 @torch.no_grad()
 def test_the_reconstruction_ends_with_what_the_published_model_gives():
-    """v1.0: lengths of 4k + 1 are the published ones; others lose frames there."""
+    """v1.0: the published model reconstructs 4k + 1 frames whole and loses frames of other lengths."""
     model, x = small_model("vidtok_kl_causal_488_4chn"), random_video(17)
     plain = PlainVidTok(model)
     torch.testing.assert_close(model(x)[1], plain.decode(plain.encode(x).chunk(2, 1)[0]), atol=1e-4, rtol=0)
@@ -80,7 +80,7 @@ def test_the_reconstruction_ends_with_what_the_published_model_gives():
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
 def test_a_state_carries_only_what_is_needed(name):
-    """Of each layer over time at most two frames, in memory of their own; of video less than a latent frame."""
+    """Each layer over time keeps at most two frames, as copies; less video is kept than makes a latent frame."""
     model = small_model(name, ch=8)
     x, factor = random_video(40, size=16), model.config.time_factor
     state = model.start_encoding(100)
@@ -123,9 +123,9 @@ def test_a_finished_pass_keeps_nothing():
 def test_chunks_beyond_the_end_are_refused():
     model = small_model("vidtok_kl_causal_488_4chn", ch=8)
     state = model.start_encoding(9)
-    with pytest.raises(ConfigError, match="10 frames, where the video has 9 left"):
+    with pytest.raises(ConfigError, match="has 10 frames, but the video has 9 left"):
         model.encode(random_video(10, size=16), state=state)
-    with pytest.raises(ConfigError, match="cut the video into clips of 4k frames"):
+    with pytest.raises(ConfigError, match="cut the video into clips of a multiple of 4 frames"):
         small_model("vidtok_kl_noncausal_488_4chn", ch=8).start_encoding(8)
 
 
@@ -134,7 +134,7 @@ def test_chunks_beyond_the_end_are_refused():
 
 @torch.no_grad()
 def published_chunks(plain: PlainVidTok, z: torch.Tensor, size: int) -> torch.Tensor:
-    """Overlapping chunks with the published models' memories, layer by layer, on (B, C, T, H, W)."""
+    """The published models' decoding of overlapping chunks, written out layer by layer on (B, C, T, H, W)."""
     memory, ahead, first = {}, 0, True
 
     class Chunked(PlainVidTok):
@@ -180,7 +180,7 @@ def interpolated(x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_upstream_compat_decodes_as_the_published_models_do_in_chunks():
-    """Frame by frame the same as theirs, which is not quite what comes out at once."""
+    """Every frame is the published models', which differs a little from decoding at once."""
     model = small_model("vidtok_kl_causal_488_4chn_v1_1")
     z = 3 * torch.randn(1, 4, 8, 4, 4, generator=torch.Generator().manual_seed(1))
     at_once = model.decode(z)
@@ -188,7 +188,7 @@ def test_upstream_compat_decodes_as_the_published_models_do_in_chunks():
     overlapping = model.decode(z)
     torch.testing.assert_close(overlapping, published_chunks(PlainVidTok(model), z, 2), atol=1e-5, rtol=0)
     assert 1e-2 < (overlapping - at_once).abs().max() < 0.5
-    state = model.start_decoding(z.shape[2])  # which is never so
+    state = model.start_decoding(z.shape[2])  # with a state, decoding is always exact
     in_chunks = torch.cat([model.decode(chunk, state=state) for chunk in z.split(3, dim=2)], dim=2)
     torch.testing.assert_close(in_chunks, at_once, atol=1e-5, rtol=0)
     assert state.latents_left == 0

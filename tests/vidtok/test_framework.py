@@ -1,4 +1,4 @@
-"""A VidTok in the framework: as the decoder's latent space, and its codes as what the language model predicts."""
+"""A VidTok in the framework: as the decoder's latent space, and as the source of codes that the MLLM predicts."""
 
 from dataclasses import replace
 
@@ -43,7 +43,10 @@ def test_the_decoder_s_loss_is_over_the_vidtok_s_latents(tiny_models, latent_spa
 
 
 def test_the_decoder_s_videos_are_the_vidtok_s(tiny_models, latent_space):
-    """Sampled latents over the scaling factor, decoded: 4k + 1 frames, also where the model gives 4k + 4."""
+    """Sampled latents are divided by the scaling factor and decoded to 4k + 1 frames.
+
+    This holds for a model that decodes to 4k + 4 frames too.
+    """
     model, folder = latent_space
     torch.manual_seed(0)
     framework = build_framework(with_latents(tiny_models, folder)).eval()
@@ -85,7 +88,7 @@ NAME = "vidtok_fsq_causal_41616_262144"
 
 @pytest.fixture(scope="module")
 def coder(tmp_path_factory):
-    """A VidTok of 16 x 16 pixels a code: 4 x 4 codes are frames of 64 pixels."""
+    """A VidTok whose code covers 16 x 16 pixels: 4 x 4 codes are a frame of 64 pixels a side."""
     model = small_model(NAME, ch=8)
     folder = tmp_path_factory.mktemp("codes")
     save_folder(model, folder)
@@ -107,7 +110,7 @@ def index_of(digits: torch.Tensor) -> torch.Tensor:
 def test_spatial_tokens_targets_are_the_vidtok_s_codes_of_the_key_frame(coding_framework, coder):
     model, framework = coder[0], coding_framework
     batch = make_batch(framework)
-    for scale in framework.tokeniser.feature_scale.values():  # as calibration does before the first step
+    for scale in framework.tokeniser.feature_scale.values():  # what calibration does before the first step
         scale.set(torch.randn_like(scale.mean), torch.rand_like(scale.std) + 1)
     features = framework.features(batch)
     target = framework.tokeniser.feature_scale["spatial"].standardise(features.spatial)

@@ -1,4 +1,4 @@
-"""Where training from nothing begins: the signal neither fades nor drowns."""
+"""The initial weights: the signal keeps its variance, and noise does not drown it."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_latents_begin_with_little_noise_and_depend_on_the_clip(name):
         moments = model.moments(x)
     mean, log_variance = moments.chunk(2, -1)
     assert (log_variance - LOG_VARIANCE).mean().abs() < 0.2
-    # Of what varies between clips: that is what a decoder can learn from.
+    # Only what varies between clips counts: a decoder can learn from nothing else.
     assert (mean[0] - mean[1]).std() > 10 * (0.5 * log_variance).exp().mean()
 
 

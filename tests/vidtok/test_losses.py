@@ -1,4 +1,4 @@
-"""What a VidTok is trained on, against the formulas written out."""
+"""The losses of a VidTok against their formulas, written out."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from vtok.vidtok.losses.perceptual import LPIPS
 
 
 class Distances(LPIPS):
-    """Distances that are easy to know: the mean difference of a picture's first channel."""
+    """A stand-in for LPIPS with a known distance: the mean difference of a picture's first channel."""
 
     def forward(self, x, y):
         return (x[:, 0] - y[:, 0]).abs().mean((1, 2))
@@ -50,7 +50,7 @@ def test_hinge_and_adversarial_losses():
 
 
 def test_lecam():
-    """Its means follow a thousandth of the way; a step's regulariser looks at those before it."""
+    """A step moves the averages by a thousandth of the difference. Its regulariser uses the old averages."""
     lecam, real, fake = LeCAM(), torch.tensor([1.0, -2.0]), torch.tensor([-1.0, 3.0])
     assert lecam(real, fake).item() == pytest.approx(0.005 * (1 / 2 + 1 / 2))
     lecam.update(torch.tensor([100.0, -200.0]))
@@ -66,7 +66,7 @@ def test_patchgan_judges_patches(dims, patches):
     with torch.no_grad():
         logits = discriminator(x)
     assert logits.shape == patches and not list(discriminator.buffers())
-    assert torch.equal(discriminator.eval()(x), logits)  # there is nothing that training mode has gathered
+    assert torch.equal(discriminator.eval()(x), logits)  # there are no running statistics
 
 
 def test_a_2d_patchgan_sees_70_pixels_of_one_frame():
@@ -74,7 +74,7 @@ def test_a_2d_patchgan_sees_70_pixels_of_one_frame():
     x = random_video(2, 96).requires_grad_()
     convs = PatchGAN(2, width=8)
     norms = [name for name, module in convs.layers.named_children() if isinstance(module, nn.BatchNorm2d)]
-    for name in norms:  # which look at all patches together
+    for name in norms:  # a norm mixes all patches
         convs.layers[int(name)] = nn.Identity()
     logits = convs(x)
     logits[0, 0, 5, 5].backward()
@@ -83,7 +83,7 @@ def test_a_2d_patchgan_sees_70_pixels_of_one_frame():
 
 
 def test_the_weight_of_the_adversarial_loss_by_finite_differences():
-    """Both gradients at the last layer, of a decoder of one layer, value by value."""
+    """Computes both gradients at the last layer of a one-layer decoder, value by value."""
     torch.manual_seed(0)
     features, target = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
     judge, weight = torch.randn(2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_the_weight_of_the_adversarial_loss_by_finite_differences():
     found = adaptive_weight(nll(live), adversarial(live), live)
     expected = 0.2 * min(gradient_norm(nll) / (gradient_norm(adversarial) + 1e-4), 1e4)
     assert found.item() == pytest.approx(expected, rel=1e-5) and not found.requires_grad
-    # Where the discriminator says nothing the weight stays finite.
+    # With a constant discriminator the weight stays finite.
     assert adaptive_weight(1e9 * nll(live), 0 * adversarial(live), live).item() == pytest.approx(0.2 * 1e4)
 
 

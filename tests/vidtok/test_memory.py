@@ -1,4 +1,4 @@
-"""Bytes of live tensors, counted on the meta device, where nothing runs; workspaces inside operations are left out."""
+"""Counts the bytes of live tensors on the meta device, where nothing is computed; kernels' workspaces do not count."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def meta_model(name: str, **overrides) -> VidTok:
 
 @torch.no_grad()
 def peaks(model: VidTok, frames: int, size: int) -> tuple[int, int]:
-    """Of encoding and of decoding, without weights and input."""
+    """Returns the peaks of encoding and of decoding in bytes, without weights and input."""
     x = torch.empty(1, 3, frames, size, size, device="meta")
     with LiveMemory([*model.parameters(), x]) as encoding:
         z = model.encode(x)
@@ -34,7 +34,7 @@ def test_in_chunks_memory_does_not_grow_with_the_length():
 
 @pytest.mark.slow
 def test_17_frames_of_768_pixels_fit_6_gb():
-    """The published width in fp32, weights included, in chunks of four frames and tiles of 384 pixels: 5.1 GB."""
+    """Published width, fp32, weights included, chunks of four frames, tiles of 384 pixels: the peak is 5.1 GB."""
     model = meta_model("vidtok_kl_causal_488_4chn")
     model.use_tiling, model.t_chunk_enc, model.t_chunk_dec, model.tile = True, 4, 1, 384
     weights = sum(parameter.nbytes for parameter in model.parameters())

@@ -65,7 +65,7 @@ def test_clips_are_reconstructed_one_by_one(video, name):
 
 @torch.no_grad()
 def test_frames_go_through_in_tiles(video):
-    """In chunks of one latent frame, which change nothing."""
+    """Tiles are combined with chunks of one latent frame, which do not change the result."""
     model, clip = small_model(NAME, ch=8), next(read_clips(video, 8, 32, 48, 9)[1])
     whole = to_pixels(model(clip)[1])
     model.tile, model.tile_overlap = 32, 16
@@ -77,7 +77,10 @@ def test_frames_go_through_in_tiles(video):
 @torch.no_grad()
 @pytest.mark.parametrize("name", [NAME, "vidtok_kl_causal_488_4chn"])
 def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
-    """The last f - 1 frames of it stand where copies of the clip's first frame would; a tail of one frame too."""
+    """The last f - 1 frames of the previous reconstruction replace the copies of the clip's first frame.
+
+    The last clip has a single frame.
+    """
     model = small_model(name, ch=8)
     clips = random_video(19).split(9, dim=2)
     first, second, last = reconstruct.after_generated(model, clips)
@@ -88,7 +91,7 @@ def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
 
 
 def test_what_a_model_cannot_do_is_said(video):
-    with pytest.raises(ConfigError, match="a non-causal VidTok takes clips"):
+    with pytest.raises(ConfigError, match="need a causal VidTok"):
         reconstructed(small_model("vidtok_kl_noncausal_488_4chn", ch=8), video, long=True)
     with pytest.raises(ConfigError, match="choose one of --read-long-video and --tile"):
         reconstructed(in_tiles(small_model(NAME, ch=8), 32, 16), video, long=True)

@@ -1,4 +1,4 @@
-"""KL and FSQ against their formulas written out."""
+"""KL and FSQ against their formulas, written out."""
 
 import itertools
 import math
@@ -61,7 +61,7 @@ def test_gradients_pass_through_the_rounding():
 
 
 def direct_gap(z, levels):
-    """The loss as it is defined, over the whole codebook."""
+    """Computes the entropy gap from its definition, over the whole codebook."""
 
     def entropy(p):
         return (-p * p.clamp(min=1e-5).log()).sum(-1)
@@ -74,7 +74,7 @@ def direct_gap(z, levels):
 @pytest.mark.parametrize("scale", [0.0, 0.01, 0.1, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("levels", [(8, 8, 8, 8), (8, 8, 5, 3), (8, 8, 8, 8, 8)])
 def test_the_factorised_entropy_is_the_direct_one(levels, scale):
-    """The floor of the logarithm counts where latents are small: without it 0.04 are missed at scale 0.01, 5 levels."""
+    """The clamp in the logarithm matters for small latents: without it the gap is 0.04 off at scale 0.01, 5 levels."""
     drawn = scale * torch.randn(300, len(levels), generator=torch.Generator().manual_seed(0))
     z = drawn.double().requires_grad_()
     exact = z.detach().requires_grad_()
@@ -82,20 +82,21 @@ def test_the_factorised_entropy_is_the_direct_one(levels, scale):
     found, expected = entropy_gap(z, values), direct_gap(exact, levels)
     assert found.item() == pytest.approx(expected.item(), abs=1e-8)
     found.backward(), expected.backward()
-    # A code left out, below 1e-10, would add that times the sharpness, 200, and a logarithm, 12 or more, over 300
-    # latents. Many are: over a hundred draws of z the worst gradient is 4.1e-8 off, and the worst value 3.9e-10.
+    # An omitted code with a probability below 1e-10 would add to the gradient this probability, times the sharpness of
+    # 200, times a logarithm of 12 or more, divided by 300 latents. There are many such codes. In a hundred draws of z
+    # the worst gradient was 4.1e-8 off, and the worst value 3.9e-10.
     torch.testing.assert_close(z.grad, exact.grad, atol=1e-7, rtol=1e-6)
 
     single = z.detach().float().requires_grad_()
     rounded = entropy_gap(single, values)
-    roundings = len(z) * torch.finfo(torch.float32).eps / 2 * math.log(math.prod(levels))  # of a sum of N entropies
+    roundings = len(z) * torch.finfo(torch.float32).eps / 2 * math.log(math.prod(levels))  # a sum of N entropies
     assert rounded.item() == pytest.approx(expected.item(), abs=roundings)
     rounded.backward()
     torch.testing.assert_close(single.grad.double(), exact.grad, atol=1e-5, rtol=1e-3)
 
 
 def test_the_factorised_entropy_over_262144_codes():
-    """As many as the largest published codebook has: few latents, for the direct form takes 2 MB for each."""
+    """The size of the largest published codebook. The direct form takes 2 MB per latent, so there are few latents."""
     levels = (8,) * 6
     z = (0.3 * torch.randn(12, 6)).double().requires_grad_()
     exact = z.detach().requires_grad_()
@@ -107,7 +108,7 @@ def test_the_factorised_entropy_over_262144_codes():
 
 
 def test_the_mean_over_ranks_passes_gradients_to_each_of_them(tmp_path):
-    """Two ranks with half of the latents each, and one with all."""
+    """Compares two ranks with half of the latents each to one rank with all."""
     z, levels = 0.3 * torch.randn(8, 3, generator=torch.Generator().manual_seed(2)), (8, 8, 8)
     torch.multiprocessing.spawn(gap_of_half, (tmp_path, z, levels), nprocs=2)
     whole = z.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Tiles over height and width: exact where they can be, close where attention and edges matter."""
+"""Tiles over height and width: exact for operations on single pixels, close where attention and edges matter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""``train_vidtok.py`` on shapes clips: its curve, its checkpoints, its two stages."""
+"""``train_vidtok.py`` on shapes clips: the curve, the checkpoints, the two stages."""
 
 import json
 import shutil
@@ -75,7 +75,7 @@ def test_the_discriminator_is_not_run_before_its_start(one_rank):
     name = "patches.layers.0.weight"
     assert f"exp_avg/{name}" not in stored[2] and f"exp_avg/{name}" in stored[4]
     assert not torch.equal(stored[2][f"weights/{name}"], stored[4][f"weights/{name}"])
-    assert stored[2][f"weights/{name}"].std().item() == pytest.approx(0.02, rel=0.1)  # as it was drawn
+    assert stored[2][f"weights/{name}"].std().item() == pytest.approx(0.02, rel=0.1)  # its initial value
     means = [load_file(one_rank / f"discriminator/checkpoints/step_0000000{step}/feature_scale.safetensors")["means"]
              for step in (2, 4)]  # fmt: skip
     expected = torch.zeros(2)
@@ -91,7 +91,7 @@ def test_the_loss_is_the_sum_of_its_parts(one_rank):
 
 
 def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
-    """The autoencoder's last checkpoint is whole and the discriminator's is not: both go back to the one before."""
+    """The autoencoder's last checkpoint is complete, the discriminator's is not. Both resume from the one before."""
     output = folder / "resumed"
     shutil.copytree(one_rank, output)
     (output / "discriminator/checkpoints/step_00000004/COMPLETE").unlink()
@@ -128,7 +128,7 @@ def test_lpips_counts_in_the_likelihood(folder, one_rank):
 
 
 def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
-    """From a folder and a table, with a discriminator of space and time."""
+    """Trains on a folder of videos with a table, with a discriminator of space and time."""
     (folder / "videos.csv").write_text("videos\n001.mp4\n002.mp4\n004.mp4\n")
     weights, output = one_rank / "vidtok.safetensors", folder / "second"
     checked(
@@ -150,7 +150,7 @@ def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
 
 @pytest.mark.slow
 def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(folder):
-    """FSQ's entropy is that of the codes of all ranks: one clip on each of two ranks is two clips on one."""
+    """FSQ's entropy covers the codes of all ranks, so one clip on each of two ranks equals two clips on one rank."""
     options = ("--config", folder / "small.yaml", "--model.name", "vidtok_fsq_causal_488_4096", "--loss.discriminator",
                "none", "--data.shards", folder / "shards", "--output")  # fmt: skip
     checked(python(COMMAND, *options, folder / "fsq_one", "--train.micro_batch_size", 2))
@@ -172,7 +172,7 @@ def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(folder):
 
 @pytest.mark.slow
 def test_bf16_trains_along_the_curve_of_fp32(folder):
-    """At a low rate: rounding errors grow at once where a single step takes a third off the loss."""
+    """The learning rate is low. At a rate where one step lowers the loss by a third, rounding errors grow at once."""
     outputs = [folder / precision for precision in ("fp32", "bf16")]
     for output in outputs:
         options = ("--data.shards", folder / "shards", "--train.precision", output.name, "--train.lr", "1e-4")
@@ -199,7 +199,7 @@ def test_video_files_are_read_as_shards_are(folder):
 
 
 def test_crops_are_squares_at_the_samples_own_places(folder):
-    """The same ones whoever draws them, and not all at one place."""
+    """A sample's square does not depend on the process that draws it; different samples have different places."""
     options = ["--config", str(folder / "small.yaml"), "--data.shards", str(folder / "shards")]
     config = parse_vidtok_arguments(options).config
     clips = data.build_dataset(config, data.open_videos(config))
@@ -228,7 +228,7 @@ def test_crops_are_squares_at_the_samples_own_places(folder):
         (["--data.crop", "20"], "multiples of 8, not 20x20"),
         (["--data.crop", "24"], "at least 32 pixels a side"),
         (["--fix_encoder", "true"], "fix_encoder needs weights"),
-        (["--model.name", "vidtok_kl_noncausal_488_4chn"], "clips of 4 k frames"),
+        (["--model.name", "vidtok_kl_noncausal_488_4chn"], "clips of a multiple of 4 frames"),
         (["--loss.lpips_vgg", "x"], "both of loss.lpips_vgg and loss.lpips_linear"),
         (["--train.max_steps", "0"], "train.max_steps must be at least 1"),
     ],

@@ -1,4 +1,4 @@
-"""VidTok (Tang et al., 2024): a family of video autoencoders, continuous and discrete."""
+"""VidTok (Tang et al., 2024, arXiv 2412.13061): a family of video autoencoders, continuous and discrete."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ __all__ = ["VidTok", "VidTokConfig", "load_model", "published_config"]
 
 
 def load_model(name_or_config: str | VidTokConfig, checkpoint: str | Path | None = None, **overrides) -> VidTok:
-    """A VidTok, in fp32 on the CPU.
+    """Builds a VidTok in fp32 on the CPU.
 
     Args:
-        name_or_config: a published name, such as ``vidtok_kl_causal_488_4chn``, or a configuration.
-        checkpoint: the published ``.ckpt`` or a ``.safetensors``; the weights are random if omitted.
-        overrides: fields of :class:`VidTokConfig` that shall differ, such as ``ch=32``.
+        name_or_config: A published name, such as ``vidtok_kl_causal_488_4chn``, or a configuration.
+        checkpoint: The published ``.ckpt`` or a ``.safetensors``. Without it the weights are random.
+        **overrides: Fields of :class:`VidTokConfig` to change, such as ``ch=32``.
 
     Raises:
-        ConfigError: no such name or field, or the checkpoint cannot be read or is of another model.
+        ConfigError: The name or a field does not exist, or the checkpoint is unreadable or of another model.
     """
     if isinstance(name_or_config, VidTokConfig):
         config = changed(name_or_config, **overrides)

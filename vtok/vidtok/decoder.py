@@ -1,4 +1,7 @@
-"""Latents to frames."""
+"""The decoder: latents to frames."""
+
+from collections.abc import Iterable
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -11,7 +14,10 @@ from vtok.vidtok.time_rules import TimeRules
 
 
 class Decoder(nn.Module):
-    """The encoder's mirror image, with one more pair of blocks a level. Levels are numbered as the encoder's."""
+    """The mirror image of the encoder, with one more pair of blocks in each level.
+
+    Level 0 has the full resolution, as in the encoder. The decoder runs from the highest level down to level 0.
+    """
 
     def __init__(self, config: VidTokConfig):
         super().__init__()
@@ -39,13 +45,16 @@ class Decoder(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight behind which losses are balanced."""
+        """The weight of the last convolution. The adversarial loss is balanced by the gradients at this weight."""
         return next(self.conv_out.parameters())
 
     def forward(self, z: Tensor, stream: Stream) -> Tensor:
-        """(B, t, h, w, channels) to (B, t f, h s, w s, 3), but for what the stream holds back."""
+        """Maps latents (B, t, h, w, channels) to frames (B, t f, h s, w s, 3).
+
+        There are fewer frames where ``stream`` holds some back for the next chunk.
+        """
         x = self.mid(self.conv_in(z.contiguous(), stream), stream)
-        for space, time in zip(reversed(self.up), reversed(self.up_temporal)):
+        for space, time in cast(Iterable[tuple[Level, Level]], zip(reversed(self.up), reversed(self.up_temporal))):
             for over_space, over_time in zip(space.block, time.block):
                 x = over_time(over_space(x, stream), stream)
             for level in (space, time):

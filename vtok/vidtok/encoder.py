@@ -1,4 +1,7 @@
-"""Frames to moments, or to what a quantiser rounds."""
+"""The encoder: frames to the moments of a Gaussian (``kl``), or to unrounded latents (``fsq``)."""
+
+from collections.abc import Iterable
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -11,7 +14,7 @@ from vtok.vidtok.time_rules import TimeRules
 
 
 class Encoder(nn.Module):
-    """Pairs of a block over space and one over time, level by level down (paper, section 3.1)."""
+    """Levels of falling resolution. In each level a block over space and a block over time alternate."""
 
     def __init__(self, config: VidTokConfig):
         super().__init__()
@@ -36,12 +39,13 @@ class Encoder(nn.Module):
 
     @property
     def time_downsample_factor(self) -> int:
+        """Frames per latent frame, under the name that the published code gives it."""
         return self.config.time_factor
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        """(B, T, H, W, 3) in [-1, 1] to (B, T / f, H / s, W / s, channels)."""
+        """Maps frames (B, T, H, W, 3) in [-1, 1] to (B, T / f, H / s, W / s, channels)."""
         x = self.conv_in(x.contiguous(), stream)
-        for space, time in zip(self.down, self.down_temporal):
+        for space, time in cast(Iterable[tuple[Level, Level]], zip(self.down, self.down_temporal)):
             for over_space, over_time in zip(space.block, time.block):
                 x = over_time(over_space(x, stream), stream)
             for level in (space, time):

@@ -6,16 +6,19 @@ from torch import Tensor, nn
 
 from vtok.vidtok.codebook_entropy import entropy_gap
 
-BOUND_SLACK = 1e-3
-ENTROPY_WEIGHTS, ANNEALING_UPDATES = (0.3, 0.1), 2000
+BOUND_SLACK = 1e-3  # tanh reaches a little beyond the outermost codes
+ENTROPY_WEIGHTS, ANNEALING_UPDATES = (0.3, 0.1), 2000  # the weight falls linearly from the first to the second
 COMMITMENT_WEIGHT = 0.25
 
 
 class FSQ(nn.Module):
-    """Rounds each of the D channels to one of its levels; the codebook is the product of the channels' own.
+    """Rounds each of D channels to one of its levels. The codebook is the product of the channels' levels.
+
+    Args:
+        levels: Levels of each channel, L.
 
     Attributes:
-        updates: optimiser updates so far, which the trainer keeps; the weight of the entropy falls with them.
+        updates: Optimiser updates so far; the trainer sets it. The weight of the entropy loss falls with it.
     """
 
     def __init__(self, levels: tuple[int, ...]):
@@ -24,12 +27,18 @@ class FSQ(nn.Module):
 
     @property
     def codebook_size(self) -> int:
+        """Number of codes: the product of the levels."""
         return int(torch.Size(self.levels).numel())
 
     def forward(self, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, T, H, W, D) to codes of that shape, their ``indices`` (B, T, H, W) int32, and ``aux_loss``.
+        """Quantises latents. Gradients pass straight through the rounding.
 
-        The loss is zero at evaluation. Gradients pass through the rounding.
+        Args:
+            z: Latents (B, T, H, W, D).
+
+        Returns:
+            The codes, with the shape and dtype of ``z``, and a log: ``indices`` (B, T, H, W) int32 and ``aux_loss``, a
+            scalar that is zero at evaluation.
         """
         unbounded = z.float()
         codes = self.quantise(unbounded)
@@ -37,39 +46,43 @@ class FSQ(nn.Module):
         return codes.to(z.dtype), {"indices": self.codes_to_indices(codes), "aux_loss": loss}
 
     def quantise(self, z: Tensor) -> Tensor:
-        """fp32 codes in [-1, 1), multiples of 1 / (L // 2)."""
+        """Maps fp32 latents (..., D) to fp32 codes in [-1, 1]: multiples of 1 / (L // 2)."""
         reach, offset, half = self.bounds(z.device)
         bounded = torch.tanh(z + torch.atanh(offset / reach)) * reach - offset
         rounded = bounded + (bounded.round() - bounded).detach()
         return rounded / half
 
     def unbound(self, codes: Tensor) -> Tensor:
-        """Latents of which these codes are what :meth:`quantise` gives: those in the middle of their cells."""
+        """Inverts :meth:`quantise`: returns the latents in the middle of the codes' cells, (..., D)."""
         reach, offset, half = self.bounds(codes.device)
         return torch.atanh((codes * half + offset) / reach) - torch.atanh(offset / reach)
 
     def bounds(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """For each channel: how far tanh reaches, by how much it is shifted, L // 2."""
+        """Returns, for each channel, (D,) each: the amplitude of tanh, its shift for even L, and L // 2."""
         levels = torch.tensor(self.levels, device=device)
         return (levels - 1) * (1 + BOUND_SLACK) / 2, torch.where(levels % 2 == 0, 0.5, 0.0), levels // 2
 
     def codes_to_indices(self, codes: Tensor) -> Tensor:
-        """(..., D) to (...) int32."""
+        """Maps codes (..., D) to indices (...), int32."""
         half = self.bounds(codes.device)[2]
         return ((codes.float() * half + half).round() * self.basis(codes.device)).sum(-1).to(torch.int32)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """(...) integers to (..., D) fp32."""
+        """Maps integer indices (...) to codes (..., D), fp32."""
         half = self.bounds(indices.device)[2]
         levels = torch.tensor(self.levels, device=indices.device)
         return (indices.unsqueeze(-1) // self.basis(indices.device) % levels - half) / half
 
     def basis(self, device: torch.device) -> Tensor:
-        """What a step in each channel adds to the index."""
+        """Returns the place values (D,) of the channels in an index."""
         return torch.cumprod(torch.tensor([1, *self.levels[:-1]], device=device), 0)
 
     def auxiliary_loss(self, z: Tensor, codes: Tensor) -> Tensor:
-        """Sure of each code, and using all of them: the entropy's gap, and the distance to the codes."""
+        """Returns the weighted sum of the entropy gap and the commitment loss, a scalar.
+
+        The entropy gap (see :mod:`vtok.vidtok.codebook_entropy`) asks for sure latents and an evenly used codebook. The
+        commitment loss is the mean squared distance of the latents to their codes.
+        """
         values = [(torch.arange(level, device=z.device) - level // 2) / (level // 2) for level in self.levels]
         commitment = F.mse_loss(z, codes.detach())
         with torch.autocast(z.device.type, enabled=False):
@@ -78,5 +91,6 @@ class FSQ(nn.Module):
 
     @property
     def entropy_weight(self) -> float:
+        """Weight of the entropy gap after ``updates`` updates."""
         start, end = ENTROPY_WEIGHTS
         return start + (end - start) * min(self.updates / ANNEALING_UPDATES, 1)

@@ -1,7 +1,7 @@
-"""Where training from nothing begins.
+"""The initial weights of a VidTok that is trained from scratch.
 
-With torch's own initialisation small models stay for thousands of steps at the mean colour of a clip: the signal
-shrinks from layer to layer, and the noise of the latents, whose deviation begins at one, drowns what is left of it.
+With torch's default initialisation small models output a clip's mean colour for thousands of steps. The signal shrinks
+from layer to layer, and the noise of the latents, whose standard deviation starts at one, drowns what is left of it.
 """
 
 import math
@@ -12,22 +12,26 @@ from torch import nn
 from vtok.vidtok.blocks import FrameAttention, ResidualBlock
 from vtok.vidtok.model import VidTok
 
-LOG_VARIANCE = -8.0
+LOG_VARIANCE = -8.0  # of a kl model's latents, at the start
 
 
 @torch.no_grad()
 def initialise(model: VidTok) -> None:
-    """Draw the weights of a VidTok that is to be trained from nothing.
+    """Draws the weights of a VidTok in place.
 
-    Convolutions keep the variance of what they are given, residual blocks and attention begin as the identity, and the
-    latents of a ``kl`` with little noise. No convolution looks at other frames at first, so that what is learned on
-    short clips holds for long ones. Norms and the blends of temporal resampling stay as they are built.
+    - Convolutions keep the variance of their input.
+    - Convolutions over time only see the present frame, so what short clips teach holds for long ones.
+    - Residual blocks and attention start as the identity.
+    - The latents of a ``kl`` model start with little noise.
+
+    Norms and the blend factors of temporal resampling keep the values that the constructor gave them.
     """
     present = 2 if model.is_causal else 1
     for layer in model.modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
             over_time = not isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1
             seen = layer.weight[:, :, present] if over_time else layer.weight
             bound = math.sqrt(3 / seen[0].numel())

@@ -1,8 +1,9 @@
-"""A VidTok where the framework has another model: its latents for the video decoder, its codes for the language model.
+"""A VidTok inside the framework: as the video decoder's latent space, or as the tokeniser's feature extractor.
 
-    FOLDER/config.json, diffusion_pytorch_model.safetensors     what :func:`save_folder` writes
+    FOLDER/config.json, diffusion_pytorch_model.safetensors     written by :func:`save_folder`
 
-A decoder's ``vae`` may name such a folder, and so may a tokeniser with the backbone ``vidtok``.
+The configuration names such a folder as a decoder's ``vae``, or as the ``weights`` of a tokeniser whose backbone is
+``vidtok``.
 """
 
 import json
@@ -18,6 +19,8 @@ from vtok.config import ConfigError, require
 from vtok.vidtok import chunks
 from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtok.config import VidTokConfig
+from vtok.vidtok.encoder import Encoder
+from vtok.vidtok.kl import KL
 from vtok.vidtok.model import VidTok
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -25,7 +28,14 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """What diffusers' pipelines ask an autoencoder; the latents times ``scaling_factor`` should have unit variance."""
+    """The attributes that diffusers' pipelines read from an autoencoder's ``config``.
+
+    Attributes:
+        latent_channels: Channels of a latent.
+        temporal_compression_ratio: Frames per latent frame.
+        spatial_compression_ratio: Pixels per latent pixel, along a side.
+        scaling_factor: The latents times this should have unit variance.
+    """
 
     latent_channels: int
     temporal_compression_ratio: int
@@ -34,14 +44,24 @@ class LatentConfig:
 
 
 class VidTokAutoencoder(nn.Module):
-    """A causal VidTok as diffusers' HunyuanVideo autoencoder is used: 4k + 1 frames to k + 1 latents, and back."""
+    """A causal ``kl`` VidTok with the interface of diffusers' ``AutoencoderKLHunyuanVideo``.
+
+    It maps f k + 1 frames to k + 1 latent frames and back, where f is the compression of time.
+
+    Args:
+        vidtok: The model.
+        scaling_factor: See :class:`LatentConfig`.
+
+    Raises:
+        ConfigError: The model is not causal, or its regulariser is not ``kl``.
+    """
 
     config_name = CONFIG
 
     def __init__(self, vidtok: VidTok, scaling_factor: float = 1.0):
         super().__init__()
         config = vidtok.config
-        require(config.is_causal, "a non-causal VidTok has no latent frame for a first frame: use a causal one")
+        require(config.is_causal, "a non-causal VidTok cannot encode the first frame alone: use a causal one")
         require(config.regulariser == "kl", "a decoder's latents are continuous: use a VidTok with the regulariser kl")
         self.vidtok = vidtok
         self.config = LatentConfig(config.z_channels, config.time_factor, config.space_factor, scaling_factor)
@@ -50,46 +70,65 @@ class VidTokAutoencoder(nn.Module):
 
     @classmethod
     def from_config(cls, stored: dict[str, Any]) -> "VidTokAutoencoder":
+        """Builds a model with random weights from the content of a folder's ``config.json``."""
         return cls(VidTok(vidtok_config(stored)), stored["scaling_factor"])
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
         return self.vidtok.decoder.last_layer.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.vidtok.decoder.last_layer.device
 
     def encode(self, x: Tensor) -> SimpleNamespace:
-        """(B, 3, 4k + 1, H, W) in [-1, 1]; ``latent_dist`` has ``mean`` and ``std``."""
-        gaussian = self.vidtok.regularization.gaussian(self.vidtok.moments(x))
+        """Encodes frames (B, 3, f k + 1, H, W) in [-1, 1].
+
+        Returns:
+            An object whose ``latent_dist`` has ``mean`` and ``std``, (B, C, k + 1, h, w) each, not scaled.
+        """
+        regulariser = self.vidtok.regularization
+        assert isinstance(regulariser, KL)
+        gaussian = regulariser.gaussian(self.vidtok.moments(x))
         mean, std = (part.movedim(-1, 1) for part in (gaussian.mean, gaussian.std))
         return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=std))
 
     def decode(self, z: Tensor, return_dict: bool = False) -> tuple[Tensor]:
-        """(B, C, k + 1, h, w), not scaled, to (B, 3, 4k + 1, H, W)."""
+        """Decodes unscaled latents (B, C, k + 1, h, w) to a tuple of one tensor: frames (B, 3, f k + 1, H, W)."""
         frames = self.config.temporal_compression_ratio * (z.shape[2] - 1) + 1
         return (self.vidtok.decode(z)[:, :, -frames:],)
 
 
 class VidTokFeatures(nn.Module):
-    """A VidTok with FSQ as the tokeniser's feature extractor: each frame's latents before they are rounded.
+    """A causal ``fsq`` VidTok as the tokeniser's feature extractor: the latents of each frame before rounding.
 
-    Frames have the size at which each spatial token is one latent pixel, and so one code.
+    Frames are resized so that each spatial token is one latent pixel, and therefore one code.
+
+    Args:
+        config: The model's configuration.
+        encoder: The model's encoder.
+        grid_size: Spatial tokens along a side.
+
+    Raises:
+        ConfigError: The model is not causal, not ``fsq``, or its channels differ in their number of levels.
     """
 
     temporal_patch = 1
 
-    def __init__(self, config: VidTokConfig, encoder: nn.Module, grid_size: int):
+    def __init__(self, config: VidTokConfig, encoder: Encoder, grid_size: int):
         super().__init__()
         require(config.is_causal and config.regulariser == "fsq", "the backbone vidtok takes a causal VidTok with fsq")
-        require(len(set(config.levels)) == 1, "the backbone vidtok takes an FSQ with as many levels in each channel")
+        require(
+            len(set(config.levels)) == 1, "the backbone vidtok takes an FSQ whose channels all have the same levels"
+        )
         self.config, self.encoder = config, encoder
         self.width, self.levels = config.z_channels, config.levels[0]
         self.image_size = grid_size * config.space_factor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, image_size, image_size), ``uint8`` or in [-1, 1], to (n, grid, grid, d_v)."""
+        """Maps images (n, 3, image_size, image_size), ``uint8`` or in [-1, 1], to features (n, grid, grid, d_v)."""
         if pixels.dtype == torch.uint8:
             pixels = pixels / 127.5 - 1
         images = pixels.movedim(1, -1).unsqueeze(1).to(next(self.encoder.parameters()).dtype)
@@ -97,20 +136,27 @@ class VidTokFeatures(nn.Module):
 
 
 def vidtok_config(stored: dict[str, Any]) -> VidTokConfig:
-    """From a folder's ``config.json``; raises ConfigError if it is another model's."""
+    """Returns the configuration in the content of a folder's ``config.json``.
+
+    Raises:
+        ConfigError: The content is that of another model.
+    """
     names = {field.name for field in fields(VidTokConfig)}
     if not names <= stored.keys():
-        raise ConfigError("its config.json is not of a VidTok: vtok.vidtok.latent_space.save_folder writes one")
-    return VidTokConfig(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names}
-    )
+        raise ConfigError("its config.json does not describe a VidTok: vtok.vidtok.latent_space.save_folder writes one")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items() if name in names
+    }
+    return VidTokConfig(**values)
 
 
 def save_folder(model: VidTok, folder: str | Path, scaling_factor: float = 1.0) -> None:
-    """Write a folder that the framework's configuration can name.
+    """Writes a folder that the framework's configuration can name.
 
     Args:
-        scaling_factor: one over the standard deviation of the latents.
+        model: The model.
+        folder: Created if it does not exist.
+        scaling_factor: One over the standard deviation of the latents.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,25 +1,34 @@
-"""How near reconstructions are to their originals: frame by frame, and as a distribution."""
+"""Measures of a reconstruction: PSNR and SSIM frame by frame, and the Fréchet distance of two sets of features."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST_ERROR = 1e-10  # of a frame: what is nearer counts as 100 dB
-WINDOW, SIGMA = 11, 1.5
-STABILISERS = (0.01**2, 0.03**2)  # for values in [0, 1]
+LEAST_ERROR = 1e-10  # mean squared errors below this count as 100 dB
+WINDOW, SIGMA = 11, 1.5  # pixels
+STABILISERS = (0.01**2, 0.03**2)  # SSIM's C1 and C2, for values in [0, 1]
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, dB, of frames (N, C, H, W) in [0, 1]: (N,), at most 100."""
+    """Returns the peak signal-to-noise ratio of each pair of frames, (N,), in dB, at most 100.
+
+    Args:
+        x: Frames (N, C, H, W) in [0, 1].
+        y: Frames of the same shape.
+    """
     error = (x - y).square().flatten(1).mean(1)
     return -10 * error.clamp_min(LEAST_ERROR).log10()
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004) of frames (N, C, H, W) in [0, 1]: (N,).
+    """Returns the structural similarity (Wang et al., 2004) of each pair of frames, (N,).
 
-    Local statistics are weighted by a Gaussian of 11 pixels a side and a deviation of 1.5; only windows that lie inside
-    the frame count, and channels count alike.
+    Local statistics use a Gaussian window of 11 x 11 pixels with a standard deviation of 1.5. Only windows that lie
+    inside the frame count. All channels have the same weight.
+
+    Args:
+        x: Frames (N, C, H, W) in [0, 1], H and W at least 11.
+        y: Frames of the same shape.
     """
     mean_x, mean_y, square_x, square_y, product = smoothed(torch.stack([x, y, x * x, y * y, x * y]))
     variance_x, variance_y = square_x - mean_x**2, square_y - mean_y**2
@@ -31,7 +40,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def smoothed(x: Tensor) -> Tensor:
-    """(..., H, W) to (..., H - 10, W - 10): Gaussian means."""
+    """Returns the Gaussian-weighted means of all windows inside the frames: (..., H, W) to (..., H - 10, W - 10)."""
     distance = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
     weights = torch.exp(-0.5 * (distance / SIGMA) ** 2)
     weights = weights / weights.sum()
@@ -41,12 +50,17 @@ def smoothed(x: Tensor) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Distance of the normal distributions of two sets of features (N, d), N >= 2; of I3D's features it is FVD
-    (Unterthiner et al., 2018, arXiv 1812.01717).
+    """Returns the Fréchet distance of the normal distributions fitted to two sets of features.
+
+    On I3D's features of clips this is FVD (Unterthiner et al., 2018, arXiv 1812.01717).
+
+    Args:
+        a: Features (N, d), N at least 2.
+        b: Features (N', d), N' at least 2.
     """
     a, b = a.double(), b.double()
     cov_a, cov_b = a.T.cov(), b.T.cov()
-    # The trace of (cov_a cov_b)^1/2, by a symmetric matrix with the same eigenvalues.
+    # The trace of (cov_a cov_b)^1/2 is taken of a symmetric matrix with the same eigenvalues.
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     shared = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()

@@ -5,15 +5,17 @@
 >>> frames = model.decode(z)
 >>> _, x_recon, _ = model(x)
 
-Videos and latents are (B, C, T, H, W) for the caller, as with the published models; inside they lie channels last.
+The public methods take and return videos and latents as (B, C, T, H, W), like the published models. Inside, tensors are
+channels last.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from vtok.config import require
+from vtok.config import ConfigError, require
 from vtok.vidtok import chunks
 from vtok.vidtok.chunks import DecoderState, EncoderState
 from vtok.vidtok.config import VidTokConfig
@@ -25,6 +27,7 @@ from vtok.vidtok.stream import Stream
 from vtok.vidtok.tiling import blended_tiles
 from vtok.vidtok.upstream_compat import decode_overlapping
 
+# A regulariser's log: ``kl_loss`` (KL), or ``indices`` and ``aux_loss`` (FSQ).
 RegLog = dict[str, Tensor]
 
 
@@ -32,17 +35,25 @@ class VidTok(nn.Module):
     """The autoencoder.
 
     Attributes:
-        encoder, regularization, decoder: its parts, which work on (B, T, H, W, C).
-        is_causal: whether no frame's latent depends on a later frame.
-        use_tiling: a causal model encodes and decodes in chunks of time. Results stay the same; memory does not grow
-            with T. Another model sees a clip as a whole all the same.
-        t_chunk_enc, t_chunk_dec: frames, and latent frames, in a chunk.
-        upstream_compat: decode chunks as the published v1.1 models do, which is not quite the same as at once; with a
-            state chunks are always as at once.
-        use_overlap: only with ``upstream_compat``: each chunk sees one latent frame of the next.
-        tile, tile_overlap: encode and decode frames in square tiles of so many pixels a side, blended where they
-            overlap, which is approximate (see :mod:`vtok.vidtok.tiling`); ``None`` for whole frames.
+        encoder: Maps frames to moments, channels last.
+        regularization: Maps moments to latents.
+        decoder: Maps latents to frames, channels last.
+        is_causal: Whether no latent frame depends on a later frame.
+        use_tiling: Whether a causal model works in chunks of time. The result is the same, and memory does not grow
+            with T. A non-causal model ignores it.
+        t_chunk_enc: Frames per chunk of the encoder.
+        t_chunk_dec: Latent frames per chunk of the decoder.
+        upstream_compat: Whether to decode chunks as the published v1.1 models do, which differs a little from decoding
+            at once. Calls with a state ignore it.
+        use_overlap: With ``upstream_compat`` only: whether each chunk sees one latent frame of the next.
+        tile: Side of square tiles in pixels, or ``None`` for whole frames. Tiles are encoded and decoded one by one and
+            blended where they overlap, which is approximate (see :mod:`vtok.vidtok.tiling`).
+        tile_overlap: Overlap of neighbouring tiles in pixels.
     """
+
+    encoder: Encoder
+    decoder: Decoder
+    regularization: KL | FSQ
 
     def __init__(self, config: VidTokConfig):
         super().__init__()
@@ -57,9 +68,14 @@ class VidTok(nn.Module):
         self.tile_overlap = 64
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, RegLog]:
-        """Latents, the reconstruction of ``x`` (B, 3, T, H, W), and the regulariser's log.
+        """Encodes and decodes a video of any length.
 
-        The reconstruction has T frames, whatever T is: see :meth:`missing_frames`.
+        Args:
+            x: The video, (B, 3, T, H, W), in [-1, 1].
+
+        Returns:
+            The latents (of the video after :meth:`missing_frames` were added), the reconstruction (B, 3, T, H, W), and
+            the regulariser's log.
         """
         before, behind = self.missing_frames(x.shape[2])
         z, reg_log = self.encode(lengthened(x, before, behind), return_reg_log=True)
@@ -68,9 +84,9 @@ class VidTok(nn.Module):
         return z, decoded[:, :, end - x.shape[2] : end], reg_log
 
     def missing_frames(self, frames: int) -> tuple[int, int]:
-        """Copies of its first and of its last frame that a video needs to come back whole.
+        """Returns how often to repeat the first and the last frame of a video so that every frame is reconstructed.
 
-        v1.0 gives back f k + 1 frames, a non-causal model is given f k; v1.1 needs none.
+        v1.0 reconstructs f k + 1 frames. A non-causal model takes f k frames. v1.1 takes any number.
         """
         factor = self.config.time_factor
         match self.config.time:
@@ -82,13 +98,13 @@ class VidTok(nn.Module):
                 return 0, 0
 
     def reconstruct(self, chunks: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
-        """A video's reconstruction as it comes, of the same number of frames.
+        """Yields the reconstruction of a video while its chunks arrive, with the same total number of frames.
 
-        A causal model's is that of the whole video; another's is of each chunk by itself.
+        A causal model reconstructs the whole video exactly. A non-causal model reconstructs each chunk by itself.
 
         Args:
-            chunks: (B, 3, n, H, W) each.
-            frames: of all of them together.
+            chunks: The parts of the video, (B, 3, n, H, W) each.
+            frames: Length of the whole video.
         """
         if not self.is_causal:
             yield from (self(chunk)[1] for chunk in chunks)
@@ -106,31 +122,50 @@ class VidTok(nn.Module):
 
     # ---------------------------------------------------------------- encoding
 
+    @overload
+    def encode(
+        self, x: Tensor, return_reg_log: Literal[False] = False, state: EncoderState | None = None
+    ) -> Tensor: ...
+
+    @overload
+    def encode(
+        self, x: Tensor, return_reg_log: Literal[True], state: EncoderState | None = None
+    ) -> tuple[Tensor, RegLog]: ...
+
     def encode(
         self, x: Tensor, return_reg_log: bool = False, state: EncoderState | None = None
     ) -> Tensor | tuple[Tensor, RegLog]:
-        """Latents (B, z, t, h, w) of ``x`` (B, 3, T, H, W) in [-1, 1].
+        """Encodes a video.
 
         Args:
-            state: of a longer video, of which ``x`` is the next chunk: gives the latents that it completes.
+            x: The video, (B, 3, T, H, W), in [-1, 1].
+            return_reg_log: Whether to return the regulariser's log too.
+            state: Given if ``x`` is the next chunk of a longer video. Then only the latents that ``x`` completes are
+                returned, and the state advances.
 
         Returns:
-            with ``return_reg_log`` also ``kl_loss``, or ``indices`` (B, t, h, w) and ``aux_loss``.
+            The latents (B, z, t, h, w). With ``return_reg_log``, also ``kl_loss``, or ``indices`` (B, t, h, w) and
+            ``aux_loss``.
 
         Raises:
-            ConfigError: height or width is no multiple of the compression; of a non-causal model, the length.
+            ConfigError: Height or width is not a multiple of the spatial compression; or the model is non-causal and T
+                is not a multiple of the temporal compression; or ``x`` is longer than the rest of the video.
         """
         z, reg_log = self.regularization(self.moments(x, state))
         z = z.movedim(-1, 1)
         return (z, reg_log) if return_reg_log else z
 
     def start_encoding(self, frames: int) -> EncoderState:
-        """To encode a video of so many frames chunk by chunk."""
+        """Returns the state to encode a video of ``frames`` frames chunk by chunk.
+
+        Raises:
+            ConfigError: The model is not causal.
+        """
         self.require_causal()
         return chunks.start_encoding(self.config, frames)
 
     def moments(self, x: Tensor, state: EncoderState | None = None) -> Tensor:
-        """What the regulariser is given: (B, t, h, w, channels); arguments and errors as :meth:`encode`."""
+        """Returns the regulariser's input, (B, t, h, w, channels). Arguments and errors are those of :meth:`encode`."""
         frames, factor = x.shape[2], self.config.space_factor
         require(
             all(side % factor == 0 for side in x.shape[3:]),
@@ -138,7 +173,7 @@ class VidTok(nn.Module):
         )
         require(
             self.is_causal or frames % self.config.time_factor == 0,
-            f"a non-causal VidTok takes 4k frames, not {frames}",
+            f"a non-causal VidTok takes a multiple of {self.config.time_factor} frames, not {frames}",
         )
         x = x.movedim(1, -1)
         if self.tile is None:
@@ -148,7 +183,7 @@ class VidTok(nn.Module):
         return blended_tiles(x, tile, overlap, 1 / factor, self.whole_moments)
 
     def whole_moments(self, x: Tensor, state: EncoderState | None = None) -> Tensor:
-        """Of (B, T, H, W, 3), without tiles."""
+        """Encodes whole frames (B, T, H, W, 3) to moments (B, t, h, w, channels)."""
         if not self.is_causal:
             return self.encoder(x, Stream())
         state = state or self.start_encoding(x.shape[1])
@@ -158,26 +193,40 @@ class VidTok(nn.Module):
     # ---------------------------------------------------------------- decoding
 
     def decode(self, z: Tensor, decode_from_indices: bool = False, state: DecoderState | None = None) -> Tensor:
-        """Frames (B, 3, T, H, W) of latents (B, z, t, h, w), or of ``indices`` (B, t, h, w).
-
-        v1.0 gives f (t - 1) + 1 frames, the others f t, of which the first f of v1.1 are identical.
+        """Decodes latents.
 
         Args:
-            state: of a longer video, of which ``z`` is the next chunk: gives the frames that it settles.
+            z: Latents (B, z, t, h, w), or FSQ's ``indices`` (B, t, h, w).
+            decode_from_indices: Whether ``z`` are indices.
+            state: Given if ``z`` is the next chunk of a longer video. Then only the frames that are final now are
+                returned, and the state advances.
+
+        Returns:
+            Frames (B, 3, T, H, W). v1.0 returns T = f (t - 1) + 1 frames, the other models T = f t. The first f frames
+            of v1.1 are identical.
+
+        Raises:
+            ConfigError: Indices are given to a ``kl`` model, or ``z`` is longer than the rest of the video.
         """
         if decode_from_indices:
+            if not isinstance(self.regularization, FSQ):
+                raise ConfigError("only a VidTok with the regulariser fsq decodes from indices")
             z = self.regularization.indices_to_codes(z).to(self.decoder.last_layer.dtype)
         else:
             z = z.movedim(1, -1)
         return self.frames(z, state).movedim(-1, 1)
 
     def start_decoding(self, latent_frames: int) -> DecoderState:
-        """To decode a video of so many latent frames chunk by chunk."""
+        """Returns the state to decode a video of ``latent_frames`` latent frames chunk by chunk.
+
+        Raises:
+            ConfigError: The model is not causal.
+        """
         self.require_causal()
         return DecoderState(latent_frames, Stream())
 
     def frames(self, z: Tensor, state: DecoderState | None = None) -> Tensor:
-        """(B, t, h, w, channels) to (B, T, H, W, 3)."""
+        """Decodes latents (B, t, h, w, channels) to frames (B, T, H, W, 3), in tiles if ``tile`` is set."""
         if self.tile is None:
             return self.whole_frames(z, state)
         self.require_whole_video(state)
@@ -185,7 +234,7 @@ class VidTok(nn.Module):
         return blended_tiles(z, tile, overlap, self.config.space_factor, self.whole_frames)
 
     def whole_frames(self, z: Tensor, state: DecoderState | None = None) -> Tensor:
-        """As :meth:`frames`, without tiles."""
+        """Does what :meth:`frames` does, without tiles."""
         if not self.is_causal:
             return self.decoder(z, Stream())
         compatible = self.upstream_compat and self.use_tiling and self.config.time == "causal_v1_1"
@@ -196,13 +245,19 @@ class VidTok(nn.Module):
         return torch.cat([chunks.decode_chunk(self.decoder, part, state) for part in parts], dim=1)
 
     def require_whole_video(self, state: EncoderState | DecoderState | None) -> None:
-        require(state is None, "frames in tiles go with whole videos only: set tile = None, or give no state")
+        """Raises ConfigError if a state is given: tiles and chunks with a state exclude each other."""
+        require(state is None, "tiles work on whole videos only: set tile = None, or give no state")
 
     def require_causal(self) -> None:
-        require(self.is_causal, "a non-causal VidTok sees a clip as a whole: cut the video into clips of 4k frames")
+        """Raises ConfigError if the model is not causal."""
+        require(
+            self.is_causal,
+            "a non-causal VidTok sees a clip as a whole: cut the video into clips of a multiple of "
+            f"{self.config.time_factor} frames",
+        )
 
 
 def lengthened(x: Tensor, before: int, behind: int) -> Tensor:
-    """(B, C, T, H, W) with so many copies of its first and of its last frame."""
+    """Returns (B, C, T, H, W) with ``before`` copies of its first frame and ``behind`` copies of its last."""
     parts = [x[:, :, :1].expand(-1, -1, before, -1, -1), x, x[:, :, -1:].expand(-1, -1, behind, -1, -1)]
     return torch.cat(parts, dim=2) if before or behind else x

@@ -1,9 +1,12 @@
 """Halving and doubling of space and of time.
 
-What the published models do in several steps is one convolution here. The learned blend of pooling (or copying) frames
-and a convolution is a convolution with the blend of both kernels. Doubling by nearest neighbours, then a convolution,
-is a convolution over the original for each of the places an original becomes: of three taps, two fall on the same pixel
-and add up. That takes 4/9 of the multiplications in space and 2/3 in time.
+Where the published models take several steps, each layer here is one convolution:
+
+- The AlphaBlender, a learned mix of pooled (or copied) frames and a convolution, is one convolution whose kernel is the
+  same mix of both kernels.
+- Doubling by nearest neighbours and then convolving is a convolution of the original. Of a kernel's three taps along an
+  axis, two fall on copies of the same pixel, so their weights add up. Each output position has its own two-tap kernel.
+  This takes 4/9 of the multiplications in space and 2/3 in time.
 """
 
 import torch
@@ -14,44 +17,55 @@ from vtok.vidtok.layers import SpaceConv, SpaceTimeConv, conv3d, in_zeros, on_fr
 from vtok.vidtok.stream import Stream
 from vtok.vidtok.time_rules import TimeRules
 
-MIX_FACTOR = 2.0  # at the start
+MIX_FACTOR = 2.0  # initial value; the mix is its sigmoid
 MEAN, MIDDLE, LAST = (1 / 3, 1 / 3, 1 / 3), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)  # kernels over time
 
 
 def two_taps(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """What a kernel of three taps along ``dim`` does to doubled input, on the first and the second of each double."""
+    """Splits a kernel of three taps along ``dim``, to be applied to doubled input, into two kernels of two taps.
+
+    Returns:
+        The kernel of the first and that of the second copy of each input, both to be applied to the original.
+    """
     before, here, after = kernel.split(1, dim)
     return torch.cat([before, here + after], dim), torch.cat([before + here, after], dim)
 
 
 class SpaceDown(nn.Module):
-    """Zeros on the right and at the bottom, then 3 x 3 with stride 2."""
+    """Halves height and width: pads zeros on the right and at the bottom, then convolves 3 x 3 with stride 2."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = SpaceConv(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, T, H / 2, W / 2, C)."""
         return self.conv(F.pad(x, (0, 0, 0, 1, 0, 1)))
 
 
 class SpaceUp(nn.Module):
-    """Doubling, then 3 x 3."""
+    """Doubles height and width by nearest neighbours, then convolves 3 x 3."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = DoublingSpaceConv(channels, channels, 3)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, T, 2 H, 2 W, C)."""
         return self.conv(x)
 
 
 class DoublingSpaceConv(nn.Conv2d):
+    """Doubles height and width and convolves 3 x 3, in one convolution of the original."""
+
+    bias: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, T, 2 H, 2 W, C')."""
         return on_frames(x, self.on_images)
 
     def on_images(self, x: Tensor) -> Tensor:
-        """(n, C, H, W) to (n, C', 2 H, 2 W)."""
+        """Maps images (n, C, H, W) to (n, C', 2 H, 2 W)."""
         height, width = x.shape[2:]
         kernels = torch.cat([kernel for rows in two_taps(self.weight, 2) for kernel in two_taps(rows, 3)])
         places = F.conv2d(x, kernels, self.bias.repeat(4), padding=1).permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
@@ -63,13 +77,23 @@ class DoublingSpaceConv(nn.Conv2d):
 
 
 class BlendedConv(SpaceTimeConv):
-    """alpha (kernel over time) + (1 - alpha) (convolution)."""
+    """Computes alpha (a fixed kernel over time) + (1 - alpha) (the convolution)."""
 
-    def forward(self, x: Tensor, stream: Stream, alpha: Tensor, kernel: tuple[float, ...]) -> Tensor:
-        return conv3d(x, *self.blended(alpha, kernel), self.stride[0])
+    def forward(  # type: ignore[override]  # the blend needs more than one input
+        self, x: Tensor, stream: Stream, alpha: Tensor, kernel: tuple[float, ...]
+    ) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, T', H, W, C').
+
+        Args:
+            x: The video, with the padding in time that the convolution needs.
+            stream: Not used.
+            alpha: The blend, (1,).
+            kernel: Three weights over time.
+        """
+        return conv3d(x, *self.blended(alpha, kernel), int(self.stride[0]))
 
     def blended(self, alpha: Tensor, kernel: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution that does both."""
+        """Returns weight and bias of the convolution that computes the blend."""
         channels = torch.arange(self.out_channels, device=self.weight.device)
         over_time = torch.zeros_like(self.weight)
         over_time[channels, channels, :, 1, 1] = over_time.new_tensor(kernel)
@@ -77,12 +101,22 @@ class BlendedConv(SpaceTimeConv):
 
 
 class DoublingTimeConv(BlendedConv):
-    """Doubling, then a :class:`BlendedConv`. A causal one sees the past frame, a centred one those on both sides."""
+    """Doubles time by copying frames, then applies a :class:`BlendedConv`, in one convolution of the original."""
 
-    def forward(self, x: Tensor, stream: Stream, alpha: Tensor, causal: bool) -> Tensor:
+    def forward(  # type: ignore[override]  # the fixed kernel follows from ``causal``
+        self, x: Tensor, stream: Stream, alpha: Tensor, causal: bool
+    ) -> Tensor:
+        """Maps (B, T, H, W, C), or one past frame more if ``causal``, to (B, 2 T, H, W, C').
+
+        Args:
+            x: The video.
+            stream: Not used.
+            alpha: The blend, (1,).
+            causal: Whether an output sees the past frame only, rather than the frames on both sides.
+        """
         weight, bias = self.blended(alpha, LAST if causal else MIDDLE)
         first, second = two_taps(weight, 2)
-        if causal:  # the taps lie one earlier
+        if causal:  # the kernel is shifted one doubled frame into the past, so the two kernels change places
             windows = ((x, second), (x, first))
         else:
             x = in_zeros(x, 1, 1)
@@ -91,7 +125,11 @@ class DoublingTimeConv(BlendedConv):
 
 
 class TimeResampling(nn.Module):
-    """A layer over time with a learned blend."""
+    """Base of the layers that halve or double time with a learned blend.
+
+    Attributes:
+        mix_factor: The blend before the sigmoid, (1,).
+    """
 
     def __init__(self, conv: nn.Module):
         super().__init__()
@@ -100,7 +138,7 @@ class TimeResampling(nn.Module):
 
 
 class TimeDown(TimeResampling):
-    """Mean of three frames, blended with a convolution over them, at every second frame."""
+    """Halves time: the mean of three frames, blended with a convolution of them, at every second frame."""
 
     def __init__(self, rules: TimeRules, channels: int):
         conv = BlendedConv(channels, channels, 3, stride=(2, 1, 1))
@@ -108,12 +146,13 @@ class TimeDown(TimeResampling):
         self.is_causal = rules.is_causal
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, T / 2, H, W, C)."""
         x = stream.ready_to_halve(x) if self.is_causal else in_zeros(x, 0, 1)
         return self.conv(x, stream, self.mix_factor.sigmoid(), MEAN)
 
 
 class TimeUp(TimeResampling):
-    """Each frame twice, blended with a convolution over them."""
+    """Doubles time: each frame twice, blended with a convolution of the copies (v1.0 and non-causal)."""
 
     def __init__(self, rules: TimeRules, channels: int):
         conv = DoublingTimeConv(channels, channels, 3)
@@ -121,14 +160,16 @@ class TimeUp(TimeResampling):
         self.is_causal = rules.is_causal
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) to (B, 2 T, H, W, C)."""
         return self.conv(x, stream, self.mix_factor.sigmoid(), self.is_causal)
 
 
 class InterpolatedTimeUp(TimeResampling):
-    """Linear interpolation, blended with a convolution over it (v1.1)."""
+    """Doubles time: linear interpolation, blended with a convolution of the result (v1.1)."""
 
     def __init__(self, rules: TimeRules, channels: int):
         super().__init__(rules.wrapped(BlendedConv(channels, channels, 3), past=2))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) to about twice as many frames; see :meth:`Stream.doubled`."""
         return self.conv(stream.doubled(self, x), stream, self.mix_factor.sigmoid(), LAST)

@@ -1,22 +1,24 @@
-"""The published models' own way of decoding in chunks, for comparing with results that were made so.
+"""Decodes chunks as the published v1.1 models do, to compare with results that were made so.
 
-A chunk is decoded with one latent frame more than it needs, whose frames are thrown away and decoded again in the next
-chunk. It differs from decoding at once (v1.1 only): interpolation in the second chunk mixes in what the first chunk
-took the thrown-away frames for; its first frames come out wrong and, through the layers' memories, those behind them.
+Each chunk is decoded with one latent frame more than it needs. The frames of this latent frame are thrown away and
+decoded again with the next chunk. The result differs from decoding at once. In the second chunk, interpolation mixes in
+the first chunk's version of the thrown-away frames. So the first frames of the second chunk come out wrong, and through
+the layers' memories the frames after them too.
 """
 
 import torch
 from torch import Tensor, nn
 
+from vtok.vidtok.decoder import Decoder
 from vtok.vidtok.stream import Stream, doubled_parts
 
 
 class OverlappingStream(Stream):
-    """Remembers as if the latent frame ahead had not been there.
+    """Keeps each layer's past as if the extra latent frame at the end of the chunk did not exist.
 
     Attributes:
-        ahead: whether there is one.
-        rate: frames that a latent frame has become at the layer at hand.
+        ahead: Whether the chunk has an extra latent frame.
+        rate: Frames per latent frame at the current layer.
     """
 
     def __init__(self):
@@ -24,14 +26,17 @@ class OverlappingStream(Stream):
         self.ahead, self.rate = False, 1
 
     def next(self) -> None:
+        """Ends the current chunk."""
         super().next()
         self.rate = 1
 
     def past_of_next(self, x: Tensor, count: int) -> Tensor:
+        """Returns the ``count`` frames before the frames of the extra latent frame."""
         end = x.shape[1] - self.ahead * self.rate
         return x[:, end - count : end]
 
     def doubled(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Doubles the frame rate of (B, T, H, W, C) as the published models do."""
         rate = self.rate
         self.rate, self.repeats = 2 * rate, 2 * self.repeats
         if self.first:
@@ -43,8 +48,18 @@ class OverlappingStream(Stream):
         return torch.cat(doubled_parts(x, True, True), dim=1)[:, 2 * rate :]
 
 
-def decode_overlapping(decoder: nn.Module, z: Tensor, size: int, overlap: bool) -> Tensor:
-    """(B, t, h, w, channels) to (B, t f, H, W, 3): the first latent frame alone, then ``size`` at a time."""
+def decode_overlapping(decoder: Decoder, z: Tensor, size: int, overlap: bool) -> Tensor:
+    """Decodes the first latent frame alone and then ``size`` latent frames at a time.
+
+    Args:
+        decoder: The decoder of a v1.1 model.
+        z: Latents (B, t, h, w, channels).
+        size: Latent frames per chunk.
+        overlap: Whether each chunk also sees the first latent frame of the next.
+
+    Returns:
+        The frames (B, t f, H, W, 3).
+    """
     stream, frames, start = OverlappingStream(), [], 0
     while start < z.shape[1]:
         end = min(start + (size if start else 1), z.shape[1])

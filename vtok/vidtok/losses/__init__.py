@@ -1,7 +1,7 @@
-"""What a VidTok is trained on (Tang et al., 2024, arXiv 2412.13061, section 3.4).
+"""The training losses of a VidTok (Tang et al., 2024, arXiv 2412.13061).
 
-objective       reconstruction, weighed by a learned variance; the regulariser; the discriminator's opinion
-perceptual      LPIPS: the distance between what a VGG sees
-discriminator   PatchGAN: are these patches real?
-adversarial     hinge losses, LeCAM, and how much the discriminator's opinion weighs
+objective       the autoencoder's loss: reconstruction under a learned variance, regulariser, adversarial loss
+perceptual      LPIPS: the distance of two pictures in the features of a VGG
+discriminator   PatchGAN: whether each patch of a video looks real
+adversarial     hinge losses, LeCAM, and the weight of the adversarial loss
 """

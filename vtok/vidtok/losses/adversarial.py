@@ -1,4 +1,4 @@
-"""The game between autoencoder and discriminator: hinge losses, kept in balance."""
+"""The losses that the autoencoder and the discriminator play against each other, and what keeps them in balance."""
 
 import torch
 import torch.nn.functional as F
@@ -10,20 +10,27 @@ LECAM_WEIGHT, LECAM_DECAY = 0.005, 0.999
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's, of its logits for real and for reconstructed patches."""
+    """Returns the discriminator's loss, a scalar.
+
+    Args:
+        real: Its logits for patches of real videos.
+        fake: Its logits for patches of reconstructions.
+    """
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """The autoencoder's, of the discriminator's logits for its reconstructions."""
+    """Returns the autoencoder's loss, a scalar, from the discriminator's logits for its reconstructions."""
     return -fake.mean()
 
 
 class LeCAM(nn.Module):
-    """Holds the discriminator's logits near where they have been on average (Tseng et al., 2021, arXiv 2104.03310).
+    """A regulariser that keeps the discriminator's logits near their moving averages.
+
+    From Tseng et al., 2021 (arXiv 2104.03310).
 
     Attributes:
-        means: of the logits for real and for reconstructed patches, (2,), moving averages over steps.
+        means: Moving averages over steps of the mean logit for real and for reconstructed patches, (2,).
     """
 
     means: Tensor
@@ -33,27 +40,36 @@ class LeCAM(nn.Module):
         self.register_buffer("means", torch.zeros(2))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """0.005 times the regulariser: real logits should not rise above the mean for reconstructions, nor those below
-        the mean for real patches."""
+        """Returns 0.005 times the regulariser, a scalar.
+
+        It penalises logits for real patches above the average for reconstructions, and logits for reconstructions below
+        the average for real patches.
+        """
         mean_real, mean_fake = self.means
         distance = F.relu(real - mean_fake).square().mean() + F.relu(mean_real - fake).square().mean()
         return LECAM_WEIGHT * distance
 
     @torch.no_grad()
     def update(self, means: Tensor) -> None:
-        """Follow a step's mean logits (2,), the same on all ranks."""
+        """Moves the averages towards a step's mean logits (2,), which must be the same on all ranks."""
         self.means.lerp_(means.to(self.means), 1 - LECAM_DECAY)
 
 
 def unchanged(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module makes of ``x``; gradients go through it to ``x``, and its own parameters get none."""
+    """Returns ``module(x)``. Gradients reach ``x`` but not the parameters of the module."""
     return functional_call(module, {name: value.detach() for name, value in module.named_parameters()}, (x,))
 
 
 def adaptive_weight(nll: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """The weight of the adversarial loss: 0.2 |d nll| / |d adversarial|, gradients of the decoder's last layer.
+    """Returns the weight of the adversarial loss, a scalar without gradient: 0.2 |d nll| / |d adversarial|.
 
-    So the discriminator's opinion moves that layer a fifth as much as the pixels do (Esser et al., 2021, equation 7).
+    Both gradients are taken at the decoder's last layer. So the adversarial loss moves that layer a fifth as much as
+    the pixels do (Esser et al., 2021, equation 7).
+
+    Args:
+        nll: The reconstruction loss.
+        adversarial: The adversarial loss.
+        last_layer: The weight of the decoder's last convolution.
     """
     norms = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (nll, adversarial)]
     return ADVERSARIAL_WEIGHT * (norms[0] / (norms[1] + LEAST_GRADIENT)).clamp(0, MOST_WEIGHT).detach()

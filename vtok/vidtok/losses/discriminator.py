@@ -1,4 +1,4 @@
-"""PatchGAN: a small network that says of every patch of a video whether it looks real (Isola et al., 2017)."""
+"""PatchGAN: a small network that judges of every patch of a video whether it looks real (Isola et al., 2017)."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 LAYERS = 3
 KERNEL, PADDING = 4, 1
-TIME_KERNEL = 3  # odd: no frame is favoured
+TIME_KERNEL = 3  # odd, so that the kernel is centred on a frame
 
 
 class PatchGAN(nn.Module):
-    """Norms are over the micro-batch at hand, always: there are no running statistics.
+    """The discriminator. Its norms always use the statistics of the current micro-batch; there are no running ones.
 
     Args:
-        dims: 2 looks at each frame by itself, 3 at patches of space and time.
-        width: channels of the first layer.
+        dims: 2 judges patches of single frames, 3 judges patches of space and time.
+        width: Channels of the first layer.
     """
 
     def __init__(self, dims: Literal[2, 3] = 2, width: int = 64):
@@ -30,19 +30,24 @@ class PatchGAN(nn.Module):
         self.apply(initialise)
 
     def conv(self, inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+        """Builds a convolution over space, or over space and time; ``stride`` is in space, or in all three axes."""
         if self.dims == 2:
             return nn.Conv2d(inputs, outputs, KERNEL, stride, PADDING, bias=bias)
         kernel, padding = (TIME_KERNEL, KERNEL, KERNEL), (TIME_KERNEL // 2, PADDING, PADDING)
         return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Videos (B, 3, T, H, W) to logits of patches, in fp32: the higher the more real."""
-        x = x.to(self.layers[0].weight.dtype)
+        """Maps videos (B, 3, T, H, W) to fp32 logits of patches; a higher logit means more real.
+
+        Returns:
+            (B T, 1, h, w) with ``dims`` 2, (B, 1, t, h, w) with 3.
+        """
+        x = x.to(next(self.parameters()).dtype)
         return self.layers(x.transpose(1, 2).flatten(0, 1) if self.dims == 2 else x).float()
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), those of norms from N(1, 0.02)."""
+    """Draws the weights of a convolution from N(0, 0.02), those of a norm from N(1, 0.02)."""
     if isinstance(module, nn.Conv2d | nn.Conv3d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):

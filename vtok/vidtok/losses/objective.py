@@ -10,13 +10,16 @@ KL_WEIGHT = 1e-6
 
 
 def nll_loss(x: Tensor, reconstruction: Tensor, log_variance: Tensor, lpips: LPIPS | None = None) -> Tensor:
-    """Negative log-likelihood, but for a constant, of videos (B, 3, T, H, W) in [-1, 1]; per frame.
+    """Returns the negative log-likelihood of videos, up to a constant, per frame: a scalar.
 
-    rec / exp(log_variance) + log_variance, summed over a frame's values, where rec is their absolute error and, with
-    ``lpips``, the frame's perceptual distance.
+    Each value contributes rec / exp(log_variance) + log_variance. Here rec is the absolute error of the value, plus the
+    perceptual distance of its frame with ``lpips``. Contributions are summed over a frame and averaged over frames.
 
     Args:
-        log_variance: scalar, learned.
+        x: Videos (B, 3, T, H, W) in [-1, 1].
+        reconstruction: Their reconstructions, of the same shape.
+        log_variance: Learned, (1,).
+        lpips: The perceptual network.
     """
     error = (x - reconstruction).abs()
     if lpips is not None:
@@ -27,7 +30,7 @@ def nll_loss(x: Tensor, reconstruction: Tensor, log_variance: Tensor, lpips: LPI
 
 
 def regulariser_loss(reg_log: RegLog) -> Tensor:
-    """1e-6 times the divergence of the latents, or the codes' auxiliary loss."""
+    """Returns 1e-6 times the KL divergence of the latents, or FSQ's auxiliary loss: a scalar."""
     return KL_WEIGHT * reg_log["kl_loss"] if "kl_loss" in reg_log else reg_log["aux_loss"]
 
 
@@ -40,11 +43,16 @@ def autoencoder_losses(
     lpips: LPIPS | None = None,
     discriminator: nn.Module | None = None,
 ) -> dict[str, Tensor]:
-    """``loss``, with gradients, and its parts, without; scalars.
+    """Returns ``loss``, with gradients, and its parts, without: scalars.
 
     Args:
-        last_layer: weight of the decoder's last convolution.
-        discriminator: not before its start; it gets no gradient from here.
+        x: Videos (B, 3, T, H, W) in [-1, 1].
+        reconstruction: Their reconstructions, of the same shape.
+        reg_log: The regulariser's log.
+        log_variance: Learned, (1,).
+        last_layer: Weight of the decoder's last convolution.
+        lpips: The perceptual network.
+        discriminator: ``None`` before its start. Its parameters get no gradient from this loss.
     """
     nll = nll_loss(x, reconstruction, log_variance, lpips)
     regulariser = regulariser_loss(reg_log)

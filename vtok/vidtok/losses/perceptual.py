@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look (Zhang et al., 2018, arXiv 1801.03924)."""
+"""LPIPS: the perceptual distance of two pictures (Zhang et al., 2018, arXiv 1801.03924)."""
 
 from pathlib import Path
 
@@ -9,15 +9,23 @@ from torch import Tensor, nn
 from vtok.config import ConfigError
 from vtok.weights import open_file
 
-# VGG-16 up to its fifth block; layers have the numbers of the published file, where poolings and ReLUs count too.
+# The convolutions of VGG-16, block by block: (number, channels). The published file also numbers ReLUs and poolings.
 BLOCKS = (((0, 64), (2, 64)), ((5, 128), (7, 128)), ((10, 256), (12, 256), (14, 256)),
           ((17, 512), (19, 512), (21, 512)), ((24, 512), (26, 512), (28, 512)))  # fmt: skip
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of the colours, in [-1, 1]
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of each colour, for pictures in [-1, 1]
 LEAST_NORM = 1e-10
 
 
 class LPIPS(nn.Module):
-    """Frozen. It has no dropout, so training mode changes nothing."""
+    """The frozen network. It has no dropout, so it behaves the same in training and at evaluation.
+
+    Attributes:
+        features: The convolutions of VGG-16, by their number.
+        lin: The weights of the channels of each block, (1, C, 1, 1).
+    """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self):
         super().__init__()
@@ -33,7 +41,12 @@ class LPIPS(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distances (N,) of pictures (N, 3, H, W) in [-1, 1]."""
+        """Returns the distances (N,) of pairs of pictures: the paper's equation 1.
+
+        Args:
+            x: Pictures (N, 3, H, W) in [-1, 1].
+            y: Pictures of the same shape.
+        """
         x, y = ((pictures - self.shift) / self.scale for pictures in (x, y))
         distance = x.new_zeros(len(x))
         for depth, (block, weight) in enumerate(zip(BLOCKS, self.lin)):
@@ -43,6 +56,7 @@ class LPIPS(nn.Module):
         return distance
 
     def block(self, x: Tensor, block: tuple[tuple[int, int], ...], halve: bool) -> Tensor:
+        """Applies a block of VGG-16 to features (N, C, H, W), after 2 x 2 max pooling if ``halve``."""
         x = F.max_pool2d(x, 2) if halve else x
         for number, _ in block:
             x = F.relu(self.features[str(number)](x))
@@ -50,20 +64,20 @@ class LPIPS(nn.Module):
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Features (N, C, H, W), each pixel's of length 1."""
+    """Scales the feature vector of each pixel of (N, C, H, W) to length 1."""
     return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + LEAST_NORM)
 
 
 @torch.no_grad()
 def load_lpips(vgg: str | Path, linear: str | Path) -> LPIPS:
-    """From local files.
+    """Builds LPIPS from local files.
 
     Args:
-        vgg: VGG-16's weights as torchvision publishes them (``vgg16-397923af.pth``).
-        linear: the weights of the channels (``vgg.pth`` of LPIPS 0.1).
+        vgg: The weights of VGG-16 as torchvision publishes them (``vgg16-397923af.pth``).
+        linear: The weights of the channels (``vgg.pth`` of LPIPS 0.1).
 
     Raises:
-        ConfigError: a file cannot be read, or lacks a weight.
+        ConfigError: A file is unreadable, or lacks a weight.
     """
     lpips = LPIPS()
     layers = {f"features.{name}": parameter for name, parameter in lpips.features.named_parameters()}
@@ -72,6 +86,6 @@ def load_lpips(vgg: str | Path, linear: str | Path) -> LPIPS:
         stored = open_file(Path(path))
         for name, parameter in parameters.items():
             if name not in stored or stored[name].shape != tuple(parameter.shape):
-                raise ConfigError(f"{path}: {name} {tuple(parameter.shape)} is not in it; is it the file LPIPS needs?")
+                raise ConfigError(f"{path} lacks {name} {tuple(parameter.shape)}: is it the file that LPIPS needs?")
             stored[name].read_into(parameter.view(-1), 0)
     return lpips

@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_tools.build import command as build_command
 from data_tools.errors import DataError
 from data_tools.inspect import command as inspect_commands
 from data_tools.items import write_items
+from data_tools.packing import command as build_command
 from data_tools.shapes import SPLITS, render_clips, scene_items
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from data_tools.errors import DataError
 from pipelines.benchmarks.figure import Figure
 from pipelines.benchmarks.gpu import command as gpu
-from pipelines.errors import die
+from pipelines.cli.errors import die
 
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1

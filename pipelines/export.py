@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
+from pipelines.cli.errors import die
 from pipelines.engine import models
 from pipelines.engine.saving import checkpoint
-from pipelines.errors import die
 from pipelines.understand import config_of
-from vtok.build import frozen_part_names
+from vtok.assembly.build import frozen_part_names
 from vtok.config import ConfigError
-from vtok.materialise import whole
+from vtok.weights.materialise import whole
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

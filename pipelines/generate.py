@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
+from data_tools.video.media import save_mp4
+from pipelines.cli.errors import die
 from pipelines.config import RunConfig
-from pipelines.errors import die
-from pipelines.media import save_mp4
-from pipelines.shares import own_share, rank_and_ranks, read_prompts
+from pipelines.inference.shares import own_share, rank_and_ranks, read_prompts
 from pipelines.understand import load_run
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework

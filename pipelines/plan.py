@@ -12,10 +12,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.command_line import parse_run_arguments
+from pipelines.cli.errors import die
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
-from pipelines.errors import die
 from pipelines.planning.advice import Suggestion, suggestions
 from pipelines.planning.forecast import Forecast, Hardware, Scenario, forecast
 from pipelines.planning.kinds import FLOP_KINDS, MEMORY

@@ -19,18 +19,18 @@ from tqdm import tqdm
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
-from data_tools.views import CENTRE, Views, make_views, window
-from pipelines.command_line import parse_run_arguments
+from data_tools.video.views import CENTRE, Views, make_views, window
+from pipelines.cli.errors import die
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.setup import precision
-from pipelines.errors import die
 from vtok.config import ConfigError, require
-from vtok.decoder import build_vae, encode_video
-from vtok.materialise import cast_parameters
 from vtok.tokeniser import build_tokeniser
+from vtok.video_decoder import build_vae, encode_video
+from vtok.weights.materialise import cast_parameters
 
 PROGRAM = "precompute"
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from data_tools.errors import DataError
+from data_tools.video.media import save_mp4
+from pipelines.cli.errors import die
 from pipelines.engine import distributed
-from pipelines.errors import die
-from pipelines.media import save_mp4
-from pipelines.vidtok_clips import read_clips, to_pixels
-from pipelines.vidtok_models import in_tiles, load_vidtok
+from pipelines.vidtok_training.clips import read_clips, to_pixels
+from pipelines.vidtok_training.models import in_tiles, load_vidtok
 from vtok.config import ConfigError, require
 from vtok.vidtok import VidTok
 from vtok.vidtok.model import lengthened

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
-from data_tools.views import make_views, tokeniser_view
-from pipelines.command_line import load_config
-from pipelines.config_files import PRESETS
+from data_tools.video.views import make_views, tokeniser_view
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.errors import die
+from pipelines.cli.parsing import load_config
 from pipelines.engine import distributed
-from pipelines.errors import die
-from pipelines.token_picture import stacked, token_picture
+from pipelines.inference.pictures import stacked, token_picture
 from pipelines.understand import duration_of, load_run
 from vtok.config import ConfigError
 from vtok.tokeniser import Tokeniser, build_tokeniser

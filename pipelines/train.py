@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from pipelines import demo
-from pipelines.command_line import RunArguments, parse_run_arguments
+from pipelines.cli.config_files import save_config
+from pipelines.cli.parsing import RunArguments, parse_run_arguments
 from pipelines.config import RunConfig
-from pipelines.config_files import save_config
 from pipelines.engine import calibration, distributed, models, weights
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
@@ -44,6 +43,7 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
+from pipelines.inference import demo
 
 
 def main(argv: list[str] | None = None) -> None:

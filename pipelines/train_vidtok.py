@@ -22,8 +22,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines.command_line import RunArguments
-from pipelines.config_files import save_config
+from pipelines.cli.config_files import save_config
+from pipelines.cli.parsing import RunArguments
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.finite import DroppedSteps
@@ -48,9 +48,9 @@ from pipelines.engine.setup import (
 )
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
-from pipelines.vidtok_models import config_of
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import VidTokRunConfig, parse_vidtok_arguments
+from pipelines.vidtok_training.models import config_of
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
 from pipelines.vidtok_training.stepping import train_step

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
-from data_tools.video import validate
-from data_tools.views import CENTRE, make_views, tokeniser_view, window
-from pipelines.command_line import load_config
+from data_tools.video.decode import validate
+from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
+from pipelines.cli.errors import die, one_line
+from pipelines.cli.parsing import load_config
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading.loader import views_of
 from pipelines.engine.saving import checkpoint
-from pipelines.errors import die, one_line
-from pipelines.shares import own_share, rank_and_ranks, read_table
-from vtok.build import drawn_weights
+from pipelines.inference.shares import own_share, rank_and_ranks, read_table
+from vtok.assembly.build import drawn_weights
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures

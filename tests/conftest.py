@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from support.tiny import CAPTIONS, model_config
-from vtok.build import build_framework
-from vtok.tiny import write_tiny_models
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import write_tiny_models
 
 # A shell that starts pytest in the background has it ignored, by all that the tests start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

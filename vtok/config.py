@@ -46,7 +46,7 @@ class VTokConfig:
         residual_grid: n; the residual is pooled to n x n and flattened into ``g_phi`` (1 is the paper's global pool).
         motion_hidden_dim: width between ``g_phi``'s two layers; ``token_dim`` if omitted.
         key_frame_idx: index of the key frame among a clip's frames, or ``detect``: a sharp and typical one
-            (:mod:`vtok.key_frame`). Motion tokens are residuals to it on both sides.
+            (:mod:`vtok.tokeniser.key_frame`). Motion tokens are residuals to it on both sides.
     """
 
     strategy: Literal["vtok", "frames", "none", "training_free"] = "vtok"

@@ -12,26 +12,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vtok.batch import Batch
 from vtok.config import ModelConfig
-from vtok.decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.devices import to_device
 from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
-from vtok.mrope import row_positions, video_positions
+from vtok.mllm.mrope import row_positions, video_positions
 from vtok.phases import phase
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
-from vtok.rows import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
-from vtok.text import TextEncoder
+from vtok.rows.batch import Batch
+from vtok.rows.plan import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
+from vtok.rows.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.understanding import UnderstandingMixin
+from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.visual_head import build_visual_head
 
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
 HEAD_STREAM = 0x68656164
-
-# Backbones whose features a published model's own projector was trained on.
-PROJECTED = ("clip", "qwen2.5-vl")
 
 
 class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
@@ -67,7 +64,8 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         self.mllm = mllm
         self.decoder = decoder
         self.tokeniser = tokeniser
-        keep = config.tokeniser.backbone in PROJECTED and config.tokeniser.token_dim == projector_dim
+        extractor = tokeniser.feature_extractor
+        keep = extractor.projected and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
             projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
             VisualPositions(
@@ -77,9 +75,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         feature_dims = tokeniser.feature_dims
         if not feature_dims:  # no visual token: nothing would give these a gradient
             self.projection.requires_grad_(False)
-        fsq_levels = (
-            getattr(tokeniser.feature_extractor, "levels", None) if config.visual_head.kind == "codes" else None
-        )
+        fsq_levels = extractor.levels if config.visual_head.kind == "codes" else None
         targets = feature_dims if config.generates else {}
         heads = {
             kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in targets.items()
@@ -262,7 +258,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder for :meth:`from_pretrained`, which the language model's own classes open too."""
-        from vtok import pretrained  # which builds frameworks
+        from vtok.assembly import pretrained
 
         pretrained.save(self, folder)
 
@@ -271,8 +267,8 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> "VTokFramework":
         """The framework :meth:`save_pretrained` wrote; raises ConfigError if it cannot be opened."""
-        from vtok import pretrained
-        from vtok.materialise import whole
+        from vtok.assembly import pretrained
+        from vtok.weights.materialise import whole
 
         return pretrained.load(folder, whole(dtype, device))
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vtok.config import require
-from vtok.decoder import GenerationRow
 from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
+from vtok.video_decoder import GenerationRow
 
 
 class GenerationMixin:

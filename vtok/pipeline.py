@@ -14,14 +14,14 @@ from torch import Tensor
 
 from vtok.config import require
 from vtok.framework import VTokFramework
-from vtok.materialise import cast_parameters
+from vtok.weights.materialise import cast_parameters
 
 
 class VTokPipeline:
     """A framework on one device, in one precision.
 
     Args:
-        framework: as :func:`vtok.build.build_framework` or ``VTokFramework.from_pretrained`` give it.
+        framework: as :func:`vtok.assembly.build.build_framework` or ``VTokFramework.from_pretrained`` give it.
         device: the GPU if there is one.
         dtype: of the weights; bf16 on a GPU and fp32 on a CPU.
     """

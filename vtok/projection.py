@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vtok.config import ConfigError
 from vtok.devices import indices_on_device
-from vtok.tokenisers.base import Place
+from vtok.tokeniser.base import Place
 
 MODALITIES = {"spatial": 0, "motion": 1}
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vtok.mrope import row_positions
+from vtok.mllm.mrope import row_positions
 from vtok.sharded import needs_all_ranks, require_alike
 from vtok.tokeniser import VisualFeatures
 

@@ -26,7 +26,7 @@ from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_keys
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import entry, write_sidecar
-from data_tools.video import VideoFacts, validate
+from data_tools.video.decode import VideoFacts, validate
 
 DURATION_SLACK = 0.05  # tolerance for the duration in a sample's json, seconds
 

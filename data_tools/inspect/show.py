@@ -10,7 +10,7 @@ from PIL import Image
 from data_tools.errors import BadVideo, DataError
 from data_tools.inspect.page import Card, Picture, page
 from data_tools.shards import RawSample, ShardReader, atomic_write
-from data_tools.video import decode, validate
+from data_tools.video.decode import decode, validate
 
 STRIP_FRAMES = 8
 KEY_FRAME_SIZE = (640, 400)  # bounding box in pixels: twice the size on the page, for high-density displays

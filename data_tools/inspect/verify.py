@@ -26,7 +26,7 @@ from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, 
 from data_tools.shards.samples import bodies_of, from_members
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import collect
-from data_tools.video import VideoFacts, validate
+from data_tools.video.decode import VideoFacts, validate
 
 _ClipDecoder = Decoder[bytes, VideoFacts]
 NAMED = 3  # number of things that a message lists; the others are counted

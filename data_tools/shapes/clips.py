@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 from data_tools.draws import Draws
-from data_tools.encode import encode_mp4
 from data_tools.errors import DataError
 from data_tools.items import Item, write_items
 from data_tools.shapes.drawing import render
 from data_tools.shapes.scene import SPLITS, draw_scene, scene_of
 from data_tools.shapes.vocabulary import CATEGORIES, TV_ALIGN
 from data_tools.shapes.words import caption_of, item_of
+from data_tools.video.encode import encode_mp4
 
 CRF = 18  # of x264
 

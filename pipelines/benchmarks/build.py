@@ -3,8 +3,8 @@
 from itertools import count
 from pathlib import Path
 
-from data_tools.build import build_shards
-from data_tools.video import opened, validate
+from data_tools.packing import build_shards
+from data_tools.video.decode import opened, validate
 from pipelines.benchmarks.paired import cpu_seconds, ratio, wall_seconds
 from pipelines.benchmarks.processes import together
 

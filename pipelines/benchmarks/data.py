@@ -21,8 +21,8 @@ from data_tools.dataset import ClipDataset, Sample
 from data_tools.shards import RawSample, ShardReader, shard_name, write_manifest, write_shard
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.order import RunOrder, RunSampler
-from data_tools.video import validate
-from data_tools.views import View, decoder_view, make_views, tokeniser_view
+from data_tools.video.decode import validate
+from data_tools.video.views import View, decoder_view, make_views, tokeniser_view
 from pipelines.benchmarks.paired import cpu_seconds, ratio
 
 WARM_UP = 2  # batches of a loader that are not counted: processes start

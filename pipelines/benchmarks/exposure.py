@@ -22,11 +22,11 @@ from torch import Tensor
 from data_tools.draws import Draws
 from data_tools.shapes import caption_of, draw_scene, render
 from pipelines.engine.models import quiet_libraries
-from vtok.batch import Batch
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VisualHeadConfig, VTokConfig
 from vtok.framework import VTokFramework
-from vtok.tiny import write_tiny_models
+from vtok.rows.batch import Batch
 from vtok.tokeniser import VisualFeatures
 
 FPS, FRAMES, SIZE, BATCH = 4, 9, 64, 8

@@ -8,15 +8,15 @@ from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 from transformers import LlavaNextConfig
 
-from vtok.architectures import assemble
-from vtok.batch import Batch
+from vtok.assembly.architectures import assemble
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
-from vtok.materialise import materialise, whole
-from vtok.prompts import CAPTION_INSTRUCTIONS
-from vtok.text import TextEncoder
-from vtok.tiny import write_tiny_models
+from vtok.rows.batch import Batch
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from vtok.rows.text import TextEncoder
 from vtok.weights import Location
+from vtok.weights.materialise import materialise, whole
 
 
 class Size(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from pipelines.benchmarks.models import MEDIUM, Size, random_framework
 from pipelines.benchmarks.paired import cpu_seconds
 from vtok.framework import VTokFramework
-from vtok.layout import num_motion_tokens
+from vtok.tokeniser.layout import num_motion_tokens
 
 STRATEGIES = ("vtok", "frames")
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from pipelines.benchmarks.paired import ratio
 

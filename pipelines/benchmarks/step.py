@@ -18,9 +18,9 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config, parameter_groups
-from vtok.batch import Batch
 from vtok.framework import VTokFramework
-from vtok.packed_attention import whole_rows
+from vtok.mllm.packed_attention import whole_rows
+from vtok.rows.batch import Batch
 
 ZERO3 = Path(__file__).parents[2] / "deepspeed_configs" / "zero3.json"
 

@@ -14,11 +14,11 @@ from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine import allocator, distributed, hub
 from pipelines.engine.setup import precision
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
-from vtok.materialise import Place, whole
-from vtok.tiny import write_tiny_models
+from vtok.weights.materialise import Place, whole
 
 TINY_MODELS = "models"
 

@@ -3,13 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
-from pipelines import demo
-from pipelines.command_line import RunArguments
+from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
+from pipelines.inference import demo
 from vtok.config import ConfigError
 
 

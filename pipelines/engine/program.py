@@ -4,11 +4,11 @@ import sys
 from collections.abc import Callable
 
 from data_tools.errors import DataError
-from pipelines.command_line import Config, RunArguments
+from pipelines.cli.errors import die
+from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed
 from pipelines.engine.loading.workers import LoaderError
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
-from pipelines.errors import die
 from vtok.config import ConfigError
 
 

@@ -9,8 +9,8 @@ import deepspeed
 import torch
 from torch import nn
 
+from pipelines.cli.config_files import read_ds_config
 from pipelines.config import TrainConfig
-from pipelines.config_files import read_ds_config
 from pipelines.engine import cpu_op, distributed
 from pipelines.engine.batch_plan import BatchPlan
 from vtok.config import ConfigError, require

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from pipelines.engine import distributed, hub
-from vtok.architectures import assemble
-from vtok.build import frozen_weights
+from vtok.assembly.architectures import assemble
+from vtok.assembly.build import frozen_weights
 from vtok.framework import VTokFramework
-from vtok.materialise import Place, Read, whole
 from vtok.weights import combined_hash, content_hash, shapes_of
+from vtok.weights.materialise import Place, Read, whole
 
 
 def placement(ds_config: dict, dtype: torch.dtype) -> Place:

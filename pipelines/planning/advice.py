@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_tools.views import decoder_view
+from data_tools.video.views import decoder_view
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 
 OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"

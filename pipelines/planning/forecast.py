@@ -16,7 +16,7 @@ from pipelines.planning.traffic import traffic
 from pipelines.planning.workload import CAPTION_TOKENS, Workload, typical_workload
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
-from vtok.text import TextEncoder
+from vtok.rows.text import TextEncoder
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.config_files import read_ds_config
+from pipelines.cli.config_files import read_ds_config
 from vtok.config import require
 
 BYTES = {"fp32": 4, "bf16": 2, "bfp16": 2, "fp16": 2}

@@ -9,7 +9,7 @@ import torch
 
 from pipelines.planning.meter import Meter, Usage
 from pipelines.planning.workload import Lengths, Workload
-from vtok.architectures import meta_framework
+from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 

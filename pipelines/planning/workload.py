@@ -8,16 +8,16 @@ import torch
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import Tensor
 
-from data_tools.views import View
+from data_tools.video.views import View
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import views_of
-from vtok.batch import Batch
 from vtok.config import ModelConfig
-from vtok.decoder import decoder_kind
 from vtok.framework import VTokFramework
-from vtok.prompts import CAPTION_INSTRUCTIONS
-from vtok.text import RowText, TextEncoder
+from vtok.rows.batch import Batch
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import TokenCounts
+from vtok.video_decoder import decoder_kind
 
 # Tokens of a caption, where nothing is known of the data.
 CAPTION_TOKENS = 64

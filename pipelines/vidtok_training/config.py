@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from pipelines.command_line import RunArguments, parse_with
+from pipelines.cli.parsing import RunArguments, parse_with
 from pipelines.config import CheckpointConfig, OptimisationConfig
-from pipelines.vidtok_models import config_of, published_name
+from pipelines.vidtok_training.models import config_of, published_name
 from vtok.config import require
 
 LEAST_PATCHES = 32  # the smallest side, in pixels, of a PatchGAN's input
@@ -171,7 +171,7 @@ def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
     """Parses a command line; ``--config`` takes a YAML file or a published name.
 
     Args:
-        argv: The words of the command line; see :func:`pipelines.command_line.parse_run_arguments`.
+        argv: The words of the command line; see :func:`pipelines.cli.parsing.parse_run_arguments`.
 
     Raises:
         ConfigError: A key is unknown (the message names the nearest), a value is wrong, or the file does not exist.

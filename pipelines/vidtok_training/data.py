@@ -9,8 +9,8 @@ from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
 from data_tools.shards import ShardReader
 from data_tools.streaming.memory import stacked
-from data_tools.video_files import VideoFiles
-from data_tools.views import View
+from data_tools.video.files import VideoFiles
+from data_tools.video.views import View
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.loading.workers import WatchedDataset
 from pipelines.engine.outputs import open_dataset

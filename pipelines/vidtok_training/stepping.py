@@ -13,7 +13,7 @@ from pipelines.engine.setup import Engine
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching import memory
 from pipelines.engine.watching.metrics import batch_digest, in_global_order
-from pipelines.vidtok_clips import to_model
+from pipelines.vidtok_training.clips import to_model
 from vtok.vidtok.losses.perceptual import LPIPS
 
 LOSSES = ("loss", "loss_nll", "loss_reg", "l1")

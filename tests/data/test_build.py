@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_tools.build import build_shards
-from data_tools.build.plan import plan
-from data_tools.build.sources import discover
 from data_tools.cli import main
 from data_tools.errors import DataError
+from data_tools.packing import build_shards
+from data_tools.packing.plan import plan
+from data_tools.packing.sources import discover
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, writer
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 ROOT = Path(__file__).resolve().parents[2]

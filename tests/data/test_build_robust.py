@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.build import build_shards, builder, prepare
-from data_tools.build.merge import merge
-from data_tools.build.plan import Part, ShardTask, split
-from data_tools.build.sources import Columns, discover
-from data_tools.build.state import locked
 from data_tools.cli import main
 from data_tools.errors import DataError
+from data_tools.packing import build_shards, builder, prepare
+from data_tools.packing.merge import merge
+from data_tools.packing.plan import Part, ShardTask, split
+from data_tools.packing.sources import Columns, discover
+from data_tools.packing.state import locked
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from support.ends import abort, kill_myself, leave, sleep_for_ever, spin_for_ever, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_tools.build import build_shards
 from data_tools.dataset import MAX_ATTEMPTS, ClipDataset
 from data_tools.draws import Draws
 from data_tools.errors import DataError
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
 from data_tools.streaming.order import RunOrder, RunSampler
-from data_tools.views import View
+from data_tools.video.views import View
 
 SECONDS = 1.0
 TOKENISER, DECODER = View(4, 5, 28, 28), View(8, 9, 32, 48)

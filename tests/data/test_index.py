@@ -14,17 +14,17 @@ import pytest
 import torch
 import webdataset
 
-from data_tools.build import build_shards
 from data_tools.cli import main
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
 from data_tools.inspect import index
 from data_tools.inspect.index import index_shards
 from data_tools.inspect.verify import verify_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, samples
-from data_tools.video import validate
-from data_tools.views import View
+from data_tools.video.decode import validate
+from data_tools.video.views import View
 from support.ends import abort, sleep_for_ever
 from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 

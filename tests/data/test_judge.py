@@ -10,7 +10,7 @@ import pytest
 from data_tools.draws import Draws
 from data_tools.shapes import CATEGORIES, COLOURS, item_of, scene_of
 from data_tools.shapes.judge import answer
-from pipelines.accuracy import wilson
+from pipelines.evaluation.accuracy import wilson
 from support.shapes_drawn import HARMS, draw_clip
 
 SEED = 20

@@ -27,7 +27,7 @@ from data_tools.shapes import (
 )
 from data_tools.shapes.paths import DIRECTIONS
 from data_tools.shapes.scene import held_out
-from pipelines.accuracy import wilson
+from pipelines.evaluation.accuracy import wilson
 
 DRAWS = [Draws(1, number) for number in range(len(CATEGORIES) * 48)]
 SCENES = [draw_scene(draws) for draws in DRAWS]

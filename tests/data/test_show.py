@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from data_tools.cli import main
-from data_tools.encode import encode_mp4
 from data_tools.inspect.show import STRIP_FRAMES, spread
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
-from data_tools.video import validate
+from data_tools.video.decode import validate
+from data_tools.video.encode import encode_mp4
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -9,13 +9,13 @@ import tarfile
 import numpy as np
 import pytest
 
-from data_tools.build import build_shards
-from data_tools.build.prepare import Recipe
-from data_tools.build.sources import Columns, discover
-from data_tools.build.sources.tables import grouped
-from data_tools.build.sources.texts import describe
 from data_tools.cli import main
 from data_tools.errors import BadVideo, DataError
+from data_tools.packing import build_shards
+from data_tools.packing.prepare import Recipe
+from data_tools.packing.sources import Columns, discover
+from data_tools.packing.sources.tables import grouped
+from data_tools.packing.sources.texts import describe
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 

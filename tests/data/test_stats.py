@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools.build import build_shards
 from data_tools.cli import main
-from data_tools.encode import encode_mp4
 from data_tools.inspect.stats import MEASURES, dataset_stats, stats_table
+from data_tools.packing import build_shards
+from data_tools.video.encode import encode_mp4
 
 CLIPS = [  # width, height, frames, fps, caption
     (32, 48, 4, 2, "One."),

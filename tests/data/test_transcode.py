@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from data_tools.build.transcode import Encoding, at_rate, new_size, transcode
 from data_tools.errors import BadVideo, DataError
-from data_tools.video import decode, validate
+from data_tools.packing.transcode import Encoding, at_rate, new_size, transcode
+from data_tools.video.decode import decode, validate
 from support.real_clips import BAD_CLIPS, CLIPS, needs_shared
 
 PATHS = sorted(CLIPS.glob("*.m*"))

@@ -8,13 +8,13 @@ import zlib
 import numpy as np
 import pytest
 
-from data_tools.build import build_shards
 from data_tools.cli import main
 from data_tools.inspect import verify
 from data_tools.inspect.verify import verify_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, write_manifest, write_shard
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from support.ends import abort, sleep_for_ever
 
 

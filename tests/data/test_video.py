@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.video import decode, validate
+from data_tools.video.decode import decode, validate
 from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 ACCEPTED = {  # width, height, frames, duration, codec, rotation, pixel format

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_tools.encode import encode_mp4
 from data_tools.errors import BadVideo, DataError
-from data_tools.video import decode, validate
-from data_tools.views import (
+from data_tools.video.decode import decode, validate
+from data_tools.video.encode import encode_mp4
+from data_tools.video.views import (
     Box,
     Placement,
     View,
@@ -187,7 +187,7 @@ def test_each_frame_is_converted_once(tmp_path, monkeypatch):
             seen.append(looks)
             yield looks, picture
 
-    monkeypatch.setattr("data_tools.views.decode", counting)
+    monkeypatch.setattr("data_tools.video.views.decode", counting)
     make_views(clip, 1.0, tokeniser_view(1.0, 6, 32, 32), decoder_view(1.0, 24, 32, 48), 0.0)
     assert len(seen) == 24 and sorted(sum(seen, [])) == list(range(7 + 25))
 

@@ -5,9 +5,9 @@ from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
 from support.reference import flow_matching_loss
 from support.tiny import imagined, make_batch
 from vtok.config import ConfigError
-from vtok.decoders import hunyuan_mask
-from vtok.decoders.hunyuan import Conditioning
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.video_decoder import hunyuan_mask
+from vtok.video_decoder.hunyuan import Conditioning
 
 
 def random_conditioning(framework, counts, requires_grad=False):

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.tiny import CAPTIONS, make_batch, model_config, qwen_config, wan_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import VisualHeadConfig
-from vtok.key_frame import detect_key_frame
-from vtok.tiny import write_tiny_models
+from vtok.tokeniser.key_frame import detect_key_frame
 
 ALWAYS = {
     "avg_pool3d_backward", "_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward",

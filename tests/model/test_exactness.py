@@ -18,18 +18,18 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from data_tools.shapes import render_clips
-from data_tools.video import decode, validate
-from data_tools.views import CENTRE, make_views, tokeniser_view, window
+from data_tools.video.decode import decode, validate
+from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
 from support.real_clips import CLIPS
 from support.reference import clip_pixels
 from support.tiny import imagined, model_config
 from vtok.anyres import anyres_embeddings, tile_grid
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
-from vtok.prompts import DECODER_TEMPLATE
-from vtok.rows import assemble, plan_rows
-from vtok.text import RowText, TextEncoder
+from vtok.rows.plan import assemble, plan_rows
+from vtok.rows.prompts import DECODER_TEMPLATE
+from vtok.rows.text import RowText, TextEncoder
 
 TYPED_TEMPLATE = (
     "{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"

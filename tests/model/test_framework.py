@@ -6,10 +6,10 @@ import torch
 
 from support.reference import clip_losses, global_loss
 from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
-from vtok.packed_attention import whole_rows
-from vtok.rows import assemble, plan_rows
+from vtok.mllm.packed_attention import whole_rows
+from vtok.rows.plan import assemble, plan_rows
 
 
 def calibrated(framework):

@@ -5,7 +5,7 @@ from torch import nn
 
 from pipelines.planning.meter import Meter
 from support.live_memory import LiveMemory
-from vtok.language_head import CHUNK, LanguageHead
+from vtok.mllm.language_head import CHUNK, LanguageHead
 from vtok.phases import phase
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from vtok.config import ConfigError, VTokConfig
-from vtok.layout import motion_frames, num_motion_tokens
+from vtok.tokeniser.layout import motion_frames, num_motion_tokens
 
 
 @pytest.mark.parametrize("num_frames", [120, 121])

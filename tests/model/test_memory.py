@@ -4,9 +4,9 @@ import torch
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from support.live_memory import LiveMemory
-from vtok.architectures import LLAMA3_8B
+from vtok.assembly.architectures import LLAMA3_8B
 from vtok.config import MLLMConfig
-from vtok.mllms.llava_next import split_llava
+from vtok.mllm.llava_next import split_llava
 
 TINY_VISION = dict(model_type="clip_vision_model", hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                    num_attention_heads=1, image_size=28, patch_size=14)  # fmt: skip

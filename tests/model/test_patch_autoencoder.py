@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from support.tiny import model_config
-from vtok.build import build_framework
-from vtok.decoder import build_vae, encode_video
-from vtok.patch_autoencoder import PatchAutoencoder
+from vtok.assembly.build import build_framework
+from vtok.video_decoder import build_vae, encode_video
+from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 
 def videos(count=6, seed=0):

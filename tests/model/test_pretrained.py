@@ -7,10 +7,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlavaNextForConditionalGeneration
 
 from support.tiny import make_batch, model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.pretrained import portable
 from vtok.config import ConfigError, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
-from vtok.pretrained import portable
 
 
 @pytest.fixture(scope="module")

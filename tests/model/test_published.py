@@ -1,9 +1,9 @@
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
-from vtok.architectures import QWEN25_VL_7B, meta_framework
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
+from vtok.assembly.architectures import QWEN25_VL_7B, meta_framework
 
 
 def test_the_published_models_build_on_the_meta_device_with_their_parameter_counts():

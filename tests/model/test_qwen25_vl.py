@@ -7,15 +7,15 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from support.tiny import CAPTIONS, make_batch, part, qwen_config
-from vtok.build import build_framework, drawn_weights
+from vtok.assembly.build import build_framework, drawn_weights
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError, LossConfig, ModelConfig, VTokConfig
+from vtok.feature_extractor.qwen25_vl import patchify
 from vtok.feature_scale import FeatureScale
 from vtok.framework import VTokFramework
-from vtok.mrope import row_positions
-from vtok.qwen_video import patchify
-from vtok.rows import assemble, plan_rows
-from vtok.text import VIDEO_TOKEN, RowText
-from vtok.tiny import write_tiny_models
+from vtok.mllm.mrope import row_positions
+from vtok.rows.plan import assemble, plan_rows
+from vtok.rows.text import VIDEO_TOKEN, RowText
 
 QUESTION = "What moves to the right?"
 

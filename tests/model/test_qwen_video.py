@@ -7,8 +7,8 @@ from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVi
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from vtok.pixels import CLIP_MEAN, CLIP_STD, normalise
-from vtok.qwen_video import fit, patchify
+from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise
+from vtok.feature_extractor.qwen25_vl import fit, patchify
 
 CONFIG = Qwen2_5_VLVisionConfig()
 

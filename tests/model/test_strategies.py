@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
 from vtok.framework import VTokFramework
-from vtok.layout import evenly_spaced
 from vtok.tokeniser import Place, build_tokeniser
+from vtok.tokeniser.layout import evenly_spaced
 
 STRATEGIES = {
     "vtok": {},

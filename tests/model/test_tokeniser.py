@@ -4,9 +4,9 @@ from transformers import CLIPVisionModel
 
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import VGG19FeatureExtractor, build_feature_extractor
-from vtok.key_frame import detect_key_frame
-from vtok.pixels import CLIP_MEAN, CLIP_STD
+from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD
 from vtok.tokeniser import VTokTokeniser
+from vtok.tokeniser.key_frame import detect_key_frame
 
 SMALL_CLIP = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 
 from support.tiny import make_batch, model_config
-from vtok.build import build_framework, drawn_weights
+from vtok.assembly.build import build_framework, drawn_weights
 from vtok.spatial_encoder import pool_grid
 
 QUESTION = "What moves to the right?"

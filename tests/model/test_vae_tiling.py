@@ -7,16 +7,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from support.tiny import model_config, wan_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
-from vtok.decoder import GenerationRow, build_vae, encode_video
 from vtok.decoders.tiling import LARGEST_WHOLE, is_tiled
-from vtok.decoders.wan import WanDecoder
-from vtok.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder import GenerationRow, build_vae, encode_video
+from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.wan import WanDecoder
 
 TINY = ("--config", str(PRESETS / "tiny.yaml"))
 

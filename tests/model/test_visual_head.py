@@ -5,7 +5,7 @@ from vtok.config import VisualHeadConfig
 from vtok.feature_scale import FeatureScale
 from vtok.flow_matching import integrate
 from vtok.visual_head import build_visual_head
-from vtok.visual_heads.codes import dequantise, quantise
+from vtok.visual_head.codes import dequantise, quantise
 
 KINDS = ("gmm", "mse", "flow", "codes")
 

@@ -12,18 +12,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.workload import typical_workload
 from support.tiny import imagined, make_batch, model_config, planned_batch, planned_config, wan_config
-from vtok.architectures import meta_framework
-from vtok.build import build_framework, frozen_weights
+from vtok.assembly.architectures import meta_framework
+from vtok.assembly.build import build_framework, frozen_weights
 from vtok.config import ConfigError, DecoderConfig
-from vtok.decoder import GenerationRow, build_vae
-from vtok.decoders.wan import EXPERTS
 from vtok.flow_matching import shifted_logit_normal
 from vtok.framework import VTokFramework
+from vtok.video_decoder import GenerationRow, build_vae
+from vtok.video_decoder.wan import EXPERTS
 
 PROMPTS = ["A small red circle moves to the right.", "  Blue &amp; \n green. ", "A large green square moves up. " * 90]
 ONE, TWO = dict(weights="wan"), dict(weights="wan_experts", expert="high_noise")

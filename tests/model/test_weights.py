@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionModel, LlavaNextForConditionalGeneration
 
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
-from vtok.materialise import whole
-from vtok.packed_attention import PACKED_SDPA
+from vtok.mllm.packed_attention import PACKED_SDPA
 from vtok.weights import combined_hash, content_hash, open_file
+from vtok.weights.materialise import whole
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from pipelines import bench
 from pipelines.bench import main
 from pipelines.benchmarks import figures, scaling

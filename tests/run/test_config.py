@@ -6,9 +6,9 @@ import deepspeed
 import pytest
 import torch
 
-from pipelines.command_line import load_config, parse_run_arguments
+from pipelines.cli.config_files import PRESETS, save_config
+from pipelines.cli.parsing import load_config, parse_run_arguments
 from pipelines.config import TrainConfig
-from pipelines.config_files import PRESETS, save_config
 from pipelines.engine import cpu_op
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.loading.loader import views_of
@@ -17,7 +17,7 @@ from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate
 from pipelines.engine.watching.metrics import batch_digest, in_global_order, truncate_log
 from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
-from vtok.decoder import build_vae
+from vtok.video_decoder import build_vae
 
 PRESET_NAMES = [
     "demo", "tiny", "tiny_qwen2.5-vl", "llava_next_8b_hunyuan", "llava_next_8b_wan2.2_t2v_a14b",

@@ -7,19 +7,20 @@ import pytest
 import torch
 
 from data_tools.draws import Draws
-from data_tools.encode import encode_mp4
 from data_tools.errors import DataError
 from data_tools.items import Item, read_items, shuffled, write_items
 from data_tools.shapes import CATEGORIES, TV_ALIGN, item_of, render, scene_items, scene_of
-from pipelines import evaluate, tv_align
-from pipelines.accuracy import wilson
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
-from pipelines.tv_align import run as generation
-from pipelines.tv_align.protocol import partners
+from data_tools.video.encode import encode_mp4
+from pipelines import evaluate
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
+from pipelines.evaluation import tv_align
+from pipelines.evaluation.accuracy import wilson
+from pipelines.evaluation.tv_align import run as generation
+from pipelines.evaluation.tv_align.protocol import partners
 from pipelines.understand import Understanding
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 
 ITEM = {"id": "a", "category": "counting", "prompt": "Two cats.", "question": "How many?", "options": ["One.", "Two."],
         "answer": "Two."}  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.engine.finite import DroppedSteps, finite_on_all_ranks

@@ -15,7 +15,7 @@ from pipelines.engine.loading.prefetch import on_device
 from support.launch import checked, python
 from support.runs import log_of, make_shards, options, without_rates
 from support.tiny import make_batch
-from vtok.materialise import cast_parameters
+from vtok.weights.materialise import cast_parameters
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

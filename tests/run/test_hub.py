@@ -14,8 +14,9 @@ from pipelines.engine import hub
 from pipelines.engine.models import load_framework
 from pipelines.engine.weights import frozen_hashes
 from support.tiny import model_config
-from vtok import text, weights
+from vtok import weights
 from vtok.config import ConfigError
+from vtok.rows.plan import text
 
 NAME = "someone/tiny"
 

@@ -8,13 +8,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from data_tools.shapes import render_clips
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from pipelines import generate, tokenise, understand
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
 from support.reference import clip_pixels
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 from vtok.pipeline import VTokPipeline, centre_square

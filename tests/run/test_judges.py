@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from data_tools.draws import Draws
-from data_tools.encode import encode_mp4
 from data_tools.items import Item, read_items, write_items
 from data_tools.shapes import render, scene_of
-from pipelines import evaluate, tv_align
-from pipelines.config_files import PRESETS
-from pipelines.judges.qwen import QwenJudge, QwenJudgeConfig, listed, parse_option
+from data_tools.video.encode import encode_mp4
+from pipelines import evaluate
+from pipelines.cli.config_files import PRESETS
+from pipelines.evaluation import tv_align
+from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig, listed, parse_option
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError
-from vtok.tiny import write_tiny_models
 
 OPTIONS = ("To the left.", "Up.", "To the right.")
 ITEM = Item("natural-0", "direction", "A dog runs to the left.", "Where does the dog run?", OPTIONS, OPTIONS[0])

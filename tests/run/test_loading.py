@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from pipelines import understand
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS, save_config
+from pipelines.cli.config_files import PRESETS, save_config
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import distributed
 from pipelines.export import export
 from pipelines.understand import load_run, load_untrained
 from support.live_memory import LiveMemory
 from support.runs import write_run
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.framework import VTokFramework
 from vtok.weights import SafeTensor, shapes_of
 

@@ -11,8 +11,8 @@ from pipelines.planning.blocks import block_figures, stack_figures
 from pipelines.planning.meter import Meter, metered
 from pipelines.planning.step import meta_copy
 from support.tiny import planned_config
-from vtok.decoders.hunyuan import Conditioning
 from vtok.phases import phase
+from vtok.video_decoder.hunyuan import Conditioning
 
 META = torch.device("meta")
 

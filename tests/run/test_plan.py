@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines import plan
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS, save_config
+from pipelines.cli.config_files import PRESETS, save_config
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine.watching.flops import sample_flops
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Hardware, Scenario, forecast
@@ -25,9 +25,9 @@ from pipelines.planning.workload import typical_workload
 from support.launch import REPO, checked, deepspeed
 from support.live_memory import LiveMemory
 from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, wan_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError, LossConfig
-from vtok.tiny import write_tiny_models
 
 ZERO3 = REPO / "deepspeed_configs/zero3.json"
 PAPER = PRESETS / "llava_next_8b_hunyuan.yaml"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from data_tools.draws import Draws
-from data_tools.encode import encode_mp4
 from data_tools.items import write_items
 from data_tools.shapes import item_of, render, scene_of
-from pipelines import evaluate, questions
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS
+from data_tools.video.encode import encode_mp4
+from pipelines import evaluate
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
+from pipelines.evaluation import questions
 from support.tiny import make_batch, model_config
-from vtok.build import build_framework
-from vtok.prompts import CAPTION_INSTRUCTIONS
+from vtok.assembly.build import build_framework
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
 
 @torch.no_grad()

@@ -10,14 +10,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from data_tools.shapes import render_clips
 from pipelines import plan, precompute, understand
-from pipelines.command_line import parse_run_arguments
-from pipelines.config_files import PRESETS, save_config
+from pipelines.cli.config_files import PRESETS, save_config
+from pipelines.cli.parsing import parse_run_arguments
 from support.launch import assert_user_error, checked, deepspeed, python, run
 from support.real_clips import CLIPS, needs_shared
 from support.runs import DS_CONFIG, log_of, make_shards
 from support.tiny import CAPTIONS, model_config, qwen_config
+from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError
-from vtok.tiny import write_tiny_models
 
 TINY = ("--config", "pipelines/configs/tiny_qwen2.5-vl.yaml")
 TRAIN = ("pipelines/train.py", *TINY, "--ds_config", DS_CONFIG)

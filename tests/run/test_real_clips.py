@@ -6,7 +6,7 @@ import math
 import pytest
 from PIL import Image
 
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from support.launch import checked, deepspeed, python, run
 from support.real_clips import CLIPS, needs_shared
 

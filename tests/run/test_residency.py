@@ -9,7 +9,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
 from support.launch import REPO, assert_user_error, checked, deepspeed
-from vtok.tiny import TRANSFORMER
+from vtok.assembly.tiny import TRANSFORMER
 
 ALL_SHARDED = {"stage3_param_persistence_threshold": 0}
 CASES = {

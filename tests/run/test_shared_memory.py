@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_tools.errors import BadVideo
-from data_tools.views import View
+from data_tools.video.views import View
 from pipelines.engine import cpu_op, shared_memory
 from pipelines.engine.loading import in_flight
 from support.launch import REPO, assert_user_error, checked, run

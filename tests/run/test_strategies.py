@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data_tools.encode import encode_mp4
+from data_tools.video.encode import encode_mp4
 from pipelines.engine.loading.precomputed import pack_features, unpack_features
 from pipelines.planning.step import measure_step, meta_copy
 from pipelines.planning.workload import typical_workload
@@ -13,7 +13,7 @@ from pipelines.tokenise import tokenise
 from support.launch import checked, deepspeed, python
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options
 from support.tiny import make_batch, model_config, planned_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.tokeniser import build_tokeniser
 
 OTHERS = {

@@ -17,21 +17,21 @@ from torch import nn
 from data_tools.draws import Draws
 from data_tools.items import Item
 from data_tools.shapes import COLOURS, item_of
-from pipelines.study import arms, command, llava, probe, render, report, scenes
-from pipelines.study.arms import matched_hidden_dim
-from pipelines.study.claims import claims_table
-from pipelines.study.config import STUDY, ClaimConfig, Fitting, RenderConfig, load_study, merged
-from pipelines.study.curves import curve_of, loss_table, mean_curve
-from pipelines.study.dit import MOST_ROWS, lengthened
-from pipelines.study.fitting import fit
-from pipelines.study.results import Results, read_results, write_results
-from pipelines.study.seeds import over_seeds
-from pipelines.study.stages import Done, gate, slug, stage
+from pipelines.shapes_study import arms, command, llava, probe, render, report, scenes
+from pipelines.shapes_study.arms import matched_hidden_dim
+from pipelines.shapes_study.claims import claims_table
+from pipelines.shapes_study.config import STUDY, ClaimConfig, Fitting, RenderConfig, load_study, merged
+from pipelines.shapes_study.curves import curve_of, loss_table, mean_curve
+from pipelines.shapes_study.dit import MOST_ROWS, lengthened
+from pipelines.shapes_study.fitting import fit
+from pipelines.shapes_study.results import Results, read_results, write_results
+from pipelines.shapes_study.seeds import over_seeds
+from pipelines.shapes_study.stages import Done, gate, slug, stage
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
+from vtok.assembly.tiny import train_tokenizer
 from vtok.config import ConfigError
 from vtok.motion_encoder import MotionEncoder
-from vtok.tiny import train_tokenizer
 
 
 def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
@@ -229,7 +229,7 @@ def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypat
 
 
 def test_fitting_goes_on_where_it_was_stopped_to_the_last_digit(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.study.fitting.SAVE_SECONDS", -1)
+    monkeypatch.setattr("pipelines.shapes_study.fitting.SAVE_SECONDS", -1)
     fitting = Fitting(steps=12, lr=1e-2, warmup=3)
 
     def train(folder, stop=None):

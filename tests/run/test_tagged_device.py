@@ -18,7 +18,7 @@ import torch
 from support.launch import REPO, checked, python
 from support.tensor_uses import PAGEABLE, REFUSED, WAITING, uses
 from support.tiny import CAPTIONS
-from vtok.tiny import write_tiny_models
+from vtok.assembly.tiny import write_tiny_models
 
 STATIONS = (
     "build", "calibrate", "first step", "average", "save", "validate", "second step", "resume", "second step, resumed",

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlavaNextForConditionalGeneration
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from pipelines.understand import load_run
 from support.launch import assert_user_error, checked, deepspeed, free_port, python, run
 from support.runs import log_of, without_rates

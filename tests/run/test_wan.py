@@ -6,9 +6,9 @@ import math
 import pytest
 from safetensors import safe_open
 
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from pipelines import plan
-from pipelines.config_files import PRESETS
+from pipelines.cli.config_files import PRESETS
 from support.launch import assert_user_error, checked, deepspeed, python, run
 from support.real_clips import CLIPS, needs_shared
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options

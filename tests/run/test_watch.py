@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_tools.build import build_shards
 from data_tools.errors import DataError
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from pipelines.command_line import parse_run_arguments
+from data_tools.video.media import encode_gif
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine.outputs import find_held_out
 from pipelines.engine.watching import console, memory, utilisation
@@ -26,9 +27,8 @@ from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.media import encode_gif
 from support.launch import REPO, checked, deepspeed, python
-from vtok.build import drop_weights
+from vtok.assembly.build import drop_weights
 from vtok.config import ConfigError
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")

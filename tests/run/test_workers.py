@@ -26,7 +26,7 @@ class Clips:
 DEATH = """
 import os, signal
 from torch.utils.data import DataLoader
-from pipelines.errors import die
+from pipelines.cli.errors import die
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
 
 class Clips:

@@ -26,7 +26,7 @@ from pipelines.engine.setup import build_engine, deepspeed_config
 from support.engines import own_part
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 
 models, output = sys.argv[-2], Path(sys.argv[-1])
 distributed.connect()

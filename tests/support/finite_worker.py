@@ -24,7 +24,7 @@ from pipelines.engine.stepping import train_step
 from pipelines.engine.watching.metrics import json_value
 from support.engines import all_sharded, own_part
 from support.tiny import make_batch, model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.framework import VTokFramework
 
 ACCUMULATION = 2

@@ -20,7 +20,7 @@ from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
 
 models = sys.argv[-1]

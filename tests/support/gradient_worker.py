@@ -21,7 +21,7 @@ from pipelines.engine.setup import build_engine
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
 from support.tiny import make_batch, model_config, wan_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 
 models, decoder, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()

@@ -23,7 +23,7 @@ from pipelines.engine.setup import deepspeed_config
 from pipelines.engine.weights import placement
 from support.launch import REPO
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.weights import shapes_of
 
 

@@ -12,15 +12,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import torch
 
+from pipelines.cli.errors import die
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import deepspeed_config
 from pipelines.engine.weights import placement
-from pipelines.errors import die
 from support.launch import REPO
 from support.tiny import model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
 
 distributed.connect()

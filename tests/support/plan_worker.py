@@ -18,7 +18,7 @@ from pipelines.engine.setup import build_engine, deepspeed_config
 from pipelines.planning.workload import typical_workload
 from support.launch import REPO
 from support.tiny import planned_batch, planned_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 
 
 def unique_bytes(tensors):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vtok.batch import Batch
 from vtok.framework import VTokFramework
+from vtok.rows.batch import Batch
 
 CROP_TEMPLATE = 3  # hidden_states[-3]
 

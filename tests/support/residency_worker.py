@@ -23,7 +23,7 @@ from pipelines.engine.setup import build_engine, deepspeed_config, precision
 from pipelines.engine.weights import frozen_hashes, placement
 from support.launch import REPO
 from support.tiny import make_batch, model_config, part
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 
 models, cases = sys.argv[-2:]
 distributed.connect()

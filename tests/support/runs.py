@@ -7,10 +7,10 @@ from pathlib import Path
 import psutil
 from safetensors.torch import save_file
 
-from data_tools.build import build_shards
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
+from pipelines.cli.config_files import save_config
 from pipelines.config import RunConfig
-from pipelines.config_files import save_config
 from pipelines.engine.saving.checkpoint import STATE, STATISTICS, folder_of, fresh_state, statistics
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.saving.writing import mark_complete

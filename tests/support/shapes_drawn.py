@@ -6,8 +6,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_tools.encode import encode_mp4
 from data_tools.shapes import Scene, Thing
+from data_tools.video.encode import encode_mp4
 
 FINER = 4
 

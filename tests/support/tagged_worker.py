@@ -41,11 +41,11 @@ from support.tagged_device import TaggedDevice, register
 from support.tagged_engine import StandInEngine
 from support.tensor_uses import uses
 from support.tiny import make_batch, model_config, planned_config, qwen_config, wan_config
-from vtok.batch import Batch
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig, VisualHeadConfig
 from vtok.framework import VTokFramework
-from vtok.materialise import whole
+from vtok.rows.batch import Batch
+from vtok.weights.materialise import whole
 
 CPU = torch.device("cpu")
 

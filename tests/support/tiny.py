@@ -9,9 +9,9 @@ import torch
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
 from pipelines.planning.workload import Workload
-from vtok.batch import Batch
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.rows.batch import Batch
 
 CAPTIONS = [
     "A small red circle moves to the right.",

@@ -20,7 +20,7 @@ from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import build_engine
 from support.engines import all_sharded, own_part
 from support.tiny import make_batch, model_config
-from vtok.build import build_framework
+from vtok.assembly.build import build_framework
 from vtok.config import LossConfig
 
 (models,) = [arg for arg in sys.argv[1:] if not arg.startswith("--")]

@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from pipelines.command_line import parse_run_arguments
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import distributed
 from pipelines.engine.run_control import Stopper
 from pipelines.train import train

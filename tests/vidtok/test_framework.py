@@ -7,10 +7,10 @@ import torch
 
 from support.tiny import imagined, make_batch, model_config
 from support.vidtok import random_video, small_model
-from vtok import pretrained
-from vtok.build import build_framework
+from vtok.assembly import pretrained
+from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VisualHeadConfig
-from vtok.decoder import build_vae
+from vtok.video_decoder import build_vae
 from vtok.vidtok.latent_space import save_folder
 
 

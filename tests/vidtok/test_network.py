@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.benchmarks.vidtok_plain import PlainVidTok
-from pipelines.vidtok_models import read_vidtok_config
+from pipelines.vidtok_training.models import read_vidtok_config
 from support.vidtok import DIFFERENT, PUBLISHED, random_video, small_model
 from vtok.config import ConfigError
 from vtok.vidtok import config, load_model, published_config

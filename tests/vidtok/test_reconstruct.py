@@ -5,10 +5,10 @@ import torch
 import yaml
 
 from data_tools.shapes import render_clips
-from data_tools.video import validate
+from data_tools.video.decode import validate
 from pipelines import reconstruct
-from pipelines.vidtok_clips import read_clips, to_pixels
-from pipelines.vidtok_models import in_tiles
+from pipelines.vidtok_training.clips import read_clips, to_pixels
+from pipelines.vidtok_training.models import in_tiles
 from support.vidtok import random_video, small_model
 from vtok.config import ConfigError
 from vtok.vidtok.checkpoint import save_weights

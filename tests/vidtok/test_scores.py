@@ -9,10 +9,10 @@ import yaml
 
 from data_tools.errors import DataError
 from data_tools.shapes import render_clips
-from data_tools.video_files import list_videos
+from data_tools.video.files import list_videos
 from pipelines import evaluate
-from pipelines.vidtok_clips import read_clips
-from pipelines.vidtok_scores import reconstructions, scores_of, unit_range
+from pipelines.evaluation.vidtok_scores import reconstructions, scores_of, unit_range
+from pipelines.vidtok_training.clips import read_clips
 from support.vidtok import lpips_files, small_model
 from vtok.config import ConfigError
 from vtok.vidtok import metrics

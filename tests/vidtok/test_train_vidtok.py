@@ -9,14 +9,14 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from data_tools.build import build_shards
 from data_tools.errors import BadVideo
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from data_tools.video import measured_duration, validate
-from data_tools.video_files import VideoFiles
-from pipelines.vidtok_models import load_vidtok, read_vidtok_config
+from data_tools.video.decode import measured_duration, validate
+from data_tools.video.files import VideoFiles
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import parse_vidtok_arguments
+from pipelines.vidtok_training.models import load_vidtok, read_vidtok_config
 from support.launch import assert_user_error, checked, deepspeed, python
 from support.runs import log_of, without_rates
 from support.vidtok import lpips_files

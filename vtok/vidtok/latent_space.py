@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import ConfigError, require
-from vtok.vidtok import chunks
 from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtok.config import VidTokConfig
-from vtok.vidtok.encoder import Encoder
 from vtok.vidtok.kl import KL
 from vtok.vidtok.model import VidTok
 
@@ -99,40 +97,6 @@ class VidTokAutoencoder(nn.Module):
         """Decodes unscaled latents (B, C, k + 1, h, w) to a tuple of one tensor: frames (B, 3, f k + 1, H, W)."""
         frames = self.config.temporal_compression_ratio * (z.shape[2] - 1) + 1
         return (self.vidtok.decode(z)[:, :, -frames:],)
-
-
-class VidTokFeatures(nn.Module):
-    """A causal ``fsq`` VidTok as the tokeniser's feature extractor: the latents of each frame before rounding.
-
-    Frames are resized so that each spatial token is one latent pixel, and therefore one code.
-
-    Args:
-        config: The model's configuration.
-        encoder: The model's encoder.
-        grid_size: Spatial tokens along a side.
-
-    Raises:
-        ConfigError: The model is not causal, not ``fsq``, or its channels differ in their number of levels.
-    """
-
-    temporal_patch = 1
-
-    def __init__(self, config: VidTokConfig, encoder: Encoder, grid_size: int):
-        super().__init__()
-        require(config.is_causal and config.regulariser == "fsq", "the backbone vidtok takes a causal VidTok with fsq")
-        require(
-            len(set(config.levels)) == 1, "the backbone vidtok takes an FSQ whose channels all have the same levels"
-        )
-        self.config, self.encoder = config, encoder
-        self.width, self.levels = config.z_channels, config.levels[0]
-        self.image_size = grid_size * config.space_factor
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Maps images (n, 3, image_size, image_size), ``uint8`` or in [-1, 1], to features (n, grid, grid, d_v)."""
-        if pixels.dtype == torch.uint8:
-            pixels = pixels / 127.5 - 1
-        images = pixels.movedim(1, -1).unsqueeze(1).to(next(self.encoder.parameters()).dtype)
-        return chunks.encode_chunk(self.encoder, images, chunks.start_encoding(self.config, 1)).squeeze(1)
 
 
 def vidtok_config(stored: dict[str, Any]) -> VidTokConfig:

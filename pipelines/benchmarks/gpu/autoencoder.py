@@ -9,7 +9,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.planning.rates import Rates
-from vtok.decoders.base import VideoDecoder
+from vtok.video_decoder.base import VideoDecoder
 
 META = torch.device("meta")
 

@@ -19,7 +19,7 @@ from pipelines.benchmarks.gpu import parts
 from pipelines.benchmarks.gpu.findings import DONE, WAITING, Report, Result, cell, read_report, shown, table
 from pipelines.benchmarks.gpu.running import run_parts
 from pipelines.benchmarks.gpu.sizes import FULL, TINY
-from pipelines.errors import die
+from pipelines.cli.errors import die
 from pipelines.planning.rates import CARDS, card_file
 from vtok.config import ConfigError, require
 

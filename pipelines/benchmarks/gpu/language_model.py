@@ -9,7 +9,7 @@ from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.planning.rates import Rates
-from vtok.mllms.base import MLLM
+from vtok.mllm.base import MLLM
 
 META = torch.device("meta")
 LAYERS = 4  # of 32; the decoder reads the states after the second

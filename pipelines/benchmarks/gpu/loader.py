@@ -13,8 +13,8 @@ from torch import Tensor
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
 from data_tools.streaming.memory import stacked
-from data_tools.video import validate
-from data_tools.views import decoder_view, tokeniser_view
+from data_tools.video.decode import validate
+from data_tools.video.views import decoder_view, tokeniser_view
 from pipelines.benchmarks.data import moving_clip
 from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding

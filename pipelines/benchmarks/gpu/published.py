@@ -7,15 +7,15 @@ from torch import nn
 
 from pipelines.benchmarks.gpu.sizes import Changes, Sizes, merged
 from pipelines.benchmarks.models import RandomPart
-from pipelines.command_line import parse_run_arguments
+from pipelines.cli.config_files import PRESETS
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
-from pipelines.config_files import PRESETS
-from vtok.architectures import published_or_read
-from vtok.decoder import empty_decoder
-from vtok.decoders.base import VideoDecoder
-from vtok.materialise import materialise, whole
+from vtok.assembly.architectures import published_or_read
 from vtok.mllm import MLLM, empty_mllm
+from vtok.video_decoder import empty_decoder
+from vtok.video_decoder.base import VideoDecoder
 from vtok.weights import Location, ReadConfig
+from vtok.weights.materialise import materialise, whole
 
 
 def paper_run() -> RunConfig:

@@ -13,9 +13,9 @@ from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import build_engine, deepspeed_config, precision
 from pipelines.engine.stepping import train_step
 from pipelines.engine.weights import placement
-from vtok.batch import Batch
 from vtok.framework import VTokFramework
-from vtok.materialise import Place
+from vtok.rows.batch import Batch
+from vtok.weights.materialise import Place
 
 ZERO3 = Path(__file__).parents[3] / "deepspeed_configs" / "zero3.json"
 

@@ -11,7 +11,7 @@ from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.planning.rates import Rates
-from vtok.decoders.hunyuan import Conditioning, HunyuanDecoder
+from vtok.video_decoder.hunyuan import Conditioning, HunyuanDecoder
 
 META = torch.device("meta")
 DEPTHS = (2, 2), (3, 2), (3, 3)  # double and single blocks

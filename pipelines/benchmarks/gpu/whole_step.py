@@ -17,13 +17,13 @@ from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.benchmarks.models import RandomPart
 from pipelines.planning.rates import Rates
-from vtok.architectures import assemble
-from vtok.batch import Batch
+from vtok.assembly.architectures import assemble
+from vtok.assembly.tiny import write_tiny_models
 from vtok.framework import VTokFramework
-from vtok.materialise import Place, materialise, whole
-from vtok.prompts import CAPTION_INSTRUCTIONS
-from vtok.text import TextEncoder
-from vtok.tiny import write_tiny_models
+from vtok.rows.batch import Batch
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from vtok.rows.text import TextEncoder
+from vtok.weights.materialise import Place, materialise, whole
 
 
 def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.mixture import Mixture
 from data_tools.streaming.order import Order, RunSampler
-from data_tools.views import View, decoder_view, tokeniser_view
+from data_tools.video.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, run_control
 from pipelines.engine.batch_plan import BatchPlan
@@ -26,11 +26,11 @@ from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.in_flight import PREFETCH
 from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import LoaderError, WatchedDataset
-from vtok.batch import Batch
-from vtok.decoder import Posterior
 from vtok.framework import VTokFramework
-from vtok.text import RowText, TextEncoder
+from vtok.rows.batch import Batch
+from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import VisualFeatures
+from vtok.video_decoder import Posterior
 
 
 class Encoded(NamedTuple):

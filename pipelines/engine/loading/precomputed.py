@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
+from pipelines.cli.config_files import plain
 from pipelines.config import RunConfig
-from pipelines.config_files import plain
-from vtok.architectures import assemble
+from vtok.assembly.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
-from vtok.decoder import Posterior, decoder_parts
 from vtok.decoders.tiling import is_tiled
 from vtok.feature_extractor import extractor_parts
 from vtok.framework import VTokFramework
 from vtok.tokeniser import Tokeniser, VisualFeatures
+from vtok.video_decoder import Posterior, decoder_parts
 from vtok.weights import Part, combined_hash, content_hash, shapes_of
 
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"

@@ -11,9 +11,9 @@ from torch import Tensor
 from data_tools.dataset import Sample
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import frames_of
-from vtok.batch import moved
 from vtok.framework import VTokFramework
-from vtok.prompts import CAPTION_INSTRUCTIONS
+from vtok.rows.batch import moved
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.tokeniser import VisualFeatures
 
 MAX_CAPTION_TOKENS = 64

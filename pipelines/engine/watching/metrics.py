@@ -10,9 +10,9 @@ from typing import TypeVar
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from data_tools.video.media import encode_gif
 from pipelines.engine.watching.console import Console
 from pipelines.engine.watching.examples import Caption, Video
-from pipelines.media import encode_gif
 
 T = TypeVar("T")
 

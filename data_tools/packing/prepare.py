@@ -1,0 +1,70 @@
+"""Turn one clip of the input into one sample: read, cut, re-encode, validate, filter.
+
+Runs in a child process (see `processes`), because a decoder may crash on a damaged file.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+
+from data_tools.errors import BadVideo, DataError
+from data_tools.packing.sources import Clip, Item
+from data_tools.packing.transcode import Encoding, transcode
+from data_tools.shards import RawSample
+from data_tools.video.decode import VideoFacts, validate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every clip is processed and filtered.
+
+    Attributes:
+        encoding: how to re-encode; None keeps the bytes, except for clips that must be cut.
+        max_seconds: longer clips are cut to their first seconds; None for no limit.
+        min_frames: least number of frames in the result.
+        min_side: least shorter side of the result, pixels.
+    """
+
+    encoding: Encoding | None = None
+    max_seconds: float | None = None
+    min_frames: int = 2
+    min_side: int = 1
+
+    def check(self) -> None:
+        """Raise DataError if a value is out of range."""
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise DataError(f"the maximum length of a clip must be above 0 seconds, not {self.max_seconds:g}")
+        if self.encoding:
+            self.encoding.check()
+
+
+def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
+    """The sample of clip `number`. The validated bytes are the packed bytes.
+
+    Raises:
+        BadVideo: the clip cannot be used.
+    """
+    try:
+        clip = item.load()
+        video, extension, facts = _video(clip, recipe)
+    except OSError as error:
+        raise BadVideo("unreadable", str(error)) from error
+    if facts.frames < recipe.min_frames:
+        raise BadVideo("too_few_frames", f"{facts.frames} frames, fewer than {recipe.min_frames}")
+    if min(facts.width, facts.height) < recipe.min_side:
+        raise BadVideo("too_small", f"{facts.width} x {facts.height} pixels, a side is below {recipe.min_side}")
+    # Tables may hold values that JSON lacks, such as dates; they become strings.
+    meta = json.loads(json.dumps(clip.meta, default=str))
+    return RawSample(f"{number:09d}", video, extension, meta | {"facts": facts.to_dict()})
+
+
+def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
+    """(bytes, ending, facts from a full decode) of the processed clip. Raises BadVideo."""
+    longest = recipe.max_seconds or math.inf
+    if clip.span is None and recipe.encoding is None and isinstance(clip.video, bytes):
+        facts = validate(clip.video)
+        if facts.duration <= longest:
+            return clip.video, clip.extension, facts
+    start, end = clip.span or (0.0, math.inf)
+    encoded = transcode(clip.video, recipe.encoding or Encoding(), start, min(end, start + longest))
+    return encoded, ".mp4", validate(encoded)

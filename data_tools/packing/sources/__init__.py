@@ -1,0 +1,58 @@
+"""The inputs of a build: captioned clips in one of these layouts.
+
+tables.py   a table (captions.csv, .jsonl, .json, .parquet) that names videos, one or several rows per clip
+files.py    videos, each with a .txt or .json of the same name beside it, at any depth of folders
+frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt
+tars.py     WebDataset tars, to be packed again
+
+clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
+rows.py     random access to the rows of the four kinds of table
+texts.py    captions, questions and conversations, from the fields of the input
+
+`discover` lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a
+single clip raises BadVideo when the clip is loaded.
+"""
+
+from pathlib import Path
+
+from data_tools.errors import DataError
+from data_tools.packing.sources.clip import Clip, Columns, Item, Source
+from data_tools.packing.sources.files import find_videos
+from data_tools.packing.sources.frames import find_frame_folders
+from data_tools.packing.sources.rows import TABLE_ENDINGS
+from data_tools.packing.sources.tables import TableSource
+from data_tools.packing.sources.tars import TarSource
+
+__all__ = ["Clip", "Columns", "Item", "Source", "discover"]
+
+
+def discover(input: str | Path, columns: Columns = Columns()) -> Source:
+    """The clips of a folder, a table file or a tar, in an order that depends on the input alone.
+
+    Raises:
+        DataError: the input has none of the layouts, or is ambiguous.
+    """
+    path = Path(input)
+    if path.is_file():
+        if path.suffix.lower() in TABLE_ENDINGS:
+            return TableSource(path, columns)
+        if path.suffix.lower() == ".tar":
+            return TarSource([path], columns)
+        raise DataError(f"{path} is neither a table ({', '.join(TABLE_ENDINGS)}) nor a tar: give one, or a folder")
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder: give the folder that holds the clips")
+    tables = [table for ending in TABLE_ENDINGS if (table := path / f"captions{ending}").is_file()]
+    if len(tables) > 1:
+        names = " and ".join(table.name for table in tables)
+        raise DataError(f"{path} holds {names}: give one of them as the input")
+    if tables:
+        return TableSource(tables[0], columns)
+    if tars := sorted(path.glob("*.tar")):
+        return TarSource(tars, columns)
+    if found := find_frame_folders(path, columns) or find_videos(path, columns):
+        return found
+    if any(path.iterdir()):
+        state = "has neither captions.csv nor NAME/frames folders, nor videos with a NAME.txt, nor tars"
+    else:
+        state = "is empty"
+    raise DataError(f"{path} {state}: put clips and a captions.csv (path,caption) there")

@@ -1,0 +1,181 @@
+"""Videos named by a table: `captions.csv` with the columns `path` and `caption`, or the same as .jsonl or .parquet.
+
+Paths are relative to the table's folder. Rows with the same video, `start` and `end` describe one clip: all their
+captions and questions are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss,
+cut the clip out of its video.
+"""
+
+import hashlib
+import math
+import os
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.errors import BadVideo, DataError
+from data_tools.packing.sources.clip import Clip, Columns, check_is_file, member_ending, read_video
+from data_tools.packing.sources.rows import Row, Rows, open_rows
+from data_tools.packing.sources.texts import RESERVED_FIELDS, describe
+
+
+@dataclass(frozen=True)
+class TableItem:
+    """The rows of one clip. Paths in them are relative to `folder`."""
+
+    folder: Path
+    rows: list[Row]
+    columns: Columns
+
+    @property
+    def name(self) -> str:
+        """See `Item`."""
+        return video_of(self.rows[0], self.columns)
+
+    @property
+    def origin(self) -> str:
+        """See `Item`."""
+        return origin_of(self.rows[0], self.columns)
+
+    @property
+    def path(self) -> Path:
+        """The path of the video."""
+        return self.folder / self.name
+
+    def load(self) -> Clip:
+        """See `Item`."""
+        if problem := self.rows[0].problem:
+            raise BadVideo("bad_row", problem)
+        if not self.name:
+            raise BadVideo("bad_row", f"the row has no {self.columns.video}")
+        cells = [row.cells for row in self.rows]
+        span, ending = span_of(cells[0]), member_ending(self.name)
+        check_is_file(self.path)
+        meta = describe(self.name, cells, self.columns)
+        return Clip(read_video(self.path) if span is None else self.path, ending, meta, span)
+
+
+class TableSource:
+    """The clips of a table, in the order of their first rows. Keeps about 28 bytes per row; rows are read on demand.
+
+    Raises:
+        DataError: the table cannot be used.
+    """
+
+    def __init__(self, path: Path, columns: Columns):
+        self._path, self._columns = path, columns
+        self._rows: Rows = open_rows(path)
+        _check_columns(path, self._rows.columns, columns)
+        places, clips, origins, found = array("q"), array("Q"), array("Q"), False
+        for place, row in self._rows.scan():
+            video = video_of(row, columns)
+            found = found or os.path.isfile(path.parent / video)
+            # An unreadable row is a clip of its own, to be rejected.
+            cut = ["row", str(place)] if row.problem else [str(row.cells.get(name, "")) for name in ("start", "end")]
+            places.append(place)
+            clips.append(_hash(video, *cut))
+            origins.append(_hash(origin_of(row, columns)))
+        if not places:
+            raise DataError(f"{path} has no rows below its header: add a row for each clip")
+        self._places, self._origins = np.array(places), np.array(origins)
+        self._order, self._bounds = grouped(np.array(clips))
+        if not found:
+            raise DataError(
+                f"none of the {len(places)} files named in {path} exists; the first is {path.parent / self[0].name}: "
+                "paths are relative to the table's folder"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the table."""
+        digest = hashlib.sha256()
+        with self._path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __getitem__(self, number: int) -> TableItem:
+        rows = self._order[self._bounds[number] : self._bounds[number + 1]]
+        return TableItem(self._path.parent, [self._rows.at(int(self._places[row])) for row in rows], self._columns)
+
+    def origins(self) -> Iterable[int]:
+        """A hash of the origin of each clip, in order."""
+        return self._origins[self._order[self._bounds[:-1]]].tolist()
+
+
+def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Group rows by key, in the order of each key's first row.
+
+    Args:
+        keys: (rows,).
+
+    Returns:
+        `order` (rows,) and `bounds` (groups + 1,), int64: group g is the rows order[bounds[g] : bounds[g + 1]].
+    """
+    _, first, key_of_row = np.unique(keys, return_index=True, return_inverse=True)
+    group_of_key = np.empty_like(first)
+    group_of_key[np.argsort(first)] = np.arange(len(first))
+    group_of_row = group_of_key[key_of_row]
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(group_of_row))])
+    return np.argsort(group_of_row, kind="stable"), bounds
+
+
+def video_of(row: Row, columns: Columns) -> str:
+    """The path of a row's video; "" if there is none."""
+    video = row.cells.get(columns.video)
+    return video if isinstance(video, str) else ""
+
+
+def origin_of(row: Row, columns: Columns) -> str:
+    """The recording of a row's clip (see `Columns.source`)."""
+    return str(row.cells.get(columns.source or columns.video, ""))
+
+
+def span_of(cells: dict) -> tuple[float, float] | None:
+    """The part to cut out, (start, end) in seconds; None for the whole video. A missing end is infinite.
+
+    Raises:
+        BadVideo: the cells are not times, or start is not before end.
+    """
+    if "start" not in cells and "end" not in cells:
+        return None
+    start, end = _seconds(cells.get("start", 0)), _seconds(cells.get("end", math.inf))
+    if not 0 <= start < end:
+        raise BadVideo("bad_span", f"{start:g} s to {end:g} s is not a part of a video")
+    return start, end
+
+
+def _seconds(cell: str | float) -> float:
+    """Seconds from a number or from h:mm:ss. Raises BadVideo."""
+    try:
+        return sum(float(part) * 60**place for place, part in enumerate(reversed(str(cell).split(":"))))
+    except ValueError:
+        raise BadVideo("bad_span", f"{str(cell)[:40]!r} is not a time: write seconds or h:mm:ss") from None
+
+
+def _hash(*words: str) -> int:
+    """A 64-bit hash. Among ten million different rows the chance of a collision is 3 in a million."""
+    text = "\0".join(words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _check_columns(table: Path, found: list[str], columns: Columns) -> None:
+    """Raise DataError if a column is missing or has a reserved name."""
+    present = f"it has {', '.join(found) or 'none'}"
+    if columns.video not in found:
+        raise DataError(f"{table} has no column {columns.video}; {present}: give the videos' column by --video-column")
+    if columns.source and columns.source not in found:
+        raise DataError(f"{table} has no column {columns.source}; {present}: correct --source-column")
+    if not {columns.caption, "captions", "conversations", "answer"} & set(found):
+        raise DataError(
+            f"{table} has no column {columns.caption}; {present}: give the captions' column by --caption-column"
+        )
+    for name in RESERVED_FIELDS:
+        if name in found:
+            raise DataError(f"{table} has a column {name}, which is a reserved name: rename it")

@@ -1,0 +1,94 @@
+"""WebDataset tars, ours or of other tools, to be packed again. `shards.samples` says how members are read.
+
+The fields of `.json` are kept, except the facts of an earlier build, which are measured again. Members of other kinds
+are dropped.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.errors import DataError
+from data_tools.packing.sources.clip import Clip, Columns, fingerprint, member_ending, origin_or_name
+from data_tools.packing.sources.texts import decoded_text, describe, filled, json_object
+from data_tools.shards.samples import bodies_of, caption_ending, without_prefix
+from data_tools.shards.tars import groups, mapped, members
+
+
+@dataclass(frozen=True)
+class TarItem:
+    """The sample whose first header is at byte `offset` of `tar`."""
+
+    tar: Path
+    offset: int
+    columns: Columns
+
+    @property
+    def name(self) -> str:
+        """See `Item`."""
+        with mapped(self.tar) as data:
+            key = next(groups(members(data, self.offset))).key
+        return f"{self.tar.name}/{key}"
+
+    @property
+    def origin(self) -> str:
+        """See `Item`."""
+        _, bodies = self._members()
+        return str(self._fields(bodies).get(self.columns.source or "path", self.name))
+
+    def load(self) -> Clip:
+        """See `Item`."""
+        ending, bodies = self._members()
+        fields = self._fields(bodies)
+        text = caption_ending(bodies)
+        beside = {self.columns.caption: decoded_text(bodies[text], f"{self.name}.{text}")} if text else {}
+        meta = describe(str(fields.get("path", self.name)), [fields | filled(beside)], self.columns)
+        return Clip(bodies[ending], member_ending(f"clip.{ending}"), meta)
+
+    def _fields(self, bodies: dict[str, bytes]) -> dict:
+        return json_object(bodies.get("json", b"{}"), f"{self.name}.json")
+
+    def _members(self) -> tuple[str, dict[str, bytes]]:
+        """The video's ending, and all members as ending -> body. Raises BadVideo."""
+        with mapped(self.tar) as data:
+            return without_prefix(bodies_of(next(groups(members(data, self.offset))), data))
+
+
+class TarSource:
+    """The samples of tars, in the given order. Keeps 16 bytes per sample.
+
+    Raises:
+        DataError: a tar cannot be read, or there are no samples.
+    """
+
+    def __init__(self, tars: list[Path], columns: Columns):
+        self._tars, self._columns = tars, columns
+        self._places, self._offsets = array("L"), array("Q")
+        for place, tar in enumerate(tars):
+            for offset in _samples(tar):
+                self._places.append(place)
+                self._offsets.append(offset)
+        if not self._offsets:
+            raise DataError(f"{tars[0].parent} has no samples in its tars: is it a WebDataset?")
+        self.fingerprint = fingerprint([f"{tar.name} {tar.stat().st_size}" for tar in tars])
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, number: int) -> TarItem:
+        return TarItem(self._tars[self._places[number]], self._offsets[number], self._columns)
+
+    def origins(self) -> Iterable[str]:
+        """The origin of each sample, in order."""
+        return (origin_or_name(self[number]) for number in range(len(self)))
+
+
+def _samples(path: Path) -> Iterator[int]:
+    """Yield the offset of each sample's first header. Raises DataError."""
+    try:
+        with mapped(path) as data:
+            for group in groups(members(data)):
+                yield group.offset
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as a tar: {error}") from None

@@ -1,0 +1,143 @@
+"""Re-encode a clip: cut, scale, constant frame rate, one key frame per second, no sound.
+
+Smaller frames save most of the decoding time in training. Frames are chosen by timestamp and rotated for display. So
+the new clip has no rotation, no edit list and no open GOP.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, takewhile
+
+import av
+from av.filter import Graph
+
+from data_tools.errors import BadVideo, DataError
+from data_tools.packing.parts import part_frames
+from data_tools.video.decode import TIE, Source, quarter_turns, whole_frames
+from data_tools.video.encode import ENCODERS, encode_video
+
+TIMESCALE = Fraction(1, 90_000)  # time base of clips that keep their timestamps, seconds; fits all common rates
+KEY_SECONDS = 1  # interval of key frames
+TURNS: dict[int, list[tuple[str, str]]] = {  # quarter turns -> filters of libavfilter
+    0: [],
+    1: [("transpose", "cclock")],
+    2: [("hflip", ""), ("vflip", "")],
+    3: [("transpose", "clock")],
+}
+
+TimedFrames = Iterable[tuple[float, av.VideoFrame]]  # (time in seconds, frame), ascending
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How to re-encode.
+
+    Attributes:
+        short_side: upper limit of the shorter side, pixels; None for no limit. Clips are never enlarged. Odd sizes
+            lose a row or column.
+        fps: constant frame rate, by repeating or dropping frames; None keeps all frames and their times.
+        codec: a key of `ENCODERS`.
+        crf: quality, 0 to 51; lower is better.
+    """
+
+    short_side: int | None = None
+    fps: Fraction | None = None
+    codec: str = "h264"
+    crf: int = 20
+
+    def check(self) -> None:
+        """Raise DataError if a value is out of range."""
+        if self.short_side is not None and self.short_side < 16:
+            raise DataError(f"the short side must be at least 16 pixels, not {self.short_side}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise DataError(f"the frame rate must be above 0 and at most 1000, not {float(self.fps):g}")
+        if self.codec not in ENCODERS:
+            raise DataError(f"unknown codec '{self.codec}': choose one of {', '.join(ENCODERS)}")
+        if not 0 <= self.crf <= 51:
+            raise DataError(f"crf must be from 0 to 51, not {self.crf}")
+
+
+def transcode(source: Source, encoding: Encoding, start: float = 0.0, end: float = math.inf) -> bytes:
+    """Re-encode the frames in [start, end), seconds from the first shown frame.
+
+    Returns:
+        The bytes of an mp4.
+
+    Raises:
+        BadVideo: the video cannot be decoded, or shows nothing in this span.
+    """
+    shown: Iterator[tuple[float, av.VideoFrame]]
+    if start == 0 and (end == math.inf or isinstance(source, bytes)):
+        # Bytes in memory are a clip, not a long recording: all of it must be sound.
+        shown = takewhile(lambda timed: timed[0] < end - TIE, whole_frames(source))
+    else:
+        shown = part_frames(source, start, end)
+    first = next(shown, None)
+    if first is None:
+        raise BadVideo("empty_span", f"the video shows nothing from {start:g} s to {end:g} s")
+    frames: TimedFrames = ((time - first[0], frame) for time, frame in chain([first], shown))
+    if encoding.fps is not None:
+        frames = at_rate(frames, encoding.fps)
+    rate = encoding.fps or Fraction(24)  # without effect on a stream with timestamps of its own
+    options = {"crf": str(encoding.crf), "g": str(math.ceil(rate * KEY_SECONDS)), "flags": "+cgop"}
+    time_base = TIMESCALE if encoding.fps is None else None
+    return encode_video(scaled(frames, encoding), encoding.codec, options, rate, time_base)
+
+
+def at_rate(frames: TimedFrames, fps: Fraction) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield the frame nearest to each of the times 0, 1/fps, 2/fps … up to the last frame's time.
+
+    If two frames are equally near, the earlier one is taken.
+    """
+    tick = 0
+    earlier: tuple[float, av.VideoFrame] | None = None
+    for time, frame in frames:
+        while earlier is not None and tick / fps - earlier[0] <= time - tick / fps + TIE:
+            yield float(tick / fps), earlier[1]
+            tick += 1
+        earlier = (time, frame)
+    while earlier is not None and tick / fps <= earlier[0] + TIE:
+        yield float(tick / fps), earlier[1]
+        tick += 1
+
+
+def scaled(frames: TimedFrames, encoding: Encoding) -> Iterator[av.VideoFrame]:
+    """Yield the frames rotated for display and scaled, as yuv420p, with their times as pts in `TIMESCALE`.
+
+    Raises:
+        BadVideo: the frames differ in size.
+    """
+    graph: Graph | None = None
+    width = height = 0
+    for time, frame in frames:
+        if graph is None:
+            width, height = frame.width, frame.height
+            graph = _graph(frame, encoding.short_side)
+        if (frame.width, frame.height) != (width, height):
+            raise BadVideo("frame_sizes_differ", f"from {width} x {height} to {frame.width} x {frame.height}")
+        frame.pts, frame.time_base = round(time / TIMESCALE), TIMESCALE
+        graph.vpush(frame)
+        yield graph.vpull()
+
+
+def new_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Even (width, height) with a shorter side of at most `short_side`; never larger than the given size."""
+    scale = min(Fraction(1), Fraction(short_side or min(width, height), min(width, height)))
+    return max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
+
+
+def _graph(frame: av.VideoFrame, short_side: int | None) -> Graph:
+    """The libavfilter graph for frames with the format of `frame`."""
+    turns = quarter_turns(frame)
+    shown = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+    width, height = new_size(*shown, short_side)
+    scale = f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=TIMESCALE)
+    steps = [*TURNS[turns], ("scale", scale), ("format", "yuv420p")]
+    graph.link_nodes(source, *(graph.add(name, options) for name, options in steps), graph.add("buffersink"))
+    graph.configure()
+    return graph

@@ -1,0 +1,96 @@
+"""Videos read from a folder without a build and without captions: all of them, or those listed in a table."""
+
+import csv
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+from data_tools.errors import BadVideo, DataError
+from data_tools.shards.samples import VIDEO_ENDINGS, RawSample
+from data_tools.streaming.order import RunOrder
+from data_tools.video.decode import measured_duration
+
+COLUMNS = ("videos", "path")  # "videos" is the column of the published VidTok's tables
+
+
+def list_videos(folder: str | Path, table: str | Path | None = None) -> list[Path]:
+    """Paths of videos below a folder, in order.
+
+    Args:
+        folder: the folder.
+        table: a .csv with a column `videos` or `path` of paths relative to the folder. If omitted: all videos at any
+            depth, sorted by name.
+
+    Raises:
+        DataError: there are no videos, or one is missing, or the table cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: give the folder that holds the videos")
+    if table is None:
+        found = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in VIDEO_ENDINGS)
+    else:
+        found = [folder / name for name in named_videos(Path(table))]
+    if not found:
+        raise DataError(f"{table or folder} {'names' if table else 'holds'} no videos")
+    if missing := [path for path in found if not path.is_file()]:
+        raise DataError(f"{len(missing)} of {len(found)} videos are missing, the first is {missing[0]}")
+    return found
+
+
+def named_videos(table: Path) -> list[str]:
+    """The paths in a table's column.
+
+    Raises:
+        DataError: the table cannot be read or has no such column.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
+            if column is None:
+                raise DataError(f"{table} has no column {' or '.join(COLUMNS)}: add one with the paths of the videos")
+            return [row[column] for row in rows if row[column]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the table {table}: {getattr(error, 'strerror', None) or error}") from error
+
+
+class VideoFiles:
+    """Random access to video files, with the interface of `ShardReader`. Captions are empty.
+
+    Files are not validated in advance; a bad one raises BadVideo when it is read.
+    """
+
+    def __init__(self, folder: str | Path, table: str | Path | None = None):
+        self.folder, self.paths = Path(folder), list_videos(folder, table)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        """sha256 of the videos' names and sizes, in order."""
+        lines = (f"{self.key(row)} {path.stat().st_size}" for row, path in enumerate(self.paths))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def order(self, seed: int) -> RunOrder:
+        """The order of rows in a run with this seed."""
+        return RunOrder(seed, [len(self)])
+
+    def key(self, row: int) -> str:
+        """The path relative to the folder."""
+        return self.paths[row].relative_to(self.folder).as_posix()
+
+    def read(self, row: int) -> RawSample:
+        """The video at `row` with its duration.
+
+        Raises:
+            BadVideo: the file cannot be read.
+        """
+        path = self.paths[row]
+        try:
+            video = path.read_bytes()
+        except OSError as error:
+            raise BadVideo("unreadable", f"{path}: {error.strerror}") from error
+        facts = {"duration": measured_duration(video)}
+        return RawSample(self.key(row), video, path.suffix, {"caption": "", "facts": facts})

@@ -1,0 +1,1 @@
+"""Command lines: parsing, configuration files, errors in one line."""

@@ -1,0 +1,57 @@
+"""The files that say what a run is: presets, its own ``config.yaml``, DeepSpeed's JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.cli.errors import one_line
+from pipelines.config import RunConfig
+from vtok.config import ConfigError
+
+PRESETS = Path(__file__).parents[1] / "configs"
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML mapping, loaded safely.
+
+    Raises:
+        ConfigError: no such file, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} should hold sections such as 'train:', found {type(tree).__name__}")
+    return tree
+
+
+def read_ds_config(path: Path) -> dict:
+    """DeepSpeed's JSON as it stands in the file.
+
+    Raises:
+        ConfigError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False))
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, so that safe YAML can hold them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,159 @@
+"""The command line of a run: a YAML file's sections, then ``--section.key value``, which wins."""
+
+import difflib
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from pipelines.cli.config_files import PRESETS, read_yaml
+from pipelines.cli.errors import one_line
+from pipelines.config import RunConfig
+from vtok.config import ConfigError, require
+
+Config = TypeVar("Config")
+
+
+@dataclass
+class RunArguments(Generic[Config]):
+    """The command line of a run, beside the configuration itself."""
+
+    config: Config
+    preset: str
+    ds_config: Path
+    output: Path | None
+    resume: Literal["auto"] | None
+    profile: range | None = None  # steps to be traced
+
+
+# Short forms of ``vtok-train``.
+ALIASES = {
+    "--data_root": "--data.root",
+    "--backbone": "--model.tokeniser.backbone",
+    "--token_dim": "--model.tokeniser.token_dim",
+    "--lr": "--train.lr",
+    "--batch_size": "--train.global_batch_size",
+    "--epochs": "--train.epochs",
+}
+
+
+def parse_run_arguments(argv: list[str]) -> RunArguments[RunConfig]:
+    """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
+
+    Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``.
+
+    Raises:
+        ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
+    """
+    argv = [ALIASES.get(name, name) + eq + value for name, eq, value in (arg.partition("=") for arg in argv)]
+    given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
+    if not {"--config", "-h", "--help"} & set(given):
+        preset = "tiny" if {"--data.root", "--data.shards", "--data.mixture"} & set(given) else "demo"
+        argv = ["--config", str(PRESETS / f"{preset}.yaml"), *argv]
+    parser = ArgumentParser(prog="vtok-train", exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3.")
+    return parse_with(parser, RunConfig, argv, "zero3.json", "model.tokeniser.clip_config.")
+
+
+def parse_with(
+    parser: ArgumentParser, kind: type[Config], argv: list[str], ds_config: str, free: str
+) -> RunArguments[Config]:
+    """The command line of a run whose configuration is a ``kind``.
+
+    Args:
+        ds_config: name of the DeepSpeed JSON that is used if none is given.
+        free: keys that begin with it lie in a free-form dictionary.
+
+    Raises:
+        ConfigError: as :func:`parse_run_arguments`.
+    """
+    parser.add_argument("--config", action="config", help="YAML file of the run")
+    parser.add_argument("--ds_config", default=str(Path(__file__).parents[2] / "deepspeed_configs" / ds_config))
+    parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
+    parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
+    parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
+    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
+    parser.add_class_arguments(kind)
+    given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
+    # The two ways to say how long are alternatives: the command line's replaces the file's.
+    if "--train.epochs" in given:
+        argv += ["--train.max_steps", "null"]
+    elif "--train.max_steps" in given:
+        argv += ["--train.epochs", "null"]
+    path = config_path(argv)
+    check_known_keys(path, given, kind, free)
+    try:
+        arguments = parser.parse_args(argv)
+        values = parser.instantiate(arguments)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(one_line(error)) from error
+    config = kind(**{f.name: values[f.name] for f in fields(kind)})
+    output = Path(values["output"]) if values["output"] else None
+    name = path.stem if path else "run"
+    return RunArguments(
+        config, name, Path(values["ds_config"]), output, values["resume"], step_range(values["profile"])
+    )
+
+
+def load_config(path: Path) -> RunConfig:
+    """The configuration a run wrote to ``OUTPUT/config.yaml``."""
+    return parse_run_arguments(["--config", str(path)]).config
+
+
+def step_range(text: str | None) -> range | None:
+    """``3-5`` is the steps 3, 4 and 5; ``7`` is step 7 alone.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text is None:
+        return None
+    ends = text.split("-")
+    require(len(ends) <= 2 and all(map(str.isdigit, ends)), f"--profile takes steps such as 3-5, not {text}")
+    steps = range(int(ends[0]), int(ends[-1]) + 1)
+    require(0 < steps.start < steps.stop, f"--profile takes steps from 1 on, the first one first, not {text}")
+    return steps
+
+
+def config_path(argv: list[str]) -> Path | None:
+    for place, arg in enumerate(argv):
+        name, _, value = arg.partition("=")
+        if name == "--config":
+            return Path(value or (argv[place + 1] if place + 1 < len(argv) else ""))
+    return None
+
+
+def check_known_keys(path: Path | None, given: list[str], kind: type, free: str) -> None:
+    """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
+    known = key_paths(kind)
+    options = {"config", "ds_config", "output", "resume", "profile", "local_rank", "help"}
+    for name in given:
+        if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
+            raise ConfigError(unknown_key(key, known | options, "--"))
+    if path is not None:
+        for key in yaml_paths(read_yaml(path)):
+            if key not in known and not key.startswith(free):
+                raise ConfigError(f"{path}: {unknown_key(key, known)}")
+
+
+def unknown_key(key: str, known: set[str], dashes: str = "") -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key {dashes}{key}; did you mean {dashes}{nearest[0]}?"
+
+
+def key_paths(kind: type, prefix: str = "") -> set[str]:
+    """Dotted names of every key of a configuration dataclass, sections included."""
+    paths = set()
+    for f in fields(kind):
+        paths.add(prefix + f.name)
+        for candidate in (f.type, *getattr(f.type, "__args__", ())):
+            if is_dataclass(candidate):
+                paths |= key_paths(candidate, f"{prefix}{f.name}.")
+    return paths
+
+
+def yaml_paths(tree: Any, prefix: str = "") -> list[str]:
+    """Dotted names of every key of a YAML mapping, sections included."""
+    if not isinstance(tree, dict):
+        return []
+    return [path for key, value in tree.items() for path in (f"{prefix}{key}", *yaml_paths(value, f"{prefix}{key}."))]

@@ -1,0 +1,114 @@
+"""Asks a model multiple-choice questions about given videos: accuracy by category, and the loss of the captions.
+
+The model sees the question without the options, as in training. Its answer is the option that it finds likeliest. As a
+control the same is asked about the first frame, repeated: a right answer there needed no video.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from torch import Tensor
+
+from data_tools.items import Item, read_items
+from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
+from pipelines.evaluation.tv_align.protocol import Line, as_dict, as_table, categories_of, line_of
+from pipelines.evaluation.tv_align.run import Run, require_videos
+from pipelines.understand import Understanding, load_run
+from vtok.framework import VTokFramework
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+
+
+def evaluate(a: argparse.Namespace) -> None:
+    """Runs the command ``evaluate.py understanding``.
+
+    Args:
+        a: The arguments that ``evaluate.py`` parsed.
+
+    Raises:
+        ConfigError: The checkpoint or the output folder is wrong.
+        DataError: The items or videos are wrong.
+    """
+    items = read_items(a.items)
+    require_videos(a.videos, [item.id for item in items])
+    common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema, "videos": str(a.videos.resolve())}
+    answers = ask_all(items, a.videos, cache(partial(load_run, a.checkpoint, a.ema)), common, a.output)
+    if answers:
+        print(f"{as_table(answers.lines)}\ncaptions: {answers.caption_cross_entropy:.4f} nats per token")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of the questions.
+
+    Attributes:
+        lines: One for each category and one for all.
+        caption_cross_entropy: Loss of the captions, in nats per token.
+    """
+
+    lines: list[Line]
+    caption_cross_entropy: float
+
+
+def ask_all(items: list[Item], videos: Path, load: Callable[[], Run], common: dict, output: Path) -> Report | None:
+    """Asks about this rank's share of the videos. If all answers exist then, writes the report.
+
+    Args:
+        items: All items.
+        videos: Folder of the videos ID.mp4.
+        load: Loads the run. It is called only if an answer is missing.
+        common: Settings that are stored with every answer.
+        output: Folder of the answers and the report.
+
+    Returns:
+        The report, or ``None`` if answers are missing.
+
+    Raises:
+        ConfigError: ``output`` holds answers of another evaluation.
+    """
+    named = {item.id: item for item in items}
+    answer_all(list(named), output, common, lambda name: asked(load(), named[name], videos / f"{name}.mp4"))
+    stored = stored_answers(list(named), output, common)
+    if stored is None:
+        return None
+    caption = sum(one["caption_loss"] for one in stored) / sum(one["caption_tokens"] for one in stored)
+    lines = lines_of(items, stored)
+    plain = [as_dict(line) for line in lines]
+    write_report(output, {"settings": common, "lines": plain, "caption_cross_entropy": caption})
+    return Report(lines, caption)
+
+
+def asked(run: Run, item: Item, video: Path) -> dict:
+    """Asks about a video and about its first frame, and measures the loss of the caption; returns all for JSON."""
+    config, framework, step = run
+    frames = Understanding(config, framework).frames_of(video)
+    video, frozen = map(framework.video_embeddings, (frames, frames[:1].expand_as(frames)))
+    (caption,) = framework.answer_losses(video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
+    return {
+        "said": likeliest(framework, video, len(frames), item),
+        "frozen": likeliest(framework, frozen, len(frames), item),
+        "caption_loss": float(caption.sum()),
+        "caption_tokens": len(caption),
+        "step": step,
+    }
+
+
+def likeliest(framework: VTokFramework, visual: Tensor, num_frames: int, item: Item) -> str:
+    """Returns the option with the largest probability, its end token included.
+
+    Args:
+        framework: The model.
+        visual: Embeddings of the video's tokens, (1, L, d).
+        num_frames: Frames of the video.
+        item: The item.
+    """
+    losses = framework.answer_losses(visual, num_frames, item.question, list(item.options))
+    return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
+
+
+def lines_of(items: list[Item], stored: list[dict]) -> list[Line]:
+    """Returns a line for each category and one for all. The controls are chance, majority and the first frame."""
+    said, frozen = ({item.id: one[what] for item, one in zip(items, stored)} for what in ("said", "frozen"))
+    return [line_of(name, group, said, {"frozen": frozen}) for name, group in categories_of(items)]

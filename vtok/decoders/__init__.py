@@ -1,1 +1,0 @@
-"""Video decoders, one a file; :mod:`vtok.decoders.base` says what each must tell the rest."""

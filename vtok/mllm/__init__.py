@@ -1,0 +1,50 @@
+"""The multimodal language model of the kind that the configuration names.
+
+To add one, write its file in ``mllms/`` and enter it here.
+"""
+
+import torch
+from transformers import GenerationConfig
+
+from vtok.config import MLLMConfig
+from vtok.mllm.base import CONDITIONING_LAYER, MLLM, Hidden, Published, Split
+from vtok.mllm.llava_next import LLAVA_NEXT
+from vtok.mllm.qwen25_vl import QWEN25_VL
+from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
+
+__all__ = ["CONDITIONING_LAYER", "MLLM", "Hidden", "Split", "empty_mllm", "generation_config", "mllm_part", "published"]
+
+KINDS: dict[str, Published] = {"llava-next": LLAVA_NEXT, "qwen2.5-vl": QWEN25_VL}
+
+
+def published(config: MLLMConfig) -> Published:
+    return KINDS[config.kind]
+
+
+def mllm_location(config: MLLMConfig) -> Location:
+    return Location(published(config).name, "mllm.weights", config.weights, config.revision)
+
+
+def mllm_part(config: MLLMConfig) -> Part:
+    """The language model, and the projector if there is one, in a framework."""
+    return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys)
+
+
+def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json) -> Split:
+    """The language model and its projector on the meta device.
+
+    Raises:
+        ConfigError: no such hub id or folder, or another architecture.
+    """
+    kind, location = published(config), mllm_location(config)
+    stored = read_config(location, "config.json")
+    if (found := stored.get("model_type")) != kind.config.model_type:
+        raise location.error(f"its config.json is of a {found!r}, not a {kind.config.model_type!r}")
+    with torch.device("meta"):
+        return kind.split(kind.model(kind.config.from_dict(stored)), config)
+
+
+def generation_config(config: MLLMConfig) -> GenerationConfig | None:
+    """The generation settings that were published with the model, if any were."""
+    location, name = mllm_location(config), "generation_config.json"
+    return GenerationConfig.from_dict(location.read_json(name)) if location.find(name) else None

@@ -1,1 +1,0 @@
-"""Multimodal language models, one a file; :mod:`vtok.mllms.base` says what each is taken apart into."""

@@ -1,0 +1,25 @@
+"""The video tokeniser of the strategy that the configuration names: to add one, write its file and enter it here."""
+
+from torch import nn
+
+from vtok.config import VTokConfig
+from vtok.feature_extractor import FeatureExtractor
+from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
+from vtok.tokeniser.frames import FrameTokeniser
+from vtok.tokeniser.none import NoTokeniser
+from vtok.tokeniser.training_free import TrainingFreeTokeniser
+from vtok.tokeniser.vtok import VTokTokeniser
+
+__all__ = ["Place", "TokenCounts", "Tokeniser", "VTokTokeniser", "VisualFeatures", "build_tokeniser"]
+
+STRATEGIES: dict[str, type[Tokeniser]] = {
+    "vtok": VTokTokeniser,
+    "frames": FrameTokeniser,
+    "none": NoTokeniser,
+    "training_free": TrainingFreeTokeniser,
+}
+
+
+def build_tokeniser(config: VTokConfig, feature_extractor: FeatureExtractor | None = None) -> Tokeniser:
+    """The tokeniser of ``config.strategy``; ``feature_extractor`` is built from ``config`` if omitted."""
+    return STRATEGIES[config.strategy](config, feature_extractor)

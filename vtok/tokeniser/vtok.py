@@ -1,0 +1,83 @@
+"""``vtok``: S spatial tokens of the key frame, then one motion token per later step (paper, section 3.1)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vtok.config import VTokConfig
+from vtok.devices import indices_on_device
+from vtok.feature_extractor import FeatureExtractor
+from vtok.feature_scale import feature_scales
+from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder
+from vtok.spatial_encoder import SpatialEncoder
+from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
+from vtok.tokeniser.layout import motion_frames, num_motion_tokens
+
+
+class VTokTokeniser(Tokeniser):
+    """Frames to S + M tokens. ``F`` is frozen; ``g_phi`` (and the linear layer, if widths differ) train.
+
+    >>> config = VTokConfig(backbone="clip", spatial_grid_size=4, token_dim=1024)
+    >>> VTokTokeniser(config)(torch.randn(1, 30, 3, 336, 336)).shape
+    torch.Size([1, 20, 1024])
+    """
+
+    def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
+        super().__init__(config, feature_extractor)
+        width = self.feature_extractor.width
+        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
+        self.motion_encoder = self.build_motion_encoder(width)
+        self.feature_scale = feature_scales(spatial=width, motion=self.motion_encoder.residual_dim)
+
+    def build_motion_encoder(self, width: int) -> nn.Module:
+        """``g_phi`` with its pooling, for features of ``width``."""
+        config = self.config
+        # Where features are tokens of the language model, a motion token is best one from the start.
+        kind = MeanMotionEncoder if self.feature_extractor.in_language_space else MotionEncoder
+        return kind(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
+
+    def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
+        return TokenCounts(self.config.num_spatial_tokens, num_motion_tokens(num_frames, self.config, fps))
+
+    def place(self, index: int) -> Place:
+        split = self.config.num_spatial_tokens
+        return Place("spatial", cell=index) if index < split else Place("motion", time=index - split)
+
+    def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
+        return motion_frames(num_frames, self.config, fps, key_frame_idx)
+
+    def encode_kind(self, kind: str, features: Tensor) -> Tensor:
+        if kind == "spatial":
+            return self.spatial_encoder(features)
+        return self.motion_encoder(features, self.feature_scale["motion"])
+
+    @torch.no_grad()
+    def features(
+        self,
+        frames: Tensor,
+        frame_counts: list[int] | None = None,
+        fps: float | None = None,
+        key_frame_idx: int | Literal["detect"] | None = None,
+    ) -> VisualFeatures:
+        batch, length = frames.shape[:2]
+        frame_counts = frame_counts or [length] * batch
+        keys = self.key_frames(frames, frame_counts, key_frame_idx)
+        wanted = [self.time_frames(count, fps, key) for count, key in zip(frame_counts, keys)]
+        counts = [len(indices) for indices in wanted]
+
+        clip_of_motion = [clip for clip, count in enumerate(counts) for _ in range(count)]
+        clips, indices, step = indices_on_device(
+            frames.device,
+            list(range(batch)) + clip_of_motion,
+            keys + sum(wanted, []),
+            [step for count in counts for step in range(count)],
+        )
+        encoded = self.grids(frames, clips, indices)
+
+        key_features = encoded[:batch]
+        spatial = self.spatial_encoder.pool(key_features)
+        residuals = self.motion_encoder.pool(encoded[batch:], key_features[clips[batch:]])
+        motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
+        motion[clips[batch:], step] = residuals
+        return VisualFeatures(spatial, motion, counts)

@@ -1,1 +1,0 @@
-"""The members of :mod:`vtok.visual_head`, one a file."""

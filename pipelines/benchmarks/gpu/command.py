@@ -8,6 +8,7 @@ Every figure is on disk as soon as it is known, in DIR/<card>.json and, for peop
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--keep", action="store_true", help="let plans use the rates: write them among its cards")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="measure nothing: print the table of a run")
     arguments = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part's process outlives it
     try:
         if arguments.table:
             require(arguments.table.is_file(), f"--table {arguments.table}: no such file")

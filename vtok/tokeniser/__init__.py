@@ -1,7 +1,5 @@
 """The video tokeniser of the strategy that the configuration names: to add one, write its file and enter it here."""
 
-from torch import nn
-
 from vtok.config import VTokConfig
 from vtok.feature_extractor import FeatureExtractor
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures

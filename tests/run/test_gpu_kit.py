@@ -1,12 +1,13 @@
 """The kit for a GPU, run end to end on a CPU with tiny shapes: so that it works on the day there is a GPU."""
 
 import math
+import os
 import re
 from dataclasses import fields
 
 import pytest
 
-from pipelines.benchmarks.gpu import command, running
+from pipelines.benchmarks.gpu import command, marked_tests, running
 from pipelines.benchmarks.gpu.findings import Finding, Report, Result, read_report, readable, table
 from pipelines.benchmarks.gpu.measure import covered
 from pipelines.benchmarks.gpu.parts import PARTS, Part
@@ -120,6 +121,17 @@ def test_parts_that_fail_hang_or_die_do_not_stop_the_others(package):
     assert results["good"].value("two") == 2.0 and results["last"].value("one") == 3.0
     assert all(results[name].value("before") == 1.0 for name in ("broken", "hanging", "dying"))
     assert command.rates(results) == {"linear": 1.0}
+
+
+def test_each_test_is_told_as_it_ends(tmp_path):
+    (tmp_path / "test_pretended.py").write_text(
+        "import pytest\ndef test_good(): pass\ndef test_bad(): assert 1 == 2, 'not so'\n"
+        "@pytest.mark.skip\ndef test_skipped(): pass\n"
+    )
+    arguments = [str(tmp_path), "--rootdir", str(tmp_path), "-c", os.devnull, "-n", "0"]
+    ended = {name: (outcome, reason) for name, outcome, _, reason in marked_tests.outcomes(arguments, "fork")}
+    assert [outcome for outcome, _ in ended.values()] == ["passed", "failed", "skipped"]
+    assert "not so" in ended["test_bad"][1] and ended["test_good"][1] == ""
 
 
 def test_what_does_not_fit_into_the_time_is_skipped_and_what_does_is_cut(package):

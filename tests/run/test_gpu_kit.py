@@ -1,12 +1,13 @@
 """The kit for a GPU, run end to end on a CPU with tiny shapes: so that it works on the day there is a GPU."""
 
 import math
+import os
 import re
 from dataclasses import fields
 
 import pytest
 
-from pipelines.benchmarks.gpu import command, running
+from pipelines.benchmarks.gpu import command, marked_tests, running
 from pipelines.benchmarks.gpu.findings import Finding, Report, Result, read_report, readable, table
 from pipelines.benchmarks.gpu.measure import covered
 from pipelines.benchmarks.gpu.parts import PARTS, Part
@@ -122,6 +123,17 @@ def test_parts_that_fail_hang_or_die_do_not_stop_the_others(package):
     assert command.rates(results) == {"linear": 1.0}
 
 
+def test_each_test_is_told_as_it_ends(tmp_path):
+    (tmp_path / "test_pretended.py").write_text(
+        "import pytest\ndef test_good(): pass\ndef test_bad(): assert 1 == 2, 'not so'\n"
+        "@pytest.mark.skip\ndef test_skipped(): pass\n"
+    )
+    arguments = [str(tmp_path), "--rootdir", str(tmp_path), "-c", os.devnull, "-n", "0"]
+    ended = {name: (outcome, reason) for name, outcome, _, reason in marked_tests.outcomes(arguments, "fork")}
+    assert [outcome for outcome, _ in ended.values()] == ["passed", "failed", "skipped"]
+    assert "not so" in ended["test_bad"][1] and ended["test_good"][1] == ""
+
+
 def test_what_does_not_fit_into_the_time_is_skipped_and_what_does_is_cut(package):
     parts = [Part("hanging", "", 1, 60), Part("good", "", 30, 60), Part("last", "", 0, 60)]
     results = results_of(parts, package, seconds=3.0)
@@ -178,10 +190,13 @@ def test_overlapping_kernels_are_busy_once():
 
 
 def test_every_dependency_is_carried_to_the_gpu_or_is_there():
-    """What the lent machine's image holds was read on such a machine; decord is the second decoder and stays behind."""
+    """What the lent machine's image holds was read on such a machine, but for torch's own needs, filelock and jinja2.
+
+    decord, the second decoder, and scipy, which only evaluation needs, stay behind.
+    """
     there = {
         "torch", "transformers", "accelerate", "safetensors", "tokenizers", "fsspec", "numpy", "pillow", "pyyaml",
-        "tensorboard", "tqdm", "psutil", "ninja",
+        "tensorboard", "tqdm", "psutil", "ninja", "filelock", "jinja2",
     }  # fmt: skip
     script = (KIT / "wheels.sh").read_text()
     block = re.search(r"missing=\((.*?)\n\)", script, re.DOTALL)[1]
@@ -189,7 +204,7 @@ def test_every_dependency_is_carried_to_the_gpu_or_is_there():
     project = re.search(r"^dependencies = \[(.*?)^]", (REPO / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)[
         1
     ]
-    wanted = set(re.findall(r'^    "([a-z-]+)', project, re.MULTILINE))
-    assert wanted - there - carried == {"decord"}
+    wanted = set(re.findall(r'^    "([a-z0-9-]+)', project, re.MULTILINE))
+    assert wanted - there - carried == {"decord", "scipy"}
     for name in ("wheels.sh", "on_device.sh"):
         checked(run("bash", "-n", KIT / name))

@@ -6,6 +6,7 @@ master beside it, which a fused AdamW updates.
 """
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ class StandInZero:
     """What ``engine.optimizer`` is in ZeRO-3: masters and model weights in flat buffers, torch's optimiser inside."""
 
     persistent_parameters: list[nn.Parameter] = []
+    parameter_offload = SimpleNamespace(param_coordinator=None)  # nothing is gathered, so that nothing is traced
 
     def __init__(self, framework: VTokFramework, train: TrainConfig):
         self.groups = parameter_groups(framework, train.weight_decay)

@@ -103,8 +103,8 @@ def a_run(device: torch.device, found: TaggedDevice, run: RunConfig, folder: Pat
         state.step = state.updates = 1
         folder.mkdir()
         (folder / "config.yaml").write_text("seed: 0\n")
-        writer = Writer(folder, CheckpointConfig())
-        writer.save(engine, ema, state)
+        writer = Writer(folder, CheckpointConfig(), engine, ema)
+        writer.save(state)
         writer.wait()
     with station("validate") as figures, ema.applied():
         figures |= validated(engine.module, device, run)

@@ -7,11 +7,10 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pipelines.planning.meter import Meter, Usage
+from pipelines.planning.meter import Usage, metered
 
 Work = Callable[[], object]
 
@@ -67,12 +66,7 @@ def peak_bytes(work: Work, device: torch.device) -> int:
 
 def counted(work: Work, device: torch.device) -> Usage:
     """FLOPs and peak bytes of a call as a plan counts them, on the meta device or on a CPU."""
-    meter, attention = Meter(), F.scaled_dot_product_attention
-    with meter.phase("work", backward=True):
-        if device.type != "meta":
-            F.scaled_dot_product_attention = attention  # the meter's stand-in is for the meta device
-        work()
-    return meter.usage["work"]
+    return metered(work, device.type)
 
 
 class Kernel(NamedTuple):

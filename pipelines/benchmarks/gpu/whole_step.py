@@ -16,6 +16,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.benchmarks.models import RandomPart
+from pipelines.planning.meter import OPERATORS
 from pipelines.planning.rates import Rates
 from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
@@ -36,6 +37,8 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
             updates.append(measure.wall_seconds(update, device))
         taken, assumed = median(forward_backward), Rates().host_seconds
         yield Finding(f"a micro-step, forward and backward ({how})", taken, "s", assumed, rate="host_seconds")
+        operators = measure.counted(micro_step, device).work[OPERATORS]
+        yield Finding("operators of it", operators, "calls", Rates().host_operators, rate="host_operators")
         yield Finding("an update", median(updates), "s")
         alone = median(measure.wall_seconds(whole_step, device) for _ in range(sizes.repeats))
         yield Finding("a step of one micro-step, as the run takes it", alone, "s")

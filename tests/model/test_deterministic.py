@@ -1,8 +1,9 @@
 """``train.deterministic`` on a GPU: no operator of a step is one that torch refuses there.
 
 ``torch.use_deterministic_algorithms`` refuses on CUDA what its documentation lists, and what else the sources of its
-CUDA kernels name in ``alertNotDeterministic``, in any of the versions that we allow (nll_loss2d: in some). Which operators a step dispatches does not depend on the device,
-but for attention's, which has a deterministic form in each of its kernels.
+CUDA kernels name in ``alertNotDeterministic``, in any of the versions that we allow (nll_loss2d: in some). Which
+operators a step dispatches does not depend on the device, but for attention's, which has a deterministic form in each
+of its kernels.
 """
 
 from dataclasses import replace

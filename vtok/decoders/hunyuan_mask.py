@@ -33,6 +33,10 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
             block.attn.set_processor(self)
 
+    def __deepcopy__(self, memo: dict) -> "UnmaskedAttention":
+        """Copies of blocks and of transformers share it: the counts are those of the forward that runs."""
+        return self
+
     def _read_mask(self, transformer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         mask, device = kwargs["encoder_attention_mask"], kwargs["hidden_states"].device
         self._counts = mask.count_nonzero(dim=1).tolist()

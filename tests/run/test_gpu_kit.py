@@ -193,7 +193,7 @@ def test_every_dependency_is_carried_to_the_gpu_or_is_there():
     """What the lent machine's image holds was read on such a machine; decord is the second decoder and stays behind."""
     there = {
         "torch", "transformers", "accelerate", "safetensors", "tokenizers", "fsspec", "numpy", "pillow", "pyyaml",
-        "tensorboard", "tqdm", "psutil", "ninja",
+        "tensorboard", "tqdm", "psutil", "ninja", "filelock", "jinja2",
     }  # fmt: skip
     script = (KIT / "wheels.sh").read_text()
     block = re.search(r"missing=\((.*?)\n\)", script, re.DOTALL)[1]

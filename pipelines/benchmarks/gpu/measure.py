@@ -84,7 +84,7 @@ class Trace(NamedTuple):
         kernels: the slowest first.
         operators: seconds on the device of the kernels that each operator started itself.
         busy: seconds in which a kernel ran.
-        synchronisations: how often the host waited for the device.
+        synchronisations: how often the host waited for the device; the last one or two are the measurement's own.
     """
 
     kernels: list[Kernel]
@@ -107,13 +107,15 @@ def trace(work: Work, device: torch.device) -> Trace:
     operators: dict[str, float] = defaultdict(float)
     intervals = []
     for event in events:
-        operators[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
-        if (event.device_type == DeviceType.CUDA) == on_gpu:
+        is_kernel = event.device_type == DeviceType.CUDA
+        if not is_kernel:
+            operators[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+        if is_kernel == on_gpu:
             taken = event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total
             totals[event.name].append(taken / 1e6)
             intervals.append((event.time_range.start, event.time_range.end))
     kernels = sorted((Kernel(name, sum(calls), len(calls)) for name, calls in totals.items()), key=lambda k: -k.seconds)
-    waits = sum(event.name in SYNCHRONISING for event in events) - on_gpu  # the last one is ours
+    waits = sum(event.name in SYNCHRONISING for event in events)
     return Trace(kernels, operators, covered(intervals) / 1e6, waits)
 
 

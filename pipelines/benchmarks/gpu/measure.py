@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pipelines.planning.meter import Usage, metered
+from pipelines.planning.meter import metered
 
 Work = Callable[[], object]
 
@@ -55,18 +55,13 @@ def wall_seconds(work: Work, device: torch.device) -> float:
 def peak_bytes(work: Work, device: torch.device) -> int:
     """The most bytes that the tensors of a call take beside those that were there before."""
     if device.type != "cuda":
-        return counted(work, device).peak
+        return metered(work, device.type).peak
     synchronise(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()
     synchronise(device)
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def counted(work: Work, device: torch.device) -> Usage:
-    """FLOPs and peak bytes of a call as a plan counts them, on the meta device or on a CPU."""
-    return metered(work, device.type)
 
 
 class Kernel(NamedTuple):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from diffusers.models.transformers import transformer_hunyuan_video as hunyuan
@@ -148,6 +150,17 @@ def test_joint_attention_never_has_a_mask_and_gives_what_diffusers_masked_one_do
     for our, their in zip(ours, results(), strict=True):
         torch.testing.assert_close(our, their, atol=1e-5, rtol=1e-5)
     assert len(masks) == layers * (one + steps * (one + two)), "diffusers' own attention ran"
+
+
+def test_a_copied_block_is_told_the_counts_of_the_transformer_that_runs_it(framework):
+    decoder, sigma = framework.decoder, torch.full((2, 1, 1, 1, 1), 0.5)
+    noisy, conditioning = torch.randn(2, 4, 3, 4, 4), random_conditioning(framework, [3, 7])
+    with torch.no_grad():
+        expected = decoder.velocity(noisy, sigma, conditioning)
+        blocks = decoder.transformer.transformer_blocks
+        blocks[0] = copy.deepcopy(blocks[0])
+        assert torch.equal(decoder.velocity(noisy, sigma, conditioning), expected)
+        assert torch.equal(copy.deepcopy(decoder).velocity(noisy, sigma, conditioning), expected)
 
 
 def test_what_stands_in_padded_text_rows_makes_no_difference(framework):

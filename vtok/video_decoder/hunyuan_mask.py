@@ -18,6 +18,8 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from vtok.devices import to_device
+
 
 class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
     """The processor of all joint attentions of a transformer; the refiner of the text keeps its own, with its mask.
@@ -33,10 +35,15 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
             block.attn.set_processor(self)
 
+    def __deepcopy__(self, memo: dict) -> "UnmaskedAttention":
+        """Copies of blocks and of transformers share it: the counts are those of the forward that runs."""
+        return self
+
     def _read_mask(self, transformer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         mask, device = kwargs["encoder_attention_mask"], kwargs["hidden_states"].device
         self._counts = mask.count_nonzero(dim=1).tolist()
-        return args, kwargs | {"encoder_attention_mask": mask.to(device, non_blocking=True)}
+        moved = mask if mask.device == device else to_device(mask, device)
+        return args, kwargs | {"encoder_attention_mask": moved}
 
     def __call__(
         self,

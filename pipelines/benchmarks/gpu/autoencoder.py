@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
+from pipelines.planning.kinds import CONVOLUTION
+from pipelines.planning.meter import Usage, metered
 from pipelines.planning.rates import Rates
+from pipelines.planning.time import seconds_of
 from vtok.video_decoder.base import VideoDecoder
 
 META = torch.device("meta")
@@ -21,25 +23,21 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     published.in_bf16(empty.vae)
     for shape in (sizes.video, *sizes.tiles):
         video = torch.randint(0, 256, (1, shape[0], 3, *shape[1:]), dtype=torch.uint8, device=device)
-        flops, planned_peak = plan(empty, shape)
+        planned = plan(empty, shape)
         seconds = measure.seconds(lambda: decoder.encode(video), device, sizes.repeats)
         peak = measure.peak_bytes(lambda: decoder.encode(video), device)
         name = "encode {} x {} x {}".format(*shape)
-        yield Finding(name, seconds, "s", flops / Rates().convolution)
-        yield Finding(f"{name}, peak", peak, "bytes", planned_peak)
+        yield Finding(name, seconds, "s", seconds_of(planned, Rates()).device)
+        yield Finding(f"{name}, peak", peak, "bytes", planned.peak)
         if shape == sizes.video:
             operators = measure.trace(lambda: decoder.encode(video), device).operators
             inside = sum(taken for operator, taken in operators.items() if "conv" in operator)
-            rate, assumed = flops / inside, Rates().convolution
+            rate, assumed = planned.work[CONVOLUTION] / inside, Rates().convolution
             yield Finding("its convolutions, in their kernels", rate, "FLOP/s", assumed, rate="convolution")
             yield Finding("their share of its time", inside / seconds, "of 1")
 
 
-def plan(empty: VideoDecoder, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """FLOPs of the convolutions and peak bytes, counted on the meta device."""
+def plan(empty: VideoDecoder, shape: tuple[int, int, int]) -> Usage:
+    """Counted on the meta device."""
     video = torch.empty(1, shape[0], 3, *shape[1:], dtype=torch.uint8, device=META)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        empty.encode(video)
-    flops = counter.get_flop_counts()["Global"][torch.ops.aten.convolution]
-    return flops, measure.counted(lambda: empty.encode(video), META).peak
+    return metered(lambda: empty.encode(video))

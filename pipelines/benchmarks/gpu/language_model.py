@@ -8,7 +8,9 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
+from pipelines.planning.meter import metered
 from pipelines.planning.rates import Rates
+from pipelines.planning.time import seconds_of
 from vtok.mllm.base import MLLM
 
 META = torch.device("meta")
@@ -21,10 +23,10 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     model = published.language_model(sizes, LAYERS)
     step = training_step(published.with_weights(model, device), sizes, device)
     empty = published.in_bf16(published.language_model(sizes, LAYERS))
-    planned = measure.counted(training_step(empty, sizes, META), META)  # next to none of it is attention
+    planned = metered(training_step(empty, sizes, META))
     name = f"{LAYERS} layers, {sum(sizes.packed)} packed tokens, forward and backward"
     seconds = measure.seconds(step, device, sizes.repeats)
-    yield Finding(name, seconds, "s", planned.flops / Rates().linear)
+    yield Finding(name, seconds, "s", seconds_of(planned, Rates()).device)
     yield Finding(f"{name}, peak with gradients", measure.peak_bytes(step, device), "bytes", planned.peak)
     yield Finding("rate of it", planned.flops / seconds, "FLOP/s", Rates().linear)
 

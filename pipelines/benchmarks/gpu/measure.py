@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pipelines.planning.meter import Usage, metered
+from pipelines.planning.meter import metered
 
 Work = Callable[[], object]
 
@@ -55,18 +55,13 @@ def wall_seconds(work: Work, device: torch.device) -> float:
 def peak_bytes(work: Work, device: torch.device) -> int:
     """The most bytes that the tensors of a call take beside those that were there before."""
     if device.type != "cuda":
-        return counted(work, device).peak
+        return metered(work, device.type).peak
     synchronise(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()
     synchronise(device)
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def counted(work: Work, device: torch.device) -> Usage:
-    """FLOPs and peak bytes of a call as a plan counts them, on the meta device or on a CPU."""
-    return metered(work, device.type)
 
 
 class Kernel(NamedTuple):
@@ -84,7 +79,7 @@ class Trace(NamedTuple):
         kernels: the slowest first.
         operators: seconds on the device of the kernels that each operator started itself.
         busy: seconds in which a kernel ran.
-        synchronisations: how often the host waited for the device.
+        synchronisations: how often the host waited for the device; the last one or two are the measurement's own.
     """
 
     kernels: list[Kernel]
@@ -107,13 +102,15 @@ def trace(work: Work, device: torch.device) -> Trace:
     operators: dict[str, float] = defaultdict(float)
     intervals = []
     for event in events:
-        operators[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
-        if (event.device_type == DeviceType.CUDA) == on_gpu:
+        is_kernel = event.device_type == DeviceType.CUDA
+        if not is_kernel:
+            operators[event.name] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+        if is_kernel == on_gpu:
             taken = event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total
             totals[event.name].append(taken / 1e6)
             intervals.append((event.time_range.start, event.time_range.end))
     kernels = sorted((Kernel(name, sum(calls), len(calls)) for name, calls in totals.items()), key=lambda k: -k.seconds)
-    waits = sum(event.name in SYNCHRONISING for event in events) - on_gpu  # the last one is ours
+    waits = sum(event.name in SYNCHRONISING for event in events)
     return Trace(kernels, operators, covered(intervals) / 1e6, waits)
 
 

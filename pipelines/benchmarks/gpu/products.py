@@ -41,7 +41,8 @@ def copying(sizes: Sizes, device: torch.device) -> Finding:
     source = random(device, sizes.copied // 2)
     target = torch.empty_like(source)
     taken = measure.seconds(lambda: target.copy_(source), device, sizes.repeats)
-    return Finding("copy on the device, read and written", 2 * source.nbytes / taken, "bytes/s", rate="memory")
+    rate, assumed = 2 * source.nbytes / taken, Rates().memory
+    return Finding("copy on the device, read and written", rate, "bytes/s", assumed, rate="memory")
 
 
 def random(device: torch.device, *shape: int) -> Tensor:

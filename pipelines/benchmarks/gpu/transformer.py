@@ -10,7 +10,9 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
+from pipelines.planning.meter import metered
 from pipelines.planning.rates import Rates
+from pipelines.planning.time import seconds_of
 from vtok.video_decoder.hunyuan import Conditioning, HunyuanDecoder
 
 META = torch.device("meta")
@@ -35,7 +37,7 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     for depths in DEPTHS:
         with cut(decoder, *depths), cut(empty, *depths):
             measured.append(cost(decoder, sizes, device))
-            planned.append(plan(empty, sizes, sum(depths)))
+            planned.append(plan(empty, sizes))
         name = "{} double and {} single blocks, forward and backward".format(*depths)
         yield Finding(name, measured[-1].seconds, "s", planned[-1].seconds)
         yield Finding(f"{name}, peak", measured[-1].peak, "bytes", planned[-1].peak)
@@ -65,13 +67,10 @@ def cost(decoder: HunyuanDecoder, sizes: Sizes, device: torch.device) -> Cost:
     return Cost(seconds, measure.peak_bytes(step, device))
 
 
-def plan(empty: HunyuanDecoder, sizes: Sizes, blocks: int) -> Cost:
+def plan(empty: HunyuanDecoder, sizes: Sizes) -> Cost:
     """As counted on the meta device, at the rates that are assumed where none were measured."""
-    usage = measure.counted(training_step(empty, sizes, META), META)
-    attention = 4 * published.joint_tokens(empty, sizes) ** 2 * published.width(empty) * blocks  # of a forward
-    rates = Rates()
-    seconds = 2 * attention / rates.attention + 2 * attention / rates.attention_backward
-    return Cost(seconds + (usage.flops - 4 * attention) / rates.linear, usage.peak)
+    usage = metered(training_step(empty, sizes, META))
+    return Cost(seconds_of(usage, Rates()).device, usage.peak)
 
 
 def training_step(decoder: HunyuanDecoder, sizes: Sizes, device: torch.device) -> measure.Work:

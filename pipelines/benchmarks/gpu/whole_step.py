@@ -6,6 +6,7 @@ The device has next to nothing to do at this width, so the step takes as long as
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.benchmarks.models import RandomPart
-from pipelines.planning.meter import OPERATORS
+from pipelines.planning.meter import OPERATORS, metered
 from pipelines.planning.rates import Rates
 from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
@@ -37,8 +38,8 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
             updates.append(measure.wall_seconds(update, device))
         taken, assumed = median(forward_backward), Rates().host_seconds
         yield Finding(f"a micro-step, forward and backward ({how})", taken, "s", assumed, rate="host_seconds")
-        operators = measure.counted(micro_step, device).work[OPERATORS]
-        yield Finding("operators of it", operators, "calls", Rates().host_operators, rate="host_operators")
+        assumed = Rates().host_operators
+        yield Finding("operators in it", operators(Path(folder), sizes), "calls", assumed, rate="host_operators")
         yield Finding("an update", median(updates), "s")
         alone = median(measure.wall_seconds(whole_step, device) for _ in range(sizes.repeats))
         yield Finding("a step of one micro-step, as the run takes it", alone, "s")
@@ -84,10 +85,19 @@ def start(folder: Path, sizes: Sizes, device: torch.device) -> tuple[measure.Wor
     return micro_step, update, lambda: (micro_step(), update()), "plain PyTorch"
 
 
-def random_framework(folder: Path, sizes: Sizes, place: Place) -> VTokFramework:
-    """The paper's framework, narrow, with a tiny tokenizer."""
+def operators(folder: Path, sizes: Sizes) -> int:
+    """Operators of the same micro-step, as a plan counts them."""
+    framework = random_framework(folder, sizes, None)
+    batch = batch_of(framework, sizes).to(torch.device("meta"))
+    return metered(lambda: framework(batch)["loss"].backward()).work[OPERATORS]
+
+
+def random_framework(folder: Path, sizes: Sizes, place: Place | None) -> VTokFramework:
+    """The paper's framework, narrow, with a tiny tokenizer; on the meta device where it has no place."""
     model = published.paper_run().model
-    framework = materialise(assemble(model, published.reader(sizes.whole)), [RandomPart()], place)
+    with torch.device("meta") if place is None else nullcontext():
+        framework = assemble(model, published.reader(sizes.whole))
+    framework = published.in_bf16(framework) if place is None else materialise(framework, [RandomPart()], place)
     write_tiny_models(folder, CAPTION_INSTRUCTIONS)
     model.mllm.weights, model.decoder.weights = f"{folder}/llava", f"{folder}/hunyuan"
     framework.text = TextEncoder.from_pretrained(model)

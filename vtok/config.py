@@ -199,7 +199,7 @@ class DecoderConfig:
         gradient_checkpointing: recompute the transformer's blocks in backward.
         vae_tiling: whether the autoencoder takes large frames in diffusers' tiles, in training as in sampling: less
             memory, more arithmetic, slightly other latents. ``auto`` tiles frames above 480 x 832 pixels with
-            HunyuanVideo, above 720 x 1280 with Wan (:mod:`vtok.decoders.tiling`).
+            HunyuanVideo, above 720 x 1280 with Wan (:mod:`vtok.video_decoder.tiling`).
         loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
         loss_latent_frames: ``L_dec`` sees the first so many latent frames of a window, as a clip of its own; by default
             the whole window.

@@ -13,9 +13,9 @@ from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from support.tiny import model_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
-from vtok.decoders.tiling import LARGEST_WHOLE, is_tiled
 from vtok.video_decoder import GenerationRow, build_vae, encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.tiling import LARGEST_WHOLE, is_tiled
 from vtok.video_decoder.wan import WanDecoder
 
 TINY = ("--config", str(PRESETS / "tiny.yaml"))

@@ -16,7 +16,7 @@ from pipelines.engine.weights import frozen_hashes
 from support.tiny import model_config
 from vtok import weights
 from vtok.config import ConfigError
-from vtok.rows.plan import text
+from vtok.rows import text
 
 NAME = "someone/tiny"
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from vtok.config import ConfigError, DecoderConfig, VaeTiling
-from vtok.decoders.tiling import set_tiling
 from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.video_decoder.tiling import set_tiling
 from vtok.weights import Location, Part, ReadConfig
 
 # Frames per latent frame: videos have 4k + 1 frames, latents k + 1.

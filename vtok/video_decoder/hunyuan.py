@@ -20,7 +20,6 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from vtok.config import DecoderConfig, require
-from vtok.decoders.tiling import require_tiling
 from vtok.devices import to_device
 from vtok.video_decoder.base import (
     FRAMES_PER_LATENT,
@@ -33,6 +32,7 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.tiling import require_tiling
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 

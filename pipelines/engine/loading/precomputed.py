@@ -17,11 +17,11 @@ from pipelines.cli.config_files import plain
 from pipelines.config import RunConfig
 from vtok.assembly.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
-from vtok.decoders.tiling import is_tiled
 from vtok.feature_extractor import extractor_parts
 from vtok.framework import VTokFramework
 from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import Posterior, decoder_parts
+from vtok.video_decoder.tiling import is_tiled
 from vtok.weights import Part, combined_hash, content_hash, shapes_of
 
 FEATURES, LATENTS = "features.safetensors", "latents.safetensors"

@@ -12,12 +12,13 @@ from vtok.config import DecoderConfig, VaeTiling, require
 # clip in bf16, encode / decode, as pipelines/planning/meter.py counts them:
 #
 #                  320 x 576 x 121    480 x 832 x 81    720 x 1280 x 121
-#     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0     in tiles: 1.5 / 2.7, 1.5 / 2.8, see below
+#     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0
+#       in tiles        1.5 /  2.7       1.5 /  2.8          1.5 / not counted
 #     Wan2.1            1.4 /  2.0       3.0 /  4.2          6.9 / 10.0
 #     Wan2.2-TI2V-5B    0.8 /  2.1       1.7 /  4.5          4.1 / 10.4     (704 x 1280)
 #
 # HunyuanVideo's grow with the square of the frame: its attention has a mask over all pairs of latent pixels of a window
-# of frames, 72,000 x 72,000 at 720p. Tiles cost it 1.45 to 1.6 times the FLOPs.
+# of frames, 72,000 x 72,000 at 720p. Tiles cost it 1.45 to 1.63 times the FLOPs.
 LARGEST_WHOLE = {AutoencoderKLHunyuanVideo: 480 * 832, AutoencoderKLWan: 720 * 1280}
 
 

@@ -2,9 +2,9 @@
 
 python pipelines/export.py --checkpoint OUTPUT [--ema] --output DIR
 
-``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` opens it (or Qwen2.5-VL's own class, where it is one), and
-``VTokFramework.from_pretrained(DIR)`` and ``VTokPipeline.from_pretrained(DIR)``; the frozen backbone and decoder are
-named in it and not copied.
+Three functions open it: ``VTokPipeline.from_pretrained(DIR)``, ``vtok.assembly.pretrained.from_pretrained(DIR)``, and
+transformers' ``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` (or Qwen2.5-VL's class, if the model is one).
+The folder names the frozen backbone and decoder and does not hold copies of them.
 """
 
 import argparse
@@ -18,8 +18,9 @@ import torch
 from pipelines.cli.errors import die
 from pipelines.engine import models
 from pipelines.engine.saving import checkpoint
-from pipelines.understand import config_of
+from pipelines.inference.load import config_of
 from vtok.assembly.build import frozen_part_names
+from vtok.assembly.pretrained import save_pretrained
 from vtok.config import ConfigError
 from vtok.weights.materialise import whole
 
@@ -45,7 +46,7 @@ def export(run: Path, output: Path, ema: bool = False, dtype: torch.dtype = torc
     step = checkpoint.load_trained(framework, run, ema)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    framework.save_pretrained(part)
+    save_pretrained(framework, part)
     os.replace(part, output)
     return step
 

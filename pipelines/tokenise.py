@@ -29,8 +29,9 @@ from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import die
 from pipelines.cli.parsing import load_config
 from pipelines.engine import distributed
+from pipelines.inference.load import load_run
 from pipelines.inference.pictures import stacked, token_picture
-from pipelines.understand import duration_of, load_run
+from pipelines.inference.understand import duration_of
 from vtok.config import ConfigError
 from vtok.tokeniser import Tokeniser, build_tokeniser
 

@@ -14,107 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
-from data_tools.video.decode import validate
-from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
 from pipelines.cli.errors import die, one_line
-from pipelines.cli.parsing import load_config
-from pipelines.config import RunConfig
-from pipelines.engine import distributed, models
-from pipelines.engine.loading.loader import views_of
-from pipelines.engine.saving import checkpoint
+from pipelines.inference.load import load_run, load_untrained
 from pipelines.inference.shares import own_share, rank_and_ranks, read_table
-from vtok.assembly.build import drawn_weights
+from pipelines.inference.understand import Understanding
 from vtok.config import ConfigError, require
-from vtok.framework import VTokFramework
-from vtok.tokeniser import VisualFeatures
-
-
-def config_of(output: Path) -> RunConfig:
-    """A run's configuration; raises ConfigError if ``output`` is not the folder of a run."""
-    if not (output / "config.yaml").is_file():
-        raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
-    return load_config(output / "config.yaml")
-
-
-def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
-    """A run's configuration, its framework with the newest trained weights or their average, and their step.
-
-    Raises:
-        ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
-    """
-    config = config_of(output)
-    framework = models.load_on_device(config, output)
-    step = checkpoint.load_trained(framework, output, ema)
-    return config, framework, step
-
-
-def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
-    """What :func:`load_run` gives, of a configuration's published weights alone; the step is 0.
-
-    Raises:
-        ConfigError: no such configuration, or something between frames and answer has to be trained first.
-    """
-    config = load_config(path)
-    framework = models.load_on_device(config, path.parent)
-    if drawn := drawn_weights(framework):
-        raise ConfigError(
-            f"{path}: {drawn[0]} has random weights: train the model first, or set tokeniser.strategy to training_free"
-        )
-    return config, framework, 0
-
-
-def duration_of(video: Path) -> float:
-    """Seconds of a video file that a user named.
-
-    Raises:
-        DataError: it is not there, or cannot be read.
-    """
-    if not video.is_file():
-        raise DataError(f"no such video: {video}")
-    return validate(video).duration
-
-
-class Understanding:
-    """Answers questions about video files as the model was trained to see them."""
-
-    def __init__(self, config: RunConfig, framework: VTokFramework):
-        self.config = config
-        self.framework = framework
-        self.views = views_of(config, framework.tokeniser.feature_extractor.image_size)
-
-    def answer(
-        self, video: Path, question: str, max_new_tokens: int = 128, key_frame_every: float | None = None
-    ) -> str:
-        """The answer about a video.
-
-        Args:
-            key_frame_every: look at the whole video, with a key frame every so many seconds, instead of at the centred
-                window that training would take.
-
-        Raises:
-            DataError: the video cannot be read.
-        """
-        frames = self.frames_of(video, key_frame_every)
-        return self.framework.understand(frames, question, max_new_tokens, key_frame_every=key_frame_every)
-
-    def frames_of(self, video: Path, key_frame_every: float | None = None) -> Tensor:
-        """What the model sees of a video, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
-        duration = duration_of(video)
-        data, (tokeniser, decoder) = self.config.data, self.views
-        start = window(duration, data.seconds, CENTRE)
-        if key_frame_every:
-            tokeniser = tokeniser_view(duration, tokeniser.fps, tokeniser.height, tokeniser.width)
-            start = 0.0
-        views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
-        return views.frames[: views.frames_valid].to(distributed.device())
-
-    def features_of(self, video: Path) -> VisualFeatures:
-        """Frozen features of the window that training would take; errors as in :meth:`answer`."""
-        return self.framework.tokeniser.features(self.frames_of(video)[None])
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

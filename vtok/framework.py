@@ -1,5 +1,4 @@
-"""VTokFramework: one language model that understands and generates video (paper, section 3.2).
-
+"""VTokFramework: one language model that understands and generates video (paper, section 3.1).
 One training step, top to bottom in :meth:`VTokFramework.forward`:
 
     frames -> frozen features -> tokens -> phi_vis + P  \\
@@ -7,14 +6,11 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
     video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from vtok.config import ModelConfig
 from vtok.devices import to_device
-from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
 from vtok.mllm.mrope import row_positions, video_positions
 from vtok.phases import phase
@@ -23,7 +19,6 @@ from vtok.rows.batch import Batch
 from vtok.rows.plan import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.rows.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
-from vtok.understanding import UnderstandingMixin
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.visual_head import build_visual_head
 
@@ -31,7 +26,7 @@ from vtok.visual_head import build_visual_head
 HEAD_STREAM = 0x68656164
 
 
-class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
+class VTokFramework(nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
     the rest is frozen.
 
@@ -253,24 +248,6 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             GenerationRow(*states[0, start : start + count].split([count - visual, visual]))
             for start, count, visual in rows
         ]
-
-    # ---------------------------------------------------------------- folders
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for :meth:`from_pretrained`, which the language model's own classes open too."""
-        from vtok.assembly import pretrained
-
-        pretrained.save(self, folder)
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> "VTokFramework":
-        """The framework :meth:`save_pretrained` wrote; raises ConfigError if it cannot be opened."""
-        from vtok.assembly import pretrained
-        from vtok.weights.materialise import whole
-
-        return pretrained.load(folder, whole(dtype, device))
 
     # ---------------------------------------------------------------- parts
 

@@ -12,16 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import require
 from vtok.framework import VTokFramework
-from vtok.weights.materialise import cast_parameters
+from vtok.generation import generate
+from vtok.understanding import understand
+from vtok.weights.materialise import cast_parameters, whole
 
 
 class VTokPipeline:
     """A framework on one device, in one precision.
 
     Args:
-        framework: as :func:`vtok.assembly.build.build_framework` or ``VTokFramework.from_pretrained`` give it.
+        framework: what :func:`vtok.assembly.build.build_framework` returns, or
+            :func:`vtok.assembly.pretrained.from_pretrained`.
         device: the GPU if there is one.
         dtype: of the weights; bf16 on a GPU and fp32 on a CPU.
     """
@@ -38,13 +42,21 @@ class VTokPipeline:
     def from_pretrained(
         cls, folder: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> "VTokPipeline":
-        """From a folder that ``VTokFramework.save_pretrained`` wrote.
+        """From a folder that :meth:`save_pretrained` or ``pipelines/export.py`` wrote.
 
         Raises:
             ConfigError: it cannot be opened.
         """
         device, dtype = chosen(device, dtype)
-        return cls(VTokFramework.from_pretrained(folder, dtype, device), device, dtype)
+        return cls(from_pretrained(folder, whole(dtype, device)), device, dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model as a folder, which transformers opens too (see :mod:`vtok.assembly.pretrained`).
+
+        Raises:
+            ConfigError: the folder is not empty, or a part has no weights that can be named.
+        """
+        save_pretrained(self.framework, folder)
 
     def understand(
         self,
@@ -65,7 +77,7 @@ class VTokPipeline:
         require(frames.dtype == torch.uint8 and frames.ndim == 4, "frames should be a uint8 tensor (T, 3, H, W)")
         size = self.framework.tokeniser.feature_extractor.image_size
         frames = centre_square(frames.to(self.device), size)
-        return self.framework.understand(frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
+        return understand(self.framework, frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
 
     def generate(
         self,
@@ -84,7 +96,7 @@ class VTokPipeline:
             temperature: of the visual tokens.
         """
         generator = torch.Generator().manual_seed(seed)
-        return self.framework.generate(prompt, seconds, fps, steps, temperature, generator).cpu()
+        return generate(self.framework, prompt, seconds, fps, steps, temperature, generator).cpu()
 
 
 def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:

@@ -26,6 +26,7 @@ from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VisualHeadConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.generation import sample_row
 from vtok.rows.batch import Batch
 from vtok.tokeniser import VisualFeatures
 
@@ -80,7 +81,9 @@ def sampled_motion(framework: VTokFramework, captions: list[str]) -> Tensor:
     sample = head.sample
     head.sample = lambda *arguments: drawn.append(sample(*arguments)) or drawn[-1]
     for number, caption in enumerate(captions):
-        framework.imagine(caption, sum(framework.tokeniser.counts(FRAMES)), 1.0, torch.Generator().manual_seed(number))
+        sample_row(
+            framework, caption, sum(framework.tokeniser.counts(FRAMES)), 1.0, torch.Generator().manual_seed(number)
+        )
     del head.sample
     return torch.cat(drawn).unflatten(0, (len(captions), FRAMES - 1))
 

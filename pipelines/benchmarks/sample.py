@@ -6,6 +6,7 @@ import torch
 
 from pipelines.benchmarks.models import LARGE, Size, random_framework
 from pipelines.benchmarks.paired import cpu_seconds, ratio
+from vtok.generation import sample_row
 
 PROMPT = "A small red circle moves to the right."
 
@@ -25,7 +26,7 @@ def sampling(folder: Path, size: Size = LARGE, motion_tokens: int = 29, repeats:
             cache = model(inputs_embeds=token, past_key_values=cache, use_cache=True).past_key_values
 
     def ours() -> None:
-        framework.imagine(PROMPT, steps)
+        sample_row(framework, PROMPT, steps)
 
     bare(), ours()
     return ratio(cpu_seconds(ours), cpu_seconds(bare), repeats)

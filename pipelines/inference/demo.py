@@ -7,8 +7,9 @@ from data_tools.packing.sources import discover
 from data_tools.shapes import render_clips
 from data_tools.video.media import save_contact_sheet
 from pipelines.config import DemoConfig, RunConfig
-from pipelines.generate import Wanted, generate_videos
-from pipelines.understand import Understanding, load_run
+from pipelines.inference.generate import Wanted, generate_videos
+from pipelines.inference.load import load_run
+from pipelines.inference.understand import Understanding
 
 
 def prepare(demo: DemoConfig, seed: int, output: Path) -> Path:

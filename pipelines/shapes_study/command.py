@@ -19,13 +19,13 @@ from data_tools.locks import locked
 from pipelines.cli.errors import die
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
+from pipelines.inference.load import load_run
 from pipelines.shapes_study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, render, report
 from pipelines.shapes_study.config import STUDY, ArmConfig, StudyConfig, load_study
 from pipelines.shapes_study.plots import contact_sheet
 from pipelines.shapes_study.publish import publish
 from pipelines.shapes_study.results import RESULTS, Results, read_results, write_results
 from pipelines.shapes_study.stages import Done, slug, stage
-from pipelines.understand import load_run
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, ModelConfig
 from vtok.framework import VTokFramework

@@ -16,6 +16,7 @@ from support.tiny import CAPTIONS, make_batch, model_config, qwen_config, wan_co
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import VisualHeadConfig
+from vtok.generation import generate
 from vtok.tokeniser.key_frame import detect_key_frame
 
 ALWAYS = {
@@ -124,7 +125,7 @@ def test_no_operator_of_a_step_or_of_a_generation_is_refused(models, name):
         optimiser.step()
         framework.eval()
         if config.generates:
-            framework.generate("A red circle", 1.0, 8, steps=2, generator=torch.Generator().manual_seed(0))
+            generate(framework, "A red circle", 1.0, 8, steps=2, generator=torch.Generator().manual_seed(0))
     assert not found.names and found.seen > 500
 
 

@@ -8,11 +8,12 @@ from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import distributed
 from pipelines.export import export
-from pipelines.understand import load_run, load_untrained
+from pipelines.inference.load import load_run, load_untrained
 from support.live_memory import LiveMemory
 from support.runs import write_run
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
+from vtok.assembly.pretrained import from_pretrained
 from vtok.framework import VTokFramework
 from vtok.weights import SafeTensor, shapes_of
 
@@ -76,6 +77,6 @@ def test_an_export_reads_no_frozen_part(trained, tmp_path, monkeypatch):
     assert export(folder, tmp_path / "exported", dtype=torch.float32) == 7
     files = {path.parts[-2] for path in read}
     assert "llava" in files and not files & {"clip", "transformer", "vae", "text_encoder_2"}, files
-    opened = VTokFramework.from_pretrained(tmp_path / "exported")
+    opened = from_pretrained(tmp_path / "exported")
     for (name, ours), (_, theirs) in zip(opened.state_dict().items(), framework.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name

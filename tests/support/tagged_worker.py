@@ -44,7 +44,9 @@ from support.tiny import make_batch, model_config, planned_config, qwen_config, 
 from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig, VisualHeadConfig
 from vtok.framework import VTokFramework
+from vtok.generation import generate
 from vtok.rows.batch import Batch
+from vtok.understanding import answer_losses, video_embeddings
 from vtok.weights.materialise import whole
 
 CPU = torch.device("cpu")
@@ -252,8 +254,8 @@ def micro_steps(device: torch.device, found: TaggedDevice, configs: dict[str, Mo
 
 
 def likelihood(framework: VTokFramework, batch: Batch) -> float:
-    visual = framework.video_embeddings(batch.frames[0])
-    losses = framework.answer_losses(visual, batch.frames.shape[1], "What moves?", ["A red circle.", "Blue."])
+    visual = video_embeddings(framework, batch.frames[0])
+    losses = answer_losses(framework, visual, batch.frames.shape[1], "What moves?", ["A red circle.", "Blue."])
     return torch.cat(losses).sum().item()
 
 
@@ -261,7 +263,7 @@ def generated(framework: VTokFramework, batch: Batch) -> float:
     """Mean of a video that is led away from the empty prompt too."""
     framework.config.decoder.true_guidance = 2.0
     draws = torch.Generator().manual_seed(0)
-    return framework.generate("A red circle.", 1.0, steps=2, generator=draws).float().mean().item()
+    return generate(framework, "A red circle.", 1.0, steps=2, generator=draws).float().mean().item()
 
 
 # What some variants are asked for, beside a micro-step.

@@ -11,6 +11,7 @@ from pipelines.config import DataConfig, RunConfig, TrainConfig
 from pipelines.planning.workload import Workload
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.generation import decoder_conditioning, sample_row
 from vtok.rows.batch import Batch
 
 CAPTIONS = [
@@ -94,4 +95,4 @@ def part(batch: Batch, clips: list[int]) -> Batch:
 
 def imagined(framework: VTokFramework, prompt: str, num_tokens: int, **sampling) -> Any:
     """What the decoder is told of one video whose visual tokens are sampled."""
-    return framework.conditioning([prompt], [framework.imagine(prompt, num_tokens, **sampling)])
+    return decoder_conditioning(framework, [prompt], [sample_row(framework, prompt, num_tokens, **sampling)])

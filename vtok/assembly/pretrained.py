@@ -30,8 +30,8 @@ CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def save(framework: VTokFramework, folder: str | Path) -> None:
-    """Write a folder that :func:`load` and the language model's own classes open.
+def save_pretrained(framework: VTokFramework, folder: str | Path) -> None:
+    """Write a folder that :func:`from_pretrained` and the language model's own classes open.
 
     Raises:
         ConfigError: there is something in ``folder`` already, the published model cannot be read again, or the frozen
@@ -100,8 +100,8 @@ def portable(config: ModelConfig) -> ModelConfig:
     return replace(config, mllm=replace(config.mllm, weights=".", revision=None), **named)
 
 
-def load(folder: str | Path, place: Place | None = None) -> VTokFramework:
-    """The framework that :func:`save` wrote.
+def from_pretrained(folder: str | Path, place: Place | None = None) -> VTokFramework:
+    """The framework that :func:`save_pretrained` wrote.
 
     Args:
         place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.

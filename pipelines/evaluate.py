@@ -17,9 +17,9 @@ from pathlib import Path
 from data_tools.errors import DataError
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import die
+from pipelines.engine.launcher import rank_and_ranks
 from pipelines.evaluation import questions, tv_align, vidtok_scores
 from pipelines.evaluation.tv_align import run as generation
-from pipelines.inference.shares import rank_and_ranks
 from vtok.config import ConfigError
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from pipelines.cli.errors import die
+from pipelines.engine.launcher import rank_and_ranks
 from pipelines.inference.generate import Wanted, generate_videos
 from pipelines.inference.load import load_run
-from pipelines.inference.shares import own_share, rank_and_ranks, read_prompts
+from pipelines.inference.shares import own_share, read_prompts
 from vtok.config import ConfigError, require
 
 MAX_NAME_BYTES = 255

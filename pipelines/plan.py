@@ -16,12 +16,12 @@ from pipelines.cli.errors import die
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
+from pipelines.metering.kinds import FLOP_KINDS, MEMORY
+from pipelines.metering.workload import CAPTION_TOKENS
 from pipelines.planning.advice import Suggestion, suggestions
 from pipelines.planning.forecast import Forecast, Hardware, Scenario, forecast
-from pipelines.planning.kinds import FLOP_KINDS, MEMORY
 from pipelines.planning.rates import ASSUMED, Rates, cards, rates_of
 from pipelines.planning.time import Seconds
-from pipelines.planning.workload import CAPTION_TOKENS
 from vtok.config import ConfigError, require
 
 DS_CONFIG = Path(__file__).parents[1] / "deepspeed_configs" / "zero3.json"

@@ -25,8 +25,8 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
-from pipelines.engine.loading.loader import views_of
 from pipelines.engine.setup import precision
+from pipelines.views import views_of
 from vtok.config import ConfigError, require
 from vtok.tokeniser import build_tokeniser
 from vtok.video_decoder import build_vae, encode_video

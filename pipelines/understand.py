@@ -17,8 +17,9 @@ from pathlib import Path
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
 from pipelines.cli.errors import die, one_line
+from pipelines.engine.launcher import rank_and_ranks
 from pipelines.inference.load import load_run, load_untrained
-from pipelines.inference.shares import own_share, rank_and_ranks, read_table
+from pipelines.inference.shares import own_share, read_table
 from pipelines.inference.understand import Understanding
 from vtok.config import ConfigError, require
 

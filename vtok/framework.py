@@ -22,6 +22,9 @@ from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.visual_head import build_visual_head
 
+# What a training step returns: the weighted sum and its parts.
+LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
+
 # Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
 HEAD_STREAM = 0x68656164
 

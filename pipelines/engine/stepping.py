@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipelines.engine import distributed
-from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine import distributed, memory
+from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.finite import finite_on_all_ranks
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
 from pipelines.engine.traces import follow_trace
-from pipelines.engine.watching import memory
-from pipelines.engine.watching.metrics import batch_digest, in_global_order
+from vtok.framework import LOSSES
 from vtok.rows.batch import Batch
-
-LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 
 class Step(NamedTuple):

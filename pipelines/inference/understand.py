@@ -9,7 +9,7 @@ from data_tools.video.decode import validate
 from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
-from pipelines.engine.loading.loader import views_of
+from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
 from vtok.understanding import understand

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from pipelines.config import RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
-from pipelines.engine.watching.flops import Flops, part_flops
+from pipelines.metering.flops import Flops, part_flops
+from pipelines.metering.step import Step, measure_step, meta_copy
+from pipelines.metering.workload import CAPTION_TOKENS, Workload, typical_workload
 from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.rates import Rates
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import Step, measure_step, meta_copy
 from pipelines.planning.time import Seconds, micro_step_seconds
 from pipelines.planning.traffic import traffic
-from pipelines.planning.workload import CAPTION_TOKENS, Workload, typical_workload
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder

@@ -13,15 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines import plan
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.engine.watching.flops import sample_flops
+from pipelines.metering.flops import sample_flops
+from pipelines.metering.step import gradients_dropped, measure_step, meta_copy
+from pipelines.metering.workload import typical_workload
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Hardware, Scenario, forecast
 from pipelines.planning.memory import kept_memory, parameters_of
 from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import gradients_dropped, measure_step, meta_copy
 from pipelines.planning.traffic import traffic
-from pipelines.planning.workload import typical_workload
 from support.launch import REPO, checked, deepspeed
 from support.live_memory import LiveMemory
 from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, wan_config

@@ -9,7 +9,7 @@ from torch import nn
 from vtok.config import DecoderConfig, VaeTiling, require
 
 # Largest frames, in pixels, that ``auto`` leaves whole: both directions of a clip stay below 16 GB. Peaks in GB for one
-# clip in bf16, encode / decode, as pipelines/planning/meter.py counts them:
+# clip in bf16, encode / decode, as pipelines/metering/meter.py counts them:
 #
 #                  320 x 576 x 121    480 x 832 x 81    720 x 1280 x 121
 #     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0

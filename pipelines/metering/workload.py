@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_tools.video.views import View
 from pipelines.config import RunConfig
-from pipelines.engine.loading.loader import views_of
+from pipelines.views import views_of
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch

@@ -15,11 +15,3 @@ evaluation/     protocols, judges, tables
 metering/       FLOPs and bytes of a step, counted on the meta device;  planning/: forecasts made of them
 benchmarks/, vidtok_training/, shapes_study/     of bench.py, train_vidtok.py and study.py
 """
-
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    # Said before DeepSpeed is imported, or it prints on stdout that it found no accelerator.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")

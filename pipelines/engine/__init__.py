@@ -17,3 +17,11 @@ loading/        shards -> micro-batches of this rank
 saving/         partitions, EMA, checkpoints
 watching/       metrics, validation, traces
 """
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    # Said before DeepSpeed is imported, or it prints on stdout that it found no accelerator.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")

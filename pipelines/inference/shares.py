@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_tools.errors import DataError
-from pipelines.engine.launcher import rank_and_ranks
+from pipelines.cli.launcher import rank_and_ranks
 
 T = TypeVar("T")
 

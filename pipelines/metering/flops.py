@@ -6,10 +6,10 @@ its weights; a part that they do not reach has a forward only. :mod:`pipelines.m
 
 from typing import NamedTuple
 
-from pipelines.config import RunConfig
+from pipelines.config import CAPTION_TOKENS, RunConfig
 from pipelines.metering.meter import BACKWARD
 from pipelines.metering.step import DECODER_PARTS, Step, measure_step, meta_copy
-from pipelines.metering.workload import CAPTION_TOKENS, typical_workload
+from pipelines.metering.workload import typical_workload
 from vtok.framework import VTokFramework
 
 

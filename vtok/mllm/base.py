@@ -5,11 +5,12 @@ every trainable parameter must get a gradient in every step.
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel
 
 from vtok.config import MLLMConfig
 from vtok.devices import to_device
@@ -18,6 +19,9 @@ from vtok.mllm.packed_attention import PACKED_SDPA
 
 # Diffusers' Hunyuan pipeline reads its text encoder two layers before the end (its ``num_hidden_layers_to_skip``).
 CONDITIONING_LAYER = -3
+
+# Keyword of the key-value cache in transformers' models: renamed in 5.24.
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class Hidden(NamedTuple):
@@ -82,8 +86,7 @@ class MLLM(nn.Module):
         packed = {} if row_lengths is None else packing(row_lengths, shared_row, embeddings.device)
         placed = {} if positions is None else dict(position_ids=positions)
         output = self.causal_lm.model(
-            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True,
-            **packed | placed,
+            inputs_embeds=embeddings, use_cache=use_cache, output_hidden_states=True, **{CACHE: cache} | packed | placed
         )  # fmt: skip
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
 

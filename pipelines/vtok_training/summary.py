@@ -26,4 +26,5 @@ def origin(config: RunConfig) -> str:
 
 def batch_line(plan: BatchPlan) -> str:
     """How a global batch is dealt out, in one line."""
-    return f"{plan.global_batch_size} samples = {plan.ranks} ranks x {plan.micro_batch_size} x {plan.accumulation} accumulated"
+    dealt = f"{plan.ranks} ranks x {plan.micro_batch_size} x {plan.accumulation} accumulated"
+    return f"{plan.global_batch_size} samples = {dealt}"

@@ -146,10 +146,6 @@ class VisualHeadConfig:
         components, min_scale: of ``gmm``: number of components, floor of their standard deviations.
         width, depth, steps: of ``flow``: its layers' width, its blocks, and the steps a sample takes.
         levels: of ``codes``: codes a dimension has; the backbone ``vidtok`` brings its own.
-        input_noise: standard deviation, in standardised units, of the noise on teacher-forced visual inputs. None by
-            default: on tiny models it made no difference to how far sampled videos drift from true ones (0.159, 0.158,
-            0.156 and 0.161 for 0, 0.25, 0.5 and 1, where two sets of true ones are some 0.06 apart; one seed each,
-            pipelines/benchmarks/exposure.py).
     """
 
     kind: Literal["gmm", "mse", "flow", "codes"] = "gmm"
@@ -159,7 +155,6 @@ class VisualHeadConfig:
     depth: int = 3
     steps: int = 16
     levels: int = 32
-    input_noise: float = 0.0
 
     def __post_init__(self):
         require(self.components >= 1, "visual_head.components must be at least 1")
@@ -169,7 +164,6 @@ class VisualHeadConfig:
             "visual_head.width, visual_head.depth and visual_head.steps must be at least 1",
         )
         require(self.levels >= 2, "visual_head.levels must be at least 2")
-        require(self.input_noise >= 0, "visual_head.input_noise must not be negative")
 
 
 @dataclass

@@ -22,9 +22,6 @@ from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.visual_head import build_visual_head
 
-# Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
-HEAD_STREAM = 0x68656164
-
 
 class VTokFramework(nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
@@ -124,17 +121,15 @@ class VTokFramework(nn.Module):
         weights = self.config.loss
         with_decoder = with_decoder and weights.dec > 0
         understanding, generation = weights.under > 0, weights.vis_lm > 0 or with_decoder
-        noisy = generation and self.config.visual_head.input_noise > 0
 
         features = self.features(batch)
         device = features.spatial.device
-        inputs = self.with_noise(features, batch.input_seeds) if noisy else features
         with phase("language_model"):
-            visual = self.projection(self.tokeniser.encode(inputs))
+            visual = self.projection(self.tokeniser.encode(features))
 
         plan = plan_rows(
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
-            generation_visuals=len(batch.texts) if noisy else 0, spatial=features.spatial.shape[1],
+            spatial=features.spatial.shape[1],
         ).to(device)  # fmt: skip
         with phase("language_model"):
             rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
@@ -143,7 +138,7 @@ class VTokFramework(nn.Module):
 
         losses = {
             "loss_under": self.understanding_loss(hidden, plan),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * plan.captioned,
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.captioned,
             "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.captioned,
         }
         if reduce:
@@ -188,18 +183,6 @@ class VTokFramework(nn.Module):
         dtype = next(self.projection.parameters()).dtype
         return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
-    def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
-        """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noisy = {}
-        for kind in self.tokeniser.feature_scale:
-            clean, counts = features.of(kind)
-            noise = to_device(own_noise(counts, clean.shape[1:], generators), clean.device)
-            scale = self.config.visual_head.input_noise * self.tokeniser.feature_scale[kind].std
-            noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
-        doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
-        return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
-
     @phase("heads")
     def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:
         """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
@@ -210,7 +193,7 @@ class VTokFramework(nn.Module):
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
         """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
-        generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual token
         for kind, head in self.visual_head.items():
             spatial = kind == "spatial"

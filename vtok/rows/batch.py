@@ -20,7 +20,7 @@ class Batch(NamedTuple):
         video_counts: likewise, each 4k + 1.
         texts: token ids of each sample's rows.
         decoder_seeds: each sample's seed for sigma and the decoder's noise.
-        input_seeds: each sample's seed for the noise on its visual inputs.
+        head_seeds: each sample's seed for the draws of the visual head.
         keys: names of the samples, for digests and messages.
     """
 
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     video_counts: list[int]
     texts: list[RowText]
     decoder_seeds: list[int]
-    input_seeds: list[int]
+    head_seeds: list[int]
     keys: list[str]
 
     def to(self, device) -> "Batch":

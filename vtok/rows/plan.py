@@ -85,7 +85,6 @@ def plan_rows(
     crop_start: int,
     understanding: bool = True,
     generation: bool = True,
-    generation_visuals: int = 0,
     spatial: int = 0,
 ) -> RowPlan:
     """Lay out the rows of B clips.
@@ -95,8 +94,6 @@ def plan_rows(
         visual_counts: visual tokens of each clip; in the visual tensor every clip takes ``max(visual_counts)`` places.
         crop_start: rows of the prompt that the decoder never sees.
         understanding, generation: which branches there are.
-        generation_visuals: clip whose visual tokens the first generation row uses (B when the generation branch has its
-            own, noised ones behind the clean ones; else 0).
         spatial: how many of a clip's visual tokens, the first ones, are spatial.
     """
     batch, stride = len(texts), max(visual_counts)
@@ -125,7 +122,7 @@ def plan_rows(
         parts.append(RowParts(0, len(shared), 0, 0))
     first_generation = len(rows)
     for clip in range(batch * generation):
-        rows.append(text(prompts[clip]) + visual(generation_visuals + clip, visual_counts[clip]))
+        rows.append(text(prompts[clip]) + visual(clip, visual_counts[clip]))
         parts.append(RowParts(clip, len(prompts[clip]), visual_counts[clip], 0))
 
     row_lengths = [len(row) for row in rows]

@@ -22,6 +22,8 @@ from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
 from vtok.visual_head import build_visual_head
 
+# What a training step returns: the weighted sum and its parts.
+LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 class VTokFramework(nn.Module):
     """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;

@@ -1,6 +1,7 @@
 """The command line of a run: a YAML file's sections, then ``--section.key value``, which wins."""
 
 import difflib
+import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -38,14 +39,18 @@ ALIASES = {
 }
 
 
-def parse_run_arguments(argv: list[str]) -> RunArguments[RunConfig]:
+def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig]:
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``.
 
+    Args:
+        argv: the process's own command line if omitted.
+
     Raises:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
     """
+    argv = sys.argv[1:] if argv is None else argv
     argv = [ALIASES.get(name, name) + eq + value for name, eq, value in (arg.partition("=") for arg in argv)]
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     if not {"--config", "-h", "--help"} & set(given):

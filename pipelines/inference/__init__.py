@@ -5,5 +5,5 @@ understand   answers about video files
 generate     videos of prompts, written to files
 shares       which inputs are this rank's
 pictures     a video's tokens as a picture
-demo         the demo's clips, caption and video
+demo         what the demo shows at its end
 """

@@ -4,6 +4,7 @@ The clips, their noise and the noise levels are the same each time. So any diffe
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipelines.inference.understand import Understanding
 from pipelines.shapes_study.config import StudyConfig
 from pipelines.shapes_study.latents import seen
 from vtok.framework import VTokFramework
-from vtok.generation import decoder_conditioning, sample_row
+from vtok.generation import decoder_conditioning, sample_row, teacher_forced_row
 from vtok.video_decoder import GenerationRow, Posterior
 
 TOLD = NOTHING, CAPTION, OWN, ANOTHERS = "nothing", "caption", "and its own tokens", "and another clip's"
@@ -50,8 +51,9 @@ def worth(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path
     elif framework.tokeniser.feature_dims:
         sight = Understanding(config, framework)
         features = [sight.features_of(clips / f"{item.id}.mp4") for item in items]
-        told[OWN] = (prompts, list(map(framework.recall, prompts, features)))
-        told[ANOTHERS] = (prompts, list(map(framework.recall, prompts, features[1:] + features[:1])))
+        row = partial(teacher_forced_row, framework)
+        told[OWN] = (prompts, list(map(row, prompts, features)))
+        told[ANOTHERS] = (prompts, list(map(row, prompts, features[1:] + features[:1])))
     return {"losses": {what: decoder_loss(framework, posterior, *given) for what, given in told.items()}}
 
 

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.engine.watching.flops import sample_flops
-from pipelines.planning.workload import typical_workload
+from pipelines.metering.flops import sample_flops
+from pipelines.metering.workload import typical_workload
 from support.tiny import imagined, make_batch, model_config, planned_batch, planned_config, wan_config
 from vtok.assembly.architectures import meta_framework
 from vtok.assembly.build import build_framework, frozen_weights

@@ -13,6 +13,7 @@ from pipelines import generate, tokenise, understand
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.inference import generate as inference_generate
+from pipelines.inference import tokenise as inference_tokenise
 from pipelines.inference import understand as inference_understand
 from support.reference import clip_pixels
 from support.tiny import model_config
@@ -36,7 +37,7 @@ def run(tiny_models):
 def loaded(run, monkeypatch):
     """``load_run`` replaced; the list of how often it was asked for."""
     calls = []
-    for command in (generate, understand):
+    for command in (inference_generate, inference_understand):
         monkeypatch.setattr(command, "load_run", lambda folder, ema=False: calls.append(folder) or run)
     return calls
 
@@ -201,7 +202,7 @@ def test_the_centre_square_is_that_of_clip_s_processor(height, width):
 
 def test_videos_become_tokens_and_a_picture(loaded, run, clips, tmp_path, monkeypatch, capsys):
     """One token a later step of the whole video; the same as the tokeniser gives for its frames."""
-    monkeypatch.setattr(tokenise, "load_run", lambda folder: run)
+    monkeypatch.setattr(inference_tokenise, "load_run", lambda folder: run)
     output, picture = tmp_path / "t.safetensors", tmp_path / "p.png"
     videos = [str(clips / f"00{i}.mp4") for i in range(2)]
     tokenise.main([*videos, "--checkpoint", "run", "--output", str(output), "--show", str(picture)])

@@ -34,7 +34,7 @@ from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.partitions import masters, optimiser_of, start_moments
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import settle_buffers
-from pipelines.engine.stepping import LOSSES, train_step
+from pipelines.engine.stepping import train_step
 from pipelines.engine.watching import validation
 from pipelines.engine.watching.examples import Example
 from support.tagged_device import TaggedDevice, register
@@ -43,7 +43,7 @@ from support.tensor_uses import uses
 from support.tiny import make_batch, model_config, planned_config, qwen_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig, VisualHeadConfig
-from vtok.framework import VTokFramework
+from vtok.framework import LOSSES, VTokFramework
 from vtok.generation import generate
 from vtok.rows.batch import Batch
 from vtok.understanding import answer_losses, video_embeddings

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
-from pipelines.planning.workload import Workload
+from pipelines.metering.workload import Workload
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
 from vtok.generation import decoder_conditioning, sample_row

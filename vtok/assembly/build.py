@@ -27,7 +27,14 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
     Raises:
         ConfigError: some weights cannot be loaded, or the parts do not fit one another.
     """
-    framework = assemble(config)
+    return with_weights(assemble(config), place, without)
+
+
+def with_weights(framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
+    """Give the framework of :func:`vtok.assembly.architectures.assemble` its weights and tokenizers; arguments and
+    errors as :func:`build_framework`.
+    """
+    config = framework.config
     warn_if_random(config.tokeniser)
     framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):

@@ -11,7 +11,7 @@ from vtok.config import DecoderConfig, VaeTiling, require
 from vtok.video_decoder.autoencoder import Autoencoder
 
 # The largest frames, in pixels, that ``auto`` leaves whole: encoding and decoding a clip stay below 16 GB. Peaks in GB
-# for one clip in bf16, encode / decode, measured by pipelines/planning/meter.py:
+# for one clip in bf16, encode / decode, measured by pipelines/metering/meter.py:
 #
 #                  320 x 576 x 121    480 x 832 x 81    720 x 1280 x 121
 #     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0

@@ -17,7 +17,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.benchmarks.models import RandomPart
-from pipelines.planning.meter import OPERATORS, metered
+from pipelines.metering.meter import OPERATORS, metered
 from pipelines.planning.rates import Rates
 from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models

@@ -126,6 +126,8 @@ def project(
     return torch.cat([placed(query), text_query], dim=1), torch.cat([placed(key), text_key], dim=1), value
 
 
-def _first_and_again(again: Callable[[], AbstractContextManager[None]]) -> tuple[AbstractContextManager[None], ...]:
+def _first_and_again(
+    again: Callable[[], AbstractContextManager[None]],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Returns the contexts of the first run and of the recomputation, for torch's checkpointing."""
     return nullcontext(), again()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 CERTAIN = -30.0  # log variance of the posterior, the smallest that diffusers allows
 
 
-class PatchAutoencoder(ModelMixin, ConfigMixin):
+class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the bases of diffusers' own models
     """Maps blocks of t frames by s x s pixels to ``latent_channels`` numbers and back. The first frame repeats t times.
 
     Args:

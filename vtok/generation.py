@@ -1,15 +1,16 @@
-"""The videos that a framework makes of prompts: visual tokens first, which then tell the decoder what to show."""
+"""Makes videos from prompts: samples visual tokens, then decodes them to a video."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vtok.config import require
+from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
-from vtok.video_decoder import GenerationRow
+from vtok.video_decoder import GenerationRow, VideoDecoder
 
 
 def generate(
@@ -22,7 +23,7 @@ def generate(
     generator: torch.Generator | None = None,
     features: VisualFeatures | None = None,
 ) -> Tensor:
-    """One video, (frames, 3, height, width) ``uint8``; arguments as :func:`generate_batch`."""
+    """Makes one ``uint8`` video (frames, 3, height, width). Arguments as in :func:`generate_batch`."""
     generators = None if generator is None else [generator]
     given = None if features is None else [features]
     return generate_batch(framework, [prompt], seconds, fps, steps, temperature, generators, given)[0]
@@ -39,35 +40,37 @@ def generate_batch(
     generators: list[torch.Generator] | None = None,
     features: list[VisualFeatures] | None = None,
 ) -> Tensor:
-    """A video for each of B prompts: visual tokens first, video after video, then the decoder, all at once.
+    """Makes a video for each of B prompts.
 
-    Under ZeRO-3 all ranks call this together, with prompts of their own if need be.
+    Visual tokens are sampled video after video. Then the decoder runs once for all videos. Under ZeRO-3 all ranks call
+    this together. Each may have its own prompts.
 
     Args:
-        seconds, fps: a video has ``round(seconds * fps)`` frames (``fps`` defaults to the decoder's); the
-            smallest 4k + 1 at least that large are generated, the rest is cut.
-        steps: denoising steps.
-        temperature: of the visual tokens.
-        generators: one a video, on the CPU.
-        features: of true videos, whose tokens take the place of sampled ones: the best that sampling could do.
+        framework: The model.
+        prompts: The prompts.
+        seconds, fps: A video has ``round(seconds * fps)`` frames. ``fps`` defaults to the decoder's. The decoder makes
+            the next 4k + 1 frames, and the surplus is cut.
+        steps: Denoising steps.
+        temperature: Temperature of the visual tokens.
+        generators: One per video, on the CPU.
+        features: Features of true videos, whose tokens replace sampled ones. They show the best that sampling could do.
 
     Returns:
         (B, frames, 3, height, width) ``uint8``.
 
     Raises:
-        ConfigError: the model has no decoder; or under ZeRO-3, the ranks differ in what they ask for but the
-            prompts.
+        ConfigError: The model has no decoder; or under ZeRO-3, the ranks' arguments differ in more than prompts.
     """
-    require(framework.decoder is not None, f"a model with mllm.kind {framework.config.mllm.kind} understands only")
+    decoder = decoder_of(framework)
     wanted = round(seconds * (fps or framework.config.decoder.fps))
-    ratio = framework.decoder.latents_per_frame
+    ratio = decoder.latents_per_frame
     num_frames = -(-(wanted - 1) // ratio) * ratio + 1
     num_tokens = 0
     if features is None:
         num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
     require_alike(framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps)
     if features is None:
-        draws = generators or [None] * len(prompts)
+        draws: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
         rows = [sample_row(framework, prompt, num_tokens, temperature, draw) for prompt, draw in zip(prompts, draws)]
     else:
         rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
@@ -75,7 +78,14 @@ def generate_batch(
     if framework.config.decoder.true_guidance > 1:
         empty = decoder_conditioning(framework, [""] * len(prompts), [sample_row(framework, "", 0)] * len(prompts))
     conditioning = decoder_conditioning(framework, prompts, rows)
-    return framework.decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+    return decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+
+
+def decoder_of(framework: VTokFramework) -> VideoDecoder:
+    """Returns the decoder; raises ConfigError if the model only understands."""
+    if framework.decoder is None:
+        raise ConfigError(f"a model with mllm.kind {framework.config.mllm.kind} understands only")
+    return framework.decoder
 
 
 @torch.no_grad()
@@ -86,8 +96,8 @@ def sample_row(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> GenerationRow:
-    """Sample a video's ``num_tokens`` visual tokens after a prompt, one at a time with a key-value cache."""
-    prompt_ids = torch.tensor([framework.text.prompt(prompt)], device=framework.mllm.embed.weight.device)
+    """Samples a video's ``num_tokens`` visual tokens after a prompt, one at a time, with a key-value cache."""
+    prompt_ids = torch.tensor([framework.text.prompt(prompt)], device=framework.mllm.device)
     hidden = framework.mllm(framework.mllm.embed(prompt_ids), use_cache=True)
     states = [hidden.conditioning[0]]
     for index in range(num_tokens):
@@ -99,7 +109,7 @@ def sample_row(
 
 @torch.no_grad()
 def teacher_forced_row(framework: VTokFramework, prompt: str, features: VisualFeatures) -> GenerationRow:
-    """The row of :func:`sample_row`, with the tokens of one true video."""
+    """Returns the row of :func:`sample_row` for the tokens of a true video."""
     visual = framework.projection(framework.tokeniser.encode(framework.in_model_dtype(features)))
     ids = torch.tensor([framework.text.prompt(prompt)], device=visual.device)
     states = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1)).conditioning[0]
@@ -107,22 +117,24 @@ def teacher_forced_row(framework: VTokFramework, prompt: str, features: VisualFe
 
 
 def generation_row(framework: VTokFramework, states: Tensor, visual: int) -> GenerationRow:
-    """From the states (L, d) of a prompt's row, the last ``visual`` of which are visual tokens'."""
+    """Splits the states (L, d) of a prompt's row. The last ``visual`` of them are at visual tokens."""
     count = len(states) - visual
     return GenerationRow(states[framework.text.crop_start : count], states[count:])
 
 
 @torch.no_grad()
 def decoder_conditioning(framework: VTokFramework, prompts: list[str], rows: list[GenerationRow]) -> Any:
-    """What the decoder is told of B videos."""
-    ids = [framework.text.caption_ids(prompt) for prompt in prompts]
-    return framework.decoder.condition(rows, framework.decoder.encode_text(ids, framework.mllm.embed.weight.device))
+    """Builds the decoder's conditioning for B videos."""
+    decoder, caption_ids = decoder_of(framework), framework.text.caption_ids
+    assert caption_ids is not None  # with a decoder there is its tokenizer
+    ids = [caption_ids(prompt) for prompt in prompts]
+    return decoder.condition(rows, decoder.encode_text(ids, framework.mllm.device))
 
 
 def sample_token(
     framework: VTokFramework, state: Tensor, index: int, temperature: float, generator: torch.Generator | None
 ) -> Tensor:
-    """The visual token ``index`` (1, token_dim), sampled from the last hidden state (1, d) before it."""
+    """Samples visual token ``index``, (1, token_dim), from the last hidden state (1, d) before it."""
     kind = framework.tokeniser.place(index).kind
     standardised = framework.visual_head[kind].sample(state, temperature, generator)
     features = framework.tokeniser.feature_scale[kind].restore(standardised).to(state.dtype)

@@ -75,7 +75,7 @@ class Workload:
             video_counts=[self.video.num_frames if self.video else 0] * self.size,
             texts=self.texts,
             decoder_seeds=list(range(self.size)),
-            input_seeds=list(range(self.size)),
+            head_seeds=list(range(self.size)),
             keys=["clip"] * self.size,
         )
 

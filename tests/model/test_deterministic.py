@@ -96,7 +96,7 @@ def configurations(models):
     yield "frames", replace(base, tokeniser=replace(base.tokeniser, strategy="frames", sampled_frames=3))
     yield "training_free", replace(base, tokeniser=replace(base.tokeniser, strategy="training_free"))
     for kind in ("gmm", "mse", "flow", "codes"):
-        yield kind, replace(base, visual_head=VisualHeadConfig(kind, steps=2, input_noise=0.1))
+        yield kind, replace(base, visual_head=VisualHeadConfig(kind, steps=2))
     yield "wan", replace(wan, decoder=replace(wan.decoder, gradient_checkpointing=True, true_guidance=2.0))
     yield "qwen", qwen_config(models)
 

@@ -218,7 +218,6 @@ def variants(models: Path, qwen_models: Path) -> dict[str, ModelConfig]:
         "mse": head(kind="mse"),
         "flow": head(kind="flow", width=32, depth=1, steps=2),
         "codes": head(kind="codes", levels=8),
-        "input noise": head(input_noise=0.5),
         "residual grid": tokeniser(residual_grid=2),
         "frames": tokeniser(strategy="frames", sampled_frames=3),
         "none": tokeniser(strategy="none"),

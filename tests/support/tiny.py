@@ -83,7 +83,7 @@ def make_batch(
         video_counts=[9, 5, 1, 9][:count],
         texts=texts,
         decoder_seeds=[100 + i for i in range(count)],
-        input_seeds=[200 + i for i in range(count)],
+        head_seeds=[200 + i for i in range(count)],
         keys=[f"clip{i}" for i in range(count)],
     )
 

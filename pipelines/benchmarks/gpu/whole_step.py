@@ -114,4 +114,4 @@ def batch_of(framework: VTokFramework, sizes: Sizes) -> Batch:
 
     text = framework.text.sample(" ".join(CAPTION_INSTRUCTIONS[:3]), None, None, 0)
     views = pixels(count, 3, side, side), [count], pixels(frames, 3, height, width), [frames]
-    return Batch(*views, [text], decoder_seeds=[0], input_seeds=[0], keys=["0"])
+    return Batch(*views, [text], decoder_seeds=[0], head_seeds=[0], keys=["0"])

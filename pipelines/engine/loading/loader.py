@@ -73,7 +73,7 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
-        input_seeds=[s.draws.seed("input_noise") for s in samples],
+        head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
     )
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])

@@ -13,7 +13,6 @@ from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import frames_of
 from vtok.framework import VTokFramework
 from vtok.generation import generate
-from vtok.rows.batch import moved
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.tokeniser import VisualFeatures
 from vtok.understanding import understand
@@ -68,7 +67,7 @@ def example_of(sample: Sample) -> Example:
 
 
 def caption_of(example: Example, framework: VTokFramework, device: torch.device) -> Caption:
-    frames = moved(example.frames, device)
+    frames = example.frames.to(device, non_blocking=True)
     answer = understand(framework, frames, example.question, MAX_CAPTION_TOKENS, num_frames=example.num_frames)
     return Caption(example.key, example.question, example.expected, answer)
 

@@ -1,18 +1,35 @@
-"""What a rank owns of the trained parameters: its slices of fp32 masters and optimiser moments.
+"""What reaches into private parts of DeepSpeed 0.19 and torch. ``pyproject.toml`` caps the versions for its sake.
 
-ZeRO keeps them in flat buffers, cut differently in stages 1 and 2 (a group's parameters in one line, cut among the
-ranks) and stage 3 (every parameter cut). Here both look alike: a list of slices of flattened parameters. Checkpoints
-and EMA are written in these terms and so know nothing of stages, ranks or groups.
+Partitions: what a rank owns of the trained parameters, as slices of fp32 masters and optimiser moments. ZeRO keeps them
+in flat buffers. Stages 1 and 2 lay a group's parameters in one line and cut it among the ranks; stage 3 cuts every
+parameter. Here both look alike: a list of slices of flattened parameters. So checkpoints and EMA know nothing of
+stages, ranks or groups.
+
+Traces: ZeRO-3 records in which order a step uses the parameters, and gathers them ahead in the next steps. A step of
+another order throws the record away, and two steps pass before the next record is of use. Where steps with and without
+the decoder take turns (``loss.dec_every``), nothing would ever be gathered ahead. So each kind of step has a trace of
+its own.
+
+Shards: ZeRO-3 keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded.
 """
 
+from collections.abc import Hashable, Iterator
+from copy import copy
+from datetime import timedelta
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from deepspeed.git_version_info import installed_ops
 from deepspeed.runtime.utils import all_gather_dp_groups
-from torch import Tensor
+from deepspeed.runtime.zero import Init
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 
-from pipelines.engine.setup import Engine
+# ---------------------------------------------------------------- partitions
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -39,7 +56,7 @@ class Partition(NamedTuple):
         return buffers[self.group].narrow(0, self.offset, self.numel)
 
 
-def partitions(engine: Engine) -> list[Partition]:
+def partitions(engine: DeepSpeedEngine) -> list[Partition]:
     """This rank's slices; together the ranks' slices cover every trained parameter once."""
     slices_of = sharded_slice if engine.zero_optimization_stage() == 3 else grouped_slice
     named = [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
@@ -63,14 +80,14 @@ def grouped_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partit
     return Partition(name, inside.start, inside.numel, mapping.param_group_index, buffer.start)
 
 
-def masters(engine: Engine) -> list[Tensor]:
+def masters(engine: DeepSpeedEngine) -> list[Tensor]:
     """The flat fp32 buffers of this rank's master weights."""
     if engine.zero_optimization_stage() == 3:
         return list(engine.optimizer.fp32_partitioned_groups_flat)
     return list(engine.optimizer.single_partition_of_fp32_groups)
 
 
-def model_weights(engine: Engine) -> list[Tensor]:
+def model_weights(engine: DeepSpeedEngine) -> list[Tensor]:
     """What the model computes with, laid out like :func:`masters`; in an fp32 run possibly the masters themselves."""
     optimiser = engine.optimizer
     if engine.zero_optimization_stage() == 3:
@@ -79,18 +96,18 @@ def model_weights(engine: Engine) -> list[Tensor]:
     return [cut[dist.get_rank(group)] for cut, group in cuts]
 
 
-def moments(engine: Engine, kind: str) -> list[Tensor]:
+def moments(engine: DeepSpeedEngine, kind: str) -> list[Tensor]:
     """AdamW's ``exp_avg`` or ``exp_avg_sq``, laid out like :func:`masters`; there is none before the first update."""
     state = optimiser_of(engine).state
     return [state[flat][kind] for flat in masters(engine)]
 
 
-def has_moments(engine: Engine) -> bool:
+def has_moments(engine: DeepSpeedEngine) -> bool:
     """Whether there has been an update: AdamW makes its moments at the first."""
     return all(flat in optimiser_of(engine).state for flat in masters(engine))
 
 
-def start_moments(engine: Engine, updates: int) -> None:
+def start_moments(engine: DeepSpeedEngine, updates: int) -> None:
     """Give the optimiser the state it has after ``updates`` updates, its moments yet to be filled in."""
     optimiser = optimiser_of(engine)
     for flat in masters(engine):
@@ -101,13 +118,13 @@ def start_moments(engine: Engine, updates: int) -> None:
         optimiser.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
 
 
-def optimiser_of(engine: Engine) -> torch.optim.Optimizer:
+def optimiser_of(engine: DeepSpeedEngine) -> torch.optim.Optimizer:
     """The optimiser of this rank's master weights, inside DeepSpeed's own."""
     return engine.optimizer.optimizer
 
 
 @torch.no_grad()
-def use_weights(engine: Engine, buffers: list[Tensor]) -> None:
+def use_weights(engine: DeepSpeedEngine, buffers: list[Tensor]) -> None:
     """Let the model compute with these weights, laid out like :func:`masters`; all ranks call this.
 
     As DeepSpeed does after an update: hand the new weights round, and leave none of the old ones gathered.
@@ -132,3 +149,65 @@ def use_weights(engine: Engine, buffers: list[Tensor]) -> None:
     if optimiser.persistent_parameters:
         optimiser.persistent_parameters[0].all_gather(optimiser.persistent_parameters)
     optimiser.invalidate_secondary_tensor()
+
+
+# ---------------------------------------------------------------- traces
+
+# Of an engine: kind of step -> what records and follows its trace.
+_traces: WeakKeyDictionary[DeepSpeedEngine, dict[Hashable, PartitionedParameterCoordinator]] = WeakKeyDictionary()
+
+
+def follow_trace(engine: DeepSpeedEngine, kind: Hashable) -> None:
+    """Say before a micro-step's forward that it is of a kind, the same on every rank; only ZeRO-3 has traces."""
+    if engine.zero_optimization_stage() < 3:
+        return
+    offload = engine.optimizer.parameter_offload
+    own = _traces.setdefault(engine, {})
+    if kind not in own:
+        own[kind] = without_trace(offload.param_coordinator) if own else offload.param_coordinator
+    offload.param_coordinator = own[kind]
+
+
+def without_trace(coordinator: PartitionedParameterCoordinator) -> PartitionedParameterCoordinator:
+    """Another one for the same parameters; what is on its way between two steps is known to both."""
+    other = copy(coordinator)
+    if other.is_invalid_trace():
+        other._clear_trace_structures()  # its own lists, in which nothing stands yet
+    else:
+        other._invalidate_trace()
+    return other
+
+
+# ---------------------------------------------------------------- shards
+
+
+def kept(zero: Init, numel: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a parameter's elements that this rank keeps: its part of the world's, and with ZeRO++'s secondary
+    partition its part of its group's too.
+    """
+    padded = -(-numel // zero.dp_world_size) * zero.dp_world_size
+    for parts, index in {(zero.dp_world_size, zero.rank), (zero.num_ranks_in_param_group, zero.rank_in_group)}:
+        size = padded // parts
+        yield min(index * size, numel), min((index + 1) * size, numel)
+
+
+def sharded(zero: Init, parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter with this rank's part only; DeepSpeed copies that part from the whole values."""
+    zero._convert_to_deepspeed_param(parameter)
+    parameter.partition()
+    parameter.ds_tensor[max(0, parameter.ds_numel - zero.rank * parameter.ds_tensor.numel()) :].zero_()  # the padding
+    return parameter
+
+
+# ---------------------------------------------------------------- processes
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """How long this rank waits for the others, in every process group, DeepSpeed's among them."""
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def is_installed(operator: str) -> bool:
+    """Whether an operator of DeepSpeed was compiled when DeepSpeed was installed."""
+    return bool(installed_ops.get(operator))

@@ -16,6 +16,11 @@ def main(argv: list[str] | None = None) -> None:
     """Console entry; exit codes are those of :func:`pipelines.engine.program.run_program`."""
     with user_errors("vtok-train"):
         arguments = parse_run_arguments(argv)
+        if arguments.dry_run:
+            from pipelines.vtok_training.dry_run import dry_run
+
+            dry_run(arguments)
+            return
 
     from pipelines.engine.program import run_program  # only now: this imports the libraries, which takes seconds
     from pipelines.vtok_training.run import train

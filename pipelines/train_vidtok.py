@@ -21,6 +21,11 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the command line; exit codes are those of :func:`pipelines.engine.program.run_program`."""
     with user_errors("train_vidtok"):
         arguments = parse_vidtok_arguments(argv)
+        if arguments.dry_run:
+            from pipelines.vidtok_training.dry_run import dry_run
+
+            dry_run(arguments)
+            return
 
     from pipelines.engine.program import run_program  # only now: this imports the libraries, which takes seconds
     from pipelines.vidtok_training.run import train

@@ -51,7 +51,7 @@ def point_to_tiny_models(config: RunConfig) -> None:
     config.model.mllm.weights = f"{TINY_MODELS}/llava"
     decoder = config.model.decoder
     decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"
-    if config.model.tokeniser.backbone == "clip":
+    if config.model.tokeniser.backbone == "clip" and config.model.tokeniser.weights is None:
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
 
 

@@ -13,15 +13,12 @@ from pipelines.config import CAPTION_TOKENS, RunConfig
 from pipelines.views import views_of
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.mllm import published
 from vtok.rows.batch import Batch
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import TokenCounts
 from vtok.video_decoder import decoder_kind
-
-# Tokens of the chat template around a video and an instruction about it, for plans made without the tokenizer: of
-# LLaMA-3, and of Qwen2.5 with its system prompt.
-CHAT_TEMPLATES = {"llava-next": (5, 15), "qwen2.5-vl": (15, 10)}
 
 
 class Lengths(NamedTuple):
@@ -106,7 +103,7 @@ def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | No
         before, after = map(len, text.question(CAPTION_INSTRUCTIONS[0]))
         template, crop_start = len(text.prompt("")), text.crop_start
     else:
-        before, after = CHAT_TEMPLATES[model.mllm.kind]
+        before, after = published(model.mllm).template_lengths
         crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
         template = crop_start + 1  # the end token behind the caption
     prompt = min(template + caption_tokens, crop_start + model.decoder.max_prompt_tokens)

@@ -184,6 +184,8 @@ def parse_vidtok_arguments(argv: list[str] | None = None) -> RunArguments[VidTok
         if option == "--config" and not Path(value).suffix:
             name = published_name(value)
             argv[place : place + 2] = ["--model.name", name]
-    parser = ArgumentParser(prog="train_vidtok", exit_on_error=False, description="Train a VidTok with ZeRO-2.")
+    parser = ArgumentParser(
+        prog="train_vidtok", print_config=None, exit_on_error=False, description="Train a VidTok with ZeRO-2."
+    )
     arguments = parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
     return replace(arguments, preset=name) if name else arguments

@@ -1,6 +1,5 @@
 """A run of a VidTok: everything before its first step, and what one is; ``pipelines.engine.loop`` takes the steps."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +27,7 @@ from pipelines.vidtok_training.models import config_of
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
 from pipelines.vidtok_training.stepping import train_step
+from pipelines.vtok_training.summary import number_of_steps
 from vtok.config import require
 from vtok.vidtok import load_model
 from vtok.vidtok.initialisation import initialise
@@ -109,7 +109,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Training:
         checkpoint.resume(player.engine, player.ema, folder, player.state)
         player.state.ranks = plan.ranks
 
-    max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
+    max_steps = number_of_steps(config.train, len(reader))
     return Training(config, Run(config, output, plan, players, max_steps), dataset, lpips)
 
 

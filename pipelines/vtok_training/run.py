@@ -1,6 +1,5 @@
 """A run of VTok: everything before its first step, and what a step is; ``pipelines.engine.loop`` takes the steps."""
 
-import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.inference import demo
+from pipelines.vtok_training.summary import number_of_steps, origin
 from vtok.framework import VTokFramework
 
 
@@ -117,7 +117,7 @@ def prepare(arguments: RunArguments[RunConfig]) -> Training:
     if distributed.rank() == 0:
         captions = models.dataset_texts(reader, most=50, names=["caption"])
         utilisation = Utilisation(config, framework, plan.ranks, captions)
-    max_steps = config.train.max_steps or math.ceil(config.train.epochs * len(reader) / plan.global_batch_size)
+    max_steps = number_of_steps(config.train, len(reader))
     return Training(config, Run(config, output, plan, [player], max_steps), dataset, validation, utilisation)
 
 
@@ -132,6 +132,8 @@ def load_model(
     config: RunConfig, output: Path, ds_config: dict, reader: ShardReader | Mixture, held_out: ShardReader | None
 ) -> tuple[VTokFramework, dict[str, str]]:
     """The framework at step 0, whose tiny models are written first where it has such; and its frozen parts' hashes."""
+    if distributed.rank() == 0:
+        print(f"starting from {origin(config)}", flush=True)
     if config.tiny_models:
         texts = models.dataset_texts(reader)
         distributed.rank_zero_first(lambda: models.prepare_tiny_models(config, output, texts))

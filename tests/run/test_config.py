@@ -83,7 +83,6 @@ def test_without_a_config_and_without_data_it_is_the_demo():
         (["--train.max_step", "3"], "did you mean --train.max_steps"),
         (["--modle.loss.dec", "3"], "did you mean --model.loss.dec"),
         (["--train.lr", "fast"], "train.lr"),
-        (["--model.tokeniser.backbone", "resnet"], "backbone"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--model.loss.dec", "-1"], "must not be negative"),
         (["--model.decoder.height", "100"], "multiples of 16"),

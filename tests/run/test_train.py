@@ -205,7 +205,7 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
 
 
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
-    short = ("--data_root", clips, "--backbone", "clip", "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
+    short = ("--data_root", clips, "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
              "--epochs", 1, "--data.seconds", 1)  # fmt: skip
     checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a", fresh=True))
     log = log_of(tmp_path / "a")

@@ -5,11 +5,12 @@ ZeRO-3 every trainable parameter must get a gradient in every step.
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel
 
 from vtok.config import MLLMConfig
 from vtok.devices import to_device
@@ -19,6 +20,9 @@ from vtok.mllm.packed_attention import PACKED_SDPA
 # The layer that diffusers' Hunyuan pipeline reads of its text encoder: two before the end
 # (its ``num_hidden_layers_to_skip``).
 CONDITIONING_LAYER = -3
+
+# Keyword of the key-value cache in transformers' models: renamed in 5.24.
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class Hidden(NamedTuple):
@@ -96,8 +100,7 @@ class MLLM(nn.Module):
         packed = {} if row_lengths is None else packing(row_lengths, shared_row, embeddings.device)
         placed = {} if positions is None else dict(position_ids=positions)
         output = self.causal_lm.model(
-            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True,
-            **packed | placed,
+            inputs_embeds=embeddings, use_cache=use_cache, output_hidden_states=True, **{CACHE: cache} | packed | placed
         )  # fmt: skip
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
 
@@ -133,6 +136,13 @@ class Split(NamedTuple):
     projector_dim: int
 
 
+class Placeholder(NamedTuple):
+    """Marks the place of the visual tokens: a chat template's typed part, and the token that it becomes."""
+
+    part: str
+    token: str
+
+
 class Published(NamedTuple):
     """A kind of multimodal language model as transformers publishes it.
 
@@ -141,6 +151,9 @@ class Published(NamedTuple):
         config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are trained.
         keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
         split: Takes the parts out of the model.
+        placeholder: Marks the visual tokens in its chat template.
+        template_lengths: Tokens of that template before a video, and behind it with an instruction; for plans, which
+            have no tokenizer.
     """
 
     name: str
@@ -148,6 +161,8 @@ class Published(NamedTuple):
     model: type[PreTrainedModel]
     keys: Mapping[str, tuple[str, ...]]
     split: Callable[[PreTrainedModel, MLLMConfig], Split]
+    placeholder: Placeholder
+    template_lengths: tuple[int, int]
 
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:

@@ -97,7 +97,8 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
     """Returns the peak of temporary GPU memory in each phase of a step: activations, gathered weights, gradients.
 
     The backward passes of the language model and the heads reduce gradients. This copies the bucket once, or the
-    largest gradient if that is larger. The update casts a sub-group's gradients to fp32 and takes the root of its moments.
+    largest gradient if that is larger. The update casts a sub-group's gradients to fp32 and takes the root of its
+    moments.
     """
     gathered = gathered_memory(parameters, ranks, sharding)
     trained = [p.size for p in parameters if p.trained]

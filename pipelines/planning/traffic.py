@@ -7,9 +7,9 @@ from pipelines.planning.sharding import Sharding
 def traffic(parameters: list[Parameter], ranks: int, accumulation: int, sharding: Sharding) -> dict[str, int]:
     """Computes the bytes that a rank receives in an optimiser step, by purpose. It sends as many.
 
-    ZeRO-3 gathers every sharded parameter in each forward and again in each backward, there from the secondary partition
-    if there is one. ZeRO-2 gathers the updated weights once per step. Gradients are reduce-scattered after each
-    micro-step.
+    ZeRO-3 gathers every sharded parameter in each forward and again in each backward, there from the secondary
+    partition if there is one. ZeRO-2 gathers the updated weights once per step. Gradients are reduce-scattered after
+    each micro-step.
     """
     others = (ranks - 1) / ranks
     trained = [p for p in parameters if p.trained]

@@ -1,4 +1,4 @@
-"""Shards to micro-batches: the last stretch from a sample to what the model is given.
+"""Turns shards into micro-batches: reads samples, tokenises their text and stacks them.
 
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
@@ -137,10 +137,15 @@ def micro_batches(
     """Yields this rank's micro-batches on its device, from sample ``consumed_samples`` on: endlessly, or up to ``end``.
 
     Args:
-        collate: makes a micro-batch of the dataset's items, or hands on an error among them.
+        dataset: The run's dataset.
+        plan: How the batch is divided among ranks.
+        workers: Loader processes.
+        consumed_samples: Samples of the run before the first one.
+        end: Number of the run's last sample, or ``None``.
+        collate: Makes a micro-batch of the dataset's items, or returns an error among them.
 
     Raises:
-        LoaderError: a clip and all its substitutes are bad, or shards cannot be read.
+        LoaderError: A clip and all its substitutes are bad, or shards cannot be read.
     """
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipelines.engine import distributed
+from pipelines.engine.internals import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from pipelines.engine import distributed
-from pipelines.engine.saving.partitions import masters, model_weights, partitions, use_weights
+from pipelines.engine.internals import masters, model_weights, partitions, use_weights
 from pipelines.engine.setup import Engine
 
 

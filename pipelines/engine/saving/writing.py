@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelines.config import CheckpointConfig
 from pipelines.engine import distributed, host_memory
+from pipelines.engine.internals import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving import host_buffers
 from pipelines.engine.saving.checkpoint import (
     AVERAGE,
@@ -37,7 +38,6 @@ from pipelines.engine.saving.checkpoint import (
     step_of,
 )
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError

@@ -111,8 +111,8 @@ def start_moments(engine: DeepSpeedEngine, updates: int) -> None:
     """Gives the optimiser the state after ``updates`` updates, with moments of zero."""
     optimiser = optimiser_of(engine)
     for flat in masters(engine):
-        # DeepSpeed's AdamW on the host counts updates in a number. torch's fused one counts in a tensor for each buffer,
-        # which its kernel needs on the buffer's device.
+        # DeepSpeed's AdamW on the host counts updates in a number. torch's fused one counts in a tensor for each
+        # buffer, which its kernel needs on the buffer's device.
         fused = isinstance(optimiser, torch.optim.AdamW)
         count = torch.tensor(float(updates), device=flat.device) if fused else updates
         optimiser.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}

@@ -1,16 +1,16 @@
-"""What reaches into private parts of DeepSpeed 0.19 and torch. ``pyproject.toml`` caps the versions for its sake.
+"""Accesses private parts of DeepSpeed 0.19 and torch. ``pyproject.toml`` caps the versions for this file.
 
-Partitions: what a rank owns of the trained parameters, as slices of fp32 masters and optimiser moments. ZeRO keeps them
-in flat buffers. Stages 1 and 2 lay a group's parameters in one line and cut it among the ranks; stage 3 cuts every
-parameter. Here both look alike: a list of slices of flattened parameters. So checkpoints and EMA know nothing of
-stages, ranks or groups.
+Partitions: a rank's slices of the trained parameters, fp32 masters and optimiser moments. ZeRO keeps them in flat
+buffers. Stages 1 and 2 concatenate the parameters of a group and cut the result among the ranks; stage 3 cuts every
+parameter. This module describes both as a list of slices of flattened parameters. So checkpoints and EMA do not depend
+on stages, ranks or groups.
 
-Traces: ZeRO-3 records in which order a step uses the parameters, and gathers them ahead in the next steps. A step of
-another order throws the record away, and two steps pass before the next record is of use. Where steps with and without
-the decoder take turns (``loss.dec_every``), nothing would ever be gathered ahead. So each kind of step has a trace of
-its own.
+Traces: ZeRO-3 records the order in which a step uses the parameters, and gathers them in advance in the next steps. A
+step with another order discards the record, and it takes two steps until the next record is in use. If steps with and
+without the decoder alternate (``loss.dec_every``), nothing would ever be gathered in advance. So each kind of step has
+its own trace.
 
-Shards: ZeRO-3 keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded.
+Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pads the last. A rank keeps its part.
 """
 
 from collections.abc import Hashable, Iterator
@@ -38,11 +38,11 @@ class Partition(NamedTuple):
     """A slice of one trained parameter.
 
     Attributes:
-        name: of the parameter, in the framework.
-        start: first element of the slice in the flattened parameter.
-        numel: its elements, without the padding that ZeRO puts behind the last.
-        group: number of the flat buffer that holds it (see :func:`masters`).
-        offset: where in that buffer.
+        name: Name of the parameter in the framework.
+        start: First element of the slice in the flattened parameter.
+        numel: Its elements, without ZeRO's padding after the last.
+        group: Index of the flat buffer that holds it (see :func:`masters`).
+        offset: Its start in that buffer.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Partition(NamedTuple):
     offset: int
 
     def of(self, buffers: list[Tensor]) -> Tensor:
-        """This slice, (numel,), as a view of one of the flat buffers."""
+        """Returns the slice, (numel,), as a view of one of the flat buffers."""
         return buffers[self.group].narrow(0, self.offset, self.numel)
 
 
 def partitions(engine: DeepSpeedEngine) -> list[Partition]:
-    """This rank's slices; together the ranks' slices cover every trained parameter once."""
+    """Lists this rank's slices. The slices of all ranks cover every trained parameter once."""
     slices_of = sharded_slice if engine.zero_optimization_stage() == 3 else grouped_slice
     named = [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
     found = [slices_of(engine.optimizer, name, parameter) for name, parameter in named]
@@ -65,14 +65,14 @@ def partitions(engine: DeepSpeedEngine) -> list[Partition]:
 
 
 def sharded_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partition:
-    """Stage 3: each parameter is cut into equal parts, the last one padded."""
+    """Describes a slice of stage 3, which cuts each parameter into equal parts and pads the last."""
     group, offset, padded = optimiser.grad_position[optimiser.get_param_id(parameter)]
     start = padded * dist.get_rank(parameter.ds_process_group)
     return Partition(name, start, max(0, min(padded, parameter.ds_numel - start)), group, offset)
 
 
 def grouped_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partition | None:
-    """Stages 1 and 2: the parameter's overlap with this rank's cut of its group, if there is one."""
+    """Describes a slice of stages 1 and 2: the parameter's overlap with this rank's cut of its group, if any."""
     mapping = parameter._hp_mapping
     if mapping is None:
         return None
@@ -81,14 +81,14 @@ def grouped_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partit
 
 
 def masters(engine: DeepSpeedEngine) -> list[Tensor]:
-    """The flat fp32 buffers of this rank's master weights."""
+    """Returns the flat fp32 buffers of this rank's master weights."""
     if engine.zero_optimization_stage() == 3:
         return list(engine.optimizer.fp32_partitioned_groups_flat)
     return list(engine.optimizer.single_partition_of_fp32_groups)
 
 
 def model_weights(engine: DeepSpeedEngine) -> list[Tensor]:
-    """What the model computes with, laid out like :func:`masters`; in an fp32 run possibly the masters themselves."""
+    """Returns the weights that the model computes with, in the layout of :func:`masters`. fp32 runs may share both."""
     optimiser = engine.optimizer
     if engine.zero_optimization_stage() == 3:
         return list(optimiser.fp16_partitioned_groups_flat)
@@ -97,37 +97,37 @@ def model_weights(engine: DeepSpeedEngine) -> list[Tensor]:
 
 
 def moments(engine: DeepSpeedEngine, kind: str) -> list[Tensor]:
-    """AdamW's ``exp_avg`` or ``exp_avg_sq``, laid out like :func:`masters`; there is none before the first update."""
+    """Returns AdamW's ``exp_avg`` or ``exp_avg_sq`` in the layout of :func:`masters`. There must be an update."""
     state = optimiser_of(engine).state
     return [state[flat][kind] for flat in masters(engine)]
 
 
 def has_moments(engine: DeepSpeedEngine) -> bool:
-    """Whether there has been an update: AdamW makes its moments at the first."""
+    """Whether there was an update. AdamW makes its moments at the first."""
     return all(flat in optimiser_of(engine).state for flat in masters(engine))
 
 
 def start_moments(engine: DeepSpeedEngine, updates: int) -> None:
-    """Give the optimiser the state it has after ``updates`` updates, its moments yet to be filled in."""
+    """Gives the optimiser the state after ``updates`` updates, with moments of zero."""
     optimiser = optimiser_of(engine)
     for flat in masters(engine):
-        # DeepSpeed's AdamW on the host counts in a plain number. Torch's fused one counts in a tensor for each buffer,
-        # and its kernel wants that tensor on the buffer's device.
+        # DeepSpeed's AdamW on the host counts updates in a number. torch's fused one counts in a tensor for each
+        # buffer, which its kernel needs on the buffer's device.
         fused = isinstance(optimiser, torch.optim.AdamW)
         count = torch.tensor(float(updates), device=flat.device) if fused else updates
         optimiser.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
 
 
 def optimiser_of(engine: DeepSpeedEngine) -> torch.optim.Optimizer:
-    """The optimiser of this rank's master weights, inside DeepSpeed's own."""
+    """Returns the optimiser of this rank's master weights, which DeepSpeed's wraps."""
     return engine.optimizer.optimizer
 
 
 @torch.no_grad()
 def use_weights(engine: DeepSpeedEngine, buffers: list[Tensor]) -> None:
-    """Let the model compute with these weights, laid out like :func:`masters`; all ranks call this.
+    """Makes the model compute with these weights, in the layout of :func:`masters`. All ranks call this.
 
-    As DeepSpeed does after an update: hand the new weights round, and leave none of the old ones gathered.
+    It does what DeepSpeed does after an update: it distributes the new weights and frees gathered old ones.
     """
     optimiser = engine.optimizer
     sharded = engine.zero_optimization_stage() == 3

@@ -25,7 +25,8 @@ from data_tools.video.container import Source, codec_of, opened, time_base
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
-from data_tools.video.reader import enters, fingerprint, first_print, from_entry, in_sequence
+from data_tools.video.reader import from_entry, in_sequence
+from data_tools.video.trial import fingerprint, succeed, trials
 from data_tools.video.with_decord import decord_frames, decord_is_right
 
 BACKENDS = ("pyav", "decord")
@@ -85,7 +86,8 @@ def validate(source: Source) -> VideoFacts:
     """
     with opened(source) as stream:
         packets = _whole(stream)
-        compared_from = first_print(stream, packets)
+        tried = trials(stream, packets)
+        compared = frozenset().union(*(trial.compared for trial in tried))
         stamps: list[int] = []
         prints: dict[int, int] = {}
         forms: dict[tuple, av.VideoFrame] = {}
@@ -96,7 +98,7 @@ def validate(source: Source) -> VideoFacts:
             if _form(frame) not in forms:
                 screen.picture(frame)
                 forms[_form(frame)] = frame
-            if compared_from is not None and stamp >= compared_from:
+            if stamp in compared:
                 prints[stamp] = fingerprint(frame)
             stamps.append(stamp)
             own_times &= frame.pts == stamp
@@ -119,7 +121,7 @@ def validate(source: Source) -> VideoFacts:
             interlaced=interlaced,
             pix_fmt=first.format.name,
             transfer=next((kind for frame in forms.values() if (kind := transfer_of(frame)) != "sdr"), "sdr"),
-            entry=KEY_FRAMES if plain and enters(source, stream, packets, prints) else START,
+            entry=KEY_FRAMES if plain and succeed(source, tried, prints) else START,
         )
 
 

@@ -11,7 +11,11 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources import Clip, Item
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.shards import RawSample
-from data_tools.video.decode import VideoFacts, validate
+from data_tools.video.decode import VideoFacts, told_transfer, validate
+
+# "tonemap" draws clips with a high dynamic range in a standard one: those that are kept when they are read, those that
+# are re-encoded when they are packed. "reject" leaves them out.
+HDR = ("tonemap", "reject")
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,21 @@ class Recipe:
         max_seconds: longer clips are cut to their first seconds; None for no limit.
         min_frames: least number of frames in the result.
         min_side: least shorter side of the result, pixels.
+        hdr: what becomes of clips with a high dynamic range (see `HDR`).
     """
 
     encoding: Encoding | None = None
     max_seconds: float | None = None
     min_frames: int = 2
     min_side: int = 1
+    hdr: str = "tonemap"
 
     def check(self) -> None:
         """Raise DataError if a value is out of range."""
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise DataError(f"the maximum length of a clip must be above 0 seconds, not {self.max_seconds:g}")
+        if self.hdr not in HDR:
+            raise DataError(f"unknown treatment of HDR '{self.hdr}': choose one of {', '.join(HDR)}")
         if self.encoding:
             self.encoding.check()
 
@@ -46,6 +54,8 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
     """
     try:
         clip = item.load()
+        if recipe.hdr == "reject" and (kind := told_transfer(clip.video)) != "sdr":
+            raise BadVideo("hdr", f"the clip has a high dynamic range ({kind}); --hdr tonemap packs it")
         video, extension, facts = _video(clip, recipe)
     except OSError as error:
         raise BadVideo("unreadable", str(error)) from error

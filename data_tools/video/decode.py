@@ -23,6 +23,7 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.video.complete import Receipts, check_end
 from data_tools.video.container import Source, codec_of, opened, time_base
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
+from data_tools.video.hdr import TRANSFERS
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
 from data_tools.video.reader import from_entry, in_sequence
@@ -137,6 +138,16 @@ def measured_duration(source: Source) -> float:
         if None in stamps or len(set(stamps)) < len(stamps):
             return _duration([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
         return _duration(promised(packets, codec_of(stream)), time_base(stream))
+
+
+def told_transfer(source: Source) -> str:
+    """The kind of transfer, as in `VideoFacts`, that the video's headers tell.
+
+    Raises:
+        BadVideo: the video cannot be opened.
+    """
+    with opened(source) as stream:
+        return TRANSFERS.get(stream.codec_context.color_trc, "sdr")
 
 
 def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:

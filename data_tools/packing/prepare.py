@@ -11,6 +11,7 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources import Clip, Item
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.shards import RawSample
+from data_tools.shards.samples import VIDEO_ENDINGS
 from data_tools.video.decode import VideoFacts, told_transfer, validate
 
 # "tonemap" draws clips with a high dynamic range in a standard one: those that are kept when they are read, those that
@@ -74,7 +75,9 @@ def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
     if clip.span is None and recipe.encoding is None and isinstance(clip.video, bytes):
         facts = validate(clip.video)
         if facts.duration <= longest:
-            return clip.video, clip.extension, facts
+            ending = clip.extension.removeprefix(".").lower()
+            # In a shard the ending tells the video from the texts, so one like ".txt" or none would not do.
+            return clip.video, f".{ending if ending in VIDEO_ENDINGS else 'video'}", facts
     start, end = clip.span or (0.0, math.inf)
     encoded = transcode(clip.video, recipe.encoding or Encoding(), start, min(end, start + longest))
     return encoded, ".mp4", validate(encoded)

@@ -10,7 +10,7 @@ import pytest
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
 
-PATTERN = "testsrc2=s=64x48:r=24:d=2.5,noise=alls=12:allf=t"
+PATTERN = "testsrc2=s=96x64:r=24:d=2.5,noise=alls=12:allf=t"
 X264 = "-c:v libx264 -g 24 -pix_fmt yuv420p"
 X265 = "-c:v libx265 -x265-params log-level=none:keyint=24"
 
@@ -55,14 +55,17 @@ def encode(path: Path, options: str, pattern: str = PATTERN) -> Path:
     return path
 
 
-def shown_by_ffmpeg(path: Path, filters: str = "yadif=deint=interlaced") -> np.ndarray:
-    """All frames in order, uint8 RGB (F, H, W, 3)."""
-    to_rgb = ("-fps_mode", "passthrough", "-pix_fmt", "rgb24")
-    image = ffmpeg(
-        "-i", path, "-map", "0:v:0", "-vf", filters, "-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-"
-    )
-    width, height = map(int, image.split(maxsplit=3)[1:3])
-    data = ffmpeg("-i", path, "-map", "0:v:0", "-vf", filters, *to_rgb, "-f", "rawvideo", "-")
+def shown_by_ffmpeg(
+    path: Path, filters: str = "yadif=deint=interlaced", size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """All frames in order, uint8 RGB (F, H, W, 3). `size`, (H, W), is found if it is not given."""
+    begin = ("-i", path, "-map", "0:v:0", "-vf", filters)
+    if size is None:
+        image = ffmpeg(*begin, "-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-")
+        width, height = map(int, image.split(maxsplit=3)[1:3])
+    else:
+        height, width = size
+    data = ffmpeg(*begin, "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
 
 

@@ -1,8 +1,18 @@
 """Videos: reading, checking, showing and writing them.
 
-decode   frames by time, and facts
-views    windows and sizes of a clip, as the tokeniser and the decoder see it
-encode   frames to an mp4 in memory
-media    frames to files: mp4, GIF, contact sheet
-files    the video files of a folder or a table
+decode       frames by time, and facts
+views        windows and sizes of a clip, as the tokeniser and the decoder see it
+reader       the one reader of frames: from the beginning, or from a later key frame
+trial        whether a clip can be entered at its key frames
+packets      which packets are decoded, and where decoding may begin
+stamps       when a frame is shown
+complete     whether frames are missing
+container    opening a file
+display      orientation, square pixels and colours of a frame
+interlace    interlaced frames to progressive ones
+hdr          high dynamic range to standard
+with_decord  frames by decord
+encode       frames to an mp4 in memory
+media        frames to files: mp4, GIF, contact sheet
+files        the video files of a folder or a table
 """

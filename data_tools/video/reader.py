@@ -53,7 +53,7 @@ def in_sequence(
 
 
 def from_entry(
-    context: av.VideoCodecContext, packets: Iterable[av.Packet], wanted: Collection[int]
+    context: av.VideoCodecContext, packets: Iterable[av.Packet], wanted: Collection[int | None]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode packets from a key frame on, with a decoder that has seen no others.
 
@@ -89,11 +89,12 @@ def enters(source: Source, stream: av.VideoStream, packets: list[av.Packet], pri
         prints: `fingerprint` of each frame of `in_sequence` by timestamp, at least from `first_print` on.
     """
     begins = entries(packets, stream)
-    ends = [*(packets[begin].pts for begin in begins[1:]), float("inf")]
+    starts = [packets[begin].pts for begin in begins]
     first = first_print(stream, packets)
-    for begin, end in zip(begins, ends):
-        start = packets[begin].pts
-        if first is not None and start >= first and not _enters_at(source, packets[begin:], start, end, prints):
+    for begin, start, end in zip(begins, starts, [*starts[1:], float("inf")]):
+        if start is None or end is None or first is None or start < first:
+            continue
+        if not _enters_at(source, packets[begin:], start, end, prints):
             return False
     return True
 
@@ -132,7 +133,8 @@ def fingerprint(frame: av.VideoFrame) -> int:
     if len(components) != len(frame.planes) or any(plane.line_size <= 0 for plane in frame.planes):
         return crc32(frame.to_ndarray(format="rgb24", threads=1), crc)
     for component, plane in zip(components, frame.planes):
-        rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+        pixels = np.frombuffer(memoryview(plane), np.uint8)
+        rows = pixels[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
         crc = crc32(np.ascontiguousarray(rows[:, : plane.width * (-(-component.bits // 8))]), crc)
     return crc
 

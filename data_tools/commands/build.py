@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from data_tools.errors import DataError
 from data_tools.processes.decoder import CLIP_TIMEOUT
-from data_tools.video.encode import ENCODERS
+from data_tools.video.encode import ENCODERS, HDR
 
 if TYPE_CHECKING:
     from data_tools.packing.merge import BuildSummary
@@ -42,6 +42,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     clips.add_argument("--max-seconds", type=float, metavar="S", help="cut longer clips to their first S seconds")
     clips.add_argument("--min-frames", type=int, default=2, metavar="N", help="reject shorter clips")
     clips.add_argument("--min-side", type=int, default=1, metavar="PIXELS", help="reject smaller clips")
+
+    clips.add_argument("--hdr", choices=HDR, default=HDR[0], help="tone-map or reject HDR clips (default: %(default)s)")
 
     work = build.add_argument_group("resources; the shards do not depend on them")
     work.add_argument("--workers", type=int, default=_cpus(), metavar="N", help="processes (default: %(default)s)")
@@ -79,7 +81,13 @@ def _build(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.samples_per_shard,
         columns=Columns(arguments.video_column, arguments.caption_column, arguments.source_column),
-        recipe=Recipe(encoding if encoded else None, arguments.max_seconds, arguments.min_frames, arguments.min_side),
+        recipe=Recipe(
+            encoding if encoded else None,
+            arguments.max_seconds,
+            arguments.min_frames,
+            arguments.min_side,
+            arguments.hdr,
+        ),
         val_share=arguments.val_share,
         workers=arguments.workers,
         clip_timeout=arguments.clip_timeout,

@@ -117,7 +117,9 @@ def scaled(frames: TimedFrames, encoding: Encoding) -> Iterator[av.VideoFrame]:
             graphs[form] = _graph(frame, encoding.short_side, MATRICES[matrix])
         frame.pts, frame.time_base = round(time / TIMESCALE), TIMESCALE
         graphs[form].vpush(frame)
-        yield graphs[form].vpull()
+        written = graphs[form].vpull()
+        written.colorspace = matrix  # the filter does not tell apart matrices of equal coefficients
+        yield written
 
 
 def written_matrix(frame: av.VideoFrame) -> int:

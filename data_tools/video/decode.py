@@ -23,9 +23,11 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.video.complete import Receipts, check_end
 from data_tools.video.container import Source, codec_of, opened, time_base
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
+from data_tools.video.hdr import TRANSFERS
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
-from data_tools.video.reader import enters, fingerprint, first_print, from_entry, in_sequence
+from data_tools.video.reader import from_entry, in_sequence
+from data_tools.video.trial import fingerprint, succeed, trials
 from data_tools.video.with_decord import decord_frames, decord_is_right
 
 BACKENDS = ("pyav", "decord")
@@ -85,7 +87,8 @@ def validate(source: Source) -> VideoFacts:
     """
     with opened(source) as stream:
         packets = _whole(stream)
-        compared_from = first_print(stream, packets)
+        tried = trials(stream, packets)
+        compared = frozenset().union(*(trial.compared for trial in tried))
         stamps: list[int] = []
         prints: dict[int, int] = {}
         forms: dict[tuple, av.VideoFrame] = {}
@@ -96,7 +99,7 @@ def validate(source: Source) -> VideoFacts:
             if _form(frame) not in forms:
                 screen.picture(frame)
                 forms[_form(frame)] = frame
-            if compared_from is not None and stamp >= compared_from:
+            if stamp in compared:
                 prints[stamp] = fingerprint(frame)
             stamps.append(stamp)
             own_times &= frame.pts == stamp
@@ -119,7 +122,7 @@ def validate(source: Source) -> VideoFacts:
             interlaced=interlaced,
             pix_fmt=first.format.name,
             transfer=next((kind for frame in forms.values() if (kind := transfer_of(frame)) != "sdr"), "sdr"),
-            entry=KEY_FRAMES if plain and enters(source, stream, packets, prints) else START,
+            entry=KEY_FRAMES if plain and succeed(source, tried, prints) else START,
         )
 
 
@@ -135,6 +138,16 @@ def measured_duration(source: Source) -> float:
         if None in stamps or len(set(stamps)) < len(stamps):
             return _duration([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
         return _duration(promised(packets, codec_of(stream)), time_base(stream))
+
+
+def told_transfer(source: Source) -> str:
+    """The kind of transfer, as in `VideoFacts`, that the video's headers tell.
+
+    Raises:
+        BadVideo: the video cannot be opened.
+    """
+    with opened(source) as stream:
+        return TRANSFERS.get(stream.codec_context.color_trc, "sdr")
 
 
 def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:

@@ -14,6 +14,7 @@ from data_tools.video.hdr import TRANSFERS, tone_mapped
 
 MAX_SIDE = 2**14  # pixels; a larger picture comes from a damaged header
 
+BT709 = 1  # FFmpeg's number for its primaries, transfer and matrix
 UNKNOWN = 2  # FFmpeg's number for a colour matrix that the file does not tell; swscale then assumes BT.601
 RESERVED = 3  # a number without meaning: nothing is told
 MATRICES = (0, 1, UNKNOWN, 4, 5, 6, 7, 9)  # those that swscale can apply
@@ -130,8 +131,10 @@ class Screen:
             if transfer_of(frame) == "sdr":
                 return with_known_colours(frame)
         shown = av.VideoFrame.from_ndarray(self.picture(frame).numpy(), format="rgb24")
-        if transfer_of(frame) == "sdr":
-            shown.color_primaries, shown.color_trc = frame.color_primaries, frame.color_trc
+        standard = transfer_of(frame) == "sdr"
+        shown.color_primaries, shown.color_trc = (
+            (frame.color_primaries, frame.color_trc) if standard else (BT709, BT709)
+        )
         return shown
 
     def _rgb(self, frame: av.VideoFrame) -> torch.Tensor:

@@ -71,7 +71,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
-    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise.
+    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own.
 
     Args:
         argv: the process's own command line if omitted.
@@ -87,7 +87,9 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         published = []
         if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
             published = ["--model.tokeniser.weights", CLIP_L]
-        argv = ["--config", str(PRESETS / f"{preset}.yaml"), *published, *argv]
+        own = [Path(folder, "config.yaml") for folder in values_of("--output", argv) if "--resume" in given]
+        config = next((path for path in own if path.is_file()), PRESETS / f"{preset}.yaml")
+        argv = ["--config", str(config), *published, *argv]
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )

@@ -211,3 +211,13 @@ def set_timeout(timeout: timedelta) -> None:
 def is_installed(operator: str) -> bool:
     """Whether an operator of DeepSpeed was compiled when DeepSpeed was installed."""
     return bool(installed_ops.get(operator))
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other rank has asked this of the same text; also where the other ranks are hung or gone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return True
+    try:
+        return distributed_c10d._get_default_store().add(f"said {text}", 1) == 1
+    except dist.DistError:  # the rank that keeps the store has ended
+        return True

@@ -10,6 +10,7 @@
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def step_of(folder: Path) -> int:
 def complete(output: Path) -> list[Path]:
     """Lists a run's complete checkpoints, oldest first. One that the run died writing is not complete."""
     return sorted(marker.parent for marker in output.glob(f"checkpoints/step_*/{COMPLETE}"))
+
+
+def begun(output: Path) -> bool:
+    """Whether a run has taken a step there; one that failed before may be started again with other settings."""
+    if not os.path.isdir(output):  # which never raises, whatever the name
+        return False
+    log = output / "log.jsonl"
+    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output))
 
 
 def newest(output: Path) -> Path | None:

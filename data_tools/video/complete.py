@@ -51,7 +51,7 @@ class Receipts:
         stream.codec_context.copy_opaque = True
         self._codec = codec_of(stream)
         self._sent: list[tuple[int | None, bool]] = []  # (pts, may be without a frame of its own)
-        self._given: dict[int, bool] = {}  # number of a packet that gave a frame -> the frame is interlaced
+        self._given: dict[object, bool] = {}  # number of a packet that gave a frame -> the frame is interlaced
 
     def sent(self, packet: av.Packet) -> None:
         """Note a packet; call it before the packet is decoded. Raises BadVideo if it is incomplete."""

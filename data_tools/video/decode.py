@@ -236,7 +236,8 @@ def _from_key_frame(source: Source, times: Sequence[float]) -> Iterator[tuple[li
         packets = list(decodable(packets_of(stream)))
         wanted = _wanted(promised(packets, codec_of(stream)), times, time_base(stream))
         first = min(wanted)
-        begin = max(begin for begin in entries(packets, stream) if begin == 0 or packets[begin].pts <= first)
+        stamped = ((begin, packets[begin].pts) for begin in entries(packets, stream))
+        begin = max(begin for begin, stamp in stamped if begin == 0 or (stamp is not None and stamp <= first))
         screen: Screen | None = None
         for stamp, frame in from_entry(stream.codec_context, packets[begin:], wanted):
             if indices := wanted.pop(stamp, None):

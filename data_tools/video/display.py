@@ -54,7 +54,8 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     """
     if "DISPLAYMATRIX" not in frame.side_data:
         return Orientation()
-    a, b, _, c, d, *_ = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).tolist()
+    matrix = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV annotates one kind of it only
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, a < 0, d < 0)
     return Orientation(True, c < 0, b < 0)

@@ -47,9 +47,10 @@ def trials(stream: av.VideoStream, packets: list[av.Packet]) -> list[Trial]:
         packets: all that are decoded, with the times at which their frames are shown.
     """
     begins = entries(packets, stream)
-    ends = [*(packets[begin].pts for begin in begins[1:]), float("inf")]
-    codec, found = codec_of(stream), []
-    for begin, end in zip(begins, ends):
+    ends: list[float] = [pts for begin in begins[1:] if (pts := packets[begin].pts) is not None]  # all of them have one
+    codec = codec_of(stream)
+    found: list[Trial] = []
+    for begin, end in zip(begins, [*ends, float("inf")]):
         if begin == 0 and codec != "hevc":
             continue  # this is the sequential decode itself
         part = packets[begin : _stop(packets, begin, end)]
@@ -92,7 +93,8 @@ def fingerprint(frame: av.VideoFrame) -> int:
     if len(components) != len(frame.planes) or any(plane.line_size <= 0 for plane in frame.planes):
         return crc32(np.ascontiguousarray(frame.to_ndarray(format="rgb24", threads=1)), crc)
     for component, plane in zip(components, frame.planes):
-        rows = np.frombuffer(plane, np.uint8)[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
+        pixels = np.frombuffer(memoryview(plane), np.uint8)
+        rows = pixels[: plane.height * plane.line_size].reshape(plane.height, plane.line_size)
         crc = crc32(np.ascontiguousarray(rows[:, : plane.width * (-(-component.bits // 8))]), crc)
     return crc
 

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from data_tools.draws import Draws
 from data_tools.errors import BadVideo, DataError
+from data_tools.order import Order
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from data_tools.streaming.order import Order
 from data_tools.video.views import CENTRE, View, make_views, view_times, window
 
 MAX_ATTEMPTS = 8

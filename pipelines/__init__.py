@@ -1,9 +1,17 @@
-"""What a person runs: ``train.py``, ``understand.py``, ``generate.py``, ``plan.py``; ``engine/`` is what they share."""
+"""The commands a person runs, and what they share.
 
-import os
+train, train_vidtok                   training
+understand, generate, reconstruct     a trained model at work;  tokenise: its tokens as pictures
+evaluate, bench, study                figures
+plan                                  what a run will need
+precompute, export                    features before training, weights after it
 
-import torch
-
-if not torch.cuda.is_available():
-    # Said before DeepSpeed is imported, or it prints on stdout that it found no accelerator.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+config          every setting of a run;  views: what the model sees of a clip
+configs/        presets
+cli/            command lines, configuration files, errors
+engine/         DeepSpeed, data loading, checkpoints, logs
+inference/      loading a trained model, understanding, generating
+evaluation/     protocols, judges, tables
+metering/       FLOPs and bytes of a step, counted on the meta device;  planning/: forecasts made of them
+benchmarks/, vidtok_training/, shapes_study/     of bench.py, train_vidtok.py and study.py
+"""

@@ -23,10 +23,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import DataError
+from pipelines.benchmarks import gpu
 from pipelines.benchmarks.figure import Figure
-from pipelines.benchmarks.gpu import command as gpu
 from pipelines.cli.errors import die
 
+# Parts of the bench; pipelines.benchmarks.figures has a function for each.
+PARTS = ("data", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile")
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1
 
@@ -35,10 +37,11 @@ def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["gpu"]:
-        gpu.main(argv[1:])
-        return
-    from pipelines.benchmarks.figures import PARTS  # with DeepSpeed and much else, which the GPU's part may lack
+        arguments = gpu.parse_arguments(argv[1:])
+        from pipelines.benchmarks.gpu.command import measure_gpu  # only now: this imports torch
 
+        measure_gpu(arguments)
+        return
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=[*PARTS, "gpu"], help="which part to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
@@ -47,8 +50,10 @@ def main(argv: list[str] | None = None) -> None:
     kept.add_argument("--check", action="store_true", help="exit code 1 where a ratio is worse than the one kept")
     kept.add_argument("--keep", action="store_true", help="keep the ratios, to be checked against")
     arguments = parser.parse_args(argv)
+    from pipelines.benchmarks.figures import FIGURES  # only now: this imports DeepSpeed and much else
+
     try:
-        measured = list(_shown(PARTS[arguments.what](arguments.quick), arguments.json))
+        measured = list(_shown(FIGURES[arguments.what](arguments.quick), arguments.json))
     except (DataError, OSError, ImportError) as error:
         die("bench", error)
     if arguments.json:
@@ -92,4 +97,4 @@ def _shown(measured: Iterator[Figure], silent: bool) -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

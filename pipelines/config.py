@@ -14,6 +14,9 @@ from typing import Literal
 
 from vtok.config import ModelConfig, require
 
+# Tokens of a caption, where nothing is known of the data.
+CAPTION_TOKENS = 64
+
 
 @dataclass
 class MixtureConfig:

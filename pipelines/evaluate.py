@@ -11,16 +11,12 @@ is made and asked. The rank that finds all answers there prints the table and wr
 """
 
 import argparse
-import sys
+from importlib import import_module
 from pathlib import Path
 
-from data_tools.errors import DataError
 from pipelines.cli.config_files import PRESETS
-from pipelines.cli.errors import die
-from pipelines.evaluation import questions, tv_align, vidtok_scores
-from pipelines.evaluation.tv_align import run as generation
-from pipelines.inference.shares import rank_and_ranks
-from vtok.config import ConfigError
+from pipelines.cli.errors import user_errors
+from pipelines.evaluation import tv_align
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -33,7 +29,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def tv_align_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(evaluate=generation.evaluate)
+    command.set_defaults(protocol="tv_align.run")
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
     what.add_argument("--checkpoint", type=Path, help="output folder of a training run, to generate them with")
@@ -54,7 +50,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(evaluate=questions.evaluate)
+    command.set_defaults(protocol="questions")
     command.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
     command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
     command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
@@ -62,7 +58,7 @@ def understanding_command(command: argparse.ArgumentParser) -> None:
 
 
 def vidtok_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(evaluate=vidtok_scores.evaluate)
+    command.set_defaults(protocol="vidtok_scores")
     command.add_argument("--config", required=True, help="a published name, or a YAML file")
     command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
     command.add_argument("--data", type=Path, required=True, help="folder of videos")
@@ -85,12 +81,11 @@ def shared_arguments(command: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
-    a = parse_arguments(argv)
-    try:
-        a.evaluate(a)
-    except (ConfigError, DataError) as error:
-        die("evaluate", error, rank_and_ranks()[0])
+    with user_errors("evaluate"):
+        arguments = parse_arguments(argv)
+        protocol = import_module(f"pipelines.evaluation.{arguments.protocol}")  # with its libraries: takes seconds
+        protocol.evaluate(arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

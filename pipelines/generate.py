@@ -9,86 +9,13 @@ only those that are not there yet are made.
 """
 
 import argparse
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from data_tools.errors import DataError
-from data_tools.video.media import save_mp4
-from pipelines.cli.errors import die
-from pipelines.config import RunConfig
-from pipelines.inference.shares import own_share, rank_and_ranks, read_prompts
-from pipelines.understand import load_run
-from vtok.config import ConfigError, require
-from vtok.framework import VTokFramework
-from vtok.tokeniser import VisualFeatures
-
-MAX_NAME_BYTES = 255
+from pipelines.cli.errors import user_errors
+from vtok.config import require
 
 
-class Wanted(NamedTuple):
-    """A video to be made.
-
-    Attributes:
-        features: of a true video, whose tokens take the place of sampled ones.
-    """
-
-    path: Path
-    prompt: str
-    seed: int = 0
-    features: VisualFeatures | None = None
-
-
-def generate_videos(
-    config: RunConfig,
-    framework: VTokFramework,
-    wanted: list[Wanted],
-    seconds: float,
-    fps: float | None = None,
-    steps: int = 50,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Write an mp4 of ``round(seconds * fps)`` frames for each; returns all frames, (B, F, 3, H, W) ``uint8``.
-
-    Args:
-        wanted: all with features, or none.
-    """
-    fps = fps or config.model.decoder.fps
-    require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
-    require(round(seconds * fps) >= 1, f"{seconds:g} s at {fps:g} frames per second are no frame at all")
-    paths, prompts, seeds, features = map(list, zip(*wanted))
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    real = None if features[0] is None else features
-    videos = framework.generate_batch(prompts, seconds, fps, steps, temperature, generators, real).cpu()
-    for path, frames in zip(paths, videos):
-        save_mp4(frames, fps, path)
-    return videos
-
-
-def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:
-    """Where each prompt's samples go: {path: (prompt, sample)}.
-
-    Args:
-        layout: ``numbered`` by the prompt's row, or ``vbench``: ``{prompt}-{sample}.mp4``, which VBench reads.
-
-    Raises:
-        ConfigError: a prompt cannot be part of a file's name.
-    """
-    paths = {}
-    for row, prompt in enumerate(prompts):
-        stem = f"{row:06d}" if layout == "numbered" else prompt
-        for sample in range(samples):
-            name = f"{stem}-{sample}.mp4"
-            fits = "/" not in name and "\0" not in name and len(f"{name}.part".encode()) <= MAX_NAME_BYTES
-            require(fits, f"prompt {row} cannot name a file, as --layout vbench wants: {prompt[:60]!r}")
-            paths[folder / name] = (prompt, sample)
-    return paths
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make videos with a trained model.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -105,31 +32,23 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
-    return parser.parse_args(argv)
+    a = parser.parse_args(argv)
+    require(a.samples >= 1, "--samples must be at least 1")
+    require(a.batch_size >= 1, "--batch_size must be at least 1")
+    return a
 
 
 def main(argv: list[str] | None = None) -> None:
     """Console entry; what the user can mend ends with one line and exit code 2."""
-    a = parse_arguments(argv)
-    try:
-        require(a.samples >= 1, "--samples must be at least 1")
-        require(a.batch_size >= 1, "--batch_size must be at least 1")
-        if a.prompts:
-            paths = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
-        else:
-            paths = {a.output: (a.prompt, 0)}
-        wanted = [Wanted(path, prompt, a.seed + sample) for path, (prompt, sample) in paths.items()]
-        missing = [one for one in own_share(wanted) if a.prompt or not one.path.exists()]
-        if missing:
-            config, framework, _ = load_run(a.checkpoint, a.ema)
-        for start in range(0, len(missing), a.batch_size):
-            batch = missing[start : start + a.batch_size]
-            videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
-            for one, frames in zip(batch, videos):
-                print(f"{one.path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
-    except (ConfigError, DataError) as error:
-        die("generate", error, rank_and_ranks()[0])
+    with user_errors("generate"):
+        arguments = parse_arguments(argv)
+
+        from pipelines.inference.generate import (
+            generate_missing,  # only now: this imports the libraries, which takes seconds
+        )
+
+        generate_missing(arguments)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

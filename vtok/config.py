@@ -1,4 +1,4 @@
-"""Typed configuration of the model: one dataclass a part, checked when it is made."""
+"""Typed configuration of the model: one dataclass for each part, which checks its values when it is made."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,43 +10,44 @@ VaeTiling = bool | Literal["auto"]
 
 
 class ConfigError(ValueError):
-    """A setting the user can mend; the message is one line that says which and how."""
+    """The user can correct this: the message is one line that names the setting and says what to do."""
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise :class:`ConfigError` with ``message`` unless ``condition`` holds."""
+    """Raises :class:`ConfigError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(message)
 
 
 @dataclass
 class VTokConfig:
-    """The video tokeniser (paper, section 3.1).
+    """The video tokeniser (paper, section 3.2).
 
     Args:
-        strategy: how frames become tokens: ``vtok``; ``frames`` (``sampled_frames`` of them, S tokens each); ``none``
-            (text only); ``training_free`` (as ``vtok``, but a later step's token is its frame's mean feature).
-        sampled_frames: k of ``frames``, evenly spaced over the clip.
-        backbone: frozen feature extractor ``F``: ``clip`` (layer -2 without CLS), ``vgg19`` (one layer of it),
-            ``vidtok`` (latents of a VidTok with FSQ, whose codes are then the targets of the visual head ``codes``), or
-            ``qwen2.5-vl`` (its tower and merger, for the language model of that name; a patch is two frames).
-        weights: where the backbone's weights come from: a hub id or folder for ``clip`` and ``qwen2.5-vl``,
-            torchvision's checkpoint file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`).
-            ``None`` means random weights, which is said once on stderr.
-        revision: branch, tag or commit, where ``weights`` is a hub id.
-        clip_config: overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
-        vgg_layer_index: index in VGG19's ``features``; 25 is ``conv4_4`` before its ReLU.
-        spatial_grid_size: g; the key frame keeps ``S = g * g`` spatial tokens. With ``vidtok`` and ``qwen2.5-vl`` it
-            also sets the size of the frames, as that at which they have so many.
-        token_dim: width of a token. Other than the backbone's width adds a linear layer.
-        fps: frames per second of the video handed to the tokeniser.
-        motion_stride: a motion token every so many frames: ``M = (N - 1) // motion_stride``.
-        motion_tokens_per_second: r; ``M = ceil((N - 1) * r / fps)``. Exactly one of the two rules holds; with neither
-            given the stride is 6.
-        residual_grid: n; the residual is pooled to n x n and flattened into ``g_phi`` (1 is the paper's global pool).
-        motion_hidden_dim: width between ``g_phi``'s two layers; ``token_dim`` if omitted.
-        key_frame_idx: index of the key frame among a clip's frames, or ``detect``: a sharp and typical one
-            (:mod:`vtok.tokeniser.key_frame`). Motion tokens are residuals to it on both sides.
+        strategy: How frames become tokens. ``vtok``: S tokens of the key frame and one motion token per later step.
+            ``frames``: S tokens of each of ``sampled_frames`` frames. ``none``: no visual tokens, only text.
+            ``training_free``: like ``vtok``, but a later step's token is the mean feature of its frame.
+        sampled_frames: k of ``frames``: this many frames, evenly spaced over the clip.
+        backbone: The frozen feature extractor ``F``. ``clip``: layer -2 without CLS. ``vgg19``: one layer.
+            ``vidtok``: latents of a VidTok with FSQ; the visual head ``codes`` then predicts its codes. ``qwen2.5-vl``:
+            Qwen2.5-VL's tower and merger, for the language model of that name; a patch is two frames.
+        weights: The backbone's weights: a hub id or folder for ``clip`` and ``qwen2.5-vl``, torchvision's checkpoint
+            file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`). ``None``: random
+            weights, with a warning on stderr.
+        revision: Branch, tag or commit, if ``weights`` is a hub id.
+        clip_config: Overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
+        vgg_layer_index: Index in VGG19's ``features``. 25 is ``conv4_4`` before its ReLU.
+        spatial_grid_size: g. The key frame keeps ``S = g * g`` spatial tokens. With ``vidtok`` and ``qwen2.5-vl``,
+            frames are resized so that the backbone yields g x g features.
+        token_dim: Width of a token. If it is not the backbone's width, a linear layer is added.
+        fps: Frames per second of the video that the tokeniser gets.
+        motion_stride: Frames per motion token: ``M = (N - 1) // motion_stride``.
+        motion_tokens_per_second: r: ``M = ceil((N - 1) * r / fps)``. Set at most one of the two rules. With neither,
+            the stride is 6.
+        residual_grid: n. The residual is pooled to n x n and flattened into ``g_phi``. 1 is the paper's global pool.
+        motion_hidden_dim: Width between ``g_phi``'s two layers. ``token_dim`` if omitted.
+        key_frame_idx: Index of the key frame, or ``detect``: a sharp and typical frame
+            (:mod:`vtok.tokeniser.key_frame`). Earlier and later frames get motion tokens.
     """
 
     strategy: Literal["vtok", "frames", "none", "training_free"] = "vtok"
@@ -65,7 +66,7 @@ class VTokConfig:
     motion_hidden_dim: int | None = None
     key_frame_idx: int | Literal["detect"] = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             (self.sampled_frames or 0) >= 1 if self.strategy == "frames" else self.sampled_frames is None,
             "tokeniser.sampled_frames, at least 1, belongs to tokeniser.strategy frames: set both or neither",
@@ -77,7 +78,7 @@ class VTokConfig:
         require(self.motion_stride is None or self.motion_stride >= 1, "tokeniser.motion_stride must be at least 1")
         rate = self.motion_tokens_per_second
         require(rate is None or rate > 0, "tokeniser.motion_tokens_per_second must be positive")
-        require(self.backbone != "vidtok" or self.weights, "the backbone vidtok needs tokeniser.weights")
+        require(self.backbone != "vidtok" or bool(self.weights), "the backbone vidtok needs tokeniser.weights")
         require(self.spatial_grid_size >= 1, "tokeniser.spatial_grid_size must be at least 1")
         require(self.residual_grid >= 1, "tokeniser.residual_grid must be at least 1")
         require(
@@ -89,7 +90,7 @@ class VTokConfig:
         key = self.key_frame_idx
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
         if self.backbone == "qwen2.5-vl":
-            step = self.stride or self.fps / self.motion_tokens_per_second
+            step = self.frames_per_motion_token()
             require(key == 0, "the backbone qwen2.5-vl takes the first frame as key frame: leave key_frame_idx at 0")
             require(
                 step >= 2,
@@ -98,18 +99,33 @@ class VTokConfig:
             )
 
     @property
-    def stride(self) -> int | None:
-        """Frames per motion token, or ``None`` where the rate rule holds."""
-        if self.motion_tokens_per_second is not None:
-            return None
+    def stride(self) -> int:
+        """Frames per motion token by the stride rule."""
         return self.motion_stride or DEFAULT_MOTION_STRIDE
+
+    def frames_per_motion_token(self, fps: float | None = None) -> float:
+        """Returns the frames from one motion token to the next, by the rule that is set.
+
+        Args:
+            fps: Frames per second. ``self.fps`` if omitted. Only the rate rule uses it.
+        """
+        if self.motion_tokens_per_second is None:
+            return self.stride
+        return (fps or self.fps) / self.motion_tokens_per_second
 
     @property
     def motion_rate(self) -> float:
-        """Visual tokens that a second of video adds; none where the strategy's number is the same for all clips."""
+        """Visual tokens per second of video. 0 if the strategy has the same number for all clips."""
         if self.strategy in ("frames", "none"):
             return 0.0
         return self.motion_tokens_per_second or self.fps / self.stride
+
+    @property
+    def named_weights(self) -> str:
+        """``weights``, for a backbone that needs some; raises ConfigError if they are random."""
+        if self.weights is None:
+            raise ConfigError(f"the backbone {self.backbone} needs tokeniser.weights")
+        return self.weights
 
     @property
     def num_spatial_tokens(self) -> int:
@@ -121,12 +137,12 @@ class MLLMConfig:
     """The multimodal language model.
 
     Args:
-        kind: ``llava-next``, or ``qwen2.5-vl``, which understands only: with it there is no visual head and no decoder.
-        weights: hub id or folder of a ``LlavaNextForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``
+        kind: ``llava-next`` or ``qwen2.5-vl``. The latter only understands: it has no visual head and no decoder.
+        weights: Hub id or folder of a ``LlavaNextForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``
             with its tokenizer.
-        revision: branch, tag or commit, where ``weights`` is a hub id.
-        max_motion_tokens: rows of the temporal position table ``P`` (eq. 3); longer videos are refused.
-        gradient_checkpointing: recompute the blocks in backward instead of keeping their activations.
+        revision: Branch, tag or commit, if ``weights`` is a hub id.
+        max_motion_tokens: Rows of the temporal position table in ``P`` (eq. 3). Videos with more steps are refused.
+        gradient_checkpointing: Recompute the blocks in backward instead of keeping their activations.
     """
 
     kind: Literal["llava-next", "qwen2.5-vl"] = "llava-next"
@@ -138,18 +154,14 @@ class MLLMConfig:
 
 @dataclass
 class VisualHeadConfig:
-    """``p(V_j | V_<j, text)`` (eq. 5) over standardised frozen features.
+    """``p(V_j | V_<j, text)`` (eq. 8) over standardised frozen features.
 
     Args:
         kind: ``gmm`` (diagonal Gaussian mixture), ``mse`` (regression to the mean), ``flow`` (a small flow-matching
             network) or ``codes`` (cross-entropy over quantised features).
-        components, min_scale: of ``gmm``: number of components, floor of their standard deviations.
-        width, depth, steps: of ``flow``: its layers' width, its blocks, and the steps a sample takes.
-        levels: of ``codes``: codes a dimension has; the backbone ``vidtok`` brings its own.
-        input_noise: standard deviation, in standardised units, of the noise on teacher-forced visual inputs. None by
-            default: on tiny models it made no difference to how far sampled videos drift from true ones (0.159, 0.158,
-            0.156 and 0.161 for 0, 0.25, 0.5 and 1, where two sets of true ones are some 0.06 apart; one seed each,
-            pipelines/benchmarks/exposure.py).
+        components, min_scale: For ``gmm``: the number of components and the floor of their standard deviations.
+        width, depth, steps: For ``flow``: the layers' width, the number of blocks, and the steps of a sample.
+        levels: For ``codes``: codes per dimension. The backbone ``vidtok`` has its own number.
     """
 
     kind: Literal["gmm", "mse", "flow", "codes"] = "gmm"
@@ -159,9 +171,8 @@ class VisualHeadConfig:
     depth: int = 3
     steps: int = 16
     levels: int = 32
-    input_noise: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.components >= 1, "visual_head.components must be at least 1")
         require(self.min_scale > 0, "visual_head.min_scale must be positive")
         require(
@@ -169,40 +180,40 @@ class VisualHeadConfig:
             "visual_head.width, visual_head.depth and visual_head.steps must be at least 1",
         )
         require(self.levels >= 2, "visual_head.levels must be at least 2")
-        require(self.input_noise >= 0, "visual_head.input_noise must not be negative")
 
 
 @dataclass
 class DecoderConfig:
-    """The video decoder. It is frozen; of ``wan`` an adapter is trained along with the language model.
+    """The video decoder. It is frozen. With ``wan`` an adapter trains along with the language model.
 
     Args:
-        kind: ``hunyuan`` (HunyuanVideo, which reads the language model's states themselves) or ``wan`` (Wan, text
-            to video, which reads its own text encoder's embeddings and adapted states).
-        weights: hub id or folder, in the published layout: ``transformer``, ``vae``, ``scheduler`` and, for
-            ``hunyuan``, ``text_encoder_2``, ``tokenizer_2``; for ``wan``, ``text_encoder``, ``tokenizer``,
-            ``model_index.json`` and, where it has two experts, ``transformer_2``.
-        revision: branch, tag or commit, where ``weights`` is a hub id.
-        vae: of ``hunyuan``: folder of a causal VidTok whose latents take the place of those of the autoencoder in
-            ``weights``; the transformer must have been trained on them.
-        expert: of a ``wan`` with two: the one a run trains with, on the noise levels that are its own. The next run, or
-            this one when it is resumed, takes the other; both make a video.
-        adapter_dim: of ``wan``: width between the adapter's two layers.
-        fps: frames per second of the decoded video.
-        height, width: its size in pixels, multiples of 16 (of Wan2.2-TI2V-5B, of 32).
-        max_prompt_tokens: prompt tokens kept after the template's crop, as in diffusers' pipeline for HunyuanVideo.
-        guidance: of ``hunyuan``: value of the distilled guidance embedding, in training and sampling alike: it changes
-            which way ``L_dec`` pulls the conditioning.
-        true_guidance: classifier-free guidance in sampling, away from the empty prompt: the difference is taken so many
-            times. For transformers that were not distilled, as Wan's; HunyuanVideo's own was, and 1 leaves it alone.
+        kind: ``hunyuan`` (HunyuanVideo, which reads the language model's states) or ``wan`` (Wan text-to-video, which
+            reads its own text encoder's embeddings and adapted states).
+        weights: Hub id or folder in the published layout: ``transformer``, ``vae`` and ``scheduler``; for ``hunyuan``
+            also ``text_encoder_2`` and ``tokenizer_2``; for ``wan`` also ``text_encoder``, ``tokenizer``,
+            ``model_index.json`` and, if it has two experts, ``transformer_2``.
+        revision: Branch, tag or commit, if ``weights`` is a hub id.
+        vae: For ``hunyuan``: folder of a causal VidTok that replaces the autoencoder in ``weights``. The transformer
+            must have been trained on its latents.
+        expert: For a ``wan`` with two experts: the one that this run trains with, on the noise levels of that expert.
+            The next run, or this one when resumed, takes the other. Both make a video.
+        adapter_dim: For ``wan``: width between the adapter's two layers.
+        fps: Frames per second of the decoded video.
+        height, width: Size of the decoded video in pixels, multiples of 16 (of 32 for Wan2.2-TI2V-5B).
+        max_prompt_tokens: Prompt tokens that are kept after the template is cropped, as in diffusers' HunyuanVideo
+            pipeline.
+        guidance: For ``hunyuan``: value of the distilled guidance embedding, in training and in sampling. It changes
+            the direction of ``L_dec``'s gradient on the conditioning.
+        true_guidance: Scale of classifier-free guidance in sampling, against the empty prompt. Wan needs it, since it
+            was not distilled. HunyuanVideo was: leave it at 1, which turns it off.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
-        gradient_checkpointing: recompute the transformer's blocks in backward.
-        vae_tiling: whether the autoencoder takes large frames in diffusers' tiles, in training as in sampling: less
-            memory, more arithmetic, slightly other latents. ``auto`` tiles frames above 480 x 832 pixels with
-            HunyuanVideo, above 720 x 1280 with Wan (:mod:`vtok.video_decoder.tiling`).
-        loss_height, loss_width: size of the videos in ``L_dec``, where it is not that of the videos generated.
-        loss_latent_frames: ``L_dec`` sees the first so many latent frames of a window, as a clip of its own; by default
-            the whole window.
+        gradient_checkpointing: Recompute the transformer's blocks in backward.
+        vae_tiling: Whether the autoencoder encodes and decodes large frames in diffusers' tiles, in training and in
+            sampling: less memory, more arithmetic, slightly different latents. ``auto`` tiles frames above 480 x 832
+            pixels with HunyuanVideo, above 720 x 1280 with Wan (:mod:`vtok.video_decoder.tiling`).
+        loss_height, loss_width: Size of the videos in ``L_dec``, if it is not that of generated videos.
+        loss_latent_frames: ``L_dec`` takes this many latent frames from the start of a window, as a clip of its own.
+            The whole window if omitted.
     """
 
     kind: Literal["hunyuan", "wan"] = "hunyuan"
@@ -224,10 +235,10 @@ class DecoderConfig:
     loss_width: int | None = None
     loss_latent_frames: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             self.vae is None or self.kind == "hunyuan",
-            f"decoder.vae, a VidTok, takes the place of HunyuanVideo's autoencoder only: leave it out with {self.kind}",
+            f"decoder.vae, a VidTok, replaces only HunyuanVideo's autoencoder: leave it out with {self.kind}",
         )
         require(self.expert is None or self.kind == "wan", "decoder.expert is a setting of decoder.kind wan")
         require(self.adapter_dim >= 1, "decoder.adapter_dim must be at least 1")
@@ -258,12 +269,12 @@ class DecoderConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of ``L = under * L_under + vis_lm * L_visLM + dec * L_dec`` (eq. 12; the paper's are all 1).
+    """Weights of ``L = under * L_under + vis_lm * L_visLM + dec * L_dec`` (eq. 12). The paper sets all to 1.
 
     Args:
-        under, vis_lm, dec: the weights.
-        dec_every: ``L_dec`` is part of every so many steps, from the first on; the decoder does not run in the others.
-            Its weight stays as it is, so that over n steps it counts for a n-th.
+        under, vis_lm, dec: The weights.
+        dec_every: n: the first of every n steps has ``L_dec``; the decoder does not run in the others. The weight of
+            ``L_dec`` does not change, so over n steps it counts for an n-th.
     """
 
     under: float = 1.0
@@ -271,7 +282,7 @@ class LossConfig:
     dec: float = 1.0
     dec_every: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(self.dec_every >= 1, "loss.dec_every must be at least 1")
         require(
             self.dec_every == 1 or self.under + self.vis_lm > 0,
@@ -281,13 +292,13 @@ class LossConfig:
         require(self.under + self.vis_lm + self.dec > 0, "at least one loss weight must be positive")
 
     def with_decoder(self, step: int) -> bool:
-        """Whether ``L_dec`` is part of step ``step``, from 1."""
+        """Whether step ``step``, counted from 1, has ``L_dec``."""
         return (step - 1) % self.dec_every == 0
 
 
 @dataclass
 class ModelConfig:
-    """Everything :class:`vtok.framework.VTokFramework` is made of."""
+    """The settings of a :class:`vtok.framework.VTokFramework`."""
 
     tokeniser: VTokConfig = field(default_factory=VTokConfig)
     mllm: MLLMConfig = field(default_factory=MLLMConfig)
@@ -295,7 +306,7 @@ class ModelConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             (self.mllm.kind == "qwen2.5-vl") == (self.tokeniser.backbone == "qwen2.5-vl"),
             "mllm.kind qwen2.5-vl and tokeniser.backbone qwen2.5-vl go together: set both or neither",
@@ -307,5 +318,5 @@ class ModelConfig:
 
     @property
     def generates(self) -> bool:
-        """Whether there are a visual head and a decoder; else the model understands only."""
+        """Whether the model has a visual head and a decoder. Without them it only understands."""
         return self.mllm.kind != "qwen2.5-vl"

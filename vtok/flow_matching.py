@@ -1,4 +1,4 @@
-"""Flow matching, as pure functions (paper, eq. 11; Esser et al., 2024, for the sampling of sigma).
+"""Flow matching as pure functions (paper, eq. 11; sigma is drawn as by Esser et al., 2024).
 
 x_sigma = (1 - sigma) z + sigma eps,     velocity = eps - z
 """
@@ -11,22 +11,22 @@ from torch import Tensor
 
 
 def shifted_logit_normal(normal: Tensor, shift: float) -> Tensor:
-    """Noise levels in (0, 1) from standard normal draws; ``shift`` > 1 moves them towards noise.
+    """Turns standard normal draws into noise levels in (0, 1). ``shift`` > 1 moves them towards noise.
 
-    With the scheduler's own shift, training meets the noise levels in the sampler's proportions: for 7 the median is
-    0.875 in both, where without it (shift 1) it would be 0.5.
+    With the scheduler's own shift, training draws noise levels in the sampler's proportions: at shift 7 the median is
+    0.875 in both. At shift 1 it would be 0.5.
     """
     sigma = torch.sigmoid(normal)
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def normal_of(sigma: float, shift: float) -> float:
-    """The standard normal draw that :func:`shifted_logit_normal` turns into ``sigma``, in (0, 1)."""
+    """Inverts :func:`shifted_logit_normal` for one ``sigma`` in (0, 1)."""
     return math.log(sigma / (shift * (1 - sigma)))
 
 
 def truncated_normal(normal: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
-    """Standard normal draws to draws of the same distribution between ``low`` and ``high``, one to one and in order."""
+    """Maps standard normal draws, in order, to normal draws between ``low`` and ``high``."""
     ends = torch.tensor([low, high], dtype=torch.float64)
     first, last = torch.special.ndtr(ends)
     inside = torch.special.ndtri(first + torch.special.ndtr(normal.double()) * (last - first))
@@ -34,17 +34,24 @@ def truncated_normal(normal: Tensor, low: float = -math.inf, high: float = math.
 
 
 def interpolate(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """``x_sigma``; ``sigma`` broadcasts over ``clean`` and ``noise``."""
+    """Returns ``x_sigma``. ``sigma`` broadcasts over ``clean`` and ``noise``."""
     return (1 - sigma) * clean + sigma * noise
 
 
 def squared_error(velocity: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor, objective: str) -> Tensor:
-    """Elementwise squared error of a predicted velocity.
+    """Returns the elementwise squared error of a predicted velocity.
 
-    ``objective`` is ``velocity``, or ``noise`` for eq. 11's form: with ``eps_hat = x_sigma + (1 - sigma) velocity`` the
-    error of the noise is ``(1 - sigma)`` times that of the velocity. It is the same objective with a weight of
-    ``(1 - sigma)^2``, whose mean is 0.043 at HunyuanVideo's shift of 7: the high noise levels, where motion and layout
-    are decided, all but drop out, and ``loss.dec`` wants to be some 23 times as large.
+    The objective ``noise`` is eq. 11's form: with ``eps_hat = x_sigma + (1 - sigma) velocity``, the error of the noise
+    is ``(1 - sigma)`` times that of the velocity. So it weights ``velocity``'s squared error by ``(1 - sigma)^2``. At
+    HunyuanVideo's shift of 7 the mean weight is 0.043: high noise levels, which decide motion and layout, hardly count,
+    and ``loss.dec`` should be about 23 times as large.
+
+    Args:
+        velocity: The prediction.
+        clean: z.
+        noise: eps.
+        sigma: Noise levels, which broadcast over the others.
+        objective: ``velocity`` or ``noise``.
     """
     error = velocity - (noise - clean)
     if objective == "noise":
@@ -53,7 +60,7 @@ def squared_error(velocity: Tensor, clean: Tensor, noise: Tensor, sigma: Tensor,
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-    """Follow ``velocity(x, sigma)`` from ``noise`` at sigma = 1 to the clean end, in equal steps of Heun's method."""
+    """Follows ``velocity(x, sigma)`` from ``noise`` at sigma = 1 to sigma = 0, in equal steps of Heun's method."""
     x, levels = noise, torch.linspace(1, 0, steps + 1)
     for sigma, following in zip(levels, levels[1:]):
         step, slope = following - sigma, velocity(x, sigma)

@@ -1,5 +1,4 @@
-"""VTokFramework: one language model that understands and generates video (paper, section 3.2).
-
+"""VTokFramework: one language model that understands and generates video (paper, section 3.1).
 One training step, top to bottom in :meth:`VTokFramework.forward`:
 
     frames -> frozen features -> tokens -> phi_vis + P  \\
@@ -7,45 +6,43 @@ One training step, top to bottom in :meth:`VTokFramework.forward`:
     video -> frozen latents -----------------------------------> frozen decoder  -> L_dec
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from vtok.config import ModelConfig
 from vtok.devices import to_device
-from vtok.generation import GenerationMixin
 from vtok.mllm import MLLM, Hidden
 from vtok.mllm.mrope import row_positions, video_positions
+from vtok.module_table import ModuleTable
 from vtok.phases import phase
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows.batch import Batch
 from vtok.rows.plan import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.rows.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
-from vtok.understanding import UnderstandingMixin
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
-from vtok.visual_head import build_visual_head
+from vtok.visual_head import VisualHead, build_visual_head
 
-# Sets the draws of the visual heads apart from the noise on their inputs, which the same seed gives.
-HEAD_STREAM = 0x68656164
+# The losses of a training step: the weighted sum and its parts.
+LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 
 
-class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
-    """The whole model. Trainable: language model, phi_vis, P, g_phi, the visual head and what a decoder adds to itself;
-    the rest is frozen.
+class VTokFramework(nn.Module):
+    """The whole model.
 
-    Without a decoder there is no visual head either: the model understands, and the other losses are zero.
+    Language model, phi_vis, P, g_phi, the visual heads and a decoder's adapter train. The rest is frozen.
+
+    Without a decoder there are no visual heads either: the model only understands, and the other losses are zero.
 
     Args:
-        config: its dimensions must be those of the parts.
-        tokeniser: frames to tokens.
-        mllm: the language model.
-        projector: the published model's projector, for phi_vis; a fresh one is made if ``token_dim`` is not its input
-            width.
-        projector_dim: that input width.
-        decoder: the video decoder, frozen but for what it adds; ``None`` where the model understands only.
-        text: the tokenizers; ``None`` where no text is handled (counting parameters).
+        config: The settings. Their dimensions must be those of the parts.
+        tokeniser: Turns frames into tokens.
+        mllm: The language model.
+        projector: The published model's projector. It becomes phi_vis if ``token_dim`` is its input width; else phi_vis
+            is new.
+        projector_dim: That input width.
+        decoder: The video decoder. ``None`` if the model only understands.
+        text: The tokenizers. ``None`` if no text is processed, as in counting parameters.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.text = text
+        self._text = text
         self.mllm = mllm
         self.decoder = decoder
         self.tokeniser = tokeniser
@@ -73,19 +70,30 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             ),
         )
         feature_dims = tokeniser.feature_dims
-        if not feature_dims:  # no visual token: nothing would give these a gradient
+        if not feature_dims:  # no visual tokens, so these would get no gradient
             self.projection.requires_grad_(False)
         fsq_levels = extractor.levels if config.visual_head.kind == "codes" else None
         targets = feature_dims if config.generates else {}
         heads = {
             kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in targets.items()
         }
-        self.visual_head = nn.ModuleDict(heads)
+        self.visual_head: ModuleTable[VisualHead] = ModuleTable(heads)
         for scale in tokeniser.feature_scale.values():
             scale.fixed = fsq_levels is not None
 
+    @property
+    def text(self) -> TextEncoder:
+        """The tokenizers."""
+        if self._text is None:
+            raise RuntimeError("this framework has no tokenizers: vtok.assembly.build.build_framework adds them")
+        return self._text
+
+    @text.setter
+    def text(self, text: TextEncoder) -> None:
+        self._text = text
+
     def train(self, mode: bool = True) -> "VTokFramework":
-        """Frozen parts stay in evaluation mode."""
+        """Sets the training mode. Frozen parts stay in evaluation mode."""
         super().train(mode)
         self.tokeniser.feature_extractor.eval()
         if self.decoder is not None:
@@ -94,52 +102,51 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
     @property
     def measured(self) -> nn.Module:
-        """Holds what is measured before training and saved along with the weights."""
+        """The module whose buffers are measured before training and saved along with the weights."""
         return self.tokeniser.feature_scale
 
     @property
     def frozen_parts(self) -> dict[str, nn.Module]:
-        """What is never trained, by part."""
-        parts = {"feature_extractor": self.tokeniser.feature_extractor}
+        """The parts that never train, by name."""
+        parts: dict[str, nn.Module] = {"feature_extractor": self.tokeniser.feature_extractor}
         return parts | (self.decoder.parts() if self.decoder is not None else {})
 
     @property
     def added_parts(self) -> dict[str, nn.Module]:
-        """What a decoder adds to itself, and is trained, by part."""
+        """The modules that a decoder adds and trains, by name."""
         return self.decoder.added() if self.decoder is not None else {}
 
     # ---------------------------------------------------------------- training
 
     def forward(self, batch: Batch, with_decoder: bool = True, reduce: bool = True) -> dict[str, Tensor]:
-        """Losses of a micro-batch of B samples, in fp32.
+        """Computes the losses of a micro-batch of B samples, in fp32.
 
-        Each is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over its latent elements), then
-        over the samples, those without an answer or a caption counting as zero. Micro-batches of one size can so be
-        averaged again, over ranks and accumulation steps, to the mean over the global batch.
+        Each loss is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over latent elements),
+        then over the samples. Samples without an answer or a caption count as zero. So the mean over the global batch is the
+        mean over micro-batches of equal size, on all ranks and accumulation steps.
 
         Args:
-            with_decoder: whether this step has an L_dec (see ``LossConfig.dec_every``). Without one, or where its
-                weight is zero, it counts as zero and the decoder does not run.
-            reduce: average over the samples; else the losses are those of each sample, (B,).
+            batch: The samples.
+            with_decoder: Whether this step has L_dec (see ``LossConfig.dec_every``). If not, or if its weight is zero,
+                L_dec is zero and the decoder does not run.
+            reduce: Whether to average over the samples. If not, each loss is (B,).
 
         Returns:
             ``loss`` (the weighted sum, eq. 12), ``loss_under`` (eq. 7), ``loss_vis_lm`` (eq. 10), ``loss_dec``
-            (eq. 11), and ``tokens``, the language model's tokens in this micro-batch.
+            (eq. 11), and ``tokens``, the number of the language model's tokens in this micro-batch.
         """
         weights = self.config.loss
         with_decoder = with_decoder and weights.dec > 0
         understanding, generation = weights.under > 0, weights.vis_lm > 0 or with_decoder
-        noisy = generation and self.config.visual_head.input_noise > 0
 
         features = self.features(batch)
         device = features.spatial.device
-        inputs = self.with_noise(features, batch.input_seeds) if noisy else features
         with phase("language_model"):
-            visual = self.projection(self.tokeniser.encode(inputs))
+            visual = self.projection(self.tokeniser.encode(features))
 
         plan = plan_rows(
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
-            generation_visuals=len(batch.texts) if noisy else 0, spatial=features.spatial.shape[1],
+            spatial=features.spatial.shape[1],
         ).to(device)  # fmt: skip
         with phase("language_model"):
             rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
@@ -148,7 +155,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
         losses = {
             "loss_under": self.understanding_loss(hidden, plan),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.input_seeds) * plan.captioned,
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.captioned,
             "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.captioned,
         }
         if reduce:
@@ -161,10 +168,11 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         return losses | {"tokens": torch.full((), len(plan.source), device=device)}
 
     def positions(self, rows: list[RowParts], frame_counts: list[int]) -> Tensor | None:
-        """Positions (3, 1, L) of packed rows, where the language model has mRoPE; else it counts for itself.
+        """Returns the positions (3, 1, L) of packed rows for a language model with mRoPE, ``None`` for others.
 
         Args:
-            frame_counts: frames of each clip.
+            rows: The tokens of each row.
+            frame_counts: Frames of each clip.
         """
         if self.mllm.positions_per_second is None:
             return None
@@ -172,10 +180,11 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             row_positions(row.before, [self.clip_positions(row.visual, frame_counts[row.clip])], row.after)
             for row in rows
         ]
-        return to_device(torch.cat(placed, dim=1)[:, None], self.mllm.embed.weight.device)
+        return to_device(torch.cat(placed, dim=1)[:, None], self.mllm.device)
 
     def clip_positions(self, num_tokens: int, num_frames: int, fps: float | None = None) -> Tensor:
-        """Positions (3, num_tokens) of a clip's visual tokens, counted from where they begin."""
+        """Returns the mRoPE positions (3, num_tokens) of a clip's visual tokens, from 0 on."""
+        assert self.mllm.positions_per_second is not None
         tokeniser, config = self.tokeniser, self.config.tokeniser
         per_frame = self.mllm.positions_per_second * torch.tensor(1 / (fps or config.fps))
         places = [tokeniser.place(index) for index in range(num_tokens)]
@@ -183,40 +192,28 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
     @phase("feature_extractor")
     def features(self, batch: Batch) -> VisualFeatures:
-        """Frozen features of the clips, unless the batch brings them."""
+        """Extracts the frozen features of the clips, unless the batch has them."""
         if isinstance(batch.frames, Tensor):
             return self.tokeniser.features(batch.frames, batch.frame_counts)
         return self.in_model_dtype(batch.frames)
 
     def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
-        """Stored features as the tokeniser's own would be."""
+        """Casts stored features to the dtype of the model."""
         dtype = next(self.projection.parameters()).dtype
         return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
 
-    def with_noise(self, features: VisualFeatures, seeds: list[int]) -> VisualFeatures:
-        """Clean features of the B clips, then B noised copies: teacher-forced inputs closer to sampled ones."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noisy = {}
-        for kind in self.tokeniser.feature_scale:
-            clean, counts = features.of(kind)
-            noise = to_device(own_noise(counts, clean.shape[1:], generators), clean.device)
-            scale = self.config.visual_head.input_noise * self.tokeniser.feature_scale[kind].std
-            noisy[kind] = torch.cat([clean, (clean + noise * scale).to(clean.dtype)])
-        doubled = {kind: torch.cat([features.of(kind)[0]] * 2) for kind in ("spatial", "motion")}
-        return VisualFeatures(**doubled | noisy, motion_counts=features.motion_counts * 2)
-
     @phase("heads")
     def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:
-        """L_under of each clip (eq. 7): cross-entropy of answer and end token; logits only where they are needed."""
+        """Computes L_under of each clip (eq. 7): the cross-entropy of answer and end token."""
         losses = self.mllm.lm_head(hidden.last.flatten(0, 1)[plan.answer_from], plan.answer_ids)
         return mean_per_clip(losses, plan.answer_clip, plan.answer_counts)
 
     @phase("heads")
     def visual_loss(self, hidden: Hidden, plan: RowPlan, features: VisualFeatures, seeds: list[int]) -> Tensor:
-        """L_visLM of each clip (eq. 10), over its visual tokens, against the standardised frozen features."""
+        """Computes L_visLM of each clip (eq. 10). The targets are the standardised frozen features."""
         states = hidden.last.flatten(0, 1)[plan.visual_from]
-        generators = [torch.Generator().manual_seed(seed ^ HEAD_STREAM) for seed in seeds]
-        losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual token
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        losses = [states.new_zeros(0, dtype=torch.float32)]  # a clip may have no visual tokens
         for kind, head in self.visual_head.items():
             spatial = kind == "spatial"
             rows = slice(plan.num_spatial) if spatial else slice(plan.num_spatial, None)
@@ -229,7 +226,7 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         return mean_per_clip(torch.cat(losses), plan.visual_clip, plan.visual_counts)
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, with_decoder: bool) -> Tensor:
-        """L_dec of each clip (eq. 11), or zero in a step without."""
+        """Computes L_dec of each clip (eq. 11), or zero in a step without it."""
         if self.decoder is None:
             return torch.zeros((), device=hidden.conditioning.device)
         if not with_decoder:
@@ -239,14 +236,16 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
         with phase("diffusion_transformer"):
             conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
         with phase("autoencoder"):
+            assert batch.video is not None  # with a decoder, every batch has videos
             posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
         with phase("diffusion_transformer"):
             return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
 
     def generation_rows(self, states: Tensor, plan: RowPlan) -> list[GenerationRow]:
-        """What the decoder is given of the packed states (1, L, d): prompts from the crop on, and visual tokens.
+        """Takes each clip's states for the decoder from the packed states (1, L, d): cropped prompt and visual tokens.
 
-        A token's row is the one whose input it is, not the one that predicts it: the last token has no other.
+        A visual token's state is the one at its own position, not the one that predicts it. The last visual token
+        predicts nothing, so only its own position has seen it.
         """
         rows = zip(plan.conditioning_start, plan.conditioning_rows, plan.conditioning_visual)
         return [
@@ -254,29 +253,11 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
             for start, count, visual in rows
         ]
 
-    # ---------------------------------------------------------------- folders
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder for :meth:`from_pretrained`, which the language model's own classes open too."""
-        from vtok.assembly import pretrained
-
-        pretrained.save(self, folder)
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> "VTokFramework":
-        """The framework :meth:`save_pretrained` wrote; raises ConfigError if it cannot be opened."""
-        from vtok.assembly import pretrained
-        from vtok.weights.materialise import whole
-
-        return pretrained.load(folder, whole(dtype, device))
-
     # ---------------------------------------------------------------- parts
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part: the language model (with its head), the trained additions, and each frozen part."""
-        parts = {
+        """Counts the parameters of each part: language model with its head, trained additions, frozen parts."""
+        parts: dict[str, list[nn.Module]] = {
             "language_model": [self.mllm],
             "phi_vis + P": [self.projection],
             "g_phi": [part for name, part in self.tokeniser.named_children() if name != "feature_extractor"],
@@ -289,9 +270,14 @@ class VTokFramework(UnderstandingMixin, GenerationMixin, nn.Module):
 
 
 def own_noise(counts: list[int], shape: tuple[int, int], generators: list[torch.Generator]) -> Tensor:
-    """Standard normal (B, length, dim), on the CPU; zero behind each clip's own count.
+    """Draws standard normal noise (B, length, dim) on the CPU.
 
-    Only its own tokens are drawn: a clip's noise must not depend on how far its batch mates pad it.
+    Only a clip's own tokens get draws; padding is zero. So a clip's noise does not depend on the rest of the batch.
+
+    Args:
+        counts: The number of tokens of each clip.
+        shape: Length and dim.
+        generators: One per clip.
     """
     noise = torch.zeros(len(counts), *shape)
     for clip, (count, generator) in enumerate(zip(counts, generators)):

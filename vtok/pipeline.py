@@ -1,4 +1,4 @@
-"""VTok in a notebook: videos of any size to answers, prompts to videos.
+"""VTok in a notebook: answers about videos of any size, and videos from prompts.
 
 >>> pipeline = VTokPipeline.from_pretrained("exported")
 >>> pipeline.understand(frames, "What happens?", fps=24)        # frames (T, 3, H, W) uint8
@@ -12,18 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import require
 from vtok.framework import VTokFramework
-from vtok.weights.materialise import cast_parameters
+from vtok.generation import generate
+from vtok.understanding import understand
+from vtok.weights.materialise import cast_parameters, whole
 
 
 class VTokPipeline:
     """A framework on one device, in one precision.
 
     Args:
-        framework: as :func:`vtok.assembly.build.build_framework` or ``VTokFramework.from_pretrained`` give it.
-        device: the GPU if there is one.
-        dtype: of the weights; bf16 on a GPU and fp32 on a CPU.
+        framework: From :func:`vtok.assembly.build.build_framework` or
+            :func:`vtok.assembly.pretrained.from_pretrained`.
+        device: Where it runs. By default the GPU if there is one, else the CPU.
+        dtype: Dtype of the weights. By default bf16 on a GPU and fp32 on a CPU.
     """
 
     def __init__(
@@ -38,13 +42,25 @@ class VTokPipeline:
     def from_pretrained(
         cls, folder: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> "VTokPipeline":
-        """From a folder that ``VTokFramework.save_pretrained`` wrote.
+        """Loads a folder that :meth:`save_pretrained` or ``pipelines/export.py`` wrote.
+
+        Args:
+            folder: The folder.
+            device, dtype: As in :class:`VTokPipeline`.
 
         Raises:
-            ConfigError: it cannot be opened.
+            ConfigError: It cannot be opened.
         """
         device, dtype = chosen(device, dtype)
-        return cls(VTokFramework.from_pretrained(folder, dtype, device), device, dtype)
+        return cls(from_pretrained(folder, whole(dtype, device)), device, dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model as a folder, which transformers opens too (see :mod:`vtok.assembly.pretrained`).
+
+        Raises:
+            ConfigError: The folder is not empty, or the backbone has random weights.
+        """
+        save_pretrained(self.framework, folder)
 
     def understand(
         self,
@@ -55,17 +71,20 @@ class VTokPipeline:
         key_frame_idx: int | Literal["detect"] | None = None,
         key_frame_every: float | None = None,
     ) -> str:
-        """Answer a question about a video.
+        """Answers a question about a video.
 
         Args:
-            frames: (T, 3, H, W) ``uint8``, of any size: the centre square is shown to the model.
-            fps: frames per second of ``frames``; the configuration's if omitted.
-            key_frame_every: seconds between key frames in a long video.
+            frames: (T, 3, H, W), ``uint8``, of any size. The model sees the centre square.
+            question: The question.
+            fps: Frames per second of ``frames``. The configuration's if omitted.
+            max_new_tokens: Longest answer.
+            key_frame_idx: An index or ``detect``. The configuration's if omitted.
+            key_frame_every: Seconds between key frames in a long video.
         """
         require(frames.dtype == torch.uint8 and frames.ndim == 4, "frames should be a uint8 tensor (T, 3, H, W)")
         size = self.framework.tokeniser.feature_extractor.image_size
         frames = centre_square(frames.to(self.device), size)
-        return self.framework.understand(frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
+        return understand(self.framework, frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
 
     def generate(
         self,
@@ -76,25 +95,28 @@ class VTokPipeline:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """A video for a prompt: (``round(seconds * fps)``, 3, height, width) ``uint8``, on the CPU.
+        """Makes a ``uint8`` video (``round(seconds * fps)``, 3, height, width) from a prompt, on the CPU.
 
         Args:
-            fps: the decoder's own if omitted.
-            steps: denoising steps.
-            temperature: of the visual tokens.
+            prompt: The prompt.
+            seconds: Length of the video.
+            fps: Frames per second. The decoder's own if omitted.
+            steps: Denoising steps.
+            temperature: Temperature of the visual tokens.
+            seed: The same seed gives the same video.
         """
         generator = torch.Generator().manual_seed(seed)
-        return self.framework.generate(prompt, seconds, fps, steps, temperature, generator).cpu()
+        return generate(self.framework, prompt, seconds, fps, steps, temperature, generator).cpu()
 
 
 def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:
-    """The GPU if there is one, with bf16; else the CPU with fp32."""
+    """Fills in defaults: the GPU with bf16 if there is one, else the CPU with fp32."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return device, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
 
 
 def centre_square(frames: Tensor, size: int) -> Tensor:
-    """CLIP's preprocessing of (T, 3, H, W) ``uint8`` frames: the shorter edge to ``size``, then the middle of that."""
+    """Resizes ``uint8`` frames (T, 3, H, W) to cover ``size`` x ``size`` and crops the centre. Rounds as CLIP does."""
     height, width = (edge * size // min(frames.shape[-2:]) for edge in frames.shape[-2:])
     resized = F.interpolate(frames, (height, width), mode="bicubic", antialias=True, align_corners=False)
     top, left = (height - size) // 2, (width - size) // 2

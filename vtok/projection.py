@@ -1,8 +1,8 @@
-"""phi_vis and P: tokens into the language model's space (paper, eq. 3).
+"""phi_vis and P: map tokens into the language model's space (paper, eq. 3).
 
     embedding_j = phi_vis(V_j) + P_modality + P_position
 
-P starts at zero, so that the pretrained model is unchanged at step 0.
+P starts at zero, so the pretrained model is unchanged at step 0.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ MODALITIES = {"spatial": 0, "motion": 1}
 
 
 class VisualPositions(nn.Module):
-    """P: learned embeddings of a visual token's modality and of its place in the grid, in time, or in both.
+    """P: learned embeddings of a visual token's modality, of its cell in the grid and of its step in time.
 
     Args:
-        place: where the token of an index stands (``Tokeniser.place``).
-        num_spatial_tokens: cells of the grid.
-        max_motion_tokens: steps in time.
+        place: Returns the place of the token of an index (``Tokeniser.place``).
+        num_spatial_tokens: Cells of the grid.
+        max_motion_tokens: Steps in time.
         dim: d.
     """
 
@@ -37,27 +37,27 @@ class VisualPositions(nn.Module):
             nn.init.zeros_(embedding.weight)
 
     def forward(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """P of the visual tokens ``start`` ... ``stop - 1``: (stop - start, d).
+        """Returns P of the visual tokens ``start`` ... ``stop - 1``: (stop - start, d).
 
         Raises:
-            ConfigError: more steps in time than the table has rows.
+            ConfigError: There are more steps in time than the table has rows.
         """
         places = [self.place(index) for index in range(start, stop)]
-        steps = 1 + max((p.time for p in places if p.time is not None), default=-1)
+        cell_of = {index: place.cell for index, place in enumerate(places) if place.cell is not None}
+        time_of = {index: place.time for index, place in enumerate(places) if place.time is not None}
+        steps = 1 + max(time_of.values(), default=-1)
         if steps > self.temporal.num_embeddings:
             raise ConfigError(
                 f"{steps} steps in time, but the model has positions for {self.temporal.num_embeddings}: "
                 "use a shorter video or raise mllm.max_motion_tokens"
             )
-        with_cell = [index for index, p in enumerate(places) if p.cell is not None]
-        with_time = [index for index, p in enumerate(places) if p.time is not None]
         kinds, cells, times, with_cell, with_time = indices_on_device(
             device,
-            [MODALITIES[p.kind] for p in places],
-            [places[index].cell for index in with_cell],
-            [places[index].time for index in with_time],
-            with_cell,
-            with_time,
+            [MODALITIES[place.kind] for place in places],
+            list(cell_of.values()),
+            list(time_of.values()),
+            list(cell_of),
+            list(time_of),
         )
         table = self.modality(kinds).index_add(0, with_cell, self.spatial(cells))
         return table.index_add(0, with_time, self.temporal(times))
@@ -67,7 +67,7 @@ class VisualProjection(nn.Module):
     """phi_vis followed by P.
 
     Args:
-        projector: phi_vis, (..., token_dim) -> (..., d): LLaVA's own projector where its input width fits.
+        projector: phi_vis, (..., token_dim) to (..., d). It is LLaVA's own projector if its input width fits.
         positions: P.
     """
 
@@ -77,10 +77,10 @@ class VisualProjection(nn.Module):
         self.positions = positions
 
     def forward(self, tokens: Tensor, start: int = 0) -> Tensor:
-        """(B, L, token_dim) -> (B, L, d), for the visual tokens ``start`` ... ``start + L - 1`` of a video."""
+        """Maps (B, L, token_dim), the visual tokens ``start`` ... ``start + L - 1`` of a video, to (B, L, d)."""
         return self.projector(tokens) + self.positions(start, start + tokens.shape[1], tokens.device)
 
 
 def mlp_projector(token_dim: int, dim: int) -> nn.Sequential:
-    """A fresh phi_vis in the shape of LLaVA's: two linear layers with a GELU between."""
+    """Builds a new phi_vis of LLaVA's shape: two linear layers with a GELU between."""
     return nn.Sequential(nn.Linear(token_dim, dim), nn.GELU(), nn.Linear(dim, dim))

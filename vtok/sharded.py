@@ -1,6 +1,7 @@
-"""A framework that DeepSpeed has sharded (ZeRO-3): ranks gather weights for one another, at every module that runs.
+"""A framework that DeepSpeed has sharded (ZeRO-3).
 
-So all ranks have to run the same modules, equally often, or they wait for one another for ever.
+Each module gathers its weights from all ranks when it runs. So all ranks must run the same modules equally often, or
+they wait for each other forever.
 """
 
 import torch.distributed as dist
@@ -10,19 +11,20 @@ from vtok.config import ConfigError
 
 
 def needs_all_ranks(module: nn.Module) -> bool:
-    """Whether this module runs only together with the other ranks'."""
+    """Whether all ranks must run this module together."""
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return several and any(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
 
 
 def require_alike(module: nn.Module, **counts: int) -> None:
-    """Where a module needs all ranks: that they are about to run it equally often.
+    """Checks that all ranks are about to run a module equally often, if they must run it together.
 
     Args:
-        counts: what says how often, by name.
+        module: The module.
+        **counts: The numbers that decide how often this rank runs it.
 
     Raises:
-        ConfigError: on every rank, that they are not.
+        ConfigError: The ranks differ. Every rank raises it.
     """
     if not needs_all_ranks(module):
         return

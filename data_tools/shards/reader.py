@@ -10,11 +10,11 @@ import numpy as np
 from isal.isal_zlib import crc32  # ten times as fast as zlib's, and much of the time of a read
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.order import RunOrder
 from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
 from data_tools.shards.remote import Cache, RemoteFolder, is_remote
 from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
-from data_tools.streaming.order import RunOrder
 
 MAX_OPEN_SHARDS = 128  # the order uses about 40 shards of 1000 at a time; `ulimit -n` is often 1024
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from data_tools.draws import keyed_seed
+from data_tools.order import Order, shuffled
+from data_tools.recent import Recent
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from data_tools.streaming.order import Order, shuffled
-from data_tools.streaming.recent import Recent
 
 KEPT_WINDOWS = 4
 TOKENS_PER_WORD = 4 / 3  # typical for English and current language models

@@ -13,8 +13,8 @@ import numpy as np
 
 from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
+from data_tools.order import Order, RunOrder
 from data_tools.shards import RawSample, ShardReader
-from data_tools.streaming.order import Order, RunOrder
 
 ONE = 2**32  # 1 in fixed point; integer arithmetic is the same on every machine
 

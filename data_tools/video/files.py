@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.order import RunOrder
 from data_tools.shards.samples import VIDEO_ENDINGS, RawSample
-from data_tools.streaming.order import RunOrder
 from data_tools.video.decode import measured_duration
 
 COLUMNS = ("videos", "path")  # "videos" is the column of the published VidTok's tables

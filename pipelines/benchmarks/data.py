@@ -18,9 +18,9 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
+from data_tools.order import RunOrder, RunSampler
 from data_tools.shards import RawSample, ShardReader, shard_name, write_manifest, write_shard
 from data_tools.streaming.memory import stacked
-from data_tools.streaming.order import RunOrder, RunSampler
 from data_tools.video.decode import validate
 from data_tools.video.views import View, decoder_view, make_views, tokeniser_view
 from pipelines.benchmarks.paired import cpu_seconds, ratio

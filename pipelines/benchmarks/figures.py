@@ -155,7 +155,8 @@ def compile_figures(quick: bool = False) -> Iterator[Figure]:
             yield Figure(f"{part}: compiled blocks / as they are, CPU time", value)
 
 
-PARTS = {
+# Part of the bench -> what measures it.
+FIGURES = {
     "data": data_figures,
     "checkpoint": checkpoint_figures,
     "tokeniser": tokeniser_figures,

@@ -6,6 +6,8 @@ import torch
 
 from pipelines.benchmarks.models import LARGE, Size, random_framework
 from pipelines.benchmarks.paired import cpu_seconds, ratio
+from vtok.generation import sample_row
+from vtok.mllm.base import CACHE
 
 PROMPT = "A small red circle moves to the right."
 
@@ -22,10 +24,10 @@ def sampling(folder: Path, size: Size = LARGE, motion_tokens: int = 29, repeats:
     def bare() -> None:
         cache = model(input_ids=ids, use_cache=True).past_key_values
         for _ in range(steps):
-            cache = model(inputs_embeds=token, past_key_values=cache, use_cache=True).past_key_values
+            cache = model(inputs_embeds=token, use_cache=True, **{CACHE: cache}).past_key_values
 
     def ours() -> None:
-        framework.imagine(PROMPT, steps)
+        sample_row(framework, PROMPT, steps)
 
     bare(), ours()
     return ratio(cpu_seconds(ours), cpu_seconds(bare), repeats)

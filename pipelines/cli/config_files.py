@@ -47,7 +47,12 @@ def read_ds_config(path: Path) -> dict:
 
 def save_config(config: RunConfig, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False))
+    path.write_text(as_yaml(config))
+
+
+def as_yaml(config: Any) -> str:
+    """A configuration dataclass as the YAML file that gives it."""
+    return yaml.safe_dump(plain(asdict(config)), sort_keys=False)
 
 
 def plain(value: Any) -> Any:

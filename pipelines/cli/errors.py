@@ -1,6 +1,12 @@
 """How a command tells its user what to mend."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from data_tools.errors import DataError
+from pipelines.cli.launcher import rank_and_ranks
+from vtok.config import ConfigError
 
 
 def one_line(error: BaseException) -> str:
@@ -12,3 +18,12 @@ def die(program: str, error: BaseException, rank: int = 0) -> None:
     if rank == 0:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def user_errors(program: str) -> Iterator[None]:
+    """Within, an error that the user can mend ends the command ``program`` (see :func:`die`)."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        die(program, error, rank_and_ranks()[0])

@@ -1,13 +1,14 @@
 """The command line of a run: a YAML file's sections, then ``--section.key value``, which wins."""
 
 import difflib
+import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pipelines.cli.config_files import PRESETS, read_yaml
+from pipelines.cli.config_files import PRESETS, as_yaml, read_yaml
 from pipelines.cli.errors import one_line
 from pipelines.config import RunConfig
 from vtok.config import ConfigError, require
@@ -25,6 +26,7 @@ class RunArguments(Generic[Config]):
     output: Path | None
     resume: Literal["auto"] | None
     profile: range | None = None  # steps to be traced
+    dry_run: bool = False
 
 
 # Short forms of ``vtok-train``.
@@ -36,22 +38,33 @@ ALIASES = {
     "--batch_size": "--train.global_batch_size",
     "--epochs": "--train.epochs",
 }
+CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
-def parse_run_arguments(argv: list[str]) -> RunArguments[RunConfig]:
+def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig]:
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
-    Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``.
+    Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
+    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise.
+
+    Args:
+        argv: the process's own command line if omitted.
 
     Raises:
         ConfigError: unknown key (the nearest known one is named), wrong type, missing file.
     """
+    argv = sys.argv[1:] if argv is None else argv
     argv = [ALIASES.get(name, name) + eq + value for name, eq, value in (arg.partition("=") for arg in argv)]
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     if not {"--config", "-h", "--help"} & set(given):
         preset = "tiny" if {"--data.root", "--data.shards", "--data.mixture"} & set(given) else "demo"
-        argv = ["--config", str(PRESETS / f"{preset}.yaml"), *argv]
-    parser = ArgumentParser(prog="vtok-train", exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3.")
+        published = []
+        if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
+            published = ["--model.tokeniser.weights", CLIP_L]
+        argv = ["--config", str(PRESETS / f"{preset}.yaml"), *published, *argv]
+    parser = ArgumentParser(
+        prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
+    )
     return parse_with(parser, RunConfig, argv, "zero3.json", "model.tokeniser.clip_config.")
 
 
@@ -72,6 +85,8 @@ def parse_with(
     parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
     parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
     parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
+    parser.add_argument("--dry_run", action="store_true", help="check everything up to the first step; write nothing")
+    parser.add_argument("--print_config", action="store_true", help="print the whole configuration as YAML, and end")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; the environment is used")
     parser.add_class_arguments(kind)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
@@ -88,11 +103,13 @@ def parse_with(
     except (ArgumentError, ValueError) as error:
         raise ConfigError(one_line(error)) from error
     config = kind(**{f.name: values[f.name] for f in fields(kind)})
+    if values["print_config"]:
+        print(as_yaml(config), end="")
+        raise SystemExit
     output = Path(values["output"]) if values["output"] else None
     name = path.stem if path else "run"
-    return RunArguments(
-        config, name, Path(values["ds_config"]), output, values["resume"], step_range(values["profile"])
-    )
+    steps = step_range(values["profile"])
+    return RunArguments(config, name, Path(values["ds_config"]), output, values["resume"], steps, values["dry_run"])
 
 
 def load_config(path: Path) -> RunConfig:
@@ -116,17 +133,23 @@ def step_range(text: str | None) -> range | None:
 
 
 def config_path(argv: list[str]) -> Path | None:
+    return next(map(Path, values_of("--config", argv)), None)
+
+
+def values_of(option: str, argv: list[str]) -> list[str]:
+    """What the command line gives for an option, as ``--option value`` or ``--option=value``."""
+    found = []
     for place, arg in enumerate(argv):
         name, _, value = arg.partition("=")
-        if name == "--config":
-            return Path(value or (argv[place + 1] if place + 1 < len(argv) else ""))
-    return None
+        if name == option:
+            found.append(value or (argv[place + 1] if place + 1 < len(argv) else ""))
+    return found
 
 
 def check_known_keys(path: Path | None, given: list[str], kind: type, free: str) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
     known = key_paths(kind)
-    options = {"config", "ds_config", "output", "resume", "profile", "local_rank", "help"}
+    options = {"config", "ds_config", "output", "resume", "profile", "dry_run", "print_config", "local_rank", "help"}
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))

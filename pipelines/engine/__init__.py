@@ -1,18 +1,27 @@
-"""What the pipelines share around DeepSpeed.
+"""What the training commands share around DeepSpeed. It imports no command.
 
-distributed     ranks, rendezvous, rank 0 first, time-outs; allocator: torch's memory on the GPU
-batch_plan      global batch -> micro-batch and accumulation
-outputs         where a run writes, and where its shards are
-models          the framework of a run, with its weights' place on disk; hub: one process of a machine asks for them
-weights         each rank's slices of pretrained weights; residency: what an engine keeps, counted
-setup           DeepSpeed JSON + run -> one engine
-calibration     mean and deviation of the frozen features
-stepping        one optimiser step; finite: losses and gradients that are not
-host_memory     what can still be had of it; shared_memory: in /dev/shm
 program         a training command, from its command line to its exit code
+distributed     ranks, rendezvous, rank 0 first, time-outs;  launcher: what it tells a rank;  allocator: memory on a GPU
+batch_plan      global batch -> micro-batch and accumulation
+outputs         where a run writes, and where its shards are;  demo_clips: the demo's own;  logs: JSON lines
+models          the framework of a run;  hub: one process of a machine asks for published files
+weights         each rank's slices of pretrained weights;  residency: what an engine keeps, counted
+setup           DeepSpeed JSON + run -> one engine;  cpu_op: what DeepSpeed compiles
+calibration     mean and deviation of the frozen features
+loop            optimiser steps up to the end: logged, saved and judged
+stepping        one optimiser step;  finite: losses and gradients that are not;  traces: ZeRO-3's
+host_memory     what can still be had of it;  shared_memory: in /dev/shm;  memory: what this rank uses
 run_control     how a run is stopped before its end
 
-loading         shards -> micro-batches of this rank
-saving          partitions, EMA, checkpoints
-watching        metrics, validation, traces
+loading/        shards -> micro-batches of this rank
+saving/         partitions, EMA, checkpoints
+watching/       metrics, validation, traces
 """
+
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    # Said before DeepSpeed is imported, or it prints on stdout that it found no accelerator.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")

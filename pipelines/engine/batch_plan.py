@@ -1,8 +1,11 @@
-"""Batch arithmetic: the global batch is the user's, how it is dealt out follows from the number of ranks."""
+"""Batch arithmetic. The user chooses the global batch; the number of ranks decides how it is dealt out."""
 
-from typing import NamedTuple
+import hashlib
+from typing import NamedTuple, TypeVar
 
 from vtok.config import ConfigError
+
+T = TypeVar("T")
 
 
 class BatchPlan(NamedTuple):
@@ -35,3 +38,13 @@ def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> 
     share = global_batch_size // ranks
     micro = max(m for m in range(1, min(share, largest_micro_batch) + 1) if share % m == 0)
     return BatchPlan(global_batch_size, ranks, micro, share // micro)
+
+
+def batch_digest(keys: list[str]) -> str:
+    """Hash of the keys of a global batch's samples, in global order."""
+    return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
+
+
+def in_global_order(by_rank: list[list[list[T]]]) -> list[T]:
+    """What belongs to the samples, of each rank's micro-batches: by accumulation step, then by rank."""
+    return [item for step in zip(*by_rank) for micro_batch in step for item in micro_batch]

@@ -38,19 +38,25 @@ def prepare(operator: str) -> None:
             f"no C++ compiler ({compiler}): DeepSpeed needs one {NEEDED[operator]}; try 'apt-get install g++'"
         )
     forget_killed_builds(operator)
+    if not list(build_root().glob(f"**/{operator}/{operator}.so")) and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        print(f"compiling DeepSpeed's {operator} for this machine: once, about a minute", file=sys.stderr, flush=True)
+
+
+def build_root() -> Path:
+    """Where torch puts what it compiles."""
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
 
 
 def forget_killed_builds(operator: str) -> None:
     """Remove the lock that a killed build has left, for which torch would wait for ever; tell of a younger one."""
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob(f"**/{operator}/lock"):
+    for lock in build_root().glob(f"**/{operator}/lock"):
         try:
             age = time.time() - lock.stat().st_mtime
         except FileNotFoundError:  # its build has just ended
             continue
         if age > LONGEST_BUILD:
             lock.unlink(missing_ok=True)
-        else:
+        elif not (lock.parent / f"{operator}.so").exists():  # else it is only loaded, which takes a moment
             print(f"waiting for another process that compiles DeepSpeed's {operator}: if there is none, rm {lock}",
                   file=sys.stderr)  # fmt: skip
 

@@ -1,9 +1,11 @@
 """Ranks: who am I, meet the others, let rank 0 go first."""
 
+import io
 import os
 import socket
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from datetime import timedelta
 from typing import TypeVar
 
@@ -50,8 +52,9 @@ def connect() -> None:
         shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
     if "RANK" not in os.environ:
         os.environ.update(
-            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port())
-        )
+            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()),
+            LOCAL_SIZE="1",  # without it DeepSpeed starts numactl at every backward on a CPU
+        )  # fmt: skip
     if torch.cuda.is_available():
         allocator.let_segments_grow()
         torch.cuda.set_device(device())
@@ -61,9 +64,9 @@ def connect() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here()))
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, timeout=ALONE_TIMEOUT
-    )
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    with redirect_stdout(io.StringIO()):  # each rank would print that an operator is built
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()
     cpu_op.unname_shared_buffers(rank())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from huggingface_hub import constants
 
-from pipelines.inference.shares import rank_and_ranks
+from pipelines.cli.launcher import rank_and_ranks
 from vtok.assembly.build import build_framework, frozen_weights
 from vtok.config import ModelConfig
 from vtok.weights import shapes_of

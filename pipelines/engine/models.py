@@ -14,7 +14,8 @@ from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine import allocator, distributed, hub
 from pipelines.engine.setup import precision
-from vtok.assembly.build import build_framework
+from vtok.assembly import build
+from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
@@ -50,7 +51,7 @@ def point_to_tiny_models(config: RunConfig) -> None:
     config.model.mllm.weights = f"{TINY_MODELS}/llava"
     decoder = config.model.decoder
     decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"
-    if config.model.tokeniser.backbone == "clip":
+    if config.model.tokeniser.backbone == "clip" and config.model.tokeniser.weights is None:
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
 
 
@@ -63,11 +64,24 @@ def load_framework(
         place: where the parameters go; whole, in the run's precision, on the CPU if omitted.
         without: frozen parts that get no weights.
     """
+    return with_weights(config, assembled(config, output), place, without)
+
+
+def assembled(config: RunConfig, output: Path) -> VTokFramework:
+    """The framework without its pretrained weights, which are on the meta device."""
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
     with hub.asked_once(model):
         torch.manual_seed(config.seed)
-        return build_framework(model, place or whole(precision(config.train)), without)
+        return assemble(model)
+
+
+def with_weights(
+    config: RunConfig, framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()
+) -> VTokFramework:
+    """Give the framework of :func:`assembled` its weights; arguments as :func:`load_framework`."""
+    with hub.asked_once(framework.config):
+        return build.with_weights(framework, place or whole(precision(config.train)), without)
 
 
 def load_on_device(config: RunConfig, output: Path) -> VTokFramework:

@@ -9,7 +9,7 @@ from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
-from pipelines.inference import demo
+from pipelines.engine.demo_clips import pack_demo_clips
 from vtok.config import ConfigError
 
 
@@ -46,7 +46,7 @@ def find_shards(config: RunConfig, output: Path) -> list[str]:
     elif data.root:
         shards = [shards_of(data.root, output)]
     elif config.demo:
-        shards = [str(demo.prepare(config.demo, config.seed, output))]
+        shards = [str(pack_demo_clips(config.demo, config.seed, output))]
     else:
         raise ConfigError("no data: pass --data.shards DIR (see vtok-shards build) or --data_root DIR")
     open_shards(config, shards)  # says what is wrong before anything is written

@@ -1,6 +1,5 @@
 """What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
 
-import sys
 from collections.abc import Callable
 
 from data_tools.errors import DataError
@@ -13,23 +12,19 @@ from vtok.config import ConfigError
 
 
 def run_program(
-    name: str,
-    parse: Callable[[list[str]], RunArguments[Config]],
-    train: Callable[[RunArguments[Config], Stopper], bool],
-    argv: list[str] | None = None,
+    name: str, arguments: RunArguments[Config], train: Callable[[RunArguments[Config], Stopper], bool]
 ) -> None:
-    """A training command, from its command line to its exit code.
+    """A training command, from its arguments to its exit code.
 
     Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
 
     Args:
         name: of the command, before what it says.
+        arguments: of the run.
         train: a whole run; returns whether it came to its end.
-        argv: instead of the process's own command line.
     """
     stopper = Stopper(name)
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
         distributed.connect()
         finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:

@@ -24,13 +24,11 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from data_tools.processes.child import end_with_parent
 from pipelines.engine import distributed
-from pipelines.engine.loading.workers import silence_children
+from pipelines.engine.loading.workers import STOP_SIGNALS, silence_children
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; to be started again with --resume auto
 LOST_PEER = 1
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 GRACE = 3.0  # seconds in which a launcher that has seen a rank fail ends the others
 LAST_STEP = 1800.0  # seconds for a step and its save, after which a rank that was asked to stop takes itself for stuck
 TICK = 0.5  # seconds between looks at the launcher
@@ -148,14 +146,6 @@ def session(pid: int | None) -> int | None:
         return None if pid is None else os.getsid(pid)
     except OSError:
         return None
-
-
-def ignore_signals(worker: int = 0) -> None:
-    """For a loader process: what reaches the whole job is for its rank to decide, and it ends when its rank does."""
-    signal.set_wakeup_fd(-1)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
 
 
 def end_children() -> None:

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from pipelines.cli.config_files import read_ds_config
-from pipelines.config import TrainConfig
+from pipelines.config import OptimisationConfig
 from pipelines.engine import cpu_op, distributed
-from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
-from vtok.framework import VTokFramework
 from vtok.weights import first_line, shape_of
 
 Engine = deepspeed.DeepSpeedEngine
@@ -24,14 +23,27 @@ OFFLOADS = ("offload_optimizer", "offload_param")
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
 
 
-def precision(train: TrainConfig) -> torch.dtype:
+def precision(train: OptimisationConfig) -> torch.dtype:
     """bf16 on GPUs and fp32 on a CPU, unless the configuration says otherwise."""
     if train.precision == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return torch.bfloat16 if train.precision == "bf16" else torch.float32
 
 
-def deepspeed_config(path: Path, train: TrainConfig, batch: BatchPlan) -> dict:
+def settle(train: OptimisationConfig, ds_config: Path) -> tuple[BatchPlan, dict]:
+    """The batch of a run and its DeepSpeed configuration; all ranks call this first.
+
+    Raises:
+        ConfigError: They do not fit the number of ranks, or one another.
+    """
+    plan = plan_batch(train.global_batch_size, train.micro_batch_size, distributed.world_size())
+    config = distributed.every_rank(lambda: deepspeed_config(ds_config, train, plan))
+    if train.deterministic:
+        repeat_to_the_last_digit()
+    return plan, config
+
+
+def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) -> dict:
     """The user's JSON completed with what the run computes.
 
     Raises:
@@ -93,7 +105,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def learning_rate(step: int, train: TrainConfig, max_steps: int) -> float:
+def learning_rate(step: int, train: OptimisationConfig, max_steps: int) -> float:
     """Learning rate of optimiser step ``step`` (from 1): linear warm-up, then constant or cosine to a tenth."""
     if step <= train.warmup_steps:
         return train.lr * step / train.warmup_steps
@@ -103,7 +115,7 @@ def learning_rate(step: int, train: TrainConfig, max_steps: int) -> float:
     return train.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) -> Engine:
+def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -> Engine:
     """The engine of a framework, whole or loaded as shards; DeepSpeed shards under ZeRO-3 what is still whole.
 
     Only trainable parameters reach the optimiser; frozen ones are shards and nothing more. The fp32 master copy is made
@@ -114,10 +126,10 @@ def build_engine(framework: VTokFramework, ds_config: dict, train: TrainConfig) 
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = host_adamw if offloaded else partial(torch.optim.AdamW, fused=True)
-    groups = parameter_groups(framework, train.weight_decay)
+    groups = parameter_groups(model, train.weight_decay)
     options = dict(lr=train.lr, betas=train.betas, eps=train.eps)
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
-    engine, *_ = deepspeed.initialize(model=framework.train(), optimizer=optimiser, config=ds_config)
+    engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
     settle_buffers(engine.module, engine.device)
     return engine
 
@@ -145,13 +157,13 @@ def repeat_to_the_last_digit() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def settle_buffers(framework: VTokFramework, device: torch.device) -> None:
+def settle_buffers(model: nn.Module, device: torch.device) -> None:
     """Move buffers to the device, which DeepSpeed does not do for a framework that was loaded as shards.
 
     Raises:
         ConfigError: one is not fp32 any more (rotary frequencies in bf16 misplace every token).
     """
-    for prefix, owner in framework.named_modules():
+    for prefix, owner in model.named_modules():
         for name, buffer in list(owner.named_buffers(recurse=False)):
             if buffer.is_floating_point() and buffer.dtype != torch.float32:
                 raise ConfigError(

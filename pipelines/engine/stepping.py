@@ -1,77 +1,112 @@
 """One optimiser step: micro-batches forward and backward, then the update."""
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from pipelines.engine import distributed
-from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine import distributed, memory
+from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.finite import finite_on_all_ranks
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
 from pipelines.engine.traces import follow_trace
-from pipelines.engine.watching import memory
-from pipelines.engine.watching.metrics import batch_digest, in_global_order
-
-LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
+from vtok.framework import LOSSES
+from vtok.rows.batch import Batch
 
 
 class Step(NamedTuple):
     """What a step did, the same on every rank.
 
     Attributes:
-        figures: columns of ``log.jsonl``; waiting and memory are those of the rank with the most.
-        replaced: samples of it that could not be read: (position, bad key, reason) each.
-        keys: of its samples, in global order.
-        applied: whether the weights changed; not where the loss or a gradient is not finite (see ``engine.finite``).
+        figures: Columns of ``log.jsonl``. Waiting and memory are those of the rank with the most.
+        replaced: Samples of the step that could not be read: (position, bad key, reason) each.
+        keys: Keys of its samples, in global order.
+        applied: Whether the weights changed, one a trained module; ``None`` for one that took no part. They do not
+            change where the loss or a gradient is not finite (see ``engine.finite``).
     """
 
-    figures: dict
+    figures: dict[str, float | str | None]
     replaced: list[tuple[int, str, str]]
     keys: list[str]
-    applied: bool
+    applied: tuple[bool | None, ...] = ()
 
 
 def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True) -> Step:
-    """Take ``plan.accumulation`` micro-batches, which are on the device, from ``batches`` and make one update of them.
-
-    Every micro-batch has the same number of samples, so averaging over micro-steps and ranks (which DeepSpeed does to
-    the gradients) gives the mean over the global batch.
+    """Make one update of a VTok.
 
     Args:
-        with_decoder: whether L_dec is part of this step; its figure is ``None`` if not.
+        engine: The framework's engine.
+        batches: Yields micro-batches on the device.
+        plan: Sizes of the batch.
+        with_decoder: Whether L_dec is part of this step; its figure is ``None`` if not.
+    """
+
+    def micro_step(batch: Batch) -> dict[str, Tensor]:
+        follow_trace(engine, with_decoder)
+        losses = engine(batch, with_decoder=with_decoder)
+        backward(engine, losses["loss"])
+        return losses
+
+    step = accumulate(micro_step, (*LOSSES, "tokens"), batches, plan, engine.device)
+    figures = step.figures
+    tokens_per_sample = figures.pop("tokens") / plan.micro_batch_size
+    figures["tokens_per_s"] = tokens_per_sample * figures["samples_per_s"]
+    figures["grad_norm"] = float(engine.get_global_grad_norm())
+    if not with_decoder:
+        figures["loss_dec"] = None
+    return step._replace(applied=(engine.was_step_applied(),))
+
+
+def accumulate(
+    micro_step: Callable[[Any], dict[str, Tensor]],
+    names: Sequence[str],
+    batches: Iterator[Loaded],
+    plan: BatchPlan,
+    device: torch.device,
+) -> Step:
+    """Take ``plan.accumulation`` micro-batches, and average their losses over micro-steps and ranks.
+
+    Every micro-batch has the same number of samples, so this gives the mean over the global batch. DeepSpeed does the
+    same to the gradients.
+
+    Args:
+        micro_step: Forward and backward of a micro-batch; returns its losses, scalars.
+        names: The losses to average.
+        batches: Yields micro-batches on the device.
+        plan: Sizes of the batch.
+        device: Where the losses are.
     """
     started, waited = time.perf_counter(), 0.0
-    sums = torch.zeros(len(LOSSES) + 1, dtype=torch.float64, device=engine.device)
+    sums = torch.zeros(len(names), dtype=torch.float64, device=device)
     keys, replaced = [], []
     for _ in range(plan.accumulation):
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
-        follow_trace(engine, with_decoder)
-        losses = engine(loaded.batch, with_decoder=with_decoder)
-        engine.backward(finite_on_all_ranks(losses["loss"]))
-        engine.step()
-        sums += torch.stack([losses[name].detach().double() for name in (*LOSSES, "tokens")])
+        losses = micro_step(loaded.batch)
+        sums += torch.stack([losses[name].detach().double() for name in names])
         keys.append(loaded.batch.keys)
         replaced += loaded.replaced
 
-    *losses, tokens = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
+    means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
     by_rank = distributed.gather_lists([keys, replaced, {"waited": waited, **memory.used_gb()}])
     all_keys, all_replaced, used = zip(*by_rank)
     seconds = time.perf_counter() - started
     batch_keys = in_global_order(all_keys)
     most = {name: max(rank[name] for rank in used) for name in used[0]}
-    figures = dict(zip(LOSSES, losses)) | {
-        "grad_norm": float(engine.get_global_grad_norm()),
+    figures = dict(zip(names, means)) | {
         "samples_per_s": plan.global_batch_size / seconds,
-        "tokens_per_s": tokens * plan.accumulation * plan.ranks / seconds,
         "data_wait": most.pop("waited") / seconds,
         **most,
         "batch_digest": batch_digest(batch_keys),
     }
-    if not with_decoder:
-        figures["loss_dec"] = None
-    return Step(figures, [one for rank in all_replaced for one in rank], batch_keys, engine.was_step_applied())
+    return Step(figures, [one for rank in all_replaced for one in rank], batch_keys)
+
+
+def backward(engine: Engine, loss: Tensor) -> None:
+    """Backward of a micro-batch's loss; DeepSpeed updates the weights after the last micro-batch of a step."""
+    engine.backward(finite_on_all_ranks(loss))
+    engine.step()

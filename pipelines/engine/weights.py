@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from pipelines.engine import distributed, hub
-from vtok.assembly.architectures import assemble
 from vtok.assembly.build import frozen_weights
 from vtok.framework import VTokFramework
 from vtok.weights import combined_hash, content_hash, shapes_of
@@ -61,10 +60,13 @@ def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
     name, shape and dtype, but not the files' layout. Each rank reads and hashes its share of the tensors.
 
     A part with random weights has none; it is drawn from the run's seed.
+
+    Args:
+        framework: with all its parts: before those that the run does not use are left without weights.
     """
     parts = frozen_weights(framework.config)
     with hub.asked_once(framework.config):
-        shapes = shapes_of(assemble(framework.config))  # the framework's own lacks encoders that the run does not use
+        shapes = shapes_of(framework)
         tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
     largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)
     mine = largest_first[distributed.rank() :: distributed.world_size()]

@@ -16,9 +16,11 @@ from data_tools.items import Item, read_items
 from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
 from pipelines.evaluation.tv_align.protocol import Line, as_dict, as_table, categories_of, line_of
 from pipelines.evaluation.tv_align.run import Run, require_videos
-from pipelines.understand import Understanding, load_run
+from pipelines.inference.load import load_run
+from pipelines.inference.understand import Understanding
 from vtok.framework import VTokFramework
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from vtok.understanding import answer_losses, video_embeddings
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -84,8 +86,8 @@ def asked(run: Run, item: Item, video: Path) -> dict:
     """Asks about a video and about its first frame, and measures the loss of the caption; returns all for JSON."""
     config, framework, step = run
     frames = Understanding(config, framework).frames_of(video)
-    video, frozen = map(framework.video_embeddings, (frames, frames[:1].expand_as(frames)))
-    (caption,) = framework.answer_losses(video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
+    video, frozen = (video_embeddings(framework, shown) for shown in (frames, frames[:1].expand_as(frames)))
+    (caption,) = answer_losses(framework, video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
     return {
         "said": likeliest(framework, video, len(frames), item),
         "frozen": likeliest(framework, frozen, len(frames), item),
@@ -104,7 +106,7 @@ def likeliest(framework: VTokFramework, visual: Tensor, num_frames: int, item: I
         num_frames: Frames of the video.
         item: The item.
     """
-    losses = framework.answer_losses(visual, num_frames, item.question, list(item.options))
+    losses = answer_losses(framework, visual, num_frames, item.question, list(item.options))
     return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
 
 

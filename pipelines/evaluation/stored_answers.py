@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data_tools.shards import atomic_write
-from pipelines.inference.shares import own_share, rank_and_ranks
+from pipelines.cli.launcher import rank_and_ranks
+from pipelines.inference.shares import own_share
 from vtok.config import require
 
 REPORT = "report.json"

@@ -1,27 +1,13 @@
-"""The demo: its own clips before training, a caption and a video after it."""
+"""The end of the demo: a caption of a held-out clip and a video of a prompt."""
 
 from pathlib import Path
 
-from data_tools.packing import build_shards
 from data_tools.packing.sources import discover
-from data_tools.shapes import render_clips
 from data_tools.video.media import save_contact_sheet
-from pipelines.config import DemoConfig, RunConfig
-from pipelines.generate import Wanted, generate_videos
-from pipelines.understand import Understanding, load_run
-
-
-def prepare(demo: DemoConfig, seed: int, output: Path) -> Path:
-    """Render training and held-out clips and pack both into shards, as ``--val-share`` would; done once per output."""
-    data = output / "data"
-    train, val = data / "shards" / "train", data / "shards" / "val"
-    if not (val / "manifest.json").exists():
-        print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}")
-        render_clips(data / "clips", demo.clips, seed)
-        render_clips(data / "held_out", demo.held_out, seed + 1)
-        build_shards(data / "clips", train, progress=False)
-        build_shards(data / "held_out", val, progress=False)
-    return train
+from pipelines.config import RunConfig
+from pipelines.inference.generate import Wanted, generate_videos
+from pipelines.inference.load import load_run
+from pipelines.inference.understand import Understanding
 
 
 def show(config: RunConfig, output: Path) -> None:

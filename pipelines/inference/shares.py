@@ -5,27 +5,14 @@ unfinished inputs. Another start, on any number of ranks, makes the rest.
 """
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data_tools.errors import DataError
+from pipelines.cli.launcher import rank_and_ranks
 
 T = TypeVar("T")
-
-
-def rank_and_ranks() -> tuple[int, int]:
-    """Returns this process's rank and the number of ranks, from the launcher's environment variables.
-
-    Inside a step of ``srun``, Slurm's own variables are used, and ``LOCAL_RANK`` is set.
-    """
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if "SLURM_STEP_NUM_TASKS" in os.environ:
-        os.environ.setdefault("LOCAL_RANK", os.environ["SLURM_LOCALID"])
-        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_STEP_NUM_TASKS"])
-    return 0, 1
 
 
 def own_share(items: Sequence[T]) -> Sequence[T]:

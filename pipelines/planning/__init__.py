@@ -1,11 +1,5 @@
 """What a run will need, from its configuration alone.
 
-workload   what one micro-batch is made of
-step       one training step of the real framework on the meta device, under the meter
-meter      counts work and live bytes of whatever runs under it, by phase
-kinds      FLOPs and bytes of one operator
-known      values of index tensors on the meta device
-results    shapes of results there, remembered
 blocks     one more layer of a stack
 rates      how fast a GPU is at each kind of work
 time       seconds of a micro-step

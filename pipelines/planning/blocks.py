@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pipelines.planning.meter import BACKWARD, Meter, Usage
+from pipelines.metering.meter import BACKWARD, Meter, Usage
 from vtok.phases import phase
 
 PHASE = "stack"

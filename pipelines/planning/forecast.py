@@ -3,44 +3,21 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.config import RunConfig
+from pipelines.config import CAPTION_TOKENS, RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
-from pipelines.engine.watching.flops import Flops, part_flops
+from pipelines.metering.flops import Flops, part_flops
+from pipelines.metering.step import Step, measure_step, meta_copy
+from pipelines.metering.workload import Workload, typical_workload
+from pipelines.planning.hardware import Hardware
 from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.rates import Rates
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import Step, measure_step, meta_copy
 from pipelines.planning.time import Seconds, micro_step_seconds
 from pipelines.planning.traffic import traffic
-from pipelines.planning.workload import CAPTION_TOKENS, Workload, typical_workload
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """GPUs, and what is assumed of them.
-
-    Attributes:
-        gpus, gpus_per_node: their number.
-        gpu_memory: GB (1e9 bytes) of each.
-        reserve: GB of it that the CUDA context, NCCL and the allocator's gaps take.
-        node_memory: GB of each node's host.
-        price: of a GPU for an hour.
-    """
-
-    gpus: int = 8
-    gpus_per_node: int = 8
-    gpu_memory: float = 80.0
-    reserve: float = 6.0
-    node_memory: float = 1000.0
-    price: float = 2.5
-
-    @property
-    def ranks_per_node(self) -> int:
-        return min(self.gpus, self.gpus_per_node)
 
 
 @dataclass

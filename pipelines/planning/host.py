@@ -2,8 +2,8 @@
 
 from pipelines.config import RunConfig
 from pipelines.engine.saving.host_buffers import pinned_bytes
+from pipelines.metering.workload import Workload
 from pipelines.planning.memory import Parameter, Share, trained_shard
-from pipelines.planning.workload import Workload
 
 # Kinds of fp32 buffers that a checkpoint copies: master weights, two moments, and the EMA where there is one.
 SAVED_KINDS = 3

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from pipelines.planning.meter import BACKWARD
+from pipelines.metering.meter import BACKWARD
+from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
-from pipelines.planning.step import ENCODERS, Step
 from vtok.framework import VTokFramework
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes a trained parameter, all fp32

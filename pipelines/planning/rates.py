@@ -3,7 +3,7 @@
     python pipelines/bench.py gpu    writes    pipelines/planning/cards/<card>.json    which a plan reads
 
 A rate is FLOP/s (or bytes/s) reached inside the kernels of one kind; FLOPs are counted as by
-:mod:`pipelines.planning.kinds`. Work of the host that no kernel hides is in seconds.
+:mod:`pipelines.metering.kinds`. Work of the host that no kernel hides is in seconds.
 """
 
 import json

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from pipelines.planning.kinds import FLOP_KINDS, MEMORY
-from pipelines.planning.meter import BACKWARD, OPERATORS, Usage
+from pipelines.metering.kinds import FLOP_KINDS, MEMORY
+from pipelines.metering.meter import BACKWARD, OPERATORS, Usage
+from pipelines.metering.step import DECODER_PARTS, Step
 from pipelines.planning.rates import Rates
-from pipelines.planning.step import DECODER_PARTS, Step
 
 
 class Seconds(NamedTuple):

@@ -1,60 +1,47 @@
-"""Runs a study from its first clip to its report.
-
-    python pipelines/study.py --profile smoke|cpu|gpu --output DIR [--config pipelines/configs/study.yaml]
-    python pipelines/study.py --profile smoke|cpu|gpu --report DIR         writes a report again, from DIR/results.jsonl
-
-Every stage has a folder in DIR. A study that was stopped resumes where it was, even within the training of an arm.
-Several processes with the same command share the arms among them.
-"""
+"""Runs a study from its first clip to its report, stage by stage."""
 
 import argparse
-import sys
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools.errors import DataError
 from data_tools.locks import locked
-from pipelines.cli.errors import die
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
+from pipelines.inference.load import load_run
 from pipelines.shapes_study import arms, clip, conditioning, dit, evaluation, latents, llava, llm, probe, render, report
-from pipelines.shapes_study.config import STUDY, ArmConfig, StudyConfig, load_study
+from pipelines.shapes_study.config import STUDY, ArmConfig, StudyConfig
 from pipelines.shapes_study.plots import contact_sheet
 from pipelines.shapes_study.publish import publish
 from pipelines.shapes_study.results import RESULTS, Results, read_results, write_results
 from pipelines.shapes_study.stages import Done, slug, stage
-from pipelines.understand import load_run
 from vtok.assembly.build import build_framework
-from vtok.config import ConfigError, ModelConfig
+from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.tokeniser import build_tokeniser
 
 TEXT_ONLY, TRAINING_FREE = ArmConfig({"strategy": "none"}), ArmConfig({"strategy": "training_free"})
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line. An error that the user can correct ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Test the paper's claims on small models.")
-    parser.add_argument("--config", type=Path, default=STUDY, help="YAML of the study")
-    parser.add_argument("--profile", required=True, help="profile in the YAML: smoke, cpu, gpu")
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--output", type=Path, help="folder for the stages and the report")
-    place.add_argument("--report", type=Path, help="folder with a results.jsonl: only write its report again")
-    parser.add_argument("--publish", type=Path, help="folder to copy results, report and pictures to")
-    a = parser.parse_args(argv)
+def run_study(a: argparse.Namespace, study: StudyConfig) -> None:
+    """Runs the command ``study.py``.
+
+    Args:
+        a: The arguments that ``study.py`` parsed.
+        study: The settings of the profile.
+
+    Raises:
+        ConfigError: A stage was made with other settings, or an arm's training was stopped or failed.
+        DataError: The folder of a report has no results.
+    """
     config = "" if a.config == STUDY else f"--config {a.config.name} "
     origin = f"`python pipelines/study.py {config}--profile {a.profile} --output DIR` at commit {report.commit()}"
-    try:
-        study = load_study(a.config, a.profile)
-        if a.report:
-            print(report.write(a.report, study, read_results(a.report / RESULTS)))
-            return
-        quiet_libraries()
-        print(run(study, a.output, origin, a.publish))
-    except (ConfigError, DataError) as error:
-        die("study", error)
+    if a.report:
+        print(report.write(a.report, study, read_results(a.report / RESULTS)))
+        return
+    quiet_libraries()
+    print(run(study, a.output, origin, a.publish))
 
 
 def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
@@ -368,7 +355,3 @@ def evaluate_arm(
         )
         for protocol, task in tasks.items()
     }
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,6 +4,7 @@ The clips, their noise and the noise levels are the same each time. So any diffe
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from data_tools.items import Item, read_items
 from data_tools.video.decode import validate
 from data_tools.video.views import decoder_view
 from pipelines.evaluation.tv_align.run import Run
+from pipelines.inference.understand import Understanding
 from pipelines.shapes_study.config import StudyConfig
 from pipelines.shapes_study.latents import seen
-from pipelines.understand import Understanding
 from vtok.framework import VTokFramework
+from vtok.generation import decoder_conditioning, sample_row, teacher_forced_row
 from vtok.video_decoder import GenerationRow, Posterior
 
 TOLD = NOTHING, CAPTION, OWN, ANOTHERS = "nothing", "caption", "and its own tokens", "and another clip's"
@@ -43,14 +45,15 @@ def worth(folder: Path, study: StudyConfig, load: Callable[[], Run], clips: Path
     posterior = posterior_of(study, framework, items, clips)
     prompts = [item.prompt for item in items]
     empty = [""] * len(items)
-    told = {CAPTION: (prompts, [framework.imagine(prompt, 0) for prompt in prompts])}
+    told = {CAPTION: (prompts, [sample_row(framework, prompt, 0) for prompt in prompts])}
     if step == 0:
-        told[NOTHING] = (empty, [framework.imagine("", 0)] * len(items))
+        told[NOTHING] = (empty, [sample_row(framework, "", 0)] * len(items))
     elif framework.tokeniser.feature_dims:
         sight = Understanding(config, framework)
         features = [sight.features_of(clips / f"{item.id}.mp4") for item in items]
-        told[OWN] = (prompts, list(map(framework.recall, prompts, features)))
-        told[ANOTHERS] = (prompts, list(map(framework.recall, prompts, features[1:] + features[:1])))
+        row = partial(teacher_forced_row, framework)
+        told[OWN] = (prompts, list(map(row, prompts, features)))
+        told[ANOTHERS] = (prompts, list(map(row, prompts, features[1:] + features[:1])))
     return {"losses": {what: decoder_loss(framework, posterior, *given) for what, given in told.items()}}
 
 
@@ -86,4 +89,4 @@ def batch_loss(
     decoder, shown = framework.decoder, Posterior(posterior.mean[part], posterior.std[part])
     frames = (shown.mean.shape[2] - 1) * decoder.latents_per_frame + 1
     seeds = [DRAWS * clip + draw for clip in range(*part.indices(len(prompts)))]
-    return decoder.loss(shown, [frames] * len(seeds), framework.conditioning(prompts[part], rows[part]), seeds)
+    return decoder.loss(shown, [frames] * len(seeds), decoder_conditioning(framework, prompts[part], rows[part]), seeds)

@@ -8,6 +8,7 @@ VidTokRunConfig
   checkpoint  when to save
 """
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -167,7 +168,7 @@ class VidTokRunConfig:
         require(data.meta_path is None or data.root is not None, "data.meta_path goes with data.root")
 
 
-def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
+def parse_vidtok_arguments(argv: list[str] | None = None) -> RunArguments[VidTokRunConfig]:
     """Parses a command line; ``--config`` takes a YAML file or a published name.
 
     Args:
@@ -176,12 +177,15 @@ def parse_vidtok_arguments(argv: list[str]) -> RunArguments[VidTokRunConfig]:
     Raises:
         ConfigError: A key is unknown (the message names the nearest), a value is wrong, or the file does not exist.
     """
+    argv = sys.argv[1:] if argv is None else argv
     argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config=") else [arg])]
     name = None
     for place, (option, value) in enumerate(zip(argv, argv[1:])):
         if option == "--config" and not Path(value).suffix:
             name = published_name(value)
             argv[place : place + 2] = ["--model.name", name]
-    parser = ArgumentParser(prog="train_vidtok", exit_on_error=False, description="Train a VidTok with ZeRO-2.")
+    parser = ArgumentParser(
+        prog="train_vidtok", print_config=None, exit_on_error=False, description="Train a VidTok with ZeRO-2."
+    )
     arguments = parse_with(parser, VidTokRunConfig, argv, "zero2.json", "model.")
     return replace(arguments, preset=name) if name else arguments

@@ -8,12 +8,15 @@ model:
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.config_files import read_yaml
 from vtok.config import require
-from vtok.vidtok import VidTok, VidTokConfig, load_model, published_config
+from vtok.vidtok import VidTokConfig, load_model, published_config
 from vtok.vidtok.config import PUBLISHED
+
+if TYPE_CHECKING:
+    from vtok.vidtok import VidTok
 
 
 def published_name(name: str) -> str:
@@ -52,7 +55,7 @@ def config_of(model: dict[str, Any]) -> VidTokConfig:
     return published_config(**{key: tuple(value) if isinstance(value, list) else value for key, value in model.items()})
 
 
-def load_vidtok(config: str | Path, checkpoint: str | Path | None) -> VidTok:
+def load_vidtok(config: str | Path, checkpoint: str | Path | None) -> "VidTok":
     """Loads a VidTok for inference, in fp32 on the CPU.
 
     Args:
@@ -65,7 +68,7 @@ def load_vidtok(config: str | Path, checkpoint: str | Path | None) -> VidTok:
     return load_model(read_vidtok_config(config), checkpoint).eval()
 
 
-def in_tiles(model: VidTok, tile: int, overlap: int) -> VidTok:
+def in_tiles(model: "VidTok", tile: int, overlap: int) -> "VidTok":
     """Sets a model to work in tiles and one latent frame at a time, which takes the least memory; returns the model.
 
     Args:

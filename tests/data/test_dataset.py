@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader
 from data_tools.dataset import MAX_ATTEMPTS, ClipDataset
 from data_tools.draws import Draws
 from data_tools.errors import DataError
+from data_tools.order import RunOrder, RunSampler
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
-from data_tools.streaming.order import RunOrder, RunSampler
 from data_tools.video.views import View
 
 SECONDS = 1.0

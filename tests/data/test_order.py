@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_tools.draws import Draws
 from data_tools.errors import DataError
-from data_tools.streaming.order import RunOrder, RunSampler, epoch_order
+from data_tools.order import RunOrder, RunSampler, epoch_order
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from data_tools.errors import DataError
+from data_tools.order import RunOrder, RunSampler
 from data_tools.shards import RawSample, ShardReader, write_manifest, write_shard
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens, group
 from data_tools.streaming.mixture import MixedOrder, Mixture
-from data_tools.streaming.order import RunOrder, RunSampler
 
 SIZES = st.lists(st.integers(0, 23), min_size=1, max_size=6).filter(any)
 

@@ -8,6 +8,7 @@ from support.reference import flow_matching_loss
 from support.tiny import imagined, make_batch
 from vtok.config import ConfigError
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.generation import generate
 from vtok.video_decoder import hunyuan_mask
 from vtok.video_decoder.hunyuan import Conditioning
 
@@ -192,5 +193,5 @@ def test_true_guidance_leads_away_from_the_empty_prompt(framework):
     framework.config.decoder.true_guidance = decoder.config.true_guidance = 3.0
     made = []
     decoder.denoise = lambda *arguments: made.append(arguments) or plain
-    framework.generate("A red circle", 1.0, 8, steps=2)
+    generate(framework, "A red circle", 1.0, 8, steps=2)
     assert made[0][4].counts == [imagined(framework, "", 0).rows.shape[1]]

@@ -20,10 +20,10 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from data_tools.shapes import render_clips
 from data_tools.video.decode import decode, validate
 from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
+from support.anyres import anyres_embeddings, tile_grid
 from support.real_clips import CLIPS
 from support.reference import clip_pixels
 from support.tiny import imagined, model_config
-from vtok.anyres import anyres_embeddings, tile_grid
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import build_feature_extractor

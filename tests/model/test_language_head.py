@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipelines.planning.meter import Meter
+from pipelines.metering.meter import Meter
 from support.live_memory import LiveMemory
 from vtok.mllm.language_head import CHUNK, LanguageHead
 from vtok.phases import phase

@@ -7,6 +7,7 @@ import torch
 
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
+from vtok.generation import generate
 from vtok.video_decoder import build_vae, encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
@@ -68,7 +69,7 @@ def test_the_decoder_takes_it_from_a_folder(tiny_models, tmp_path):
     assert torch.equal(encode_video(loaded, videos(2)).mean, encode_video(vae, videos(2)).mean)
     framework = build_framework(config).eval()
     assert isinstance(framework.decoder.vae, PatchAutoencoder)
-    video = framework.generate("A red circle", 1.0, 8, steps=2, generator=torch.Generator().manual_seed(0))
+    video = generate(framework, "A red circle", 1.0, 8, steps=2, generator=torch.Generator().manual_seed(0))
     assert video.shape == (8, 3, 32, 32) and video.float().std() > 0
 
 

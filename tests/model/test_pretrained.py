@@ -8,9 +8,8 @@ from transformers import AutoTokenizer, LlavaNextForConditionalGeneration
 
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
-from vtok.assembly.pretrained import portable
+from vtok.assembly.pretrained import from_pretrained, portable, save_pretrained
 from vtok.config import ConfigError, ModelConfig, VTokConfig
-from vtok.framework import VTokFramework
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def trained(tiny_models, tmp_path_factory):
     for scale in framework.tokeniser.feature_scale.values():
         scale.set(torch.randn_like(scale.mean), torch.rand_like(scale.std) + 0.5)
     folder = tmp_path_factory.mktemp("saved") / "model"
-    framework.save_pretrained(folder)
+    save_pretrained(framework, folder)
     return framework, folder, source
 
 
@@ -37,7 +36,7 @@ def test_a_saved_framework_is_the_same_framework(trained, tmp_path, monkeypatch)
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)
     monkeypatch.chdir(tmp_path)
-    again = VTokFramework.from_pretrained("moved").eval()
+    again = from_pretrained("moved").eval()
     state, expected = again.state_dict(), framework.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
@@ -82,28 +81,28 @@ def test_a_fresh_projector_stays_out_of_llava_s(tiny_models, tmp_path):
     """Tokens of another width have a projector that LLaVA's vision tower does not fit."""
     tokeniser = VTokConfig(weights=f"{tiny_models}/clip", token_dim=48, fps=4, motion_tokens_per_second=4)
     framework = build_framework(model_config(tiny_models, tokeniser=tokeniser))
-    framework.save_pretrained(tmp_path / "model")
+    save_pretrained(framework, tmp_path / "model")
     LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "model")
-    again = VTokFramework.from_pretrained(tmp_path / "model")
+    again = from_pretrained(tmp_path / "model")
     assert all(torch.equal(a, b) for a, b in zip(again.projection.parameters(), framework.projection.parameters()))
 
 
 def test_folders_that_are_not_whole_are_one_clear_error(trained, tmp_path):
     framework, folder, source = trained
     with pytest.raises(ConfigError, match="not empty"):
-        framework.save_pretrained(folder)
+        save_pretrained(framework, folder)
     with pytest.raises(ConfigError, match="no vtok_config.json"):
-        VTokFramework.from_pretrained(source / "llava")
+        from_pretrained(source / "llava")
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     state = load_file(broken / "vtok.safetensors")
     save_file(state | {"tokeniser.feature_scale.motion.std": torch.zeros(3)}, broken / "vtok.safetensors")
     with pytest.raises(ConfigError, match="tokeniser.feature_scale.motion.std should be \\(64,\\), found \\(3,\\)"):
-        VTokFramework.from_pretrained(broken)
+        from_pretrained(broken)
     del state["tokeniser.feature_scale.motion.std"]
     save_file(state, broken / "vtok.safetensors")
     with pytest.raises(ConfigError, match="tokeniser.feature_scale.motion.std should be \\(64,\\), found nothing"):
-        VTokFramework.from_pretrained(broken)
+        from_pretrained(broken)
     (broken / "vtok_config.json").write_text('{"tokeniser": {"colour": 1}}')
     with pytest.raises(ConfigError, match="does not hold a model's settings"):
-        VTokFramework.from_pretrained(broken)
+        from_pretrained(broken)

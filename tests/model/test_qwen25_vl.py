@@ -8,14 +8,16 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from support.tiny import CAPTIONS, make_batch, part, qwen_config
 from vtok.assembly.build import build_framework, drawn_weights
+from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError, LossConfig, ModelConfig, VTokConfig
 from vtok.feature_extractor.qwen25_vl import patchify
 from vtok.feature_scale import FeatureScale
-from vtok.framework import VTokFramework
+from vtok.generation import generate
 from vtok.mllm.mrope import row_positions
 from vtok.rows.plan import assemble, plan_rows
 from vtok.rows.text import VIDEO_TOKEN, RowText
+from vtok.understanding import answer_losses, understand, video_embeddings
 
 QUESTION = "What moves to the right?"
 
@@ -89,9 +91,9 @@ def test_with_all_tokens_kept_the_logits_and_the_answer_are_the_library_s(folder
 
     ids = model.generate(**inputs, do_sample=False, max_new_tokens=12)[0, inputs["input_ids"].shape[1] :]
     answer = framework.text.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    assert framework.understand(frames, QUESTION, max_new_tokens=12) == answer
-    visual = framework.video_embeddings(frames)
-    own, _ = framework.answer_losses(visual, len(frames), QUESTION, ["Blue.", "A longer answer beside it."])
+    assert understand(framework, frames, QUESTION, max_new_tokens=12) == answer
+    visual = video_embeddings(framework, frames)
+    own, _ = answer_losses(framework, visual, len(frames), QUESTION, ["Blue.", "A longer answer beside it."])
     answered = torch.cat([inputs["input_ids"], torch.tensor([framework.text.answer("Blue.")])], 1)
     types = torch.where(answered == model.config.video_token_id, 2, 0)
     longer = inputs | dict(input_ids=answered, attention_mask=torch.ones_like(answered), mm_token_type_ids=types)
@@ -134,7 +136,7 @@ def test_tokens_are_the_first_patch_s_and_the_mean_of_each_later_one_s(folder):
     assert torch.equal(fine_tuned.projection(tokens), tokens)
     assert drawn_weights(training_free) == drawn_weights(fine_tuned) == []
     for own in (fine_tuned, training_free):
-        assert fine_tuned.understand(frames, QUESTION, 8) == own.understand(frames, QUESTION, 8)
+        assert understand(fine_tuned, frames, QUESTION, 8) == understand(own, frames, QUESTION, 8)
 
 
 def test_the_fine_tuned_token_moves_with_the_residual(folder):
@@ -181,10 +183,10 @@ def test_text_goes_on_behind_each_of_several_videos():
 def test_a_long_video_in_parts_is_answered(folder):
     framework = framework_of(folder)
     frames = video(12)
-    assert framework.video_embeddings(frames, key_frame_every=1.0).shape[1] == 3 * (16 + 1)
-    assert isinstance(framework.understand(frames, QUESTION, 4, key_frame_every=1.0), str)
+    assert video_embeddings(framework, frames, key_frame_every=1.0).shape[1] == 3 * (16 + 1)
+    assert isinstance(understand(framework, frames, QUESTION, 4, key_frame_every=1.0), str)
     features = framework.tokeniser.features(frames[None])
-    assert framework.understand(features, QUESTION, 8, num_frames=12) == framework.understand(frames, QUESTION, 8)
+    assert understand(framework, features, QUESTION, 8, num_frames=12) == understand(framework, frames, QUESTION, 8)
 
 
 # ---------------------------------------------------------------- training
@@ -246,7 +248,7 @@ def test_what_it_does_not_do_is_one_clear_line(folder):
     with pytest.raises(ConfigError, match="needs tokeniser.weights"):
         framework_of(folder, weights=None)
     with pytest.raises(ConfigError, match="understands only"):
-        framework_of(folder).generate("A red circle", 1.0)
+        generate(framework_of(folder), "A red circle", 1.0)
 
 
 def test_a_saved_framework_is_the_same_and_opens_as_qwen(folder, tmp_path):
@@ -255,11 +257,11 @@ def test_a_saved_framework_is_the_same_and_opens_as_qwen(folder, tmp_path):
         for parameter in framework.parameters():
             if parameter.requires_grad:
                 parameter += 0.01 * torch.randn_like(parameter)
-    framework.save_pretrained(tmp_path / "model")
-    again = VTokFramework.from_pretrained(tmp_path / "model").eval()
+    save_pretrained(framework, tmp_path / "model")
+    again = from_pretrained(tmp_path / "model").eval()
     state, expected = again.state_dict(), framework.state_dict()
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
-    assert again.understand(video(5), QUESTION, 8) == framework.understand(video(5), QUESTION, 8)
+    assert understand(again, video(5), QUESTION, 8) == understand(framework, video(5), QUESTION, 8)
 
     opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "model")
     language, tower = framework.mllm.causal_lm.model.state_dict(), framework.tokeniser.feature_extractor.tower

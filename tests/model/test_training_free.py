@@ -9,6 +9,7 @@ from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework, drawn_weights
 from vtok.spatial_encoder import pool_grid
+from vtok.understanding import understand, video_embeddings
 
 QUESTION = "What moves to the right?"
 
@@ -30,7 +31,7 @@ def test_an_untrained_model_s_answer_is_that_of_transformers_parts_alone(framewo
     grids = clip(pixels, output_hidden_states=True).hidden_states[-2][:, 1:].unflatten(1, (8, 8))
     tokens = torch.cat([pool_grid(grids[:1], 4)[0], grids[1:].mean((1, 2))])
     visual = llava.model.multi_modal_projector(tokens)
-    torch.testing.assert_close(framework.video_embeddings(frames)[0], visual, atol=1e-5, rtol=0)
+    torch.testing.assert_close(video_embeddings(framework, frames)[0], visual, atol=1e-5, rtol=0)
 
     before, after = (torch.tensor([ids]) for ids in framework.text.question(QUESTION))
     embed = llava.get_input_embeddings()
@@ -41,7 +42,7 @@ def test_an_untrained_model_s_answer_is_that_of_transformers_parts_alone(framewo
         eos_token_id=end, pad_token_id=end,
     )[0]  # fmt: skip
     answer = framework.text.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    assert framework.understand(frames, QUESTION, max_new_tokens=12) == answer
+    assert understand(framework, frames, QUESTION, max_new_tokens=12) == answer
 
 
 def normalised(frame):

@@ -14,14 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.engine.watching.flops import sample_flops
-from pipelines.planning.workload import typical_workload
+from pipelines.metering.flops import sample_flops
+from pipelines.metering.workload import typical_workload
 from support.tiny import imagined, make_batch, model_config, planned_batch, planned_config, wan_config
 from vtok.assembly.architectures import meta_framework
 from vtok.assembly.build import build_framework, frozen_weights
+from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import ConfigError, DecoderConfig
 from vtok.flow_matching import shifted_logit_normal
-from vtok.framework import VTokFramework
+from vtok.generation import generate
 from vtok.video_decoder import GenerationRow, build_vae
 from vtok.video_decoder.wan import EXPERTS
 
@@ -134,7 +135,7 @@ def test_visual_tokens_change_the_video(wan):
     wan.eval()
     seconds = dict(seconds=1.25, fps=8, steps=2)
     videos = [
-        wan.generate("A red circle", **seconds, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+        generate(wan, "A red circle", **seconds, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
     ]
     assert videos[0].shape == (10, 3, 32, 32) and videos[0].dtype == torch.uint8
     assert torch.equal(videos[0], videos[1]) and not torch.equal(videos[0], videos[2])
@@ -246,11 +247,11 @@ def test_each_expert_is_read_from_its_own_folder_and_a_run_may_change_it(tiny_mo
 
 def test_a_saved_framework_keeps_its_adapter(wan, tmp_path):
     wan.eval()
-    wan.save_pretrained(tmp_path / "saved")
-    again = VTokFramework.from_pretrained(tmp_path / "saved").eval()
+    save_pretrained(wan, tmp_path / "saved")
+    again = from_pretrained(tmp_path / "saved").eval()
     assert all(torch.equal(value, wan.state_dict()[name]) for name, value in again.state_dict().items())
     videos = [
-        framework.generate("Blue.", 0.5, 8, steps=2, generator=torch.Generator().manual_seed(1))
+        generate(framework, "Blue.", 0.5, 8, steps=2, generator=torch.Generator().manual_seed(1))
         for framework in (wan, again)
     ]
     assert torch.equal(*videos)

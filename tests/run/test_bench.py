@@ -70,7 +70,7 @@ def test_a_check_tells_what_has_become_worse(monkeypatch, tmp_path, capsys):
         yield Figure("free", values["free"])
         yield Figure("took, s", 3.0, at_most=5, is_ratio=False)
 
-    monkeypatch.setitem(figures.PARTS, "step", measured)
+    monkeypatch.setitem(figures.FIGURES, "step", measured)
     main(["step", "--keep"])
     assert json.loads((tmp_path / "ratios.json").read_text()) == {"step": values}
     for change, worse in (

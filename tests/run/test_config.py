@@ -10,11 +10,11 @@ from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import load_config, parse_run_arguments
 from pipelines.config import TrainConfig
 from pipelines.engine import cpu_op
-from pipelines.engine.batch_plan import BatchPlan, plan_batch
-from pipelines.engine.loading.loader import views_of
+from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order, plan_batch
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
+from pipelines.engine.logs import truncate_log
 from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate
-from pipelines.engine.watching.metrics import batch_digest, in_global_order, truncate_log
+from pipelines.views import views_of
 from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
 from vtok.video_decoder import build_vae

@@ -18,8 +18,10 @@ from pipelines.evaluation import tv_align
 from pipelines.evaluation.accuracy import wilson
 from pipelines.evaluation.tv_align import run as generation
 from pipelines.evaluation.tv_align.protocol import partners
-from pipelines.understand import Understanding
+from pipelines.inference import generate as inference_generate
+from pipelines.inference.understand import Understanding
 from support.tiny import model_config
+from vtok import generation as making
 from vtok.assembly.build import build_framework
 
 ITEM = {"id": "a", "category": "counting", "prompt": "Two cats.", "question": "How many?", "options": ["One.", "Two."],
@@ -171,8 +173,9 @@ def test_a_checkpoints_videos_are_generated_judged_and_resumed(tiny_models, tmp_
     write_items(scene_items(1, seed=0)[:2], tmp_path / "items.jsonl")
     arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
                  "--unconditional", "1", "--seconds", "0.5", "--steps", "1", "--batch_size", "2"]  # fmt: skip
-    batches, batch = [], run[1].generate_batch
-    run[1].generate_batch = lambda prompts, *arguments: batches.append(prompts) or batch(prompts, *arguments)
+    batches, batch = [], inference_generate.generate_batch
+    remembered = lambda framework, prompts, *given: batches.append(prompts) or batch(framework, prompts, *given)  # noqa: E731
+    monkeypatch.setattr(inference_generate, "generate_batch", remembered)
     evaluate.main(arguments)
     assert list(map(len, batches)) == [2, 1]
     names = {"counting-000", "direction-000", "unconditional-000"}
@@ -191,16 +194,16 @@ def test_true_tokens_take_the_place_of_sampled_ones(videos, tiny_models, tmp_pat
     torch.manual_seed(0)
     framework = build_framework(config.model).eval()
     monkeypatch.setattr(generation, "load_run", lambda folder, ema: (config, framework, 7))
-    recalled, recall = [], framework.recall
-    framework.recall = lambda prompt, features: recalled.append(features) or recall(prompt, features)
-    monkeypatch.setattr(framework, "imagine", lambda *_: pytest.fail("tokens were sampled"))
+    shown, row = [], making.teacher_forced_row
+    monkeypatch.setattr(making, "teacher_forced_row", lambda *given: shown.append(given[-1]) or row(*given))
+    monkeypatch.setattr(making, "sample_row", lambda *_: pytest.fail("tokens were sampled"))
     items = read_items(videos / "items.jsonl")[:2]
     write_items(items, tmp_path / "items.jsonl")
     arguments = ["tv-align", "--checkpoint", "run", "--items", str(tmp_path / "items.jsonl"), "--output", str(tmp_path),
                  "--real_tokens", str(videos), "--seconds", "0.5", "--steps", "1"]  # fmt: skip
     evaluate.main(arguments)
     assert json.loads((tmp_path / "report.json").read_text())["settings"]["real_tokens"] == str(videos)
-    for item, features in zip(items, recalled, strict=True):
+    for item, features in zip(items, shown, strict=True):
         frames = Understanding(config, framework).frames_of(videos / f"{item.id}.mp4")
         assert torch.equal(features.motion, framework.tokeniser.features(frames[None]).motion)
     for wrong in (["--unconditional", "2"], ["--real_tokens", str(tmp_path)]):

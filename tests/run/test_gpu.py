@@ -15,6 +15,8 @@ from pipelines.engine.loading.prefetch import on_device
 from support.launch import checked, python
 from support.runs import log_of, make_shards, options, without_rates
 from support.tiny import make_batch
+from vtok.generation import generate
+from vtok.understanding import understand
 from vtok.weights.materialise import cast_parameters
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -106,7 +108,7 @@ def test_the_gradients_of_every_trained_weight_are_finite_in_bf16(on_gpu):
 
 def test_a_video_is_made_in_bf16_and_again_the_same(on_gpu):
     def video():
-        return on_gpu.generate("A red circle.", seconds=1, steps=2, generator=torch.Generator().manual_seed(0)).cpu()
+        return generate(on_gpu, "A red circle.", seconds=1, steps=2, generator=torch.Generator().manual_seed(0)).cpu()
 
     first = video()
     assert first.shape == (8, 3, 32, 32) and first.dtype == torch.uint8
@@ -115,7 +117,7 @@ def test_a_video_is_made_in_bf16_and_again_the_same(on_gpu):
 
 def test_a_question_is_answered_in_bf16_and_again_the_same(on_gpu):
     frames = torch.randint(0, 256, (9, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    answers = {on_gpu.understand(frames.to(DEVICE), "What moves?", max_new_tokens=8) for _ in range(2)}
+    answers = {understand(on_gpu, frames.to(DEVICE), "What moves?", max_new_tokens=8) for _ in range(2)}
     assert len(answers) == 1
 
 

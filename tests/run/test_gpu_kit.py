@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from pipelines import bench
 from pipelines.benchmarks.gpu import command, marked_tests, running
 from pipelines.benchmarks.gpu.findings import Finding, Report, Result, read_report, readable, table
 from pipelines.benchmarks.gpu.measure import covered
@@ -157,7 +158,7 @@ def test_the_files_tell_at_every_moment_what_is_known(package, tmp_path, monkeyp
     monkeypatch.setattr(command.parts, "PARTS", [Part(name, name, 0, 60) for name in ("good", "broken", "last")])
     monkeypatch.setattr(running.run_parts, "__defaults__", (package,))
     with pytest.raises(SystemExit) as ended:
-        command.main(["--tiny", "--output", str(tmp_path / "out")])
+        bench.main(["gpu", "--tiny", "--output", str(tmp_path / "out")])
     assert ended.value.code == 1
     states = [[result.state for result in report.results.values()] for report in seen]
     assert states[0] == ["waiting"] * 3 and states[-1] == ["done", "failed", "done"]

@@ -12,11 +12,15 @@ from data_tools.video.decode import validate
 from pipelines import generate, tokenise, understand
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
+from pipelines.inference import generate as inference_generate
+from pipelines.inference import tokenise as inference_tokenise
+from pipelines.inference import understand as inference_understand
 from support.reference import clip_pixels
 from support.tiny import model_config
+from vtok import understanding
 from vtok.assembly.build import build_framework
+from vtok.assembly.pretrained import save_pretrained
 from vtok.config import ConfigError
-from vtok.framework import VTokFramework
 from vtok.pipeline import VTokPipeline, centre_square
 
 
@@ -33,7 +37,7 @@ def run(tiny_models):
 def loaded(run, monkeypatch):
     """``load_run`` replaced; the list of how often it was asked for."""
     calls = []
-    for command in (generate, understand):
+    for command in (inference_generate, inference_understand):
         monkeypatch.setattr(command, "load_run", lambda folder, ema=False: calls.append(folder) or run)
     return calls
 
@@ -96,13 +100,13 @@ def test_a_batch_of_prompts_is_denoised_together(loaded, tmp_path, monkeypatch):
     (tmp_path / "p.txt").write_text("A circle, red\nA blue square\nA green star moves up\n")
     command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.txt"), "--seconds", "0.5", "--fps", "8",
                "--steps", "1", "--seed", "5"]  # fmt: skip
-    batches, batch = [], VTokFramework.generate_batch
+    batches, batch = [], inference_generate.generate_batch
 
     def remembered(framework, prompts, *arguments):
         batches.append((prompts, videos := batch(framework, prompts, *arguments)))
         return videos
 
-    monkeypatch.setattr(VTokFramework, "generate_batch", remembered)
+    monkeypatch.setattr(inference_generate, "generate_batch", remembered)
     generate.main([*command, "--output", str(tmp_path / "alone")])
     generate.main([*command, "--output", str(tmp_path / "together"), "--batch_size", "2"])
     assert [len(prompts) for prompts, _ in batches] == [1, 1, 1, 2, 1]
@@ -132,7 +136,8 @@ def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, 
     """Rendered clips last longer than the window: with ``key_frame_every`` all of it is looked at."""
     config, framework, _ = run
     seen = []
-    monkeypatch.setattr(framework, "understand", lambda frames, *_, **asked: seen.append((len(frames), asked)) or "")
+    record = lambda _, frames, *__, **asked: seen.append((len(frames), asked)) or ""  # noqa: E731
+    monkeypatch.setattr(inference_understand, "understand", record)
     config.data.seconds = 1.0
     command = ["--checkpoint", "run", "--video", str(clips / "000.mp4"), "--max_new_tokens", "2"]
     understand.main(command)
@@ -176,12 +181,12 @@ def test_tables_that_cannot_be_used_are_one_line(loaded, tmp_path, capsys):
 def test_the_notebook_s_pipeline(run, tmp_path):
     """Saved, opened, asked about frames of any size, and made to draw."""
     _, framework, _ = run
-    framework.save_pretrained(tmp_path / "model")
+    save_pretrained(framework, tmp_path / "model")
     pipeline = VTokPipeline.from_pretrained(tmp_path / "model")
     frames = torch.randint(0, 256, (9, 3, 90, 128), dtype=torch.uint8)
     answer = pipeline.understand(frames, "What is it?", fps=8, max_new_tokens=4)
     own = VTokPipeline(framework)
-    assert answer == own.framework.understand(centre_square(frames, 64), "What is it?", 4, fps=8)
+    assert answer == understanding.understand(own.framework, centre_square(frames, 64), "What is it?", 4, fps=8)
     video = pipeline.generate("A red circle", seconds=0.5, fps=8, steps=1, seed=3)
     assert video.shape == (4, 3, 32, 32) and video.dtype == torch.uint8
     assert torch.equal(video, own.generate("A red circle", 0.5, 8, 1, seed=3))
@@ -197,7 +202,7 @@ def test_the_centre_square_is_that_of_clip_s_processor(height, width):
 
 def test_videos_become_tokens_and_a_picture(loaded, run, clips, tmp_path, monkeypatch, capsys):
     """One token a later step of the whole video; the same as the tokeniser gives for its frames."""
-    monkeypatch.setattr(tokenise, "load_run", lambda folder: run)
+    monkeypatch.setattr(inference_tokenise, "load_run", lambda folder: run)
     output, picture = tmp_path / "t.safetensors", tmp_path / "p.png"
     videos = [str(clips / f"00{i}.mp4") for i in range(2)]
     tokenise.main([*videos, "--checkpoint", "run", "--output", str(output), "--show", str(picture)])

@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from pipelines import understand
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import distributed
-from pipelines.export import export
-from pipelines.understand import load_run, load_untrained
+from pipelines.inference import load
+from pipelines.inference.export import export
+from pipelines.inference.load import load_run, load_untrained
 from support.live_memory import LiveMemory
 from support.runs import write_run
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
+from vtok.assembly.pretrained import from_pretrained
 from vtok.framework import VTokFramework
 from vtok.weights import SafeTensor, shapes_of
 
@@ -50,9 +51,9 @@ def test_a_run_is_read_straight_onto_the_device(trained, monkeypatch):
 
 
 def test_published_weights_are_read_straight_onto_the_device(trained, monkeypatch, tmp_path):
-    config = understand.config_of(trained[0])
+    config = load.config_of(trained[0])
     save_config(config, tmp_path / "config.yaml")
-    monkeypatch.setattr(understand, "drawn_weights", lambda framework: [])
+    monkeypatch.setattr(load, "drawn_weights", lambda framework: [])
     monkeypatch.setattr(distributed, "device", lambda: torch.device("meta"))
     with LiveMemory(device="cpu") as host:
         _, loaded, _ = load_untrained(tmp_path / "config.yaml")
@@ -73,9 +74,9 @@ def test_an_export_reads_no_frozen_part(trained, tmp_path, monkeypatch):
     folder, framework = trained
     read, pieces = [], SafeTensor.pieces
     monkeypatch.setattr(SafeTensor, "pieces", lambda tensor, *at: read.append(tensor.file) or pieces(tensor, *at))
-    assert export(folder, tmp_path / "exported", dtype=torch.float32) == 7
+    assert export(folder, tmp_path / "exported", dtype="fp32") == 7
     files = {path.parts[-2] for path in read}
     assert "llava" in files and not files & {"clip", "transformer", "vae", "text_encoder_2"}, files
-    opened = VTokFramework.from_pretrained(tmp_path / "exported")
+    opened = from_pretrained(tmp_path / "exported")
     for (name, ours), (_, theirs) in zip(opened.state_dict().items(), framework.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from pipelines.planning import results
+from pipelines.metering import results
+from pipelines.metering.meter import Meter, metered
+from pipelines.metering.step import meta_copy
 from pipelines.planning.blocks import block_figures, stack_figures
-from pipelines.planning.meter import Meter, metered
-from pipelines.planning.step import meta_copy
 from support.tiny import planned_config
 from vtok.phases import phase
 from vtok.video_decoder.hunyuan import Conditioning

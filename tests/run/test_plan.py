@@ -13,15 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines import plan
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.engine.watching.flops import sample_flops
+from pipelines.metering.flops import sample_flops
+from pipelines.metering.step import gradients_dropped, measure_step, meta_copy
+from pipelines.metering.workload import typical_workload
+from pipelines.planning import report
 from pipelines.planning.advice import suggestions
-from pipelines.planning.forecast import Hardware, Scenario, forecast
+from pipelines.planning.forecast import Scenario, forecast
+from pipelines.planning.hardware import Hardware
 from pipelines.planning.memory import kept_memory, parameters_of
 from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
-from pipelines.planning.step import gradients_dropped, measure_step, meta_copy
 from pipelines.planning.traffic import traffic
-from pipelines.planning.workload import typical_workload
 from support.launch import REPO, checked, deepspeed
 from support.live_memory import LiveMemory
 from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, wan_config
@@ -319,8 +321,8 @@ def test_time_follows_from_the_rates_of_a_card(capsys, tiny_models, tmp_path, mo
 
 
 def test_a_tiled_autoencoder_is_told(paper, paper_forecast):
-    assert not paper_forecast.tiled and plan.notes_on(paper.config, paper_forecast) == []
-    (note,) = plan.notes_on(paper.config, replace(paper_forecast, tiled=True))
+    assert not paper_forecast.tiled and report.notes_on(paper.config, paper_forecast) == []
+    (note,) = report.notes_on(paper.config, replace(paper_forecast, tiled=True))
     assert "320 x 576 in tiles" in note
 
 

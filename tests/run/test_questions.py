@@ -16,6 +16,7 @@ from pipelines.evaluation import questions
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from vtok.understanding import answer_losses, video_embeddings
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def test_losses_of_answers_are_those_of_training(framework):
     framework.eval()
     answers = ["To the left.", "Up.", "A green square that stays where it is."]
     batch = make_batch(framework, 1, ["x"], [9])
-    losses = framework.answer_losses(framework.video_embeddings(batch.frames[0]), 9, "Which way?", answers)
+    losses = answer_losses(framework, video_embeddings(framework, batch.frames[0]), 9, "Which way?", answers)
     for answer, loss in zip(answers, losses):
         row = framework.text.sample("x", "Which way?", answer, 0)
         expected = framework(batch._replace(texts=[row]), with_decoder=False)["loss_under"]
@@ -57,7 +58,7 @@ def command(folder, output):
 def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatch, capsys):
     folder, items, framework, loads = clips
 
-    def losses(frames, num_frames, question, answers):
+    def losses(_, frames, num_frames, question, answers):
         """Answers everything right except motion. For a repeated first frame it takes the first option."""
         frozen = bool((frames == frames[:1]).all())
         known = {item.answer for item in items if item.question == question and item.category != "motion"}
@@ -67,8 +68,8 @@ def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatc
             torch.tensor([0.0 if (not frozen and answer in known) else 1.0 + k]) for k, answer in enumerate(answers)
         ]
 
-    monkeypatch.setattr(framework, "video_embeddings", lambda frames: frames)
-    monkeypatch.setattr(framework, "answer_losses", losses)
+    monkeypatch.setattr(questions, "video_embeddings", lambda _, frames: frames)
+    monkeypatch.setattr(questions, "answer_losses", losses)
     output = tmp_path / "results"
     for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))

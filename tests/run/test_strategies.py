@@ -7,9 +7,9 @@ import torch
 
 from data_tools.video.encode import encode_mp4
 from pipelines.engine.loading.precomputed import pack_features, unpack_features
-from pipelines.planning.step import measure_step, meta_copy
-from pipelines.planning.workload import typical_workload
-from pipelines.tokenise import tokenise
+from pipelines.inference.tokenise import tokenise
+from pipelines.metering.step import measure_step, meta_copy
+from pipelines.metering.workload import typical_workload
 from support.launch import checked, deepspeed, python
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options
 from support.tiny import make_batch, model_config, planned_config

@@ -27,6 +27,7 @@ from pipelines.shapes_study.fitting import fit
 from pipelines.shapes_study.results import Results, read_results, write_results
 from pipelines.shapes_study.seeds import over_seeds
 from pipelines.shapes_study.stages import Done, gate, slug, stage
+from pipelines.study import main
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import train_tokenizer
@@ -37,7 +38,7 @@ from vtok.motion_encoder import MotionEncoder
 def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
     """Runs every stage with the code of the larger profiles, the real training pipeline included."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    main(["--profile", "smoke", "--output", str(tmp_path)])
     for name in ("clip", "llm", "llava", "dit"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
@@ -63,7 +64,7 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     # A second start repeats nothing.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
     capsys.readouterr()
-    command.main(["--profile", "smoke", "--output", str(tmp_path), "--publish", str(tmp_path / "kept")])
+    main(["--profile", "smoke", "--output", str(tmp_path), "--publish", str(tmp_path / "kept")])
     assert capsys.readouterr().out == f"{tmp_path / 'report.md'}\n"
     kept = tmp_path / "kept"
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json") if kept not in path.parents}
@@ -73,14 +74,14 @@ def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys)
     assert {path.name for path in kept.iterdir()} == {"results.jsonl", "report.md", "curves.png", "videos.png"}
     (kept / "report.md").unlink()
     (kept / "curves.png").unlink()
-    command.main(["--profile", "smoke", "--report", str(kept)])
+    main(["--profile", "smoke", "--report", str(kept)])
     assert (kept / "report.md").read_text() == text and (kept / "curves.png").exists()
 
 
 def test_published_results_make_the_published_report(tmp_path):
     published = STUDY.parents[1] / "study_report"
     shutil.copy(published / "results.jsonl", tmp_path)
-    command.main(["--profile", "cpu", "--report", str(tmp_path)])
+    main(["--profile", "cpu", "--report", str(tmp_path)])
     assert (tmp_path / "report.md").read_text() == (published / "report.md").read_text()
 
 

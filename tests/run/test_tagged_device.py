@@ -24,7 +24,7 @@ STATIONS = (
     "build", "calibrate", "first step", "average", "save", "validate", "second step", "resume", "second step, resumed",
 )  # fmt: skip
 VARIANTS = (
-    "gmm", "bf16", "mse", "flow", "codes", "input noise", "residual grid", "frames", "none", "training_free",
+    "gmm", "bf16", "mse", "flow", "codes", "residual grid", "frames", "none", "training_free",
     "detected key frame", "stored", "wan", "wan_experts", "qwen2.5-vl",
 )  # fmt: skip
 USES = ("use gmm", "use mse", "use flow", "use codes", "use wan", "use qwen2.5-vl")

@@ -16,10 +16,10 @@ from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.decode import validate
-from pipelines.understand import load_run
+from pipelines.inference.load import load_run
 from support.launch import assert_user_error, checked, deepspeed, free_port, python, run
 from support.runs import log_of, without_rates
-from vtok.framework import VTokFramework
+from vtok.assembly.pretrained import from_pretrained
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
 SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
@@ -196,7 +196,7 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
         assert torch.equal(weight.flatten(), stored[f"{kind}/mllm.causal_lm.{name}"])
         assert llava.model.vision_tower is not None and not llava.lm_head.weight.is_meta
 
-    framework = VTokFramework.from_pretrained(tmp_path / "live").eval()
+    framework = from_pretrained(tmp_path / "live").eval()
     _, trained, _ = load_run(two_ranks)
     for (name, ours), (_, theirs) in zip(framework.state_dict().items(), trained.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -205,7 +205,7 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
 
 
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
-    short = ("--data_root", clips, "--backbone", "clip", "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
+    short = ("--data_root", clips, "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
              "--epochs", 1, "--data.seconds", 1)  # fmt: skip
     checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a", fresh=True))
     log = log_of(tmp_path / "a")

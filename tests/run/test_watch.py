@@ -20,13 +20,14 @@ from data_tools.shards import ShardReader
 from data_tools.video.media import encode_gif
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
+from pipelines.engine import memory
 from pipelines.engine.outputs import find_held_out
-from pipelines.engine.watching import console, memory, utilisation
-from pipelines.engine.watching.flops import sample_flops
+from pipelines.engine.watching import console, utilisation
 from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
+from pipelines.metering.flops import sample_flops
 from support.launch import REPO, checked, deepspeed, python
 from vtok.assembly.build import drop_weights
 from vtok.config import ConfigError

@@ -1,6 +1,6 @@
 """What the workers that build engines of the tiny framework share."""
 
-from data_tools.streaming.order import micro_batch_positions
+from data_tools.order import micro_batch_positions
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.setup import deepspeed_config

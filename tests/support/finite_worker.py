@@ -102,7 +102,7 @@ def spoilt_run(engine, plan):
 
         engine.module.plan_to_spoil(how, forward)
         step = train_step(engine, mine, plan)
-        assert not step.applied and step.keys == [f"clip{i}" for i in range(4)], (how, forward, step)
+        assert step.applied == (False,) and step.keys == [f"clip{i}" for i in range(4)], (how, forward, step)
         line = {name: json_value(value) for name, value in step.figures.items()}
         assert line["grad_norm"] is None and (line["loss"] is None) == (how != "gradient"), line
         json.dumps(line, allow_nan=False)

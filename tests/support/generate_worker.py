@@ -22,6 +22,8 @@ from support.launch import REPO
 from support.tiny import make_batch, model_config, part
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
+from vtok.generation import generate, sample_row
+from vtok.understanding import question_embeddings, understand, video_embeddings
 
 models = sys.argv[-1]
 distributed.connect()
@@ -42,8 +44,8 @@ assert all(p.ds_tensor.numel() < p.ds_numel for p in engine.module.parameters() 
 def used(framework):
     """A video and an answer; every rank asks for the same, so that all gather the same weights in step."""
     framework.eval()
-    video = framework.generate("A red circle", 1.25, 8, steps=2, generator=torch.Generator().manual_seed(0))
-    answer = framework.understand(batch.frames[0], "What moves?", max_new_tokens=4, key_frame_every=1.0)
+    video = generate(framework, "A red circle", 1.25, 8, steps=2, generator=torch.Generator().manual_seed(0))
+    answer = understand(framework, batch.frames[0], "What moves?", max_new_tokens=4, key_frame_every=1.0)
     framework.train()
     return video, answer
 
@@ -79,7 +81,7 @@ def end_with(token: int) -> None:
 @torch.no_grad()
 def first_token(question: str) -> int:
     """Of the whole framework's answer."""
-    row = plain.asked(plain.video_embeddings(batch.frames[0]), question)
+    row = question_embeddings(plain, video_embeddings(plain, batch.frames[0]), question)
     return int(plain.mllm.lm_head(plain.mllm(row).last[0, -1]).argmax())
 
 
@@ -89,14 +91,14 @@ for model in (plain, engine.module):
 question = ("What moves?", "Which colour has the thing that moves, and where does it go?")[distributed.rank() % 2]
 first = first_token(question)
 end_with(first if distributed.rank() == 0 else plain.text.tokenizer.convert_tokens_to_ids("?"))
-answers = [model.understand(batch.frames[0], question, max_new_tokens=12) for model in (plain, engine.module)]
+answers = [understand(model, batch.frames[0], question, max_new_tokens=12) for model in (plain, engine.module)]
 shortest = plain.text.tokenizer.decode([first]).strip()
 assert answers[0] == answers[1] and (answers[0] == shortest) == (distributed.rank() == 0), (answers, shortest)
 prompt = "A red circle" if distributed.rank() == 0 else "Two green squares go up"
-rows = [model.imagine(prompt, 5, generator=torch.Generator().manual_seed(1)) for model in (plain, engine.module)]
+rows = [sample_row(model, prompt, 5, generator=torch.Generator().manual_seed(1)) for model in (plain, engine.module)]
 torch.testing.assert_close(*[torch.cat(row) for row in rows], atol=1e-4, rtol=1e-4)
 try:
-    engine.module.generate("A red circle", 1.25, 8, steps=2 + distributed.rank())
+    generate(engine.module, "A red circle", 1.25, 8, steps=2 + distributed.rank())
     raise AssertionError("ranks that denoise unequally often wait for ever")
 except ConfigError as error:
     assert "as many denoising steps, not 2, 3" in str(error), error

@@ -15,7 +15,7 @@ import torch
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config
-from pipelines.planning.workload import typical_workload
+from pipelines.metering.workload import typical_workload
 from support.launch import REPO
 from support.tiny import planned_batch, planned_config
 from vtok.assembly.build import build_framework

@@ -26,7 +26,10 @@ import numpy
 import psutil
 import torch
 
-COMMANDS = ("train", "train_vidtok", "precompute", "understand", "generate", "export")
+COMMANDS = (
+    "engine.program", "vtok_training.run", "vidtok_training.run", "engine.precomputing", "inference.understand",
+    "inference.generate", "inference.export",
+)  # fmt: skip
 
 
 class Preloaded:

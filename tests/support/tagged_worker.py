@@ -34,7 +34,7 @@ from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.partitions import masters, optimiser_of, start_moments
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import settle_buffers
-from pipelines.engine.stepping import LOSSES, train_step
+from pipelines.engine.stepping import train_step
 from pipelines.engine.watching import validation
 from pipelines.engine.watching.examples import Example
 from support.tagged_device import TaggedDevice, register
@@ -43,8 +43,10 @@ from support.tensor_uses import uses
 from support.tiny import make_batch, model_config, planned_config, qwen_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig, VisualHeadConfig
-from vtok.framework import VTokFramework
+from vtok.framework import LOSSES, VTokFramework
+from vtok.generation import generate
 from vtok.rows.batch import Batch
+from vtok.understanding import answer_losses, video_embeddings
 from vtok.weights.materialise import whole
 
 CPU = torch.device("cpu")
@@ -216,7 +218,6 @@ def variants(models: Path, qwen_models: Path) -> dict[str, ModelConfig]:
         "mse": head(kind="mse"),
         "flow": head(kind="flow", width=32, depth=1, steps=2),
         "codes": head(kind="codes", levels=8),
-        "input noise": head(input_noise=0.5),
         "residual grid": tokeniser(residual_grid=2),
         "frames": tokeniser(strategy="frames", sampled_frames=3),
         "none": tokeniser(strategy="none"),
@@ -252,8 +253,8 @@ def micro_steps(device: torch.device, found: TaggedDevice, configs: dict[str, Mo
 
 
 def likelihood(framework: VTokFramework, batch: Batch) -> float:
-    visual = framework.video_embeddings(batch.frames[0])
-    losses = framework.answer_losses(visual, batch.frames.shape[1], "What moves?", ["A red circle.", "Blue."])
+    visual = video_embeddings(framework, batch.frames[0])
+    losses = answer_losses(framework, visual, batch.frames.shape[1], "What moves?", ["A red circle.", "Blue."])
     return torch.cat(losses).sum().item()
 
 
@@ -261,7 +262,7 @@ def generated(framework: VTokFramework, batch: Batch) -> float:
     """Mean of a video that is led away from the empty prompt too."""
     framework.config.decoder.true_guidance = 2.0
     draws = torch.Generator().manual_seed(0)
-    return framework.generate("A red circle.", 1.0, steps=2, generator=draws).float().mean().item()
+    return generate(framework, "A red circle.", 1.0, steps=2, generator=draws).float().mean().item()
 
 
 # What some variants are asked for, beside a micro-step.

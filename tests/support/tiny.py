@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
-from pipelines.planning.workload import Workload
+from pipelines.metering.workload import Workload
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.generation import decoder_conditioning, sample_row
 from vtok.rows.batch import Batch
 
 CAPTIONS = [
@@ -82,7 +83,7 @@ def make_batch(
         video_counts=[9, 5, 1, 9][:count],
         texts=texts,
         decoder_seeds=[100 + i for i in range(count)],
-        input_seeds=[200 + i for i in range(count)],
+        head_seeds=[200 + i for i in range(count)],
         keys=[f"clip{i}" for i in range(count)],
     )
 
@@ -94,4 +95,4 @@ def part(batch: Batch, clips: list[int]) -> Batch:
 
 def imagined(framework: VTokFramework, prompt: str, num_tokens: int, **sampling) -> Any:
     """What the decoder is told of one video whose visual tokens are sampled."""
-    return framework.conditioning([prompt], [framework.imagine(prompt, num_tokens, **sampling)])
+    return decoder_conditioning(framework, [prompt], [sample_row(framework, prompt, num_tokens, **sampling)])

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import distributed
 from pipelines.engine.run_control import Stopper
-from pipelines.train import train
+from pipelines.vtok_training.run import train
 
 distributed.connect()
 stopper = Stopper("vtok-train")

@@ -10,6 +10,7 @@ from support.vidtok import random_video, small_model
 from vtok.assembly import pretrained
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VisualHeadConfig
+from vtok.generation import generate
 from vtok.video_decoder import build_vae
 from vtok.vidtok.latent_space import save_folder
 
@@ -53,7 +54,7 @@ def test_the_decoder_s_videos_are_the_vidtok_s(tiny_models, latent_space):
     decoded = []
     decode = framework.decoder.vae.vidtok.decode
     framework.decoder.vae.vidtok.decode = lambda z: decoded.append(z) or decode(z)
-    video = framework.generate("A circle.", 1, steps=2, generator=torch.Generator().manual_seed(0))
+    video = generate(framework, "A circle.", 1, steps=2, generator=torch.Generator().manual_seed(0))
     assert video.shape == (8, 3, 32, 32)
     expected = ((model.decode(decoded[0])[0, :, -9:] + 1) / 2).clamp(0, 1).movedim(0, 1)[:8]
     torch.testing.assert_close(video.float() / 255, expected, atol=1 / 255, rtol=0)
@@ -148,9 +149,9 @@ def test_the_loss_is_the_cross_entropy_of_the_codes(coding_framework, coder):
 
 def test_an_exported_framework_still_names_its_vidtoks(coding_framework, coder, tmp_path, monkeypatch):
     framework = coding_framework.eval()
-    pretrained.save(framework, tmp_path / "out")
+    pretrained.save_pretrained(framework, tmp_path / "out")
     monkeypatch.chdir(tmp_path)
-    loaded = pretrained.load(tmp_path / "out").eval()
+    loaded = pretrained.from_pretrained(tmp_path / "out").eval()
     frames = torch.randint(0, 256, (1, 5, 3, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(loaded.tokeniser(frames), framework.tokeniser(frames))
 

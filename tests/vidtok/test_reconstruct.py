@@ -7,6 +7,7 @@ import yaml
 from data_tools.shapes import render_clips
 from data_tools.video.decode import validate
 from pipelines import reconstruct
+from pipelines.vidtok_training import reconstruct as reconstructing
 from pipelines.vidtok_training.clips import read_clips, to_pixels
 from pipelines.vidtok_training.models import in_tiles
 from support.vidtok import random_video, small_model
@@ -24,7 +25,7 @@ def video(tmp_path_factory):
 
 
 def reconstructed(model, video, **options):
-    return reconstruct.reconstruct(model, video, fps=8, height=32, width=48, chunk=8, **options)
+    return reconstructing.reconstruct(model, video, fps=8, height=32, width=48, chunk=8, **options)
 
 
 def test_the_command_writes_the_reconstruction_and_both_side_by_side(video, tmp_path, capsys):
@@ -83,7 +84,7 @@ def test_a_clip_can_go_on_from_the_reconstruction_before_it(name):
     """
     model = small_model(name, ch=8)
     clips = random_video(19).split(9, dim=2)
-    first, second, last = reconstruct.after_generated(model, clips)
+    first, second, last = reconstructing.after_generated(model, clips)
     torch.testing.assert_close(first, model(clips[0])[1])
     behind = torch.cat([first[:, :, -3:].clamp(-1, 1), clips[1]], dim=2)
     torch.testing.assert_close(second, model.decode(model.encode(behind))[:, :, -9:])
@@ -99,4 +100,4 @@ def test_what_a_model_cannot_do_is_said(video):
         reconstructed(in_tiles(small_model(NAME, ch=8), 16, 24), video)
     with pytest.raises(ConfigError, match="--height and --width must be multiples of 16, not 32x40"):
         model = small_model("vidtok_kl_causal_41616_4chn", ch=8)
-        reconstruct.reconstruct(model, video, fps=8, height=32, width=40, chunk=8)
+        reconstructing.reconstruct(model, video, fps=8, height=32, width=40, chunk=8)

@@ -1,7 +1,7 @@
 """Puts a framework together.
 
-architectures   an empty framework, from configurations that are read or written down here
-build           a framework with pretrained parts and drawn additions
-pretrained      a framework as a folder
-tiny            tiny models with random weights, in the published layouts
+architectures   builds a framework without weights, from stored configurations or those in the file
+build           builds a framework with pretrained weights and new additions
+pretrained      saves and loads a framework as a folder
+tiny            writes tiny models with random weights, in the published layouts
 """

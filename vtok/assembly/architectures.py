@@ -1,7 +1,7 @@
-"""The framework without its pretrained weights: modules on the meta device, from their configurations.
+"""Builds the framework without its pretrained weights: modules on the meta device, from their configurations.
 
-For planning, the configurations of the published models are written down here, so that a plan needs no network and no
-download; a framework that is to get weights takes what lies beside them.
+A framework that gets weights reads the configurations beside them. Plans use the published configurations in this file,
+so they need no network and no download.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ CLIP_L_336_VISION = dict(model_type="clip_vision_model", **CLIP_L_336)
 CLIP_L_TEXT = dict(
     model_type="clip_text_model", hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
 )
-# As published: the language model's settings are not in a section of their own.
+# As published: the language model's settings have no section of their own.
 QWEN25_VL_7B = dict(
     model_type=Qwen2_5_VLConfig.model_type, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
     num_attention_heads=28, num_key_value_heads=4, vocab_size=152064, max_position_embeddings=128000,
@@ -61,12 +61,13 @@ WAN_5B_VAE = dict(
 
 
 def wan_scheduler(shift: float) -> dict[str, Any]:
+    """Returns the configuration of Wan's scheduler."""
     return dict(
         _class_name="UniPCMultistepScheduler", prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
     )
 
 
-# Hub id -> subfolder -> configuration; what is not written out is the library's default, which is the published value.
+# Hub id -> subfolder -> configuration. Values that are not here are library defaults, which equal the published ones.
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "llava-hf/llama3-llava-next-8b-hf": {
         "": dict(
@@ -99,7 +100,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def published_or_read(location: Location, name: str) -> dict[str, Any]:
-    """A part's configuration, from what is written down here if its weights are published ones."""
+    """Returns a part's configuration: from ``PUBLISHED`` if it has these weights, else from beside the weights."""
     if location.weights not in PUBLISHED:
         return location.read_json(name)
     if location.subfolder not in PUBLISHED[location.weights]:
@@ -108,16 +109,20 @@ def published_or_read(location: Location, name: str) -> dict[str, Any]:
 
 
 def meta_framework(config: ModelConfig) -> VTokFramework:
-    """The framework on the meta device: every shape, no storage, no tokenizers."""
+    """Builds the framework on the meta device: all shapes, no storage, no tokenizers."""
     with torch.device("meta"):
         return assemble(config, published_or_read)
 
 
 def assemble(config: ModelConfig, read_config: ReadConfig = Location.read_json) -> VTokFramework:
-    """The framework with its pretrained parts on the meta device and the others as torch draws them; no tokenizers.
+    """Builds the framework with its pretrained parts on the meta device, other parts random, without tokenizers.
+
+    Args:
+        config: The settings.
+        read_config: Reads an architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: a configuration is missing or of another architecture, or the parts do not fit one another.
+        ConfigError: A configuration is missing or of another architecture, or the parts do not fit together.
     """
     mllm, projector, projector_dim = empty_mllm(config.mllm, read_config)
     decoder = empty_decoder(config.decoder, mllm.dim, read_config) if config.generates else None

@@ -1,4 +1,4 @@
-"""Puts the framework together from the weights its configuration names."""
+"""Builds the framework with the weights that its configuration names."""
 
 from collections.abc import Collection
 
@@ -17,17 +17,26 @@ from vtok.weights.materialise import Place, materialise, whole
 
 
 def build_framework(config: ModelConfig, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
-    """The framework with pretrained parts and freshly drawn additions.
+    """Builds the framework with pretrained parts and randomly initialised additions.
 
     Args:
-        place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
-        without: frozen parts (see :attr:`VTokFramework.frozen_parts`) that get no weights: encoders, as all batches
-            bring what they give, or whatever does not run.
+        config: The settings.
+        place: Where the parameters go, and in which dtype. Whole, in fp32, on the CPU if omitted.
+        without: Frozen parts (see :attr:`VTokFramework.frozen_parts`) that get no weights, since they do not run: for
+            example encoders whose outputs are stored.
 
     Raises:
-        ConfigError: some weights cannot be loaded, or the parts do not fit one another.
+        ConfigError: Some weights cannot be loaded, or the parts do not fit together.
     """
-    framework = assemble(config)
+    return with_weights(assemble(config), place, without)
+
+
+def with_weights(framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
+    """Gives a framework of :func:`vtok.assembly.architectures.assemble` its weights and tokenizers.
+
+    Arguments and errors are those of :func:`build_framework`.
+    """
+    config = framework.config
     warn_if_random(config.tokeniser)
     framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):
@@ -40,15 +49,16 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
 
 
 def drop_weights(module: nn.Module) -> None:
-    """Leave only the module's configuration; each parameter and buffer is still there by name, as ``None``."""
+    """Drops all parameters and buffers of a module. Their names remain, with the value ``None``."""
     for part in module.modules():
         part._parameters = dict.fromkeys(part._parameters)
         part._buffers = dict.fromkeys(part._buffers)
-        part.extra_repr = lambda: "without weights"  # the module's own may ask them for a shape; DeepSpeed prints it
+        # DeepSpeed prints modules, and a module's own extra_repr may read a parameter's shape.
+        part.extra_repr = lambda: "without weights"  # type: ignore[method-assign]
 
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
-    """Where the framework's pretrained parameters are, by the names of :meth:`VTokFramework.parameter_counts`."""
+    """Returns where the pretrained weights lie, by the names of :meth:`VTokFramework.parameter_counts`."""
     extractor = extractor_parts(config.tokeniser)
     parts = {
         "language_model": mllm_part(config.mllm),
@@ -65,15 +75,15 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
 
 
 def frozen_part_names(config: ModelConfig) -> tuple[str, ...]:
-    """What :attr:`VTokFramework.frozen_parts` of such a framework are called."""
+    """Returns the names of :attr:`VTokFramework.frozen_parts` for this configuration."""
     decoder = ("diffusion_transformer", "autoencoder", "text_encoder")
     return ("feature_extractor", *(decoder if config.generates else ()))
 
 
 def frozen_weights(config: ModelConfig) -> dict[str, Part]:
-    """Where the frozen parts are, by name; of a decoder's experts all of them, of which a run has one at a time."""
+    """Returns where the frozen parts' weights lie, by name, with all experts of a decoder."""
     parts = pretrained_parts(config)
-    parts.pop("language_model")  # trained
+    parts.pop("language_model")  # it trains
     experts = decoder_kind(config.decoder).experts(config.decoder) if config.generates else {}
     if experts:
         parts.pop("diffusion_transformer")
@@ -82,10 +92,10 @@ def frozen_weights(config: ModelConfig) -> dict[str, Part]:
 
 
 def drawn_weights(framework: VTokFramework) -> list[str]:
-    """Names of the parameters between frames and answer that no checkpoint held: with none it can be asked untrained.
+    """Returns the names of randomly initialised parameters between frames and answer.
 
-    P is not among them, which is zero at start, and neither is a motion encoder whose tokens are the features' mean
-    then.
+    Without any, the framework can answer untrained. Excludes P (zero-initialised) and a ``MeanMotionEncoder``, whose
+    tokens are the features' mean at start.
     """
     held = [prefix for part in pretrained_parts(framework.config).values() for prefix in part.keys]
     if isinstance(getattr(framework.tokeniser, "motion_encoder", None), MeanMotionEncoder):

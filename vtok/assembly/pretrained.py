@@ -1,16 +1,17 @@
-"""A framework as a folder, which transformers opens as the LLaVA-Next or Qwen2.5-VL it has become.
+"""Saves and loads a framework as a folder. transformers can open it as a LLaVA-Next or Qwen2.5-VL.
 
-    FOLDER/config.json, model*.safetensors, tokenizer and processor files     of transformers' class for that
+    FOLDER/config.json, model*.safetensors, tokenizer and processor files     of transformers' class
            vtok.safetensors     g_phi, visual heads, P, the decoder's adapter, the features' mean and deviation
-           vtok_config.json     the settings; written last, so that a folder that has it is whole
+           vtok_config.json     the settings, written last: a folder that has it is complete
 
-The frozen backbone and decoder are named, by hub id or absolute path, and not copied.
+The frozen backbone and decoder are not copied. The settings name them by hub id or absolute path.
 """
 
 import json
 import shutil
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_type_hints
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,12 +31,12 @@ CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def save(framework: VTokFramework, folder: str | Path) -> None:
-    """Write a folder that :func:`load` and the language model's own classes open.
+def save_pretrained(framework: VTokFramework, folder: str | Path) -> None:
+    """Writes a folder that :func:`from_pretrained` and transformers' classes open.
 
     Raises:
-        ConfigError: there is something in ``folder`` already, the published model cannot be read again, or the frozen
-            backbone has no weights to name.
+        ConfigError: ``folder`` is not empty, the published model cannot be read again, or the backbone has random
+            weights.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -55,7 +56,7 @@ def save(framework: VTokFramework, folder: str | Path) -> None:
 
 
 def as_published(framework: VTokFramework) -> PreTrainedModel:
-    """The published model with our language model and phi_vis; all else (its vision tower) is the original's.
+    """Returns the published model with our language model and phi_vis. Other parts, such as its tower, are original.
 
     Raises:
         ConfigError: ``mllm.weights`` cannot be read again.
@@ -69,17 +70,17 @@ def as_published(framework: VTokFramework) -> PreTrainedModel:
     whole.model.language_model, whole.lm_head = causal_lm.model, causal_lm.lm_head
     if has_llava_projector(framework):
         whole.model.multi_modal_projector = framework.projection.projector
-    return whole.to(causal_lm.dtype)
+    return whole.to(causal_lm.dtype)  # type: ignore[arg-type]  # a decorator of transformers hides self
 
 
 def has_llava_projector(framework: VTokFramework) -> bool:
-    """Whether phi_vis is LLaVA's projector, trained on; a fresh one does not fit LLaVA's vision tower."""
+    """Whether phi_vis is LLaVA's projector, trained further. A new one does not fit LLaVA's vision tower."""
     return isinstance(framework.projection.projector, LlavaNextMultiModalProjector)
 
 
 def own_state(framework: VTokFramework) -> dict[str, Tensor]:
-    """What neither the published model nor the frozen parts hold."""
-    elsewhere = ("mllm.", "decoder.", "tokeniser.feature_extractor.")
+    """Returns the tensors that neither the published model nor the frozen parts hold, by name."""
+    elsewhere: tuple[str, ...] = ("mllm.", "decoder.", "tokeniser.feature_extractor.")
     elsewhere += ("projection.projector.",) * has_llava_projector(framework)
     trained = tuple(f"decoder.{name}." for name in framework.added_parts)
     state = framework.state_dict()
@@ -88,7 +89,7 @@ def own_state(framework: VTokFramework) -> dict[str, Tensor]:
 
 
 def portable(config: ModelConfig) -> ModelConfig:
-    """The settings as they hold in the folder and from any working directory."""
+    """Returns the settings with paths that hold in the folder and from any working directory."""
     parts = {name: getattr(config, name) for name in ("tokeniser", "decoder")}
     named = {
         name: replace(part, weights=str(Path(part.weights).resolve()))
@@ -100,14 +101,15 @@ def portable(config: ModelConfig) -> ModelConfig:
     return replace(config, mllm=replace(config.mllm, weights=".", revision=None), **named)
 
 
-def load(folder: str | Path, place: Place | None = None) -> VTokFramework:
-    """The framework that :func:`save` wrote.
+def from_pretrained(folder: str | Path, place: Place | None = None) -> VTokFramework:
+    """Loads the framework that :func:`save_pretrained` wrote.
 
     Args:
-        place: where the parameters go, and in which dtype; whole, in fp32, on the CPU if omitted.
+        folder: The folder.
+        place: Where the parameters go, and in which dtype. Whole, in fp32, on the CPU if omitted.
 
     Raises:
-        ConfigError: it is not such a folder, or not a whole one, or a frozen part is not where it was.
+        ConfigError: It is not such a folder, it is incomplete, or a frozen part is not where it was.
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG)
@@ -126,10 +128,10 @@ def load(folder: str | Path, place: Place | None = None) -> VTokFramework:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Raises ConfigError: no such file, or not the settings of a model."""
+    """Reads the settings of a model; raises ConfigError if there are none in ``path``."""
     try:
         values = json.loads(path.read_text())
-        return ModelConfig(**{part.name: part.type(**values[part.name]) for part in fields(ModelConfig)})
+        return ModelConfig(**{name: kind(**values[name]) for name, kind in get_type_hints(ModelConfig).items()})
     except OSError as error:
         raise ConfigError(f"{path.parent} holds no {path.name}: save_pretrained writes such folders") from error
     except (ValueError, TypeError, KeyError) as error:

@@ -1,7 +1,7 @@
-"""The frozen feature extractor ``F``: frames in, a grid of features out (paper, section 3.2).
+"""The frozen feature extractor ``F``: turns a frame into a grid of features (paper, section 3.2).
 
-The same weights serve the key frame and the residuals. To add a backbone, write its file (a class of
-:class:`vtok.feature_extractor.base.FeatureExtractor`) and enter it in ``BACKBONES``.
+The key frame and the residuals use the same weights. To add a backbone, write a subclass of
+:class:`vtok.feature_extractor.base.FeatureExtractor` in a file here and enter it in ``BACKBONES``.
 """
 
 import sys
@@ -32,34 +32,35 @@ BACKBONES: dict[str, type[FeatureExtractor]] = {
 
 
 def build_feature_extractor(config: VTokConfig) -> FeatureExtractor:
-    """``F`` with the weights that the config names, frozen, in fp32 on the CPU.
+    """Builds ``F`` with the weights that the configuration names: frozen, in fp32, on the CPU.
 
     Raises:
-        ConfigError: the named weights are missing or do not fit.
+        ConfigError: The named weights are missing or do not fit.
     """
     warn_if_random(config)
     return materialise(empty_feature_extractor(config), extractor_parts(config), whole())
 
 
 def warn_if_random(config: VTokConfig) -> None:
-    """Say on stderr that the backbone has random weights, if it has."""
+    """Warns on stderr if the backbone has random weights."""
     if config.weights is None:
         print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
 
 
 def extractor_parts(config: VTokConfig) -> list[Part]:
-    """Where ``F``'s weights lie; empty where they are random."""
+    """Returns where ``F``'s weights lie; empty if they are random."""
     return [] if config.weights is None else [BACKBONES[config.backbone].part(config)]
 
 
 def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> FeatureExtractor:
-    """``F``, frozen: on the meta device, or with random values where the config names no weights.
+    """Builds ``F``, frozen, on the meta device; with random values if the configuration names no weights.
 
     Args:
-        read_config: reads the architecture that is stored beside the weights.
+        config: The settings.
+        read_config: Reads the architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: the architecture is missing or is another model's.
+        ConfigError: The architecture is missing or is another model's.
     """
     with nullcontext() if config.weights is None else torch.device("meta"):
         extractor = BACKBONES[config.backbone].empty(config, read_config)

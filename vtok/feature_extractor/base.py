@@ -1,26 +1,25 @@
-"""What a backbone tells the rest of the model."""
+"""The interface of a backbone."""
 
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
-from vtok.weights import Part, ReadConfig
+from vtok.weights import Location, Part, ReadConfig
 
 
 class FeatureExtractor(nn.Module):
     """A frozen backbone.
 
-    ``uint8`` frames are normalised with the backbone's own mean and standard deviation. Floating-point frames count as
-    normalised already.
+    It normalises ``uint8`` frames with its own mean and standard deviation. Floating-point frames must be normalised.
 
     Attributes:
-        width: d_v, the features' dimension.
-        image_size: height and width of its frames, in pixels.
-        temporal_patch: frames that it takes at once.
-        projected: whether a published language model's own projector was trained on these features.
-        in_language_space: whether the features are tokens of the language model already.
-        levels: codes of each dimension, where the features are latents of an FSQ.
+        width: d_v, the width of the features.
+        image_size: Height and width of its frames, in pixels.
+        temporal_patch: Frames that it takes at once.
+        projected: Whether a published language model's projector was trained on these features.
+        in_language_space: Whether the features are tokens of the language model.
+        levels: Codes of each dimension, if the features are latents of an FSQ.
     """
 
     width: int
@@ -32,18 +31,27 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "FeatureExtractor":
-        """The backbone without weights, on the current default device.
+        """Builds the backbone without its weights, on the current default device.
 
         Raises:
-            ConfigError: the stored architecture is missing or is another model's.
+            ConfigError: The stored architecture is missing or is another model's.
         """
         raise NotImplementedError
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
-        """Where its weights lie; only asked where the config names some."""
+        """Returns where its weights lie. Only called if the configuration names weights."""
         raise NotImplementedError
 
     def forward(self, *frames: Tensor) -> Tensor:
-        """``temporal_patch`` tensors (n, 3, H, W) -> features of the last one's frames, (n, h, w, d_v)."""
+        """Encodes ``temporal_patch`` tensors (n, 3, H, W) to features (n, h, w, d_v) of the last one's frames."""
         raise NotImplementedError
+
+
+def backbone_location(what: str, config: VTokConfig) -> Location:
+    """Returns the folder or repository that ``config.weights`` names.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    return Location(what, "tokeniser.weights", config.named_weights, config.revision)

@@ -1,25 +1,25 @@
-"""CLIP as the backbone: patch features at hidden layer -2, without CLS, as LLaVA takes them."""
+"""CLIP as the backbone: patch features of hidden layer -2 without CLS, which LLaVA uses too."""
 
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from vtok.config import VTokConfig, require
-from vtok.feature_extractor.base import FeatureExtractor
-from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise
-from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
+from vtok.feature_extractor.base import FeatureExtractor, backbone_location
+from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise, side_of
+from vtok.weights import TRANSFORMERS_FILES, Part, ReadConfig
 
 CLIP_L_336 = dict(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
     patch_size=14, projection_dim=768,
 )  # fmt: skip
 
-# Where CLIP's vision half stands in its own checkpoint, and in LLaVA's.
+# Prefixes of CLIP's vision tower in LLaVA's checkpoints and in its own.
 IN_LLAVA = ("vision_tower.vision_model.", "model.vision_tower.vision_model.", "model.vision_tower.")
 PREFIXES = ("vision_model.", "", *IN_LLAVA)
 
 
 class CLIPFeatureExtractor(FeatureExtractor):
-    """CLIP's vision tower; its last layer never runs."""
+    """CLIP's vision tower. Its last layer never runs."""
 
     projected = True
 
@@ -27,8 +27,8 @@ class CLIPFeatureExtractor(FeatureExtractor):
         super().__init__()
         self.clip = getattr(clip, "vision_model", clip)  # nested in the first releases of transformers 5
         self.width = clip.config.hidden_size
-        self.image_size = clip.config.image_size
-        self.grid = clip.config.image_size // clip.config.patch_size
+        self.image_size = side_of(clip.config.image_size)
+        self.grid = self.image_size // side_of(clip.config.patch_size)
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "CLIPFeatureExtractor":
@@ -36,26 +36,28 @@ class CLIPFeatureExtractor(FeatureExtractor):
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
-        return Part(location(config), TRANSFORMERS_FILES, {"clip.": PREFIXES})
+        return Part(backbone_location("CLIP", config), TRANSFORMERS_FILES, {"clip.": PREFIXES})
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, image_size, image_size) -> (n, grid, grid, d_v)."""
-        pixels = normalise(pixels, CLIP_MEAN, CLIP_STD, self.clip.pre_layrnorm.weight.dtype)
+    def forward(self, *frames: Tensor) -> Tensor:
+        """Encodes frames (n, 3, image_size, image_size) to (n, grid, grid, d_v)."""
+        (images,) = frames
+        pixels = normalise(images, CLIP_MEAN, CLIP_STD, self.clip.pre_layrnorm.weight.dtype)
         hidden = self.clip.pre_layrnorm(self.clip.embeddings(pixels))
         for layer in self.clip.encoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=None)
         return hidden[:, 1:].unflatten(1, (self.grid, self.grid))
 
 
-def location(config: VTokConfig) -> Location:
-    return Location("CLIP", "tokeniser.weights", config.weights, config.revision)
-
-
 def architecture(config: VTokConfig, read_config: ReadConfig) -> CLIPVisionConfig:
+    """Returns CLIP's architecture: the stored one, or that of the configuration if the weights are random.
+
+    Raises:
+        ConfigError: The stored one is missing or another model's, or the configuration has one too.
+    """
     if config.weights is None:
         return CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))
     require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
-    where = location(config)
+    where = backbone_location("CLIP", config)
     stored = read_config(where, "config.json")
     stored = stored.get("vision_config", stored)
     if (kind := stored.get("model_type")) != "clip_vision_model":

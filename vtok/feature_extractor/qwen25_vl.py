@@ -1,6 +1,6 @@
-"""Qwen2.5-VL's vision tower as the backbone, and videos as it takes them.
+"""Qwen2.5-VL's vision tower as the backbone, and videos in the form it takes.
 
-Transformers' own video processor needs torchvision, which this project does without.
+transformers' own video processor needs torchvision, which this project does not depend on.
 """
 
 from typing import Any, NamedTuple
@@ -16,16 +16,18 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 
 from vtok.config import VTokConfig, require
 from vtok.devices import to_device
-from vtok.feature_extractor.base import FeatureExtractor
-from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise
+from vtok.feature_extractor.base import FeatureExtractor, backbone_location
+from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise, side_of
 from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
+
+NAME = "Qwen2.5-VL"
 
 
 class QwenVideo(NamedTuple):
     """A video in patches.
 
     Attributes:
-        patches: (t * h * w, C * temporal_patch * patch * patch), those that are merged into one token side by side.
+        patches: (t * h * w, C * temporal_patch * patch * patch). Patches that merge into one token are adjacent.
         grid: (1, 3), t, h and w before merging.
     """
 
@@ -33,23 +35,27 @@ class QwenVideo(NamedTuple):
     grid: Tensor
 
     def tokens(self, config: Qwen2_5_VLVisionConfig) -> int:
-        """Visual tokens in the language model, after merging."""
+        """Returns the number of visual tokens in the language model, after merging."""
         return len(self.patches) // config.spatial_merge_size**2
 
 
 def fit(frames: Tensor, config: Qwen2_5_VLVisionConfig, min_pixels: int, max_pixels: int) -> Tensor:
-    """Frames (T, 3, H, W) ``uint8`` resized to whole merged patches and to so many pixels, their aspect kept nearly."""
-    factor = config.patch_size * config.spatial_merge_size
-    size = smart_resize(*frames.shape[-2:], factor, min_pixels, max_pixels)
+    """Resizes ``uint8`` frames (T, 3, H, W) to whole merged patches and to a number of pixels between the limits.
+
+    The aspect ratio changes by at most the rounding to patches.
+    """
+    height, width = frames.shape[-2:]
+    factor = side_of(config.patch_size) * config.spatial_merge_size
+    size = smart_resize(height, width, factor, min_pixels, max_pixels)
     return F.interpolate(frames, size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def patchify(frames: Tensor, config: Qwen2_5_VLVisionConfig, dtype: torch.dtype = torch.float32) -> QwenVideo:
-    """Frames (T, 3, H, W) ``uint8``, H and W whole numbers of merged patches, normalised and in patches.
+    """Normalises ``uint8`` frames (T, 3, H, W) and cuts them into patches. H and W are whole merged patches.
 
-    The last frame is repeated until they fill the last temporal patch.
+    The last frame repeats until the last temporal patch is full.
     """
-    step, side, merge = config.temporal_patch_size, config.patch_size, config.spatial_merge_size
+    step, side, merge = side_of(config.temporal_patch_size), side_of(config.patch_size), config.spatial_merge_size
     frames = torch.cat([frames, frames[-1:].expand(-len(frames) % step, -1, -1, -1)])
     pixels = normalise(frames, CLIP_MEAN, CLIP_STD, dtype)
     t, h, w = len(frames) // step, frames.shape[2] // side, frames.shape[3] // side
@@ -59,10 +65,10 @@ def patchify(frames: Tensor, config: Qwen2_5_VLVisionConfig, dtype: torch.dtype 
 
 
 class QwenFeatures(FeatureExtractor):
-    """The tower with its merger as the tokeniser's feature extractor: the language model's own tokens of each patch.
+    """The tower and its merger. The features are the language model's own tokens.
 
-    A patch is two frames, and the tower looks at each alone. Frames have the size at which a patch has grid x grid
-    tokens, so that the key frame keeps all of its own.
+    A temporal patch is two frames, and the tower sees each patch alone. The image size gives a patch grid x grid
+    tokens, so the key frame keeps all of its tokens.
     """
 
     projected = in_language_space = True
@@ -71,14 +77,14 @@ class QwenFeatures(FeatureExtractor):
         super().__init__()
         config = tower.config
         self.tower, self.grid = tower, grid_size
+        self.patch = side_of(config.patch_size)
         self.width = config.out_hidden_size
-        self.image_size = grid_size * config.patch_size * config.spatial_merge_size
-        self.temporal_patch = config.temporal_patch_size
+        self.image_size = grid_size * self.patch * config.spatial_merge_size
+        self.temporal_patch = side_of(config.temporal_patch_size)
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "QwenFeatures":
-        require(config.weights is not None, "the backbone qwen2.5-vl needs tokeniser.weights: those of the model")
-        where = location(config)
+        where = backbone_location(NAME, config)
         extractor = cls(qwen_tower(read_config(where, "config.json"), where), config.spatial_grid_size)
         require(
             config.token_dim == extractor.width,
@@ -88,19 +94,17 @@ class QwenFeatures(FeatureExtractor):
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
-        return Part(location(config), TRANSFORMERS_FILES, {"tower.": ("model.visual.", "visual.")})
+        return Part(backbone_location(NAME, config), TRANSFORMERS_FILES, {"tower.": ("model.visual.", "visual.")})
 
     def forward(self, *frames: Tensor) -> Tensor:
-        """Both frames of n patches, (n, 3, image_size, image_size) each -> (n, grid, grid, d_v)."""
+        """Encodes both frames of n patches, (n, 3, image_size, image_size) each, to (n, grid, grid, d_v)."""
         config = self.tower.config
         pairs = torch.stack(frames, dim=1).flatten(0, 1)
         patches = patchify(pairs, config, self.tower.patch_embed.proj.weight.dtype).patches
         side = self.grid * config.spatial_merge_size
-        # On the host, since the tower reads lengths from it: a device would have to be waited for, and "meta" has none.
+        # The tower reads lengths from the shape. On the CPU this neither waits for a GPU nor fails on "meta".
         shape = torch.tensor([[len(frames[0]), side, side]])
-        windows, window_ends = get_vision_window_index(
-            shape, config.spatial_merge_size, config.window_size, config.patch_size
-        )
+        windows, window_ends = get_vision_window_index(shape, config.spatial_merge_size, config.window_size, self.patch)
         merged = self.tower(
             patches,
             grid_thw=shape,
@@ -111,12 +115,14 @@ class QwenFeatures(FeatureExtractor):
         return merged.view(-1, self.grid, self.grid, self.width)
 
 
-def location(config: VTokConfig) -> Location:
-    return Location("Qwen2.5-VL", "tokeniser.weights", config.weights, config.revision)
-
-
 def qwen_tower(stored: dict[str, Any], where: Location) -> Qwen2_5_VisionTransformerPretrainedModel:
-    """The tower of a Qwen2.5-VL's ``config.json``; raises ConfigError if it is another model's."""
+    """Builds the tower that a Qwen2.5-VL's ``config.json`` describes.
+
+    Raises:
+        ConfigError: The file is another model's.
+    """
     if (kind := stored.get("model_type")) != Qwen2_5_VLConfig.model_type:
         raise where.error(f"its config.json is of a {kind!r}, not a {Qwen2_5_VLConfig.model_type!r}")
-    return Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLConfig.from_dict(stored).vision_config)
+    vision = Qwen2_5_VLConfig.from_dict(stored).vision_config
+    assert isinstance(vision, Qwen2_5_VLVisionConfig)
+    return Qwen2_5_VisionTransformerPretrainedModel(vision)

@@ -1,6 +1,7 @@
-"""VGG19 as the backbone: one layer of it, in torchvision's layout, so that torchvision's checkpoint loads."""
+"""VGG19 as the backbone: the features of one layer. Its layout is torchvision's, so that checkpoint loads."""
 
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -9,12 +10,14 @@ from vtok.feature_extractor.base import FeatureExtractor
 from vtok.feature_extractor.pixels import IMAGENET_MEAN, IMAGENET_STD, normalise
 from vtok.weights import Location, Part, ReadConfig
 
-# Channels of VGG19's convolutions, "M" a 2x2 max pool (Simonyan & Zisserman, 2015, configuration E).
-LAYOUT = [64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M"]
+# Channels of VGG19's convolutions; "M" is a 2x2 max pool (Simonyan & Zisserman, 2015, configuration E).
+LAYOUT: list[int | Literal["M"]] = [
+    64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512, "M",
+]  # fmt: skip
 
 
 class VGG19FeatureExtractor(FeatureExtractor):
-    """VGG19 up to and including one layer; its keys ``features.N.*`` are torchvision's."""
+    """VGG19 up to and including one layer. Its keys ``features.N.*`` are torchvision's."""
 
     image_size = 224
 
@@ -28,25 +31,27 @@ class VGG19FeatureExtractor(FeatureExtractor):
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
-        file = Path(config.weights)
+        file = Path(config.named_weights)
         if not file.is_file():
             raise ConfigError(f"tokeniser.weights: no such file: {file} (torchvision's vgg19 checkpoint)")
         location = Location("VGG19", "tokeniser.weights", str(file.parent))
         return Part(location, (file.name,), {"features.": ("features.",)})
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, h, w, d_v)."""
-        dtype = self.features[0].weight.dtype
-        return self.features(normalise(pixels, IMAGENET_MEAN, IMAGENET_STD, dtype)).permute(0, 2, 3, 1)
+    def forward(self, *frames: Tensor) -> Tensor:
+        """Encodes frames (n, 3, H, W) to (n, h, w, d_v)."""
+        (images,) = frames
+        dtype = next(self.features.parameters()).dtype
+        return self.features(normalise(images, IMAGENET_MEAN, IMAGENET_STD, dtype)).permute(0, 2, 3, 1)
 
 
 def layers_up_to(layer_index: int) -> tuple[nn.Sequential, int]:
-    """VGG19's ``features[: layer_index + 1]`` and the channels that they end with.
+    """Builds VGG19's ``features[: layer_index + 1]``. Returns them and their number of output channels.
 
     Raises:
-        ConfigError: there is no such layer.
+        ConfigError: There is no such layer.
     """
-    layers, channels = [], 3
+    layers: list[nn.Module] = []
+    channels = 3
     for entry in LAYOUT:
         if entry == "M":
             layers.append(nn.MaxPool2d(2, 2))

@@ -1,27 +1,27 @@
-"""A VidTok with FSQ as the backbone: each frame's latents before they are rounded."""
+"""A VidTok with FSQ as the backbone: the latents of each frame before rounding."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtok.config import VTokConfig, require
-from vtok.feature_extractor.base import FeatureExtractor
+from vtok.feature_extractor.base import FeatureExtractor, backbone_location
 from vtok.vidtok import chunks
 from vtok.vidtok.config import VidTokConfig
 from vtok.vidtok.encoder import Encoder
 from vtok.vidtok.latent_space import vidtok_config
-from vtok.weights import DIFFUSERS_FILES, Location, Part, ReadConfig
+from vtok.weights import DIFFUSERS_FILES, Part, ReadConfig
 
 
 class VidTokFeatures(FeatureExtractor):
     """The encoder alone.
 
-    Frames are resized so that each spatial token is one latent pixel, and therefore one code.
+    Its image size makes each spatial token one latent pixel, and therefore one code.
 
     Raises:
-        ConfigError: the model is not causal, has no FSQ, or its channels differ in their number of levels.
+        ConfigError: The model is not causal, has no FSQ, or its channels differ in their number of levels.
     """
 
-    def __init__(self, config: VidTokConfig, encoder: nn.Module, grid_size: int):
+    def __init__(self, config: VidTokConfig, encoder: Encoder, grid_size: int):
         super().__init__()
         require(config.is_causal and config.regulariser == "fsq", "the backbone vidtok takes a causal VidTok with fsq")
         require(
@@ -33,20 +33,17 @@ class VidTokFeatures(FeatureExtractor):
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "VidTokFeatures":
-        vidtok = vidtok_config(read_config(location(config), "config.json"))
+        vidtok = vidtok_config(read_config(backbone_location("VidTok", config), "config.json"))
         return cls(vidtok, Encoder(vidtok), config.spatial_grid_size)
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
-        return Part(location(config), DIFFUSERS_FILES, {"encoder.": ("encoder.",)})
+        return Part(backbone_location("VidTok", config), DIFFUSERS_FILES, {"encoder.": ("encoder.",)})
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, image_size, image_size), ``uint8`` or in [-1, 1], to (n, grid, grid, d_v)."""
+    def forward(self, *frames: Tensor) -> Tensor:
+        """Encodes frames (n, 3, image_size, image_size), ``uint8`` or in [-1, 1], to (n, grid, grid, d_v)."""
+        (pixels,) = frames
         if pixels.dtype == torch.uint8:
             pixels = pixels / 127.5 - 1
         images = pixels.movedim(1, -1).unsqueeze(1).to(next(self.encoder.parameters()).dtype)
         return chunks.encode_chunk(self.encoder, images, chunks.start_encoding(self.config, 1)).squeeze(1)
-
-
-def location(config: VTokConfig) -> Location:
-    return Location("VidTok", "tokeniser.weights", config.weights, config.revision)

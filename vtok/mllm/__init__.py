@@ -1,6 +1,6 @@
 """The multimodal language model of the kind that the configuration names.
 
-To add one, write its file in ``mllms/`` and enter it here.
+To add a kind, describe it as a :class:`vtok.mllm.base.Published` in a file here and enter it in ``KINDS``.
 """
 
 import torch
@@ -18,23 +18,29 @@ KINDS: dict[str, Published] = {"llava-next": LLAVA_NEXT, "qwen2.5-vl": QWEN25_VL
 
 
 def published(config: MLLMConfig) -> Published:
+    """Returns the kind of ``config.kind``."""
     return KINDS[config.kind]
 
 
 def mllm_location(config: MLLMConfig) -> Location:
+    """Returns the folder or repository of the model."""
     return Location(published(config).name, "mllm.weights", config.weights, config.revision)
 
 
 def mllm_part(config: MLLMConfig) -> Part:
-    """The language model, and the projector if there is one, in a framework."""
+    """Returns where the weights of the language model, and of the projector if it has one, lie."""
     return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys)
 
 
 def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json) -> Split:
-    """The language model and its projector on the meta device.
+    """Builds the language model and its projector on the meta device.
+
+    Args:
+        config: The settings.
+        read_config: Reads the architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: no such hub id or folder, or another architecture.
+        ConfigError: There is no such hub id or folder, or it holds another architecture.
     """
     kind, location = published(config), mllm_location(config)
     stored = read_config(location, "config.json")
@@ -45,6 +51,6 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
 
 
 def generation_config(config: MLLMConfig) -> GenerationConfig | None:
-    """The generation settings that were published with the model, if any were."""
+    """Returns the generation settings that were published with the model, or ``None``."""
     location, name = mllm_location(config), "generation_config.json"
     return GenerationConfig.from_dict(location.read_json(name)) if location.find(name) else None

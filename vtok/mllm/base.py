@@ -1,32 +1,37 @@
-"""What a published multimodal language model becomes: its language model, fed with embeddings, and its projector.
+"""The language model of a published multimodal model. It takes embeddings.
 
-Its vision tower is not kept here (the tokeniser has its own ``F``), and neither is what nothing uses: under ZeRO-3
-every trainable parameter must get a gradient in every step.
+The published vision tower is not kept: the tokeniser has its own ``F``. Nothing else unused is kept either, since under
+ZeRO-3 every trainable parameter must get a gradient in every step.
 """
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel
 
 from vtok.config import MLLMConfig
 from vtok.devices import to_device
 from vtok.mllm.language_head import LanguageHead
 from vtok.mllm.packed_attention import PACKED_SDPA
 
-# Diffusers' Hunyuan pipeline reads its text encoder two layers before the end (its ``num_hidden_layers_to_skip``).
+# The layer that diffusers' Hunyuan pipeline reads of its text encoder: two before the end
+# (its ``num_hidden_layers_to_skip``).
 CONDITIONING_LAYER = -3
+
+# Keyword of the key-value cache in transformers' models: renamed in 5.24.
+CACHE = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
 
 
 class Hidden(NamedTuple):
-    """Hidden states of the (B, L, d) that the language model was fed with.
+    """Hidden states at the (B, L, d) inputs of the language model.
 
     Attributes:
-        last: (B, L, d), after the final norm: what ``lm_head`` and the visual head read.
-        conditioning: (B, L, d), two layers earlier and without the norm: what the decoder reads.
-        cache: keys and values, where they were asked for.
+        last: (B, L, d), after the final norm. ``lm_head`` and the visual heads read them.
+        conditioning: (B, L, d), two layers earlier, without the norm. The decoder reads them.
+        cache: Keys and values, if they were asked for.
     """
 
     last: Tensor
@@ -35,12 +40,12 @@ class Hidden(NamedTuple):
 
 
 class MLLM(nn.Module):
-    """A causal language model fed with embeddings.
+    """A causal language model that takes embeddings.
 
     Args:
-        causal_lm: the language model with its head, as transformers' ``...ForCausalLM``.
-        positions_per_second: of a video's time, where positions are mRoPE's (:mod:`vtok.mllm.mrope`); ``None`` where
-            they are one number, which the language model counts for itself.
+        causal_lm: The language model with its head, one of transformers' ``...ForCausalLM``.
+        positions_per_second: For a language model with mRoPE (:mod:`vtok.mllm.mrope`): the positions that a second of
+            video spans. ``None`` for others, which count positions themselves.
     """
 
     def __init__(self, causal_lm: PreTrainedModel, positions_per_second: float | None = None):
@@ -50,17 +55,27 @@ class MLLM(nn.Module):
 
     @property
     def dim(self) -> int:
+        """d, the width of the language model."""
         return self.causal_lm.config.hidden_size
 
     @property
-    def embed(self) -> nn.Module:
-        """Token ids (...) -> (..., d)."""
-        return self.causal_lm.get_input_embeddings()
+    def embed(self) -> nn.Embedding:
+        """Maps token ids (...) to embeddings (..., d)."""
+        embed = self.causal_lm.get_input_embeddings()
+        assert isinstance(embed, nn.Embedding)
+        return embed
 
     @property
     def lm_head(self) -> LanguageHead:
-        """Last hidden states (..., d) -> logits (..., vocabulary), or the losses of given tokens."""
-        return self.causal_lm.get_output_embeddings()
+        """Maps last hidden states (..., d) to logits (..., vocabulary), or to the losses of given tokens."""
+        head = self.causal_lm.get_output_embeddings()
+        assert isinstance(head, LanguageHead)
+        return head
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the embeddings."""
+        return self.embed.weight.device
 
     def forward(
         self,
@@ -71,28 +86,30 @@ class MLLM(nn.Module):
         use_cache: bool = False,
         positions: Tensor | None = None,
     ) -> Hidden:
-        """Run the language model over embeddings (B, L, d).
+        """Runs the language model over embeddings (B, L, d).
 
         Args:
-            row_lengths: of the rows packed into L, one behind another, with B = 1: each has positions of its own from
-                zero on and sees no other.
-            shared_row: number of one among them that all rows behind it go on from, in positions and in what they see.
-            positions: (3, B, L), mRoPE's, where the language model has it and there are visual tokens.
+            embeddings: The inputs.
+            row_lengths: Lengths of the rows that are packed into L; B is then 1. Each row has positions from zero on
+                and attends to no other row.
+            shared_row: Index of the row that later rows continue: their positions go on from it, and they attend to it.
+            cache: Keys and values of earlier inputs.
+            use_cache: Whether to return keys and values.
+            positions: (3, B, L), for a language model with mRoPE if there are visual tokens.
         """
         packed = {} if row_lengths is None else packing(row_lengths, shared_row, embeddings.device)
         placed = {} if positions is None else dict(position_ids=positions)
         output = self.causal_lm.model(
-            inputs_embeds=embeddings, past_key_values=cache, use_cache=use_cache, output_hidden_states=True,
-            **packed | placed,
+            inputs_embeds=embeddings, use_cache=use_cache, output_hidden_states=True, **{CACHE: cache} | packed | placed
         )  # fmt: skip
         return Hidden(output.last_hidden_state, output.hidden_states[CONDITIONING_LAYER], output.past_key_values)
 
 
 def packing(row_lengths: list[int], shared_row: int | None, device: torch.device) -> dict[str, Any]:
-    """What transformers' models must be told of packed rows.
+    """Returns the arguments that describe packed rows to a model of transformers.
 
-    They hand a mask of four dimensions on as it is, and our attention does not look at it. Without one they would make
-    one of L x L; one of two dimensions they would read, and wait for it.
+    Our attention ignores the mask. It is 4-dimensional because transformers passes such a mask on as it is. Without a
+    mask transformers would build one of L x L. A 2-dimensional mask it would read, and wait for the device.
     """
     rows = [torch.arange(length) for length in row_lengths]
     if shared_row is not None:
@@ -106,12 +123,12 @@ def packing(row_lengths: list[int], shared_row: int | None, device: torch.device
 
 
 class Split(NamedTuple):
-    """A published model taken apart.
+    """The parts of a published model that are kept.
 
     Attributes:
-        mllm: the language model.
-        projector: what leads from its vision tower's features to the language model, for phi_vis.
-        projector_dim: width of these features.
+        mllm: The language model.
+        projector: Maps features of its vision tower into the language model's space. It becomes phi_vis.
+        projector_dim: Width of these features.
     """
 
     mllm: MLLM
@@ -123,10 +140,10 @@ class Published(NamedTuple):
     """A kind of multimodal language model as transformers publishes it.
 
     Attributes:
-        name: as errors call it.
-        config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are what trains.
-        keys: prefix of a framework's parameter -> the prefixes it may have in a checkpoint.
-        split: takes the model apart.
+        name: Its name in error messages.
+        config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are trained.
+        keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
+        split: Takes the parts out of the model.
     """
 
     name: str
@@ -137,12 +154,12 @@ class Published(NamedTuple):
 
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:
-    """The published model's language model and head in ``shell``, an ``...ForCausalLM`` without storage."""
+    """Puts the published model's language model and head into ``shell``, an ``...ForCausalLM`` on the meta device."""
     shell.model = published.model.language_model
     shell.lm_head = LanguageHead.of(published.lm_head)
     shell.set_attn_implementation(PACKED_SDPA)
     if config.gradient_checkpointing:
-        # Renamed in the course of transformers 5; both take torch's own arguments first.
+        # Renamed within transformers 5. Both methods take torch's own arguments first.
         newer = getattr(shell, "activation_checkpointing_enable", None)
         (newer or shell.gradient_checkpointing_enable)({"use_reentrant": False})
     return shell

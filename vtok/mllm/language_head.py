@@ -1,10 +1,10 @@
-"""The language model's head with its loss: cross-entropy in chunks of positions.
+"""The language model's head and its loss: cross-entropy in chunks of positions.
 
-A vocabulary of 128 thousand makes logits the largest tensors of a step. Here they exist for one chunk at a time, and
-the backward pass computes them again: one more product of states and head, where gradients take two.
+With a vocabulary of 128 thousand, logits are the largest tensors of a step. Here they exist for one chunk at a time.
+The backward pass computes them again: three products of states and head instead of two.
 
-The loss is part of the head's forward because ZeRO-3 gathers a module's weights around its forward and backward, and
-the ranks must do so equally often, however many chunks each of them has.
+The head's forward includes the loss because ZeRO-3 gathers a module's weights around its forward and its backward. So
+the ranks gather equally often, whatever their numbers of chunks.
 """
 
 from typing import Any
@@ -13,29 +13,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Positions of a chunk: enough to keep a GPU's matrix units busy; 134 MB of fp32 logits at LLaMA-3's vocabulary.
+# Positions per chunk. It keeps a GPU's matrix units busy and takes 134 MB of fp32 logits at LLaMA-3's vocabulary.
 CHUNK = 256
 
 
 class LanguageHead(nn.Linear):
-    """A linear layer over the vocabulary, which has no bias in LLaVA-Next."""
+    """A linear layer over the vocabulary, without bias."""
 
     @classmethod
     def of(cls, linear: nn.Linear) -> "LanguageHead":
-        """The head with the very parameter of ``linear``."""
+        """Builds a head that shares the parameter of ``linear``."""
         with torch.device("meta"):
             head = cls(linear.in_features, linear.out_features, bias=False)
         head.weight = linear.weight
         return head
 
     def forward(self, states: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits (..., vocabulary) of last hidden states (..., d); with targets the losses instead.
+        """Computes logits, or losses if there are targets.
 
         Args:
-            targets: (n,) the tokens that ``states`` (n, d) predict.
+            states: Last hidden states (..., d); (n, d) with targets.
+            targets: (n,), the tokens that ``states`` should predict.
 
         Returns:
-            Given targets, their cross-entropy (n,) in fp32.
+            Logits (..., vocabulary), or the targets' cross-entropy (n,) in fp32.
         """
         if targets is None:
             return super().forward(states)
@@ -43,7 +44,7 @@ class LanguageHead(nn.Linear):
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy (n,) of ``states @ weight.T`` in fp32, of states (n, d), a weight (vocabulary, d), targets (n,)."""
+    """Cross-entropy (n,) in fp32 of the logits ``states @ weight.T``: (n, d), (vocabulary, d) and targets (n,)."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -58,9 +59,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_states, grad_weight = torch.empty_like(states), torch.zeros_like(weight)
         chunks = zip(*(x.split(CHUNK) for x in (states, targets, gradient, grad_states)))
         for rows, ids, upstream, grad_rows in chunks:
-            with torch.enable_grad():  # records nothing; how whoever counts FLOPs tells a repeated forward
+            with torch.enable_grad():  # records nothing; a FLOP counter tells a recomputed forward by it
                 logits = F.linear(rows.detach(), weight.detach())
-            # The gradient of the logits is their softmax less one at the target.
+            # The gradient of the logits is their softmax minus one at the target.
             logits = logits.softmax(-1, dtype=torch.float32)
             logits.scatter_add_(1, ids[:, None], logits.new_full((len(ids), 1), -1.0))
             logits = logits.mul_(upstream[:, None]).to(rows.dtype)

@@ -1,12 +1,18 @@
-"""``llava-next``: LLaVA-Next's language model and head, its projector handed over to phi_vis."""
+"""``llava-next``: LLaVA-Next's language model and head. Its projector becomes phi_vis."""
 
 import torch
-from transformers import AutoModelForCausalLM, LlavaNextConfig, LlavaNextForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from vtok.config import MLLMConfig
 from vtok.mllm.base import MLLM, Published, Split, causal_lm_of
 
-# As transformers 5 names them and as 4 did.
+# The names of transformers 5, then those of transformers 4.
 KEYS = {
     "mllm.causal_lm.model.": ("model.language_model.", "language_model.model."),
     "mllm.causal_lm.lm_head.": ("lm_head.", "language_model.lm_head."),
@@ -14,11 +20,15 @@ KEYS = {
 }
 
 
-def split_llava(llava: LlavaNextForConditionalGeneration, config: MLLMConfig) -> Split:
-    with torch.device("meta"):  # only a shell with the right class
-        shell = AutoModelForCausalLM.from_config(llava.config.text_config)
+def split_llava(llava: PreTrainedModel, config: MLLMConfig) -> Split:
+    """Takes language model and projector out of a ``LlavaNextForConditionalGeneration``."""
+    assert isinstance(llava, LlavaNextForConditionalGeneration)
+    text, vision = llava.config.text_config, llava.config.vision_config
+    assert isinstance(text, PreTrainedConfig) and isinstance(vision, PreTrainedConfig)
+    with torch.device("meta"):  # only an empty shell of the right class
+        shell = AutoModelForCausalLM.from_config(text)
     mllm = MLLM(causal_lm_of(shell, llava, config))
-    return Split(mllm, llava.model.multi_modal_projector, llava.config.vision_config.hidden_size)
+    return Split(mllm, llava.model.multi_modal_projector, vision.hidden_size)
 
 
 LLAVA_NEXT = Published("LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava)

@@ -1,9 +1,9 @@
 """mRoPE: a token's position is its time, row and column (Wang et al., 2024, Qwen2-VL, section 2.1).
 
-Text counts on in all three at once. A video's tokens stand at their time and cell, counted from where the video begins,
-and what follows goes on behind the largest of all their numbers, as it did when the model was released. (Transformers
-5.23 goes on behind rows and columns alone, which is the same unless a video has more time than columns and rows; what
-it generates goes on behind the largest again.)
+Text increases all three together. The tokens of a video have their time and cell, counted from the start of the video.
+The text behind it continues after the largest number of the video, as in the released model. transformers 5.23 differs:
+it continues after the largest row or column, which is smaller if a video has more time steps than rows and columns;
+what it generates continues after the largest number again.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,15 @@ from vtok.tokeniser.base import Place
 
 
 def video_positions(places: list[Place], frames: list[int], grid: int, positions_per_frame: Tensor) -> Tensor:
-    """Positions (3, L) of a video's L tokens, from 0 on.
+    """Returns the positions (3, L) of a video's L tokens, from 0 on.
 
     Args:
-        places: the tokens'. One without a time stands at the first frame, one without a cell is a grid of one cell.
-        frames: that each step in time looks at.
-        grid: columns of the grid.
-        positions_per_frame: () fp32. Times are rounded down, as in transformers: where steps are less than a position
-            apart, neighbours share one.
+        places: The places of the tokens. A token without a time belongs to the first frame. A token without a cell is a
+            grid of one cell.
+        frames: The frame of each step in time.
+        grid: Columns of the grid.
+        positions_per_frame: (), fp32. Times are rounded down, as in transformers. So steps less than a position apart
+            can share one.
     """
     seen = torch.tensor([0 if place.time is None else frames[place.time] for place in places])
     cells = torch.tensor([place.cell or 0 for place in places], dtype=torch.long)
@@ -30,19 +31,20 @@ def video_positions(places: list[Place], frames: list[int], grid: int, positions
 
 
 def row_positions(before: int, videos: Iterable[Tensor], after: int) -> Tensor:
-    """Positions (3, L) of a row: text, videos one behind another, text.
+    """Returns the positions (3, L) of a row: text, videos, text.
 
     Args:
-        before, after: tokens of text.
+        before, after: The number of text tokens on either side.
         videos: (3, n) each, from :func:`video_positions`.
     """
     pieces, start = [text_positions(before)], before
     for video in videos:
         pieces.append(video + start)
-        if video.numel():  # a strategy may have no token
+        if video.numel():  # a strategy may have no tokens
             start = int(pieces[-1].max()) + 1
     return torch.cat([*pieces, text_positions(after) + start], dim=1)
 
 
 def text_positions(count: int) -> Tensor:
+    """Returns the positions (3, count) of text, from 0 on."""
     return torch.arange(count).expand(3, -1)

@@ -1,10 +1,10 @@
-"""Causal attention over rows that lie one behind another in one sequence; no row sees another, but one may be shared.
+"""Causal attention over rows that are packed into one sequence. A row attends only to itself and to a shared prefix.
 
-A shared row is the beginning that all rows behind it have in common. It is in the sequence once, so that all else that
-a layer does is done to it once; here it stands before each of them.
+The shared prefix is stored once, as a row; later rows attend to it. So the rest of a layer processes it once. For the
+attention itself it is copied in front of each later row.
 
-Each row is a call of torch's fused causal kernel. One call with a block-diagonal mask would score every token against
-those of all rows, and a mask keeps the flash kernels away.
+Each row is one call of torch's fused causal kernel. A single call with a block-diagonal mask would score every token
+against all rows, and flash kernels take no mask.
 """
 
 import torch
@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-# The name it has among transformers' attention implementations.
+# Its name among transformers' attention implementations.
 PACKED_SDPA = "vtok_packed_sdpa"
 
 
@@ -27,13 +27,15 @@ def packed_sdpa(
     shared_row: int | None = None,
     **options,
 ) -> tuple[Tensor, None]:
-    """Transformers' own SDPA, row by row where there are rows.
+    """Runs transformers' own SDPA, row by row if the sequence is packed.
 
     Args:
+        module: The attention module, which transformers passes.
         query, key, value: (B, heads, L, head_dim).
-        attention_mask: for what is not packed.
-        row_lengths: of the rows packed into the L of a batch of one.
-        shared_row: number of the row that all rows behind it go on from.
+        attention_mask: Used only if the sequence is not packed.
+        row_lengths: Lengths of the rows that are packed into L; B is then 1.
+        shared_row: Index of the shared prefix among the rows.
+        **options: transformers' other arguments, passed on.
 
     Returns:
         (B, L, heads, head_dim), and no attention weights.
@@ -41,13 +43,13 @@ def packed_sdpa(
     if row_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     rows = zip(*(whole_rows(x, row_lengths, shared_row) for x in (query, key, value)))
-    attended = [sdpa_attention_forward(module, *row, None, **options)[0] for row in rows]
+    attended = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in rows]
     own = [row[:, row.shape[1] - length :] for row, length in zip(attended, row_lengths)]
     return torch.cat(own, dim=1), None
 
 
 def whole_rows(x: Tensor, row_lengths: list[int], shared_row: int | None, dim: int = 2) -> list[Tensor]:
-    """The rows of ``x``, packed along ``dim``, each with the shared one before it where it goes on from that."""
+    """Splits ``x`` into the rows that are packed along ``dim``, and puts the shared row in front of each later one."""
     rows = list(x.split(row_lengths, dim))
     if shared_row is None:
         return rows

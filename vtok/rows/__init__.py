@@ -1,7 +1,7 @@
 """From words to one packed sequence.
 
 prompts   instructions and templates
-text      captions, questions and answers to token ids
-batch     what the model is given: one micro-batch
-plan      where each token of a micro-batch stands, and which position predicts what
+text      turns captions, questions and answers into token ids
+batch     the model's input: one micro-batch
+plan      the place of each token of a micro-batch, and which position predicts which token
 """

@@ -1,7 +1,8 @@
-"""What the model is given: one micro-batch."""
+"""The model's input: one micro-batch."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vtok.rows.text import RowText
@@ -13,15 +14,15 @@ class Batch(NamedTuple):
     """B samples of one shape.
 
     Attributes:
-        frames: (B, T, 3, h, w) ``uint8``, the tokeniser's view; or already their frozen features.
-        frame_counts: real frames of each clip; the rest repeats the last one.
-        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or already its latents' posterior; ``None``
-            where there is no decoder.
-        video_counts: likewise, each 4k + 1.
-        texts: token ids of each sample's rows.
-        decoder_seeds: each sample's seed for sigma and the decoder's noise.
-        input_seeds: each sample's seed for the noise on its visual inputs.
-        keys: names of the samples, for digests and messages.
+        frames: (B, T, 3, h, w) ``uint8``, the tokeniser's view; or its stored frozen features.
+        frame_counts: Real frames of each clip. The rest repeats the last one.
+        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or the stored posterior of its latents.
+            ``None`` if there is no decoder.
+        video_counts: Real frames of each video, 4k + 1 each.
+        texts: Token ids of each sample's rows.
+        decoder_seeds: Each sample's seed for sigma and the decoder's noise.
+        head_seeds: Each sample's seed for the noise of the visual head.
+        keys: Names of the samples, for digests and messages.
     """
 
     frames: Tensor | VisualFeatures
@@ -30,16 +31,10 @@ class Batch(NamedTuple):
     video_counts: list[int]
     texts: list[RowText]
     decoder_seeds: list[int]
-    input_seeds: list[int]
+    head_seeds: list[int]
     keys: list[str]
 
-    def to(self, device) -> "Batch":
-        """The same batch with its tensors on ``device``."""
-        return self._replace(frames=moved(self.frames, device), video=moved(self.video, device))
-
-
-def moved(value, device):
-    """A tensor, or a named tuple with tensors in it, with the tensors on ``device``."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return type(value)(*(moved(part, device) for part in value)) if isinstance(value, tuple) else value
+    def to(self, device: torch.device | str) -> "Batch":
+        """Returns the batch with its tensors on ``device``."""
+        video = None if self.video is None else self.video.to(device, non_blocking=True)
+        return self._replace(frames=self.frames.to(device, non_blocking=True), video=video)

@@ -1,13 +1,13 @@
-"""Rows of a micro-batch: where each text and visual token stands, and which position predicts what.
+"""Rows of a micro-batch: the place of each text and visual token, and which position predicts which token.
 
-Pure arithmetic on lengths. Both branches of B clips become up to 2B rows, one behind another in one sequence without
-padding, so that the language model runs once a micro-step and on nothing but their tokens:
+Pure arithmetic on lengths. Both branches of B clips become up to 2B rows. They are packed into one sequence without
+padding, so the language model runs once per micro-step, on their tokens only:
 
     row i      (understanding)  before | V | after | answer        position before an answer token predicts it
     row B + i  (generation)     prompt | V                         position before V_j predicts V_j
 
-Prompts begin alike, with the template's system part. Where there are several it is a row of its own, which stands
-before the generation rows once and which they go on from.
+All prompts begin with the template's system part. With several prompts, this shared prefix is stored once, as a row of
+its own; the generation rows attend to it.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from vtok.rows.text import RowText
 
 
 class RowParts(NamedTuple):
-    """A row of a clip: tokens of text, visual tokens, tokens of text."""
+    """The tokens of a clip's row: text, visual tokens, text."""
 
     clip: int
     before: int
@@ -35,18 +35,22 @@ class RowPlan:
     """Index tensors of a micro-batch whose rows are packed into one sequence of L positions.
 
     Attributes:
-        token_ids: (n,) all text tokens.
-        source: (L,) where each position's embedding comes from: text tokens, then visual tokens.
-        row_parts: what each row is made of.
-        shared_row: number of the row that all rows behind it go on from, if there is one.
-        answer_from: (a,) positions that predict an answer token; ``answer_ids`` (a,) the tokens; ``answer_clip`` (a,)
-            whose they are.
-        visual_from: (v,) positions that predict a visual token; ``visual_clip`` (v,) whose, ``visual_index`` (v,)
-            which. Those of spatial tokens come first: ``num_spatial`` of all clips.
-        answer_counts, visual_counts: (B,) answer tokens and predicted visual tokens of each clip.
-        captioned: (B,) 1 for a clip with a caption, 0 for one without.
-        conditioning_start, conditioning_rows: first position and number of the rows the decoder is given, a clip each.
-        conditioning_visual: how many of them, the last ones, are those of visual tokens.
+        token_ids: (n,), all text tokens.
+        source: (L,), the index of each position's embedding among all text embeddings, followed by all visual ones.
+        row_parts: The tokens of each row.
+        shared_row: Index of the shared prefix among the rows, or ``None``.
+        answer_from: (a,), positions that predict an answer token.
+        answer_ids: (a,), these tokens.
+        answer_clip: (a,), their clips.
+        visual_from: (v,), positions that predict a visual token. Those of spatial tokens come first.
+        visual_clip: (v,), the clips of these tokens.
+        visual_index: (v,), their indices within the clip.
+        num_spatial: The number of spatial tokens among them.
+        answer_counts, visual_counts: (B,), answer tokens and predicted visual tokens of each clip.
+        captioned: (B,), 1 for a clip with a caption, 0 for one without.
+        conditioning_start: First of each clip's positions whose states go to the decoder.
+        conditioning_rows: The number of these positions in each clip.
+        conditioning_visual: How many of them, at the end, are visual tokens.
     """
 
     token_ids: Tensor
@@ -73,7 +77,7 @@ class RowPlan:
         return [row.before + row.visual + row.after for row in self.row_parts]
 
     def to(self, device: torch.device) -> "RowPlan":
-        """The same plan with its tensors on ``device``, in one copy that nobody waits for."""
+        """Copies the tensors to ``device``, in one copy that does not block."""
         own = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
         moved = to_device(torch.cat(list(own.values())), device).split([len(x) for x in own.values()])
         return replace(self, **dict(zip(own, moved)))
@@ -85,19 +89,16 @@ def plan_rows(
     crop_start: int,
     understanding: bool = True,
     generation: bool = True,
-    generation_visuals: int = 0,
     spatial: int = 0,
 ) -> RowPlan:
-    """Lay out the rows of B clips.
+    """Lays out the rows of B clips.
 
     Args:
-        texts: token ids of each clip's rows.
-        visual_counts: visual tokens of each clip; in the visual tensor every clip takes ``max(visual_counts)`` places.
-        crop_start: rows of the prompt that the decoder never sees.
-        understanding, generation: which branches there are.
-        generation_visuals: clip whose visual tokens the first generation row uses (B when the generation branch has its
-            own, noised ones behind the clean ones; else 0).
-        spatial: how many of a clip's visual tokens, the first ones, are spatial.
+        texts: Token ids of each clip's rows.
+        visual_counts: Visual tokens of each clip. In the visual tensor every clip has ``max(visual_counts)`` places.
+        crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
+        understanding, generation: Whether there is such a branch.
+        spatial: The number of spatial tokens of a clip. They come first.
     """
     batch, stride = len(texts), max(visual_counts)
     shared = shared_beginning([t.prompt for t in texts], crop_start) if generation and batch > 1 else []
@@ -125,7 +126,7 @@ def plan_rows(
         parts.append(RowParts(0, len(shared), 0, 0))
     first_generation = len(rows)
     for clip in range(batch * generation):
-        rows.append(text(prompts[clip]) + visual(generation_visuals + clip, visual_counts[clip]))
+        rows.append(text(prompts[clip]) + visual(clip, visual_counts[clip]))
         parts.append(RowParts(clip, len(prompts[clip]), visual_counts[clip], 0))
 
     row_lengths = [len(row) for row in rows]
@@ -141,7 +142,7 @@ def plan_rows(
         count = visual_counts[clip]
         visuals += [(end - count + j - 1, clip, j) for j in range(count)]
         conditioning_start.append(end - row_lengths[first_generation + clip] + cropped)
-    visuals.sort(key=lambda visual: visual[2] >= spatial)  # stable: clip after clip among each kind
+    visuals.sort(key=lambda visual: visual[2] >= spatial)  # stable: within a kind, clip after clip
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
     visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
     return RowPlan(
@@ -161,22 +162,24 @@ def plan_rows(
 
 
 def shared_beginning(prompts: list[list[int]], crop_start: int) -> list[int]:
-    """What all prompts begin with: at most the part that the decoder never sees, and not all of any."""
+    """Returns the prompts' common prefix: at most ``crop_start`` tokens, and less than any whole prompt."""
     most = min(crop_start, *(len(prompt) - 1 for prompt in prompts))
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts))
     return [column[0] for column in islice(alike, max(most, 0))]
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
-    """Embeddings (1, L, d) of the packed rows, from those of text (n, d) and of visual tokens (C, stride, d)."""
+    """Arranges embeddings of text (n, d) and of visual tokens (B, stride, d) into the packed rows (1, L, d)."""
     return torch.cat([text, visual.flatten(0, 1)])[plan.source][None]
 
 
 def mean_per_clip(values: Tensor, clip: Tensor, counts: Tensor) -> Tensor:
-    """Average of ``values`` (n,), ``counts`` (B,) of each clip: (B,), zero for a clip that has none.
+    """Averages values within each clip: (B,), zero for a clip without values.
 
     Args:
-        clip: (n,) whose each value is.
+        values: (n,).
+        clip: (n,), the clip of each value.
+        counts: (B,), the number of values of each clip.
     """
     totals = values.new_zeros(len(counts)).index_add(0, clip, values)
     return totals / counts.clamp_min(1)

@@ -2,7 +2,7 @@
 
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
-# One is drawn per sample, so that no single wording is learned.
+# One is drawn per sample, so the model does not learn a single wording.
 CAPTION_INSTRUCTIONS = (
     "Describe this video.",
     "What happens in this video?",
@@ -18,5 +18,5 @@ CAPTION_INSTRUCTIONS = (
     "State the content of the video.",
 )
 
-# HunyuanVideo was trained behind exactly this text.
-DECODER_TEMPLATE: str = DEFAULT_PROMPT_TEMPLATE["template"]
+# HunyuanVideo was trained with exactly this text in front of each caption.
+DECODER_TEMPLATE = str(DEFAULT_PROMPT_TEMPLATE["template"])

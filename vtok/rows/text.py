@@ -1,10 +1,10 @@
-"""Text to token ids: what a sample's two rows say. Runs in the data workers, knows no tensors.
+"""Turns the text of a sample's two rows into token ids. It runs in the data workers and makes no tensors.
 
 understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
-generation row:     template with the caption | visual tokens                  (eqs. 5 and 9)
+generation row:     template with the caption | visual tokens                  (eqs. 8 and 10)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
@@ -19,7 +19,7 @@ IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<|video_pad|>"
 
 
 class Placeholder(NamedTuple):
-    """What stands for the visual tokens: a chat template's typed part, and the token it becomes."""
+    """Marks the place of the visual tokens: a chat template's typed part, and the token that it becomes."""
 
     part: str
     token: str
@@ -32,11 +32,11 @@ class RowText(NamedTuple):
     """Token ids of one sample.
 
     Attributes:
-        before, after: the understanding prompt on either side of the visual tokens.
-        answer: the answer with its end token; empty when there is none.
-        prompt: the generation row's template filled with the caption; empty when there is no decoder.
-        decoder_ids: the caption for the decoder's own text encoder; likewise.
-        captioned: whether there is a caption at all; without one the generation row carries no loss.
+        before, after: The understanding prompt on either side of the visual tokens.
+        answer: The answer with its end token. Empty if there is no answer.
+        prompt: The generation row's template with the caption. Empty if there is no decoder.
+        decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
+        captioned: Whether the sample has a caption. Without one the generation row has no loss.
     """
 
     before: list[int]
@@ -51,10 +51,13 @@ class TextEncoder:
     """Fills the templates and tokenises them.
 
     Args:
-        tokenizer: the language model's, with a chat template and a token of its own for visual tokens.
-        caption_ids: a caption to the token ids of the decoder's own text encoder; ``None`` where there is no decoder.
-        max_prompt_tokens: caption and template tokens kept after the crop, as in diffusers' pipeline.
-        placeholder: what stands for the visual tokens in the chat template.
+        tokenizer: The language model's tokenizer, with a chat template and a token that marks visual tokens.
+        caption_ids: Turns a caption into token ids of the decoder's own text encoder. ``None`` if there is no decoder.
+        max_prompt_tokens: Caption and template tokens that are kept after the crop, as in diffusers' pipeline.
+        placeholder: Marks the place of the visual tokens in the chat template.
+
+    Attributes:
+        crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
     """
 
     def __init__(
@@ -67,22 +70,21 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
         self.placeholder = placeholder
-        # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
-        # is for LLaMA-3's tokenizer; counted, it is right for any.
+        # The template's system part is cropped. diffusers' constant (95) fits LLaMA-3's tokenizer only, so we count.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
         self.max_prompt_length = self.crop_start + max_prompt_tokens
 
     @classmethod
     def from_pretrained(cls, config: ModelConfig) -> "TextEncoder":
-        """Tokenizers from ``mllm.weights`` and, if there is a decoder, ``decoder.weights``.
+        """Loads the tokenizers from ``mllm.weights`` and, if there is a decoder, ``decoder.weights``.
 
         Raises:
-            ConfigError: one of them cannot be loaded.
+            ConfigError: A tokenizer cannot be loaded.
         """
         try:
             mllm, revision = config.mllm.weights, config.mllm.revision
             tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
-            # A model's template may lie beside its processor; the tokenizer may still carry the bare language model's.
+            # The model's template may lie with its processor, while the tokenizer has the bare language model's.
             processor, _ = ProcessorMixin.get_processor_dict(mllm, revision=revision)
             tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
             caption_ids = caption_tokenizer(config.decoder) if config.generates else None
@@ -91,14 +93,14 @@ class TextEncoder:
         return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, PLACEHOLDERS[config.mllm.kind])
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
-        """Ids before and after the visual tokens, in the model's own chat template.
+        """Tokenises a question in the model's chat template. Returns the ids before and after the visual tokens.
 
         Raises:
-            ConfigError: the template leaves the video or the question out, or there is no token for the video.
+            ConfigError: The template omits the video or the question, or there is no token for the video.
         """
         token = self.placeholder.token
         chat = self.chat(question.replace(token, ""))
-        # As LLaVA's processor does it: a template may write the first token itself or leave it to the tokenizer.
+        # Like LLaVA's processor: the template may write the first token itself or leave it to the tokenizer.
         written = chat.startswith(self.tokenizer.bos_token or token)
         ids = self.tokenizer(chat, add_special_tokens=not written).input_ids
         visual = self.tokenizer.convert_tokens_to_ids(token)
@@ -108,39 +110,49 @@ class TextEncoder:
         return ids[:place], ids[place + 1 :]
 
     def chat(self, question: str) -> str:
-        """The chat template around an image or video and a question about it.
+        """Fills the chat template with an image or video and a question about it.
 
-        Published templates differ in what a message holds: typed parts (LLaVA's own), or one string (LLaMA's).
+        The content of a message is a list of typed parts in some published templates (LLaVA's), one string in others
+        (LLaMA's).
+
+        Raises:
+            ConfigError: Neither form shows both the video and the question.
         """
         part, token = self.placeholder
-        for content in ([{"type": part}, {"type": "text", "text": question}], f"{token}\n{question}"):
+        parts = [{"type": part}, {"type": "text", "text": question}]
+        for content in (parts, f"{token}\n{question}"):
+            message: dict[str, Any] = {"role": "user", "content": content}
             try:
-                chat = self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-                )
+                chat = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
             except (TypeError, TemplateError):  # a template of strings that joins or strips them
                 continue
-            if chat.count(token) == 1 and question.strip() in chat:
+            if isinstance(chat, str) and chat.count(token) == 1 and question.strip() in chat:
                 return chat
         raise ConfigError(f"the chat template of mllm.weights shows {part} or question neither as parts nor as text")
 
     def answer(self, answer: str) -> list[int]:
+        """Tokenises an answer, with its end token."""
         return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
 
     def prompt(self, caption: str) -> list[int]:
+        """Tokenises the decoder's template with a caption, cut to its maximum length."""
         text = DECODER_TEMPLATE.format(caption)
         return self.tokenizer(text, truncation=True, max_length=self.max_prompt_length).input_ids
 
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
-        """Both rows of a training sample: its question if it has one, else an instruction that asks for the caption.
+        """Tokenises both rows of a training sample.
+
+        The understanding row asks the sample's question. Without one it asks for the caption.
 
         Args:
-            instruction_draw: the sample's own random integer; picks the instruction.
+            caption, question, answer: The sample's text.
+            instruction_draw: A random integer of the sample, which picks the wording that asks for the caption.
         """
         if question is None:
             question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
         before, after = self.question(question)
-        prompt, decoder_ids = [], []
+        prompt: list[int] = []
+        decoder_ids: list[int] = []
         if self.caption_ids is not None:
             prompt, decoder_ids = self.prompt(caption or ""), self.caption_ids(caption or "")
         return RowText(before, after, self.answer(answer) if answer else [], prompt, decoder_ids, bool(caption))

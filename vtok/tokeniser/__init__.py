@@ -1,4 +1,8 @@
-"""The video tokeniser of the strategy that the configuration names: to add one, write its file and enter it here."""
+"""The video tokeniser, in the strategy that the configuration names.
+
+To add a strategy, write a subclass of :class:`vtok.tokeniser.base.Tokeniser` in a file here and enter it in
+``STRATEGIES``.
+"""
 
 from vtok.config import VTokConfig
 from vtok.feature_extractor import FeatureExtractor
@@ -19,5 +23,10 @@ STRATEGIES: dict[str, type[Tokeniser]] = {
 
 
 def build_tokeniser(config: VTokConfig, feature_extractor: FeatureExtractor | None = None) -> Tokeniser:
-    """The tokeniser of ``config.strategy``; ``feature_extractor`` is built from ``config`` if omitted."""
+    """Builds the tokeniser of ``config.strategy``.
+
+    Args:
+        config: The settings.
+        feature_extractor: ``F``. Built from ``config`` if omitted.
+    """
     return STRATEGIES[config.strategy](config, feature_extractor)

@@ -1,15 +1,18 @@
-"""What a tokenisation strategy tells the rest of the model.
+"""The interface of a tokenisation strategy.
 
-A strategy works in two stages, so that the visual heads have a frozen target and sampling can go the other way round:
+A strategy works in two stages. The visual heads predict the frozen output of the first stage. Sampling starts from such
+predictions and runs the second stage only.
 
     frames --features()--> VisualFeatures (frozen) --encode()--> tokens (trainable)
 
-There are two kinds of token, ``spatial`` (one cell of a frame) and ``motion`` (one step in time); spatial ones stand
-first. A strategy uses both, one or none. It says which features the heads learn to predict (``feature_scale``), how
-many tokens a clip takes (:meth:`Tokeniser.counts`) and where each stands in space and time (:meth:`Tokeniser.place`).
-Language model, heads, losses, packing, planning, precomputing and sampling follow from these and know no strategy.
-Motion vectors of a codec would be other features of the kind ``motion``, 3D patches ``spatial`` ones with a cell and a
-time.
+There are two kinds of token. A ``spatial`` token is one cell of a frame. A ``motion`` token is one step in time.
+Spatial tokens come first. A strategy uses both kinds, one or none. It names the features that the heads learn to
+predict (``feature_scale``), the number of tokens of a clip (:meth:`Tokeniser.counts`) and the place of each in space
+and time (:meth:`Tokeniser.place`). Language model, heads, losses, packing, planning, precomputing and sampling use only
+this interface.
+
+Other tokenisations fit in: motion vectors of a codec are ``motion`` features, and 3D patches are ``spatial`` tokens
+with a cell and a time.
 """
 
 from typing import Literal, NamedTuple
@@ -17,10 +20,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vtok.config import VTokConfig, require
+from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import FeatureExtractor, build_feature_extractor
+from vtok.feature_scale import FeatureScale
+from vtok.module_table import ModuleTable
 from vtok.tokeniser.key_frame import detect_key_frame
 from vtok.tokeniser.layout import require_key_frame
+
+Kind = Literal["spatial", "motion"]
 
 
 class TokenCounts(NamedTuple):
@@ -31,9 +38,15 @@ class TokenCounts(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a token stands: its kind, its cell of the grid and its step in time, where it has one."""
+    """The place of a token.
 
-    kind: Literal["spatial", "motion"]
+    Attributes:
+        kind: Its kind.
+        cell: Its cell in the grid of a frame, row by row. ``None`` if it is not a single cell.
+        time: Its step in time. ``None`` for the key frame.
+    """
+
+    kind: Kind
     cell: int | None = None
     time: int | None = None
 
@@ -42,9 +55,9 @@ class VisualFeatures(NamedTuple):
     """Frozen, pooled features of B clips.
 
     Attributes:
-        spatial: (B, S, d_v), pooled cells; every clip has all S.
-        motion: (B, M, residual_dim), one a step in time; zero behind a clip's own count.
-        motion_counts: each clip's own number of motion tokens, at most M.
+        spatial: (B, S, d_v), pooled cells. Every clip has all S.
+        motion: (B, M, residual_dim), one per step in time. Zero beyond a clip's own count.
+        motion_counts: The number of motion tokens of each clip, at most M.
     """
 
     spatial: Tensor
@@ -52,10 +65,15 @@ class VisualFeatures(NamedTuple):
     motion_counts: list[int]
 
     def of(self, kind: str) -> tuple[Tensor, list[int]]:
-        """The features of one kind, ``spatial`` or ``motion``, and each clip's own number of them."""
+        """Returns the features of one kind, ``spatial`` or ``motion``, and their number in each clip."""
         if kind == "motion":
             return self.motion, self.motion_counts
         return self.spatial, [self.spatial.shape[1]] * len(self.motion_counts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "VisualFeatures":
+        """Returns the features on ``device``."""
+        spatial, motion = (x.to(device, non_blocking=non_blocking) for x in (self.spatial, self.motion))
+        return VisualFeatures(spatial, motion, self.motion_counts)
 
     @property
     def token_counts(self) -> list[int]:
@@ -64,18 +82,18 @@ class VisualFeatures(NamedTuple):
 
 
 class Tokeniser(nn.Module):
-    """Frames to tokens. The feature extractor ``F`` is frozen; the encoders train.
+    """Turns frames into tokens. The feature extractor ``F`` is frozen; the encoders train.
 
     Args:
-        config: the settings.
-        feature_extractor: ``F``; built from ``config`` if omitted.
+        config: The settings.
+        feature_extractor: ``F``. Built from ``config`` if omitted.
 
     Attributes:
-        feature_scale: mean and deviation of the frozen features of each kind of token this strategy has, in the
-            tokens' order; 0 and 1 until they are measured.
+        feature_scale: Mean and deviation of the frozen features, for each kind of token of this strategy, in the order
+            of the tokens. 0 and 1 until they are measured.
     """
 
-    feature_scale: nn.ModuleDict
+    feature_scale: ModuleTable[FeatureScale]
 
     def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
         super().__init__()
@@ -88,15 +106,15 @@ class Tokeniser(nn.Module):
         return {kind: scale.mean.numel() for kind, scale in self.feature_scale.items()}
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
-        """Tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted)."""
+        """Returns the tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted)."""
         raise NotImplementedError
 
     def place(self, index: int) -> Place:
-        """Where token ``index`` of any clip stands."""
+        """Returns the place of token ``index``, which is the same in every clip."""
         raise NotImplementedError
 
     def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
-        """The frame that each step in time looks at, ascending."""
+        """Returns the frame of each step in time, ascending."""
         raise NotImplementedError
 
     def features(
@@ -106,26 +124,26 @@ class Tokeniser(nn.Module):
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
     ) -> VisualFeatures:
-        """Frozen features of the frames that some token looks at; the others are never encoded.
+        """Extracts the frozen features of the frames that have a token. Other frames are not encoded.
 
         Args:
-            frames: (B, T, 3, H, W), ``uint8``, or floating point already normalised as the backbone wants it.
-            frame_counts: real frames of each clip, at most T (default: all T); the rest is padding.
-            fps: frames per second of ``frames``; ``config.fps`` if omitted.
-            key_frame_idx: overrides ``config.key_frame_idx``, an index or ``detect``; clips shorter than the index
-                use their last frame. Strategies without a key frame ignore it.
+            frames: (B, T, 3, H, W), ``uint8``, or floating point and normalised for the backbone.
+            frame_counts: The real frames of each clip, at most T (default: all T). The rest is padding.
+            fps: Frames per second of ``frames``. ``config.fps`` if omitted.
+            key_frame_idx: Overrides ``config.key_frame_idx``: an index or ``detect``. A shorter clip uses its last
+                frame. Strategies without a key frame ignore it.
 
         Raises:
-            ConfigError: ``key_frame_idx`` is not a frame of the video, or the rate exceeds ``fps``.
+            ConfigError: ``key_frame_idx`` is not a frame of the video, or the token rate exceeds ``fps``.
         """
         raise NotImplementedError
 
     def encode_kind(self, kind: str, features: Tensor) -> Tensor:
-        """Frozen features of one kind (..., feature_dims[kind]) to tokens (..., token_dim)."""
+        """Encodes frozen features of one kind: (..., feature_dims[kind]) to tokens (..., token_dim)."""
         raise NotImplementedError
 
     def encode(self, features: VisualFeatures) -> Tensor:
-        """Tokens (B, S + M, token_dim), spatial first. Those behind a clip's own count are padding."""
+        """Encodes features to tokens (B, S + M, token_dim), spatial first. Beyond a clip's own count is padding."""
         return torch.cat([self.encode_kind(kind, features.of(kind)[0]) for kind in self.feature_scale], dim=1)
 
     def forward(
@@ -135,17 +153,20 @@ class Tokeniser(nn.Module):
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
     ) -> Tensor:
-        """Tokens (B, S + M, token_dim) of ``frames``; arguments as in :meth:`features`."""
+        """Turns frames into tokens (B, S + M, token_dim). Arguments as in :meth:`features`."""
         return self.encode(self.features(frames, frame_counts, fps, key_frame_idx))
 
     def grids(self, frames: Tensor, clips: Tensor, indices: Tensor) -> Tensor:
-        """``F`` of n frames (n, h, w, d_v), each as its backbone takes it: with those before it, if that takes several.
+        """Runs ``F`` on n frames, each with the frames before it where the backbone takes several at once.
 
-        The first frame of a clip stands for those that would lie before it.
+        The first frame of a clip replaces frames before the clip's beginning.
 
         Args:
             frames: (B, T, 3, H, W).
-            clips, indices: (n,), which clip's frame, and which.
+            clips, indices: (n,), the clip and the index of each of the n frames.
+
+        Returns:
+            Features (n, h, w, d_v).
         """
         before = reversed(range(self.feature_extractor.temporal_patch))
         return self.feature_extractor(*(frames[clips, (indices - back).clamp_min(0)] for back in before))
@@ -153,13 +174,13 @@ class Tokeniser(nn.Module):
     def key_frames(
         self, frames: Tensor, frame_counts: list[int], key_frame_idx: int | Literal["detect"] | None = None
     ) -> list[int]:
-        """Each clip's key frame; arguments and errors as in :meth:`features`."""
+        """Returns the key frame of each clip. Arguments and errors as in :meth:`features`."""
         key = self.config.key_frame_idx if key_frame_idx is None else key_frame_idx
-        require(
-            key == 0 or self.feature_extractor.temporal_patch == 1,
-            f"the backbone {self.config.backbone} takes the first frame as key frame: leave key_frame_idx at 0",
-        )
-        if key == "detect":
+        if key != 0 and self.feature_extractor.temporal_patch > 1:
+            raise ConfigError(
+                f"the backbone {self.config.backbone} takes the first frame as key frame: leave key_frame_idx at 0"
+            )
+        if isinstance(key, str):
             return [detect_key_frame(clip[:count]) for clip, count in zip(frames, frame_counts)]
         require_key_frame(key, frames.shape[1])
         return [min(key, count - 1) for count in frame_counts]

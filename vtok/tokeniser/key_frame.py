@@ -1,8 +1,8 @@
-"""A key frame chosen by looking at the clip (the paper's footnote 1 leaves the detector open).
+"""Detects a clip's key frame (the paper's footnote 1 leaves the detector open).
 
-The sharpest of the frames that are most like the clip as a whole: a picture of something else (a cut, a flash) lies far
-from the median, a blurred one is a poor source of spatial tokens. It looks at pixels and not at features of ``F``, so
-it is cheap. Every operator of it has a deterministic form on a GPU.
+The detector takes the frames nearest to the clip's median picture, which excludes cuts and flashes. Among them it picks
+the sharpest, since a blurred frame makes poor spatial tokens. It looks at pixels, so it is cheap. Each of its operators
+has a deterministic form on a GPU.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vtok.devices import to_device
 
-THUMBNAIL = 8
-TYPICAL_SHARE = 0.25
+THUMBNAIL = 8  # pixels along a side of the pictures that are compared
+TYPICAL_SHARE = 0.25  # of the frames, those nearest to the median
 
 
 def detect_key_frame(frames: Tensor) -> int:
-    """Index of the key frame among (T, 3, H, W) frames of any dtype and scale; the earliest of equals."""
+    """Returns the index of the key frame of frames (T, 3, H, W), any dtype and scale. The earliest of equals wins."""
     pixels = frames.float()
     thumbnails = F.adaptive_avg_pool2d(pixels, THUMBNAIL).flatten(1)
     median = thumbnails.sort(dim=0).values[(len(frames) - 1) // 2]  # torch.median has no deterministic form on a GPU
@@ -27,6 +27,6 @@ def detect_key_frame(frames: Tensor) -> int:
 
 
 def sharpness(pixels: Tensor) -> Tensor:
-    """Variance of the Laplacian of the brightness (Pech-Pacheco et al., 2000): (n, 3, H, W) -> (n,)."""
+    """Returns the variance of the brightness's Laplacian (Pech-Pacheco et al., 2000): (n, 3, H, W) to (n,)."""
     kernel = to_device(torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]), pixels.device)
     return F.conv2d(pixels.mean(1, keepdim=True), kernel[None, None]).flatten(1).var(1)

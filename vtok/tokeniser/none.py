@@ -1,18 +1,19 @@
-"""``none``: no visual token at all. Videos are generated from their text only; understanding sees no video."""
+"""``none``: no visual token. Videos are generated from their text only, and understanding sees no video."""
 
 from typing import Literal
 
 from torch import Tensor
 
 from vtok.config import VTokConfig
+from vtok.feature_extractor import FeatureExtractor
 from vtok.feature_scale import feature_scales
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
 
 
 class NoTokeniser(Tokeniser):
-    """Frames to no token. ``F`` is kept for its image size and never run."""
+    """Turns frames into no token. ``F`` never runs; data loading reads its image size."""
 
-    def __init__(self, config: VTokConfig, feature_extractor=None):
+    def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
         super().__init__(config, feature_extractor)
         self.feature_scale = feature_scales()
 

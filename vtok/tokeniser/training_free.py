@@ -1,37 +1,38 @@
-"""``training_free``: the key frame's grid and one pooled token per later step, without a new weight (paper, Table 3).
+"""``training_free``: the key frame's grid and one pooled token per later step, without new weights (paper, Table 3).
 
-The pooled features of later frames lie where LLaVA's own projector expects CLIP's features to lie, so that a pretrained
-model can be asked as it is.
+A token of a later frame is the mean of CLIP's features. LLaVA's own projector was trained on CLIP's features, so a
+pretrained model can read such tokens without training.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtok.config import require
 from vtok.feature_scale import FeatureScale
+from vtok.motion_encoder import StepEncoder
 from vtok.spatial_encoder import pool_grid
 from vtok.tokeniser.vtok import VTokTokeniser
 
 
-class PooledFrames(nn.Module):
-    """Stands in ``g_phi``'s place: a later frame's mean feature is its token."""
+class PooledFrames(StepEncoder):
+    """The mean feature of a later frame is its token. It replaces ``g_phi``."""
 
     def __init__(self, feature_dim: int):
         super().__init__()
         self.residual_dim = feature_dim
 
     def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
-        """(n, h, w, d_v), and the key frames' features, which are not used -> (n, d_v)."""
+        """Pools the features (n, h, w, d_v) of later frames to (n, d_v). The key frames' features are not used."""
         return pool_grid(features, 1).flatten(1)
 
     def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
-        """(..., d_v), as it is whatever its ``scale``: it lies where the projector expects it."""
+        """Returns ``pooled`` (..., d_v) unchanged, since the projector reads raw features."""
         return pooled
 
 
 class TrainingFreeTokeniser(VTokTokeniser):
-    """Frames to S + M tokens, as many as ``vtok`` has."""
+    """Turns frames into S + M tokens, as many as ``vtok``."""
 
-    def build_motion_encoder(self, width: int) -> nn.Module:
+    def build_motion_encoder(self, width: int) -> StepEncoder:
         require(
             self.config.token_dim == width,
             f"tokeniser.strategy training_free adds no weights: set tokeniser.token_dim to the backbone's {width}",

@@ -1,22 +1,22 @@
-"""``vtok``: S spatial tokens of the key frame, then one motion token per later step (paper, section 3.1)."""
+"""``vtok``: S spatial tokens of the key frame, then one motion token per later step (paper, section 3.2)."""
 
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtok.config import VTokConfig
 from vtok.devices import indices_on_device
 from vtok.feature_extractor import FeatureExtractor
 from vtok.feature_scale import feature_scales
-from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder
+from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder, StepEncoder
 from vtok.spatial_encoder import SpatialEncoder
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
 from vtok.tokeniser.layout import motion_frames, num_motion_tokens
 
 
 class VTokTokeniser(Tokeniser):
-    """Frames to S + M tokens. ``F`` is frozen; ``g_phi`` (and the linear layer, if widths differ) train.
+    """Turns frames into S + M tokens. ``F`` is frozen; ``g_phi`` and, if widths differ, a linear layer train.
 
     >>> config = VTokConfig(backbone="clip", spatial_grid_size=4, token_dim=1024)
     >>> VTokTokeniser(config)(torch.randn(1, 30, 3, 336, 336)).shape
@@ -30,10 +30,10 @@ class VTokTokeniser(Tokeniser):
         self.motion_encoder = self.build_motion_encoder(width)
         self.feature_scale = feature_scales(spatial=width, motion=self.motion_encoder.residual_dim)
 
-    def build_motion_encoder(self, width: int) -> nn.Module:
-        """``g_phi`` with its pooling, for features of ``width``."""
+    def build_motion_encoder(self, width: int) -> StepEncoder:
+        """Builds ``g_phi`` with its pooling, for features of ``width``."""
         config = self.config
-        # Where features are tokens of the language model, a motion token is best one from the start.
+        # A language model that reads the features as its own tokens can read MeanMotionEncoder's from the start.
         kind = MeanMotionEncoder if self.feature_extractor.in_language_space else MotionEncoder
         return kind(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
 

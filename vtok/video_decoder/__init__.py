@@ -1,10 +1,15 @@
-"""The video decoder that the configuration names: to add one, write its file in ``decoders/`` and enter it here."""
+"""The video decoder that the configuration names.
+
+To add a decoder, write a subclass of :class:`vtok.video_decoder.base.VideoDecoder` in a file here and enter it in
+``DECODERS``.
+"""
 
 import torch
-from torch import nn
 from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig
+from vtok.module_table import ModuleTable
+from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, encode_video
 from vtok.video_decoder.hunyuan import HunyuanDecoder
 from vtok.video_decoder.wan import WanDecoder
@@ -12,48 +17,55 @@ from vtok.weights import Location, Part, ReadConfig
 from vtok.weights.materialise import materialise, whole
 
 __all__ = [
-    "GenerationRow", "Posterior", "VideoDecoder", "build_vae", "caption_tokenizer", "decoder_kind", "decoder_parts",
-    "empty_decoder", "encode_video",
+    "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_vae", "caption_tokenizer", "decoder_kind",
+    "decoder_parts", "empty_decoder", "encode_video",
 ]  # fmt: skip
 
 DECODERS: dict[str, type[VideoDecoder]] = {"hunyuan": HunyuanDecoder, "wan": WanDecoder}
 
 
 def decoder_kind(config: DecoderConfig) -> type[VideoDecoder]:
+    """Returns the class of ``config.kind``."""
     return DECODERS[config.kind]
 
 
 def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
-    """The decoder's pretrained parts, by the name of their module in it."""
+    """Returns the decoder's pretrained parts, by the names of their modules."""
     return decoder_kind(config).pretrained_parts(config)
 
 
 def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfig = Location.read_json) -> VideoDecoder:
-    """The decoder with its pretrained modules on the meta device; what it trains is drawn.
+    """Builds the decoder with its pretrained modules on the meta device. Modules that it trains get random values.
 
     Args:
-        states_dim: width of the language model's states.
+        config: The settings.
+        states_dim: Width of the language model's states.
+        read_config: Reads an architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: a configuration is missing or of another class, or the parts do not fit one another.
+        ConfigError: A configuration is missing or of another class, or the parts do not fit together.
     """
     return decoder_kind(config).empty(config, states_dim, read_config)
 
 
-def build_vae(config: DecoderConfig) -> nn.Module:
-    """The autoencoder alone, frozen, in fp32 on the CPU.
+def build_vae(config: DecoderConfig) -> Autoencoder:
+    """Builds the autoencoder alone: frozen, in fp32, on the CPU.
 
     Raises:
-        ConfigError: it is missing, or does not fit.
+        ConfigError: It is missing or does not fit.
     """
     with torch.device("meta"):
         vae = decoder_kind(config).empty_vae(config, Location.read_json)
-    holder = nn.ModuleDict({"vae": vae.requires_grad_(False).eval()})
+    holder = ModuleTable({"vae": vae.requires_grad_(False).eval()})
     return materialise(holder, [decoder_parts(config)["vae"]], whole())["vae"]
 
 
 def caption_tokenizer(config: DecoderConfig) -> CaptionTokenizer:
-    """Captions to the token ids of the decoder's own text encoder; OSError or ValueError if there is no tokenizer."""
+    """Loads the function that turns captions into token ids of the decoder's own text encoder.
+
+    Raises:
+        OSError, ValueError: There is no tokenizer.
+    """
     kind = decoder_kind(config)
     return kind.caption_tokenizer(
         AutoTokenizer.from_pretrained(config.weights, subfolder=kind.tokenizer, revision=config.revision)

@@ -1,21 +1,20 @@
 """HunyuanVideo as the video decoder: its diffusion transformer and autoencoder, from diffusers.
 
-It is conditioned on the language model's hidden states, in place of the text encoder's it was trained with: prompt
-rows, then the rows whose input is a visual token. Everything else (template, pooled CLIP text, guidance, sampling) is
-as in diffusers' ``HunyuanVideoPipeline``. Nothing in it is trained.
+The language model's states replace those of the text encoder that the transformer was trained with: states at the
+prompt, then states at the visual tokens. Template, pooled CLIP text, guidance and sampling are those of diffusers'
+``HunyuanVideoPipeline``. Nothing is trained.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKLHunyuanVideo,
-    FlowMatchEulerDiscreteScheduler,
-    HunyuanVideoPipeline,
-    HunyuanVideoTransformer3DModel,
-)
-from torch import Tensor, nn
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import HunyuanVideoPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
@@ -27,35 +26,36 @@ from vtok.video_decoder.base import (
     CaptionTokenizer,
     GenerationRow,
     VideoDecoder,
-    diffusers_part,
-    transformers_config,
 )
 from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.tiling import require_tiling
-from vtok.vidtok.latent_space import VidTokAutoencoder
+from vtok.vidtok.latent_space import LatentConfig, VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 CLIP_TEXT_LENGTH = 77
 
-# Subfolders of HunyuanVideo's repository, with the classes that diffusers writes into their configurations.
-DIFFUSERS_PARTS = {
+# Subfolders of HunyuanVideo's repository, and the classes that diffusers writes into their configurations.
+DIFFUSERS_PARTS: dict[str, type[ConfigMixin]] = {
     "transformer": HunyuanVideoTransformer3DModel,
     "vae": AutoencoderKLHunyuanVideo,
     "scheduler": FlowMatchEulerDiscreteScheduler,
 }
 
-# What may lie in the folder of HunyuanVideo's autoencoder; its configuration names the class.
+# The classes that HunyuanVideo's folder ``vae`` may hold. Its configuration names one.
 AUTOENCODERS = (AutoencoderKLHunyuanVideo, PatchAutoencoder)
+
+HunyuanAutoencoder = AutoencoderKLHunyuanVideo | PatchAutoencoder | VidTokAutoencoder
 
 
 @dataclass
 class Conditioning:
-    """What the diffusion transformer is told about B videos.
+    """The diffusion transformer's conditioning for B videos.
 
     Attributes:
-        rows: (B, R, d) hidden states, each clip's own rows first.
-        counts: each clip's own rows, at most R.
+        rows: (B, R, d), hidden states. Each clip's own rows come first, then padding.
+        counts: The number of each clip's own rows, at most R.
         pooled: (B, d_pooled), CLIP's pooled text vector of the prompt.
     """
 
@@ -65,13 +65,15 @@ class Conditioning:
 
     @property
     def mask(self) -> Tensor:
-        """(B, R) on the CPU, where the attention reads it; a prefix of ones per clip, which Hunyuan relies on."""
+        """(B, R), on the CPU, where the attention reads it. Hunyuan relies on a prefix of ones per clip."""
         return torch.arange(self.rows.shape[1]) < torch.tensor(self.counts)[:, None]
 
 
 class HunyuanDecoder(VideoDecoder):
     """HunyuanVideo, frozen."""
 
+    transformer: HunyuanVideoTransformer3DModel
+    text_encoder: CLIPTextModel
     stacks = ("transformer_blocks", "single_transformer_blocks")
     tokenizer = "tokenizer_2"
 
@@ -79,13 +81,15 @@ class HunyuanDecoder(VideoDecoder):
         self,
         config: DecoderConfig,
         transformer: HunyuanVideoTransformer3DModel,
-        vae: AutoencoderKLHunyuanVideo | PatchAutoencoder | VidTokAutoencoder,
+        vae: HunyuanAutoencoder,
         text_encoder: CLIPTextModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ):
-        super().__init__(config, transformer, vae, text_encoder, scheduler, scheduler.config.shift)
-        self.latent_channels = vae.config.latent_channels
-        self.space_factor = vae.config.spatial_compression_ratio
+        super().__init__(config, transformer, vae, text_encoder, scheduler, scheduler.config["shift"])
+        latents = latent_config(vae)
+        self.latent_channels = latents.latent_channels
+        self.space_factor = latents.spatial_compression_ratio
+        self.scaling_factor = latents.scaling_factor
         self.attention = UnmaskedAttention(transformer)
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing(self.attention.checkpoint)
@@ -110,13 +114,15 @@ class HunyuanDecoder(VideoDecoder):
         }
 
     @classmethod
-    def empty_vae(cls, config: DecoderConfig, read_config: ReadConfig) -> nn.Module:
-        kinds = AUTOENCODERS if config.vae is None else (VidTokAutoencoder,)
-        return diffusers_part(cls.location_of(config, "vae"), kinds, read_config)
+    def empty_vae(cls, config: DecoderConfig, read_config: ReadConfig) -> HunyuanAutoencoder:
+        location = cls.location_of(config, "vae")
+        if config.vae is not None:
+            return diffusers_part(location, (VidTokAutoencoder,), read_config)
+        return diffusers_part(location, AUTOENCODERS, read_config)
 
     @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "HunyuanDecoder":
-        def part(subfolder: str):
+        def part(subfolder: str) -> Any:
             return diffusers_part(cls.location_of(config, subfolder), (DIFFUSERS_PARTS[subfolder],), read_config)
 
         text_config = transformers_config(cls.location_of(config, "text_encoder_2"), CLIPTextConfig, read_config)
@@ -125,7 +131,7 @@ class HunyuanDecoder(VideoDecoder):
             text_encoder = CLIPTextModel(text_config)
         require_latents(transformer, vae)
         require_tiling(config, vae)
-        wanted = transformer.config.text_embed_dim
+        wanted = transformer.config["text_embed_dim"]
         require(
             wanted == states_dim,
             f"mllm.weights has hidden size {states_dim}, but the decoder in decoder.weights reads rows of {wanted}: "
@@ -143,16 +149,16 @@ class HunyuanDecoder(VideoDecoder):
 
     @torch.no_grad()
     def encode_text(self, ids: list[list[int]], device: torch.device) -> Tensor:
-        """CLIP's pooled text vectors, (B, d_pooled)."""
+        """Computes CLIP's pooled text vectors (B, d_pooled)."""
         return self.text_encoder(to_device(torch.tensor(ids), device)).pooler_output
 
     def condition(self, rows: list[GenerationRow], text: Tensor) -> Conditioning:
-        """All rows of each clip, prompt and visual tokens."""
+        """Takes all states of each clip: prompt, then visual tokens."""
         own = [torch.cat(row) for row in rows]
         return Conditioning(pad_sequence(own, batch_first=True), [len(row) for row in own], text)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return latents * self.vae.config.scaling_factor
+        return latents * self.scaling_factor
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.transformer.dtype
@@ -175,12 +181,11 @@ class HunyuanDecoder(VideoDecoder):
         generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Conditioning | None = None,
     ) -> Tensor:
-        pipeline = HunyuanVideoPipeline(
-            text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
-            transformer=self.transformer, vae=self.vae, scheduler=self.scheduler,
-        )  # fmt: skip
+        # diffusers takes None for parts that do not run, but its annotations do not say so.
+        unused: dict[str, Any] = dict(text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None)
+        pipeline = HunyuanVideoPipeline(transformer=self.transformer, vae=self.vae, scheduler=self.scheduler, **unused)
         pipeline.set_progress_bar_config(disable=True)
-        away = {} if empty is None else dict(
+        guided: dict[str, Any] = {} if empty is None else dict(
             true_cfg_scale=self.config.true_guidance, negative_prompt_embeds=empty.rows,
             negative_prompt_attention_mask=empty.mask, negative_pooled_prompt_embeds=empty.pooled,
         )  # fmt: skip
@@ -195,20 +200,28 @@ class HunyuanDecoder(VideoDecoder):
             guidance_scale=self.config.guidance,
             generator=generator,
             output_type="pt",
-            **away,
+            **guided,
         ).frames
 
 
 def clip_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """CLIP's token ids, padded to 77."""
+    """Tokenises a caption for CLIP, padded to 77 ids."""
     return tokenizer(caption, padding="max_length", truncation=True, max_length=CLIP_TEXT_LENGTH).input_ids
 
 
-def require_latents(transformer: HunyuanVideoTransformer3DModel, vae: nn.Module) -> None:
-    """Raises ConfigError: the transformer cannot read the autoencoder's latents, or they are not of 4k + 1 frames."""
-    found, wanted = vae.config.latent_channels, transformer.config.in_channels
+def latent_config(vae: HunyuanAutoencoder) -> LatentConfig:
+    """Returns the properties of an autoencoder's latents."""
+    if isinstance(vae, VidTokAutoencoder):
+        return vae.config
+    return LatentConfig(**{field.name: vae.config[field.name] for field in fields(LatentConfig)})
+
+
+def require_latents(transformer: HunyuanVideoTransformer3DModel, vae: HunyuanAutoencoder) -> None:
+    """Raises :class:`ConfigError` unless the latents suit the transformer and videos have 4k + 1 frames."""
+    latents = latent_config(vae)
+    found, wanted = latents.latent_channels, transformer.config["in_channels"]
     require(found == wanted, f"the decoder's transformer reads latents of {wanted} channels, its vae gives {found}")
-    ratio = vae.config.temporal_compression_ratio
+    ratio = latents.temporal_compression_ratio
     require(
         ratio == FRAMES_PER_LATENT,
         f"the decoder's videos have 4k + 1 frames, but its vae has {ratio} frames to a latent frame",

@@ -1,18 +1,20 @@
 """HunyuanVideo's joint attention without a mask: each clip attends to its video and to its own text rows.
 
-Diffusers masks the padding behind a clip's text rows, and no flash kernel takes a mask. Here only the attention itself
-runs clip by clip, each clip cut to its own rows; projections, norms and the rest of a block stay one batch. So the
-modules run in the same order whatever the lengths are, as ZeRO-3 needs.
+diffusers masks the padding after a clip's text rows, but flash kernels take no mask. Here the attention itself runs
+clip by clip, without the padding. Projections, norms and the rest of a block stay one batch. So the modules run in
+the same order whatever the lengths are, as ZeRO-3 needs.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from diffusers import HunyuanVideoTransformer3DModel
+from diffusers.models import HunyuanVideoTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoAttnProcessor2_0
 from torch import Tensor, nn
@@ -22,10 +24,10 @@ from vtok.devices import to_device
 
 
 class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
-    """The processor of all joint attentions of a transformer; the refiner of the text keeps its own, with its mask.
+    """The processor of all joint attentions of a transformer. The text refiner keeps its own, with its mask.
 
-    The transformer's argument ``encoder_attention_mask`` (B, R), a prefix of ones per clip, says how many of the R text
-    rows are a clip's own. It may lie on the CPU; elsewhere, reading it waits for the device.
+    The transformer's argument ``encoder_attention_mask`` (B, R), a prefix of ones per clip, gives the number of each
+    clip's own text rows. Keep it on the CPU: reading it from another device waits for that device.
     """
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel):
@@ -33,10 +35,12 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         self._counts: list[int] = []
         transformer.register_forward_pre_hook(self._read_mask, with_kwargs=True)
         for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
-            block.attn.set_processor(self)
+            attention = block.attn
+            assert isinstance(attention, Attention)
+            attention.set_processor(self)  # type: ignore[arg-type]  # annotated as one of many processors only
 
     def __deepcopy__(self, memo: dict) -> "UnmaskedAttention":
-        """Copies of blocks and of transformers share it: the counts are those of the forward that runs."""
+        """Returns itself: copies of blocks and of transformers share the counts of the forward that runs."""
         return self
 
     def _read_mask(self, transformer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -45,17 +49,17 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         moved = mask if mask.device == device else to_device(mask, device)
         return args, kwargs | {"encoder_attention_mask": moved}
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # diffusers' processor returns a pair too, but is annotated as one tensor
         self,
-        attn: nn.Module,
+        attn: Attention,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Video (B, V, d) and text (B, R, d) to their own outputs, as diffusers' processor; the mask is not used.
+        """Attends over video (B, V, d) and text (B, R, d). Returns an output for each. The mask is not used.
 
-        The arguments have diffusers' names: it drops those that a processor does not name.
+        The arguments have diffusers' names, since diffusers passes only arguments that a processor names.
         """
         sizes = [hidden_states.shape[1], encoder_hidden_states.shape[1]]
         query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
@@ -67,19 +71,20 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         return video, text
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, text_rows: int) -> Tensor:
-        """Attention over (B, V + R, heads, d); rows of padding come out as zero."""
+        """Attends over (B, V + R, heads, d). Padding rows become zero."""
         run = partial(dispatch_attention_fn, backend=self._attention_backend, parallel_config=self._parallel_config)
         if min(self._counts) == text_rows:
             return run(query, key, value)
         clips = []
         for count, *clip in zip(self._counts, query.unbind(), key.unbind(), value.unbind(), strict=True):
             missing = text_rows - count
-            own = run(*(rows[None, : len(rows) - missing] for rows in clip))
+            q, k, v = (rows[None, : len(rows) - missing] for rows in clip)
+            own = run(q, k, v)
             clips.append(pad(own, (0, 0, 0, 0, 0, missing)))
         return torch.cat(clips)
 
-    def checkpoint(self, block: nn.Module, *args) -> tuple[Tensor, ...]:
-        """Run a block under gradient checkpointing; it is run again with the same counts, whatever came in between."""
+    def checkpoint(self, block: nn.Module, *args: Any) -> tuple[Tensor, ...]:
+        """Runs a block under gradient checkpointing. The recomputation uses the counts of the first run."""
         contexts = partial(_first_and_again, partial(self._with_counts, self._counts))
         return torch.utils.checkpoint.checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
@@ -93,18 +98,21 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
 
 
 def project(
-    attn: nn.Module, video: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None
+    attn: Attention, video: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a block's [video ; text], (B, V + R, heads, d) each; only video has positions."""
+    """Computes queries, keys and values of [video ; text], (B, V + R, heads, d) each. Only video has positions."""
 
     def heads(projection: nn.Module, rows: Tensor, norm: nn.Module | None = None) -> Tensor:
         out = projection(rows).unflatten(2, (attn.heads, -1))
         return out if norm is None else norm(out)
 
     def placed(rows: Tensor) -> Tensor:
-        return rows if rotary is None else apply_rotary_emb(rows, rotary, sequence_dim=1)
+        if rotary is None:
+            return rows
+        # Annotated as taking and returning other tuples.
+        return apply_rotary_emb(rows, rotary, sequence_dim=1)  # type: ignore[arg-type, return-value]
 
-    if attn.add_q_proj is None:  # a single-stream block: the same weights for both
+    if attn.add_q_proj is None:  # a single-stream block uses the same weights for both
         joint = torch.cat([video, text], dim=1)
         query, key = heads(attn.to_q, joint, attn.norm_q), heads(attn.to_k, joint, attn.norm_k)
         sizes = [video.shape[1], text.shape[1]]
@@ -118,6 +126,8 @@ def project(
     return torch.cat([placed(query), text_query], dim=1), torch.cat([placed(key), text_key], dim=1), value
 
 
-def _first_and_again(again: Callable) -> tuple:
-    """The contexts in which torch's checkpointing runs a function the first time and again."""
+def _first_and_again(
+    again: Callable[[], AbstractContextManager[None]],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Returns the contexts of the first run and of the recomputation, for torch's checkpointing."""
     return nullcontext(), again()

@@ -1,25 +1,26 @@
-"""A linear autoencoder of videos behind the interface of HunyuanVideo's: blocks of pixels onto their principal axes.
+"""A linear autoencoder of videos: projects blocks of pixels onto their principal axes.
 
-For studies in small, where a trained autoencoder would cost more than the model that is studied.
+It has the interface of HunyuanVideo's autoencoder. Small studies use it, since training an autoencoder would cost more
+than training the model they study.
 """
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-CERTAIN = -30.0  # log variance of the posterior: as small as diffusers lets it be
+CERTAIN = -30.0  # log variance of the posterior, the smallest that diffusers allows
 
 
-class PatchAutoencoder(ModelMixin, ConfigMixin):
-    """Blocks of t frames by s x s pixels to ``latent_channels`` numbers and back; the first frame counts t times.
+class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the bases of diffusers' own models
+    """Maps blocks of t frames by s x s pixels to ``latent_channels`` numbers and back. The first frame repeats t times.
 
     Args:
-        latent_channels: principal axes that are kept.
+        latent_channels: Principal axes that are kept.
         spatial_compression_ratio, temporal_compression_ratio: s and t.
-        scaling_factor: as the diffusion transformer's latents are scaled; the scale of each axis is a parameter.
+        scaling_factor: Scale of all latents for the diffusion transformer. Each axis also has a scale, a parameter.
     """
 
     @register_to_config
@@ -40,21 +41,20 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, blocks: Tensor) -> None:
-        """Set mean, axes and scales from blocks (n, size), n well above size.
+        """Sets mean, axes and scales from blocks (n, size), n well above size.
 
-        An axis is scaled by the root of its deviation, halfway between pixels' own proportions, in which a few axes are
-        all that counts, and equal ones, in which the least axis counts like the first.
+        It scales each axis by √std: between raw PCA and full whitening.
         """
         self.mean.copy_(blocks.mean(0))
         covariance = torch.cov(blocks.double().T)
         variance, axes = torch.linalg.eigh(covariance)
-        kept = range(len(variance) - 1, len(variance) - 1 - self.config.latent_channels, -1)
+        kept = range(len(variance) - 1, len(variance) - 1 - len(self.axes), -1)
         self.axes.copy_(axes.T[list(kept)])
         deviation = variance[list(kept)].clamp_min(1e-12).sqrt()
         self.scale.copy_(deviation.sqrt() * deviation.mean().sqrt())
 
     def blocks(self, video: Tensor) -> Tensor:
-        """(B, 3, t k + 1, H, W) to (B, k + 1, H / s, W / s, size)."""
+        """Cuts (B, 3, t k + 1, H, W) into blocks (B, k + 1, H / s, W / s, size)."""
         t, s = self.temporal_compression_ratio, self.spatial_compression_ratio
         video = torch.cat([video[:, :, :1].expand(-1, -1, t - 1, -1, -1), video], dim=2)
         batch, _, frames, height, width = video.shape
@@ -62,13 +62,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         return parts.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
-        """(B, 3, t k + 1, H, W) in -1..1 to a posterior over (B, C, k + 1, H / s, W / s) that is next to certain."""
+        """Encodes (B, 3, t k + 1, H, W) in -1..1 to a narrow posterior over (B, C, k + 1, H / s, W / s)."""
         latents = ((self.blocks(x) - self.mean) @ self.axes.T / self.scale).permute(0, 4, 1, 2, 3)
         moments = torch.cat([latents, torch.full_like(latents, CERTAIN)], dim=1)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments))
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        """(B, C, k + 1, h, w) to (B, 3, t k + 1, H, W)."""
+        """Decodes (B, C, k + 1, h, w) to (B, 3, t k + 1, H, W)."""
         t, s = self.temporal_compression_ratio, self.spatial_compression_ratio
         blocks = (z.permute(0, 2, 3, 4, 1) * self.scale) @ self.axes + self.mean
         batch, frames, height, width, _ = blocks.shape

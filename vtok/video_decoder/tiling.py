@@ -1,15 +1,17 @@
-"""Frames too large for an autoencoder's memory go through it in diffusers' own tiles, which overlap and are blended.
+"""Encodes and decodes large frames in diffusers' overlapping, blended tiles, to save memory.
 
-Latents of tiles are near those of the whole frame, not equal, so that it is a setting: ``decoder.vae_tiling``.
+The latents of tiles are close to those of the whole frame, not equal. So tiling is a setting: ``decoder.vae_tiling``.
 """
 
-from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
-from torch import nn
+from typing import TypeGuard
+
+from diffusers.models import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 
 from vtok.config import DecoderConfig, VaeTiling, require
+from vtok.video_decoder.autoencoder import Autoencoder
 
-# Largest frames, in pixels, that ``auto`` leaves whole: both directions of a clip stay below 16 GB. Peaks in GB for one
-# clip in bf16, encode / decode, as pipelines/planning/meter.py counts them:
+# The largest frames, in pixels, that ``auto`` leaves whole: encoding and decoding a clip stay below 16 GB. Peaks in GB
+# for one clip in bf16, encode / decode, measured by pipelines/metering/meter.py:
 #
 #                  320 x 576 x 121    480 x 832 x 81    720 x 1280 x 121
 #     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0
@@ -17,30 +19,31 @@ from vtok.config import DecoderConfig, VaeTiling, require
 #     Wan2.1            1.4 /  2.0       3.0 /  4.2          6.9 / 10.0
 #     Wan2.2-TI2V-5B    0.8 /  2.1       1.7 /  4.5          4.1 / 10.4     (704 x 1280)
 #
-# HunyuanVideo's grow with the square of the frame: its attention has a mask over all pairs of latent pixels of a window
-# of frames, 72,000 x 72,000 at 720p. Tiles cost it 1.45 to 1.63 times the FLOPs.
-LARGEST_WHOLE = {AutoencoderKLHunyuanVideo: 480 * 832, AutoencoderKLWan: 720 * 1280}
+# HunyuanVideo's peak grows with the square of the frame, since its attention masks all pairs of latent pixels in a
+# window of frames: 72,000 x 72,000 at 720p. Tiles cost it 1.45 to 1.63 times the FLOPs.
+LARGEST_WHOLE: dict[type, int] = {AutoencoderKLHunyuanVideo: 480 * 832, AutoencoderKLWan: 720 * 1280}
 
 
-def can_tile(vae: nn.Module) -> bool:
+def can_tile(vae: Autoencoder) -> TypeGuard[AutoencoderKLHunyuanVideo | AutoencoderKLWan]:
+    """Whether the autoencoder has tiles."""
     return type(vae) in LARGEST_WHOLE
 
 
-def is_tiled(vae: nn.Module, setting: VaeTiling, height: int, width: int) -> bool:
-    """Whether frames of a size go through in tiles; diffusers leaves those whole that are no larger than a tile."""
+def is_tiled(vae: Autoencoder, setting: VaeTiling, height: int, width: int) -> bool:
+    """Whether frames of this size are tiled. diffusers still leaves frames whole that fit into one tile."""
     if not can_tile(vae):
         return False
     return height * width > LARGEST_WHOLE[type(vae)] if setting == "auto" else setting
 
 
-def set_tiling(vae: nn.Module, setting: VaeTiling, height: int, width: int) -> None:
-    """Let the autoencoder's next ``encode`` or ``decode`` of frames of a size be in tiles or not."""
+def set_tiling(vae: Autoencoder, setting: VaeTiling, height: int, width: int) -> None:
+    """Turns tiling on or off for the next ``encode`` or ``decode`` of frames of this size."""
     if can_tile(vae):
         vae.use_tiling = is_tiled(vae, setting, height, width)
 
 
-def require_tiling(config: DecoderConfig, vae: nn.Module) -> None:
-    """Raises ConfigError: tiles are asked for, and the autoencoder has none."""
+def require_tiling(config: DecoderConfig, vae: Autoencoder) -> None:
+    """Raises :class:`ConfigError` if tiles are asked for and the autoencoder has none."""
     require(
         config.vae_tiling is not True or can_tile(vae),
         f"decoder.vae_tiling is true, but a {type(vae).__name__} has no tiles: set it to auto or false",

@@ -1,31 +1,29 @@
 """Wan as the video decoder: its diffusion transformers, autoencoder and text encoder, from diffusers, all frozen.
 
-It is told of a clip in the space of its own text encoder, which it was trained with:
+The conditioning is in the space of Wan's own text encoder, which the transformer was trained with:
 
     [ UMT5's embeddings of the caption ; adapter(language model's states at the visual tokens) ; zeros up to 512 ]
 
-The adapter, a two-layer MLP, is all that is trained here; ``L_dec`` goes on through it into the language model. Wan has
-no mask over these rows, so that their number, the zeros' included, is part of the input: there are always 512. Without
-visual tokens they are what diffusers' ``WanPipeline`` makes of the caption.
+Only the adapter, a two-layer MLP, trains here. The gradient of ``L_dec`` passes through it into the language model. Wan
+has no mask over these rows, so zeros count as input: there are always 512 rows. Without visual tokens they equal those
+of diffusers' ``WanPipeline``.
 
-Wan2.2-T2V-A14B has two transformers of one architecture, *experts*: one for noise levels from the boundary (0.875) on,
-one for those below. One is in memory at a time. A training run has one, ``decoder.expert``, and meets only the noise
-levels that are its own; the adapter learns both ranges by going on with the other one. Sampling reads the other
-expert's weights into the same memory where it crosses the boundary.
+Wan2.2-T2V-A14B has two transformers of one architecture, called *experts*: one for noise levels from the boundary
+(0.875) up, one for those below. One of them is in memory at a time. A training run uses one, ``decoder.expert``, and
+draws only noise levels of its range. To learn both ranges, the adapter trains on with the other expert. Sampling reads
+the other expert's weights into the same memory when it crosses the boundary.
 """
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
-from diffusers import (
-    AutoencoderKLWan,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-    WanPipeline,
-    WanTransformer3DModel,
-)
-from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline, prompt_clean
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
@@ -35,35 +33,45 @@ from vtok.config import DecoderConfig, require
 from vtok.devices import to_device
 from vtok.flow_matching import normal_of, shifted_logit_normal, truncated_normal
 from vtok.video_decoder.base import (
-    FRAMES_PER_LATENT,
     TIMESTEP_SCALE,
     CaptionTokenizer,
     GenerationRow,
     VideoDecoder,
-    diffusers_part,
-    transformers_config,
 )
+from vtok.video_decoder.stored import diffusers_part, transformers_config
+from vtok.video_decoder.wan_fit import require_fit
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
 
-# Rows that the transformer reads, zeros among them.
+# Rows that the transformer reads, including zeros.
 TEXT_ROWS = 512
 
-# Experts and their subfolders; a model with one transformer has the first.
+# The experts' subfolders. A model with one transformer has the first.
 EXPERTS = {"high_noise": "transformer", "low_noise": "transformer_2"}
 
-# Wan's own, and diffusers' default.
+# Names the pipeline's class, the experts' boundary and ``expand_timesteps``.
+PIPELINE_CONFIG = "model_index.json"
+
+# Wan's own scheduler and diffusers' default.
 SCHEDULERS = (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
 
 
 class WanDecoder(VideoDecoder):
-    """Wan, frozen, and the adapter.
+    """Wan, frozen, and its adapter, which trains.
 
     Args:
-        adapter: the language model's states (n, d) to rows (n, text_dim).
-        boundary: noise level from which on the expert ``high_noise`` is in charge; ``None`` with one transformer.
-        timestep_per_token: whether the transformer is told each latent token's noise level (``expand_timesteps``).
+        config: The settings.
+        transformer, vae, text_encoder, scheduler: Wan's parts.
+        adapter: Maps the language model's states (n, d) to rows (n, text_dim).
+        boundary: The lowest noise level of the expert ``high_noise``. ``None`` with one transformer.
+        timestep_per_token: Whether the transformer takes a noise level for each latent token (``expand_timesteps``).
+
+    Attributes:
+        loaded: The expert whose weights the transformer holds. ``None`` with one transformer.
     """
 
+    transformer: WanTransformer3DModel
+    vae: AutoencoderKLWan
+    text_encoder: UMT5EncoderModel
     stacks = ("blocks",)
     tokenizer = "tokenizer"
 
@@ -78,18 +86,18 @@ class WanDecoder(VideoDecoder):
         boundary: float | None,
         timestep_per_token: bool,
     ):
-        shift = scheduler.config.get("flow_shift") or scheduler.config.shift
+        shift = scheduler.config.get("flow_shift") or scheduler.config["shift"]
         super().__init__(config, transformer, vae, text_encoder, scheduler, shift)
         self.adapter = adapter
         self.boundary = boundary
         self.timestep_per_token = timestep_per_token
-        self.loaded = config.expert
-        self.latent_channels = vae.config.z_dim
-        self.space_factor = vae.config.scale_factor_spatial
+        self.loaded: str | None = config.expert
+        self.latent_channels = vae.config["z_dim"]
+        self.space_factor = vae.config["scale_factor_spatial"]
         if config.gradient_checkpointing:
             transformer.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
 
-    # ---------------------------------------------------------------- where it comes from
+    # ---------------------------------------------------------------- building
 
     @staticmethod
     def location_of(config: DecoderConfig, subfolder: str) -> Location:
@@ -119,13 +127,13 @@ class WanDecoder(VideoDecoder):
 
     @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "WanDecoder":
-        def part(subfolder: str, *kinds: type):
+        def part(subfolder: str, *kinds: type[ConfigMixin]) -> Any:
             return diffusers_part(cls.location_of(config, subfolder), kinds, read_config)
 
         location = cls.location_of(config, "")
-        pipeline = read_config(location, WanPipeline.config_name)
+        pipeline = read_config(location, PIPELINE_CONFIG)
         if (found := pipeline.get("_class_name")) != WanPipeline.__name__:
-            raise location.error(f"its {WanPipeline.config_name} is of a {found!r}, not a {WanPipeline.__name__}")
+            raise location.error(f"its {PIPELINE_CONFIG} is of a {found!r}, not a {WanPipeline.__name__}")
         boundary = pipeline.get("boundary_ratio")
         require(
             (boundary is None) == (config.expert is None),
@@ -140,9 +148,9 @@ class WanDecoder(VideoDecoder):
         adapter = nn.Sequential(
             nn.Linear(states_dim, config.adapter_dim),
             nn.GELU(),
-            nn.Linear(config.adapter_dim, transformer.config.text_dim),
+            nn.Linear(config.adapter_dim, transformer.config["text_dim"]),
         )
-        with torch.device("cpu"):  # it computes its levels at once
+        with torch.device("cpu"):  # it computes its noise levels at once
             scheduler = part("scheduler", *SCHEDULERS)
         per_token = bool(pipeline.get("expand_timesteps"))
         return cls(config, transformer, vae, text_encoder, scheduler, adapter, boundary, per_token)
@@ -150,7 +158,7 @@ class WanDecoder(VideoDecoder):
     def added(self) -> dict[str, nn.Module]:
         return {"adapter": self.adapter}
 
-    # ---------------------------------------------------------------- what it is told
+    # ---------------------------------------------------------------- conditioning
 
     @staticmethod
     def caption_tokenizer(tokenizer: PreTrainedTokenizerBase) -> CaptionTokenizer:
@@ -158,11 +166,11 @@ class WanDecoder(VideoDecoder):
 
     @staticmethod
     def caption_length(tokens: int) -> int:
-        return min(tokens + 1, TEXT_ROWS)  # the end token
+        return min(tokens + 1, TEXT_ROWS)  # with the end token
 
     @torch.no_grad()
     def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
-        """UMT5's embeddings of each caption, (own length, text_dim)."""
+        """Computes UMT5's embeddings of each caption, (own length, text_dim)."""
         counts = [len(own) for own in ids]
         padded = to_device(torch.tensor([own + [0] * (max(counts) - len(own)) for own in ids]), device)
         mask = None
@@ -172,10 +180,10 @@ class WanDecoder(VideoDecoder):
         return [own[:count] for own, count in zip(states, counts)]
 
     def condition(self, rows: list[GenerationRow], text: list[Tensor]) -> Tensor:
-        """The (B, 512, text_dim) that the transformer reads; a caption gives way to visual tokens where both are many.
+        """Builds the rows (B, 512, text_dim). A long caption is cut to leave room for the visual tokens.
 
         Raises:
-            ConfigError: more than 512 visual tokens.
+            ConfigError: There are more than 512 visual tokens.
         """
         counts = [len(row.visual) for row in rows]
         require(
@@ -183,8 +191,8 @@ class WanDecoder(VideoDecoder):
             f"Wan reads {TEXT_ROWS} rows, but a clip has {max(counts)} visual tokens: give the tokeniser fewer",
         )
         adapted = self.adapter(torch.cat([row.visual for row in rows])).split(counts)
-        told = [torch.cat([own[: TEXT_ROWS - len(new)].to(new.dtype), new]) for own, new in zip(text, adapted)]
-        return torch.stack([pad(own, (0, 0, 0, TEXT_ROWS - len(own))) for own in told])
+        joined = [torch.cat([own[: TEXT_ROWS - len(new)].to(new.dtype), new]) for own, new in zip(text, adapted)]
+        return torch.stack([pad(own, (0, 0, 0, TEXT_ROWS - len(own))) for own in joined])
 
     # ---------------------------------------------------------------- training
 
@@ -194,15 +202,15 @@ class WanDecoder(VideoDecoder):
     def normalise(self, latents: Tensor) -> Tensor:
         mean, std = (
             to_device(torch.tensor(values), latents.device).view(-1, 1, 1, 1)
-            for values in (self.vae.config.latents_mean, self.vae.config.latents_std)
+            for values in (self.vae.config["latents_mean"], self.vae.config["latents_std"])
         )
         return (latents - mean) / std
 
     def noise_level(self, normal: Tensor) -> Tensor:
-        """Sigma from standard normal draws: of the expert's range, in the proportions of the whole distribution."""
+        """Turns standard normal draws into noise levels: the usual distribution, restricted to the expert's range."""
         if self.boundary is not None:
             at = normal_of(self.boundary, self.shift)
-            low, high = {"high_noise": (at, math.inf), "low_noise": (-math.inf, at)}[self.config.expert]
+            low, high = (at, math.inf) if self.config.expert == "high_noise" else (-math.inf, at)
             normal = truncated_normal(normal, low, high)
         return shifted_logit_normal(normal, self.shift)
 
@@ -210,7 +218,7 @@ class WanDecoder(VideoDecoder):
         dtype = self.transformer.dtype
         timestep = sigma.flatten() * TIMESTEP_SCALE
         if self.timestep_per_token:
-            tokens = noisy[0, 0].numel() // math.prod(self.transformer.config.patch_size)
+            tokens = noisy[0, 0].numel() // math.prod(self.transformer.config["patch_size"])
             timestep = timestep[:, None].expand(-1, tokens)
         return self.transformer(
             hidden_states=noisy.to(dtype),
@@ -229,14 +237,16 @@ class WanDecoder(VideoDecoder):
         generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Tensor | None = None,
     ) -> Tensor:
-        two = self.boundary is not None
+        trained = self.config.expert
+        # diffusers takes None for parts that do not run, but its annotations do not say so.
+        unused: dict[str, Any] = dict(tokenizer=None, text_encoder=None)
         pipeline = WanPipeline(
-            tokenizer=None, text_encoder=None, vae=self.vae, scheduler=self.scheduler, transformer=self.transformer,
-            transformer_2=self.transformer if two else None, boundary_ratio=self.boundary,
-            expand_timesteps=self.timestep_per_token,
+            vae=self.vae, scheduler=self.scheduler, transformer=self.transformer,
+            transformer_2=None if trained is None else self.transformer, boundary_ratio=self.boundary,
+            expand_timesteps=self.timestep_per_token, **unused,
         )  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
-        if two:
+        if trained is not None:
             self.load_expert("high_noise")
         try:
             return pipeline(
@@ -249,24 +259,25 @@ class WanDecoder(VideoDecoder):
                 guidance_scale=1.0 if empty is None else self.config.true_guidance,
                 generator=generator,
                 output_type="pt",
-                callback_on_step_end=self.cross_boundary if two else None,
+                callback_on_step_end=None if trained is None else self.cross_boundary,
             ).frames
         finally:
-            if two:
-                self.load_expert(self.config.expert)
+            if trained is not None:
+                self.load_expert(trained)
 
     def cross_boundary(self, pipeline: WanPipeline, step: int, timestep: Tensor, state: dict) -> dict:
-        """After a step of diffusers' pipeline: the low noise expert, if the next one is below the boundary."""
+        """Loads the low-noise expert after a step of diffusers' pipeline, if the next step is below the boundary."""
+        assert self.boundary is not None
         if (pipeline.scheduler.timesteps[step + 1 : step + 2] < self.boundary * TIMESTEP_SCALE).any():
             self.load_expert("low_noise")
         return {}
 
     @torch.no_grad()
     def load_expert(self, expert: str) -> None:
-        """Read an expert's weights into the transformer, which must be whole, unless it is the one that is there.
+        """Reads an expert's weights into the transformer, unless it holds them. The transformer must not be sharded.
 
         Raises:
-            ConfigError: its weights are missing.
+            ConfigError: The weights are missing.
         """
         if expert == self.loaded:
             return
@@ -278,33 +289,10 @@ class WanDecoder(VideoDecoder):
 
 
 def expert_part(config: DecoderConfig, expert: str) -> Part:
-    """The weights of one of the transformers, in the decoder."""
+    """Returns where the weights of one of the transformers lie."""
     return Part(WanDecoder.location_of(config, EXPERTS[expert]), DIFFUSERS_FILES, {"transformer.": ("",)})
 
 
 def umt5_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """UMT5's token ids of a caption, cleaned as diffusers' pipeline cleans it; not padded."""
+    """Tokenises a caption for UMT5, cleaned like in diffusers' pipeline, without padding."""
     return tokenizer(prompt_clean(caption), truncation=True, max_length=TEXT_ROWS).input_ids
-
-
-def require_fit(
-    config: DecoderConfig, transformer: WanTransformer3DModel, vae: AutoencoderKLWan, text_encoder: UMT5EncoderModel
-) -> None:
-    """Raises ConfigError: the transformer cannot read what the other parts give, or videos of the configured size."""
-    found, wanted = text_encoder.config.d_model, transformer.config.text_dim
-    require(found == wanted, f"Wan's transformer reads text of width {wanted}, its text_encoder gives {found}")
-    found, wanted = vae.config.z_dim, transformer.config.in_channels
-    require(found == wanted, f"Wan's transformer reads latents of {wanted} channels, its vae gives {found}")
-    ratio = vae.config.scale_factor_temporal
-    require(
-        ratio == FRAMES_PER_LATENT,
-        f"the decoder's videos have 4k + 1 frames, but its vae has {ratio} frames to a latent frame",
-    )
-    _, *patch = transformer.config.patch_size
-    for height, width in ((config.height, config.width), config.loss_size):
-        multiples = [vae.config.scale_factor_spatial * side for side in patch]
-        require(
-            height % multiples[0] == 0 and width % multiples[1] == 0,
-            f"{config.weights} makes videos of multiples of {multiples[0]} x {multiples[1]} pixels, not "
-            f"{height}x{width}: set decoder.height and decoder.width (or loss_height and loss_width)",
-        )

@@ -1,9 +1,8 @@
-"""``codes``: eq. 5 taken literally, a cross-entropy over quantised tokens of one vocabulary.
+"""``codes``: eq. 5 to the letter: cross-entropy over quantised tokens of one vocabulary.
 
-The codebook is fixed and needs no training: every dimension of a feature is quantised on its own (as in finite scalar
-quantisation, Mentzer et al., 2024, whose learned projection the frozen feature makes unnecessary). The cells of a
-standardised feature are equally likely under a normal distribution, so that all of the vocabulary is used. Those of a
-VidTok's latents are its own FSQ's.
+The codebook is fixed. Each dimension of a feature is quantised by itself, as in finite scalar quantisation (Mentzer et
+al., 2024), whose learned projection a frozen feature does not need. The cells of a standardised feature are equally
+likely under a normal distribution, so the whole vocabulary is used. Latents of a VidTok have the cells of its own FSQ.
 """
 
 import math
@@ -13,22 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
 from vtok.vidtok.fsq import FSQ
+from vtok.visual_head.base import VisualHead
 
 
 class Cells(Protocol):
-    """How one dimension is quantised: values to codes 0 ... levels - 1, and codes to a value in their cells, fp32."""
+    """The quantiser of one dimension."""
 
     levels: int
 
-    def quantise(self, features: Tensor) -> Tensor: ...
+    def quantise(self, features: Tensor) -> Tensor:
+        """Maps values to the codes 0 ... levels - 1 of their cells."""
+        ...
 
-    def dequantise(self, codes: Tensor) -> Tensor: ...
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """Maps codes to one value in each cell, fp32."""
+        ...
 
 
 class NormalCells:
-    """Equally likely under the standard normal distribution."""
+    """Cells that are equally likely under the standard normal distribution."""
 
     def __init__(self, levels: int):
         self.levels = levels
@@ -41,7 +46,7 @@ class NormalCells:
 
 
 class FSQCells:
-    """Those of a VidTok's FSQ; the features are its latents as they are before it rounds them."""
+    """The cells of a VidTok's FSQ. The features are its latents before rounding."""
 
     def __init__(self, levels: int):
         self.levels, self.fsq = levels, FSQ((levels,))
@@ -53,31 +58,33 @@ class FSQCells:
         return self.fsq.unbound(self.fsq.indices_to_codes(codes)).squeeze(-1)
 
 
-class CodesHead(nn.Module):
-    """A distribution over the codes of each dimension, independent given the hidden state.
+class CodesHead(VisualHead):
+    """A distribution over the codes of each dimension. Dimensions are independent given the hidden state.
 
-    Teacher-forced inputs stay unquantised; a sampled input is a code's feature. With 32 levels the two differ by a
+    Teacher-forced inputs are not quantised; a sampled input is the value of a code. With 32 levels the two differ by a
     standard deviation of 0.097 on normally distributed features (test_visual_head.py).
     """
-
-    noise_dim = 0
 
     def __init__(self, hidden_dim: int, dim: int, cells: Cells):
         super().__init__()
         self.dim, self.cells = dim, cells
         self.linear = nn.Linear(hidden_dim, dim * cells.levels)
 
+    @classmethod
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "CodesHead":
+        return cls(hidden_dim, dim, FSQCells(fsq_levels) if fsq_levels else NormalCells(config.levels))
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """(n, dim, levels) in fp32."""
+        """Computes the logits (n, dim, levels) in fp32."""
         return self.linear(hidden).float().unflatten(-1, (self.dim, self.cells.levels))
 
     def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
-        # As one long list: where results must repeat, some versions of torch refuse the loss over more dimensions.
+        # Flat, since some versions of torch have no deterministic cross-entropy over more dimensions.
         logits, codes = self.logits(hidden).flatten(0, 1), self.cells.quantise(target)
         return F.cross_entropy(logits, codes.flatten(), reduction="none").view_as(codes).mean(-1)
 
     def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Draws a code for each dimension; ``temperature`` divides the logits, 0 gives the likeliest code."""
+        """Samples a code for each dimension. ``temperature`` divides the logits; 0 takes the likeliest code."""
         logits = self.logits(hidden)
         if temperature == 0:
             codes = logits.argmax(-1)
@@ -89,13 +96,13 @@ class CodesHead(nn.Module):
 
 
 def quantise(features: Tensor, levels: int) -> Tensor:
-    """Standardised features (...) to codes 0 ... levels - 1."""
+    """Maps standardised features (...) to codes 0 ... levels - 1."""
     edges = torch.special.ndtri(torch.arange(1, levels, dtype=torch.float64) / levels)
     return torch.bucketize(features.float(), to_device(edges.float(), features.device))
 
 
 def dequantise(codes: Tensor, levels: int) -> Tensor:
-    """Codes to the mean of a standard normal inside their cells, fp32."""
+    """Maps codes to the mean of the standard normal distribution within their cells, fp32."""
     edges = torch.special.ndtri(torch.arange(levels + 1, dtype=torch.float64) / levels)
     density = torch.exp(-0.5 * edges.square()) / math.sqrt(2 * math.pi)
     return to_device((levels * (density[:-1] - density[1:])).float(), codes.device)[codes]

@@ -1,19 +1,21 @@
-"""``flow``: a small flow-matching network beside the language model (after Li et al., 2024, MAR's diffusion head)."""
+"""``flow``: a small flow-matching network on the language model's states (after Li et al., 2024, diffusion head)."""
 
 import torch
 from torch import Tensor, nn
 
+from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
 from vtok.flow_matching import integrate, interpolate, shifted_logit_normal
+from vtok.visual_head.base import VisualHead
 
-FREQUENCIES = 32
+FREQUENCIES = 32  # of the noise level's encoding
 
 
-class FlowHead(nn.Module):
-    """Velocity of one token's feature, conditioned on the hidden state before it.
+class FlowHead(VisualHead):
+    """Predicts the velocity of one token's feature, given the hidden state before it.
 
-    The loss is the squared error of the velocity at one noise level; it bounds -log p only up to a weighting, and so
-    compares with the other heads' in its samples, not in its value.
+    The loss is the squared error of the velocity at one noise level. It bounds -log p only up to a weighting, so
+    compare this head with others by its samples, not by its loss.
     """
 
     def __init__(self, hidden_dim: int, dim: int, width: int, depth: int, steps: int):
@@ -26,8 +28,12 @@ class FlowHead(nn.Module):
         self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(depth))
         self.output = nn.Linear(width, dim)
 
+    @classmethod
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "FlowHead":
+        return cls(hidden_dim, dim, config.width, config.depth, config.steps)
+
     def velocity(self, noisy: Tensor, sigma: Tensor, hidden: Tensor) -> Tensor:
-        """(n, dim) in fp32 at ``noisy`` (n, dim) of noise level ``sigma`` (n, 1)."""
+        """Computes the velocity (n, dim), fp32, at ``noisy`` (n, dim) and noise level ``sigma`` (n, 1)."""
         dtype = self.input.weight.dtype
         condition = nn.functional.silu(self.condition(hidden) + self.level(sinusoids(sigma).to(dtype)))
         x = self.input(noisy.to(dtype))
@@ -41,7 +47,7 @@ class FlowHead(nn.Module):
         return (velocity - (noise - target.float())).square().mean(-1)
 
     def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Follows the flow from noise; ``temperature`` scales the noise it starts from."""
+        """Follows the flow from noise to a feature. ``temperature`` scales the noise."""
         noise = to_device(torch.randn(len(hidden), self.dim, generator=generator), hidden.device)
         return integrate(
             lambda x, sigma: self.velocity(x, to_device(sigma, x.device).expand(len(x), 1), hidden),
@@ -51,7 +57,7 @@ class FlowHead(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """A residual MLP whose norm is shifted and scaled, and whose output is gated, by the condition."""
+    """A residual MLP. The condition shifts and scales its norm and gates its output."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -65,6 +71,6 @@ class ModulatedBlock(nn.Module):
 
 
 def sinusoids(sigma: Tensor) -> Tensor:
-    """Noise levels (n, 1) in 0..1 as (n, 2 * FREQUENCIES) sines and cosines, from one to 1000 radians."""
+    """Encodes noise levels (n, 1) in 0..1 as sines and cosines (n, 2 * FREQUENCIES) of 1 to 1000 radians."""
     angles = sigma * torch.logspace(0, 3, FREQUENCIES, device=sigma.device)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

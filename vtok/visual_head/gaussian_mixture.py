@@ -1,4 +1,4 @@
-"""``gmm``: a density in closed form, which is what eq. 5 asks for, and which samples."""
+"""``gmm``: a mixture of Gaussians. It has the closed-form density that eq. 10 needs, and it can be sampled."""
 
 import math
 
@@ -6,21 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
+from vtok.visual_head.base import VisualHead
 
 
-class GaussianMixtureHead(nn.Module):
-    """Mixture of K diagonal Gaussians; the loss is the negative log-likelihood divided by the dimension."""
-
-    noise_dim = 0
+class GaussianMixtureHead(VisualHead):
+    """A mixture of K diagonal Gaussians. The loss is the negative log-likelihood divided by the dimension."""
 
     def __init__(self, hidden_dim: int, dim: int, components: int, min_scale: float):
         super().__init__()
         self.dim, self.components, self.min_scale = dim, components, min_scale
         self.linear = nn.Linear(hidden_dim, components * (1 + 2 * dim))
 
+    @classmethod
+    def build(
+        cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None
+    ) -> "GaussianMixtureHead":
+        return cls(hidden_dim, dim, config.components, config.min_scale)
+
     def parameters_of(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log weights (n, K), means (n, K, dim) and standard deviations (n, K, dim), in fp32."""
+        """Computes log weights (n, K), means (n, K, dim) and standard deviations (n, K, dim), in fp32."""
         logits, mean, scale = (
             self.linear(hidden)
             .float()
@@ -36,7 +42,7 @@ class GaussianMixtureHead(nn.Module):
         return -torch.logsumexp(log_weight + log_density.sum(-1), dim=-1) / self.dim
 
     def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Draws a component, then a value; ``temperature`` scales its deviation, 0 gives the likeliest mean."""
+        """Samples a component, then a value. ``temperature`` scales the deviation; 0 gives the likeliest mean."""
         log_weight, mean, scale = self.parameters_of(hidden)
         if temperature == 0:
             component = log_weight.argmax(-1)

@@ -1,17 +1,22 @@
-"""``mse``: regression to the mean; no density, and no sampling."""
+"""``mse``: regression to the mean. It has no density."""
 
 import torch
 from torch import Tensor, nn
 
+from vtok.config import VisualHeadConfig
+from vtok.visual_head.base import VisualHead
 
-class RegressionHead(nn.Module):
-    """Mean squared error; a sample is the mean, whatever the temperature."""
 
-    noise_dim = 0
+class RegressionHead(VisualHead):
+    """Minimises the mean squared error. A sample is the mean at every temperature."""
 
     def __init__(self, hidden_dim: int, dim: int):
         super().__init__()
         self.linear = nn.Linear(hidden_dim, dim)
+
+    @classmethod
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "RegressionHead":
+        return cls(hidden_dim, dim)
 
     def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         return (self.linear(hidden).float() - target.float()).square().mean(-1)

@@ -1,8 +1,8 @@
-"""Pretrained weights on disk, read a range of elements at a time.
+"""Reads pretrained weights from disk, a range of elements at a time.
 
-A checkpoint is a folder or a hub id (through the hub's cache) that holds safetensors, in one file or in several with an
-index, or PyTorch's own files where there are no safetensors (CLIP-L/336 was published so). Opening one reads headers
-only. Ranges are read, not mapped: the pages of a mapping would count as the process's own memory.
+A checkpoint is a folder or a hub id (read through the hub's cache). It holds safetensors, in one file or in several
+with an index, or PyTorch's own files (CLIP-L/336 was published so). Opening one reads headers only. Ranges are read,
+not mapped, since the pages of a mapping would count as the process's memory.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ class Location:
     """Where a pretrained part lies.
 
     Attributes:
-        what: the part, as errors call it.
-        setting: the configuration's key that names it.
-        weights: folder or hub id.
-        revision: branch, tag or commit of a hub id.
-        subfolder: of the folder or repository.
+        what: The part's name in error messages.
+        setting: The key of the configuration that names it.
+        weights: Folder or hub id.
+        revision: Branch, tag or commit of a hub id.
+        subfolder: Subfolder of the folder or repository.
     """
 
     what: str
@@ -47,10 +47,10 @@ class Location:
     subfolder: str = ""
 
     def find(self, name: str) -> Path | None:
-        """The file ``name``, fetched into the hub's cache if need be; ``None`` if there is none.
+        """Returns the file ``name``, or ``None`` if it does not exist. Downloads it into the hub's cache if needed.
 
         Raises:
-            ConfigError: ``weights`` is no folder and cannot be had from the hub.
+            ConfigError: ``weights`` is not a folder, and the hub does not give it.
         """
         if Path(self.weights).is_dir():
             path = Path(self.weights, self.subfolder, name)
@@ -63,7 +63,7 @@ class Location:
             raise self.error(f"no such folder, and not on the hub: {first_line(error)}") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Raises ConfigError if it is not there or not JSON."""
+        """Reads the JSON file ``name``; raises ConfigError if it is missing or not JSON."""
         path = self.find(name)
         if path is None:
             raise self.missing(name)
@@ -73,25 +73,27 @@ class Location:
             raise self.error(f"{name} is not valid JSON: {first_line(error)}") from error
 
     def missing(self, *names: str) -> ConfigError:
+        """Makes the error that says these files do not exist."""
         asked = "" if Path(self.weights).is_dir() else "; no folder, and the hub and its cache give no such file"
         return self.error(f"there is no {' and no '.join(names)}{asked}")
 
     def error(self, problem: str) -> ConfigError:
+        """Makes an error about this part."""
         place = f"{self.weights}/{self.subfolder}".rstrip("/")
         version = f" at revision {self.revision}" if self.revision else ""
         return ConfigError(f"{self.setting}: no {self.what} in {place!r}{version}: {problem}")
 
 
-# Reads a part's architecture: a location and the name of the file.
+# Reads a part's architecture, given its location and the name of the file.
 ReadConfig = Callable[[Location, str], dict[str, Any]]
 
 
 class StoredTensor:
-    """One tensor of a checkpoint, flat and row by row.
+    """A tensor of a checkpoint, read flat in row-major order.
 
     Attributes:
-        file, key: where it is.
-        shape, dtype: as it is stored.
+        file, key: Where it lies.
+        shape, dtype: Its stored shape and dtype.
     """
 
     def __init__(self, file: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype):
@@ -102,11 +104,11 @@ class StoredTensor:
         return torch.Size(self.shape).numel()
 
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
-        """The elements ``start`` ... ``stop - 1``, in order, in the stored dtype; a piece is good until the next."""
+        """Yields the elements ``start`` ... ``stop - 1`` in pieces of the stored dtype, each valid until the next."""
         raise NotImplementedError
 
     def read_into(self, flat: Tensor, start: int) -> None:
-        """Fill ``flat`` (n,), of any dtype and device, with the elements from ``start`` on."""
+        """Fills ``flat`` (n,), of any dtype and device, with the elements from ``start`` on."""
         at = 0
         for piece in self.pieces(start, start + flat.numel()):
             flat[at : at + len(piece)].copy_(piece)
@@ -114,7 +116,7 @@ class StoredTensor:
 
 
 class SafeTensor(StoredTensor):
-    """A tensor of a safetensors file, whose bytes begin at ``offset``."""
+    """A tensor of a safetensors file. Its bytes begin at ``offset``."""
 
     def __init__(self, file: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype, offset: int):
         super().__init__(file, key, shape, dtype)
@@ -123,20 +125,20 @@ class SafeTensor(StoredTensor):
     def pieces(self, start: int, stop: int) -> Iterator[Tensor]:
         if start == stop:
             return
-        # Not from the heap, where it would leave a hole between the tensors that stay, once for each of them.
+        # Outside the heap: there, each buffer would leave a hole between the tensors that stay.
         memory = mmap.mmap(-1, min(PIECE, stop - start) * self.dtype.itemsize)
         buffer = torch.frombuffer(memory, dtype=self.dtype)
         with self.file.open("rb") as file:
             file.seek(self.offset + start * self.dtype.itemsize)
             for first in range(start, stop, PIECE):
                 piece = buffer[: min(PIECE, stop - first)]
-                if file.readinto(piece.view(torch.uint8).numpy()) != piece.nbytes:
+                if file.readinto(piece.view(torch.uint8).numpy().data) != piece.nbytes:
                     raise ConfigError(f"{self.file} ends within {self.key}: fetch it again")
                 yield piece
 
 
 class PickledTensor(StoredTensor):
-    """A tensor of one of PyTorch's own files, which stays mapped while it is in use."""
+    """A tensor of one of PyTorch's own files. The file stays mapped while the tensor is in use."""
 
     def __init__(self, file: Path, key: str, tensor: Tensor):
         super().__init__(file, key, tuple(tensor.shape), tensor.dtype)
@@ -147,10 +149,10 @@ class PickledTensor(StoredTensor):
 
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Tensors of a file, by key.
+    """Opens a safetensors file. Returns its tensors of plain float dtypes, by key.
 
     Raises:
-        ConfigError: it is not a whole safetensors file, or has a dtype that is not a plain float.
+        ConfigError: The file is not a whole safetensors file.
     """
     try:
         with path.open("rb") as file:
@@ -168,37 +170,43 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {
         key: SafeTensor(path, key, tuple(entry["shape"]), DTYPES[entry["dtype"]], first + entry["data_offsets"][0])
         for key, entry in header.items()
-        if entry["dtype"] in DTYPES  # what else there may be (position ids) is computed, never loaded
+        if entry["dtype"] in DTYPES  # others, such as position ids, are computed and never loaded
     }
 
 
 def open_pickled(path: Path) -> dict[str, StoredTensor]:
-    """Tensors of one of PyTorch's own files, by key; nothing but tensors is unpickled.
+    """Opens one of PyTorch's own files. Returns its tensors, by key. Only tensors are unpickled.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: The file cannot be read.
     """
     try:
-        mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, torchvision's, has to be read whole
+        mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, which torchvision uses, must be read whole
         stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        stored = stored.get("state_dict", stored)  # Lightning's files hold more
+        stored = stored.get("state_dict", stored)  # Lightning's files hold more than the weights
         return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
         raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error
 
 
 def open_file(path: Path) -> dict[str, StoredTensor]:
+    """Opens a file of either format. Returns its tensors, by key."""
     return open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
 
 
 class Checkpoint:
-    """The tensors of a part, whatever files they are in; a file is opened when a tensor of it is asked for.
+    """The tensors of a part, in one file or several. A file is opened when one of its tensors is asked for.
 
     Args:
-        location: where the files are.
-        names: which to look for; the first that is there is taken. Each may instead come as ``{name}.index.json`` with
+        location: Where the files lie.
+        names: Names to look for; the first that exists is taken. Each may also exist as ``{name}.index.json`` with
             several files.
+
+    Raises:
+        ConfigError: There is no such file.
     """
+
+    files: dict[str, str]
 
     def __init__(self, location: Location, names: tuple[str, ...]):
         self.location = location
@@ -217,7 +225,7 @@ class Checkpoint:
         return key in self.files
 
     def __getitem__(self, key: str) -> StoredTensor:
-        """Raises ConfigError if the file that the index names is missing, or does not hold ``key``."""
+        """Returns a tensor; raises ConfigError if the file that the index names is missing or does not hold ``key``."""
         name = self.files[key]
         if name not in self.opened:
             path = self.location.find(name)
@@ -234,10 +242,10 @@ class Part:
     """A pretrained part of a module.
 
     Attributes:
-        location: where its files are.
-        files: their names (see :class:`Checkpoint`).
-        keys: prefix of a parameter's name -> the prefixes it may have in the checkpoint. Releases of transformers
-            differ in them, those that write checkpoints and those that read them.
+        location: Where its files lie.
+        files: Their names (see :class:`Checkpoint`).
+        keys: Maps the prefix of a parameter's name to the prefixes that it may have in the checkpoint. They depend on
+            the releases of transformers that wrote the checkpoint and that read it.
     """
 
     location: Location
@@ -245,14 +253,17 @@ class Part:
     keys: Mapping[str, tuple[str, ...]]
 
     def below(self, prefix: str) -> "Part":
-        """The same part in a module that holds it under ``prefix``."""
+        """Returns the same part for a module that holds it under ``prefix``."""
         return Part(self.location, self.files, {prefix + name: stored for name, stored in self.keys.items()})
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
-        """Those parameters (by name) that belong to this part, as stored.
+        """Returns the stored tensors of the parameters that belong to this part, by name.
+
+        Args:
+            shapes: Shapes of a module's parameters, by name. Some may belong to other parts.
 
         Raises:
-            ConfigError: one is not in the checkpoint, or has another shape there.
+            ConfigError: A parameter is not in the checkpoint, or has another shape there.
         """
         checkpoint = Checkpoint(self.location, self.files)
         found = {}
@@ -274,28 +285,28 @@ class Part:
 
 
 def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of all of a parameter, also where DeepSpeed has left a rank only a shard."""
+    """Returns the shape of the whole parameter, even if DeepSpeed has left this rank only a shard."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter, by name (see :func:`shape_of`)."""
+    """Returns the shape of every parameter, by name (see :func:`shape_of`)."""
     return {name: shape_of(parameter) for name, parameter in module.named_parameters()}
 
 
 def content_hash(tensor: StoredTensor) -> str:
-    """sha256 of a tensor's shape, dtype and every one of its bytes, wherever the tensor is stored."""
+    """Returns the sha256 of a tensor's shape, dtype and bytes. It does not depend on the file."""
     digest = hashlib.sha256(f"{tensor.shape} {tensor.dtype}".encode())
     for piece in tensor.pieces(0, tensor.numel):
-        digest.update(piece.view(torch.uint8).numpy())
+        digest.update(piece.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def combined_hash(hashes: Mapping[str, str]) -> str:
-    """One hash for several named tensors, from theirs; the order does not matter."""
+    """Combines the hashes of named tensors into one. The order does not matter."""
     return hashlib.sha256("\n".join(f"{name} {hashes[name]}" for name in sorted(hashes)).encode()).hexdigest()
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text: libraries explain at length, users get one line."""
+    """Returns the first line of an error's text. Libraries may write many; users get one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

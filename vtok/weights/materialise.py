@@ -1,25 +1,28 @@
-"""From the meta device to memory: every parameter of a module gets its values, one parameter at a time.
+"""Moves a module from the meta device to memory: every parameter gets its values, one parameter at a time.
 
-Where they end up (whole in a notebook, this rank's shard under ZeRO-3) is a :data:`Place`'s business; where they come
-from is the same in both.
+A :data:`Place` decides where the values go: whole parameters in a notebook, this rank's shard under ZeRO-3. Their
+source is the same in both cases.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vtok.weights import Part, shapes_of
 
-# Fills a flat tensor with a parameter's elements, from the given one on.
+M = TypeVar("M", bound=nn.Module)
+
+# Fills a flat tensor with a parameter's elements, from a given index on.
 Read = Callable[[Tensor, int], None]
-# Makes the parameter that takes the place of one on the meta device.
+# Makes the parameter that replaces one on the meta device.
 Place = Callable[[nn.Parameter, Read], nn.Parameter]
 
 
 def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Place:
-    """All elements, in one dtype, on one device."""
+    """Places whole parameters, in one dtype, on one device."""
 
     def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
         values = torch.empty(parameter.shape, dtype=dtype, device=device)
@@ -30,16 +33,18 @@ def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 
 
 @torch.no_grad()
-def materialise(module: nn.Module, parts: Iterable[Part], place: Place) -> nn.Module:
-    """Replace every parameter of ``module``: those on the meta device are read from the checkpoints of ``parts``, the
-    others keep the values they were drawn with. Buffers on the meta device are computed from the configuration.
+def materialise(module: M, parts: Iterable[Part], place: Place) -> M:
+    """Replaces every parameter of ``module`` and returns it.
+
+    Parameters on the meta device are read from the checkpoints of ``parts``. The others keep their values. Buffers on
+    the meta device are computed from the configuration.
 
     Raises:
-        ConfigError: a parameter is not in the checkpoint of its part, or has another shape there.
+        ConfigError: A parameter is not in the checkpoint of its part, or has another shape there.
     """
     shapes = shapes_of(module)
     stored = {name: tensor for part in parts for name, tensor in part.tensors(shapes).items()}
-    placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names and one place
+    placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names; it is placed once
     for prefix, owner in module.named_modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
             if parameter.is_meta:
@@ -55,11 +60,12 @@ def materialise(module: nn.Module, parts: Iterable[Part], place: Place) -> nn.Mo
 
 
 def read_from(parameter: nn.Parameter, flat: Tensor, start: int) -> None:
+    """Copies a parameter's elements from ``start`` on into ``flat``."""
     flat.copy_(parameter.detach().view(-1)[start : start + flat.numel()])
 
 
 def computed_buffer(owner: nn.Module, name: str) -> Tensor:
-    """A library module's buffer that no checkpoint holds: rotary frequencies (fp32) or positions."""
+    """Computes a library module's buffer that no checkpoint holds: rotary frequencies (fp32) or positions."""
     buffer = getattr(owner, name)
     if name == "position_ids":
         return torch.arange(buffer.shape[-1]).expand(buffer.shape)
@@ -71,6 +77,6 @@ def computed_buffer(owner: nn.Module, name: str) -> Tensor:
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast parameters only: rotary frequencies and feature statistics stay fp32."""
+    """Casts parameters only. Buffers, such as rotary frequencies and feature statistics, stay fp32."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -7,8 +7,8 @@ import torch
 from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
-from pipelines.planning.kinds import CONVOLUTION
-from pipelines.planning.meter import Usage, metered
+from pipelines.metering.kinds import CONVOLUTION
+from pipelines.metering.meter import Usage, metered
 from pipelines.planning.rates import Rates
 from pipelines.planning.time import seconds_of
 from vtok.video_decoder.base import VideoDecoder

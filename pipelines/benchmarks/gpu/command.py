@@ -27,16 +27,8 @@ from vtok.config import ConfigError, require
 LIBRARIES = "torch", "deepspeed", "transformers", "diffusers"
 
 
-def main(argv: list[str]) -> None:
-    """Console entry; what the user can mend ends with one line and exit code 2, a part that failed with code 1."""
-    parser = argparse.ArgumentParser(prog="bench gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="when to stop; default: %(default)s")
-    parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder; default: %(default)s")
-    parser.add_argument("--parts", nargs="+", choices=[part.name for part in parts.PARTS], help="only these")
-    parser.add_argument("--tiny", action="store_true", help="see that it runs, on a CPU too: the values mean nothing")
-    parser.add_argument("--keep", action="store_true", help="let plans use the rates: write them among its cards")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="measure nothing: print the table of a run")
-    arguments = parser.parse_args(argv)
+def measure_gpu(arguments: argparse.Namespace) -> None:
+    """Runs ``bench.py gpu``; what the user can mend ends with one line and exit code 2, a part that failed with 1."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part's process outlives it
     try:
         if arguments.table:

@@ -10,7 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pipelines.planning.meter import metered
+from pipelines.metering.meter import metered
 
 Work = Callable[[], object]
 

@@ -116,7 +116,7 @@ def run_parts(
 
             left = end - started
             result.state, result.reason = process.run(left if sizes.tiny else min(part.most, left), found)
-            result.seconds = round(time.monotonic() - started, 1)
+            result.seconds = round(time.monotonic() - started, 2)
             tell(part.name, result)
     finally:
         if ahead:

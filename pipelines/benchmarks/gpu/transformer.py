@@ -10,7 +10,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.products import random
 from pipelines.benchmarks.gpu.sizes import Sizes
-from pipelines.planning.meter import metered
+from pipelines.metering.meter import metered
 from pipelines.planning.rates import Rates
 from pipelines.planning.time import seconds_of
 from vtok.video_decoder.hunyuan import Conditioning, HunyuanDecoder

@@ -17,7 +17,7 @@ from pipelines.benchmarks.gpu import measure, published
 from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.benchmarks.models import RandomPart
-from pipelines.planning.meter import OPERATORS, metered
+from pipelines.metering.meter import OPERATORS, metered
 from pipelines.planning.rates import Rates
 from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
@@ -114,4 +114,4 @@ def batch_of(framework: VTokFramework, sizes: Sizes) -> Batch:
 
     text = framework.text.sample(" ".join(CAPTION_INSTRUCTIONS[:3]), None, None, 0)
     views = pixels(count, 3, side, side), [count], pixels(frames, 3, height, width), [frames]
-    return Batch(*views, [text], decoder_seeds=[0], input_seeds=[0], keys=["0"])
+    return Batch(*views, [text], decoder_seeds=[0], head_seeds=[0], keys=["0"])

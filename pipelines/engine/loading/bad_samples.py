@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from pipelines.engine import distributed
-from pipelines.engine.watching.metrics import truncate_log
+from pipelines.engine.logs import truncate_log
 
 # The share is judged from this many samples on, so that one early bad clip does not stop a run.
 FEWEST_SAMPLES_JUDGED = 1000

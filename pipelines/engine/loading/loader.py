@@ -12,20 +12,20 @@ from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
+from data_tools.order import Order, RunSampler
 from data_tools.processes.child import FORK
 from data_tools.shards import ShardReader
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.mixture import Mixture
-from data_tools.streaming.order import Order, RunSampler
-from data_tools.video.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
-from pipelines.engine import distributed, run_control
+from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.in_flight import PREFETCH
 from pipelines.engine.loading.prefetch import on_device
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset
+from pipelines.engine.loading.workers import LoaderError, WatchedDataset, ignore_signals
+from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
 from vtok.rows.text import RowText, TextEncoder
@@ -73,7 +73,7 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
-        input_seeds=[s.draws.seed("input_noise") for s in samples],
+        head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
     )
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
@@ -102,17 +102,6 @@ def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
         return order
     lengths = partial(estimated_tokens, reader, config.data.seconds, config.model.tokeniser.motion_rate)
     return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
-
-
-def views_of(config: RunConfig, image_size: int) -> tuple[View, View | None]:
-    """The tokeniser's and, if there is one, the decoder's view of a window, for a backbone that takes images of
-    ``image_size``.
-    """
-    seconds, decoder = config.data.seconds, config.model.decoder
-    tokeniser = tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size)
-    if not config.model.generates:
-        return tokeniser, None
-    return tokeniser, decoder_view(seconds, decoder.fps, *decoder.loss_size, decoder.loss_latent_frames)
 
 
 def build_dataset(
@@ -162,7 +151,7 @@ def micro_batches(
         collate_fn=collate,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=run_control.ignore_signals,
+        worker_init_fn=ignore_signals,
         multiprocessing_context=FORK if workers else None,
         pin_memory=torch.cuda.is_available(),
     )

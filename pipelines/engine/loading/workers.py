@@ -17,8 +17,10 @@ from torch.utils.data import Dataset, get_worker_info
 
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
+from data_tools.processes.child import end_with_parent
 
 LOST_CONNECTION = (ConnectionError, FileNotFoundError, EOFError)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 GRACE = 0.5  # seconds until a process whose connection broke is known to be dead
 
 
@@ -78,3 +80,11 @@ def silence_children() -> None:
     while signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
         with suppress(RuntimeError):  # the handler's, for an end that was noted just before
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """For a loader process: what reaches the whole job is for its rank to decide, and it ends when its rank does."""
+    signal.set_wakeup_fd(-1)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()

@@ -12,9 +12,10 @@ from data_tools.dataset import Sample
 from pipelines.config import RunConfig
 from pipelines.engine.loading.loader import frames_of
 from vtok.framework import VTokFramework
-from vtok.rows.batch import moved
+from vtok.generation import generate
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.tokeniser import VisualFeatures
+from vtok.understanding import understand
 
 MAX_CAPTION_TOKENS = 64
 
@@ -66,13 +67,13 @@ def example_of(sample: Sample) -> Example:
 
 
 def caption_of(example: Example, framework: VTokFramework, device: torch.device) -> Caption:
-    frames = moved(example.frames, device)
-    answer = framework.understand(frames, example.question, MAX_CAPTION_TOKENS, num_frames=example.num_frames)
+    frames = example.frames.to(device, non_blocking=True)
+    answer = understand(framework, frames, example.question, MAX_CAPTION_TOKENS, num_frames=example.num_frames)
     return Caption(example.key, example.question, example.expected, answer)
 
 
 def video_of(example: Example, framework: VTokFramework, config: RunConfig) -> Video:
     generator = torch.Generator().manual_seed(example.seed)
     steps = config.validation.denoising_steps
-    frames = framework.generate(example.caption, config.data.seconds, steps=steps, generator=generator)
+    frames = generate(framework, example.caption, config.data.seconds, steps=steps, generator=generator)
     return Video(example.key, example.caption, frames.cpu(), config.model.decoder.fps)

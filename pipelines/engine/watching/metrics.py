@@ -1,20 +1,16 @@
 """What a run tells: ``log.jsonl``, ``validation.jsonl``, TensorBoard and the console, all on rank 0."""
 
-import hashlib
 import json
 import math
-import os
 from pathlib import Path
-from typing import TypeVar
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from data_tools.video.media import encode_gif
+from pipelines.engine.logs import truncate_log
 from pipelines.engine.watching.console import Console
 from pipelines.engine.watching.examples import Caption, Video
-
-T = TypeVar("T")
 
 # Columns of ``log.jsonl`` by their group in TensorBoard.
 GROUPS = {
@@ -28,16 +24,6 @@ TAGS = {name: f"{group}/{name}" for group, names in GROUPS.items() for name in n
 
 # Columns that tell of the machine. All others are the same in two runs of the same thing, to the last digit.
 MEASURED = GROUPS["speed"] + GROUPS["memory"]
-
-
-def batch_digest(keys: list[str]) -> str:
-    """Hash of the keys of a global batch's samples, in global order."""
-    return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
-
-
-def in_global_order(by_rank: list[list[list[T]]]) -> list[T]:
-    """What belongs to the samples, of each rank's micro-batches: by accumulation step, then by rank."""
-    return [item for step in zip(*by_rank) for micro_batch in step for item in micro_batch]
 
 
 class Metrics:
@@ -101,20 +87,3 @@ class Metrics:
 def json_value(value):
     """JSON knows neither NaN nor infinity: null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def truncate_log(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; what a killed run wrote behind its last checkpoint is done again."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept))
-    os.replace(part, path)
-
-
-def is_kept(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except ValueError:  # the line a killed process was writing
-        return False

@@ -11,11 +11,10 @@ from statistics import mean
 import torch
 import torch.nn.functional as F
 
-from pipelines.config import RunConfig
+from pipelines.config import CAPTION_TOKENS, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.setup import precision
-from pipelines.engine.watching.flops import Flops, sample_flops
-from pipelines.planning.workload import CAPTION_TOKENS
+from pipelines.metering.flops import Flops, sample_flops
 from vtok.framework import VTokFramework
 
 # Dense bf16 FLOP/s by torch's device name, the first match; NVIDIA's data sheets, whose sparse figures are halved here.

@@ -16,14 +16,12 @@ import torch
 from data_tools.shards import ShardReader
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
-from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.loading.loader import build_dataset, micro_batches
 from pipelines.engine.loading.workers import deaths_explained
-from pipelines.engine.stepping import LOSSES
 from pipelines.engine.watching.examples import Caption, Video, caption_of, example_of, video_of
-from pipelines.engine.watching.metrics import batch_digest, in_global_order
 from vtok.config import require
-from vtok.framework import VTokFramework
+from vtok.framework import LOSSES, VTokFramework
 
 # Where a held-out split is there, and nothing is said.
 VALIDATE_EVERY = 1000

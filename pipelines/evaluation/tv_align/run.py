@@ -18,9 +18,10 @@ from pipelines.evaluation.judges.pixels import PixelJudge
 from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig
 from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
 from pipelines.evaluation.tv_align.protocol import Answers, Line, Viewing, as_dict, as_table, report, viewings
-from pipelines.generate import Wanted, generate_videos
+from pipelines.inference.generate import Wanted, generate_videos
+from pipelines.inference.load import load_run
 from pipelines.inference.shares import own_share
-from pipelines.understand import Understanding, load_run
+from pipelines.inference.understand import Understanding
 from vtok.config import require
 from vtok.framework import VTokFramework
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from pipelines.planning.meter import Meter, Usage
-from pipelines.planning.workload import Lengths, Workload
+from pipelines.metering.meter import Meter, Usage
+from pipelines.metering.workload import Lengths, Workload
 from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework

@@ -21,7 +21,7 @@ import numpy as np
 
 from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
-from data_tools.streaming.recent import Recent
+from data_tools.recent import Recent
 
 # A reader uses one block of each stream at a time; prefetching workers also use each stream's next block.
 KEPT_BLOCKS = 32

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from pipelines.planning.results import described
+from pipelines.metering.results import described
 
 LINEAR, CONVOLUTION, MEMORY = "linear", "convolution", "memory"
 ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION = "attention", "attention_backward", "masked_attention"

@@ -1,15 +1,15 @@
 """FLOPs of a training sample, by part: counted on the real modules, on the meta device, before the run begins.
 
 A frozen part that gradients pass through (the diffusion transformer) has the gradients of its activations and none of
-its weights; a part that they do not reach has a forward only. :mod:`pipelines.planning.meter` says what is counted.
+its weights; a part that they do not reach has a forward only. :mod:`pipelines.metering.meter` says what is counted.
 """
 
 from typing import NamedTuple
 
-from pipelines.config import RunConfig
-from pipelines.planning.meter import BACKWARD
-from pipelines.planning.step import DECODER_PARTS, Step, measure_step, meta_copy
-from pipelines.planning.workload import CAPTION_TOKENS, typical_workload
+from pipelines.config import CAPTION_TOKENS, RunConfig
+from pipelines.metering.meter import BACKWARD
+from pipelines.metering.step import DECODER_PARTS, Step, measure_step, meta_copy
+from pipelines.metering.workload import typical_workload
 from vtok.framework import VTokFramework
 
 

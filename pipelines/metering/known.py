@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.planning.results import result_of
+from pipelines.metering.results import result_of
 
 Arguments = tuple[Any, ...]
 

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipelines.planning.kinds import FLOP_KINDS, FUSED, work_of
-from pipelines.planning.known import KnownValues
-from pipelines.planning.results import tensors
+from pipelines.metering.kinds import FLOP_KINDS, FUSED, work_of
+from pipelines.metering.known import KnownValues
+from pipelines.metering.results import tensors
 from vtok.phases import PREFIX
 
 BACKWARD = " backward"

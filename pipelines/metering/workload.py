@@ -9,8 +9,8 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from torch import Tensor
 
 from data_tools.video.views import View
-from pipelines.config import RunConfig
-from pipelines.engine.loading.loader import views_of
+from pipelines.config import CAPTION_TOKENS, RunConfig
+from pipelines.views import views_of
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
@@ -18,9 +18,6 @@ from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import TokenCounts
 from vtok.video_decoder import decoder_kind
-
-# Tokens of a caption, where nothing is known of the data.
-CAPTION_TOKENS = 64
 
 # Tokens of the chat template around a video and an instruction about it, for plans made without the tokenizer: of
 # LLaMA-3, and of Qwen2.5 with its system prompt.
@@ -78,7 +75,7 @@ class Workload:
             video_counts=[self.video.num_frames if self.video else 0] * self.size,
             texts=self.texts,
             decoder_seeds=list(range(self.size)),
-            input_seeds=list(range(self.size)),
+            head_seeds=list(range(self.size)),
             keys=["clip"] * self.size,
         )
 

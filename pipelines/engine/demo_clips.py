@@ -1,0 +1,20 @@
+"""The demo's data: clips of moving shapes, rendered and packed into shards before its training."""
+
+from pathlib import Path
+
+from data_tools.packing import build_shards
+from data_tools.shapes import render_clips
+from pipelines.config import DemoConfig
+
+
+def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
+    """Render training and held-out clips and pack both into shards, as ``--val-share`` would; done once per output."""
+    data = output / "data"
+    train, val = data / "shards" / "train", data / "shards" / "val"
+    if not (val / "manifest.json").exists():
+        print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}")
+        render_clips(data / "clips", demo.clips, seed)
+        render_clips(data / "held_out", demo.held_out, seed + 1)
+        build_shards(data / "clips", train, progress=False)
+        build_shards(data / "held_out", val, progress=False)
+    return train

@@ -1,0 +1,22 @@
+"""A log of one JSON object a line, each with its ``step``."""
+
+import json
+import os
+from pathlib import Path
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Keep the lines up to ``step``; what a killed run wrote behind its last checkpoint is done again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept))
+    os.replace(part, path)
+
+
+def is_kept(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # the line a killed process was writing
+        return False

@@ -1,0 +1,149 @@
+"""Stores frozen features and latents with clips: one rank's shards after another."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from data_tools.errors import BadVideo
+from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
+from data_tools.video.views import CENTRE, Views, make_views, window
+from pipelines.config import RunConfig
+from pipelines.engine import distributed, models
+from pipelines.engine.loading import precomputed
+from pipelines.engine.setup import precision
+from pipelines.views import views_of
+from vtok.config import ConfigError
+from vtok.tokeniser import build_tokeniser
+from vtok.video_decoder import build_vae, encode_video
+from vtok.weights.materialise import cast_parameters
+
+PROGRAM = "precompute"
+
+
+def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
+    """Runs the command ``precompute.py``.
+
+    Args:
+        a: The arguments that ``precompute.py`` parsed, beside the run's own.
+        config: of the training that will use what is stored.
+
+    Raises:
+        ConfigError: the output holds something else, or the encoders cannot be loaded.
+        DataError: the input is no dataset.
+    """
+    reader = ShardReader(a.input)
+    distributed.connect()
+    recipe = f"{Path(a.input).resolve()} {a.latents} {a.drop_video} {config}\n"
+    distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config))
+    if config.tiny_models:
+        models.point_to_tiny_models(config)
+        config.model = models.inside_run(config.model, a.output)
+    with torch.no_grad():
+        precompute(reader, a.output, config, a.latents, a.drop_video)
+
+
+class Encoders:
+    """The frozen parts that are needed, whole, on this rank's device.
+
+    Args:
+        config: names their weights.
+        latents: whether the autoencoder is wanted too.
+    """
+
+    def __init__(self, config: RunConfig, latents: bool):
+        models.quiet_libraries()
+        self.tokeniser = build_tokeniser(config.model.tokeniser).requires_grad_(False).eval()
+        self.vae = build_vae(config.model.decoder) if latents else None
+        self.tiling = config.model.decoder.vae_tiling
+        self.recipe = {
+            "features": precomputed.feature_recipe(config, self.tokeniser),
+            "latents": precomputed.latent_recipe(config, config.model.decoder, self.vae) if latents else None,
+        }
+        for module in filter(None, (self.tokeniser, self.vae)):
+            cast_parameters(module, precision(config.train))
+            module.to(distributed.device())
+
+    def encode(self, views: Views) -> dict[str, bytes]:
+        """The members to store with one clip."""
+        frames = views.frames[None, : views.frames_valid].to(distributed.device())
+        stored = {precomputed.FEATURES: precomputed.pack_features(self.tokeniser.features(frames), 0)}
+        if self.vae is not None:
+            posterior = encode_video(self.vae, views.video[None].to(distributed.device()), self.tiling)
+            stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
+        return stored
+
+
+class CentredViews(Dataset):
+    """Rows of a dataset with their centred windows decoded, as training with ``data.window: centred`` sees them."""
+
+    def __init__(self, reader: ShardReader, rows: range, config: RunConfig, image_size: int, latents: bool):
+        self.reader, self.rows, self.data = reader, rows, config.data
+        self.views = views_of(config, image_size)
+        self.skip = () if latents else ("video",)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[RawSample, Views] | BadVideo:
+        try:
+            raw = self.reader.read(self.rows[index])
+            duration = raw.meta["facts"]["duration"]
+            start = window(duration, self.data.seconds, CENTRE)
+            return raw, make_views(raw.video, duration, *self.views, start, self.data.fit, self.data.decoder, self.skip)
+        except BadVideo as problem:
+            return problem
+
+
+def encoded(
+    items: Iterable[tuple[RawSample, Views] | BadVideo], encoders: Encoders, drop_video: bool, bar: tqdm
+) -> Iterator[RawSample]:
+    """The samples with what is stored for them; a clip that cannot be read is left out, with a line on stderr."""
+    for item in items:
+        bar.update()
+        if isinstance(item, BadVideo):
+            bar.write(f"{PROGRAM}: left out: {item}", file=sys.stderr)
+            continue
+        raw, views = item
+        extras = raw.extras | encoders.encode(views)
+        yield replace(raw, extras=extras, video=b"" if drop_video else raw.video)
+
+
+def precompute(reader: ShardReader, output: Path, config: RunConfig, latents: bool, drop_video: bool) -> None:
+    """Write this rank's shards, those that are not finished; rank 0 then writes the manifest."""
+    encoders = Encoders(config, latents)
+    image_size = encoders.tokeniser.feature_extractor.image_size
+    mine = range(distributed.rank(), len(reader.shard_sizes), distributed.world_size())
+    with tqdm(total=sum(reader.shard_sizes[n] for n in mine), unit="clip", disable=distributed.rank() > 0) as bar:
+        for number in mine:
+            size, first = reader.shard_sizes[number], sum(reader.shard_sizes[:number])
+            if sidecar_path(output, shard_name(number)).exists():
+                bar.update(size)
+                continue
+            dataset = CentredViews(reader, range(first, first + size), config, image_size, latents)
+            clips = DataLoader(dataset, batch_size=None, num_workers=config.data.workers)
+            write_shard(output, number, encoded(clips, encoders, drop_video, bar))
+    distributed.barrier()
+    distributed.rank_zero_first(lambda: write_manifest(output, precomputed=encoders.recipe) and None)
+
+
+def prepare_output(output: Path, recipe: str, config: RunConfig) -> None:
+    """The output's folder, marked with what it is made of, so that a second start cannot mix two; with tiny models.
+
+    Raises:
+        ConfigError: it is finished, or was begun with another configuration.
+    """
+    marker = output / "precompute.txt"
+    if (output / "manifest.json").exists():
+        raise ConfigError(f"{output} already holds a dataset: choose another --output or delete it")
+    if marker.exists() and marker.read_text() != recipe:
+        raise ConfigError(f"{output} was begun with another configuration: choose another --output or delete it")
+    output.mkdir(parents=True, exist_ok=True)
+    marker.write_text(recipe)
+    if config.tiny_models:
+        models.prepare_tiny_models(config, output, [])

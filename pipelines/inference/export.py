@@ -1,0 +1,41 @@
+"""Writes the newest checkpoint of a run as a folder of weights."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from pipelines.engine import models
+from pipelines.engine.saving import checkpoint
+from pipelines.inference.load import config_of
+from vtok.assembly.build import frozen_part_names
+from vtok.assembly.pretrained import save_pretrained
+from vtok.config import ConfigError
+from vtok.weights.materialise import whole
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def export(run: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> int:
+    """Write the folder ``output``, which appears whole or not at all; returns the step of the weights.
+
+    Args:
+        run: output folder of a training run.
+        ema: export the average of the weights.
+        dtype: of what is written, a key of ``DTYPES``.
+
+    Raises:
+        ConfigError: there is no such run or checkpoint, or ``output`` is not empty.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output} is there already: choose another --output")
+    config = config_of(run)
+    frozen = frozen_part_names(config.model)  # named in the folder, not copied into it
+    framework = models.load_framework(config, run, whole(DTYPES[dtype]), without=frozen)
+    step = checkpoint.load_trained(framework, run, ema)
+    part = output.with_name(f"{output.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save_pretrained(framework, part)
+    os.replace(part, output)
+    return step

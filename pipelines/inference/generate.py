@@ -1,0 +1,103 @@
+"""Makes videos of prompts and writes them to files."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data_tools.video.media import save_mp4
+from pipelines.config import RunConfig
+from pipelines.inference.load import load_run
+from pipelines.inference.shares import own_share, read_prompts
+from vtok.config import require
+from vtok.framework import VTokFramework
+from vtok.generation import generate_batch
+from vtok.tokeniser import VisualFeatures
+
+MAX_NAME_BYTES = 255
+
+
+class Wanted(NamedTuple):
+    """A video to be made.
+
+    Attributes:
+        features: of a true video, whose tokens take the place of sampled ones.
+    """
+
+    path: Path
+    prompt: str
+    seed: int = 0
+    features: VisualFeatures | None = None
+
+
+def generate_videos(
+    config: RunConfig,
+    framework: VTokFramework,
+    wanted: list[Wanted],
+    seconds: float,
+    fps: float | None = None,
+    steps: int = 50,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Write an mp4 of ``round(seconds * fps)`` frames for each; returns all frames, (B, F, 3, H, W) ``uint8``.
+
+    Args:
+        wanted: all with features, or none.
+    """
+    fps = fps or config.model.decoder.fps
+    require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
+    require(round(seconds * fps) >= 1, f"{seconds:g} s at {fps:g} frames per second are no frame at all")
+    paths, prompts, seeds, features = map(list, zip(*wanted))
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    real = None if features[0] is None else features
+    videos = generate_batch(framework, prompts, seconds, fps, steps, temperature, generators, real).cpu()
+    for path, frames in zip(paths, videos):
+        save_mp4(frames, fps, path)
+    return videos
+
+
+def generate_missing(a: argparse.Namespace) -> None:
+    """Runs the command ``generate.py``: writes this rank's videos, those that are not there yet.
+
+    Args:
+        a: The arguments that ``generate.py`` parsed.
+
+    Raises:
+        ConfigError: A prompt, a size or the checkpoint is wrong.
+        DataError: The prompts cannot be read.
+    """
+    if a.prompts:
+        paths = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
+    else:
+        paths = {a.output: (a.prompt, 0)}
+    wanted = [Wanted(path, prompt, a.seed + sample) for path, (prompt, sample) in paths.items()]
+    missing = [one for one in own_share(wanted) if a.prompt or not one.path.exists()]
+    if missing:
+        config, framework, _ = load_run(a.checkpoint, a.ema)
+    for start in range(0, len(missing), a.batch_size):
+        batch = missing[start : start + a.batch_size]
+        videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
+        for one, frames in zip(batch, videos):
+            print(f"{one.path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
+
+
+def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:
+    """Where each prompt's samples go: {path: (prompt, sample)}.
+
+    Args:
+        layout: ``numbered`` by the prompt's row, or ``vbench``: ``{prompt}-{sample}.mp4``, which VBench reads.
+
+    Raises:
+        ConfigError: a prompt cannot be part of a file's name.
+    """
+    paths = {}
+    for row, prompt in enumerate(prompts):
+        stem = f"{row:06d}" if layout == "numbered" else prompt
+        for sample in range(samples):
+            name = f"{stem}-{sample}.mp4"
+            fits = "/" not in name and "\0" not in name and len(f"{name}.part".encode()) <= MAX_NAME_BYTES
+            require(fits, f"prompt {row} cannot name a file, as --layout vbench wants: {prompt[:60]!r}")
+            paths[folder / name] = (prompt, sample)
+    return paths

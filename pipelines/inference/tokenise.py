@@ -1,0 +1,90 @@
+"""Tokenises videos, and writes and draws their tokens."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from data_tools.shards import atomic_write
+from data_tools.video.views import make_views, tokeniser_view
+from pipelines.cli.parsing import load_config
+from pipelines.engine import distributed
+from pipelines.inference.load import load_run
+from pipelines.inference.pictures import stacked, token_picture
+from pipelines.inference.understand import duration_of
+from vtok.tokeniser import Tokeniser, build_tokeniser
+
+
+def tokenise_videos(a: argparse.Namespace) -> None:
+    """Runs the command ``tokenise.py``.
+
+    Args:
+        a: The arguments that ``tokenise.py`` parsed.
+
+    Raises:
+        ConfigError: The checkpoint or the configuration is wrong.
+        DataError: A video cannot be read.
+    """
+    tokeniser = load_run(a.checkpoint)[1].tokeniser if a.checkpoint else fresh_tokeniser(a.config)
+    tensors, pictures, keys = {}, [], []
+    for number, video in enumerate(a.videos):
+        own, key_frame, key = tokenise(tokeniser, video)
+        tensors |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+        keys.append(key)
+        if a.show:
+            pictures.append(picture_of(tokeniser, video, own, key_frame))
+    metadata = dict(videos=json.dumps([str(video) for video in a.videos]), key_frames=json.dumps(keys))
+    with atomic_write(a.output) as file:
+        file.write(save(tensors, metadata))
+    if a.show:
+        with atomic_write(a.show) as file:
+            stacked(pictures).save(file, format="PNG")
+    print(f"{a.output}: {', '.join(str(len(tensors[f'{n}.tokens'])) for n in range(len(keys)))} tokens")
+
+
+def fresh_tokeniser(config: Path) -> Tokeniser:
+    """Builds the tokeniser of a configuration file, with a random ``g_phi``."""
+    return build_tokeniser(load_config(config).model.tokeniser).eval().to(distributed.device())
+
+
+@torch.no_grad()
+def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tensor, int]:
+    """Tokenises a whole video.
+
+    Args:
+        tokeniser: The tokeniser.
+        video: Path of the video.
+
+    Returns:
+        The tensors that ``tokenise.py`` documents, by name without the number; the key frame (3, h, w) ``uint8``; the
+        number of the key frame among the sampled frames.
+
+    Raises:
+        DataError: The video cannot be read.
+    """
+    duration = duration_of(video)
+    config, size = tokeniser.config, tokeniser.feature_extractor.image_size
+    views = make_views(video, duration, tokeniser_view(duration, config.fps, size, size), None, start=0.0)
+    frames = views.frames[None, : views.frames_valid].to(distributed.device())
+    count = frames.shape[1]
+    (key,) = tokeniser.key_frames(frames, [count])
+    features = tokeniser.features(frames, key_frame_idx=key)
+    times = torch.tensor(tokeniser.time_frames(count, key_frame_idx=key)) / config.fps
+    tensors = dict(
+        tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
+    )
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
+
+
+def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor) -> Image:
+    """Draws the tokens of a video; arguments are results of :func:`tokenise`."""
+    grid = tokeniser.config.spatial_grid_size
+    # The norm is the residual's, not the token's: g_phi's bias hides how far a frame is from the key frame.
+    norms = tensors["motion"].float().norm(dim=1).tolist()
+    counts = f"{len(tensors['spatial'])} spatial + {len(norms)} motion tokens"
+    title = f"{video.name}: {counts}; norm of each one's residual over time"
+    return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)

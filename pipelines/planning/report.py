@@ -1,0 +1,175 @@
+"""What a plan says, to people and as JSON."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pipelines.config import RunConfig
+from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
+from pipelines.metering.kinds import FLOP_KINDS, MEMORY
+from pipelines.planning.advice import Suggestion, suggestions
+from pipelines.planning.forecast import Forecast, Scenario, forecast
+from pipelines.planning.hardware import Hardware
+from pipelines.planning.rates import ASSUMED, Rates
+from pipelines.planning.time import Seconds
+from vtok.config import require
+
+TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head", "adapter"}
+
+
+def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
+    """Runs the command ``plan.py``.
+
+    Args:
+        arguments: what ``plan.py`` parsed, beside the run's own.
+        config: of the run.
+
+    Raises:
+        ConfigError: weights cannot be read, or tiny models that no run has written yet.
+    """
+    scenario = scenario_of(arguments, config)
+    planned = forecast(scenario)
+    remedies = [] if planned.fits else suggestions(scenario)
+    notes = notes_on(scenario.config, planned)
+    if arguments.json:
+        print(json.dumps(as_json(planned, remedies, notes)))
+    else:
+        print("\n".join(report(planned, remedies, notes)))
+
+
+def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
+    """What the command line asks to plan; arguments and errors as :func:`print_plan`."""
+    if config.tiny_models:
+        run = Path(arguments.config).parent
+        require(
+            (run / TINY_MODELS).is_dir(),
+            "the tiny models are written when a run starts: plan the config.yaml in such a run's folder",
+        )
+        config.model = inside_run(config.model, run)
+    quiet_libraries()
+    hardware = Hardware(**{name: getattr(arguments, name) for name in vars(Hardware())})
+    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates)
+
+
+def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
+    """What the user should know of the batch and of the autoencoder."""
+    notes, wanted, batch = [], config.train.global_batch_size, planned.batch
+    if batch.global_batch_size != wanted:
+        notes.append(
+            f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
+            f"{batch.ranks} GPUs; the smallest that can is {batch.global_batch_size}, which is planned here, with as "
+            "many samples in the run"
+        )
+    if planned.tiled:
+        height, width = config.model.decoder.loss_size
+        notes.append(f"the autoencoder takes frames of {height} x {width} in tiles: less memory, more FLOPs")
+    return notes
+
+
+def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> dict[str, object]:
+    """Every figure of the report; bytes and FLOPs as they are."""
+    return {
+        "parameters": [
+            dict(part=part, parameters=n, trained=part in TRAINED) for part, n in planned.parameters.items()
+        ],
+        "hardware": asdict(planned.hardware),
+        "batch": planned.batch._asdict(),
+        "gpu_memory": {
+            "kept": {share.name: share.bytes for share in planned.kept if not share.on_host},
+            "saved_for_backward": planned.saved,
+            "phases": planned.phases,
+            "reserve": round(planned.hardware.reserve * 1e9),
+            "total": planned.gpu_bytes,
+            "fits": planned.fits,
+        },
+        "host_memory": {
+            "of_a_rank": {share.name: share.bytes for share in planned.host_shares},
+            "ranks_per_node": planned.hardware.ranks_per_node,
+            "total_per_node": planned.host_bytes,
+            "fits": planned.fits_host,
+        },
+        "flops_per_sample": {part: flops._asdict() for part, flops in planned.flops.items()},
+        "traffic_per_step": planned.traffic,
+        "rates": asdict(planned.rates),
+        "seconds_per_micro_step": {phase: seconds._asdict() for phase, seconds in planned.seconds.items()},
+        "steps": planned.steps,
+        "step_seconds": planned.step_seconds,
+        "run_days": planned.run_days,
+        "run_cost": planned.run_cost,
+        "notes": notes,
+        "suggestions": [dict(options=s.options, gpu_memory=s.forecast.gpu_bytes) for s in remedies],
+    }
+
+
+def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> list[str]:
+    """The same for people: one table after another."""
+    hardware, batch = planned.hardware, planned.batch
+    lines = [f"note: {note}" for note in notes]
+    lines += ["parameters"]
+    lines += [
+        row(part, n / 1e9, "B", "trained" if part in TRAINED else "frozen") for part, n in planned.parameters.items()
+    ]
+
+    lines += ["", f"memory of each of {hardware.gpus} GPUs"]
+    lines += [row(share.name, share.bytes / 1e9, "GB") for share in planned.kept if not share.on_host]
+    lines += ["  and the largest of these: activations, gathered weights and gradients at the peak of each phase"]
+    largest = max(planned.phases, key=planned.phases.get)
+    lines += [row(name, n / 1e9, "GB", "largest" if name == largest else "") for name, n in planned.phases.items()]
+    lines += [row("reserve", hardware.reserve, "GB", "assumed")]
+    verdict = "fits" if planned.fits else "DOES NOT FIT"
+    lines += [row("total", planned.gpu_bytes / 1e9, "GB", f"{verdict} in {hardware.gpu_memory:g} GB")]
+
+    lines += ["", "host memory of each rank"]
+    lines += [row(share.name, share.bytes / 1e9, "GB") for share in planned.host_shares]
+    verdict = f"{'fits' if planned.fits_host else 'DOES NOT FIT'} in {hardware.node_memory:g} GB"
+    lines += [row(f"total of a node's {hardware.ranks_per_node}", planned.host_bytes / 1e9, "GB", verdict)]
+
+    lines += ["", "FLOPs of a sample (model: forward and backward; hardware: with what checkpointing repeats)"]
+    lines += [
+        row(part, flops.model / 1e12, "TFLOP", f"hardware {flops.hardware / 1e12:10,.2f}")
+        for part, flops in planned.flops.items()
+    ]
+    model, executed = (sum(column) for column in zip(*planned.flops.values()))
+    lines += [row("total", model / 1e12, "TFLOP", f"hardware {executed / 1e12:10,.2f}")]
+
+    lines += ["", "received by a GPU in a step"]
+    lines += [row(purpose, n / 1e9, "GB") for purpose, n in planned.traffic.items()]
+    received = sum(planned.traffic.values())
+    lines += [row("total", received / 1e9, "GB", f"{received / planned.step_seconds / 1e9:.1f} GB/s over a step")]
+
+    lines += ["", *rates_report(planned.rates), "", "time of a micro-step, without waiting for the network"]
+    lines += [row(phase, seconds.total, "s", bound(seconds)) for phase, seconds in planned.seconds.items()]
+    lines += [row("total", sum(seconds.total for seconds in planned.seconds.values()), "s")]
+
+    lines += ["", f"a step, and cost at {hardware.price:g} $ a GPU-hour"]
+    lines += [
+        f"  global batch {batch.global_batch_size} = {batch.ranks} GPUs x {batch.micro_batch_size} x "
+        f"{batch.accumulation} accumulated"
+    ]
+    lines += [row("step", planned.step_seconds, "s")]
+    if planned.steps:
+        lines += [row(f"run of {planned.steps:,} steps", planned.run_days, "days"), row("cost", planned.run_cost, "$")]
+
+    if not planned.fits:
+        lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
+        lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
+    return lines
+
+
+def rates_report(rates: Rates) -> list[str]:
+    """The rates that time follows from, and where they are from."""
+    origin = "assumed" if rates.card == ASSUMED else f"measured on {rates.card}"
+    kinds = {name: value / 1e12 for name, value in asdict(rates).items() if name in (*FLOP_KINDS, MEMORY)}
+    lines = [row(name, value, "TB/s" if name == MEMORY else "TFLOP/s") for name, value in kinds.items()]
+    host = row("host", rates.host_seconds, "s", f"to start {rates.host_operators:,} operators")
+    return [f"rates ({origin})", *lines, host]
+
+
+def bound(seconds: Seconds) -> str:
+    """Which of host and device the other waits for."""
+    return f"host-bound: the device takes {seconds.device:.2f} s" if seconds.host > seconds.device else ""
+
+
+def row(name: str, value: float, unit: str, remark: str = "") -> str:
+    return f"  {name:32}{value:14,.2f} {unit:6} {remark}".rstrip()

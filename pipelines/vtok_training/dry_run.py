@@ -1,0 +1,72 @@
+"""Checks a run up to its first step and says what it would be. It writes nothing and loads no weight."""
+
+from pathlib import Path
+
+from data_tools.errors import DataError
+from data_tools.shards.remote import is_remote
+from pipelines.cli.parsing import RunArguments
+from pipelines.config import RunConfig
+from pipelines.engine import models
+from pipelines.engine.loading.loader import build_dataset, collate
+from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
+from pipelines.engine.setup import settle
+from pipelines.vtok_training.summary import batch_line, number_of_steps, origin
+from vtok.assembly.build import pretrained_parts
+from vtok.framework import VTokFramework
+from vtok.rows.text import TextEncoder
+from vtok.weights import shapes_of
+
+
+def dry_run(arguments: RunArguments[RunConfig]) -> None:
+    """Prints what a run would be.
+
+    Raises:
+        ConfigError: A setting, the DeepSpeed JSON or the weights are wrong.
+        DataError: The data are wrong.
+    """
+    config = arguments.config
+    plan, _ = settle(config.train, arguments.ds_config)
+    output = choose_output(arguments)
+    print(f"output       {output}")
+    print(f"starts from  {origin(config)}")
+    print(f"batch        {batch_line(plan)}")
+    framework = None if config.tiny_models else checked_model(config, output)
+    if built_at_start(config):
+        print("data         built when the run starts")
+        return
+    shards = find_shards(config, output)
+    find_held_out(config, shards)
+    reader = open_shards(config, shards)
+    print(f"data         {len(reader)} samples in {', '.join(shards)}")
+    print(f"steps        {number_of_steps(config.train, len(reader))}")
+    if framework:
+        loaded = collate([build_dataset(config, reader, framework, training=True)[0]])
+        tokens = sum(framework.tokeniser.counts(loaded.batch.frame_counts[0]))
+        print(f"first sample {loaded.batch.keys[0]}: {loaded.batch.frame_counts[0]} frames, {tokens} visual tokens")
+
+
+def built_at_start(config: RunConfig) -> bool:
+    """Whether the data are rendered or packed when the run starts; raises DataError if there is nothing to pack."""
+    data = config.data
+    if data.shards or data.mixture:
+        return False
+    if not data.root:
+        return config.demo is not None
+    if is_remote(data.root) or Path(data.root, "manifest.json").exists():
+        return False
+    if not Path(data.root).is_dir():
+        raise DataError(f"data.root: there is no folder {data.root}")
+    return True
+
+
+def checked_model(config: RunConfig, output: Path) -> VTokFramework:
+    """The framework on the meta device, with its tokenizers, after a look at the headers of all its weights."""
+    framework = models.assembled(config, output)
+    shapes = shapes_of(framework)
+    for part in pretrained_parts(framework.config).values():
+        part.tensors(shapes)
+    framework.text = TextEncoder.from_pretrained(framework.config)
+    trained = sum(p.numel() for p in framework.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in framework.parameters() if not p.requires_grad)
+    print(f"parameters   {trained / 1e6:,.1f} M trained, {frozen / 1e6:,.1f} M frozen")
+    return framework

@@ -1,0 +1,153 @@
+"""A run of VTok: everything before its first step, and what a step is; ``pipelines.engine.loop`` takes the steps."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.shards import ShardReader
+from data_tools.streaming.mixture import Mixture
+from pipelines.cli.config_files import save_config
+from pipelines.cli.parsing import RunArguments
+from pipelines.config import RunConfig
+from pipelines.engine import calibration, distributed, models, weights
+from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.loading import in_flight, precomputed
+from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches
+from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
+from pipelines.engine.loop import Player, Run, run_steps
+from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
+from pipelines.engine.run_control import Stopper
+from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.writing import Writer
+from pipelines.engine.setup import build_engine, precision, settle
+from pipelines.engine.stepping import Step, train_step
+from pipelines.engine.watching.metrics import Metrics
+from pipelines.engine.watching.utilisation import Utilisation
+from pipelines.engine.watching.validation import Validation
+from pipelines.inference import demo
+from pipelines.vtok_training.summary import number_of_steps, origin
+from vtok.framework import VTokFramework
+
+
+def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
+    """A whole run: prepare or resume it, then step after step; returns whether it came to its end."""
+    config = arguments.config
+    training = prepare(arguments)
+    run, dataset = training.run, training.dataset
+    batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
+    with deaths_explained(dataset), stopper.deferred():
+        run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
+    if run.finished and config.demo:
+        distributed.rank_zero_first(lambda: demo.show(config, run.output))
+    return run.finished
+
+
+@dataclass
+class Training:
+    """A run of VTok before its next step.
+
+    Attributes:
+        run: What the loop needs of it.
+        dataset: Its samples.
+        validation: Judges it on held-out clips, if there are any.
+        utilisation: Of the devices; on rank 0.
+    """
+
+    config: RunConfig
+    run: Run
+    dataset: WatchedDataset
+    validation: Validation | None
+    utilisation: Utilisation | None
+
+    def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
+        """One optimiser step."""
+        engine = self.run.players[0].engine
+        step = train_step(engine, batches, self.run.plan, self.config.model.loss.with_decoder(number))
+        if self.utilisation:
+            step.figures.update(self.utilisation.at(step.figures["samples_per_s"]))
+        return step
+
+    def judge(self, number: int, metrics: Metrics | None) -> None:
+        """Validate the average of the weights, or the weights where there is none, if it is time to."""
+        if self.validation is None or not self.validation.due(number, self.run.max_steps):
+            return
+        player = self.run.players[0]
+        with player.ema.applied() if player.ema else nullcontext():
+            judged = self.validation.run(player.engine.module)
+        if metrics:
+            metrics.validation(number, *judged)
+
+
+def prepare(arguments: RunArguments[RunConfig]) -> Training:
+    """Everything up to the first step, or up to the next one of a run that is resumed.
+
+    Raises:
+        ConfigError, DataError: nothing has been written then but the data that the run makes for itself.
+    """
+    config = arguments.config
+    plan, ds_config = settle(config.train, arguments.ds_config)
+    output = distributed.rank_zero_first(lambda: choose_output(arguments))
+    reader, held_out = open_data(config, output)
+    framework, frozen = load_model(config, output, ds_config, reader, held_out)
+    dataset = build_dataset(config, reader, framework, training=True)
+    validation = Validation(config, held_out, framework) if held_out else None
+    loaders = 2 if validation else 1
+    distributed.every_rank(
+        lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers, loaders)
+    )
+
+    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)
+    found = checkpoint.newest(output) if arguments.resume else None
+    if found:
+        state = checkpoint.check(found, state)
+    engine = build_engine(framework, ds_config, config.train)
+    ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
+    player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
+    # Written when all that can be refused has been: a folder with a configuration is a run.
+    distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
+    if found:
+        checkpoint.resume(engine, ema, found, state)
+        state.ranks = plan.ranks
+    else:
+        calibrate(config, player, dataset, plan)
+
+    utilisation = None
+    if distributed.rank() == 0:
+        captions = models.dataset_texts(reader, most=50, names=["caption"])
+        utilisation = Utilisation(config, framework, plan.ranks, captions)
+    max_steps = number_of_steps(config.train, len(reader))
+    return Training(config, Run(config, output, plan, [player], max_steps), dataset, validation, utilisation)
+
+
+def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, ShardReader | None]:
+    """The run's data, made first where they are the demo's or raw clips; and the held-out split, if there is one."""
+    shards = distributed.rank_zero_first(lambda: find_shards(config, output))
+    held_out = distributed.rank_zero_first(lambda: find_held_out(config, shards))
+    return open_shards(config, shards), open_dataset(config, held_out) if held_out else None
+
+
+def load_model(
+    config: RunConfig, output: Path, ds_config: dict, reader: ShardReader | Mixture, held_out: ShardReader | None
+) -> tuple[VTokFramework, dict[str, str]]:
+    """The framework at step 0, whose tiny models are written first where it has such; and its frozen parts' hashes."""
+    if distributed.rank() == 0:
+        print(f"starting from {origin(config)}", flush=True)
+    if config.tiny_models:
+        texts = models.dataset_texts(reader)
+        distributed.rank_zero_first(lambda: models.prepare_tiny_models(config, output, texts))
+        models.point_to_tiny_models(config)
+    unused = precomputed.unused_encoders(config, reader, held_out)
+    place = weights.placement(ds_config, precision(config.train))
+    empty = distributed.every_rank(lambda: models.assembled(config, output))
+    frozen = weights.frozen_hashes(empty)
+    return distributed.every_rank(lambda: models.with_weights(config, empty, place, unused)), frozen
+
+
+def calibrate(config: RunConfig, player: Player, dataset: WatchedDataset, plan: BatchPlan) -> None:
+    """Measure the frozen features over the run's first batches."""
+    end = config.train.calibration_batches * plan.global_batch_size
+    batches = micro_batches(dataset, plan, config.data.workers, end=end)
+    with deaths_explained(dataset):
+        calibration.calibrate(player.engine.module, batches, player.engine.device)

@@ -1,0 +1,30 @@
+"""What a run is, in words and numbers."""
+
+import math
+
+from pipelines.config import OptimisationConfig, RunConfig
+from pipelines.engine.batch_plan import BatchPlan
+
+
+def number_of_steps(train: OptimisationConfig, samples: int) -> int:
+    """Optimiser steps of the whole run on so many samples."""
+    return train.max_steps or math.ceil(train.epochs * samples / train.global_batch_size)
+
+
+def origin(config: RunConfig) -> str:
+    """The weights that a run starts from, in one line."""
+    model = config.model
+    if config.tiny_models:
+        backbone = model.tokeniser.weights
+        kept = f"; the backbone is {backbone}" if backbone and not backbone.startswith("models/") else ""
+        return f"tiny models with random weights{kept}"
+    parts = {"language model": model.mllm.weights, "backbone": model.tokeniser.weights or "random weights"}
+    if model.generates:
+        parts["decoder"] = model.decoder.weights
+    return ", ".join(f"{name} {weights}" for name, weights in parts.items())
+
+
+def batch_line(plan: BatchPlan) -> str:
+    """How a global batch is dealt out, in one line."""
+    dealt = f"{plan.ranks} ranks x {plan.micro_batch_size} x {plan.accumulation} accumulated"
+    return f"{plan.global_batch_size} samples = {dealt}"

@@ -1,5 +1,6 @@
 """What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
 
+import os
 from collections.abc import Callable
 
 from data_tools.errors import DataError
@@ -16,6 +17,8 @@ def run_program(
 ) -> None:
     """A training command, from its arguments to its exit code.
 
+    A process without a launcher is left as it was found: it may be a program of the caller's, which goes on.
+
     Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
 
     Args:
@@ -25,8 +28,8 @@ def run_program(
     """
     stopper = Stopper(name)
     try:
-        distributed.connect()
-        finished = train(arguments, stopper)
+        with distributed.connected():
+            finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         die(name, error, 0 if isinstance(error, LoaderError) else distributed.rank())
     except RuntimeError as error:
@@ -36,5 +39,7 @@ def run_program(
     finally:
         stopper.closed = True
         end_children()
+        if not distributed.is_launched(os.environ):
+            stopper.dismiss()
     if not finished:
         leave(STOPPED)

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from time import monotonic
 
+import deepspeed
+
 from support.commands import called, environment_of
 from support.launch import REPO, environment, free_port
 
@@ -23,48 +25,51 @@ Program = Callable[[list[str]], None] | Path
 
 
 class Ranks:
-    """Two processes, which are started when they are first needed, and anew after a run that failed."""
+    """The processes, which are started when they are first needed, and anew after a run that failed."""
 
     def __init__(self):
         self._started: list[tuple[subprocess.Popen, Connection]] = []
 
     def run(self, program: Program, *arguments, ranks: int = 2, timeout: float = 600) -> subprocess.CompletedProcess:
-        """Run a command's ``main``, or a script, as a launcher would on one or two ranks.
+        """Run a command's ``main``, or a script, as a launcher would on its ranks.
 
         Returns:
-            The first exit code that is not 0; the output of one rank after the other.
+            The exit code of the first rank that failed, or 0; the output of one rank after the other.
 
         Raises:
             subprocess.TimeoutExpired: it took longer than ``timeout`` seconds; the processes have been killed.
         """
-        if not self._started:
-            self._started = [start() for _ in range(2)]
-        connections, port = [connection for _, connection in self._started[:ranks]], free_port()
-        for rank, connection in enumerate(connections):
+        while len(self._started) < ranks:
+            self._started.append(start())
+        used, port = self._started[:ranks], free_port()
+        for rank, (_, connection) in enumerate(used):
             names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_SIZE=ranks, MASTER_PORT=port)
             told = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
             connection.send((program, list(map(str, arguments)), told))
-        answers = self._answers(connections, timeout)
-        code = next((answer.returncode for answer in answers if answer.returncode), 0)
+        ends = self._ends(timeout, ranks)
+        code = next((end.returncode for end in ends.values() if end.returncode), 0)
         if code not in (0, 2):  # 2: what a user can mend
             self.close()
-        stdout, stderr = ("".join(getattr(answer, name) for answer in answers) for name in ("stdout", "stderr"))
+        stdout, stderr = ("".join(getattr(ends[rank], name) for rank in range(ranks)) for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess([program, *arguments], code, stdout, stderr)
 
-    def _answers(self, connections: list[Connection], timeout: float) -> list[subprocess.CompletedProcess]:
-        """One a rank."""
-        answers, latest = {}, monotonic() + timeout
-        while missing := [connection for connection in connections if connection not in answers]:
-            ready = wait(missing, max(0, latest - monotonic()))
+    def _ends(self, timeout: float, ranks: int) -> dict[int, subprocess.CompletedProcess]:
+        """Rank -> its end, the first first."""
+        ends, latest = {}, monotonic() + timeout
+        waiting = {connection: rank for rank, (_, connection) in enumerate(self._started[:ranks])}
+        while waiting:
+            ready = wait(list(waiting), max(0, latest - monotonic()))
             if not ready:
                 self.close()
                 raise subprocess.TimeoutExpired("ranks", timeout)
             for connection in ready:
+                rank = waiting.pop(connection)
                 try:
-                    answers[connection] = connection.recv()
+                    ends[rank] = connection.recv()
                 except EOFError:
-                    answers[connection] = subprocess.CompletedProcess([], -1, "", "the process has died\n")
-        return [answers[connection] for connection in connections]
+                    code = self._started[rank][0].wait()
+                    ends[rank] = subprocess.CompletedProcess([], code, "", f"rank {rank} ended with {code}\n")
+        return ends
 
     def close(self) -> None:
         """Kill the processes."""
@@ -89,8 +94,6 @@ def start() -> tuple[subprocess.Popen, Connection]:
 
 def serve(connection: Connection) -> None:
     """One rank: run what comes, until nobody is left who could send more."""
-    import deepspeed
-
     while True:
         try:
             program, arguments, told = connection.recv()

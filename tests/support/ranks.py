@@ -5,20 +5,14 @@
 What only a launch shows (the launcher's output, signals, the end of a dead rank) is not tested with them.
 """
 
-import gc
 import os
-import runpy
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from time import monotonic
 
-import deepspeed
-
-from support.commands import called, environment_of
 from support.launch import REPO, environment, free_port
 
 Program = Callable[[list[str]], None] | Path
@@ -85,41 +79,8 @@ def start() -> tuple[subprocess.Popen, Connection]:
     ours, theirs = Pipe()
     paths = os.pathsep.join((str(REPO), str(REPO / "tests")))
     process = subprocess.Popen(
-        [sys.executable, "-m", "support.ranks", str(theirs.fileno())],
+        [sys.executable, "-m", "support.rank", str(theirs.fileno())],
         cwd=REPO, env=environment(PYTHONPATH=paths), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
     )  # fmt: skip
     theirs.close()
     return process, ours
-
-
-def serve(connection: Connection) -> None:
-    """One rank: run what comes, until nobody is left who could send more."""
-    while True:
-        try:
-            program, arguments, told = connection.recv()
-        except EOFError:
-            return
-
-        def main(argv: list[str], program=program) -> None:
-            try:
-                program(argv) if callable(program) else run_script(program, argv)
-            except Exception:
-                traceback.print_exc()
-                sys.exit(1)
-            finally:
-                if deepspeed.comm.is_initialized():
-                    deepspeed.comm.destroy_process_group()
-
-        with environment_of(os.environ | told):
-            connection.send(called(main, *arguments))
-        gc.collect()
-
-
-def run_script(script: Path, argv: list[str]) -> None:
-    """What ``python SCRIPT *argv`` does, in this process."""
-    sys.argv = [str(script), *argv]
-    runpy.run_path(str(script), run_name="__main__")
-
-
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))

@@ -1,6 +1,6 @@
 """Clips, shards and the order of samples. Imports nothing from the model.
 
-cli.py          `vtok-shards`
+cli.py          `vtok-shards`;  commands/: its commands
 video/          checks, decodes, cuts and encodes video files
 packing/        sources → checked clips → shards
 shards/         the files of a dataset: writing, reading, fetching

@@ -140,11 +140,20 @@ class ClipDataset(Dataset):
 
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
         raw = self.reader.read(row)
-        duration = raw.meta["facts"]["duration"]
+        facts = raw.meta["facts"]
+        duration = facts["duration"]
         drawn = self.training and self.draw_window
         start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
         views = make_views(
-            raw.video, duration, self.tokeniser_view, self.decoder_view, start, self.fit, self.decoder, self.stored
+            raw.video,
+            duration,
+            self.tokeniser_view,
+            self.decoder_view,
+            start,
+            self.fit,
+            self.decoder,
+            self.stored,
+            facts.get("entry"),
         )
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]

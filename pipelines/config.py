@@ -9,6 +9,7 @@ RunConfig
   demo        make clips first, show a caption and a video at the end
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +17,11 @@ from vtok.config import ModelConfig, require
 
 # Tokens of a caption, where nothing is known of the data.
 CAPTION_TOKENS = 64
+
+
+def require_seed(seed: int) -> None:
+    """Raises ConfigError unless torch takes the seed."""
+    require(0 <= seed < 2**63, f"seed must lie between 0 and 2^63 - 1, not {seed}")
 
 
 @dataclass
@@ -128,7 +134,12 @@ class OptimisationConfig:
         require(self.epochs is None or self.epochs > 0, "train.epochs must be positive")
         require(self.global_batch_size >= 1, "train.global_batch_size must be at least 1")
         require(self.micro_batch_size >= 1, "train.micro_batch_size must be at least 1")
-        require(self.lr > 0, "train.lr must be positive")
+        require(0 < self.lr < math.inf, "train.lr must be positive and finite")
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "train.betas must lie in 0..1, below 1"
+        )
+        require(0 < self.eps < math.inf, "train.eps must be positive and finite")
+        require(0 <= self.weight_decay < math.inf, "train.weight_decay must be finite and not negative")
         require(self.ema_decay is None or 0 <= self.ema_decay < 1, "train.ema_decay must lie in 0..1, below 1")
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
         require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
@@ -242,6 +253,7 @@ class RunConfig:
             self.model.generates or self.demo is None,
             f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",
         )
+        require_seed(self.seed)
         window, batch = self.data.group_by_length, self.train.global_batch_size
         require(
             window % batch == 0,

@@ -122,8 +122,8 @@ class VTokFramework(nn.Module):
         """Computes the losses of a micro-batch of B samples, in fp32.
 
         Each loss is averaged over a sample's own tokens (L_visLM also over dimensions, L_dec over latent elements),
-        then over the samples. Samples without an answer or a caption count as zero. So the mean over the global batch is the
-        mean over micro-batches of equal size, on all ranks and accumulation steps.
+        then over the samples. Samples without an answer or a caption count as zero. So the mean over the global batch
+        is the mean over micro-batches of equal size, on all ranks and accumulation steps.
 
         Args:
             batch: The samples.

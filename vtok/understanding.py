@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import GenerationMixin
 
 from vtok.framework import VTokFramework
 from vtok.mllm.mrope import row_positions
@@ -53,7 +54,9 @@ def understand(
         visual = video_embeddings(framework, frames, fps, key_frame_idx, key_frame_every)
     embeddings = question_embeddings(framework, visual, question)
     positions = question_positions(framework, question, counts, fps)
-    ids = framework.mllm.causal_lm.generate(
+    causal_lm = framework.mllm.causal_lm
+    assert isinstance(causal_lm, GenerationMixin)  # as all of transformers' ...ForCausalLM are
+    ids = causal_lm.generate(
         inputs_embeds=embeddings,
         attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device),
         **({} if positions is None else {"position_ids": positions}),

@@ -138,6 +138,8 @@ def _check_told(told: dict, facts: dict) -> None:
         value = told.get(name, facts[name])
         if not isinstance(value, int | float) or abs(value - facts[name]) > slack:
             raise BadVideo("wrong_facts", f"the json says {name} {value!r}, the clip has {facts[name]!r}")
+    if told.get("entry", facts["entry"]) != facts["entry"]:
+        raise BadVideo("wrong_facts", f"the json says entry {told['entry']!r}, the clip has {facts['entry']!r}")
 
 
 def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:

@@ -71,7 +71,7 @@ def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
     """The key frame, and the strip from the first frame to the last. Raises BadVideo."""
     times = np.linspace(0, sample.meta["facts"]["duration"], STRIP_FRAMES).tolist()
     frames = {}
-    for indices, frame in decode(sample.video, times):
+    for indices, frame in decode(sample.video, times, entry=sample.meta["facts"].get("entry")):
         image = Image.fromarray(frame.numpy())
         for index in indices:
             frames[index] = image

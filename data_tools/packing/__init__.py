@@ -17,7 +17,6 @@ parts.py      decode part of a long video
 state.py      the build's files and locks
 progress.py   counters and the progress bar
 merge.py      the last step: one manifest, one list of rejected clips
-command.py    `vtok-shards build` and `merge`
 """
 
 from data_tools.packing.builder import build_shards

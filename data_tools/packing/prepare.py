@@ -11,7 +11,9 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources import Clip, Item
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.shards import RawSample
-from data_tools.video.decode import VideoFacts, validate
+from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.video.decode import VideoFacts, told_transfer, validate
+from data_tools.video.encode import HDR
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,21 @@ class Recipe:
         max_seconds: longer clips are cut to their first seconds; None for no limit.
         min_frames: least number of frames in the result.
         min_side: least shorter side of the result, pixels.
+        hdr: what becomes of clips with a high dynamic range (see `HDR`).
     """
 
     encoding: Encoding | None = None
     max_seconds: float | None = None
     min_frames: int = 2
     min_side: int = 1
+    hdr: str = "tonemap"
 
     def check(self) -> None:
         """Raise DataError if a value is out of range."""
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise DataError(f"the maximum length of a clip must be above 0 seconds, not {self.max_seconds:g}")
+        if self.hdr not in HDR:
+            raise DataError(f"unknown treatment of HDR '{self.hdr}': choose one of {', '.join(HDR)}")
         if self.encoding:
             self.encoding.check()
 
@@ -46,6 +52,8 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
     """
     try:
         clip = item.load()
+        if recipe.hdr == "reject" and (kind := told_transfer(clip.video)) != "sdr":
+            raise BadVideo("hdr", f"the clip has a high dynamic range ({kind}); --hdr tonemap packs it")
         video, extension, facts = _video(clip, recipe)
     except OSError as error:
         raise BadVideo("unreadable", str(error)) from error
@@ -64,7 +72,9 @@ def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
     if clip.span is None and recipe.encoding is None and isinstance(clip.video, bytes):
         facts = validate(clip.video)
         if facts.duration <= longest:
-            return clip.video, clip.extension, facts
+            ending = clip.extension.removeprefix(".").lower()
+            # In a shard the ending tells the video from the texts, so one like ".txt" or none would not do.
+            return clip.video, f".{ending if ending in VIDEO_ENDINGS else 'video'}", facts
     start, end = clip.span or (0.0, math.inf)
     encoded = transcode(clip.video, recipe.encoding or Encoding(), start, min(end, start + longest))
     return encoded, ".mp4", validate(encoded)

@@ -1,7 +1,8 @@
 """Re-encode a clip: cut, scale, constant frame rate, one key frame per second, no sound.
 
-Smaller frames save most of the decoding time in training. Frames are chosen by timestamp and rotated for display. So
-the new clip has no rotation, no edit list and no open GOP.
+Smaller frames save most of the decoding time in training. Frames are chosen by timestamp and drawn as they are shown:
+upright, with square pixels, progressive, in a standard dynamic range. So the new clip has no rotation, no sample aspect
+ratio, no edit list and no open GOP. Its colours are those of the old one, and its tags say which they are.
 """
 
 import math
@@ -15,18 +16,15 @@ from av.filter import Graph
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.parts import part_frames
-from data_tools.video.decode import TIE, Source, quarter_turns, whole_frames
+from data_tools.video.container import Source
+from data_tools.video.decode import TIE, whole_frames
 from data_tools.video.encode import ENCODERS, encode_video
 
 TIMESCALE = Fraction(1, 90_000)  # time base of clips that keep their timestamps, seconds; fits all common rates
 KEY_SECONDS = 1  # interval of key frames
-TURNS: dict[int, list[tuple[str, str]]] = {  # quarter turns -> filters of libavfilter
-    0: [],
-    1: [("transpose", "cclock")],
-    2: [("hflip", ""), ("vflip", "")],
-    3: [("transpose", "clock")],
-}
 
+BT709, BT601 = 1, 6
+MATRICES = {BT709: "bt709", 4: "fcc", 5: "smpte170m", BT601: "smpte170m", 7: "smpte240m", 9: "bt2020"}  # as FFmpeg's
 TimedFrames = Iterable[tuple[float, av.VideoFrame]]  # (time in seconds, frame), ascending
 
 
@@ -104,22 +102,34 @@ def at_rate(frames: TimedFrames, fps: Fraction) -> Iterator[tuple[float, av.Vide
 
 
 def scaled(frames: TimedFrames, encoding: Encoding) -> Iterator[av.VideoFrame]:
-    """Yield the frames rotated for display and scaled, as yuv420p, with their times as pts in `TIMESCALE`.
+    """Yield the frames scaled, as yuv420p with the first one's colour matrix, with their times as pts in `TIMESCALE`.
 
-    Raises:
-        BadVideo: the frames differ in size.
+    Args:
+        frames: all of one size; colours and pixel formats may differ.
+        encoding: gives the size.
     """
-    graph: Graph | None = None
-    width = height = 0
+    graphs: dict[tuple, Graph] = {}
+    matrix: int | None = None
     for time, frame in frames:
-        if graph is None:
-            width, height = frame.width, frame.height
-            graph = _graph(frame, encoding.short_side)
-        if (frame.width, frame.height) != (width, height):
-            raise BadVideo("frame_sizes_differ", f"from {width} x {height} to {frame.width} x {frame.height}")
+        matrix = matrix or written_matrix(frame)
+        form = frame.format.name, frame.colorspace, frame.color_range
+        if form not in graphs:
+            graphs[form] = _graph(frame, encoding.short_side, MATRICES[matrix])
         frame.pts, frame.time_base = round(time / TIMESCALE), TIMESCALE
-        graph.vpush(frame)
-        yield graph.vpull()
+        graphs[form].vpush(frame)
+        written = graphs[form].vpull()
+        written.colorspace = matrix  # the filter does not tell apart matrices of equal coefficients
+        yield written
+
+
+def written_matrix(frame: av.VideoFrame) -> int:
+    """FFmpeg's number of the colour matrix for a clip that begins with this frame: its own, if it tells one.
+
+    One that tells none is read as BT.601, and so it is written.
+    """
+    if frame.format.is_rgb:
+        return BT709
+    return frame.colorspace if frame.colorspace in MATRICES else BT601
 
 
 def new_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -128,16 +138,21 @@ def new_size(width: int, height: int, short_side: int | None) -> tuple[int, int]
     return max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2)
 
 
-def _graph(frame: av.VideoFrame, short_side: int | None) -> Graph:
-    """The libavfilter graph for frames with the format of `frame`."""
-    turns = quarter_turns(frame)
-    shown = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-    width, height = new_size(*shown, short_side)
-    scale = f"{width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+def _graph(frame: av.VideoFrame, short_side: int | None, matrix: str) -> Graph:
+    """The libavfilter graph for frames with the form of `frame`."""
+    width, height = new_size(frame.width, frame.height, short_side)
+    quality = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
     graph = Graph()
     graph.threads = 1
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=TIMESCALE)
-    steps = [*TURNS[turns], ("scale", scale), ("format", "yuv420p")]
-    graph.link_nodes(source, *(graph.add(name, options) for name, options in steps), graph.add("buffersink"))
+    source = graph.add(
+        "buffer",
+        video_size=f"{frame.width}x{frame.height}",
+        pix_fmt=frame.format.name,
+        time_base=str(TIMESCALE),
+        colorspace=str(frame.colorspace),
+        range=str(frame.color_range),
+    )
+    scale = graph.add("scale", f"{width}:{height}:{quality}:out_color_matrix={matrix}:out_range=tv")
+    graph.link_nodes(source, scale, graph.add("format", "yuv420p"), graph.add("buffersink"))
     graph.configure()
     return graph

@@ -41,6 +41,7 @@ class ShardReader:
 
     def __init__(self, folder: str | Path, cache: Cache = Cache()):
         self._open: dict[int, int] = {}  # index of the shard → file descriptor, oldest first
+        self._entries: dict[int, list[str | None]] = {}  # index of the shard → `_entry` of each of its samples
         self.folder = str(folder) if is_remote(folder) else Path(folder)
         self.cache = cache
         self._remote = RemoteFolder(str(folder), cache) if is_remote(folder) else None
@@ -108,7 +109,8 @@ class ShardReader:
         if (sample := _plain_sample(head, body, tail)) is None:
             sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
         # The json of another tool lacks these facts.
-        sample.meta["facts"] = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
+        facts = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
+        sample.meta["facts"] = facts if "entry" in facts else facts | {"entry": self._entry(shard, row)}
         return sample
 
     def key(self, row: int) -> str:
@@ -116,6 +118,13 @@ class ShardReader:
         shard = int(self.rows["shard"][row])
         sidecar = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))
         return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
+
+    def _entry(self, shard: int, row: int) -> str | None:
+        """Where reading the clip may begin, as its sidecar says (see `video.VideoFacts`); None if it does not."""
+        if shard not in self._entries:
+            samples = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))["samples"]
+            self._entries[shard] = [sample["facts"].get("entry") for sample in samples]
+        return self._entries[shard][row - sum(self.shard_sizes[:shard])]
 
     def _path(self, name: str) -> Path:
         """The local path of a file other than a shard; fetches it if remote."""

@@ -10,6 +10,10 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
+# "tonemap" draws clips with a high dynamic range in a standard one: those that are kept when they are read, those that
+# are re-encoded when they are packed. "reject" leaves them out.
+HDR = ("tonemap", "reject")
+
 ENCODERS: dict[str, Literal["libx264"]] = {"h264": "libx264"}
 
 # x264's macroblock tree is not deterministic: on a CPU with AVX-512 the same frames gave 8 different files in 14 runs

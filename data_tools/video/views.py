@@ -175,6 +175,7 @@ def make_views(
     fit: str = "crop",
     backend: str = "pyav",
     skip: Collection[str] = (),
+    entry: str | None = None,
 ) -> Views:
     """Both views of one window, from one decode of the clip.
 
@@ -187,6 +188,7 @@ def make_views(
         fit: "crop" or "pad" (see `fit_box`).
         backend: "pyav" or "decord".
         skip: views, of "frames" and "video", that are not drawn. The crop still takes them into account.
+        entry: as `video.validate` found it; None if it is not known.
 
     Raises:
         BadVideo: the clip cannot be decoded.
@@ -199,7 +201,7 @@ def make_views(
     wanted = sorted(
         (time, name, index) for name, (times, valid) in sampled.items() for index, time in enumerate(times[:valid])
     )
-    for looks, picture in decode(source, [time for time, _, _ in wanted], backend) if wanted else ():
+    for looks, picture in decode(source, [time for time, _, _ in wanted], backend, entry) if wanted else ():
         height, width, _ = picture.shape
         placed = dict(zip(views, placements(width, height, tokeniser, decoder, fit)))
         for name, stack in stacks.items():

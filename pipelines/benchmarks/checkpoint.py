@@ -11,8 +11,8 @@ from torch import nn
 from pipelines.config import CheckpointConfig, TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.internals import start_moments
 from pipelines.engine.saving.checkpoint import RunState
-from pipelines.engine.saving.partitions import start_moments
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
 from vtok.feature_scale import FeatureScale

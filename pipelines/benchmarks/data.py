@@ -93,10 +93,10 @@ def loading(folder: Path, clip: bytes, both_views: bool, clips: int = 10, repeat
     )
 
     def bare() -> float:
-        make_views(clip, facts["duration"], small, large, 0.0)
+        make_views(clip, facts["duration"], small, large, 0.0, entry=facts["entry"])
         started = time.process_time()
         for _ in range(clips):
-            make_views(clip, facts["duration"], small, large, 0.0)
+            make_views(clip, facts["duration"], small, large, 0.0, entry=facts["entry"])
         return (time.process_time() - started) / clips
 
     def loader() -> float:
@@ -112,12 +112,13 @@ def decoding(clip: bytes, clips: int = 4, repeats: int = 7) -> float:
     """CPU time of the PyAV path for the tokeniser's view over decord's, at its own threads and with its own resize."""
     import decord
 
-    duration = validate(clip).duration
+    facts = validate(clip)
+    duration = facts.duration
     view, _ = _views(duration, both_views=False)
 
     def ours() -> None:
         for _ in range(clips):
-            make_views(clip, duration, view, None, 0.0)
+            make_views(clip, duration, view, None, 0.0, entry=facts.entry)
 
     def theirs() -> None:
         for _ in range(clips):

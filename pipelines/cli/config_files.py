@@ -8,26 +8,32 @@ from typing import Any
 import yaml
 
 from pipelines.cli.errors import one_line
+from pipelines.cli.yaml_slips import require_no_slips
 from pipelines.config import RunConfig
 from vtok.config import ConfigError
 
 PRESETS = Path(__file__).parents[1] / "configs"
 
 
-def read_yaml(path: Path) -> dict:
+def read_yaml(path: Path, kind: type | None = None) -> dict:
     """A YAML mapping, loaded safely.
 
+    Args:
+        kind: the dataclass that it fills, if any (see :mod:`pipelines.cli.yaml_slips`).
+
     Raises:
-        ConfigError: no such file, or not a mapping.
+        ConfigError: no such file, not a mapping, or a slip in it.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} should hold sections such as 'train:', found {type(tree).__name__}")
+    require_no_slips(path, text, kind)
     return tree
 
 

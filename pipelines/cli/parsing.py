@@ -38,6 +38,32 @@ ALIASES = {
     "--batch_size": "--train.global_batch_size",
     "--epochs": "--train.epochs",
 }
+# What other trainers call it -> what it is here.
+HABITS = {
+    "deepspeed": "ds_config",
+    "deepspeed_config": "ds_config",
+    "resume_from_checkpoint": "resume auto",
+    "output_dir": "output",
+    "learning_rate": "train.lr",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "train_batch_size": "train.global_batch_size",
+    "gradient_accumulation_steps": "train.global_batch_size (it follows from that, the ranks and the micro-batch)",
+    "num_train_epochs": "train.epochs",
+    "max_train_steps": "train.max_steps",
+    "max_steps": "train.max_steps",
+    "warmup_steps": "train.warmup_steps",
+    "lr_warmup_steps": "train.warmup_steps",
+    "weight_decay": "train.weight_decay",
+    "save_steps": "checkpoint.every",
+    "checkpointing_steps": "checkpoint.every",
+    "save_total_limit": "checkpoint.keep",
+    "bf16": "train.precision bf16",
+    "mixed_precision": "train.precision",
+    "dataloader_num_workers": "data.workers",
+    "gradient_checkpointing": "model.mllm.gradient_checkpointing",
+    "model_name_or_path": "model.mllm.weights",
+    "pretrained_model_name_or_path": "model.mllm.weights",
+}
 CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
@@ -45,7 +71,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
-    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise.
+    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own.
 
     Args:
         argv: the process's own command line if omitted.
@@ -61,7 +87,9 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         published = []
         if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
             published = ["--model.tokeniser.weights", CLIP_L]
-        argv = ["--config", str(PRESETS / f"{preset}.yaml"), *published, *argv]
+        own = [Path(folder, "config.yaml") for folder in values_of("--output", argv) if "--resume" in given]
+        config = next((path for path in own if path.is_file()), PRESETS / f"{preset}.yaml")
+        argv = ["--config", str(config), *published, *argv]
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )
@@ -91,6 +119,10 @@ def parse_with(
     parser.add_class_arguments(kind)
     given = [arg.partition("=")[0] for arg in argv if arg.startswith("--")]
     # The two ways to say how long are alternatives: the command line's replaces the file's.
+    require(
+        not {"--train.epochs", "--train.max_steps"} <= set(given),
+        "set only one of --train.max_steps and --train.epochs",
+    )
     if "--train.epochs" in given:
         argv += ["--train.max_steps", "null"]
     elif "--train.max_steps" in given:
@@ -102,14 +134,30 @@ def parse_with(
         values = parser.instantiate(arguments)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(one_line(error)) from error
-    config = kind(**{f.name: values[f.name] for f in fields(kind)})
+    config = with_home(kind(**{f.name: values[f.name] for f in fields(kind)}))
     if values["print_config"]:
         print(as_yaml(config), end="")
         raise SystemExit
-    output = Path(values["output"]) if values["output"] else None
+    output = Path(values["output"]).expanduser() if values["output"] else None
     name = path.stem if path else "run"
     steps = step_range(values["profile"])
-    return RunArguments(config, name, Path(values["ds_config"]), output, values["resume"], steps, values["dry_run"])
+    return RunArguments(
+        config, name, Path(values["ds_config"]).expanduser(), output, values["resume"], steps, values["dry_run"]
+    )
+
+
+def with_home(config: Config) -> Config:
+    """The configuration, in which a ``~`` at the beginning of a path is the home folder."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            with_home(value)
+        elif isinstance(value, str) and value.startswith("~/") and f.name != "cache_dir":  # that of every machine
+            setattr(config, f.name, str(Path(value).expanduser()))
+        elif isinstance(value, list):
+            for item in filter(is_dataclass, value):
+                with_home(item)
+    return config
 
 
 def load_config(path: Path) -> RunConfig:
@@ -154,12 +202,14 @@ def check_known_keys(path: Path | None, given: list[str], kind: type, free: str)
         if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))
     if path is not None:
-        for key in yaml_paths(read_yaml(path)):
+        for key in yaml_paths(read_yaml(path, kind)):
             if key not in known and not key.startswith(free):
                 raise ConfigError(f"{path}: {unknown_key(key, known)}")
 
 
 def unknown_key(key: str, known: set[str], dashes: str = "") -> str:
+    if key.replace("-", "_") in HABITS:
+        return f"unknown key {dashes}{key}; here it is --{HABITS[key.replace('-', '_')]}"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"unknown key {dashes}{key}; did you mean {dashes}{nearest[0]}?"
 

@@ -5,16 +5,17 @@ distributed     ranks, rendezvous, rank 0 first, time-outs;  launcher: what it t
 batch_plan      global batch -> micro-batch and accumulation
 outputs         where a run writes, and where its shards are;  demo_clips: the demo's own;  logs: JSON lines
 models          the framework of a run;  hub: one process of a machine asks for published files
-weights         each rank's slices of pretrained weights;  residency: what an engine keeps, counted
+weights         each rank's slices of pretrained weights
 setup           DeepSpeed JSON + run -> one engine;  cpu_op: what DeepSpeed compiles
+internals       what reaches into private parts of DeepSpeed and torch: partitions, traces, shards
 calibration     mean and deviation of the frozen features
 loop            optimiser steps up to the end: logged, saved and judged
-stepping        one optimiser step;  finite: losses and gradients that are not;  traces: ZeRO-3's
+stepping        one optimiser step;  finite: losses and gradients that are not
 host_memory     what can still be had of it;  shared_memory: in /dev/shm;  memory: what this rank uses
 run_control     how a run is stopped before its end
 
 loading/        shards -> micro-batches of this rank
-saving/         partitions, EMA, checkpoints
+saving/         EMA, checkpoints
 watching/       metrics, validation, traces
 """
 

@@ -1,4 +1,4 @@
-"""Batch arithmetic. The user chooses the global batch; the number of ranks decides how it is dealt out."""
+"""Batch arithmetic. The user chooses the global batch; the number of ranks decides how it is divided."""
 
 import hashlib
 from typing import NamedTuple, TypeVar
@@ -18,15 +18,15 @@ class BatchPlan(NamedTuple):
 
 
 def smallest_valid_batch(global_batch_size: int, ranks: int) -> int:
-    """The smallest global batch, at least ``global_batch_size``, that the ranks divide."""
+    """Returns the smallest global batch, at least ``global_batch_size``, that is divisible by the ranks."""
     return -(-global_batch_size // ranks) * ranks
 
 
 def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> BatchPlan:
-    """The largest micro-batch, at most ``largest_micro_batch``, that divides a rank's share evenly.
+    """Plans with the largest micro-batch, at most ``largest_micro_batch``, that divides a rank's share evenly.
 
     Raises:
-        ConfigError: the ranks do not divide the global batch.
+        ConfigError: The global batch is not divisible by the ranks.
     """
     if global_batch_size % ranks:
         smaller = max(d for d in range(1, ranks + 1) if global_batch_size % d == 0)
@@ -41,10 +41,10 @@ def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> 
 
 
 def batch_digest(keys: list[str]) -> str:
-    """Hash of the keys of a global batch's samples, in global order."""
+    """Hashes the keys of a global batch's samples, in global order."""
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
 
 
 def in_global_order(by_rank: list[list[list[T]]]) -> list[T]:
-    """What belongs to the samples, of each rank's micro-batches: by accumulation step, then by rank."""
+    """Puts the items of each rank's micro-batches into global order: by accumulation step, then by rank."""
     return [item for step in zip(*by_rank) for micro_batch in step for item in micro_batch]

@@ -1,8 +1,7 @@
-"""Mean and deviation of the frozen features, over the first batches of the run, before the first step.
+"""Measures mean and deviation of the frozen features on the first batches of the run, before the first step.
 
-The visual head's targets and ``g_phi``'s inputs are standardised with them. Every rank takes part in every forward
-(ZeRO-3 gathers weights), and the sums are in fp64 over the same samples, so that the statistics do not depend on the
-number of ranks.
+They standardise the visual heads' targets and ``g_phi``'s inputs. All ranks take part in every forward, since ZeRO-3
+gathers weights. The sums are fp64 over the same samples, so the statistics do not depend on the number of ranks.
 """
 
 from collections.abc import Iterable
@@ -21,12 +20,12 @@ class Moments:
         self.totals = torch.zeros(3, dim, dtype=torch.float64, device=device)
 
     def add(self, rows: torch.Tensor) -> None:
-        """Count the rows (n, dim) in."""
+        """Adds rows (n, dim)."""
         rows = rows.double()
         self.totals += torch.stack([torch.full_like(self.totals[0], len(rows)), rows.sum(0), rows.square().sum(0)])
 
     def mean_and_std(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(dim,) each, over all ranks' rows; 0 and 1 where there were none."""
+        """Returns mean and deviation, (dim,) each, over all ranks' rows; 0 and 1 without rows."""
         distributed.reduce_over_ranks(self.totals)
         count, total, squares = self.totals
         mean = total / count.clamp_min(1)
@@ -36,7 +35,7 @@ class Moments:
 
 @torch.no_grad()
 def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch.device) -> None:
-    """Set the tokeniser's ``feature_scale``, if it has one, from these micro-batches; all ranks have equally many."""
+    """Sets the tokeniser's ``feature_scale``, if any, from micro-batches. All ranks have the same number of them."""
     if not framework.tokeniser.feature_scale:
         return
     moments = {kind: Moments(scale.mean.numel(), device) for kind, scale in framework.tokeniser.feature_scale.items()}

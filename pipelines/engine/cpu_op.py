@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from deepspeed.git_version_info import installed_ops
 from torch.utils.cpp_extension import get_default_build_root
 
+from pipelines.engine.internals import is_installed
 from vtok.config import ConfigError
 
 COLLECTIVES = "deepspeed_shm_comm"
@@ -30,7 +30,7 @@ def prepare(operator: str) -> None:
     Raises:
         ConfigError: there is no C++ compiler.
     """
-    if installed_ops.get(operator):
+    if is_installed(operator):
         return
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None and shutil.which("g++") is None:

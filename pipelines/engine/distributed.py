@@ -12,7 +12,6 @@ from typing import TypeVar
 import deepspeed
 import torch
 import torch.distributed as dist
-from torch.distributed import distributed_c10d
 
 from data_tools.errors import DataError
 from pipelines.engine import allocator, cpu_op, shared_memory
@@ -102,12 +101,6 @@ def agree_on_device(chosen: torch.device) -> None:
     """
     for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys():  # DeepSpeed wants the two to be equal
         os.environ[name] = str(chosen.index)
-
-
-def set_timeout(timeout: timedelta) -> None:
-    """How long this rank waits for the others, in every process group, DeepSpeed's among them."""
-    for group in distributed_c10d._world.pg_map:
-        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

@@ -1,4 +1,4 @@
-"""A log of one JSON object a line, each with its ``step``."""
+"""Logs with one JSON object per line, each with its ``step``."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; what a killed run wrote behind its last checkpoint is done again."""
+    """Keeps the lines up to ``step``. A resumed run repeats the steps after its last checkpoint."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
@@ -18,5 +18,5 @@ def truncate_log(path: Path, step: int) -> None:
 def is_kept(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except ValueError:  # the line a killed process was writing
+    except ValueError:  # a killed process was writing this line
         return False

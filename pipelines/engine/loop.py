@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.config import CheckpointConfig, OptimisationConfig
-from pipelines.engine import distributed
+from pipelines.engine import distributed, internals
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import DroppedSteps
 from pipelines.engine.loading.bad_samples import BadSamples
@@ -121,7 +121,7 @@ def run_steps(
             set_learning_rate(player.engine, lr)
         step = take_step(batches, number)
         # Only now: the first step is slow, since kernels are compiled and loaders filled.
-        distributed.set_timeout(timedelta(minutes=config.train.timeout_minutes))
+        internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
 
         for player, applied in zip(run.players, step.applied):
             player.count(number, run.plan.global_batch_size, bool(applied))
@@ -149,7 +149,7 @@ def run_steps(
             break
         judge(number, metrics)
 
-    distributed.set_timeout(distributed.ALONE_TIMEOUT)  # leaves time for the slowest rank to write
+    internals.set_timeout(distributed.ALONE_TIMEOUT)  # leaves time for the slowest rank to write
     for player in run.players:
         player.writer.wait()
     if metrics:

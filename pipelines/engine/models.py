@@ -13,6 +13,7 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine import allocator, distributed, hub
+from pipelines.engine.saving.checkpoint import begun
 from pipelines.engine.setup import precision
 from vtok.assembly import build
 from vtok.assembly.architectures import assemble
@@ -26,7 +27,7 @@ TINY_MODELS = "models"
 
 def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -> None:
     """Write tiny models into the run's folder, once: a run that has begun keeps those it began with."""
-    if not (output / "config.yaml").exists():
+    if not begun(output):
         quiet_libraries()
         write_tiny_models(output / TINY_MODELS, texts, config.seed, config.model.mllm.kind)
 

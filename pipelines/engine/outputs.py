@@ -9,18 +9,33 @@ from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
+from pipelines.engine import ownership
 from pipelines.engine.demo_clips import pack_demo_clips
+from pipelines.engine.saving.checkpoint import begun
 from vtok.config import ConfigError
 
 
-def choose_output(arguments: RunArguments) -> Path:
-    """The run's folder: the one asked for, else ``runs/NAME``, numbered where that is taken.
+def claim_output(arguments: RunArguments) -> Path:
+    """Takes the run's folder for this process (see :mod:`pipelines.engine.ownership`): the one asked for, else
+    ``runs/NAME``, numbered where that is taken.
 
     Raises:
-        ConfigError: the folder asked for holds a run, and resuming was not asked for.
+        ConfigError: the folder asked for holds a run and resuming was not asked for, or is another process's.
     """
+    while True:
+        output = choose_output(arguments)
+        try:
+            ownership.own(output)
+            return output
+        except ownership.InUse:
+            if arguments.output or arguments.resume:
+                raise
+
+
+def choose_output(arguments: RunArguments) -> Path:
+    """The folder that :func:`claim_output` takes; errors as there."""
     if arguments.output:
-        if not arguments.resume and (arguments.output / "config.yaml").exists():
+        if not arguments.resume and begun(arguments.output):
             raise ConfigError(f"{arguments.output} already holds a run: pass --resume auto or another --output")
         return arguments.output
     first = Path("runs") / arguments.preset

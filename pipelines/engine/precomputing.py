@@ -92,9 +92,10 @@ class CentredViews(Dataset):
     def __getitem__(self, index: int) -> tuple[RawSample, Views] | BadVideo:
         try:
             raw = self.reader.read(self.rows[index])
-            duration = raw.meta["facts"]["duration"]
-            start = window(duration, self.data.seconds, CENTRE)
-            return raw, make_views(raw.video, duration, *self.views, start, self.data.fit, self.data.decoder, self.skip)
+            facts = raw.meta["facts"]
+            start = window(facts["duration"], self.data.seconds, CENTRE)
+            how = self.data.fit, self.data.decoder, self.skip, facts.get("entry")
+            return raw, make_views(raw.video, facts["duration"], *self.views, start, *how)
         except BadVideo as problem:
             return problem
 

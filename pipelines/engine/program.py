@@ -1,15 +1,28 @@
 """What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
 
+import errno
 import os
+import sys
+import time
 from collections.abc import Callable
+from typing import NoReturn
+
+from safetensors import SafetensorError
 
 from data_tools.errors import DataError
-from pipelines.cli.errors import die
+from pipelines.cli.errors import one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed
-from pipelines.engine.loading.workers import LoaderError
+from pipelines.engine.internals import first_to_say
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from vtok.config import ConfigError
+
+# What a disk, a mount or another program does to a run: its user can mend it.
+OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EADDRINUSE, errno.EMFILE, errno.ENOENT,
+}  # fmt: skip
+RANK_ZERO_FIRST = 0.5  # seconds by which other ranks wait, so that an error of all is told as nobody's own
 
 
 def run_program(
@@ -31,7 +44,15 @@ def run_program(
         with distributed.connected():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
-        die(name, error, 0 if isinstance(error, LoaderError) else distributed.rank())
+        end_with(name, error)
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        end_with(name, error)
+    except SafetensorError as error:
+        if "I/O error" not in str(error):
+            raise
+        end_with(name, error)
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
@@ -43,3 +64,13 @@ def run_program(
             stopper.dismiss()
     if not finished:
         leave(STOPPED)
+
+
+def end_with(program: str, error: Exception) -> NoReturn:
+    """One line and exit code 2. What several ranks have to say alike, one of them says."""
+    rank = distributed.rank()
+    time.sleep(RANK_ZERO_FIRST if rank else 0)
+    text = one_line(error)
+    if first_to_say(text):
+        print(f"{program}: error: {f'rank {rank}: ' if rank else ''}{text}", file=sys.stderr, flush=True)
+    raise SystemExit(2)

@@ -10,9 +10,9 @@ from torch import Tensor
 from pipelines.engine import distributed, memory
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.finite import finite_on_all_ranks
+from pipelines.engine.internals import follow_trace
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
-from pipelines.engine.traces import follow_trace
 from vtok.framework import LOSSES
 from vtok.rows.batch import Batch
 

@@ -5,13 +5,11 @@ after another is laid over the same scratch memory, this rank's part of it is fi
 takes a copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
 """
 
-from collections.abc import Iterator
-
 import deepspeed
 import torch
 from torch import nn
 
-from pipelines.engine import distributed, hub
+from pipelines.engine import distributed, hub, internals
 from vtok.assembly.build import frozen_weights
 from vtok.framework import VTokFramework
 from vtok.weights import combined_hash, content_hash, shapes_of
@@ -34,25 +32,11 @@ def placement(ds_config: dict, dtype: torch.dtype) -> Place:
         if parameter.numel() > scratch.numel():
             scratch = scratch.new_empty(parameter.numel())
         values = scratch[: parameter.numel()]
-        for start, stop in kept(zero, values.numel()):
+        for start, stop in internals.kept(zero, values.numel()):
             read(values[start:stop], start)
-        shard = nn.Parameter(values.view(parameter.shape), parameter.requires_grad)
-        zero._convert_to_deepspeed_param(shard)
-        shard.partition()
-        shard.ds_tensor[max(0, shard.ds_numel - zero.rank * shard.ds_tensor.numel()) :].zero_()  # the padding
-        return shard
+        return internals.sharded(zero, nn.Parameter(values.view(parameter.shape), parameter.requires_grad))
 
     return place
-
-
-def kept(zero: deepspeed.zero.Init, numel: int) -> Iterator[tuple[int, int]]:
-    """Ranges of a parameter's elements that this rank keeps: its part of the world's, and with ZeRO++'s secondary
-    partition its part of its group's too.
-    """
-    padded = -(-numel // zero.dp_world_size) * zero.dp_world_size
-    for parts, index in {(zero.dp_world_size, zero.rank), (zero.num_ranks_in_param_group, zero.rank_in_group)}:
-        size = padded // parts
-        yield min(index * size, numel), min((index + 1) * size, numel)
 
 
 def frozen_hashes(framework: VTokFramework) -> dict[str, str]:

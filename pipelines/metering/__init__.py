@@ -1,10 +1,10 @@
-"""What a training step costs, counted on the real framework on the meta device.
+"""Counts the cost of a training step on the real framework, on the meta device.
 
-workload   what one micro-batch is made of
-step       one training step under the meter
-meter      counts work and live bytes of whatever runs under it, by phase
+workload   the clips and captions of a micro-batch
+step       runs one training step under the meter
+meter      counts the work and the live bytes of code, by phase
 kinds      FLOPs and bytes of one operator
-known      values of index tensors on the meta device
-results    shapes of results there, remembered
+known      keeps the values of index tensors on the meta device
+results    remembers the shapes of results on the meta device
 flops      FLOPs of a training sample, by part
 """

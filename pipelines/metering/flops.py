@@ -1,7 +1,7 @@
-"""FLOPs of a training sample, by part: counted on the real modules, on the meta device, before the run begins.
+"""Counts the FLOPs of a training sample, by part, on the real modules on the meta device, before the run starts.
 
-A frozen part that gradients pass through (the diffusion transformer) has the gradients of its activations and none of
-its weights; a part that they do not reach has a forward only. :mod:`pipelines.metering.meter` says what is counted.
+Gradients pass through the frozen diffusion transformer: it computes gradients of activations, not of weights. A part
+that gradients do not reach has a forward only. :mod:`pipelines.metering.meter` says what is counted.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from vtok.framework import VTokFramework
 
 
 class Flops(NamedTuple):
-    """FLOPs of one sample: those the mathematics needs, and those the hardware executes.
+    """FLOPs of one sample.
 
     Attributes:
-        model: forward and backward once.
-        hardware: with the forwards that activation checkpointing repeats.
+        model: One forward and backward.
+        hardware: These, and the forwards that activation checkpointing repeats.
     """
 
     model: float
@@ -26,13 +26,15 @@ class Flops(NamedTuple):
 
 
 def sample_flops(config: RunConfig, framework: VTokFramework, caption_tokens: int = CAPTION_TOKENS) -> dict[str, Flops]:
-    """FLOPs of a full-length clip with a caption of typical length, by part; the decoder's averaged over the steps.
+    """Counts the FLOPs of a full-length clip with a typical caption, by part. The decoder's are averaged over steps.
 
-    Encoders without weights are left out: they never run, as all batches bring what they give.
+    Encoders without weights are left out: they never run, since their outputs are stored.
 
     Args:
-        framework: the run's, which may be sharded: it is only asked for its configuration and tokenizers. Counting is
-            done on a copy without storage.
+        config: The run's configuration.
+        framework: The run's framework, which may be sharded. Only its configuration and tokenizers are used; a copy
+            without storage runs.
+        caption_tokens: Tokens of the caption.
     """
     copy = meta_copy(framework.config, config.train.precision)
     load = typical_workload(config, copy, 1, caption_tokens, framework.text)
@@ -42,7 +44,7 @@ def sample_flops(config: RunConfig, framework: VTokFramework, caption_tokens: in
 
 
 def part_flops(step: Step, samples: int, dec_every: int) -> dict[str, Flops]:
-    """FLOPs of one sample of a measured micro-step, forward and backward of a part taken together."""
+    """Returns the FLOPs per sample of a measured micro-step. Forward and backward of a part are one entry."""
     totals: dict[str, Flops] = {}
     for phase, usage in step.usage.items():
         part = phase.removesuffix(BACKWARD)

@@ -1,6 +1,6 @@
-"""What an operator has to do: FLOPs of some kind, or bytes that it reads and writes.
+"""The work of an operator: FLOPs of some kind, or the bytes that it reads and writes.
 
-The kinds are those that :class:`pipelines.planning.rates.Rates` has a rate of, by the same names.
+The kinds have the names of the rates in :class:`pipelines.planning.rates.Rates`.
 """
 
 from typing import Any
@@ -18,36 +18,37 @@ FLOP_KINDS = (LINEAR, ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION, CONVOLUTI
 
 aten = torch.ops.aten
 
-# Attention as one kernel, which the meta device has too.
+# Attention as one kernel, also on the meta device.
 FUSED = aten._scaled_dot_product_flash_attention_for_cpu
 FUSED_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_backward}
 
-# They read no more of their first argument than they return.
+# Operators that read only as much of their first argument as they return.
 LOOKUPS = {aten.embedding, aten.index, aten.index_select, aten.gather}
 
-# They write what they are given to fill with, and read nothing of the tensor they are like.
+# Operators that only write: they read no tensor, not even one whose shape they take.
 FILLS = {
     aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.new_ones, aten.full, aten.full_like,
     aten.new_full, aten.arange,
 }  # fmt: skip
 
-# They leave memory as it is.
+# Operators that neither read nor write memory.
 EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
 
-# By operator and shapes: torch's formulas take longer than a look at a table.
+# FLOPs by operator and shapes, since torch's formulas are slower than a table.
 _flops: dict[tuple, int] = {}
 
 
 def work_of(
     func: torch._ops.OpOverload, args: Any, kwargs: Any, out: Any, read: list[Tensor], written: list[Tensor]
 ) -> tuple[str, int]:
-    """Kind and amount of an operator's work; that of a view is none.
+    """Returns the kind and amount of an operator's work. A view has none.
 
     Args:
-        args, kwargs, out: what it was called with, and its result.
-        read, written: the tensors among them that lie on the device.
+        func: The operator.
+        args, kwargs, out: Its arguments and its result.
+        read, written: The tensors among them that lie on the device.
     """
     operator = func._overloadpacket
     if operator is FUSED:
@@ -64,12 +65,12 @@ def work_of(
 
 
 def attention_flops(query: Tensor, key: Tensor, value: Tensor) -> int:
-    """Both products of attention's forward on (B, heads, length, d); several heads of queries may share one of keys."""
+    """Counts both products of an attention forward on (B, heads, length, d). Query heads may share key heads."""
     return 2 * query.shape[:-1].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
 
 
 def moved_bytes(func: torch._ops.OpOverload, read: list[Tensor], written: list[Tensor]) -> int:
-    """Bytes that an operator without FLOPs reads and writes."""
+    """Counts the bytes that an operator without FLOPs reads and writes."""
     operator, storages = func._overloadpacket, {x.untyped_storage()._cdata for x in read}
     is_view = not func._schema.is_mutable and all(x.untyped_storage()._cdata in storages for x in written)
     if is_view or operator in EMPTY:
@@ -81,5 +82,5 @@ def moved_bytes(func: torch._ops.OpOverload, read: list[Tensor], written: list[T
 
 
 def size_of(x: Tensor) -> int:
-    """Bytes of a tensor; what it repeats by its strides counts once."""
+    """Returns the bytes of a tensor. Elements that strides repeat count once."""
     return min(x.numel() * x.itemsize, x.untyped_storage().nbytes())

@@ -1,4 +1,4 @@
-"""One training step of the real framework on the meta device, under the meter, at full depth."""
+"""Measures one training step of the real framework at full depth, on the meta device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ META = torch.device("meta")
 # The frozen encoders have no backward.
 ENCODERS = ("feature_extractor", "autoencoder", "text_encoder")
 
-# What runs only in steps with an L_dec.
+# The parts that run only in steps with L_dec.
 DECODER_PARTS = ("autoencoder", "text_encoder", "diffusion_transformer")
 
 
@@ -27,9 +27,9 @@ class Step:
     """Figures of one micro-step.
 
     Attributes:
-        usage: by phase: a part's forward, or its name with " backward".
-        kept: bytes alive between forward and backward, the batch apart: what autograd saved.
-        tiled: whether the autoencoder took the frames in tiles.
+        usage: Usage by phase: the name of a part for its forward, with " backward" for its backward.
+        kept: Bytes that autograd saved: live between forward and backward, without the batch.
+        tiled: Whether the autoencoder tiled the frames.
     """
 
     usage: dict[str, Usage]
@@ -38,12 +38,12 @@ class Step:
 
     @property
     def peak(self) -> int:
-        """Most bytes alive at any moment of the step."""
+        """The peak of live bytes in the step."""
         return max(usage.peak for usage in self.usage.values())
 
 
 def measure_step(framework: VTokFramework, load: Workload) -> Step:
-    """Figures of one micro-step of ``framework``, which lies on the meta device in the run's dtype."""
+    """Measures one micro-step of ``framework``, which lies on the meta device in the run's dtype."""
     framework.text = Lengths(load.crop_start)
     meter = Meter()
     with gradients_dropped(framework), meter:
@@ -58,7 +58,7 @@ def measure_step(framework: VTokFramework, load: Workload) -> Step:
 
 
 def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
-    """A configuration's framework without storage, in training mode; ``auto`` precision is bf16, as on GPUs."""
+    """Builds a framework without storage, in training mode. The precision ``auto`` is bf16, as on GPUs."""
     framework = meta_framework(model).train()
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     for parameter in framework.parameters():
@@ -68,7 +68,7 @@ def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
 
 @contextmanager
 def gradients_dropped(framework: VTokFramework) -> Iterator[None]:
-    """Parameters lose their gradient as soon as it is complete, as under ZeRO, which reduces and shards it."""
+    """Drops each parameter's gradient as soon as it is complete. ZeRO reduces and shards it then."""
     trainable = [p for p in framework.parameters() if p.requires_grad]
     hooks = [p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) for p in trainable]
     try:

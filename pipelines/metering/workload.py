@@ -1,4 +1,4 @@
-"""What one micro-batch is made of: clips of the configured length with a caption of typical length."""
+"""A typical micro-batch: clips of the configured length with captions of typical length."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +13,16 @@ from pipelines.config import CAPTION_TOKENS, RunConfig
 from pipelines.views import views_of
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.mllm import published
 from vtok.rows.batch import Batch
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import TokenCounts
 from vtok.video_decoder import decoder_kind
 
-# Tokens of the chat template around a video and an instruction about it, for plans made without the tokenizer: of
-# LLaMA-3, and of Qwen2.5 with its system prompt.
-CHAT_TEMPLATES = {"llava-next": (5, 15), "qwen2.5-vl": (15, 10)}
-
 
 class Lengths(NamedTuple):
-    """What a framework asks its tokenizers for in a training step."""
+    """The part of a framework's ``text`` that a training step uses."""
 
     crop_start: int
 
@@ -35,10 +32,10 @@ class Workload:
     """A micro-batch of B full-length clips.
 
     Attributes:
-        texts: token ids of each sample's rows; only their number matters.
-        crop_start: rows of the prompt that the decoder never sees.
-        frames, video: the tokeniser's and the decoder's view, if there is a decoder.
-        tokens: of a clip.
+        texts: Token ids of each sample's rows. Only their number matters.
+        crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
+        frames, video: The tokeniser's view, and the decoder's if there is one.
+        tokens: Visual tokens of a clip.
     """
 
     texts: list[RowText]
@@ -54,15 +51,15 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """Of the micro-batch's pixels."""
+        """Bytes of the micro-batch's pixels."""
         views = [view for view in (self.frames, self.video) if view]
         return self.size * sum(3 * view.num_frames * view.height * view.width for view in views)
 
     def batch(self, pixels: Callable[..., Tensor]) -> Batch:
-        """The micro-batch.
+        """Makes the micro-batch.
 
         Args:
-            pixels: makes the ``uint8`` values of a video of the given shape.
+            pixels: Makes the ``uint8`` values of a video of the given shape.
         """
 
         def clips(view: View | None) -> Tensor | None:
@@ -87,12 +84,14 @@ def typical_workload(
     caption_tokens: int = CAPTION_TOKENS,
     text: TextEncoder | None = None,
 ) -> Workload:
-    """A micro-batch of ``size`` full-length clips, whose captions differ in length by a token, as real ones do.
+    """Describes a micro-batch of ``size`` full-length clips. Their captions differ in length by a token.
 
     Args:
-        framework: gives the backbone's image size; never run.
-        caption_tokens: of the longest caption, in the understanding and in the generation row.
-        text: the run's tokenizers, if at hand: they give the exact length of the templates.
+        config: The run's configuration.
+        framework: Gives the backbone's image size and the token counts. It does not run.
+        size: B.
+        caption_tokens: Tokens of the longest caption.
+        text: The run's tokenizers, which give the exact length of the templates. Published lengths if omitted.
     """
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
     lengths = [max(1, caption_tokens - clip % 2) for clip in range(size)]
@@ -101,14 +100,14 @@ def typical_workload(
 
 
 def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | None) -> tuple[RowText, int]:
-    """Rows of a caption of so many tokens, all of them token 0, and the prompt's crop."""
+    """Makes the rows of a caption of ``caption_tokens`` tokens, with token 0 everywhere. Also returns the crop."""
     if text:
         before, after = map(len, text.question(CAPTION_INSTRUCTIONS[0]))
         template, crop_start = len(text.prompt("")), text.crop_start
     else:
-        before, after = CHAT_TEMPLATES[model.mllm.kind]
+        before, after = published(model.mllm).template_lengths
         crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
-        template = crop_start + 1  # the end token behind the caption
+        template = crop_start + 1  # with the end token
     prompt = min(template + caption_tokens, crop_start + model.decoder.max_prompt_tokens)
     lengths = (before, after, caption_tokens + 1, prompt, decoder_kind(model.decoder).caption_length(caption_tokens))
     return RowText(*([0] * length for length in lengths), captioned=True), crop_start

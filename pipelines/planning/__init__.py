@@ -1,12 +1,12 @@
-"""What a run will need, from its configuration alone.
+"""Predicts what a run needs, from its configuration alone.
 
-blocks     one more layer of a stack
-rates      how fast a GPU is at each kind of work
-time       seconds of a micro-step
-sharding   what the DeepSpeed JSON means for memory
+blocks     the cost of one layer of a stack
+rates      the speed of a GPU at each kind of work
+time       seconds per micro-step
+sharding   the DeepSpeed JSON's effect on memory
 memory     bytes of a rank, by part
 host       host memory of a rank
-traffic    bytes a rank sends through the network in a step
-forecast   all of it for one number of GPUs, with time and cost
-advice     which setting would make it fit
+traffic    bytes per step between GPUs
+forecast   all of these for a number of GPUs, with time and cost
+advice     settings that would make a run fit
 """

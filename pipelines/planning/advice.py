@@ -1,4 +1,4 @@
-"""Which setting would make a run fit: each suggestion is planned again, and only what fits is told."""
+"""Suggests settings that make a run fit. Each suggestion is planned; only those that fit are returned."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"
 
 
 class Suggestion(NamedTuple):
-    """Options of the command line, and what the run amounts to with them."""
+    """Options of the command line, and the forecast with them."""
 
     options: str
     forecast: Forecast
@@ -26,9 +26,9 @@ class Change(NamedTuple):
 
 
 def suggestions(scenario: Scenario) -> list[Suggestion]:
-    """Changes that each make the scenario fit, the least costly first; failing that, several of them together.
+    """Returns single changes that make the scenario fit, the least costly first.
 
-    Empty if nothing known helps.
+    If no single change does, returns one suggestion of several changes; if that fails too, nothing.
     """
     planned = [Suggestion(change.options, forecast(change.scenario)) for change in changes(scenario)]
     if alone := [suggestion for suggestion in planned if suggestion.forecast.fits]:
@@ -37,8 +37,8 @@ def suggestions(scenario: Scenario) -> list[Suggestion]:
 
 
 def together(scenario: Scenario) -> list[Suggestion]:
-    """Greedily apply the best change of each kind, again while it helps, until it fits; one suggestion or none."""
-    options: dict[str, str] = {}  # by first word, so that a setting changed twice is told once
+    """Greedily applies the best change of each kind until the scenario fits. Returns one suggestion or none."""
+    options: dict[str, str] = {}  # by first word, so a setting that changes twice is listed once
     now = forecast(scenario)
     for kind in KINDS:
         while planned := [(forecast(change.scenario), change) for change in kind(scenario)]:
@@ -71,7 +71,7 @@ def smaller_micro_batch(scenario: Scenario) -> Iterator[Change]:
 
 
 def more_gpus(scenario: Scenario) -> Iterator[Change]:
-    """Twice as many, up to one sample a GPU."""
+    """Doubles the GPUs, up to one per sample."""
     gpus = 2 * scenario.hardware.gpus
     while gpus <= scenario.config.train.global_batch_size:
         yield Change(f"--gpus {gpus}", replace(scenario, hardware=replace(scenario.hardware, gpus=gpus)))
@@ -85,7 +85,7 @@ def offload(scenario: Scenario) -> Iterator[Change]:
 
 
 def shorter_video(scenario: Scenario) -> Iterator[Change]:
-    """Half the latent frames in L_dec."""
+    """Halves the latent frames in L_dec."""
     config = scenario.config
     decoder = config.model.decoder
     frames = decoder.loss_latent_frames or decoder_view(config.data.seconds, decoder.fps, 16, 16).num_frames // 4 + 1
@@ -94,9 +94,9 @@ def shorter_video(scenario: Scenario) -> Iterator[Change]:
 
 
 def smaller_video(scenario: Scenario) -> Iterator[Change]:
-    """Half the area in L_dec."""
+    """Halves the area in L_dec."""
     height, width = scenario.config.model.decoder.loss_size
-    unit = 32 if scenario.config.model.decoder.kind == "wan" else 16  # of TI2V-5B, and right for the others
+    unit = 32 if scenario.config.model.decoder.kind == "wan" else 16  # TI2V-5B needs 32, which suits the others
     if min(height, width) > unit:
         shorter, narrower = (max(unit, round(side * 0.7 / unit) * unit) for side in (height, width))
         options = f"--model.decoder.loss_height {shorter} --model.decoder.loss_width {narrower}"
@@ -105,18 +105,18 @@ def smaller_video(scenario: Scenario) -> Iterator[Change]:
         yield Change(options, replace(scenario, config=replace(scenario.config, model=model)))
 
 
-# From what costs least to what changes most.
+# From the least costly change to the largest.
 KINDS = (checkpoint_activations, smaller_micro_batch, more_gpus, offload, shorter_video, smaller_video)
 
 
 def with_setting(scenario: Scenario, key: str, value: bool | int) -> Change:
-    """The scenario with one setting of its configuration changed, by dotted name."""
+    """Changes one setting of a scenario's configuration, by its dotted name."""
     return Change(
         f"--{key} {str(value).lower()}", replace(scenario, config=replaced(scenario.config, key.split("."), value))
     )
 
 
 def replaced(section: Any, names: list[str], value: Any) -> Any:
-    """A configuration dataclass with the entry at a path of names changed."""
+    """Returns a configuration dataclass with the entry at a path of names replaced."""
     first, *rest = names
     return replace(section, **{first: replaced(getattr(section, first), rest, value) if rest else value})

@@ -1,4 +1,4 @@
-"""One more layer of a stack: what it costs, by the difference of two depths; a GPU's own figures can be held to it."""
+"""Computes the cost of one layer from stacks of two depths. The GPU kit compares measurements with it."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +13,12 @@ PHASE = "stack"
 
 
 class Block(NamedTuple):
-    """A layer's share of a forward and backward.
+    """A layer's share of a forward and a backward pass.
 
     Attributes:
-        forward, backward: its work; what checkpointing repeats is part of the backward, and told apart there.
-        saved: bytes that it adds to what is kept between them.
-        peak: bytes that it adds to the most that is alive.
+        forward, backward: Its work. The backward includes what checkpointing recomputes, and counts it apart too.
+        saved: Bytes that it adds to the tensors kept between the passes.
+        peak: Bytes that it adds to the peak of live tensors.
     """
 
     forward: Usage
@@ -28,11 +28,11 @@ class Block(NamedTuple):
 
 
 def block_figures(fewer: Callable[[], Tensor], more: Callable[[], Tensor]) -> Block:
-    """Of one layer.
+    """Computes the cost of one layer.
 
     Args:
-        fewer, more: forwards on the meta device that return a loss; ``more`` has one layer more. ``fewer`` should have
-            two at least: the first layer's input may carry no gradient, and then it keeps less than the others.
+        fewer, more: Forward passes on the meta device that return a loss. ``more`` has one layer more. ``fewer`` needs
+            at least two: the first layer's input may have no gradient, and then it keeps less than the others.
     """
     before, after = stack_figures(fewer), stack_figures(more)
     return Block(
@@ -44,7 +44,7 @@ def block_figures(fewer: Callable[[], Tensor], more: Callable[[], Tensor]) -> Bl
 
 
 def stack_figures(run: Callable[[], Tensor]) -> Block:
-    """The same figures of a whole stack."""
+    """Computes the cost of a whole stack."""
     with Meter() as meter:
         with phase(PHASE):
             loss = run()
@@ -55,7 +55,7 @@ def stack_figures(run: Callable[[], Tensor]) -> Block:
 
 
 def difference(more: Usage, fewer: Usage) -> Usage:
-    """Work by kind; peaks are no sum of parts and are left out."""
+    """Subtracts work by kind. Peaks do not add up over parts, so they are left out."""
 
     def less(a: Counter[str], b: Counter[str]) -> Counter[str]:
         return Counter({kind: a[kind] - b[kind] for kind in a})

@@ -1,4 +1,4 @@
-"""Memory, time, cost and traffic of a configuration on so many GPUs."""
+"""Predicts memory, time, cost and traffic of a configuration on a number of GPUs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from vtok.rows.text import TextEncoder
 
 @dataclass
 class Scenario:
-    """What is planned; a suggestion is another one."""
+    """The input of a plan. Each suggestion is another scenario."""
 
     config: RunConfig
     ds_config: Path
@@ -33,21 +33,22 @@ class Scenario:
 
 @dataclass
 class Forecast:
-    """What a scenario amounts to; bytes are a GPU's, or a node's where the host is meant.
+    """The needs of a scenario. Bytes are per GPU; ``host_bytes`` are per node.
 
     Attributes:
-        parameters: numbers of them, by part.
-        batch: as it is dealt out.
-        steps: optimiser steps of the run, or ``None`` where it is given in epochs.
-        kept: what is held all the time.
-        host: what else each rank holds in host memory.
-        saved: what autograd saves of a micro-step, part of what comes and goes.
-        phases: what comes and goes on the GPU, by phase.
-        flops: of a sample, by part.
-        rates: that time follows from.
-        seconds: of a micro-step, by phase.
-        traffic: received by a GPU in a step, by purpose.
-        tiled: whether the autoencoder takes frames in tiles.
+        hardware: The machines.
+        parameters: Number of parameters, by part.
+        batch: How the batch is divided among ranks and accumulation steps.
+        steps: Optimiser steps of the run, or ``None`` if its length is given in epochs.
+        kept: Memory that is held all the time.
+        host: Other host memory of each rank.
+        saved: Bytes that autograd saves in a micro-step; ``phases`` includes them.
+        phases: Temporary GPU memory, by phase.
+        flops: FLOPs per sample, by part.
+        rates: The speeds that times are computed from.
+        seconds: Seconds per micro-step, by phase.
+        traffic: Bytes that a GPU receives per step, by purpose.
+        tiled: Whether the autoencoder tiles frames.
     """
 
     hardware: Hardware
@@ -71,7 +72,7 @@ class Forecast:
 
     @property
     def host_shares(self) -> list[Share]:
-        """All that a rank holds in host memory."""
+        """All host memory of a rank, by part."""
         return [share for share in self.kept if share.on_host] + self.host
 
     @property
@@ -100,9 +101,10 @@ class Forecast:
 
 
 def forecast(scenario: Scenario) -> Forecast:
-    """Plan a scenario.
+    """Plans a scenario.
 
-    A global batch that the GPUs do not divide is raised to the next that they do, with fewer steps for as many samples.
+    If the global batch is not divisible by the number of GPUs, the next one that is gets planned, with fewer steps for
+    the same number of samples.
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
@@ -132,7 +134,7 @@ def forecast(scenario: Scenario) -> Forecast:
     )
 
 
-# Suggestions try many scenarios with few different steps, and measuring one takes seconds.
+# Suggestions try many scenarios that share few different steps, and measuring a step takes seconds.
 _steps: dict[str, Step] = {}
 
 
@@ -145,5 +147,5 @@ def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> St
 
 
 def local_text(model: ModelConfig) -> TextEncoder | None:
-    """The tokenizers, where they lie in a folder: a plan downloads nothing."""
+    """Loads the tokenizers if they lie in a folder. A plan downloads nothing."""
     return TextEncoder.from_pretrained(model) if Path(model.mllm.weights).is_dir() else None

@@ -1,18 +1,18 @@
-"""What is assumed of the machines that a plan is made for."""
+"""The machines of a plan."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """GPUs, and what is assumed of them.
+    """The GPUs and their nodes.
 
     Attributes:
-        gpus, gpus_per_node: their number.
-        gpu_memory: GB (1e9 bytes) of each.
-        reserve: GB of it that the CUDA context, NCCL and the allocator's gaps take.
-        node_memory: GB of each node's host.
-        price: of a GPU for an hour.
+        gpus, gpus_per_node: The number of GPUs.
+        gpu_memory: GB (1e9 bytes) per GPU.
+        reserve: GB of these for the CUDA context, NCCL and gaps in the allocator.
+        node_memory: GB of host memory per node.
+        price: Price of a GPU per hour.
     """
 
     gpus: int = 8

@@ -1,24 +1,24 @@
-"""Host memory of a node: what its ranks and their loader processes take."""
+"""Host memory of a node: that of its ranks and their loader processes."""
 
 from pipelines.config import RunConfig
 from pipelines.engine.saving.host_buffers import pinned_bytes
 from pipelines.metering.workload import Workload
 from pipelines.planning.memory import Parameter, Share, trained_shard
 
-# Kinds of fp32 buffers that a checkpoint copies: master weights, two moments, and the EMA where there is one.
+# Kinds of fp32 buffers that a checkpoint copies: master weights and two moments. An EMA is one more.
 SAVED_KINDS = 3
 
-# Micro-batches that each loader process makes ahead (torch.utils.data.DataLoader's ``prefetch_factor``), and the one
-# that is copied to pinned memory.
+# Micro-batches that each loader process prepares in advance (``prefetch_factor`` of torch's DataLoader), and the one
+# in pinned memory.
 PREFETCHED, PINNED = 4, 1
 
-# Bytes of a rank's process without models and data: measured on a CPU with torch 2.13 and two loader processes, which
-# share all but 20 MB of their own with it. What CUDA takes on the host is not known here.
+# Bytes of a rank's process without models and data, measured on a CPU with torch 2.13 and two loader processes. Each of
+# these adds only 20 MB of its own. CUDA's share on the host is not included.
 PROCESS = 700_000_000
 
 
 def host_memory(parameters: list[Parameter], ranks: int, config: RunConfig, load: Workload) -> list[Share]:
-    """Host memory of one rank, offloaded states apart."""
+    """Returns the host memory of one rank, without offloaded states."""
     kinds = SAVED_KINDS + (config.train.ema_decay is not None)
     batches = config.data.workers * PREFETCHED + PINNED
     return [

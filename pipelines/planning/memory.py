@@ -1,4 +1,4 @@
-"""Bytes of one rank, by part: what the engine keeps all the time, and what comes and goes within a step."""
+"""Bytes of one rank, by part: what the engine always holds, and what a step needs temporarily."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
 
-MASTER, MOMENTS, EMA = 4, 8, 4  # bytes a trained parameter, all fp32
+MASTER, MOMENTS, EMA = 4, 8, 4  # bytes per trained parameter, all fp32
 
 UPDATE = "update"
 
@@ -29,7 +29,7 @@ class Share(NamedTuple):
 
 
 def parameters_of(framework: VTokFramework) -> list[Parameter]:
-    """Every parameter tensor of the framework; trained ones are one part, frozen ones are told apart."""
+    """Lists the framework's parameter tensors. All trained ones are one part; frozen ones have the name of theirs."""
     listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
     return listed + [
         Parameter(part, p.numel(), False)
@@ -39,26 +39,29 @@ def parameters_of(framework: VTokFramework) -> list[Parameter]:
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
-    """Elements of the trained parameters that a rank updates."""
+    """Returns the number of trained elements that a rank updates."""
     return sum(-(-p.size // ranks) for p in parameters if p.trained)
 
 
 def is_persistent(parameter: Parameter, sharding: Sharding) -> bool:
-    """Whether ZeRO-3 leaves it whole on every rank (beside its shard)."""
+    """Whether ZeRO-3 keeps it whole on every rank, in addition to its shard."""
     return sharding.stage == 3 and parameter.size <= sharding.persistence_threshold
 
 
 def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema: bool = True) -> list[Share]:
-    """What a rank holds from the first step to the last. In fp32 too there are master weights beside the weights.
+    """Returns the memory that a rank holds from the first step to the last. Even fp32 runs have master weights.
 
     Args:
-        ema: whether the run keeps an average of the trained weights.
+        parameters: The framework's.
+        ranks: Their number.
+        sharding: How ZeRO shards.
+        ema: Whether the run keeps an average of the trained weights.
     """
     shard = trained_shard(parameters, ranks)
     trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
     weight = sharding.parameter_bytes
     stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
-    # On the host, gradients are kept as they accumulate and once more in fp32 for the update.
+    # The host holds accumulated gradients, and an fp32 copy of them for the update.
     gradient_bytes = sharding.gradient_bytes + (MASTER if on_host and stage3 else 0)
     shares = [
         Share("trained weights", weight * (shard if stage3 else trained), sharding.offload_parameters),
@@ -82,7 +85,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
 
 
 def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:
-    """The most that gathered parameters take: the live limit, but at least the largest tensor."""
+    """Returns the peak of gathered parameters: the live limit, but at least the largest tensor."""
     sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
     if sharding.stage < 3 or ranks == 1 or not sharded:
         return 0
@@ -91,10 +94,11 @@ def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding)
 
 
 def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: Sharding) -> dict[str, int]:
-    """The most that comes and goes on the GPU in each phase of a step: activations, gathered weights, gradients.
+    """Returns the peak of temporary GPU memory in each phase of a step: activations, gathered weights, gradients.
 
-    Gradients are reduced while the language model and the heads go backward: the bucket is copied once, or the largest
-    gradient if it exceeds the bucket. The update casts a sub-group's gradients to fp32 and takes a root of its moments.
+    The backward passes of the language model and the heads reduce gradients. This copies the bucket once, or the
+    largest gradient if that is larger. The update casts a sub-group's gradients to fp32 and takes the root of its
+    moments.
     """
     gathered = gathered_memory(parameters, ranks, sharding)
     trained = [p.size for p in parameters if p.trained]
@@ -109,5 +113,5 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
 
 
 def backward_parts(parameters: list[Parameter]) -> list[Parameter]:
-    """Parameters that a backward pass reads too: all but the encoders'."""
+    """Returns the parameters that a backward pass reads too: all but those of encoders."""
     return [p for p in parameters if p.part not in ENCODERS]

@@ -1,9 +1,9 @@
-"""Rates that one GPU really reaches, by kind of work: measured on a card where there is a file of it, else assumed.
+"""The speed of one GPU at each kind of work: measured if there is a file for the card, else assumed.
 
     python pipelines/bench.py gpu    writes    pipelines/planning/cards/<card>.json    which a plan reads
 
-A rate is FLOP/s (or bytes/s) reached inside the kernels of one kind; FLOPs are counted as by
-:mod:`pipelines.metering.kinds`. Work of the host that no kernel hides is in seconds.
+A rate is the FLOP/s (or bytes/s) within the kernels of one kind. :mod:`pipelines.metering.kinds` counts the FLOPs. Host
+work that no kernel hides is in seconds.
 """
 
 import json
@@ -19,23 +19,23 @@ ASSUMED = "assumed"
 
 @dataclass(frozen=True)
 class Rates:
-    """What a step's time is computed from; all FLOP/s are of bf16.
+    """The rates that a step's time is computed from. All FLOP/s are for bf16.
 
-    The defaults are assumptions for an H100 SXM, of no measurement of ours: of its data sheet (989 TFLOP/s, 3.35 TB/s)
-    large products reach some 60 %, memory some 70 %. Attention is FlashAttention-2's, which torch has: about 400
-    TFLOP/s forward, and backward 320 of those that its paper counts, which are 5 products to a forward's 2. Here a
-    backward counts as 4.
+    The defaults are assumptions for an H100 SXM, not measurements: large products reach about 60 % of its data sheet
+    (989 TFLOP/s, 3.35 TB/s), memory about 70 %. Attention is FlashAttention-2, which torch includes: about 400 TFLOP/s
+    forward, and 320 TFLOP/s backward by its paper's count of 5 products to a forward's 2. Here a backward counts as 4
+    products.
 
     Attributes:
-        card: name of the GPU they were measured on, or ``assumed``.
+        card: Name of the GPU that was measured, or ``assumed``.
         linear: FLOP/s of matrix products at the published widths.
         attention, attention_backward: FLOP/s of flash attention without a mask, forward and backward.
-        masked_attention: FLOP/s of attention with a mask, which no flash kernel takes, forward and backward.
+        masked_attention: FLOP/s of attention with a mask, forward and backward. Flash kernels take no mask.
         convolution: FLOP/s of the autoencoder's 3D convolutions.
-        memory: bytes/s that all other operators read and write.
-        host_seconds: of a micro-step, that the host takes to start its kernels; a lower bound of its time.
-        host_operators: operators in that micro-step (by default those of the paper's preset); others take the host as
-            long for each of theirs.
+        memory: Bytes/s that all other operators read and write.
+        host_seconds: Seconds that the host needs to launch the kernels of one micro-step, a lower bound of its time.
+        host_operators: Operators of that micro-step (by default the paper's preset). The time of other micro-steps
+            is in proportion to their operators.
     """
 
     card: str = ASSUMED
@@ -54,20 +54,20 @@ class Rates:
 
 
 def card_file(card: str, folder: Path = CARDS) -> Path:
-    """Where the rates of a card lie: ``NVIDIA H200`` -> ``cards/nvidia_h200.json``."""
+    """Returns the file of a card's rates: ``cards/nvidia_h200.json`` for ``NVIDIA H200``."""
     return folder / ("_".join(card.lower().replace("/", " ").split()) + ".json")
 
 
 def cards(folder: Path = CARDS) -> list[str]:
-    """What :func:`rates_of` knows: ``assumed``, and the cards whose rates were measured."""
+    """Lists the names that :func:`rates_of` knows: ``assumed`` and the measured cards."""
     return [ASSUMED, *sorted(file.stem for file in folder.glob("*.json"))]
 
 
 def rates_of(card: str, folder: Path = CARDS) -> Rates:
-    """The rates of one of :func:`cards`, by either of its names (``NVIDIA H200``, ``nvidia_h200``).
+    """Returns the rates of one of :func:`cards`, by either of its names (``NVIDIA H200``, ``nvidia_h200``).
 
     Raises:
-        ConfigError: none were measured on such a card.
+        ConfigError: The card was not measured.
     """
     file = card_file(card, folder)
     known = card == ASSUMED or file.is_file()
@@ -76,10 +76,10 @@ def rates_of(card: str, folder: Path = CARDS) -> Rates:
 
 
 def read_rates(path: Path) -> Rates:
-    """The rates in a card's file; a rate that was not measured keeps its assumed value.
+    """Reads a card's file. A rate that was not measured keeps its assumed value.
 
     Raises:
-        ConfigError: no such file, or no JSON object of a card.
+        ConfigError: There is no such file.
     """
     require(path.is_file(), f"{path}: no rates of this card: bench.py gpu measures them")
     stored = json.loads(path.read_text())

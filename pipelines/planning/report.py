@@ -1,4 +1,4 @@
-"""What a plan says, to people and as JSON."""
+"""Prints a plan, as text or as JSON."""
 
 import argparse
 import json
@@ -22,11 +22,11 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     """Runs the command ``plan.py``.
 
     Args:
-        arguments: what ``plan.py`` parsed, beside the run's own.
-        config: of the run.
+        arguments: Options of ``plan.py``, without those of the run.
+        config: The run's configuration.
 
     Raises:
-        ConfigError: weights cannot be read, or tiny models that no run has written yet.
+        ConfigError: Weights cannot be read, or no run has written its tiny models yet.
     """
     scenario = scenario_of(arguments, config)
     planned = forecast(scenario)
@@ -39,7 +39,7 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
 
 
 def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
-    """What the command line asks to plan; arguments and errors as :func:`print_plan`."""
+    """Builds the scenario that the command line asks for. Arguments and errors as in :func:`print_plan`."""
     if config.tiny_models:
         run = Path(arguments.config).parent
         require(
@@ -53,7 +53,7 @@ def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
 
 
 def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
-    """What the user should know of the batch and of the autoencoder."""
+    """Returns notes for the user on the batch and on the autoencoder."""
     notes, wanted, batch = [], config.train.global_batch_size, planned.batch
     if batch.global_batch_size != wanted:
         notes.append(
@@ -68,7 +68,7 @@ def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
 
 
 def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> dict[str, object]:
-    """Every figure of the report; bytes and FLOPs as they are."""
+    """Returns every figure of the report, in bytes and FLOPs."""
     return {
         "parameters": [
             dict(part=part, parameters=n, trained=part in TRAINED) for part, n in planned.parameters.items()
@@ -103,7 +103,7 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
 
 
 def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> list[str]:
-    """The same for people: one table after another."""
+    """Returns the lines of the report: one table after another."""
     hardware, batch = planned.hardware, planned.batch
     lines = [f"note: {note}" for note in notes]
     lines += ["parameters"]
@@ -158,7 +158,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
 
 
 def rates_report(rates: Rates) -> list[str]:
-    """The rates that time follows from, and where they are from."""
+    """Returns the lines on the rates and their origin."""
     origin = "assumed" if rates.card == ASSUMED else f"measured on {rates.card}"
     kinds = {name: value / 1e12 for name, value in asdict(rates).items() if name in (*FLOP_KINDS, MEMORY)}
     lines = [row(name, value, "TB/s" if name == MEMORY else "TFLOP/s") for name, value in kinds.items()]
@@ -167,7 +167,7 @@ def rates_report(rates: Rates) -> list[str]:
 
 
 def bound(seconds: Seconds) -> str:
-    """Which of host and device the other waits for."""
+    """Says so if the device waits for the host."""
     return f"host-bound: the device takes {seconds.device:.2f} s" if seconds.host > seconds.device else ""
 
 

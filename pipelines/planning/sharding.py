@@ -1,4 +1,4 @@
-"""What the DeepSpeed JSON means for memory and traffic."""
+"""The DeepSpeed JSON's settings that determine memory and traffic."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,20 @@ BYTES = {"fp32": 4, "bf16": 2, "bfp16": 2, "fp16": 2}
 
 @dataclass(frozen=True)
 class Sharding:
-    """The settings of the JSON that the arithmetic needs; sizes are in elements.
+    """The settings that plans need. Sizes are in elements.
 
     Attributes:
-        stage: of ZeRO; 2 keeps parameters whole, 3 shards them.
-        offload_optimizer: gradients, master weights, moments and EMA lie in host memory.
-        offload_parameters: so do the parameters' shards.
-        secondary_partition: ranks that share ZeRO++'s second copy of the weights; 1 is none.
-        persistence_threshold: parameters up to this size stay whole on every rank.
-        max_live: parameters that may be whole at one time.
-        prefetch: parameters gathered ahead.
-        reduce_bucket: gradients reduced at one time.
-        sub_group: parameters updated at one time.
-        gradient_bytes, reduce_bytes: of a gradient that is kept, and of one under way.
-        parameter_bytes: of a weight in the forward.
+        stage: ZeRO's stage. 2 keeps parameters whole, 3 shards them.
+        offload_optimizer: Whether gradients, master weights, moments and EMA lie in host memory.
+        offload_parameters: Whether the parameters' shards lie in host memory.
+        secondary_partition: Ranks that share ZeRO++'s second copy of the weights. 1 means no second copy.
+        persistence_threshold: Parameters up to this size stay whole on every rank.
+        max_live: Parameters that may be whole at one time.
+        prefetch: Parameters that are gathered in advance.
+        reduce_bucket: Gradients that are reduced at one time.
+        sub_group: Parameters that are updated at one time.
+        gradient_bytes, reduce_bytes: Bytes per gradient that is kept, and per gradient in communication.
+        parameter_bytes: Bytes per weight in the forward pass.
     """
 
     stage: int
@@ -42,13 +42,15 @@ class Sharding:
 
 
 def read_sharding(path: Path, parameter_bytes: int, ranks_per_node: int = 1) -> Sharding:
-    """The JSON's settings; DeepSpeed's own defaults where it is silent.
+    """Reads the JSON's settings. Missing ones get DeepSpeed's defaults.
 
     Args:
-        ranks_per_node: what ``"auto"`` means as the size of hpZ's partition.
+        path: The file.
+        parameter_bytes: Bytes per weight in the forward pass.
+        ranks_per_node: The value of ``"auto"`` as the size of hpZ's partition.
 
     Raises:
-        ConfigError: no such file, not JSON, or a stage that is not planned.
+        ConfigError: There is no such file, it is not JSON, or plans do not know its stage.
     """
     config = read_ds_config(path)
     zero = config.get("zero_optimization", {})

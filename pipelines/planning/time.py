@@ -1,4 +1,4 @@
-"""Seconds of a micro-step: of each phase what its kernels take, or the host to start them, whichever is more."""
+"""Seconds per micro-step: in each phase, the time of its kernels or of launching them, whichever is longer."""
 
 from typing import NamedTuple
 
@@ -9,25 +9,25 @@ from pipelines.planning.rates import Rates
 
 
 class Seconds(NamedTuple):
-    """Of some work: the device's own, one kernel after another, and the host's."""
+    """The time of some work: the device's, one kernel after another, and the host's."""
 
     device: float
     host: float
 
     @property
     def total(self) -> float:
-        """The device waits for the host, or the host for the device."""
+        """The larger one: the device waits for the host, or the host for the device."""
         return max(self)
 
 
 def seconds_of(usage: Usage, rates: Rates) -> Seconds:
-    """Time of a phase's work. Communication is not in it, nor what ZeRO lets the device wait for."""
+    """Computes the time of a phase's work, without communication and without ZeRO's waiting."""
     device = sum(usage.work[kind] / getattr(rates, kind) for kind in (*FLOP_KINDS, MEMORY))
     return Seconds(device, usage.work[OPERATORS] * rates.host_seconds / rates.host_operators)
 
 
 def micro_step_seconds(step: Step, rates: Rates, dec_every: int) -> dict[str, Seconds]:
-    """By phase; the decoder's averaged over the steps with and without an ``L_dec``."""
+    """Computes seconds by phase. The decoder's are averaged over steps with and without ``L_dec``."""
     seconds = {}
     for phase, usage in step.usage.items():
         share = dec_every if phase.removesuffix(BACKWARD) in DECODER_PARTS else 1

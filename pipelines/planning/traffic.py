@@ -1,15 +1,15 @@
-"""Bytes that one rank receives through the network in one optimiser step."""
+"""Bytes that one rank receives from others in one optimiser step."""
 
 from pipelines.planning.memory import Parameter, backward_parts, is_persistent
 from pipelines.planning.sharding import Sharding
 
 
 def traffic(parameters: list[Parameter], ranks: int, accumulation: int, sharding: Sharding) -> dict[str, int]:
-    """Received bytes of a rank in an optimiser step, by purpose; it sends as many.
+    """Computes the bytes that a rank receives in an optimiser step, by purpose. It sends as many.
 
-    ZeRO-3 gathers every sharded parameter in each forward and again in each backward; the second time from the
-    secondary partition, if there is one. ZeRO-2 gathers the updated weights once a step. Gradients are
-    reduce-scattered after each micro-step.
+    ZeRO-3 gathers every sharded parameter in each forward and again in each backward, there from the secondary
+    partition if there is one. ZeRO-2 gathers the updated weights once per step. Gradients are reduce-scattered after
+    each micro-step.
     """
     others = (ranks - 1) / ranks
     trained = [p for p in parameters if p.trained]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from pipelines.cli.parsing import RunArguments, parse_with
-from pipelines.config import CheckpointConfig, OptimisationConfig
+from pipelines.config import CheckpointConfig, OptimisationConfig, require_seed
 from pipelines.vidtok_training.models import config_of, published_name
 from vtok.config import require
 
@@ -143,6 +143,7 @@ class VidTokRunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self):
+        require_seed(self.seed)
         require("name" in self.model, "model.name is missing: give a published name")
         model, data = config_of(self.model), self.data
         factor, (height, width) = model.space_factor, data.sides

@@ -9,12 +9,12 @@ import torch
 
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
-from pipelines.engine import distributed
+from pipelines.engine import distributed, ownership
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
-from pipelines.engine.outputs import choose_output
+from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
@@ -64,16 +64,19 @@ class Training:
 
 def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
     """Prepares, or resumes, and trains; returns whether the run reached its last step."""
-    training = prepare(arguments)
-    config, run, dataset = arguments.config, training.run, training.dataset
-    collate = partial(data.collate, crop=config.data.crop)
-    batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
-    with deaths_explained(dataset), stopper.deferred():
-        run_steps(run, batches, training.take_step, stopper, arguments.profile, after_save=training.export)
+    config = arguments.config
+    output = distributed.rank_zero_first(lambda: claim_output(arguments))
+    with ownership.held(output):
+        training = prepare(arguments, output)
+        run, dataset = training.run, training.dataset
+        collate = partial(data.collate, crop=config.data.crop)
+        batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
+        with deaths_explained(dataset), stopper.deferred():
+            run_steps(run, batches, training.take_step, stopper, arguments.profile, after_save=training.export)
     return run.finished
 
 
-def prepare(arguments: RunArguments[VidTokRunConfig]) -> Training:
+def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     """Does everything before the first step, or before the next step of a resumed run.
 
     Raises:
@@ -83,7 +86,6 @@ def prepare(arguments: RunArguments[VidTokRunConfig]) -> Training:
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
     require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a VidTok is trained with ZeRO-2")
-    output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader = distributed.every_rank(lambda: data.open_videos(config))
     dataset = data.build_dataset(config, reader)
     distributed.every_rank(lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers))

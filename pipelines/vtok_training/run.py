@@ -10,13 +10,13 @@ from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
-from pipelines.engine import calibration, distributed, models, weights
+from pipelines.engine import calibration, distributed, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
-from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_dataset, open_shards
+from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
@@ -34,13 +34,15 @@ from vtok.framework import VTokFramework
 def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
     """A whole run: prepare or resume it, then step after step; returns whether it came to its end."""
     config = arguments.config
-    training = prepare(arguments)
-    run, dataset = training.run, training.dataset
-    batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
-    with deaths_explained(dataset), stopper.deferred():
-        run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
-    if run.finished and config.demo:
-        distributed.rank_zero_first(lambda: demo.show(config, run.output))
+    output = distributed.rank_zero_first(lambda: claim_output(arguments))
+    with ownership.held(output):
+        training = prepare(arguments, output)
+        run, dataset = training.run, training.dataset
+        batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
+        with deaths_explained(dataset), stopper.deferred():
+            run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
+        if run.finished and config.demo:
+            distributed.rank_zero_first(lambda: demo.show(config, output))
     return run.finished
 
 
@@ -80,7 +82,7 @@ class Training:
             metrics.validation(number, *judged)
 
 
-def prepare(arguments: RunArguments[RunConfig]) -> Training:
+def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     """Everything up to the first step, or up to the next one of a run that is resumed.
 
     Raises:
@@ -88,7 +90,6 @@ def prepare(arguments: RunArguments[RunConfig]) -> Training:
     """
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
-    output = distributed.rank_zero_first(lambda: choose_output(arguments))
     reader, held_out = open_data(config, output)
     framework, frozen = load_model(config, output, ds_config, reader, held_out)
     dataset = build_dataset(config, reader, framework, training=True)

@@ -100,6 +100,8 @@ def test_training_reads_them(clips, tmp_path):
     assert [(data[row].key, data[row].caption) for row in (0, 1)] == [("1", "A."), ("2", "B.")]
     assert data[0].frames.shape == (5, 3, 28, 28) and data[0].replaced == ()
     assert not torch.equal(data[0].frames, data[1].frames)
+    # Their json says nothing of key frames, so the sidecar does.
+    assert [ShardReader(folder).read(row).meta["facts"]["entry"] for row in (0, 1)] == ["key_frames"] * 2
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)

@@ -275,3 +275,29 @@ def test_a_decoder_that_crashes_or_hangs_is_a_fault_of_its_clip(built, monkeypat
         f"shard-000001.tar: sample {reader.key(3)}: timeout: no end after 2 s",
     ]
     assert faults(built, workers=workers) == []
+
+
+def test_a_fresh_build_has_no_faults_whatever_its_texts_and_names(tmp_path):
+    """A byte-order mark in a caption, a line break at its end, a name whose ending is that of a text, or none."""
+    source = tmp_path / "in"
+    render_clips(tmp_path / "clips", 4, seed=0)
+    source.mkdir()
+    texts = {
+        "a.mp4": "\ufeffA bar moves.",
+        "b.txt": "It falls.\r\n",
+        "c": "  Two  spaces.  ",
+        "d.MP4": "A\u2028B \ud83d\ude00",
+    }
+    for (name, _), clip in zip(texts.items(), sorted((tmp_path / "clips").glob("*.mp4"))):
+        shutil.copy(clip, source / name)
+    rows = [json.dumps({"path": name, "caption": text}) for name, text in texts.items()]
+    (source / "captions.jsonl").write_text("\n".join(rows))
+    done = build_shards(source, tmp_path / "shards", progress=False)
+    assert done.packed == 4
+    assert faults(tmp_path / "shards", decode=True) == []
+    assert [ShardReader(tmp_path / "shards").read(row).extension for row in range(4)] == [
+        ".mp4",
+        ".video",
+        ".video",
+        ".mp4",
+    ]

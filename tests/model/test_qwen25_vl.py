@@ -15,8 +15,9 @@ from vtok.feature_extractor.qwen25_vl import patchify
 from vtok.feature_scale import FeatureScale
 from vtok.generation import generate
 from vtok.mllm.mrope import row_positions
+from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.rows.plan import assemble, plan_rows
-from vtok.rows.text import VIDEO_TOKEN, RowText
+from vtok.rows.text import RowText
 from vtok.understanding import answer_losses, understand, video_embeddings
 
 QUESTION = "What moves to the right?"

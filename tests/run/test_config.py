@@ -1,6 +1,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import deepspeed
 import pytest
@@ -9,7 +10,7 @@ import torch
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import load_config, parse_run_arguments
 from pipelines.config import TrainConfig
-from pipelines.engine import cpu_op
+from pipelines.engine import cpu_op, internals
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order, plan_batch
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from pipelines.engine.logs import truncate_log
@@ -53,6 +54,50 @@ def test_yaml_first_then_the_command_line(tmp_path):
     assert arguments.preset == "x"
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train: {max_steps: 3}\nseed: 1\ntrain: {max_steps: 4}\n", "line 3: train stands there twice"),
+        ("train:\n  max_steps: 3\n  lr: 5e-4\n  lr: 1e-2\n", "line 4: train.lr stands there twice"),
+        ("train: {max_steps: 3, lr: null}\n", "train.lr is empty"),
+        ("train: {max_steps: 3}\ndata:\n", "line 2: data is empty"),
+        ("train: {max_steps: 1:30}\n", "train.max_steps is 1:30"),
+        ("train: {max_steps: 3, betas: [1, 1]}\n", "train.betas"),
+        ("train: {max_steps: 3, lr: .inf}\n", "train.lr"),
+        ("train: {max_steps: 3, weight_decay: -1}\n", "train.weight_decay"),
+        ("train: {max_steps: 3}\nseed: 18446744073709551616\n", "seed must lie"),
+    ],
+)
+def test_slips_in_a_yaml_are_refused_with_their_key(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as refused:
+        parse_run_arguments(["--config", str(path)])
+    assert "\n" not in str(refused.value)
+
+
+def test_null_is_a_value_where_it_may_be_one(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("train: {max_steps: 3, ema_decay: null}\ndemo: null\ndata: {shards: ~/x, root: null}\n")
+    arguments = parse_run_arguments(["--config", str(path), "--output=~/run"])
+    assert arguments.config.train.ema_decay is None and arguments.config.demo is None
+    assert arguments.config.data.shards == str(Path.home() / "x") and arguments.output == Path.home() / "run"
+
+
+def test_both_lengths_on_a_command_line_are_refused():
+    with pytest.raises(ConfigError, match="only one of --train.max_steps and --train.epochs"):
+        parse_run_arguments(["--data_root", "D", "--train.max_steps", "3", "--epochs", "2"])
+
+
+@pytest.mark.parametrize(
+    "habit, ours", [("--deepspeed", "--ds_config"), ("--resume_from_checkpoint", "--resume auto"),
+                    ("--output-dir", "--output"), ("--learning_rate", "--train.lr")]
+)  # fmt: skip
+def test_the_habits_of_other_trainers_are_known(habit, ours):
+    with pytest.raises(ConfigError, match=f"here it is {ours}"):
+        parse_run_arguments(["--data_root", "D", habit, "x"])
+
+
 def test_the_short_form():
     argv = "--data_root D --backbone vgg19 --token_dim 512 --lr 2e-5 --batch_size 8 --epochs 10".split()
     arguments = parse_run_arguments(argv)
@@ -83,7 +128,6 @@ def test_without_a_config_and_without_data_it_is_the_demo():
         (["--train.max_step", "3"], "did you mean --train.max_steps"),
         (["--modle.loss.dec", "3"], "did you mean --model.loss.dec"),
         (["--train.lr", "fast"], "train.lr"),
-        (["--model.tokeniser.backbone", "resnet"], "backbone"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--model.loss.dec", "-1"], "must not be negative"),
         (["--model.decoder.height", "100"], "multiples of 16"),
@@ -185,7 +229,7 @@ def test_a_missing_compiler_is_said_clearly(monkeypatch):
     offload, plan = REPO / "deepspeed_configs/zero3_offload.json", plan_batch(16, 1, 1)
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler .*for offload_optimizer; try"):
         deepspeed_config(offload, TrainConfig(max_steps=1), plan)  # also on a GPU, and before anything is loaded
-    monkeypatch.setitem(cpu_op.installed_ops, cpu_op.ADAM, True)  # compiled when DeepSpeed was installed
+    monkeypatch.setitem(internals.installed_ops, cpu_op.ADAM, True)  # compiled when DeepSpeed was installed
     deepspeed_config(offload, TrainConfig(max_steps=1), plan)
 
 

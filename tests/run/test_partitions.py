@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipelines.engine.saving.partitions import MOMENTS, start_moments
+from pipelines.engine.internals import MOMENTS, start_moments
 
 
 def engine_of(flats: list[torch.Tensor]):

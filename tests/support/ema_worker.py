@@ -17,9 +17,9 @@ from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_st
 from pipelines.config import CheckpointConfig, TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.internals import MOMENTS, masters, moments, partitions
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema, decay_at
-from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions
 from pipelines.engine.saving.slices import SliceReader
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config

@@ -17,8 +17,8 @@ import torch
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.internals import masters, optimiser_of
 from pipelines.engine.loading.loader import Loaded
-from pipelines.engine.saving.partitions import masters, optimiser_of
 from pipelines.engine.setup import build_engine
 from pipelines.engine.stepping import train_step
 from pipelines.engine.watching.metrics import json_value

@@ -15,7 +15,7 @@ import deepspeed
 import torch
 
 from pipelines.config import TrainConfig
-from pipelines.engine import distributed
+from pipelines.engine import distributed, internals
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config
 from support.launch import REPO
@@ -85,7 +85,7 @@ def first_token(question: str) -> int:
     return int(plain.mllm.lm_head(plain.mllm(row).last[0, -1]).argmax())
 
 
-distributed.set_timeout(timedelta(seconds=60))  # a rank that is left alone does not wait for ever
+internals.set_timeout(timedelta(seconds=60))  # a rank that is left alone does not wait for ever
 for model in (plain, engine.module):
     model.eval()
 question = ("What moves?", "Which colour has the thing that moves, and where does it go?")[distributed.rank() % 2]
@@ -102,7 +102,7 @@ try:
     raise AssertionError("ranks that denoise unequally often wait for ever")
 except ConfigError as error:
     assert "as many denoising steps, not 2, 3" in str(error), error
-distributed.set_timeout(distributed.ALONE_TIMEOUT)
+internals.set_timeout(distributed.ALONE_TIMEOUT)
 for model in (plain, engine.module):
     model.train()
 torch.testing.assert_close(step(), plain(batch)["loss"].detach(), atol=1e-5, rtol=1e-5)

@@ -17,11 +17,11 @@ from deepspeed.utils import safe_get_full_fp32_param
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.residency import bytes_of, residency
-from pipelines.engine.saving.partitions import masters
+from pipelines.engine.internals import masters
 from pipelines.engine.setup import build_engine, deepspeed_config, precision
 from pipelines.engine.weights import frozen_hashes, placement
 from support.launch import REPO
+from support.residency import bytes_of, residency
 from support.tiny import make_batch, model_config, part
 from vtok.assembly.build import build_framework
 

@@ -28,10 +28,10 @@ from pipelines.config import CheckpointConfig, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.calibration import calibrate
+from pipelines.engine.internals import masters, optimiser_of, start_moments
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import masters, optimiser_of, start_moments
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import settle_buffers
 from pipelines.engine.stepping import train_step

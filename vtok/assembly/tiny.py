@@ -36,8 +36,9 @@ from transformers import (
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
+from vtok.mllm.llava_next import IMAGE_TOKEN
+from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
-from vtok.rows.text import IMAGE_TOKEN, VIDEO_TOKEN
 from vtok.video_decoder.hunyuan import CLIP_TEXT_LENGTH
 
 # Keyword arguments of a configuration or model.

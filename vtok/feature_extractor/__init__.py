@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import torch
 
-from vtok.config import VTokConfig
+from vtok.config import VTokConfig, member
 from vtok.feature_extractor.base import FeatureExtractor
 from vtok.feature_extractor.clip import CLIP_L_336, CLIPFeatureExtractor
 from vtok.feature_extractor.qwen25_vl import QwenFeatures
@@ -31,6 +31,11 @@ BACKBONES: dict[str, type[FeatureExtractor]] = {
 }
 
 
+def backbone(config: VTokConfig) -> type[FeatureExtractor]:
+    """Returns the class of ``config.backbone``."""
+    return member(BACKBONES, config.backbone, "tokeniser.backbone")
+
+
 def build_feature_extractor(config: VTokConfig) -> FeatureExtractor:
     """Builds ``F`` with the weights that the configuration names: frozen, in fp32, on the CPU.
 
@@ -49,7 +54,7 @@ def warn_if_random(config: VTokConfig) -> None:
 
 def extractor_parts(config: VTokConfig) -> list[Part]:
     """Returns where ``F``'s weights lie; empty if they are random."""
-    return [] if config.weights is None else [BACKBONES[config.backbone].part(config)]
+    return [] if config.weights is None else [backbone(config).part(config)]
 
 
 def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> FeatureExtractor:
@@ -63,5 +68,5 @@ def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Locati
         ConfigError: The architecture is missing or is another model's.
     """
     with nullcontext() if config.weights is None else torch.device("meta"):
-        extractor = BACKBONES[config.backbone].empty(config, read_config)
+        extractor = backbone(config).empty(config, read_config)
     return extractor.requires_grad_(False).eval()

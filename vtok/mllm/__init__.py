@@ -6,7 +6,7 @@ To add a kind, describe it as a :class:`vtok.mllm.base.Published` in a file here
 import torch
 from transformers import GenerationConfig
 
-from vtok.config import MLLMConfig
+from vtok.config import MLLMConfig, member
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM, Hidden, Published, Split
 from vtok.mllm.llava_next import LLAVA_NEXT
 from vtok.mllm.qwen25_vl import QWEN25_VL
@@ -19,7 +19,7 @@ KINDS: dict[str, Published] = {"llava-next": LLAVA_NEXT, "qwen2.5-vl": QWEN25_VL
 
 def published(config: MLLMConfig) -> Published:
     """Returns the kind of ``config.kind``."""
-    return KINDS[config.kind]
+    return member(KINDS, config.kind, "mllm.kind")
 
 
 def mllm_location(config: MLLMConfig) -> Location:

@@ -136,6 +136,13 @@ class Split(NamedTuple):
     projector_dim: int
 
 
+class Placeholder(NamedTuple):
+    """Marks the place of the visual tokens: a chat template's typed part, and the token that it becomes."""
+
+    part: str
+    token: str
+
+
 class Published(NamedTuple):
     """A kind of multimodal language model as transformers publishes it.
 
@@ -144,6 +151,9 @@ class Published(NamedTuple):
         config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are trained.
         keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
         split: Takes the parts out of the model.
+        placeholder: Marks the visual tokens in its chat template.
+        template_lengths: Tokens of that template before a video, and behind it with an instruction; for plans, which
+            have no tokenizer.
     """
 
     name: str
@@ -151,6 +161,8 @@ class Published(NamedTuple):
     model: type[PreTrainedModel]
     keys: Mapping[str, tuple[str, ...]]
     split: Callable[[PreTrainedModel, MLLMConfig], Split]
+    placeholder: Placeholder
+    template_lengths: tuple[int, int]
 
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from transformers import (
 )
 
 from vtok.config import MLLMConfig
-from vtok.mllm.base import MLLM, Published, Split, causal_lm_of
+from vtok.mllm.base import MLLM, Placeholder, Published, Split, causal_lm_of
 
 # The names of transformers 5, then those of transformers 4.
 KEYS = {
@@ -31,4 +31,8 @@ def split_llava(llava: PreTrainedModel, config: MLLMConfig) -> Split:
     return Split(mllm, llava.model.multi_modal_projector, vision.hidden_size)
 
 
-LLAVA_NEXT = Published("LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava)
+IMAGE_TOKEN = "<image>"
+LLAVA_NEXT = Published(
+    "LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava,
+    Placeholder("image", IMAGE_TOKEN), template_lengths=(5, 15),
+)  # fmt: skip

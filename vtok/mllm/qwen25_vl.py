@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditi
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLTextConfig, Qwen2_5_VLVisionConfig
 
 from vtok.config import MLLMConfig
-from vtok.mllm.base import MLLM, Published, Split, causal_lm_of
+from vtok.mllm.base import MLLM, Placeholder, Published, Split, causal_lm_of
 
 # The names of transformers 5, then the published ones.
 KEYS = {
@@ -30,4 +30,8 @@ def split_qwen(qwen: PreTrainedModel, config: MLLMConfig) -> Split:
     return Split(mllm, nn.Identity(), vision.out_hidden_size)
 
 
-QWEN25_VL = Published("Qwen2.5-VL", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, KEYS, split_qwen)
+VIDEO_TOKEN = "<|video_pad|>"
+QWEN25_VL = Published(
+    "Qwen2.5-VL", Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, KEYS, split_qwen,
+    Placeholder("video", VIDEO_TOKEN), template_lengths=(15, 10),
+)  # fmt: skip

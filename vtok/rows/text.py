@@ -10,22 +10,13 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 from vtok.config import ConfigError, ModelConfig
+from vtok.mllm import published
+from vtok.mllm.base import Placeholder
+from vtok.mllm.llava_next import LLAVA_NEXT
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
-
-IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<|video_pad|>"
-
-
-class Placeholder(NamedTuple):
-    """Marks the place of the visual tokens: a chat template's typed part, and the token that it becomes."""
-
-    part: str
-    token: str
-
-
-PLACEHOLDERS = {"llava-next": Placeholder("image", IMAGE_TOKEN), "qwen2.5-vl": Placeholder("video", VIDEO_TOKEN)}
 
 
 class RowText(NamedTuple):
@@ -65,7 +56,7 @@ class TextEncoder:
         tokenizer: PreTrainedTokenizerBase,
         caption_ids: CaptionTokenizer | None,
         max_prompt_tokens: int,
-        placeholder: Placeholder = PLACEHOLDERS["llava-next"],
+        placeholder: Placeholder = LLAVA_NEXT.placeholder,
     ):
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
@@ -90,7 +81,7 @@ class TextEncoder:
             caption_ids = caption_tokenizer(config.decoder) if config.generates else None
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, PLACEHOLDERS[config.mllm.kind])
+        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, published(config.mllm).placeholder)
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
         """Tokenises a question in the model's chat template. Returns the ids before and after the visual tokens.

@@ -4,7 +4,7 @@ To add a strategy, write a subclass of :class:`vtok.tokeniser.base.Tokeniser` in
 ``STRATEGIES``.
 """
 
-from vtok.config import VTokConfig
+from vtok.config import VTokConfig, member
 from vtok.feature_extractor import FeatureExtractor
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
 from vtok.tokeniser.frames import FrameTokeniser
@@ -29,4 +29,4 @@ def build_tokeniser(config: VTokConfig, feature_extractor: FeatureExtractor | No
         config: The settings.
         feature_extractor: ``F``. Built from ``config`` if omitted.
     """
-    return STRATEGIES[config.strategy](config, feature_extractor)
+    return member(STRATEGIES, config.strategy, "tokeniser.strategy")(config, feature_extractor)

@@ -7,7 +7,7 @@ To add a decoder, write a subclass of :class:`vtok.video_decoder.base.VideoDecod
 import torch
 from transformers import AutoTokenizer
 
-from vtok.config import DecoderConfig
+from vtok.config import DecoderConfig, member
 from vtok.module_table import ModuleTable
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, encode_video
@@ -26,7 +26,7 @@ DECODERS: dict[str, type[VideoDecoder]] = {"hunyuan": HunyuanDecoder, "wan": Wan
 
 def decoder_kind(config: DecoderConfig) -> type[VideoDecoder]:
     """Returns the class of ``config.kind``."""
-    return DECODERS[config.kind]
+    return member(DECODERS, config.kind, "decoder.kind")
 
 
 def decoder_parts(config: DecoderConfig) -> dict[str, Part]:

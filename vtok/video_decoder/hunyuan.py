@@ -181,9 +181,11 @@ class HunyuanDecoder(VideoDecoder):
         generator: torch.Generator | list[torch.Generator] | None = None,
         empty: Conditioning | None = None,
     ) -> Tensor:
-        # diffusers takes None for parts that do not run, but its annotations do not say so.
-        unused: dict[str, Any] = dict(text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None)
-        pipeline = HunyuanVideoPipeline(transformer=self.transformer, vae=self.vae, scheduler=self.scheduler, **unused)
+        # diffusers takes other autoencoders, and None for parts that do not run. Its annotations do not say so.
+        parts: dict[str, Any] = dict(
+            vae=self.vae, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None
+        )
+        pipeline = HunyuanVideoPipeline(transformer=self.transformer, scheduler=self.scheduler, **parts)
         pipeline.set_progress_bar_config(disable=True)
         guided: dict[str, Any] = {} if empty is None else dict(
             true_cfg_scale=self.config.true_guidance, negative_prompt_embeds=empty.rows,

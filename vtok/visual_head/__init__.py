@@ -4,7 +4,7 @@ The target is a frozen feature, standardised per dimension. With a trainable tar
 head, write a subclass of :class:`vtok.visual_head.base.VisualHead` in a file here and enter it in ``HEADS``.
 """
 
-from vtok.config import VisualHeadConfig
+from vtok.config import VisualHeadConfig, member
 from vtok.visual_head.base import VisualHead
 from vtok.visual_head.codes import CodesHead
 from vtok.visual_head.flow import FlowHead
@@ -23,4 +23,4 @@ HEADS: dict[str, type[VisualHead]] = {
 
 def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None = None) -> VisualHead:
     """Builds the head of ``config.kind``. Arguments as in :meth:`VisualHead.build`."""
-    return HEADS[config.kind].build(config, hidden_dim, dim, fsq_levels)
+    return member(HEADS, config.kind, "visual_head.kind").build(config, hidden_dim, dim, fsq_levels)

@@ -1,8 +1,8 @@
-"""Shards to micro-batches.
+"""Turns shards into micro-batches.
 
 loader          position -> sample -> text tokenised -> micro-batch of this rank
-in_flight       what loader processes hold ready, and whether /dev/shm has room for it
-precomputed     frozen features and latents that lie in the shards
-workers         loader processes, and what is said when one dies
-bad_samples     samples that could not be read: logged, counted, too many stop the run
+in_flight       the memory of prepared micro-batches, and whether /dev/shm has room for it
+precomputed     frozen features and latents that the shards store
+workers         loader processes, and the error when one dies
+bad_samples     samples that could not be read: logs and counts them; too many stop the run
 """

@@ -1,4 +1,4 @@
-"""Samples that could not be read and were replaced: logged, counted over the whole run, and too many stop it."""
+"""Logs and counts the samples of a run that could not be read and were replaced. Too many stop the run."""
 
 import json
 from pathlib import Path
@@ -7,17 +7,18 @@ from data_tools.errors import DataError
 from pipelines.engine import distributed
 from pipelines.engine.logs import truncate_log
 
-# The share is judged from this many samples on, so that one early bad clip does not stop a run.
+# The share counts at least this many samples, so one early bad clip does not stop a run.
 FEWEST_SAMPLES_JUDGED = 1000
 
 
 class BadSamples:
-    """Writes ``bad_samples.jsonl``, on rank 0; all ranks count alike.
+    """Writes ``bad_samples.jsonl`` on rank 0. All ranks count the same samples.
 
     Args:
-        output: the run's folder.
-        max_share: share of the samples consumed that may be bad.
-        step: step the run starts from; what an earlier attempt noted up to there counts, the rest is dropped.
+        output: The run's folder.
+        max_share: The share of consumed samples that may be bad.
+        step: The step that the run starts from. Entries of an earlier attempt count up to there; later ones are
+            removed.
     """
 
     def __init__(self, output: Path, max_share: float, step: int):
@@ -26,10 +27,10 @@ class BadSamples:
         self.keys: list[str] = distributed.rank_zero_first(lambda: noted_keys(self.path, step))
 
     def record(self, step: int, replaced: list[tuple[int, str, str]]) -> int:
-        """Note the samples replaced in a step on any rank: (position, bad key, reason) each.
+        """Records the samples that any rank replaced in a step: (position, bad key, reason) each.
 
         Returns:
-            How many there were in the run.
+            Their number in the run so far.
         """
         self.keys += [key for _, key, _ in replaced]
         if replaced and distributed.rank() == 0:
@@ -39,7 +40,7 @@ class BadSamples:
         return len(self.keys)
 
     def check(self, consumed: int) -> None:
-        """Raises DataError, naming the latest keys, past ``max_share`` of the samples consumed."""
+        """Raises DataError if more than ``max_share`` of the consumed samples were bad. It names the latest keys."""
         if len(self.keys) > self.max_share * max(consumed, FEWEST_SAMPLES_JUDGED):
             raise DataError(
                 f"{len(self.keys)} of {consumed} samples could not be read, more than data.max_bad_share "
@@ -48,6 +49,6 @@ class BadSamples:
 
 
 def noted_keys(path: Path, step: int) -> list[str]:
-    """Keys noted up to ``step``; later lines are dropped from the file."""
+    """Returns the keys recorded up to ``step``. Removes later lines from the file."""
     truncate_log(path, step)
     return [json.loads(line)["key"] for line in path.read_text().splitlines()] if path.exists() else []

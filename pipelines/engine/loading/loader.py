@@ -1,4 +1,4 @@
-"""Shards to micro-batches: the last stretch from a sample to what the model is given.
+"""Turns shards into micro-batches: reads samples, tokenises their text and stacks them.
 
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
@@ -34,14 +34,14 @@ from vtok.video_decoder import Posterior
 
 
 class Encoded(NamedTuple):
-    """A sample with its text tokenised."""
+    """A sample with tokenised text."""
 
     sample: Sample
     text: RowText
 
 
 class Loaded(NamedTuple):
-    """A micro-batch, and the samples that had to be replaced in it: (position, bad key, reason) each."""
+    """A micro-batch, and the samples that were replaced in it: (position, bad key, reason) each."""
 
     batch: Batch
     replaced: list[tuple[int, str, str]]
@@ -51,7 +51,7 @@ class Loaded(NamedTuple):
 
 
 class SampleToModel:
-    """Tokenises a sample's text; its instruction is one of the sample's own draws."""
+    """Tokenises a sample's text. One of the sample's own draws picks the instruction."""
 
     def __init__(self, text: TextEncoder):
         self.text = text
@@ -62,7 +62,7 @@ class SampleToModel:
 
 
 def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
-    """Stack samples, all of one shape, into a micro-batch; or hand on the first of the errors among them."""
+    """Stacks samples of one shape into a micro-batch. Returns the first error instead if there is one."""
     if errors := [item for item in items if isinstance(item, DataError)]:
         return errors[0]
     samples = [item.sample for item in items]
@@ -80,14 +80,14 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
 
 
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
-    """The tokeniser's view of a micro-batch, or the features stored in its place."""
+    """Returns the tokeniser's view of a micro-batch, or the stored features that replace it."""
     if samples[0].frames is None:
         return precomputed.unpack_features([s.extras[precomputed.FEATURES] for s in samples])
     return stacked([s.frames for s in samples])
 
 
 def video_of(samples: list[Sample]) -> torch.Tensor | Posterior | None:
-    """The decoder's view of a micro-batch, or the latents stored in its place; ``None`` if there is no decoder."""
+    """Returns the decoder's view of a micro-batch, or the stored latents that replace it; ``None`` without decoder."""
     if not samples[0].video_valid:
         return None
     if samples[0].video is None:
@@ -96,7 +96,7 @@ def video_of(samples: list[Sample]) -> torch.Tensor | Posterior | None:
 
 
 def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
-    """The run's order of samples, grouped by length if asked for."""
+    """Returns the run's order of samples, grouped by length if asked for."""
     order, window = reader.order(config.seed), config.data.group_by_length
     if not window:
         return order
@@ -107,7 +107,7 @@ def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
 def build_dataset(
     config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
 ) -> WatchedDataset:
-    """The run's dataset: views as the model wants them, text tokenised."""
+    """Builds the run's dataset: the model's views, with tokenised text."""
     tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
     clips = ClipDataset(
         reader,
@@ -134,13 +134,18 @@ def micro_batches(
     end: int | None = None,
     collate: Callable[[list], Loaded | DataError] = collate,
 ) -> Iterator[Loaded]:
-    """This rank's micro-batches, on its device, from ``consumed_samples`` on; endless, or up to ``end``.
+    """Yields this rank's micro-batches on its device, from sample ``consumed_samples`` on: endlessly, or up to ``end``.
 
     Args:
-        collate: makes a micro-batch of the dataset's items, or hands on an error among them.
+        dataset: The run's dataset.
+        plan: How the batch is divided among ranks.
+        workers: Loader processes.
+        consumed_samples: Samples of the run before the first one.
+        end: Number of the run's last sample, or ``None``.
+        collate: Makes a micro-batch of the dataset's items, or returns an error among them.
 
     Raises:
-        LoaderError: a clip and all its substitutes are bad, or shards cannot be read.
+        LoaderError: A clip and all its substitutes are bad, or shards cannot be read.
     """
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
@@ -159,7 +164,7 @@ def micro_batches(
 
 
 def sound(items: Iterable[Loaded | DataError]) -> Iterator[Loaded]:
-    """The micro-batches, up to the first that is an error."""
+    """Yields the micro-batches and raises the first error among them."""
     for item in items:
         if isinstance(item, DataError):
             raise LoaderError(str(item))

@@ -1,7 +1,7 @@
-"""Frozen features and latents that ``precompute.py`` stored in the shards, beside the video or in its place.
+"""Frozen features and latents that ``precompute.py`` stored in the shards, with the video or instead of it.
 
-They are right for one window of each clip, one backbone and one preprocessing only. All that they depend on is their
-*recipe*, which lies in the dataset's manifest; training computes its own and refuses any other.
+They fit only one window of each clip, one backbone and one preprocessing. Their *recipe* lists everything that they
+depend on. The dataset's manifest holds it. Training computes its own recipe and refuses a different one.
 """
 
 from pathlib import Path
@@ -36,10 +36,10 @@ LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
 
 
 def feature_recipe(config: RunConfig, tokeniser: Tokeniser) -> dict[str, Any]:
-    """What stored features depend on: settings, and the backbone's weights by content.
+    """Returns everything that stored features depend on: settings, and the content of the backbone's weights.
 
     Raises:
-        ConfigError: the backbone has random weights, which no second run could have.
+        ConfigError: The backbone has random weights, which another run would not have.
     """
     parts = extractor_parts(tokeniser.config)
     require(bool(parts), "precomputed features are those of trained weights: set tokeniser.weights")
@@ -49,10 +49,12 @@ def feature_recipe(config: RunConfig, tokeniser: Tokeniser) -> dict[str, Any]:
 
 
 def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> dict[str, Any]:
-    """What stored latents depend on.
+    """Returns everything that stored latents depend on.
 
     Args:
-        decoder: the configuration that the autoencoder was loaded with.
+        config: The run's configuration.
+        decoder: The configuration that the autoencoder was loaded with.
+        vae: The autoencoder.
     """
     return settings(config, WINDOW_SETTINGS + LATENT_SETTINGS) | {
         "decoder.vae_tiling": is_tiled(vae, config.model.decoder.vae_tiling, *config.model.decoder.loss_size),
@@ -61,7 +63,7 @@ def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> 
 
 
 def weights_hash(module: nn.Module, part: Part) -> str:
-    """Hash of the stored values of a module's parameters, also where a rank holds only a shard of them."""
+    """Hashes the stored values of a module's parameters. The rank may hold only a shard of them."""
     tensors = part.tensors(shapes_of(module))
     return combined_hash({name: content_hash(tensor) for name, tensor in tensors.items()})
 
@@ -72,11 +74,11 @@ def settings(config: RunConfig, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework) -> frozenset[str]:
-    """Which of a sample's views, "frames" and "video", the shards hold in encoded form.
+    """Returns the views of a sample, of "frames" and "video", that the shards store in encoded form.
 
     Raises:
-        ConfigError: they were made with another recipe (the first setting that differs is named), or only some of a
-            mixture's datasets hold them.
+        ConfigError: They were made with another recipe (the message names a setting that differs), or only some
+            datasets of a mixture have them.
     """
     readers = readers_of(reader)
     recipes = [one.precomputed or {} for one in readers]
@@ -87,7 +89,7 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
     }
     views, stored = {"features": "frames", "latents": "video"}, set()
     if not config.model.generates:
-        del views["latents"]  # nobody reads them
+        del views["latents"]  # the model does not read them
     for kind, view in views.items():
         found = [recipe.get(kind) for recipe in recipes]
         if not any(found):
@@ -102,11 +104,11 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
 
 
 def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: ShardReader | None) -> frozenset[str]:
-    """Encoders that a run on these shards asks for nothing, by their names in ``build_framework``'s ``without``."""
+    """Returns the encoders that a run on these shards never runs, for ``build_framework``'s ``without``."""
     readers = readers_of(reader) + [held_out] * (held_out is not None)
     stored = [one.precomputed or {} for one in readers]
     unused = {"feature_extractor"} if all(kinds.get("features") for kinds in stored) else set()
-    # Videos that validation samples go through the autoencoder's other half.
+    # Validation decodes the videos that it samples with the autoencoder.
     sampled = held_out is not None and config.validation.videos
     if config.model.generates and all(kinds.get("latents") for kinds in stored) and not sampled:
         unused.add("autoencoder")
@@ -118,7 +120,7 @@ def readers_of(reader: ShardReader | Mixture) -> list[ShardReader]:
 
 
 def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) -> None:
-    """Raises ConfigError naming the first setting that differs."""
+    """Raises ConfigError if the recipes differ. The message names the first setting that does."""
     for name in wanted:
         if stored.get(name) != wanted[name]:
             raise ConfigError(
@@ -128,13 +130,13 @@ def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) ->
 
 
 def pack_features(features: VisualFeatures, clip: int) -> bytes:
-    """One clip's own features, bf16."""
+    """Stores one clip's own features in bf16."""
     motion = features.motion[clip, : features.motion_counts[clip]]
     return pack(spatial=features.spatial[clip], motion=motion)
 
 
 def pack_posterior(posterior: Posterior, clip: int) -> bytes:
-    """One clip's posterior over latents, bf16."""
+    """Stores one clip's posterior over latents in bf16."""
     return pack(mean=posterior.mean[clip], std=posterior.std[clip])
 
 
@@ -143,7 +145,7 @@ def pack(**tensors: Tensor) -> bytes:
 
 
 def unpack_features(stored: list[bytes]) -> VisualFeatures:
-    """Features of a micro-batch, fp32, from those of its clips."""
+    """Combines the stored features of clips into those of a micro-batch, in fp32."""
     clips = [load(data) for data in stored]
     counts = [len(clip["motion"]) for clip in clips]
     motion = torch.zeros(len(clips), max(counts), clips[0]["motion"].shape[-1])
@@ -153,6 +155,6 @@ def unpack_features(stored: list[bytes]) -> VisualFeatures:
 
 
 def unpack_posteriors(stored: list[bytes]) -> Posterior:
-    """Posterior of a micro-batch, fp32."""
+    """Combines the stored posteriors of clips into that of a micro-batch, in fp32."""
     clips = [load(data) for data in stored]
     return Posterior(*(torch.stack([clip[name].float() for clip in clips]) for name in ("mean", "std")))

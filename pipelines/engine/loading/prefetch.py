@@ -1,4 +1,4 @@
-"""Batches to the device: the next one is copied while the model works on this one."""
+"""Copies batches to the device: the next one while the model works on the present one."""
 
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
@@ -18,9 +18,9 @@ M = TypeVar("M", bound=Movable)
 
 
 def on_device(batches: Iterator[M], device: torch.device) -> Iterator[M]:
-    """The same batches, which come from the CPU, on ``device``.
+    """Yields batches from the CPU on ``device``.
 
-    To a GPU, from pinned memory, one is copied ahead on a stream of its own.
+    For a GPU it copies one batch in advance, from pinned memory, on a stream of its own.
     """
     if device.type != "cuda":
         yield from batches
@@ -38,7 +38,7 @@ def on_device(batches: Iterator[M], device: torch.device) -> Iterator[M]:
 
 
 def arrived(batch: M, copied: torch.cuda.Event) -> M:
-    """The batch, for the current stream: that waits for the copy, and keeps its memory until it has used it."""
+    """Hands a batch to the current stream, which waits for the copy. Keeps its memory until the stream has used it."""
     stream = torch.cuda.current_stream()
     stream.wait_event(copied)
     for leaf in tree_leaves(batch):

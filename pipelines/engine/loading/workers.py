@@ -1,8 +1,7 @@
-"""Loader processes: what each is working on, so that its end can be explained, and their errors in one line.
+"""Loader processes: records the clip that each one reads, so the error can name it if the process dies.
 
-A video decoder can crash in a way that no exception tells of. Shards are validated when they are built, so this is
-rare; when it happens the run stops, since a sample cannot be replaced by a process that no longer exists, and names
-the clip to take out.
+A video decoder can crash without an exception. This is rare, since shards are validated when they are built. The dead
+process cannot replace the sample, so the run stops. The error names the clip to remove.
 """
 
 import multiprocessing
@@ -25,11 +24,11 @@ GRACE = 0.5  # seconds until a process whose connection broke is known to be dea
 
 
 class LoaderError(DataError):
-    """The loader of one rank cannot go on; the other ranks know nothing of it."""
+    """The loader of one rank cannot continue. The other ranks do not know it."""
 
 
 class WatchedDataset(Dataset):
-    """A dataset whose workers leave word of where they are. Its samples may be DataErrors, for the trainer to raise."""
+    """A dataset whose workers record their positions. A sample may be a DataError, which the trainer raises."""
 
     def __init__(self, clips: ClipDataset, workers: int):
         self.clips = clips
@@ -44,22 +43,22 @@ class WatchedDataset(Dataset):
             return error
 
     def dead(self) -> dict[int, int]:
-        """Process id → the position it took up last, of the workers that are no more."""
+        """Returns the last position of each dead worker, by process id."""
         alive = {process.pid for process in multiprocessing.active_children()}
         return {pid: position for pid, position in self.at.tolist() if pid > 0 and pid not in alive}
 
 
 @contextmanager
 def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
-    """Turns what torch raises when a worker dies into a LoaderError that names its clip.
+    """Turns torch's errors about a dead worker into a LoaderError that names its clip.
 
-    That is a RuntimeError, at any moment, or an error of the connection on which the worker's last batch was to come.
+    torch raises a RuntimeError at any moment, or an error of the connection to the worker.
     """
     try:
         try:
             yield
         except LOST_CONNECTION:
-            time.sleep(GRACE)  # torch's handler of the same death would else raise in the midst of what follows
+            time.sleep(GRACE)  # else torch's handler of the same death could raise within the code below
             raise
     except (RuntimeError, *LOST_CONNECTION) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -76,14 +75,14 @@ def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
 
 
 def silence_children() -> None:
-    """The run is over: let the ends of the other workers raise nothing more, as torch's handler does, anywhere."""
+    """Stops torch's handler from raising errors when the other workers end, since the run is over."""
     while signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
-        with suppress(RuntimeError):  # the handler's, for an end that was noted just before
+        with suppress(RuntimeError):  # the handler's, for a worker that ended just before
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def ignore_signals(worker: int = 0) -> None:
-    """For a loader process: what reaches the whole job is for its rank to decide, and it ends when its rank does."""
+    """Makes a loader process ignore the job's signals, which its rank handles, and end when its rank ends."""
     signal.set_wakeup_fd(-1)
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

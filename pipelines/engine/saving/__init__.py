@@ -1,6 +1,5 @@
 """What was trained, on its way to disk and back.
 
-partitions      what a rank owns of the trained parameters, whatever the ZeRO stage
 slices          slices of flattened tensors in safetensors files, for any number of readers
 ema             the average of the weights, sharded
 checkpoint      a run's checkpoints: find, check, resume, read for inference

@@ -1,15 +1,16 @@
-"""Checkpoints: what was trained and where the run stood, readable by any number of ranks, never unpickled.
+"""Checkpoints: the trained weights and the state of the run. Any number of ranks can read them. Nothing is unpickled.
 
     OUTPUT/checkpoints/step_00000050/    rank_XXXXX.safetensors       each rank's slices: fp32 weights, AdamW's moments,
-                                                                      EMA (frozen weights never), random state
+                                                                      EMA (no frozen weights), random state
                                          feature_scale.safetensors    mean and deviation of the frozen features
                                          config.yaml, state.json
                                          COMPLETE                     written last
 
-``writing.py`` makes them, in the background.
+``writing.py`` writes them in the background.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipelines.engine import distributed
+from pipelines.engine.internals import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
@@ -35,15 +36,15 @@ WEIGHTS, AVERAGE, RANDOM_STATE = "weights", "ema", "random_state"
 
 @dataclass
 class RunState:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
-        step: optimiser steps taken.
-        updates: those of them that changed the weights; a step whose loss or gradient is not finite does not.
-        consumed_samples, seed, manifest_hash: the whole state of the data.
-        ranks: that wrote the checkpoint.
-        shapes: of the trained parameters, by name.
-        frozen: hashes of the frozen parts' weights, which are in no checkpoint.
+        step: Optimiser steps taken.
+        updates: Steps that changed the weights. A step with a loss or gradient that is not finite does not.
+        consumed_samples, seed, manifest_hash: The whole state of the data.
+        ranks: The number of ranks that wrote the checkpoint.
+        shapes: Shapes of the trained parameters, by name.
+        frozen: Hashes of the frozen parts' weights, which no checkpoint holds.
     """
 
     step: int
@@ -57,12 +58,12 @@ class RunState:
 
 
 def fresh_state(seed: int, manifest_hash: str, ranks: int, model: nn.Module, frozen: dict[str, str]) -> RunState:
-    """That of a run before its first step."""
+    """Returns the state of a run before its first step."""
     return RunState(0, 0, 0, seed, manifest_hash, ranks, trained_shapes(model), frozen)
 
 
 def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
-    """Shapes of the trainable parameters, also when ZeRO-3 has sharded them."""
+    """Returns the shapes of the whole trainable parameters, even if ZeRO-3 has sharded them."""
     return {name: list(shape_of(p)) for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -75,12 +76,20 @@ def step_of(folder: Path) -> int:
 
 
 def complete(output: Path) -> list[Path]:
-    """A run's complete checkpoints, oldest first; one that was being written when the run died is not among them."""
+    """Lists a run's complete checkpoints, oldest first. One that the run died writing is not complete."""
     return sorted(marker.parent for marker in output.glob(f"checkpoints/step_*/{COMPLETE}"))
 
 
+def begun(output: Path) -> bool:
+    """Whether a run has taken a step there; one that failed before may be started again with other settings."""
+    if not os.path.isdir(output):  # which never raises, whatever the name
+        return False
+    log = output / "log.jsonl"
+    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output))
+
+
 def newest(output: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
+    """Returns the newest complete checkpoint of a run, or ``None``."""
     return (complete(output) or [None])[-1]
 
 
@@ -89,13 +98,14 @@ def read_state(folder: Path) -> RunState:
 
 
 def check(folder: Path, expected: RunState) -> RunState:
-    """The state of a checkpoint that a run can go on from.
+    """Reads the state of a checkpoint and checks that this run can continue from it.
 
     Args:
-        expected: this run's seed, data, shapes and frozen weights.
+        folder: The checkpoint.
+        expected: This run's seed, data, shapes and frozen weights.
 
     Raises:
-        ConfigError: the checkpoint is of another model, seed or dataset, or was trained beside other frozen weights.
+        ConfigError: The checkpoint is of another model, seed or dataset, or was trained with other frozen weights.
     """
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, expected.shapes)
@@ -116,7 +126,7 @@ def check(folder: Path, expected: RunState) -> RunState:
 
 
 def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict[str, list[int]]) -> None:
-    """Raises ConfigError naming the first parameter that differs."""
+    """Raises ConfigError if the shapes differ. The message names one such parameter."""
     for name in stored.keys() | wanted.keys():
         if stored.get(name) != wanted.get(name):
             raise ConfigError(
@@ -127,9 +137,9 @@ def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict
 
 @torch.no_grad()
 def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> None:
-    """Put a checkpoint into an engine and its average; all ranks call this, however many wrote it.
+    """Loads a checkpoint into an engine and its average. All ranks call this; another number may have written it.
 
-    An average that the checkpoint does not hold starts from its weights.
+    If the checkpoint holds no average, the average starts from its weights.
     """
     if state.updates:
         start_moments(engine, state.updates)
@@ -152,7 +162,7 @@ def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> No
 
 
 def set_random_state(folder: Path) -> None:
-    """Torch's generators as they were on this rank. Samples' own draws are keyed and need none of this."""
+    """Restores torch's generators on this rank. Samples' own draws are keyed and do not need it."""
     with safe_open(slice_file(folder, distributed.rank()), framework="pt") as stored:
         torch.set_rng_state(stored.get_tensor(f"{RANDOM_STATE}/cpu"))
         if torch.cuda.is_available() and f"{RANDOM_STATE}/cuda" in stored.keys():
@@ -161,13 +171,15 @@ def set_random_state(folder: Path) -> None:
 
 @torch.no_grad()
 def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> int:
-    """Put a run's newest trained weights into a framework that is not sharded; returns their step.
+    """Loads a run's newest trained weights into a framework that is not sharded. Returns their step.
 
     Args:
-        ema: their average instead.
+        framework: The framework.
+        output: The run's folder.
+        ema: Whether to load the average of the weights instead.
 
     Raises:
-        ConfigError: no complete checkpoint, one of another model, or one without an average.
+        ConfigError: There is no complete checkpoint, or it is of another model or without an average.
     """
     folder = newest(output)
     if folder is None:
@@ -187,7 +199,7 @@ def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> i
 
 
 def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What a model has measured rather than learned: the buffers of its ``measured``."""
+    """Returns the measured statistics of a model: the buffers of its ``measured``."""
     return {name: buffer.cpu().contiguous() for name, buffer in model.measured.named_buffers()}
 
 

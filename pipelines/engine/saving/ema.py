@@ -1,4 +1,4 @@
-"""Exponential moving average of the trained weights: fp32, each rank its own slices, like the masters they follow."""
+"""Exponential moving average of the trained weights, in fp32. Each rank averages its own slices of the masters."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from contextlib import contextmanager
 import torch
 
 from pipelines.engine import distributed
-from pipelines.engine.saving.partitions import masters, model_weights, partitions, use_weights
+from pipelines.engine.internals import masters, model_weights, partitions, use_weights
 from pipelines.engine.setup import Engine
 
 
 class Ema:
-    """``ema += (1 - decay) * (weights - ema)`` at each update, from the weights it is made with.
+    """``ema += (1 - decay) * (weights - ema)`` at each update, starting from the present weights.
 
     Args:
-        engine: whose trained weights are followed.
-        decay: of the average, below 1.
-        warmup: let the decay start low: ``min(decay, (1 + n) / (10 + n))`` at update n, so that the average of a short
-            run is not one of its start.
+        engine: The engine whose trained weights are averaged.
+        decay: The decay, below 1.
+        warmup: Whether the decay starts low: ``min(decay, (1 + n) / (10 + n))`` at update n. So the start of a short
+            run does not dominate its average.
     """
 
     def __init__(self, engine: Engine, decay: float, warmup: bool = False):
@@ -27,13 +27,13 @@ class Ema:
 
     @torch.no_grad()
     def update(self, update: int) -> None:
-        """Follow the weights after update number ``update``, from 1."""
+        """Updates the average after update number ``update``, counted from 1."""
         decay = decay_at(update, self.decay, self.warmup)
         torch._foreach_lerp_(self.buffers, [flat.detach() for flat in masters(self.engine)], 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model computes with the average; afterwards with its own weights, to the last bit.
+        """Lets the model compute with the average. Afterwards it has exactly its own weights again.
 
         All ranks enter and leave together.
         """
@@ -44,7 +44,7 @@ class Ema:
 
     @torch.no_grad()
     def distance(self) -> float:
-        """``|ema - weights| / |weights|`` over all trained parameters and ranks."""
+        """Computes ``|ema - weights| / |weights|`` over all trained parameters and ranks."""
         flats = masters(self.engine)
         squares = torch.zeros(2, dtype=torch.float64, device=self.engine.device)
         for own in self.partitions:
@@ -56,5 +56,5 @@ class Ema:
 
 
 def decay_at(update: int, decay: float, warmup: bool) -> float:
-    """The decay of update number ``update``, from 1."""
+    """Returns the decay of update number ``update``, counted from 1."""
     return min(decay, (1 + update) / (10 + update)) if warmup else decay

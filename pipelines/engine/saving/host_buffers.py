@@ -1,7 +1,7 @@
-"""Host memory that checkpoints are copied to: taken before the first step, and not more of it than is needed.
+"""Host memory for copies of checkpoints, allocated before the first step.
 
-Torch's own pinned memory comes in blocks whose sizes are powers of two, so that 9 GB would take 17. Here all buffers of
-a rank lie in one mapping, and CUDA pins that mapping where it is.
+torch's pinned memory comes in blocks whose sizes are powers of two: 9 GB would take 17. Here all buffers of a rank lie
+in one mapping of the needed size, which CUDA pins in place.
 """
 
 import mmap
@@ -18,30 +18,31 @@ ELEMENT = torch.float32.itemsize
 
 
 def pinned_bytes(sizes: Iterable[int]) -> int:
-    """Bytes of host memory that a rank's buffers take, rounding included.
+    """Returns the bytes of host memory for a rank's buffers, with rounding.
 
     Args:
-        sizes: elements of each fp32 buffer that a save copies: a rank's masters, both of AdamW's moments, its EMA.
+        sizes: Elements of each fp32 buffer that a save copies: the rank's masters, both AdamW moments, its EMA.
     """
     return sum(map(whole_pages, sizes))
 
 
 def whole_pages(size: int) -> int:
-    """Bytes of the pages that ``size`` fp32 elements fill."""
+    """Returns the bytes of the pages that hold ``size`` fp32 elements."""
     return -(-size * ELEMENT // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def take(sizes: list[int], pin: bool) -> list[Tensor]:
-    """Buffers of so many elements each, fp32, on the CPU; every page of them is in memory when this returns.
+    """Allocates fp32 buffers on the CPU. Every page of them is in memory when this returns.
 
-    Loader processes, which are forked, do not get the mapping: they would else share its pages, and a page that the
-    parent writes to would be copied and no longer be the one that CUDA has pinned.
+    Forked loader processes do not get the mapping. If they shared its pages, a page that the parent writes to would be
+    copied, and CUDA would have pinned the other copy.
 
     Args:
-        pin: let CUDA pin them, for copies from a GPU.
+        sizes: Elements of each buffer.
+        pin: Whether CUDA pins them, for copies from a GPU.
 
     Raises:
-        ConfigError: the system has not so much memory, or CUDA cannot pin it.
+        ConfigError: There is not enough memory, or CUDA cannot pin it.
     """
     wanted = pinned_bytes(sizes)
     try:
@@ -59,7 +60,7 @@ def take(sizes: list[int], pin: bool) -> list[Tensor]:
 
 
 def pin_mapping(memory: mmap.mmap, address: int, size: int) -> None:
-    """Pin a mapping until it goes; raises ConfigError if CUDA cannot."""
+    """Pins a mapping for as long as it exists; raises ConfigError if CUDA cannot."""
     cudart = torch.cuda.cudart()
     if code := int(cudart.cudaHostRegister(address, size, 0)):
         raise ConfigError(

@@ -1,10 +1,10 @@
-"""Slices of flattened tensors in safetensors files, one file a rank, for any number of readers.
+"""Slices of flattened tensors in safetensors files, one file per rank. Any number of ranks can read them.
 
     FOLDER/rank_00000.safetensors     tensors "KIND/NAME", each a slice of a flattened parameter; in the file's
            rank_00001.safetensors     metadata, where each slice starts
            ...
 
-Nobody needs to know how the writers had cut a parameter: a reader asks for a range of its elements.
+A reader asks for a range of a parameter's elements. It does not need to know how the writers cut the parameter.
 """
 
 import json
@@ -25,11 +25,12 @@ def slice_file(folder: Path, rank: int) -> Path:
 
 
 def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int]) -> None:
-    """Write a rank's slices, on disk for good when this returns; a file of this name is always whole.
+    """Writes a rank's slices. They are on disk when this returns. A file of this name is always complete.
 
     Args:
-        tensors: "KIND/NAME" to a slice, on the CPU.
-        starts: NAME to its first element in the flattened parameter; 0 where it is not named.
+        path: The file.
+        tensors: Slices on the CPU, by "KIND/NAME".
+        starts: First element of a slice in the flattened parameter, by NAME. 0 if missing.
     """
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"starts": json.dumps(starts)})
@@ -39,7 +40,7 @@ def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int])
 
 
 class SliceReader:
-    """Reads ranges of parameters out of the files of all the ranks that wrote them; use it as a context manager."""
+    """Reads ranges of parameters from the files of all ranks that wrote them. Use it as a context manager."""
 
     def __init__(self, folder: Path):
         self._open = ExitStack()
@@ -61,10 +62,10 @@ class SliceReader:
         return key in self._pieces
 
     def read_into(self, flat: Tensor, key: str, start: int) -> None:
-        """Fill ``flat`` (n,), of any dtype and device, with a flattened parameter's elements from ``start`` on.
+        """Fills ``flat`` (n,), of any dtype and device, with a flattened parameter's elements from ``start`` on.
 
         Raises:
-            ValueError: the files do not hold all of them.
+            ValueError: The files do not hold all of them.
         """
         reached, end = start, start + flat.numel()
         for begin, stop, file in sorted(self._pieces[key], key=lambda piece: piece[0]):

@@ -1,8 +1,8 @@
-"""Writing checkpoints while training goes on.
+"""Writes checkpoints while training continues.
 
-Training waits only until each rank has copied its slices to host memory, which the run takes before its first step; a
-thread writes them to disk. When every rank's thread is done, which the ranks tell one another between steps, rank 0
-marks the checkpoint complete and removes those that are no longer kept.
+Training waits only until each rank has copied its slices to host memory. The run allocates this memory before its first
+step. A thread writes the copies to disk. Between steps the ranks tell each other whether their threads are done. When
+all are, rank 0 marks the checkpoint complete and removes old ones.
 """
 
 import json
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipelines.config import CheckpointConfig
 from pipelines.engine import distributed, host_memory
+from pipelines.engine.internals import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving import host_buffers
 from pipelines.engine.saving.checkpoint import (
     AVERAGE,
@@ -37,14 +38,13 @@ from pipelines.engine.saving.checkpoint import (
     step_of,
 )
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.partitions import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 
 
 class Save(NamedTuple):
-    """A checkpoint on its way to disk: training waited ``stalled`` seconds; ``result`` is this rank's part of it."""
+    """A checkpoint that is being written. Training waited ``stalled`` seconds. ``result`` is this rank's part."""
 
     folder: Path
     started: float
@@ -53,14 +53,16 @@ class Save(NamedTuple):
 
 
 class Writer:
-    """Writes a run's checkpoints, one at a time; every method, and the making, is called by all ranks together.
+    """Writes a run's checkpoints, one at a time. All ranks construct it and call its methods together.
 
     Args:
-        output: the run's folder.
-        engine, ema: whose weights, moments and average are written.
+        output: The run's folder.
+        config: The settings.
+        engine: Its weights and moments are written.
+        ema: Its average is written, if there is one.
 
     Raises:
-        ConfigError: there is not enough host memory for the copies.
+        ConfigError: There is not enough host memory for the copies.
     """
 
     def __init__(self, output: Path, config: CheckpointConfig, engine: Engine, ema: Ema | None):
@@ -71,13 +73,13 @@ class Writer:
         self.host = host_copies(masters(engine), kinds)
 
     def save(self, state: RunState) -> float:
-        """Start writing a checkpoint of this moment, after the one before is done.
+        """Starts to write a checkpoint of the present state, when the previous one is done.
 
         Returns:
-            Seconds that training has waited for it.
+            Seconds that training waited.
 
         Raises:
-            ConfigError: that one could not be written.
+            ConfigError: The previous checkpoint could not be written.
         """
         started = time.perf_counter()
         self.wait()
@@ -93,7 +95,7 @@ class Writer:
         return waited
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """This rank's slices in host memory, "KIND/NAME" each, and where each parameter's slice starts."""
+        """Copies this rank's slices to host memory. Returns them by "KIND/NAME", and the start of each parameter's."""
         buffers = {WEIGHTS: masters(self.engine)}
         if has_moments(self.engine):
             buffers |= {kind: moments(self.engine, kind) for kind in MOMENTS}
@@ -111,10 +113,10 @@ class Writer:
         return tensors, {one.name: one.start for one in own}
 
     def poll(self) -> None:
-        """Between steps: complete the checkpoint if all ranks have written their parts of it.
+        """Completes the checkpoint if all ranks have written their parts. Called between steps.
 
         Raises:
-            ConfigError: a rank could not write; the checkpoints before are untouched.
+            ConfigError: A rank could not write. Earlier checkpoints are intact.
         """
         if self.saving is None:
             return
@@ -133,10 +135,10 @@ class Writer:
                 remove_old(self.output, self.config)
 
     def wait(self) -> None:
-        """Return when the checkpoint being written, if any, is complete.
+        """Waits until the checkpoint that is being written, if any, is complete.
 
         Raises:
-            ConfigError: a rank could not write.
+            ConfigError: A rank could not write.
         """
         if self.saving is not None:
             self.saving.result.exception()  # waits
@@ -145,7 +147,7 @@ class Writer:
             distributed.barrier()
 
     def give_up(self, folder: Path, result: Future) -> None:
-        """Say on every rank what went wrong on the first that failed, and leave nothing half-written."""
+        """Removes the incomplete checkpoint and raises, on every rank, the error of the first rank that failed."""
         error = result.exception() if result.done() else None
         reasons = distributed.gather_lists([error and str(error)])
         reason = next(text for (text,) in reasons if text)
@@ -157,10 +159,14 @@ class Writer:
 
 
 def host_copies(flats: list[Tensor], kinds: tuple[str, ...]) -> dict[str, list[Tensor]]:
-    """Host memory for a copy of every kind of flat buffer, each laid out like these masters; all ranks call this.
+    """Allocates host memory for a copy of every kind of flat buffer. All ranks call this.
+
+    Args:
+        flats: The flat buffers of the masters. Each kind has their layout.
+        kinds: The kinds.
 
     Raises:
-        ConfigError: there is not enough of it.
+        ConfigError: There is not enough memory.
     """
     sizes = [flat.numel() for flat in flats]
     distributed.every_rank(partial(require_room, host_buffers.pinned_bytes(sizes * len(kinds))))
@@ -170,7 +176,7 @@ def host_copies(flats: list[Tensor], kinds: tuple[str, ...]) -> dict[str, list[T
 
 
 def require_room(size: int) -> None:
-    """Raises ConfigError if the ranks of this machine cannot have ``size`` bytes of host memory each."""
+    """Raises ConfigError unless this machine has ``size`` bytes of host memory for each of its ranks."""
     ranks, available = distributed.ranks_here(), host_memory.available()
     if ranks * size > available:
         raise ConfigError(
@@ -181,7 +187,7 @@ def require_room(size: int) -> None:
 
 
 def make_empty(folder: Path) -> None:
-    """An empty folder; raises ConfigError if it cannot be made."""
+    """Makes an empty folder; raises ConfigError if that fails."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -190,7 +196,7 @@ def make_empty(folder: Path) -> None:
 
 
 def write_all(write, folder: Path, statistics: dict[str, Tensor], state: RunState, config: Path) -> None:
-    """Rank 0's part: its slices (``write``), and what there is once."""
+    """Writes rank 0's part: its slices (``write``), and the files that exist once."""
     write()
     save_file(statistics, folder / STATISTICS)
     (folder / STATE).write_text(json.dumps(asdict(state)))
@@ -198,7 +204,7 @@ def write_all(write, folder: Path, statistics: dict[str, Tensor], state: RunStat
 
 
 def mark_complete(folder: Path, times: dict[str, float]) -> None:
-    """Put the marker in place, for good when this returns."""
+    """Writes the marker. It is on disk when this returns."""
     part = folder / f"{COMPLETE}.part"
     with part.open("w") as file:
         file.write(json.dumps(times))
@@ -208,7 +214,7 @@ def mark_complete(folder: Path, times: dict[str, float]) -> None:
 
 
 def remove_old(output: Path, config: CheckpointConfig) -> None:
-    """Keep the latest ``keep`` checkpoints and those of every ``keep_every``-th step, and nothing a dead run left."""
+    """Keeps the latest ``keep`` checkpoints and those of every ``keep_every``-th step. Removes incomplete ones too."""
     kept = complete(output)
     for folder in kept[: -config.keep]:
         if config.keep_every is None or step_of(folder) % config.keep_every:

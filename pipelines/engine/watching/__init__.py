@@ -1,8 +1,8 @@
-"""What a run tells of itself.
+"""Logs and measures a run.
 
 metrics       log.jsonl, validation.jsonl, TensorBoard
 console       the terminal
-utilisation   share of the devices' arithmetic that is used
-validation    losses on held-out clips;  examples: captions and videos of some of them
+utilisation   the share of the devices' peak FLOP/s that the run reaches
+validation    losses on held-out clips;  examples: captions and videos for some of them
 profiler      traces of chosen steps
 """

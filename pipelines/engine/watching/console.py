@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar at a terminal; elsewhere (a Slurm job's file) a line now and then."""
+"""Progress on stderr: a bar on a terminal; elsewhere, such as in a Slurm job's file, a line every 30 s."""
 
 import sys
 import time
@@ -9,10 +9,11 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Console:
-    """
+    """Shows a run's progress.
+
     Args:
-        step: step the run starts from.
-        max_steps: the run's last one.
+        step: The step that the run starts from.
+        max_steps: The run's last step.
     """
 
     def __init__(self, step: int, max_steps: int):
@@ -24,7 +25,7 @@ class Console:
         )  # fmt: skip
 
     def step(self, line: dict) -> None:
-        """Show a step's figures."""
+        """Shows a step's figures."""
         shown = brief(line)
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
@@ -41,7 +42,7 @@ class Console:
         self.say(f"validation after step {step}, {figures['samples']} samples: {losses}")
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Prints a line above the bar."""
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
@@ -49,7 +50,7 @@ class Console:
 
 
 def brief(line: dict) -> dict[str, str]:
-    """The few figures of a step that fit into a line."""
+    """Returns the few figures of a step that fit on a line."""
     shown = {"loss": "-" if line["loss"] is None else f"{line['loss']:.3f}"}
     rate = "tokens" if "tokens_per_s" in line else "samples"
     shown[f"{rate}/s"] = tqdm.format_sizeof(line[f"{rate}_per_s"])

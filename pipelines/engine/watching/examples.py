@@ -1,6 +1,6 @@
-"""Examples of what a model in training can do: its captions and its videos for a few held-out clips.
+"""Captions and videos that a model in training makes for a few held-out clips.
 
-Under ZeRO-3 the ranks gather weights for one another: all of them make every example, from the same inputs.
+Under ZeRO-3 each rank needs the others' weights, so all ranks make every example from the same inputs.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MAX_CAPTION_TOKENS = 64
 
 @dataclass
 class Example:
-    """What of a sample is shown to the model, and what is expected of it."""
+    """The model's input from a sample, and the expected answer."""
 
     key: str
     frames: Tensor | VisualFeatures
@@ -30,7 +30,7 @@ class Example:
     caption: str
     question: str
     expected: str
-    seed: int  # of its video
+    seed: int  # seed of its video
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a run tells: ``log.jsonl``, ``validation.jsonl``, TensorBoard and the console, all on rank 0."""
+"""Writes a run's figures on rank 0: ``log.jsonl``, ``validation.jsonl``, TensorBoard and the console."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from pipelines.engine.logs import truncate_log
 from pipelines.engine.watching.console import Console
 from pipelines.engine.watching.examples import Caption, Video
 
-# Columns of ``log.jsonl`` by their group in TensorBoard.
+# Columns of ``log.jsonl``, by their group in TensorBoard.
 GROUPS = {
     "loss": ("loss", "loss_under", "loss_vis_lm", "loss_dec"),
     "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
@@ -22,17 +22,17 @@ GROUPS = {
 }
 TAGS = {name: f"{group}/{name}" for group, names in GROUPS.items() for name in names}
 
-# Columns that tell of the machine. All others are the same in two runs of the same thing, to the last digit.
+# Columns that depend on the machine. All others are identical in two runs with the same settings.
 MEASURED = GROUPS["speed"] + GROUPS["memory"]
 
 
 class Metrics:
-    """Writes one line per optimiser step, and one per validation.
+    """Writes one line per optimiser step and one per validation.
 
     Args:
-        output: the run's folder.
-        step: step the run starts from; later lines of an earlier attempt are dropped.
-        max_steps: for the progress shown on the console.
+        output: The run's folder.
+        step: The step that the run starts from. Later lines of an earlier attempt are removed.
+        max_steps: The run's last step, for the console.
     """
 
     def __init__(self, output: Path, step: int, max_steps: int):
@@ -44,14 +44,14 @@ class Metrics:
         self.console = Console(step, max_steps)
 
     def write(self, line: dict) -> None:
-        """One step's figures: ``step`` and numbers, or text that only the log takes."""
+        """Writes one step's figures: ``step`` and numbers. Text goes only to the log."""
         self._log("log", line)
         figures = {TAGS.get(name, name): value for name, value in line.items() if name != "step"}
         self._scalars(figures, line["step"])
         self.console.step(line)
 
     def validation(self, step: int, figures: dict, captions: list[Caption], videos: list[Video]) -> None:
-        """What a validation after ``step`` gave."""
+        """Writes the results of a validation after ``step``."""
         self._log("validation", {"step": step} | figures)
         self._scalars({f"validation/{name}": value for name, value in figures.items()}, step)
         for caption in captions:
@@ -72,7 +72,7 @@ class Metrics:
         print(json.dumps({key: json_value(value) for key, value in line.items()}), file=self.logs[name], flush=True)
 
     def _video(self, tag: str, video: Video, step: int) -> None:
-        """As ``SummaryWriter.add_video`` does it, which needs moviepy to make the GIF."""
+        """Adds a video like ``SummaryWriter.add_video``, which would need moviepy for the GIF."""
         height, width = video.frames.shape[2:]
         gif = encode_gif(video.frames, video.fps)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
@@ -85,5 +85,5 @@ class Metrics:
 
 
 def json_value(value):
-    """JSON knows neither NaN nor infinity: null."""
+    """Replaces NaN and infinity, which JSON does not have, by null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""``--profile 3-5``: what rank 0 did in some steps, as a trace that Perfetto or chrome://tracing opens."""
+"""``--profile 3-5``: traces some steps on rank 0, for Perfetto or chrome://tracing."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,12 +12,12 @@ from vtok.config import require
 
 
 def profiled(steps: range, chosen: range | None, output: Path) -> Iterator[int]:
-    """The same steps; those ``chosen`` are traced into ``output/profile/`` on rank 0.
+    """Yields ``steps``. Rank 0 traces those ``chosen`` into ``output/profile/``.
 
-    A run that ends among them, or resumes among them, leaves the trace of those it did.
+    A run that ends or resumes within them writes the trace of the steps it took.
 
     Raises:
-        ConfigError: the run ends before them.
+        ConfigError: The run ends before them.
     """
     if chosen:
         named = f"--profile {chosen.start}-{chosen[-1]}"

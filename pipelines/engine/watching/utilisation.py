@@ -1,7 +1,7 @@
-"""How much of the devices' arithmetic a run uses: model and hardware FLOPs utilisation (MFU, HFU).
+"""Model and hardware FLOPs utilisation (MFU, HFU) of a run.
 
-MFU counts what the model needs, forward and backward once; HFU adds what gradient checkpointing computes again
-(Chowdhery et al., 2022, appendix B). Both are shares of the peak of all ranks' devices.
+MFU counts one forward and one backward of the model. HFU adds the recomputation of gradient checkpointing (Chowdhery et
+al., 2022, appendix B). Both are shares of the peak of all ranks' devices.
 """
 
 import time
@@ -17,7 +17,7 @@ from pipelines.engine.setup import precision
 from pipelines.metering.flops import Flops, sample_flops
 from vtok.framework import VTokFramework
 
-# Dense bf16 FLOP/s by torch's device name, the first match; NVIDIA's data sheets, whose sparse figures are halved here.
+# Dense bf16 FLOP/s by torch's device name (first match), from NVIDIA's data sheets. Sparse figures are halved.
 BF16_PEAKS = {
     "A100": 312e12,
     "H100 PCIe": 756e12,
@@ -28,30 +28,33 @@ BF16_PEAKS = {
     "L40S": 362e12,
 }
 
-# Edges of the square matrices that are multiplied to measure a peak, and seconds for each size.
+# To measure a peak: edges of the square matrices that are multiplied, and seconds per size.
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 SECONDS = 0.1
 LONG = 0.05  # seconds; the next size would take eight times as long
 
 
 class Utilisation:
-    """Utilisation of a run on ``ranks`` devices like this rank's.
+    """Computes the utilisation of a run on ``ranks`` devices like this rank's.
 
     Args:
-        captions: some of the data's; their mean length is taken for the typical one.
+        config: The run's configuration.
+        framework: The run's framework.
+        ranks: The number of devices.
+        captions: Some captions of the data. Their mean length counts as typical.
     """
 
     def __init__(self, config: RunConfig, framework: VTokFramework, ranks: int, captions: Iterable[str] = ()):
-        lengths = [len(framework.text.answer(caption)) - 1 for caption in captions]  # the end token aside
+        lengths = [len(framework.text.answer(caption)) - 1 for caption in captions]  # without the end token
         typical = round(mean(lengths)) if lengths else CAPTION_TOKENS
         parts = sample_flops(config, framework, typical).values()
         self.flops = Flops(*map(sum, zip(*parts)))
         self.peak = device_peak(distributed.device(), precision(config.train)) * ranks
 
     def at(self, samples_per_s: float) -> dict[str, float | None]:
-        """``mfu`` and ``hfu``, 0..1, for samples of the typical length that the FLOPs are counted for.
+        """Returns ``mfu`` and ``hfu``, 0..1, for samples of typical length.
 
-        ``None`` where the run is faster than the peak: that peak was measured too low, and the shares are not known.
+        Both are ``None`` if the run is faster than the peak: then the measured peak was too low.
         """
         mfu, hfu = (flops * samples_per_s / self.peak for flops in self.flops)
         known = max(mfu, hfu) <= 1
@@ -59,7 +62,7 @@ class Utilisation:
 
 
 def device_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a device: the data sheet's where it is known, else measured."""
+    """Returns the peak FLOP/s of a device: from the data sheet if known, else measured."""
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for part, peak in BF16_PEAKS.items():
@@ -69,21 +72,21 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of products of larger and larger square matrices; takes a second or two.
+    """Measures the FLOP/s of products of larger and larger square matrices. Returns the highest. Takes 1 or 2 s.
 
-    On a CPU that has no instructions for bf16, its products are many times slower than those in fp32. Much of a model
-    still computes in fp32 there, so that these count too.
+    On a CPU without bf16 instructions, bf16 products are many times slower than fp32 ones. Much of a model computes in
+    fp32 there anyway, so fp32 products count too.
     """
     dtypes = {dtype} if device.type == "cuda" else {dtype, torch.float32}
     return max(rate for one in dtypes for rate in product_rates(device, one))
 
 
 def product_rates(device: torch.device, dtype: torch.dtype) -> Iterator[float]:
-    """FLOP/s of the best product of each size, up to the first size whose product takes longer than ``LONG``."""
+    """Yields the best FLOP/s of each size, up to the first size whose product takes longer than ``LONG``."""
     for size in SIZES:
         a, b = torch.randn(2, size, size, device=device).to(dtype)
         best, end = float("inf"), time.perf_counter() + SECONDS
-        F.linear(a, b)  # the first one chooses how
+        F.linear(a, b)  # the first product chooses the kernel
         while time.perf_counter() < end or best == float("inf"):
             synchronise(device)
             started = time.perf_counter()

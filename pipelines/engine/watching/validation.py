@@ -1,9 +1,9 @@
-"""Validation: losses on held-out clips, and what the model says and shows of a few of them.
+"""Validation: losses on held-out clips, and the model's captions and videos for a few of them.
 
-The figures are the same for any number of ranks. The rows are taken in their stored order, window at the centre, every
-draw keyed by the row. They are cut into batches of ``train.micro_batch_size``, and these are dealt to the ranks. All
-ranks must run the same modules equally often, so the last batches may reach past the end: what they give there counts
-for nothing.
+The figures do not depend on the number of ranks. Rows come in their stored order, with the window at the centre and
+every draw keyed by the row. They are divided into batches of ``train.micro_batch_size``, and the batches among the
+ranks. All ranks must run the same modules equally often, so the last batches may go past the end. Rows past the end do
+not count.
 """
 
 import math
@@ -23,12 +23,12 @@ from pipelines.engine.watching.examples import Caption, Video, caption_of, examp
 from vtok.config import require
 from vtok.framework import LOSSES, VTokFramework
 
-# Where a held-out split is there, and nothing is said.
+# The default, if there is a held-out split.
 VALIDATE_EVERY = 1000
 
 
 class Validated(NamedTuple):
-    """What a validation gave, the same on every rank."""
+    """The results of a validation, the same on every rank."""
 
     figures: dict
     captions: list[Caption]
@@ -36,13 +36,15 @@ class Validated(NamedTuple):
 
 
 class Validation:
-    """Validates a model on held-out shards, again and again on the same samples.
+    """Validates a model on held-out shards, always on the same samples.
 
     Args:
-        reader: the held-out shards.
+        config: The run's configuration.
+        reader: The held-out shards.
+        framework: The run's framework.
 
     Raises:
-        ConfigError: videos are asked for of a decoder that makes them with more than a training run holds.
+        ConfigError: Videos are asked for, but the decoder needs two experts for them and a training run holds one.
     """
 
     def __init__(self, config: RunConfig, reader: ShardReader, framework: VTokFramework):
@@ -72,7 +74,7 @@ class Validation:
             )
 
     def figures(self, framework: VTokFramework) -> dict:
-        """Mean losses of the samples, their number, and the digest of their keys."""
+        """Returns the mean losses of the samples, their number, and the digest of their keys."""
         ranks, size = distributed.world_size(), self.config.train.micro_batch_size
         plan = BatchPlan(ranks * size, ranks, size, accumulation=1)
         end = -(-self.samples // plan.global_batch_size) * plan.global_batch_size
@@ -87,7 +89,7 @@ class Validation:
 
 @contextmanager
 def evaluating(framework: VTokFramework) -> Iterator[None]:
-    """Evaluation mode without gradients; training finds its mode and torch's random state as it left them."""
+    """Switches to evaluation mode without gradients. Afterwards mode and torch's random state are as before."""
     training = framework.training
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.no_grad(), torch.random.fork_rng(devices):

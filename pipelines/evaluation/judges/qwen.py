@@ -14,10 +14,10 @@ from pipelines.cli.errors import one_line
 from pipelines.engine import distributed
 from vtok.config import ConfigError, require
 from vtok.feature_extractor.qwen25_vl import fit, patchify
+from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.tokeniser.layout import evenly_spaced
 from vtok.weights import first_line
 
-VIDEO_TOKEN = "<|video_pad|>"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 TEXT, VIDEO = 0, 2  # token types; the model finds the tokens of a video by them
 

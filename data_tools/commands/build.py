@@ -3,16 +3,15 @@
 import argparse
 import os
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from data_tools.errors import DataError
-from data_tools.packing.builder import build_shards
-from data_tools.packing.merge import BuildSummary, merge
-from data_tools.packing.plan import Part
-from data_tools.packing.prepare import Recipe
-from data_tools.packing.sources import Columns
-from data_tools.packing.transcode import Encoding
 from data_tools.processes.decoder import CLIP_TIMEOUT
-from data_tools.video.encode import ENCODERS
+from data_tools.video.encode import ENCODERS, HDR
+
+if TYPE_CHECKING:
+    from data_tools.packing.merge import BuildSummary
+    from data_tools.packing.plan import Part
 
 INPUT = (
     "folder with captions.csv, .jsonl or .parquet, or the table itself; folder of videos with NAME.txt or NAME.json; "
@@ -44,6 +43,8 @@ def register(commands: argparse._SubParsersAction) -> None:
     clips.add_argument("--min-frames", type=int, default=2, metavar="N", help="reject shorter clips")
     clips.add_argument("--min-side", type=int, default=1, metavar="PIXELS", help="reject smaller clips")
 
+    clips.add_argument("--hdr", choices=HDR, default=HDR[0], help="tone-map or reject HDR clips (default: %(default)s)")
+
     work = build.add_argument_group("resources; the shards do not depend on them")
     work.add_argument("--workers", type=int, default=_cpus(), metavar="N", help="processes (default: %(default)s)")
     work.add_argument(
@@ -53,7 +54,7 @@ def register(commands: argparse._SubParsersAction) -> None:
         metavar="S",
         help="seconds for a clip (default: %(default)g)",
     )
-    work.add_argument("--part", type=_part, default=Part(), metavar="I/N", help="pack part I of N only, counted from 0")
+    work.add_argument("--part", type=_part, metavar="I/N", help="pack part I of N only, counted from 0")
 
     join = commands.add_parser("merge", help="finish a build after all its parts are packed")
     join.add_argument("folder", metavar="DIR", help="the --output of the parts")
@@ -61,6 +62,12 @@ def register(commands: argparse._SubParsersAction) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
+    from data_tools.packing.builder import build_shards  # only now: this imports torch
+    from data_tools.packing.plan import Part
+    from data_tools.packing.prepare import Recipe
+    from data_tools.packing.sources import Columns
+    from data_tools.packing.transcode import Encoding
+
     encoded = (arguments.short_side, arguments.fps, arguments.codec, arguments.crf) != (None,) * 4
     default = Encoding()
     encoding = Encoding(
@@ -74,21 +81,29 @@ def _build(arguments: argparse.Namespace) -> None:
         arguments.output,
         arguments.samples_per_shard,
         columns=Columns(arguments.video_column, arguments.caption_column, arguments.source_column),
-        recipe=Recipe(encoding if encoded else None, arguments.max_seconds, arguments.min_frames, arguments.min_side),
+        recipe=Recipe(
+            encoding if encoded else None,
+            arguments.max_seconds,
+            arguments.min_frames,
+            arguments.min_side,
+            arguments.hdr,
+        ),
         val_share=arguments.val_share,
         workers=arguments.workers,
         clip_timeout=arguments.clip_timeout,
-        part=arguments.part,
+        part=arguments.part or Part(),
         overwrite=arguments.overwrite,
     )
     _report(summary, arguments.output)
 
 
 def _merge(arguments: argparse.Namespace) -> None:
+    from data_tools.packing.merge import merge
+
     _report(merge(arguments.folder), arguments.folder)
 
 
-def _report(done: BuildSummary, folder: str) -> None:
+def _report(done: "BuildSummary", folder: str) -> None:
     """Print the totals and, if clips were rejected, a table of the reasons."""
     print(
         f"packed {done.packed} clips into {done.shards} shards ({done.bytes / 1e6:.1f} MB) at {folder}; "
@@ -106,7 +121,9 @@ def _report(done: BuildSummary, folder: str) -> None:
         )
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> "Part":
+    from data_tools.packing.plan import Part
+
     try:
         index, count = map(int, text.split("/"))
         return Part(index, count)

@@ -4,10 +4,6 @@ import argparse
 import json
 import sys
 
-from data_tools.inspect.index import index_shards
-from data_tools.inspect.show import write_report
-from data_tools.inspect.stats import dataset_stats, stats_table
-from data_tools.inspect.verify import verify_shards
 from data_tools.processes.decoder import CLIP_TIMEOUT
 
 
@@ -29,6 +25,8 @@ def _add_index(commands: argparse._SubParsersAction) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
+    from data_tools.inspect.index import index_shards  # only now: this imports torch
+
     done = index_shards(arguments.folder, arguments.workers, arguments.overwrite, arguments.clip_timeout)
     print(
         f"indexed {done.samples} clips in {done.shards} tars ({done.bytes / 1e6:.1f} MB) at {arguments.folder}; "
@@ -52,6 +50,8 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from data_tools.inspect.verify import verify_shards
+
     verdict = verify_shards(arguments.folder, arguments.decode, arguments.workers, arguments.clip_timeout)
     for fault in verdict.faults:
         print(fault)
@@ -71,6 +71,8 @@ def _add_stats(commands: argparse._SubParsersAction) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
+    from data_tools.inspect.stats import dataset_stats, stats_table
+
     numbers = dataset_stats(arguments.folder)
     print(json.dumps(numbers, indent=1) if arguments.json else stats_table(numbers))
 
@@ -84,6 +86,8 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from data_tools.inspect.show import write_report
+
     shown = write_report(arguments.folder, arguments.html, arguments.samples)
     print(f"{shown} samples are shown in {arguments.html}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from pipelines.engine.saving.partitions import masters, optimiser_of
+from pipelines.engine.internals import masters, optimiser_of
 from pipelines.engine.setup import Engine
 
 # (kind, device type) -> bytes; the kinds are those of :func:`resident_tensors`.

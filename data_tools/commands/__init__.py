@@ -1,0 +1,1 @@
+"""The commands of `vtok-shards`: their command lines, and what each prints. What they run is imported when they run."""

@@ -1,0 +1,91 @@
+"""Open a video file and find its video stream."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.container import InputContainer
+
+from data_tools.errors import BadVideo
+
+Source = bytes | str | Path
+
+# No playlist formats: FFmpeg would open any local file or address that a playlist names.
+CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[av.VideoStream]:
+    """Open a file and give its video stream.
+
+    Raises:
+        BadVideo: the file cannot be opened, or FFmpeg raises an error in the body of the `with` statement.
+    """
+    head = _head(source)
+    if not head:
+        raise BadVideo("empty_file", "the file holds no bytes")
+    try:
+        container = av.open(
+            io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}",  # a name with a colon is no address
+            "r",
+            options={"format_whitelist": CONTAINERS},
+            metadata_errors="ignore",
+        )
+    except av.FFmpegError as error:
+        if head[4:8] == b"ftyp":
+            raise BadVideo("truncated", "an MP4 that does not open: its index (moov) is lost or damaged") from error
+        raise BadVideo("not_a_video", "no known video container") from error
+    with container:
+        stream = _main_stream(container)
+        # Threaded decoding would delay frames, and the callers' processes already use all cores.
+        stream.codec_context.thread_count = 1
+        try:
+            yield stream
+        except av.FFmpegError as error:
+            raise BadVideo("corrupt", error.strerror or str(error)) from error
+
+
+def container_of(stream: av.VideoStream) -> InputContainer:
+    """The open file of a stream that `opened` gave."""
+    return cast(InputContainer, stream.container)
+
+
+def time_base(stream: av.VideoStream) -> Fraction:
+    """The unit of the stream's timestamps, seconds.
+
+    Raises:
+        BadVideo: the stream has none.
+    """
+    if stream.time_base is None:
+        raise BadVideo("no_timestamps", "the stream has no time base")
+    return stream.time_base
+
+
+def codec_of(stream: av.VideoStream) -> str:
+    """FFmpeg's name of the codec, whatever the decoder: "av1" for "libdav1d"."""
+    return stream.codec_context.codec.canonical_name
+
+
+def _head(source: Source) -> bytes:
+    """The first 8 bytes."""
+    if isinstance(source, bytes):
+        return source[:8]
+    try:
+        with open(source, "rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise BadVideo("unreadable", f"{source}: {error.strerror}") from error
+
+
+def _main_stream(container: InputContainer) -> av.VideoStream:
+    """The first video stream that is not a cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise BadVideo("no_decoder", "FFmpeg knows no decoder for the video stream")
+            return stream
+    raise BadVideo("no_video_stream", "no stream of the file is a video")

@@ -1,0 +1,223 @@
+"""Accesses private parts of DeepSpeed 0.19 and torch. ``pyproject.toml`` caps the versions for this file.
+
+Partitions: a rank's slices of the trained parameters, fp32 masters and optimiser moments. ZeRO keeps them in flat
+buffers. Stages 1 and 2 concatenate the parameters of a group and cut the result among the ranks; stage 3 cuts every
+parameter. This module describes both as a list of slices of flattened parameters. So checkpoints and EMA do not depend
+on stages, ranks or groups.
+
+Traces: ZeRO-3 records the order in which a step uses the parameters, and gathers them in advance in the next steps. A
+step with another order discards the record, and it takes two steps until the next record is in use. If steps with and
+without the decoder alternate (``loss.dec_every``), nothing would ever be gathered in advance. So each kind of step has
+its own trace.
+
+Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pads the last. A rank keeps its part.
+"""
+
+from collections.abc import Hashable, Iterator
+from copy import copy
+from datetime import timedelta
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from deepspeed.git_version_info import installed_ops
+from deepspeed.runtime.utils import all_gather_dp_groups
+from deepspeed.runtime.zero import Init
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from torch import Tensor, nn
+from torch.distributed import distributed_c10d
+
+# ---------------------------------------------------------------- partitions
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Partition(NamedTuple):
+    """A slice of one trained parameter.
+
+    Attributes:
+        name: Name of the parameter in the framework.
+        start: First element of the slice in the flattened parameter.
+        numel: Its elements, without ZeRO's padding after the last.
+        group: Index of the flat buffer that holds it (see :func:`masters`).
+        offset: Its start in that buffer.
+    """
+
+    name: str
+    start: int
+    numel: int
+    group: int
+    offset: int
+
+    def of(self, buffers: list[Tensor]) -> Tensor:
+        """Returns the slice, (numel,), as a view of one of the flat buffers."""
+        return buffers[self.group].narrow(0, self.offset, self.numel)
+
+
+def partitions(engine: DeepSpeedEngine) -> list[Partition]:
+    """Lists this rank's slices. The slices of all ranks cover every trained parameter once."""
+    slices_of = sharded_slice if engine.zero_optimization_stage() == 3 else grouped_slice
+    named = [(name, p) for name, p in engine.module.named_parameters() if p.requires_grad]
+    found = [slices_of(engine.optimizer, name, parameter) for name, parameter in named]
+    return [partition for partition in found if partition is not None and partition.numel > 0]
+
+
+def sharded_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partition:
+    """Describes a slice of stage 3, which cuts each parameter into equal parts and pads the last."""
+    group, offset, padded = optimiser.grad_position[optimiser.get_param_id(parameter)]
+    start = padded * dist.get_rank(parameter.ds_process_group)
+    return Partition(name, start, max(0, min(padded, parameter.ds_numel - start)), group, offset)
+
+
+def grouped_slice(optimiser, name: str, parameter: torch.nn.Parameter) -> Partition | None:
+    """Describes a slice of stages 1 and 2: the parameter's overlap with this rank's cut of its group, if any."""
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    inside, buffer = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return Partition(name, inside.start, inside.numel, mapping.param_group_index, buffer.start)
+
+
+def masters(engine: DeepSpeedEngine) -> list[Tensor]:
+    """Returns the flat fp32 buffers of this rank's master weights."""
+    if engine.zero_optimization_stage() == 3:
+        return list(engine.optimizer.fp32_partitioned_groups_flat)
+    return list(engine.optimizer.single_partition_of_fp32_groups)
+
+
+def model_weights(engine: DeepSpeedEngine) -> list[Tensor]:
+    """Returns the weights that the model computes with, in the layout of :func:`masters`. fp32 runs may share both."""
+    optimiser = engine.optimizer
+    if engine.zero_optimization_stage() == 3:
+        return list(optimiser.fp16_partitioned_groups_flat)
+    cuts = zip(optimiser.parallel_partitioned_bit16_groups, optimiser.real_dp_process_group)
+    return [cut[dist.get_rank(group)] for cut, group in cuts]
+
+
+def moments(engine: DeepSpeedEngine, kind: str) -> list[Tensor]:
+    """Returns AdamW's ``exp_avg`` or ``exp_avg_sq`` in the layout of :func:`masters`. There must be an update."""
+    state = optimiser_of(engine).state
+    return [state[flat][kind] for flat in masters(engine)]
+
+
+def has_moments(engine: DeepSpeedEngine) -> bool:
+    """Whether there was an update. AdamW makes its moments at the first."""
+    return all(flat in optimiser_of(engine).state for flat in masters(engine))
+
+
+def start_moments(engine: DeepSpeedEngine, updates: int) -> None:
+    """Gives the optimiser the state after ``updates`` updates, with moments of zero."""
+    optimiser = optimiser_of(engine)
+    for flat in masters(engine):
+        # DeepSpeed's AdamW on the host counts updates in a number. torch's fused one counts in a tensor for each
+        # buffer, which its kernel needs on the buffer's device.
+        fused = isinstance(optimiser, torch.optim.AdamW)
+        count = torch.tensor(float(updates), device=flat.device) if fused else updates
+        optimiser.state[flat] = {"step": count} | {kind: torch.zeros_like(flat) for kind in MOMENTS}
+
+
+def optimiser_of(engine: DeepSpeedEngine) -> torch.optim.Optimizer:
+    """Returns the optimiser of this rank's master weights, which DeepSpeed's wraps."""
+    return engine.optimizer.optimizer
+
+
+@torch.no_grad()
+def use_weights(engine: DeepSpeedEngine, buffers: list[Tensor]) -> None:
+    """Makes the model compute with these weights, in the layout of :func:`masters`. All ranks call this.
+
+    It does what DeepSpeed does after an update: it distributes the new weights and frees gathered old ones.
+    """
+    optimiser = engine.optimizer
+    sharded = engine.zero_optimization_stage() == 3
+    if sharded:
+        optimiser._partition_all_parameters()
+    for target, source in zip(model_weights(engine), buffers):
+        target.data.copy_(source)
+    if not sharded:
+        all_gather_dp_groups(
+            optimiser.bit16_groups_flat,
+            optimiser.parallel_partitioned_bit16_groups,
+            optimiser.real_dp_process_group,
+            optimiser.nccl_start_alignment_factor,
+            optimiser.allgather_bucket_size,
+        )
+        return
+    for group in range(len(buffers)):
+        optimiser._unflatten_partitioned_parameters(group)
+    if optimiser.persistent_parameters:
+        optimiser.persistent_parameters[0].all_gather(optimiser.persistent_parameters)
+    optimiser.invalidate_secondary_tensor()
+
+
+# ---------------------------------------------------------------- traces
+
+# Of an engine: kind of step -> what records and follows its trace.
+_traces: WeakKeyDictionary[DeepSpeedEngine, dict[Hashable, PartitionedParameterCoordinator]] = WeakKeyDictionary()
+
+
+def follow_trace(engine: DeepSpeedEngine, kind: Hashable) -> None:
+    """Say before a micro-step's forward that it is of a kind, the same on every rank; only ZeRO-3 has traces."""
+    if engine.zero_optimization_stage() < 3:
+        return
+    offload = engine.optimizer.parameter_offload
+    own = _traces.setdefault(engine, {})
+    if kind not in own:
+        own[kind] = without_trace(offload.param_coordinator) if own else offload.param_coordinator
+    offload.param_coordinator = own[kind]
+
+
+def without_trace(coordinator: PartitionedParameterCoordinator) -> PartitionedParameterCoordinator:
+    """Another one for the same parameters; what is on its way between two steps is known to both."""
+    other = copy(coordinator)
+    if other.is_invalid_trace():
+        other._clear_trace_structures()  # its own lists, in which nothing stands yet
+    else:
+        other._invalidate_trace()
+    return other
+
+
+# ---------------------------------------------------------------- shards
+
+
+def kept(zero: Init, numel: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a parameter's elements that this rank keeps: its part of the world's, and with ZeRO++'s secondary
+    partition its part of its group's too.
+    """
+    padded = -(-numel // zero.dp_world_size) * zero.dp_world_size
+    for parts, index in {(zero.dp_world_size, zero.rank), (zero.num_ranks_in_param_group, zero.rank_in_group)}:
+        size = padded // parts
+        yield min(index * size, numel), min((index + 1) * size, numel)
+
+
+def sharded(zero: Init, parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter with this rank's part only; DeepSpeed copies that part from the whole values."""
+    zero._convert_to_deepspeed_param(parameter)
+    parameter.partition()
+    parameter.ds_tensor[max(0, parameter.ds_numel - zero.rank * parameter.ds_tensor.numel()) :].zero_()  # the padding
+    return parameter
+
+
+# ---------------------------------------------------------------- processes
+
+
+def set_timeout(timeout: timedelta) -> None:
+    """How long this rank waits for the others, in every process group, DeepSpeed's among them."""
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def is_installed(operator: str) -> bool:
+    """Whether an operator of DeepSpeed was compiled when DeepSpeed was installed."""
+    return bool(installed_ops.get(operator))
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other rank has asked this of the same text; also where the other ranks are hung or gone."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return True
+    try:
+        return distributed_c10d._get_default_store().add(f"said {text}", 1) == 1
+    except dist.DistError:  # the rank that keeps the store has ended
+        return True

@@ -1,0 +1,59 @@
+"""How a training command ends on an error: one line, by one rank, exit code 2."""
+
+import errno
+
+import pytest
+from safetensors import SafetensorError
+
+from data_tools.errors import DataError
+from pipelines.engine import program
+from vtok.config import ConfigError
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """Runs a program whose training raises an error, on a rank; returns what it says."""
+    monkeypatch.setattr(program, "Stopper", lambda name: type("Stopper", (), {"closed": False})())
+    monkeypatch.setattr(program.distributed, "connect", lambda: None)
+    monkeypatch.setattr(program, "end_children", lambda: None)
+    monkeypatch.setattr(program, "RANK_ZERO_FIRST", 0)
+    said = set()
+    monkeypatch.setattr(program, "first_to_say", lambda text: text not in said and not said.add(text))
+
+    def end(error: Exception, rank: int = 0) -> str:
+        monkeypatch.setenv("RANK", str(rank))
+
+        def train(arguments, stopper):
+            raise error
+
+        with pytest.raises(SystemExit) as code:
+            program.run_program("vtok-train", None, train)
+        assert code.value.code == 2
+        return capsys.readouterr().err
+
+    return end
+
+
+def test_an_error_of_one_rank_names_it_and_one_of_all_is_said_once(ended):
+    assert ended(DataError("clip x\nis bad"), rank=1) == "vtok-train: error: rank 1: clip x is bad\n"
+    assert ended(ConfigError("set lr"), rank=0) == "vtok-train: error: set lr\n"
+    assert ended(ConfigError("set lr"), rank=1) == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "log.jsonl"),
+        PermissionError(errno.EACCES, "Permission denied", "log.jsonl"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_what_a_disk_does_is_one_line(ended, error):
+    (line,) = ended(error).splitlines()
+    assert line.startswith("vtok-train: error: ") and ("log.jsonl" in line or "No space left" in line)
+
+
+def test_an_error_of_ours_keeps_its_traceback(ended):
+    for error in (OSError("no number"), SafetensorError("no such tensor"), KeyError("x")):
+        with pytest.raises(type(error)):
+            ended(error)

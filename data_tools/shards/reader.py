@@ -110,7 +110,9 @@ class ShardReader:
             sample = _unpack([(first[0], body)], tail, -len(body) % BLOCK) if first else _unpack([], head + tail, 0)
         # The json of another tool lacks these facts.
         facts = {"frames": frames, "duration": duration} | sample.meta.get("facts", {})
-        sample.meta["facts"] = facts if "entry" in facts else facts | {"entry": self._entry(shard, row)}
+        if "entry" not in facts and (entry := self._entry(shard, row)):
+            facts["entry"] = entry
+        sample.meta["facts"] = facts
         return sample
 
     def key(self, row: int) -> str:

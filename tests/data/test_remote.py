@@ -165,7 +165,7 @@ def test_a_shard_cut_short_on_its_way_is_fetched_again(folder, tmp_path, monkeyp
 
     reader = ShardReader(f"file://{folder}", Cache(tmp_path))
     monkeypatch.setattr(type(fsspec.filesystem("file")), "get_file", cut_short)
-    assert reader.read(0) == SAMPLES[0] and len(copies) == 2
+    assert reader.read(0) == SAMPLES[0] and sum(path.endswith(".tar") for path in copies) == 2
 
 
 class Raw(Dataset):

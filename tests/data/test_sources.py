@@ -15,9 +15,9 @@ from data_tools.packing import build_shards
 from data_tools.packing.prepare import Recipe
 from data_tools.packing.sources import Columns, discover
 from data_tools.packing.sources.tables import grouped
-from data_tools.packing.sources.texts import describe
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
+from data_tools.texts import describe
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_conversations_become_questions_and_answers(folder, tmp_path):
     one, two = packed(folder / "train.jsonl", tmp_path / "out", columns=Columns(video="video"))
     pairs = [["What moves?", "A circle."], ["Where?", "Left."]]
     assert one.meta["conversations"] == pairs and two.meta["conversations"] == pairs[1:]
-    assert (one.meta["question"], one.meta["answer"], one.meta["caption"]) == ("What moves?", "A circle.", "A circle.")
+    assert (one.meta["question"], one.meta["answer"], one.meta["caption"]) == ("What moves?", "A circle.", "")
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert json.loads(line)["reason"] == "bad_conversations"
 

@@ -7,21 +7,21 @@ tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
 rows.py     random access to the rows of the four kinds of table
-texts.py    captions, questions and conversations, from the fields of the input
 
-`discover` lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a
-single clip raises BadVideo when the clip is loaded.
+`data_tools.texts` reads captions, questions and conversations. `discover` lists the clips without opening them. An
+input that is unusable as a whole raises DataError. A fault of a single clip raises BadVideo when the clip is loaded.
 """
 
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.clip import Clip, Columns, Item, Source
+from data_tools.packing.sources.clip import Clip, Item, Source
 from data_tools.packing.sources.files import find_videos
 from data_tools.packing.sources.frames import find_frame_folders
 from data_tools.packing.sources.rows import TABLE_ENDINGS
 from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
+from data_tools.texts import Columns
 
 __all__ = ["Clip", "Columns", "Item", "Source", "discover"]
 

@@ -10,22 +10,7 @@ from typing import Protocol
 
 from data_tools.errors import BadVideo
 from data_tools.shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the fields to read: columns of a table, or fields of a .json.
-
-    Attributes:
-        video: the field with the path of the video.
-        caption: the field with the caption.
-        source: the field that identifies the recording of a clip. Clips of one recording go to the same side of a
-            split. None: the video itself.
-    """
-
-    video: str = "path"
-    caption: str = "caption"
-    source: str | None = None
+from data_tools.texts import decoded, json_object
 
 
 @dataclass(frozen=True)
@@ -120,6 +105,16 @@ def check_is_file(path: Path) -> None:
     """Raise BadVideo if there is no file."""
     if not os.path.isfile(path):
         raise BadVideo("missing_file", f"no file {path}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file; "" if there is no file. Raises BadVideo if its encoding is unknown."""
+    return decoded(path.read_bytes() if path.is_file() else b"", str(path))
+
+
+def read_fields(path: Path) -> dict:
+    """The JSON object in a small file; {} if there is no file. Raises BadVideo."""
+    return json_object(path.read_bytes() if path.is_file() else b"", str(path))
 
 
 def member_ending(name: str) -> str:

@@ -6,9 +6,9 @@ Folders may be nested. A file is a video if it has a video ending. The .txt over
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.packing.sources.clip import Clip, Columns, ItemList, member_ending, read_video
-from data_tools.packing.sources.texts import describe, filled, read_fields, read_text
+from data_tools.packing.sources.clip import Clip, ItemList, member_ending, read_fields, read_text, read_video
 from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.texts import Columns, describe, filled
 
 
 @dataclass(frozen=True)

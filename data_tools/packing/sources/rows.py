@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.texts import filled
+from data_tools.texts import filled
 
 TABLE_ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 BOM = b"\xef\xbb\xbf"

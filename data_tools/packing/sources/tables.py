@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.packing.sources.clip import Clip, Columns, check_is_file, member_ending, read_video
+from data_tools.packing.sources.clip import Clip, check_is_file, member_ending, read_video
 from data_tools.packing.sources.rows import Row, Rows, open_rows
-from data_tools.packing.sources.texts import RESERVED_FIELDS, describe
+from data_tools.texts import RESERVED_FIELDS, Columns, describe
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _check_columns(table: Path, found: list[str], columns: Columns) -> None:
         raise DataError(f"{table} has no column {columns.video}; {present}: give the videos' column by --video-column")
     if columns.source and columns.source not in found:
         raise DataError(f"{table} has no column {columns.source}; {present}: correct --source-column")
-    if not {columns.caption, "captions", "conversations", "answer"} & set(found):
+    if columns.texts.isdisjoint(found):
         raise DataError(
             f"{table} has no column {columns.caption}; {present}: give the captions' column by --caption-column"
         )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.clip import Clip, Columns, fingerprint, member_ending, origin_or_name
-from data_tools.packing.sources.texts import decoded_text, describe, filled, json_object
-from data_tools.shards.samples import bodies_of, caption_ending, without_prefix
+from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name
+from data_tools.shards.samples import bodies_of, take_meta, without_prefix
 from data_tools.shards.tars import groups, mapped, members
+from data_tools.texts import Columns, json_object
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,16 @@ class TarItem:
     @property
     def origin(self) -> str:
         """See `Item`."""
-        _, bodies = self._members()
-        return str(self._fields(bodies).get(self.columns.source or "path", self.name))
+        fields = json_object(self._members()[1].get("json", b""), "the json")
+        return str(fields.get(self.columns.source or "path", self.name))
 
     def load(self) -> Clip:
         """See `Item`."""
         ending, bodies = self._members()
-        fields = self._fields(bodies)
-        text = caption_ending(bodies)
-        beside = {self.columns.caption: decoded_text(bodies[text], f"{self.name}.{text}")} if text else {}
-        meta = describe(str(fields.get("path", self.name)), [fields | filled(beside)], self.columns)
-        return Clip(bodies[ending], member_ending(f"clip.{ending}"), meta)
-
-    def _fields(self, bodies: dict[str, bytes]) -> dict:
-        return json_object(bodies.get("json", b"{}"), f"{self.name}.json")
+        video = bodies.pop(ending)
+        meta = take_meta(bodies, self.name, self.columns)
+        meta.pop("facts", None)
+        return Clip(video, member_ending(f"clip.{ending}"), meta)
 
     def _members(self) -> tuple[str, dict[str, bytes]]:
         """The video's ending, and all members as ending -> body. Raises BadVideo."""

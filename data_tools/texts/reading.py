@@ -40,8 +40,9 @@ def decoded(body: bytes, where: str, reason: str = "bad_text") -> str:
     try:
         text = body.decode(encoding)
     except UnicodeDecodeError as error:
-        line = 1 + body.count(b"\n", 0, error.start)
-        named = not_utf8(f"{where}, line {line}", body[error.start])
+        number = 1 + body.count(b"\n", 0, error.start)
+        line = f", line {number}" if b"\n" in body.rstrip() else ""
+        named = not_utf8(f"{where}{line}", body[error.start])
         raise BadVideo(reason, named if encoding == "utf-8" else f"{where}: {error}") from None
     if "\0" in text:
         raise BadVideo(reason, f"{where} holds zero bytes, as UTF-16 without a mark does: save it as UTF-8")

@@ -18,7 +18,7 @@ class Clip:
     """A clip of the input.
 
     Attributes:
-        video: the bytes of the file; with `span` the path of the whole video, which may not fit in memory.
+        video: the bytes of the file; with `span` the path of the whole video, if it has one: it may not fit in memory.
         extension: ending of the file, with the dot.
         meta: texts and other fields (see `texts.describe`).
         span: the part to cut out, (start, end) in seconds; None for the whole video.
@@ -96,9 +96,14 @@ def fingerprint(names: Iterable[str]) -> str:
 def read_video(path: Path) -> bytes:
     """The bytes of a clip's file. Raises BadVideo if it is missing or too large for a shard."""
     check_is_file(path)
-    if path.stat().st_size > MAX_SAMPLE_BYTES:
-        raise BadVideo("too_large", f"the file exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+    check_size(path.stat().st_size)
     return path.read_bytes()
+
+
+def check_size(size: int) -> None:
+    """Raise BadVideo if a video of `size` bytes is too large for a shard."""
+    if size > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"the file exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
 
 
 def check_is_file(path: Path) -> None:

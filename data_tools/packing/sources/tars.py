@@ -18,8 +18,9 @@ from data_tools.texts import Columns, json_object
 
 @dataclass(frozen=True)
 class TarItem:
-    """The sample whose first header is at byte `offset` of `tar`."""
+    """The sample whose first header is at byte `offset` of `tar`, a file below `folder`."""
 
+    folder: Path
     tar: Path
     offset: int
     columns: Columns
@@ -29,7 +30,7 @@ class TarItem:
         """See `Item`."""
         with mapped(self.tar) as data:
             key = next(groups(members(data, self.offset))).key
-        return f"{self.tar.name}/{key}"
+        return f"{self.tar.relative_to(self.folder).as_posix()}/{key}"
 
     @property
     def origin(self) -> str:
@@ -52,13 +53,14 @@ class TarItem:
 
 
 class TarSource:
-    """The samples of tars, in the given order. Keeps 16 bytes per sample.
+    """The samples of tars below a folder, in the given order. Keeps 16 bytes per sample.
 
     Raises:
         DataError: a tar cannot be read, or there are no samples.
     """
 
-    def __init__(self, tars: list[Path], columns: Columns):
+    def __init__(self, folder: Path, tars: list[Path], columns: Columns):
+        self._folder = folder
         self._tars, self._columns = tars, columns
         self._places, self._offsets = array("L"), array("Q")
         for place, tar in enumerate(tars):
@@ -67,13 +69,13 @@ class TarSource:
                 self._offsets.append(offset)
         if not self._offsets:
             raise DataError(f"{tars[0].parent} has no samples in its tars: is it a WebDataset?")
-        self.fingerprint = fingerprint([f"{tar.name} {tar.stat().st_size}" for tar in tars])
+        self.fingerprint = fingerprint([f"{tar.relative_to(folder).as_posix()} {tar.stat().st_size}" for tar in tars])
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __getitem__(self, number: int) -> TarItem:
-        return TarItem(self._tars[self._places[number]], self._offsets[number], self._columns)
+        return TarItem(self._folder, self._tars[self._places[number]], self._offsets[number], self._columns)
 
     def origins(self) -> Iterable[str]:
         """The origin of each sample, in order."""

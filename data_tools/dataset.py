@@ -37,7 +37,7 @@ class Sample:
         video: uint8 (F, 3, H, W), for the decoder's loss.
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
-        caption: one of the clip's captions, drawn.
+        caption: one of the clip's captions, drawn; "" if it has questions only.
         question: question of one of the clip's pairs, drawn; None if it has none.
         answer: answer to `question`.
         extras: other members of the sample, by ending.
@@ -158,6 +158,8 @@ class ClipDataset(Dataset):
         captions = raw.meta.get("captions") or [raw.meta["caption"]]
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         question, answer = pairs[draws.integer("conversation", len(pairs))]
+        if answer is None:  # a question alone is not asked
+            question = None
         return Sample(
             position=draws.position,
             key=raw.key,

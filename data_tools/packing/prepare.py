@@ -3,7 +3,6 @@
 Runs in a child process (see `processes`), because a decoder may crash on a damaged file.
 """
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from data_tools.packing.sources import Clip, Item
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.shards import RawSample
 from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.texts import plain
 from data_tools.video.decode import VideoFacts, told_transfer, validate
 from data_tools.video.encode import HDR
 
@@ -61,9 +61,7 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
         raise BadVideo("too_few_frames", f"{facts.frames} frames, fewer than {recipe.min_frames}")
     if min(facts.width, facts.height) < recipe.min_side:
         raise BadVideo("too_small", f"{facts.width} x {facts.height} pixels, a side is below {recipe.min_side}")
-    # Tables may hold values that JSON lacks, such as dates; they become strings.
-    meta = json.loads(json.dumps(clip.meta, default=str))
-    return RawSample(f"{number:09d}", video, extension, meta | {"facts": facts.to_dict()})
+    return RawSample(f"{number:09d}", video, extension, plain(clip.meta) | {"facts": facts.to_dict()})
 
 
 def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:

@@ -13,8 +13,9 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.order import RunOrder
 from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
 from data_tools.shards.remote import Cache, RemoteFolder, is_remote
-from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members
+from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members, meta_of
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
+from data_tools.texts import TEXT_FIELDS, decoded, json_object
 
 MAX_OPEN_SHARDS = 128  # the order uses about 40 shards of 1000 at a time; `ulimit -n` is often 1024
 
@@ -162,18 +163,23 @@ def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:
     key, _, suffix = head[:100].rstrip(b"\0").partition(b".")
     if not key.isalnum() or head[345] or (ending := suffix.decode("ascii", "replace")) not in VIDEO_ENDINGS:
         return None
-    texts, at = [], -len(body) % BLOCK
+    texts: list[bytes] = []
+    at = -len(body) % BLOCK
     for name in (key + b".txt\0", key + b".json\0"):
         if not tail.startswith(name, at) or tail[at + 156 : at + 157] != b"0":
             return None
         start, size = at + BLOCK, int(tail[at + 124 : at + 135], 8)
-        texts.append(tail[start : start + size].decode())
+        texts.append(tail[start : start + size])
         at = start + size + -size % BLOCK
     if at != len(tail):
         return None
-    meta = json.loads(texts[1])
-    meta["caption"] = texts[0].rstrip("\r\n")
-    return RawSample(key.decode(), body, f".{ending}", meta) if "path" in meta and meta["caption"] else None
+    caption, fields = decoded(texts[0], "the .txt"), json_object(texts[1], "the json")
+    if not isinstance(fields.get("path"), str):
+        return None
+    # Most samples have a caption alone. An indexed tar may have other texts in their raw form.
+    simple = caption and TEXT_FIELDS.isdisjoint(fields)
+    meta = fields | {"caption": caption} if simple else meta_of(fields, caption, fields["path"])
+    return RawSample(key.decode(), body, f".{ending}", meta)
 
 
 def _unpack(files: list[tuple[str, bytes]], data: bytes, at: int) -> RawSample:

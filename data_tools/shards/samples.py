@@ -4,8 +4,8 @@ Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.js
 use other names. `from_members` reads them so:
 
     video     the one member with a video ending; if there is none, the only member that is not text
-    caption   `.txt`, else `.caption`, else "caption" or "text" of the json
-    meta      `.json`, an object; without it there is only the caption
+    caption   `.txt`, else `.caption`, else a field of the json
+    meta      `.json`, an object, with captions, questions and conversations as `texts` reads them
     extras    every other member, unchanged
 
 WebDataset splits a name at the first dot. If the key itself has a dot, every ending starts with the rest of the key:
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 
 from data_tools.errors import BadVideo
 from data_tools.shards.tars import Buffer, Group
+from data_tools.texts import Columns, decoded, describe, json_object, plain
 
 MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample must fit in memory
 VIDEO_ENDINGS = frozenset(
     "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
 )
 CAPTION_ENDINGS = ("txt", "caption")
-CAPTION_FIELDS = ("caption", "text")
 TEXT_ENDINGS = (*CAPTION_ENDINGS, "json")
 
 
@@ -54,7 +54,7 @@ def to_members(sample: RawSample) -> dict[str, bytes]:
     return {
         sample.extension.removeprefix("."): sample.video,
         "txt": sample.meta["caption"].encode(),
-        "json": json.dumps(meta).encode(),
+        "json": _json(meta),
     } | sample.extras
 
 
@@ -64,15 +64,38 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
     Its meta has "facts" only if the json has them.
 
     Raises:
-        BadVideo: the members are not one captioned clip.
+        BadVideo: the members are not one clip with texts.
     """
     extension, bodies = without_prefix(members)
     video = bodies.pop(extension)
-    meta = _meta(bodies.pop("json", b"{}"))
-    meta["caption"] = _caption(bodies, meta)
-    if "path" not in meta:
-        meta["path"] = f"{key}.{video_ending(members)}"
+    meta = take_meta(bodies, f"{key}.{video_ending(members)}")
+    if not isinstance(meta.get("facts", {}), dict):
+        raise BadVideo("bad_meta", '"facts" of the json is not an object')
     return RawSample(key, video, f".{extension}", meta, bodies)
+
+
+def take_meta(bodies: dict[str, bytes], name: str, columns: Columns = Columns()) -> dict:
+    """The meta of a sample, and the json's "facts" as they are, if it has any.
+
+    Args:
+        bodies: members as ending -> body. The json and the member with the caption are removed.
+        name: the clip's name, if the json has no "path".
+        columns: names of the json's fields.
+
+    Raises:
+        BadVideo: a text is missing or invalid.
+    """
+    fields = json_object(bodies.pop("json", b""), "the json")
+    return meta_of(fields, _take_caption(bodies), name, columns)
+
+
+def meta_of(fields: dict, caption: str, name: str, columns: Columns = Columns()) -> dict:
+    """As `take_meta`, from the json's fields and the text of the caption's own member, "" if there is none."""
+    path = fields.get("path") or name
+    if not isinstance(path, str):
+        raise BadVideo("bad_meta", '"path" of the json is not a string')
+    meta = describe(path, [fields | ({columns.caption: caption} if caption else {})], columns)
+    return meta | ({"facts": fields["facts"]} if "facts" in fields else {})
 
 
 def bodies_of(group: Group, data: Buffer) -> dict[str, bytes]:
@@ -127,38 +150,24 @@ def videos_of_dotted_keys(endings: Iterable[str]) -> list[str]:
     return [ending for ending in endings if "." in ending and ending.rpartition(".")[2] in VIDEO_ENDINGS]
 
 
-def caption_ending(bodies: Mapping[str, bytes]) -> str | None:
-    """The ending of the first caption member that is not blank; None if there is none."""
-    return next((ending for ending in CAPTION_ENDINGS if bodies.get(ending, b"").strip()), None)
+def _take_caption(bodies: dict[str, bytes]) -> str:
+    """The first caption member that is not blank, which is removed from `bodies` as blank ones are; else "".
+
+    Raises:
+        BadVideo: its encoding is unknown.
+    """
+    for ending in CAPTION_ENDINGS:
+        if ending in bodies:
+            text = decoded(bodies[ending], f"the .{ending}")
+            del bodies[ending]
+            if text:
+                return text
+    return ""
 
 
-def _meta(body: bytes) -> dict:
-    """Parse the json and check the fields that training reads. Raises BadVideo."""
+def _json(meta: dict) -> bytes:
+    """The meta as JSON, which has no NaN."""
     try:
-        meta = json.loads(body)
-    except ValueError as error:
-        raise BadVideo("bad_meta", f"the json cannot be read: {error}") from None
-    if not isinstance(meta, dict):
-        raise BadVideo("bad_meta", "the json is not an object")
-    if not isinstance(meta.get("facts", {}), dict):
-        raise BadVideo("bad_meta", '"facts" of the json is not an object')
-    for name in ("path", "question", "answer"):
-        if not isinstance(meta.get(name) or "", str):
-            raise BadVideo("bad_meta", f'"{name}" of the json is not a string')
-    wordings = meta.get("captions") or [""]
-    if not isinstance(wordings, list) or not all(isinstance(text, str) for text in wordings):
-        raise BadVideo("bad_captions", '"captions" of the json is not a list of strings')
-    return meta
-
-
-def _caption(bodies: dict[str, bytes], meta: dict) -> str:
-    """The first caption that is not blank. If it is a member, removes it from `bodies`. Raises BadVideo."""
-    if ending := caption_ending(bodies):
-        try:
-            return bodies.pop(ending).decode("utf-8-sig").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise BadVideo("bad_text", f"the .{ending} is not UTF-8: {error}") from None
-    for name in CAPTION_FIELDS:
-        if isinstance(meta.get(name), str) and meta[name].strip():
-            return meta[name]
-    raise BadVideo("no_caption", "the sample has no caption")
+        return json.dumps(meta, allow_nan=False).encode()
+    except ValueError:
+        return json.dumps(plain(meta)).encode()

@@ -26,6 +26,7 @@ _SKIPPED = re.compile(r"__[^/]*__($|/)")
 
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 _SPARSE = "a sparse file, stored without its holes: pack the tar without --sparse"
+_NOT_ZERO = re.compile(rb"[^\0]")
 _WITHOUT_BODY = b"123456"  # links, devices, folders, pipes: no body follows, whatever the size field says
 
 
@@ -85,7 +86,7 @@ def mapped(path: Path) -> Iterator[Buffer]:
 
 
 def members(data: Buffer, at: int = 0) -> Iterator[Member]:
-    """Yield the regular files of a tar, in order, from the header at `at` on.
+    """Yield the regular files of a tar, or of several that are concatenated, in order, from the header at `at` on.
 
     Raises:
         DataError: `data` is not a complete tar; the message gives the offset.
@@ -93,8 +94,9 @@ def members(data: Buffer, at: int = 0) -> Iterator[Member]:
     first, name, size = at, None, None  # name, size: from a header that precedes the file's own header
     while at < len(data):
         header = data[at : at + BLOCK]
-        if not header.strip(b"\0"):
-            return
+        if not header.strip(b"\0"):  # an end; tars may be concatenated
+            at = first = _behind_zeros(data, at)
+            continue
         kind, length = _checked(header, at)
         start = at + BLOCK
         if kind == b"L":  # GNU: the name of the next file
@@ -110,6 +112,15 @@ def members(data: Buffer, at: int = 0) -> Iterator[Member]:
         if start + length > len(data):
             raise DataError(f"byte {len(data)}: the tar ends inside a file that begins at byte {at}")
         at = start + _padded(length)
+
+
+def _behind_zeros(data: Buffer, at: int) -> int:
+    """The offset of the next block that is not all zeros, or the end."""
+    step = 1 << 20
+    while at < len(data) and not data[at : at + step].strip(b"\0"):
+        at += step
+    found = _NOT_ZERO.search(data, at)
+    return len(data) if found is None else at + (found.start() - at) // BLOCK * BLOCK
 
 
 def groups(files: Iterable[Member]) -> Iterator[Group]:

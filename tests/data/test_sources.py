@@ -15,9 +15,9 @@ from data_tools.packing import build_shards
 from data_tools.packing.prepare import Recipe
 from data_tools.packing.sources import Columns, discover
 from data_tools.packing.sources.tables import grouped
-from data_tools.packing.sources.texts import describe
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
+from data_tools.texts import describe
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_conversations_become_questions_and_answers(folder, tmp_path):
     one, two = packed(folder / "train.jsonl", tmp_path / "out", columns=Columns(video="video"))
     pairs = [["What moves?", "A circle."], ["Where?", "Left."]]
     assert one.meta["conversations"] == pairs and two.meta["conversations"] == pairs[1:]
-    assert (one.meta["question"], one.meta["answer"], one.meta["caption"]) == ("What moves?", "A circle.", "A circle.")
+    assert (one.meta["question"], one.meta["answer"], one.meta["caption"]) == ("What moves?", "A circle.", "")
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert json.loads(line)["reason"] == "bad_conversations"
 
@@ -161,6 +161,53 @@ def test_videos_with_their_texts_beside_them(clips, folder, tmp_path):
     assert samples[0].meta["licence"] == "MIT"
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "out" / "rejected.jsonl").open()]
     assert reasons == ["bad_meta", "no_caption"]
+
+
+def test_every_file_is_packed_or_rejected(clips, folder, tmp_path):
+    """Links to folders are followed; texts have names of several forms; what has no video is named."""
+    video = (clips / "000.mp4").read_bytes()
+    for path in folder.glob("00[0-3].mp4"):
+        path.unlink()
+    real = tmp_path.parent / f"{tmp_path.name}-real"
+    real.mkdir()
+    for name, text in (("a.mp4", "a.mp4.txt"), ("b.MP4", "b.TXT"), ("c.odd", "c.txt"), ("", "d.txt")):
+        if name:
+            (real / name).write_bytes(video)
+        (real / text).write_text(f"{text}.")
+    (folder / "linked").symlink_to(real)
+    (real / "back").symlink_to(folder)
+    (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    samples = packed(folder, tmp_path / "out")
+    told = {sample.meta["path"]: sample.meta["caption"] for sample in samples}
+    assert told == {"linked/a.mp4": "a.mp4.txt.", "linked/b.MP4": "b.TXT.", "linked/c.odd": "c.txt."}
+    assert len(packed(folder, tmp_path / "out")) == 3  # the output is no part of the input
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    reasons = {line["path"]: line["reason"] for line in lines}
+    assert reasons == {"gone.mp4": "missing_file", "linked/d.txt": "no_video"}
+
+
+def test_tars_in_subfolders_and_concatenated_ones_are_read(clips, tmp_path):
+    def tar(*names):
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as file:
+            for name in names:
+                for ending, body in ((".mp4", (clips / "000.mp4").read_bytes()), (".txt", name.encode())):
+                    info = tarfile.TarInfo(name + ending)
+                    info.size = len(body)
+                    file.addfile(info, io.BytesIO(body))
+        return data.getvalue()
+
+    (tmp_path / "in" / "part").mkdir(parents=True)
+    (tmp_path / "in" / "x.tar").write_bytes(tar("a") + tar("b", "c"))
+    (tmp_path / "in" / "part" / "x.TAR").write_bytes(tar("d"))
+    samples = packed(tmp_path / "in", tmp_path / "out")
+    assert [(s.meta["caption"], s.meta["path"]) for s in samples] == [
+        ("d", "part/x.TAR/d"), ("a", "x.tar/a"), ("b", "x.tar/b"), ("c", "x.tar/c")
+    ]  # fmt: skip
+    (tmp_path / "in" / "y.mp4").write_bytes(b"")
+    (tmp_path / "in" / "y.txt").write_bytes(b"")
+    with pytest.raises(DataError, match="holds tars .* and clips"):
+        discover(tmp_path / "in")
 
 
 def test_tars_are_packed_anew(clips, tmp_path):

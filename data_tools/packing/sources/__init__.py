@@ -7,23 +7,25 @@ tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
 rows.py     random access to the rows of the four kinds of table
-texts.py    captions, questions and conversations, from the fields of the input
 
-`discover` lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a
-single clip raises BadVideo when the clip is loaded.
+`data_tools.texts` reads captions, questions and conversations. `discover` lists the clips without opening them. An
+input that is unusable as a whole raises DataError. A fault of a single clip raises BadVideo when the clip is loaded.
 """
 
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.clip import Clip, Columns, Item, Source
-from data_tools.packing.sources.files import find_videos
+from data_tools.packing.sources.clip import Clip, Item, ItemList, Source
+from data_tools.packing.sources.files import find_videos, walk
 from data_tools.packing.sources.frames import find_frame_folders
 from data_tools.packing.sources.rows import TABLE_ENDINGS
 from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
+from data_tools.texts import Columns
 
 __all__ = ["Clip", "Columns", "Item", "Source", "discover"]
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
 def discover(input: str | Path, columns: Columns = Columns()) -> Source:
@@ -37,21 +39,32 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
         if path.suffix.lower() in TABLE_ENDINGS:
             return TableSource(path, columns)
         if path.suffix.lower() == ".tar":
-            return TarSource([path], columns)
+            return TarSource(path.parent, [path], columns)
         raise DataError(f"{path} is neither a table ({', '.join(TABLE_ENDINGS)}) nor a tar: give one, or a folder")
     if not path.is_dir():
         raise DataError(f"{path} is not a folder: give the folder that holds the clips")
-    tables = [table for ending in TABLE_ENDINGS if (table := path / f"captions{ending}").is_file()]
+    names = {f"captions{ending}" for ending in TABLE_ENDINGS}
+    tables = sorted(file for file in path.iterdir() if file.name.lower() in names and file.is_file())
     if len(tables) > 1:
-        names = " and ".join(table.name for table in tables)
-        raise DataError(f"{path} holds {names}: give one of them as the input")
+        found = " and ".join(table.name for table in tables)
+        raise DataError(f"{path} holds {found}: give one of them as the input")
     if tables:
         return TableSource(tables[0], columns)
-    if tars := sorted(path.glob("*.tar")):
-        return TarSource(tars, columns)
-    if found := find_frame_folders(path, columns) or find_videos(path, columns):
-        return found
-    if any(path.iterdir()):
+    files = list(walk(path))
+    tars = sorted(file for file in files if file.suffix.lower() == ".tar")
+    frames = find_frame_folders(path, columns)
+    inside = {item.name for item in frames}
+    others = [file for file in files if file.relative_to(path).parts[0] not in inside]
+    clips = [*frames, *(find_videos(path, others, columns) or [])]
+    if tars and clips:
+        raise DataError(f"{path} holds tars ({tars[0]}) and clips ({clips[0].name}): give one of them as the input")
+    if tars:
+        return TarSource(path, tars, columns)
+    if clips:
+        return ItemList(clips)
+    if packed := [file for file in files if file.name.lower().endswith(COMPRESSED)]:
+        raise DataError(f"{packed[0]} is a compressed tar, which has no random access: unpack it first")
+    if files:
         state = "has neither captions.csv nor NAME/frames folders, nor videos with a NAME.txt, nor tars"
     else:
         state = "is empty"

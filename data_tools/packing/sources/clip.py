@@ -10,22 +10,7 @@ from typing import Protocol
 
 from data_tools.errors import BadVideo
 from data_tools.shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the fields to read: columns of a table, or fields of a .json.
-
-    Attributes:
-        video: the field with the path of the video.
-        caption: the field with the caption.
-        source: the field that identifies the recording of a clip. Clips of one recording go to the same side of a
-            split. None: the video itself.
-    """
-
-    video: str = "path"
-    caption: str = "caption"
-    source: str | None = None
+from data_tools.texts import decoded, json_object
 
 
 @dataclass(frozen=True)
@@ -33,7 +18,7 @@ class Clip:
     """A clip of the input.
 
     Attributes:
-        video: the bytes of the file; with `span` the path of the whole video, which may not fit in memory.
+        video: the bytes of the file; with `span` the path of the whole video, if it has one: it may not fit in memory.
         extension: ending of the file, with the dot.
         meta: texts and other fields (see `texts.describe`).
         span: the part to cut out, (start, end) in seconds; None for the whole video.
@@ -111,15 +96,30 @@ def fingerprint(names: Iterable[str]) -> str:
 def read_video(path: Path) -> bytes:
     """The bytes of a clip's file. Raises BadVideo if it is missing or too large for a shard."""
     check_is_file(path)
-    if path.stat().st_size > MAX_SAMPLE_BYTES:
-        raise BadVideo("too_large", f"the file exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
+    check_size(path.stat().st_size)
     return path.read_bytes()
+
+
+def check_size(size: int) -> None:
+    """Raise BadVideo if a video of `size` bytes is too large for a shard."""
+    if size > MAX_SAMPLE_BYTES:
+        raise BadVideo("too_large", f"the file exceeds {MAX_SAMPLE_BYTES >> 20} MiB: cut it into shorter clips")
 
 
 def check_is_file(path: Path) -> None:
     """Raise BadVideo if there is no file."""
     if not os.path.isfile(path):
         raise BadVideo("missing_file", f"no file {path}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file; "" if there is no file. Raises BadVideo if its encoding is unknown."""
+    return decoded(path.read_bytes() if path.is_file() else b"", str(path))
+
+
+def read_fields(path: Path) -> dict:
+    """The JSON object in a small file; {} if there is no file. Raises BadVideo."""
+    return json_object(path.read_bytes() if path.is_file() else b"", str(path))
 
 
 def member_ending(name: str) -> str:

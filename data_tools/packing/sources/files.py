@@ -1,55 +1,135 @@
 """Videos with texts beside them: `NAME.mp4` with `NAME.txt` (the caption), `NAME.json`, or both.
 
-Folders may be nested. A file is a video if it has a video ending. The .txt overrides the caption of the .json.
+Folders may be nested, or links to folders. The name of a text is the video's with or without its ending, in letters of
+any case: `NAME.mp4.txt` and `NAME.TXT` are texts of `NAME.mp4` too. The .txt overrides the caption of the .json.
+
+A file is a video if it has a video ending, or if its .txt has no other file to describe. A .txt without a file is a
+clip without a video, which is rejected.
 """
 
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.packing.sources.clip import Clip, Columns, ItemList, member_ending, read_video
-from data_tools.packing.sources.texts import describe, filled, read_fields, read_text
-from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.errors import BadVideo, DataError
+from data_tools.packing.sources.clip import (
+    Clip,
+    Item,
+    ItemList,
+    check_is_file,
+    member_ending,
+    read_fields,
+    read_text,
+    read_video,
+)
+from data_tools.shards.samples import TEXT_ENDINGS, VIDEO_ENDINGS
+from data_tools.texts import Columns, describe, filled
+
+PLAN = "build.json"  # in the output of a build (see `packing.state`)
 
 
 @dataclass(frozen=True)
 class VideoItem:
-    """A video and the texts with the same name.
+    """A video and its texts.
 
     Attributes:
         folder: the input.
         name: path of the video, relative to `folder`.
+        texts: paths of its texts by their ending, "txt" or "json".
         columns: names of the fields of the .json.
     """
 
     folder: Path
     name: str
+    texts: dict[str, Path]
     columns: Columns
-
-    @property
-    def path(self) -> Path:
-        """The path of the video."""
-        return self.folder / self.name
 
     @property
     def origin(self) -> str:
         """See `Item`."""
-        if not self.columns.source:
-            return self.name
-        return str(read_fields(self.path.with_suffix(".json")).get(self.columns.source, self.name))
+        return str(self._fields().get(self.columns.source, self.name)) if self.columns.source else self.name
 
     def load(self) -> Clip:
         """See `Item`."""
-        beside = filled({self.columns.caption: read_text(self.path.with_suffix(".txt"))})
-        meta = describe(self.name, [read_fields(self.path.with_suffix(".json")) | beside], self.columns)
-        return Clip(read_video(self.path), member_ending(self.name), meta)
+        check_is_file(self.folder / self.name)
+        caption = read_text(self.texts["txt"]) if "txt" in self.texts else ""
+        meta = describe(self.name, [self._fields() | filled({self.columns.caption: caption})], self.columns)
+        return Clip(read_video(self.folder / self.name), member_ending(self.name), meta)
+
+    def _fields(self) -> dict:
+        return read_fields(self.texts["json"]) if "json" in self.texts else {}
 
 
-def find_videos(folder: Path, columns: Columns) -> ItemList | None:
-    """The videos below `folder`, sorted by name; None if none of them has a text beside it."""
-    files = {path for path in folder.rglob("*") if path.is_file()}
-    videos = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix[1:].lower() in VIDEO_ENDINGS)
-    texts = [path for path in files if path.suffix in (".txt", ".json")]
-    stems = {path.with_suffix("") for path in texts}
-    if not any((folder / name).with_suffix("") in stems for name in videos):
+@dataclass(frozen=True)
+class LoneText:
+    """A caption without a video.
+
+    Attributes:
+        name: path of the text, relative to the input.
+    """
+
+    name: str
+
+    @property
+    def origin(self) -> str:
+        """See `Item`."""
+        return self.name
+
+    def load(self) -> Clip:
+        """See `Item`. Raises BadVideo always."""
+        raise BadVideo("no_video", "there is no video beside this text")
+
+
+def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemList | None:
+    """The videos among the files of a folder, sorted by name; None if none of them has a text beside it."""
+    files = set(files)
+    texts = [path for path in files if _ending(path) in ("txt", "json")]
+    described: dict[Path, dict[str, Path]] = {}  # by the text's name without its ending
+    for path in sorted(texts, key=lambda path: path.suffix, reverse=True):  # .txt after .TXT, and so instead of it
+        described.setdefault(path.with_suffix(""), {})[_ending(path)] = path
+    videos = {path for path in files if _ending(path) in VIDEO_ENDINGS}
+    named = videos | {path.with_suffix("") for path in videos}
+    lone = {name for name, found in described.items() if "txt" in found} - named
+    others = {path for path in files - videos if _ending(path) not in TEXT_ENDINGS}
+    videos |= {path for path in others if not lone.isdisjoint((path, path.with_suffix("")))}
+    named |= {name for path in videos for name in (path, path.with_suffix(""))}
+    if not named & described.keys():
         return None
-    return ItemList(VideoItem(folder, name, columns) for name in videos)
+    items: list[Item] = []
+    for path in videos:
+        found = described.get(path.with_suffix(""), {}) | described.get(path, {})
+        items.append(VideoItem(folder, path.relative_to(folder).as_posix(), found, columns))
+    items += [LoneText(described[name]["txt"].relative_to(folder).as_posix()) for name in lone - named]
+    return ItemList(sorted(items, key=lambda item: item.name))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, also behind links to folders, and links to files that are missing.
+
+    A build's output inside the folder is left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}")
+
+    above = {folder: [os.path.realpath(folder)]}  # the real paths of a folder and of those above it
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        here = above.pop(Path(place))
+        if PLAN in names and Path(place) != folder:  # the output of a build inside its input
+            folders.clear()
+            continue
+        for name in list(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if real in here:  # a link to a folder above would lead round in a circle
+                folders.remove(name)
+            else:
+                above[Path(place, name)] = [*here, real]
+        yield from (Path(place, name) for name in names)
+
+
+def _ending(path: Path) -> str:
+    return path.suffix[1:].lower()

@@ -15,8 +15,8 @@ import av
 import numpy as np
 
 from data_tools.errors import BadVideo
-from data_tools.packing.sources.clip import Clip, Columns, ItemList
-from data_tools.packing.sources.texts import describe, filled, read_fields, read_text
+from data_tools.packing.sources.clip import Clip, ItemList, read_fields, read_text
+from data_tools.texts import Columns, describe, filled
 from data_tools.video.encode import encode_mp4
 
 DEFAULT_FPS = 24

@@ -1,6 +1,7 @@
 """Videos named by a table: `captions.csv` with the columns `path` and `caption`, or the same as .jsonl or .parquet.
 
-Paths are relative to the table's folder. Rows with the same video, `start` and `end` describe one clip: all their
+Paths are relative to the table's folder. A row without a path is a clip of its own, which is rejected unless it holds
+the video itself. Rows with the same video, `start` and `end` describe one clip: all their
 captions and questions are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss,
 cut the clip out of its video.
 """
@@ -13,27 +14,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.packing.sources.clip import Clip, Columns, check_is_file, member_ending, read_video
+from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
 from data_tools.packing.sources.rows import Row, Rows, open_rows
-from data_tools.packing.sources.texts import RESERVED_FIELDS, describe
+from data_tools.texts import RESERVED_FIELDS, Columns, describe
+from data_tools.texts.turns import brief
 
 
 @dataclass(frozen=True)
 class TableItem:
-    """The rows of one clip. Paths in them are relative to `folder`."""
+    """The rows of one clip.
+
+    Attributes:
+        folder: paths in the rows are relative to it.
+        where: names the first row where it names no video.
+        rows: the rows.
+        columns: names of the fields.
+    """
 
     folder: Path
+    where: str
     rows: list[Row]
     columns: Columns
 
     @property
     def name(self) -> str:
         """See `Item`."""
-        return video_of(self.rows[0], self.columns)
+        return video_of(self.rows[0], self.columns) or self.where
 
     @property
     def origin(self) -> str:
@@ -49,42 +60,56 @@ class TableItem:
         """See `Item`."""
         if problem := self.rows[0].problem:
             raise BadVideo("bad_row", problem)
-        if not self.name:
-            raise BadVideo("bad_row", f"the row has no {self.columns.video}")
         cells = [row.cells for row in self.rows]
-        span, ending = span_of(cells[0]), member_ending(self.name)
+        span, stored = span_of(cells[0]), stored_video(cells[0].get(self.columns.video))
+        if stored is not None:
+            return Clip(stored, member_ending(self.name), describe(self.name, cells, self.columns), span)
+        if not video_of(self.rows[0], self.columns):
+            found = cells[0].get(self.columns.video)
+            raise BadVideo(
+                "bad_row", f"the row has no {self.columns.video}" + (f" but {brief(found)}" if found else "")
+            )
         check_is_file(self.path)
         meta = describe(self.name, cells, self.columns)
-        return Clip(read_video(self.path) if span is None else self.path, ending, meta, span)
+        return Clip(read_video(self.path) if span is None else self.path, member_ending(self.name), meta, span)
 
 
 class TableSource:
     """The clips of a table, in the order of their first rows. Keeps about 28 bytes per row; rows are read on demand.
 
     Raises:
-        DataError: the table cannot be used.
+        DataError: the table cannot be read, lacks a column, or names no file that exists.
     """
 
     def __init__(self, path: Path, columns: Columns):
         self._path, self._columns = path, columns
         self._rows: Rows = open_rows(path)
-        _check_columns(path, self._rows.columns, columns)
-        places, clips, origins, found = array("q"), array("Q"), array("Q"), False
+        names = dict.fromkeys(self._rows.columns)
+        places, clips, origins = array("q"), array("Q"), array("Q")
+        first = problem = ""
+        found = columns.video in self._rows.embedded
         for place, row in self._rows.scan():
             video = video_of(row, columns)
+            names.update(dict.fromkeys(row.cells))
+            first, problem = first or video, problem or row.problem
             found = found or os.path.isfile(path.parent / video)
-            # An unreadable row is a clip of its own, to be rejected.
-            cut = ["row", str(place)] if row.problem else [str(row.cells.get(name, "")) for name in ("start", "end")]
+            # A row that cannot be read, or names no video, is a clip of its own.
+            alone = row.problem or not video
+            cut = ["row", str(place)] if alone else [str(row.cells.get(name, "")) for name in ("start", "end")]
             places.append(place)
             clips.append(_hash(video, *cut))
             origins.append(_hash(origin_of(row, columns)))
         if not places:
-            raise DataError(f"{path} has no rows below its header: add a row for each clip")
+            raise DataError(f"{path} has no rows{' below its header' * bool(names)}: add a row for each clip")
+        if not names:
+            raise DataError(f"{path}: none of its {len(places)} rows can be read; the first: {problem}")
+        _check_columns(path, list(names), columns)
         self._places, self._origins = np.array(places), np.array(origins)
         self._order, self._bounds = grouped(np.array(clips))
         if not found:
+            named = f"the first is {path.parent / first}" if first else "no row has a name"
             raise DataError(
-                f"none of the {len(places)} files named in {path} exists; the first is {path.parent / self[0].name}: "
+                f"none of the {len(places)} files named in {path} exists; {named}: "
                 "paths are relative to the table's folder"
             )
 
@@ -102,7 +127,9 @@ class TableSource:
 
     def __getitem__(self, number: int) -> TableItem:
         rows = self._order[self._bounds[number] : self._bounds[number + 1]]
-        return TableItem(self._path.parent, [self._rows.at(int(self._places[row])) for row in rows], self._columns)
+        where = f"{self._path.name}, row {rows[0] + 1}"
+        found = [self._rows.at(int(self._places[row])) for row in rows]
+        return TableItem(self._path.parent, where, found, self._columns)
 
     def origins(self) -> Iterable[int]:
         """A hash of the origin of each clip, in order."""
@@ -127,9 +154,24 @@ def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def video_of(row: Row, columns: Columns) -> str:
-    """The path of a row's video; "" if there is none."""
+    """The path of a row's video; "" if there is none. The cell may be a list of one, or Hugging Face's struct."""
     video = row.cells.get(columns.video)
+    if isinstance(video, list) and len(video) == 1:
+        video = video[0]
+    if isinstance(video, dict):
+        video = video.get("path")
     return video if isinstance(video, str) else ""
+
+
+def stored_video(cell: Any) -> bytes | None:
+    """The video that a cell holds itself; None if there is none. Raises BadVideo if it is too large for a shard."""
+    if isinstance(cell, list) and len(cell) == 1:
+        cell = cell[0]
+    video = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(video, bytes):
+        return None
+    check_size(len(video))
+    return video
 
 
 def origin_of(row: Row, columns: Columns) -> str:
@@ -172,7 +214,7 @@ def _check_columns(table: Path, found: list[str], columns: Columns) -> None:
         raise DataError(f"{table} has no column {columns.video}; {present}: give the videos' column by --video-column")
     if columns.source and columns.source not in found:
         raise DataError(f"{table} has no column {columns.source}; {present}: correct --source-column")
-    if not {columns.caption, "captions", "conversations", "answer"} & set(found):
+    if columns.texts.isdisjoint(found):
         raise DataError(
             f"{table} has no column {columns.caption}; {present}: give the captions' column by --caption-column"
         )

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.clip import Clip, Columns, fingerprint, member_ending, origin_or_name
-from data_tools.packing.sources.texts import decoded_text, describe, filled, json_object
-from data_tools.shards.samples import bodies_of, caption_ending, without_prefix
+from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name
+from data_tools.shards.samples import bodies_of, take_meta, without_prefix
 from data_tools.shards.tars import groups, mapped, members
+from data_tools.texts import Columns, json_object
 
 
 @dataclass(frozen=True)
 class TarItem:
-    """The sample whose first header is at byte `offset` of `tar`."""
+    """The sample whose first header is at byte `offset` of `tar`, a file below `folder`."""
 
+    folder: Path
     tar: Path
     offset: int
     columns: Columns
@@ -29,25 +30,21 @@ class TarItem:
         """See `Item`."""
         with mapped(self.tar) as data:
             key = next(groups(members(data, self.offset))).key
-        return f"{self.tar.name}/{key}"
+        return f"{self.tar.relative_to(self.folder).as_posix()}/{key}"
 
     @property
     def origin(self) -> str:
         """See `Item`."""
-        _, bodies = self._members()
-        return str(self._fields(bodies).get(self.columns.source or "path", self.name))
+        fields = json_object(self._members()[1].get("json", b""), "the json")
+        return str(fields.get(self.columns.source or "path", self.name))
 
     def load(self) -> Clip:
         """See `Item`."""
         ending, bodies = self._members()
-        fields = self._fields(bodies)
-        text = caption_ending(bodies)
-        beside = {self.columns.caption: decoded_text(bodies[text], f"{self.name}.{text}")} if text else {}
-        meta = describe(str(fields.get("path", self.name)), [fields | filled(beside)], self.columns)
-        return Clip(bodies[ending], member_ending(f"clip.{ending}"), meta)
-
-    def _fields(self, bodies: dict[str, bytes]) -> dict:
-        return json_object(bodies.get("json", b"{}"), f"{self.name}.json")
+        video = bodies.pop(ending)
+        meta = take_meta(bodies, self.name, self.columns)
+        meta.pop("facts", None)
+        return Clip(video, member_ending(f"clip.{ending}"), meta)
 
     def _members(self) -> tuple[str, dict[str, bytes]]:
         """The video's ending, and all members as ending -> body. Raises BadVideo."""
@@ -56,13 +53,14 @@ class TarItem:
 
 
 class TarSource:
-    """The samples of tars, in the given order. Keeps 16 bytes per sample.
+    """The samples of tars below a folder, in the given order. Keeps 16 bytes per sample.
 
     Raises:
         DataError: a tar cannot be read, or there are no samples.
     """
 
-    def __init__(self, tars: list[Path], columns: Columns):
+    def __init__(self, folder: Path, tars: list[Path], columns: Columns):
+        self._folder = folder
         self._tars, self._columns = tars, columns
         self._places, self._offsets = array("L"), array("Q")
         for place, tar in enumerate(tars):
@@ -71,13 +69,13 @@ class TarSource:
                 self._offsets.append(offset)
         if not self._offsets:
             raise DataError(f"{tars[0].parent} has no samples in its tars: is it a WebDataset?")
-        self.fingerprint = fingerprint([f"{tar.name} {tar.stat().st_size}" for tar in tars])
+        self.fingerprint = fingerprint([f"{tar.relative_to(folder).as_posix()} {tar.stat().st_size}" for tar in tars])
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __getitem__(self, number: int) -> TarItem:
-        return TarItem(self._tars[self._places[number]], self._offsets[number], self._columns)
+        return TarItem(self._folder, self._tars[self._places[number]], self._offsets[number], self._columns)
 
     def origins(self) -> Iterable[str]:
         """The origin of each sample, in order."""

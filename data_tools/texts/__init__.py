@@ -1,0 +1,23 @@
+"""The texts of a clip: one reader of captions, questions and conversations for every kind of input.
+
+`build` (folders and tables), `index` (tars of other tools) and training read texts by the same rules.
+
+reading.py    bytes → text or JSON; says what is no UTF-8, and where
+turns.py      conversations in LLaVA's form, chat messages → (question, answer) pairs
+describe.py   the fields of a clip's rows → the fields that training reads
+"""
+
+from data_tools.texts.describe import RESERVED_FIELDS, TEXT_FIELDS, Columns, describe
+from data_tools.texts.reading import decoded, filled, json_object, json_value, plain
+
+__all__ = [
+    "RESERVED_FIELDS",
+    "TEXT_FIELDS",
+    "Columns",
+    "decoded",
+    "describe",
+    "filled",
+    "json_object",
+    "json_value",
+    "plain",
+]

@@ -4,8 +4,8 @@ import io
 import os
 import socket
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ def connect() -> None:
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
         shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
-    if "RANK" not in os.environ:
+    if not is_launched(os.environ):
         os.environ.update(
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()),
             LOCAL_SIZE="1",  # without it DeepSpeed starts numactl at every backward on a CPU
@@ -68,6 +68,30 @@ def connect() -> None:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()
     cpu_op.unname_shared_buffers(rank())
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Within, this process has joined the other ranks.
+
+    What a launcher started stays joined to its end. A process without a launcher may go on with something else: its
+    group of one is dissolved, and its environment is as before.
+    """
+    found = dict(os.environ)
+    try:
+        connect()
+        yield
+    finally:
+        if not is_launched(found):
+            if dist.is_initialized():
+                deepspeed.comm.destroy_process_group()
+            os.environ.clear()
+            os.environ.update(found)
+
+
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher (deepspeed, torchrun, slurm/train.sh) started the process that has this environment."""
+    return "RANK" in environment
 
 
 def agree_on_device(chosen: torch.device) -> None:

@@ -38,13 +38,12 @@ def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
         DataError: the input is no dataset.
     """
     reader = ShardReader(a.input)
-    distributed.connect()
     recipe = f"{Path(a.input).resolve()} {a.latents} {a.drop_video} {config}\n"
-    distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config))
-    if config.tiny_models:
-        models.point_to_tiny_models(config)
-        config.model = models.inside_run(config.model, a.output)
-    with torch.no_grad():
+    with distributed.connected(), torch.no_grad():
+        distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config))
+        if config.tiny_models:
+            models.point_to_tiny_models(config)
+            config.model = models.inside_run(config.model, a.output)
         precompute(reader, a.output, config, a.latents, a.drop_video)
 
 

@@ -1,6 +1,7 @@
 """What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ def run_program(
 ) -> None:
     """A training command, from its arguments to its exit code.
 
+    A process without a launcher is left as it was found: it may be a program of the caller's, which goes on.
+
     Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
 
     Args:
@@ -38,8 +41,8 @@ def run_program(
     """
     stopper = Stopper(name)
     try:
-        distributed.connect()
-        finished = train(arguments, stopper)
+        with distributed.connected():
+            finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         end_with(name, error)
     except OSError as error:
@@ -57,6 +60,8 @@ def run_program(
     finally:
         stopper.closed = True
         end_children()
+        if not distributed.is_launched(os.environ):
+            stopper.dismiss()
     if not finished:
         leave(STOPPED)
 

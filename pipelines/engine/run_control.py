@@ -52,9 +52,9 @@ class Stopper:
         self._signals, theirs = socket.socketpair()
         theirs.setblocking(False)
         self._theirs = theirs  # kept open for the interpreter, which writes the numbers of signals into it
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: None)  # a handler has to be there for the listener to be told
+        self._wakeup_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        # A handler has to be there for the listener to be told.
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
         threading.Thread(target=self._listen, name="stop requests", daemon=True).start()
 
     @contextmanager
@@ -83,12 +83,22 @@ class Stopper:
         )
         leave(LOST_PEER)
 
+    def dismiss(self) -> None:
+        """Give the signals back to those who handled them before; nobody listens any more."""
+        signal.set_wakeup_fd(self._wakeup_fd)
+        for number, handler in self._handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._theirs.close()
+
     def _listen(self) -> None:
         selector = selectors.DefaultSelector()
         selector.register(self._signals, selectors.EVENT_READ)
         interrupted = False
         while True:
-            numbers = self._signals.recv(64) if selector.select(TICK) else b""
+            told = selector.select(TICK)
+            numbers = self._signals.recv(64) if told else b""
+            if told and not numbers:  # dismissed
+                return
             for number in (signal.Signals(n) for n in numbers if n in STOP_SIGNALS):
                 if interrupted and number == signal.SIGINT:
                     leave(128 + number)

@@ -12,11 +12,11 @@ python=3.12
 most=$((64 * 1024 * 1024))
 missing=(
     "av<19" webdataset braceexpand isal                     # data_tools
-    diffusers importlib-metadata                       # vtok; its other needs are there
+    "diffusers>=0.42,<0.43" importlib-metadata         # vtok; its other needs are there
     hjson                                              # DeepSpeed; its other needs, pydantic apart, are there
     jsonargparse                                       # pipelines
 )
-deepspeed=$(sed -n 's/.*"deepspeed>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+deepspeed=$(sed -n 's/.*"deepspeed>=\([0-9.]*\).*/\1/p' pyproject.toml)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,12 +1,15 @@
 import os
 import signal
+import threading
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of threads, with which one must not fork
 
 import pytest
 import torch
 
+from support.ranks import Ranks
 from support.tiny import CAPTIONS, model_config
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
@@ -28,3 +31,31 @@ def framework(tiny_models):
     """A fresh tiny framework in training mode, fp32."""
     torch.manual_seed(0)
     return build_framework(model_config(tiny_models)).train()
+
+
+@pytest.fixture(scope="session")
+def ranks():
+    """Two processes that run commands and scripts as ranks."""
+    ranks = Ranks()
+    yield ranks
+    ranks.close()
+
+
+@pytest.fixture(autouse=True)
+def process_left_as_found():
+    """No test, and no command that it calls, leaves other tests what it has set up for the whole process."""
+    before = settings()
+    yield
+    assert settings() == before
+
+
+def settings() -> dict:
+    return {
+        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
+        "listeners": [thread.name for thread in threading.enumerate() if thread.name == "stop requests"],
+        "process group": torch.distributed.is_initialized(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "folder": os.getcwd(),
+    }

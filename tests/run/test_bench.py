@@ -33,7 +33,7 @@ def clip():
 
 def test_the_bench_runs(clip):
     assert validate(clip).frames == 12
-    result = checked(python("pipelines/bench.py", "data", "--quick", "--json", fresh=True))
+    result = checked(python("pipelines/bench.py", "data", "--quick", "--json"))
     assert '"name": "PyAV path / decord, CPU time"' in result.stdout
 
 
@@ -48,7 +48,7 @@ def test_the_bench_of_the_model_runs(what, capsys):
 @pytest.mark.parametrize("what", ["step", "run", "checkpoint"])
 def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""
-    result = checked(python("pipelines/bench.py", what, "--quick", "--json", fresh=True))
+    result = checked(python("pipelines/bench.py", what, "--quick", "--json"))
     assert all(figure["value"] >= 0 for figure in json.loads(result.stdout.splitlines()[-1]))
 
 

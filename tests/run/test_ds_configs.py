@@ -6,14 +6,14 @@ import pytest
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
+from pipelines import train
 from pipelines.config import TrainConfig
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import deepspeed_config
-from support.launch import REPO, checked, deepspeed
+from support.launch import REPO, checked
 from vtok.config import ConfigError
 
-# hpZ last: DeepSpeed keeps its groups of ranks for every later engine of a process.
-CONFIGS = sorted((path.name for path in (REPO / "deepspeed_configs").glob("*.json")), key=lambda name: "hpz" in name)
+CONFIGS = sorted(path.name for path in (REPO / "deepspeed_configs").glob("*.json"))
 RUN = (
     "--config", "pipelines/configs/tiny.yaml", "--train.max_steps", 4, "--train.global_batch_size", 4,
     "--train.micro_batch_size", 1, "--data.seconds", 1, "--data.workers", 0, "--checkpoint.every", 3,
@@ -28,7 +28,7 @@ def zero_of(name):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(ranks, tmp_path_factory):
     """Logs of a short run per configuration, all parameters sharded; ``half`` is zero3's, resumed at step 3."""
     folder = tmp_path_factory.mktemp("ds_configs")
     render_clips(folder / "clips", 10, seed=3)
@@ -43,8 +43,8 @@ def runs(tmp_path_factory):
         commands.append([*RUN, "--ds_config", folder / name, *where])
     half = [*RUN, "--ds_config", folder / "zero3.json", "--data.shards", folder / "shards", "--output", folder / "half"]
     commands = [[*half, "--train.max_steps", 3], [*half, "--resume", "auto"], *commands]
-    words = [word for command in commands for word in ("+", *command)][1:]
-    checked(deepspeed(2, REPO / "tests/support/train_worker.py", *words, timeout=900))
+    for command in commands:
+        checked(ranks.run(train.main, *command))
     read = lambda name: [json.loads(line) for line in (folder / name / "log.jsonl").read_text().splitlines()]  # noqa: E731
     return {name: read(name) for name in [*(name.removesuffix(".json") for name in CONFIGS), "half"]}
 

@@ -9,8 +9,10 @@ import torch
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
+from pipelines import train
 from pipelines.engine.finite import DroppedSteps, finite_on_all_ranks
-from support.launch import REPO, assert_user_error, checked, deepspeed, python
+from support.commands import called
+from support.launch import REPO, assert_user_error, checked
 from vtok.config import ConfigError
 
 
@@ -21,9 +23,9 @@ from vtok.config import ConfigError
         pytest.param(("zero3.json:bf16", "zero2.json:bf16", "zero3_offload.json:fp32"), marks=pytest.mark.slow),
     ],
 )
-def test_a_dropped_step_leaves_no_trace(tiny_models, cases):
+def test_a_dropped_step_leaves_no_trace(ranks, tiny_models, cases):
     """Two ranks, two micro-batches a step; rank 1's first or second has a loss of NaN or inf, or an inf gradient."""
-    result = checked(deepspeed(2, REPO / "tests/support/finite_worker.py", tiny_models, *cases, timeout=900))
+    result = checked(ranks.run(REPO / "tests/support/finite_worker.py", tiny_models, *cases))
     for case in cases:
         assert result.stdout.count(f"{case} leaves no trace") == 2
 
@@ -37,7 +39,7 @@ def test_many_steps_in_a_row_end_the_run_with_the_samples_of_the_last(tmp_path):
            "--train.global_batch_size", 4, "--train.max_nonfinite_steps", 2, "--data.seconds", 1, "--data.workers", 0,
            "--data.shards", tmp_path / "shards", "--output", tmp_path / "out")  # fmt: skip
     keys = [ShardReader(tmp_path / "shards").key(row) for row in range(4)]
-    assert_user_error(python("pipelines/train.py", *run), "not finite in 2 steps in a row", "train.lr", *keys)
+    assert_user_error(called(train.main, *run), "not finite in 2 steps in a row", "train.lr", *keys)
     text = (tmp_path / "out/log.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text
     log = [json.loads(line) for line in text.splitlines()]

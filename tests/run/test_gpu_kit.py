@@ -14,6 +14,7 @@ from pipelines.benchmarks.gpu.measure import covered
 from pipelines.benchmarks.gpu.parts import PARTS, Part
 from pipelines.benchmarks.gpu.sizes import FULL, TINY
 from pipelines.planning.rates import Rates, read_rates
+from support.commands import called
 from support.launch import REPO, assert_user_error, checked, python, run
 
 KIT = REPO / "pipelines/benchmarks/gpu"
@@ -58,6 +59,7 @@ def report(tmp_path_factory):
     return read_report(folder / "cpu.json"), folder, printed
 
 
+@pytest.mark.slow
 def test_every_part_gives_figures_on_a_cpu(report):
     found, _, _ = report
     assert {name: result.state for name, result in found.results.items()} == {part.name: "done" for part in PARTS}
@@ -77,6 +79,7 @@ def test_every_part_gives_figures_on_a_cpu(report):
     assert found.card == "CPU" and found.tiny and set(found.versions) >= {"Python", "torch", "diffusers"}
 
 
+@pytest.mark.slow
 def test_memory_on_a_cpu_is_what_the_plan_counts(report):
     """The plan counts on the meta device what the CPU's tensors take: a block more, an encode."""
     results = report[0].results
@@ -88,6 +91,7 @@ def test_memory_on_a_cpu_is_what_the_plan_counts(report):
         assert finding.value == finding.planned > 0, finding
 
 
+@pytest.mark.slow
 def test_the_rates_are_what_a_plan_reads(report):
     found, folder, _ = report
     names = {field.name for field in fields(Rates)} - {"card"}
@@ -98,11 +102,12 @@ def test_the_rates_are_what_a_plan_reads(report):
     }
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_last_and_again_from_the_file(report):
     found, folder, printed = report
     assert printed.endswith((folder / "cpu.md").read_text())
     assert (folder / "cpu.md").read_text() == table(found) + "\n"
-    again = checked(python("pipelines/bench.py", "gpu", "--table", folder / "cpu.json")).stdout
+    again = checked(called(bench.main, "gpu", "--table", folder / "cpu.json")).stdout
     assert again == table(found) + "\n"
     assert all(f"| {part.title} | " in again for part in PARTS) and "the figures mean nothing" in again
     assert sorted(path.name for path in folder.iterdir()) == ["cpu.json", "cpu.md"]
@@ -166,10 +171,10 @@ def test_the_files_tell_at_every_moment_what_is_known(package, tmp_path, monkeyp
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path):
-    assert_user_error(python("pipelines/bench.py", "gpu", "--output", tmp_path), "there is no GPU here", "--tiny")
-    assert_user_error(python("pipelines/bench.py", "gpu", "--tiny", "--keep"), "--keep", "mean nothing")
-    assert_user_error(python("pipelines/bench.py", "gpu", "--tiny", "--minutes", "0"), "--minutes must be positive")
-    assert_user_error(python("pipelines/bench.py", "gpu", "--table", tmp_path / "none.json"), "no such file")
+    assert_user_error(called(bench.main, "gpu", "--output", tmp_path), "there is no GPU here", "--tiny")
+    assert_user_error(called(bench.main, "gpu", "--tiny", "--keep"), "--keep", "mean nothing")
+    assert_user_error(called(bench.main, "gpu", "--tiny", "--minutes", "0"), "--minutes must be positive")
+    assert_user_error(called(bench.main, "gpu", "--table", tmp_path / "none.json"), "no such file")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,28 +1,28 @@
 import pytest
 
-from support.launch import REPO, checked, deepspeed
+from support.launch import REPO, checked
 
 WORKER = REPO / "tests/support/gradient_worker.py"
 
 
 @pytest.mark.parametrize(
-    "ranks, accumulation, checkpointing", [(1, 1, False), (2, 1, False), (2, 2, False), (2, 1, True)]
+    "count, accumulation, checkpointing", [(1, 1, False), (2, 1, False), (2, 2, False), (2, 1, True)]
 )
-def test_zero3_gradients_equal_the_reference(tiny_models, ranks, accumulation, checkpointing):
+def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """1 rank x 4, 2 x 2, 2 x 1 x (accumulate 2), and 2 x 2 with gradient checkpointing in MLLM and decoder."""
-    result = checked(deepspeed(ranks, WORKER, tiny_models, "hunyuan", accumulation, checkpointing, "zero3.json"))
-    assert result.stdout.count("gradients agree") == ranks
+    result = checked(ranks.run(WORKER, tiny_models, "hunyuan", accumulation, checkpointing, "zero3.json", ranks=count))
+    assert result.stdout.count("gradients agree") == count
 
 
-def test_zero3_gradients_through_wan_equal_those_of_one_process(tiny_models):
+def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_models):
     """2 x 1 x (accumulate 2), with gradient checkpointing; the adapter's among them."""
-    result = checked(deepspeed(2, WORKER, tiny_models, "wan", 2, True, "zero3.json"))
+    result = checked(ranks.run(WORKER, tiny_models, "wan", 2, True, "zero3.json"))
     assert result.stdout.count("gradients agree") == 2
 
 
 @pytest.mark.slow
-def test_gradients_of_the_other_configurations_equal_the_reference(tiny_models):
+def test_gradients_of_the_other_configurations_equal_the_reference(ranks, tiny_models):
     """2 x 1 x (accumulate 2). Under hpZ, last since DeepSpeed keeps its groups, every parameter has its second copy."""
     others = ("zero2.json", "zero3_offload.json", "zero3_hpz.json")
-    result = checked(deepspeed(2, WORKER, tiny_models, "hunyuan", 2, False, *others, timeout=900))
+    result = checked(ranks.run(WORKER, tiny_models, "hunyuan", 2, False, *others))
     assert all(result.stdout.count(f"{name}: ") == 2 for name in others)

@@ -45,6 +45,6 @@ def test_all_of_two_ranks_killed_and_resumed_on_one(shards, undisturbed, tmp_pat
     run.wait()
     assert runs.steps_done(output) < kill_many.STEPS
 
-    checked(python(*command, fresh=True))
+    checked(python(*command))
     digests = [line["batch_digest"] for line in runs.log_of(output)]
     assert digests == [line["batch_digest"] for line in undisturbed]

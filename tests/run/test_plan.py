@@ -24,7 +24,7 @@ from pipelines.planning.memory import kept_memory, parameters_of
 from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.traffic import traffic
-from support.launch import REPO, checked, deepspeed
+from support.launch import REPO, checked
 from support.live_memory import LiveMemory
 from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, wan_config
 from vtok.assembly.build import build_framework
@@ -221,14 +221,14 @@ def test_bytes_are_those_of_a_real_step_of_deep_models(tiny_models, tiny_qwen, k
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks, checkpointing", [(1, True), (2, False), (4, True)])
-def test_memory_of_a_real_step(tiny_models, ranks, checkpointing):
+@pytest.mark.parametrize("count, checkpointing", [(1, True), (2, False), (4, True)])
+def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing):
     """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides."""
-    result = checked(deepspeed(ranks, REPO / "tests/support/plan_worker.py", tiny_models, checkpointing, timeout=900))
+    result = checked(ranks.run(REPO / "tests/support/plan_worker.py", tiny_models, checkpointing, ranks=count))
     measured = [json.loads(figures) for figures in re.findall(r"MEASURED (\{.*?\})", result.stdout)]
-    assert len(measured) == ranks
+    assert len(measured) == count
     config = planned_config(tiny_models, checkpointing)
-    planned = forecast(Scenario(config, ZERO3, Hardware(gpus=ranks)))
+    planned = forecast(Scenario(config, ZERO3, Hardware(gpus=count)))
     shares = {share.name: share.bytes for share in planned.kept}
     engine = sum(size for name, size in shares.items() if name not in ("EMA", "reduce bucket"))
     for rank in measured:

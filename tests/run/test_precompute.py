@@ -1,20 +1,21 @@
 """Precomputed features and latents: same batches, same losses within bf16, and refused by name when they do not fit."""
 
-import json
-
 import pytest
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
+from pipelines import precompute, train
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine.loading.precomputed import unused_encoders
 from pipelines.engine.saving import checkpoint
-from support.launch import assert_user_error, checked, deepspeed, python
+from support.commands import called
+from support.launch import assert_user_error, checked
+from support.runs import log_of
 
 CONFIG = ("--config", "pipelines/configs/tiny.yaml", "--data.window", "centred", "--data.seconds", 1)
 RUN = ("--train.max_steps", 3, "--train.global_batch_size", 4, "--train.lr", 1e-4)
-TRAIN = ("pipelines/train.py", *CONFIG, *RUN, "--ds_config", "deepspeed_configs/zero3.json")
+TRAIN = (train.main, *CONFIG, *RUN, "--ds_config", "deepspeed_configs/zero3.json")
 
 
 @pytest.fixture(scope="module")
@@ -26,31 +27,27 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stored(shards):
+def stored(ranks, shards):
     """Features, and latents in place of the video, on two ranks; one shard was there already when they started."""
     output = shards.parent / "stored"
-    command = ("pipelines/precompute.py", shards, "--output", output, *CONFIG, "--latents", "--drop-video")
-    checked(deepspeed(2, *command))
+    command = (precompute.main, shards, "--output", output, *CONFIG, "--latents", "--drop-video")
+    checked(ranks.run(*command))
     kept = (output / "shard-000001.tar").read_bytes()
     for name in ("manifest.json", "manifest.npy", "shard-000001.index.json", "shard-000001.tar"):
         (output / name).unlink()
     untouched = (output / "shard-000000.tar").stat().st_mtime_ns
-    checked(python(*command))
+    checked(called(*command))
     assert (output / "shard-000001.tar").read_bytes() == kept
     assert (output / "shard-000000.tar").stat().st_mtime_ns == untouched
     return output
 
 
-def log_of(output):
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
 def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored, tmp_path):
     features_only = tmp_path / "features_only"
-    checked(python("pipelines/precompute.py", shards, "--output", features_only, *CONFIG))
+    checked(called(precompute.main, shards, "--output", features_only, *CONFIG))
     logs = {}
     for name, data in (("video", shards), ("stored", stored), ("features", features_only)):
-        checked(python(*TRAIN, "--data.shards", data, "--output", tmp_path / name))
+        checked(called(*TRAIN, "--data.shards", data, "--output", tmp_path / name))
         logs[name] = log_of(tmp_path / name)
     # Known by the same hashes, also where the encoders were left out.
     frozen = [checkpoint.read_state(checkpoint.newest(tmp_path / name)).frozen for name in logs]
@@ -76,11 +73,11 @@ def test_encoders_are_left_out_where_all_shards_hold_what_they_give(shards, stor
 def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):
     train = (*TRAIN, "--data.shards", stored, "--output", tmp_path / "out")
     assert_user_error(
-        python(*train, "--model.tokeniser.spatial_grid_size", 2), "tokeniser.spatial_grid_size 4", "has 2"
+        called(*train, "--model.tokeniser.spatial_grid_size", 2), "tokeniser.spatial_grid_size 4", "has 2"
     )
-    assert_user_error(python(*train, "--data.window", "drawn"), "data.window centred", "has drawn")
-    assert_user_error(python(*train, "--seed", 1), "weights (sha256)")
-    again = ("pipelines/precompute.py", stored.parent / "shards", "--output", stored, *CONFIG)
-    assert_user_error(python(*again), "already holds a dataset")
-    drawn = ("pipelines/precompute.py", stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
-    assert_user_error(python(*drawn, "--data.window", "drawn"), "set data.window to centred")
+    assert_user_error(called(*train, "--data.window", "drawn"), "data.window centred", "has drawn")
+    assert_user_error(called(*train, "--seed", 1), "weights (sha256)")
+    again = (precompute.main, stored.parent / "shards", "--output", stored, *CONFIG)
+    assert_user_error(called(*again), "already holds a dataset")
+    drawn = (precompute.main, stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
+    assert_user_error(called(*drawn, "--data.window", "drawn"), "set data.window to centred")

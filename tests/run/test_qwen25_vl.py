@@ -8,11 +8,13 @@ import torch
 import yaml
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from pipelines import plan, precompute, understand
+from pipelines import export, generate, plan, precompute, train, understand
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
-from support.launch import assert_user_error, checked, deepspeed, python, run
+from support.commands import called
+from support.launch import assert_user_error, checked
 from support.real_clips import CLIPS, needs_shared
 from support.runs import DS_CONFIG, log_of, make_shards
 from support.tiny import CAPTIONS, model_config, qwen_config
@@ -20,7 +22,7 @@ from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError
 
 TINY = ("--config", "pipelines/configs/tiny_qwen2.5-vl.yaml")
-TRAIN = ("pipelines/train.py", *TINY, "--ds_config", DS_CONFIG)
+TRAIN = (train.main, *TINY, "--ds_config", DS_CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +89,14 @@ def test_an_untrained_model_answers(kind, clip, tmp_path, capsys):
 def test_stored_features_train_as_the_videos_do(tmp_path):
     shards = make_shards(tmp_path)
     settings = ("--data.window", "centred", "--data.seconds", 1)
-    checked(python("pipelines/precompute.py", shards, "--output", tmp_path / "ready", *TINY, *settings, timeout=600))
+    checked(called(precompute.main, shards, "--output", tmp_path / "ready", *TINY, *settings))
     short = (*settings, "--train.max_steps", 3, "--train.global_batch_size", 4, "--train.lr", 1e-4)
     checks = ("--validation.every", 3, "--validation.samples", 4, "--validation.captions", 1)
     logs = []
     for data in (shards, tmp_path / "ready"):
         output = tmp_path / f"on_{data.name}"
         named = ("--data.shards", data, "--validation.shards", data, "--output", output)
-        checked(python(*TRAIN, *short, *checks, *named, timeout=600))
+        checked(called(*TRAIN, *short, *checks, *named))
         logs.append(log_of(output))
         assert (output / "validation.jsonl").read_text().count("\n") == 1
     for ours, theirs in zip(*logs, strict=True):
@@ -104,14 +106,14 @@ def test_stored_features_train_as_the_videos_do(tmp_path):
 
 @pytest.mark.slow
 @needs_shared
-def test_it_trains_on_two_ranks_on_real_clips_resumes_and_answers(tmp_path):
-    checked(run("vtok-shards", "build", CLIPS, "--output", tmp_path / "shards"))
+def test_it_trains_on_two_ranks_on_real_clips_resumes_and_answers(ranks, tmp_path):
+    build_shards(CLIPS, tmp_path / "shards", progress=False)
     output, video = tmp_path / "out", CLIPS / "coffee.mp4"
     data = ("--data.shards", tmp_path / "shards", "--output", output, "--resume", "auto")
     checks = ("--validation.shards", tmp_path / "shards", "--validation.every", 10, "--validation.samples", 4)
     for steps in (10, 20):
         options = ("--train.max_steps", steps, "--checkpoint.every", 10)
-        checked(deepspeed(2, *TRAIN, *data, *checks, *options, timeout=600))
+        checked(ranks.run(*TRAIN, *data, *checks, *options))
     log = log_of(output)
     assert [line["step"] for line in log] == list(range(1, 21))
     assert all(math.isfinite(line["loss_under"]) and line["loss_vis_lm"] == line["loss_dec"] == 0 for line in log)
@@ -120,13 +122,13 @@ def test_it_trains_on_two_ranks_on_real_clips_resumes_and_answers(tmp_path):
     assert (output / "validation.jsonl").read_text().count("\n") == 2
 
     asked = ("--checkpoint", output, "--video", video, "--question", "Describe this video.", "--json")
-    said = json.loads(checked(python("pipelines/understand.py", *asked)).stdout)
+    said = json.loads(checked(called(understand.main, *asked)).stdout)
     assert said["answer"] and said["step"] == 20
     made = ("--checkpoint", output, "--prompt", "Ducks swim.", "--output", tmp_path / "x.mp4")
-    assert_user_error(python("pipelines/generate.py", *made), "mllm.kind qwen2.5-vl understands only")
+    assert_user_error(called(generate.main, *made), "mllm.kind qwen2.5-vl understands only")
     assert not (tmp_path / "x.mp4").exists()
 
-    checked(python("pipelines/export.py", "--checkpoint", output, "--output", tmp_path / "model", "--dtype", "fp32"))
+    checked(called(export.main, "--checkpoint", output, "--output", tmp_path / "model", "--dtype", "fp32"))
     exported = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "model")
     begun = Qwen2_5_VLForConditionalGeneration.from_pretrained(output / "models/qwen")
     changed = {name for name, value in exported.named_parameters() if not torch.equal(value, begun.get_parameter(name))}

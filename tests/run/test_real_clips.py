@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from data_tools.video.decode import validate
-from support.launch import checked, deepspeed, python, run
+from pipelines import generate, understand
+from support.commands import called
+from support.launch import checked, deepspeed, run
 from support.real_clips import CLIPS, needs_shared
 
 ZERO3 = ("--ds_config", "deepspeed_configs/zero3.json")
@@ -31,9 +33,9 @@ def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
 
     video = CLIPS / "coffee.mp4"
     asked = ("--checkpoint", output, "--video", video, "--question", "Describe this video.", "--json")
-    assert json.loads(checked(python("pipelines/understand.py", *asked)).stdout)["answer"]
+    assert json.loads(checked(called(understand.main, *asked)).stdout)["answer"]
     made = tmp_path / "x.mp4"
-    checked(python("pipelines/generate.py", "--checkpoint", output, "--prompt", "Ducks swim.", "--output", made,
+    checked(called(generate.main, "--checkpoint", output, "--prompt", "Ducks swim.", "--output", made,
                    "--seconds", 5, "--fps", 24, "--seed", 0, "--steps", 5))  # fmt: skip
     facts = validate(made)
     assert (facts.frames, facts.fps, facts.duration) == (120, 24, pytest.approx(5))

@@ -26,23 +26,23 @@ def lines(output: str, marker: str) -> list[dict]:
     return [json.loads(line.removeprefix(marker)) for line in output.splitlines() if line.startswith(marker)]
 
 
-def reports(models, ranks: int, cases: dict) -> dict[str, list[dict]]:
+def reports(ranks, models, count: int, cases: dict) -> dict[str, list[dict]]:
     """Each case's reports, one a rank."""
     worker = REPO / "tests/support/residency_worker.py"
-    found = lines(checked(deepspeed(ranks, worker, models, json.dumps(cases), fresh=True)).stdout, "REPORT ")
+    found = lines(checked(ranks.run(worker, models, json.dumps(cases), ranks=count)).stdout, "REPORT ")
     by_case = {case: [report for report in found if report["case"] == case] for case in cases}
-    assert all(len(of_case) == ranks for of_case in by_case.values())
+    assert all(len(of_case) == count for of_case in by_case.values())
     return by_case
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tiny_models):
-    return reports(tiny_models, 2, CASES)
+def two_ranks(ranks, tiny_models):
+    return reports(ranks, tiny_models, 2, CASES)
 
 
 @pytest.fixture(scope="module")
-def one_rank(tiny_models):
-    return reports(tiny_models, 1, {"sharded": ALL_SHARDED})
+def one_rank(ranks, tiny_models):
+    return reports(ranks, tiny_models, 1, {"sharded": ALL_SHARDED})
 
 
 @pytest.mark.slow
@@ -99,8 +99,8 @@ def test_the_frozen_parts_have_the_same_hashes_on_any_number_of_ranks(one_rank, 
 
 
 @pytest.mark.slow
-def test_a_file_that_only_one_rank_lacks_ends_the_run_on_all(tiny_models, tmp_path):
-    result = deepspeed(2, REPO / "tests/support/missing_file_worker.py", shutil.copytree(tiny_models, tmp_path / "m"))
+def test_a_file_that_only_one_rank_lacks_ends_the_run_on_all(ranks, tiny_models, tmp_path):
+    result = ranks.run(REPO / "tests/support/missing_file_worker.py", shutil.copytree(tiny_models, tmp_path / "m"))
     assert_user_error(result, "decoder.weights", "hunyuan/vae")
 
 
@@ -132,7 +132,7 @@ def write_larger_models(tiny_models, folder):
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_loading_takes_no_more_memory_than_the_shard_and_the_largest_tensor(tiny_models, larger_models, ranks):
     worker = REPO / "tests/support/loading_worker.py"
-    found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models, fresh=True)).stdout, "LOADED ")
+    found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models)).stdout, "LOADED ")
     assert len(found) == ranks
     for report in found:
         assert report["shard"] == pytest.approx(report["total"] / ranks, rel=0.02) and report["total"] > 300e6

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from data_tools.video.encode import encode_mp4
+from pipelines import train
 from pipelines.engine.loading.precomputed import pack_features, unpack_features
 from pipelines.inference.tokenise import tokenise
 from pipelines.metering.step import measure_step, meta_copy
 from pipelines.metering.workload import typical_workload
-from support.launch import checked, deepspeed, python
+from support.commands import called
+from support.launch import checked
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options
 from support.tiny import make_batch, model_config, planned_config
 from vtok.assembly.build import build_framework
@@ -71,14 +73,14 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_two_ranks_train_as_one_does(tmp_path, name):
+def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     shards = make_shards(tmp_path)
     logs = []
-    for ranks in (1, 2):
-        output = tmp_path / str(ranks)
-        command = ("pipelines/train.py", "--config", CONFIG, "--ds_config", DS_CONFIG, *options(shards, output, 3, 3))
+    for run in (called, ranks.run):
+        output = tmp_path / str(len(logs))
+        command = ("--config", CONFIG, "--ds_config", DS_CONFIG, *options(shards, output, 3, 3))
         command += tuple(f"--model.tokeniser.{key}={value}" for key, value in OTHERS[name].items())
-        checked(python(*command) if ranks == 1 else deepspeed(2, *command))
+        checked(run(train.main, *command))
         logs.append(log_of(output))
     for one, two in zip(*logs, strict=True):
         for loss in ("loss_under", "loss_vis_lm", "loss_dec", "grad_norm"):

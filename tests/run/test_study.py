@@ -35,6 +35,7 @@ from vtok.config import ConfigError
 from vtok.motion_encoder import MotionEncoder
 
 
+@pytest.mark.slow
 def test_smoke_runs_to_its_report_and_losses_fall(tmp_path, monkeypatch, capsys):
     """Runs every stage with the code of the larger profiles, the real training pipeline included."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -52,6 +52,7 @@ def figures(station: dict) -> dict:
     return {name: value for name, value in station.items() if isinstance(value, (int, float))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATIONS + VARIANTS + USES)
 def test_nothing_mixes_devices_and_the_figures_are_the_cpus(seen, name):
     on_device, on_cpu = seen["device"][name], seen["cpu"][name]
@@ -60,21 +61,25 @@ def test_nothing_mixes_devices_and_the_figures_are_the_cpus(seen, name):
     assert on_device.get("caption") == on_cpu.get("caption")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_the_same_step(seen):
     assert figures(seen["device"]["second step, resumed"]) == figures(seen["device"]["second step"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_waits_of_a_micro_step_do_not_grow(seen, name):
     waits = Counter(seen["device"][name]["waits"])
     assert waits.total() <= MOST_WAITS[name] + READS.get(name, 0), waits
 
 
+@pytest.mark.slow
 def test_the_waits_of_a_step_do_not_grow(seen):
     waits = Counter(seen["device"]["second step"]["waits"])
     assert waits.total() <= MOST_WAITS["gmm"] + READS_OF_A_STEP, waits
 
 
+@pytest.mark.slow
 def test_bugs_are_found_with_their_place(seen):
     """A forgotten move in a forward pass, one in a backward pass only, and AdamW's step on the host after a resume."""
     bugs = {name: bug["mixtures"] for name, bug in seen["bugs"].items()}
@@ -88,6 +93,7 @@ def test_bugs_are_found_with_their_place(seen):
         assert "state_steps () lies on cpu" in mixture
 
 
+@pytest.mark.slow
 def test_the_rules_are_those_that_are_written_down(seen):
     assert set(seen["rules"]["refused"]) == REFUSED
     assert seen["rules"]["waiting"] == WAITING

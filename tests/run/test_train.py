@@ -16,7 +16,9 @@ from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.decode import validate
+from pipelines import export, generate, train, understand
 from pipelines.inference.load import load_run
+from support.commands import called
 from support.launch import assert_user_error, checked, deepspeed, free_port, python, run
 from support.runs import log_of, without_rates
 from vtok.assembly.pretrained import from_pretrained
@@ -43,7 +45,7 @@ def two_ranks(shards, tmp_path_factory):
     """A finished run of six steps on two ranks; ten clips, so that batches of four span epochs."""
     output = tmp_path_factory.mktemp("two") / "out"
     command = ("pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output)
-    checked(deepspeed(2, *command, fresh=True))
+    checked(deepspeed(2, *command))
     return output
 
 
@@ -81,7 +83,7 @@ def test_checkpoints_hold_only_what_was_trained(two_ranks):
 def test_one_rank_sees_the_same_batches_and_gives_the_same_curve(two_ranks, shards, tmp_path):
     """Also with another micro-batch, no workers, and without the launcher."""
     options = ("--train.micro_batch_size", 1, "--data.workers", 0, "--data.shards", shards, "--output", tmp_path / "o")
-    checked(python("pipelines/train.py", *TINY, *SHORT, *options))
+    checked(called(train.main, *TINY, *SHORT, *options))
     one, two = log_of(tmp_path / "o"), log_of(two_ranks)
     assert [line["batch_digest"] for line in one] == [line["batch_digest"] for line in two]
     for a, b in zip(one, two):
@@ -89,28 +91,28 @@ def test_one_rank_sees_the_same_batches_and_gives_the_same_curve(two_ranks, shar
             assert a[name] == pytest.approx(b[name], rel=1e-4)
 
 
-def test_a_resumed_run_repeats_the_log_to_the_last_digit(two_ranks, shards, tmp_path):
+def test_a_resumed_run_repeats_the_log_to_the_last_digit(ranks, two_ranks, shards, tmp_path):
     """The last checkpoint is incomplete, as if the run had died while writing it: the one before it is taken."""
     output = tmp_path / "out"
     shutil.copytree(two_ranks, output)
     (output / "checkpoints/step_00000006/COMPLETE").unlink()
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
-    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *options, fresh=True))
+    checked(ranks.run(train.main, *TINY, *SHORT, *options))
     assert without_rates(log_of(output)) == without_rates(log_of(two_ranks))
     assert (output / "checkpoints/step_00000006/COMPLETE").exists()
 
 
-def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(two_ranks, shards, tmp_path):
+def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(ranks, two_ranks, shards, tmp_path):
     """From two ranks in mid-epoch to one, and from that to two again."""
     output = tmp_path / "out"
     shutil.copytree(two_ranks, output)
     shutil.rmtree(output / "checkpoints/step_00000006")
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
-    checked(python("pipelines/train.py", *TINY, *SHORT, *options))
+    checked(called(train.main, *TINY, *SHORT, *options))
     longer = ("--train.max_steps", 8)
-    checked(deepspeed(2, "pipelines/train.py", *TINY, *SHORT, *longer, *options))
+    checked(ranks.run(train.main, *TINY, *SHORT, *longer, *options))
     undisturbed = tmp_path / "undisturbed"
-    checked(python("pipelines/train.py", *TINY, *SHORT, *longer, "--data.shards", shards, "--output", undisturbed))
+    checked(called(train.main, *TINY, *SHORT, *longer, "--data.shards", shards, "--output", undisturbed))
     ours, theirs = log_of(output), log_of(undisturbed)
     assert [line["batch_digest"] for line in ours] == [line["batch_digest"] for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
@@ -127,7 +129,7 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
         tar.seek(offset + 2000)
         tar.write(b"\0" * 100)
     options = ("--data.shards", damaged, "--data.workers", 2)
-    checked(python("pipelines/train.py", *TINY, *SHORT, *options, "--output", tmp_path / "a"))
+    checked(called(train.main, *TINY, *SHORT, *options, "--output", tmp_path / "a"))
     bad = [json.loads(line) for line in (tmp_path / "a/bad_samples.jsonl").read_text().splitlines()]
     assert bad and {line["key"] for line in bad} == {reader.key(0)}
     assert {line["reason"] for line in bad} == {"corrupt_shard"}
@@ -135,9 +137,7 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
     for ours, theirs in zip(log_of(tmp_path / "a"), log_of(two_ranks)):
         assert (ours["batch_digest"] != theirs["batch_digest"]) == (ours["step"] in changed)
 
-    result = python(
-        "pipelines/train.py", *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b"
-    )
+    result = called(train.main, *TINY, *SHORT, *options, "--data.max_bad_share", 0, "--output", tmp_path / "b")
     assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(two_ranks, sha
     result = run("bash", "-c", f"ulimit -f 2000; exec {command}")
     assert_user_error(result, "cannot write the checkpoint", "step_00000007", "step_00000006 is complete")
     assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
-    checked(python("pipelines/train.py", *TINY, *SHORT, *again))
+    checked(called(train.main, *TINY, *SHORT, *again))
     assert (output / "checkpoints/step_00000007/COMPLETE").exists()
 
 
@@ -158,12 +158,12 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
     moved = tmp_path / "moved"  # a run's folder is complete in itself
     shutil.copytree(two_ranks, moved)
     asked = ("--video", clips / "000.mp4", "--question", "What moves?", "--json")
-    answer = json.loads(checked(python("pipelines/understand.py", "--checkpoint", moved, *asked)).stdout)
+    answer = json.loads(checked(called(understand.main, "--checkpoint", moved, *asked)).stdout)
     assert answer["question"] == "What moves?" and isinstance(answer["answer"], str) and answer["step"] == 6
 
     video = tmp_path / "x.mp4"
     wanted = ("--seconds", 1.5, "--fps", 12, "--seed", 0, "--steps", 2)
-    checked(python("pipelines/generate.py", "--checkpoint", moved, "--prompt", "A circle", "--output", video, *wanted))
+    checked(called(generate.main, "--checkpoint", moved, "--prompt", "A circle", "--output", video, *wanted))
     facts = validate(video)
     assert (facts.frames, facts.fps, facts.width, facts.height) == (18, 12, 64, 64)
     assert facts.duration == pytest.approx(1.5)
@@ -181,9 +181,9 @@ def test_torchrun_s_processes_share_prompts_out(two_ranks, tmp_path):
 
 
 def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tmp_path):
-    export = ("pipelines/export.py", "--checkpoint", two_ranks, "--dtype", "fp32", "--output")
-    checked(python(*export, tmp_path / "live"))
-    checked(python(*export, tmp_path / "average", "--ema"))
+    options = ("--checkpoint", two_ranks, "--dtype", "fp32", "--output")
+    checked(called(export.main, *options, tmp_path / "live"))
+    checked(called(export.main, *options, tmp_path / "average", "--ema"))
     stored = {}
     for path in two_ranks.glob("checkpoints/step_00000006/rank_*.safetensors"):  # both ranks' halves, in order
         for name, tensor in sorted(load_file(path).items()):
@@ -201,39 +201,39 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
     for (name, ours), (_, theirs) in zip(framework.state_dict().items(), trained.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
     assert (tmp_path / "live/vtok.safetensors").exists() and not (tmp_path / "live.part").exists()
-    assert_user_error(python(*export, tmp_path / "live"), "choose another --output")
+    assert_user_error(called(export.main, *options, tmp_path / "live"), "choose another --output")
 
 
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
     short = ("--data_root", clips, "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
              "--epochs", 1, "--data.seconds", 1)  # fmt: skip
-    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a", fresh=True))
+    checked(python("-m", "pipelines.train", *short, "--output", tmp_path / "a"))
     log = log_of(tmp_path / "a")
     assert [line["step"] for line in log] == [1, 2]  # ten clips in batches of five
     (shards,) = tmp_path.glob("shards-*")
     written = (shards / "manifest.json").stat().st_mtime_ns
-    checked(python("pipelines/train.py", *short, "--output", tmp_path / "b"))
+    checked(called(train.main, *short, "--output", tmp_path / "b"))
     assert (shards / "manifest.json").stat().st_mtime_ns == written
 
 
 def test_bad_input_ends_with_one_line(two_ranks, shards, tmp_path):
-    train = ("pipelines/train.py", *TINY, "--output", tmp_path / "out")
-    assert_user_error(python(*train, "--train.max_step", 3), "--train.max_steps")
-    assert_user_error(python(*train, "--data.shards", tmp_path / "none"), "none", "vtok-shards build")
-    assert_user_error(python(*train), "--data.shards")
-    result = deepspeed(2, *train, "--data.shards", shards, "--train.global_batch_size", 3)
-    assert_user_error(result, "cannot be divided among 2 ranks")
+    options = (*TINY, "--output", tmp_path / "out")
+    assert_user_error(called(train.main, *options, "--train.max_step", 3), "--train.max_steps")
+    assert_user_error(called(train.main, *options, "--data.shards", tmp_path / "none"), "none", "vtok-shards build")
+    assert_user_error(called(train.main, *options), "--data.shards")
+    uneven = ("--data.shards", shards, "--train.global_batch_size", 3)
+    assert_user_error(deepspeed(2, "pipelines/train.py", *options, *uneven), "cannot be divided among 2 ranks")
     assert not (tmp_path / "out").exists()  # nothing half-written
-    again = python("pipelines/train.py", *TINY, "--data.shards", shards, "--output", two_ranks)
+    again = called(train.main, *TINY, "--data.shards", shards, "--output", two_ranks)
     assert_user_error(again, "--resume auto")
 
 
-def test_a_checkpoint_that_does_not_fit_is_one_line(two_ranks, shards, clips, tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_one_line(ranks, two_ranks, shards, clips, tmp_path):
     shutil.copytree(two_ranks, tmp_path / "out")
-    resume = ("pipelines/train.py", *TINY, "--data.shards", shards, "--output", tmp_path / "out", "--resume", "auto")
-    assert_user_error(deepspeed(2, *resume, "--model.visual_head.components", 3), "of another model", "visual_head")
-    assert_user_error(deepspeed(2, *resume, "--seed", 1), "its seed is 0, this run's is 1")
-    ask = ("pipelines/understand.py", "--checkpoint", tmp_path / "out", "--video")
-    assert_user_error(python(*ask, clips / "captions.csv"), "not_a_video")
-    assert_user_error(python(*ask, tmp_path / "none.mp4"), "no such video")
-    assert_user_error(python("pipelines/understand.py", "--checkpoint", clips, "--video", "x"), "config.yaml")
+    resume = (train.main, *TINY, "--data.shards", shards, "--output", tmp_path / "out", "--resume", "auto")
+    assert_user_error(ranks.run(*resume, "--model.visual_head.components", 3), "of another model", "visual_head")
+    assert_user_error(ranks.run(*resume, "--seed", 1), "its seed is 0, this run's is 1")
+    ask = ("--checkpoint", tmp_path / "out", "--video")
+    assert_user_error(called(understand.main, *ask, clips / "captions.csv"), "not_a_video")
+    assert_user_error(called(understand.main, *ask, tmp_path / "none.mp4"), "no such video")
+    assert_user_error(called(understand.main, "--checkpoint", clips, "--video", "x"), "config.yaml")

@@ -6,15 +6,17 @@ import math
 import pytest
 from safetensors import safe_open
 
+from data_tools.packing import build_shards
 from data_tools.video.decode import validate
-from pipelines import plan
+from pipelines import generate, plan, train, understand
 from pipelines.cli.config_files import PRESETS
-from support.launch import assert_user_error, checked, deepspeed, python, run
+from support.commands import called
+from support.launch import assert_user_error, checked
 from support.real_clips import CLIPS, needs_shared
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options
 from vtok.weights import content_hash, open_file
 
-TRAIN = ("pipelines/train.py", "--config", CONFIG, "--ds_config", DS_CONFIG)
+TRAIN = (train.main, "--config", CONFIG, "--ds_config", DS_CONFIG)
 WAN = ("--model.decoder.kind", "wan", "--model.decoder.adapter_dim", "64")
 LOSSES = ("loss_under", "loss_vis_lm", "loss_dec")
 
@@ -32,12 +34,12 @@ def adapter_shares(output, step):
 
 @pytest.mark.slow
 @needs_shared
-def test_two_ranks_train_on_real_clips_resume_answer_and_generate(tmp_path):
-    checked(run("vtok-shards", "build", CLIPS, "--output", tmp_path / "shards"))
+def test_two_ranks_train_on_real_clips_resume_answer_and_generate(ranks, tmp_path):
+    build_shards(CLIPS, tmp_path / "shards", progress=False)
     output = tmp_path / "out"
     data = ("--data.shards", tmp_path / "shards", "--output", output, "--resume", "auto")
     for steps in (10, 20):
-        checked(deepspeed(2, *TRAIN, *WAN, *data, "--train.max_steps", steps, timeout=600))
+        checked(ranks.run(*TRAIN, *WAN, *data, "--train.max_steps", steps))
     log = log_of(output)
     assert [line["step"] for line in log] == list(range(1, 21))
     assert all(math.isfinite(line[name]) for line in log for name in LOSSES) and all(line["loss_dec"] for line in log)
@@ -52,33 +54,33 @@ def test_two_ranks_train_on_real_clips_resume_answer_and_generate(tmp_path):
     assert not any(part in key for key in stored for part in (".transformer.", ".vae.", ".text_encoder."))
 
     asked = ("--checkpoint", output, "--video", CLIPS / "coffee.mp4", "--question", "Describe this video.", "--json")
-    assert json.loads(checked(python("pipelines/understand.py", *asked)).stdout)["answer"]
+    assert json.loads(checked(called(understand.main, *asked)).stdout)["answer"]
     shown = ("--checkpoint", output, "--prompt", "Ducks swim.", "--seconds", 2, "--fps", 8, "--steps", 3, "--ema")
-    checked(python("pipelines/generate.py", *shown, "--output", tmp_path / "x.mp4"))
+    checked(called(generate.main, *shown, "--output", tmp_path / "x.mp4"))
     assert validate(tmp_path / "x.mp4").frames == 16
 
 
 @pytest.mark.slow
-def test_the_experts_take_turns_in_one_run(tmp_path):
+def test_the_experts_take_turns_in_one_run(ranks, tmp_path):
     shards, output = make_shards(tmp_path), tmp_path / "out"
     for steps, expert in ((3, "high_noise"), (6, "low_noise"), (9, "high_noise")):
         told = options(shards, output, steps, 3)
-        checked(deepspeed(2, *TRAIN, *WAN, "--model.decoder.expert", expert, *told))
+        checked(ranks.run(*TRAIN, *WAN, "--model.decoder.expert", expert, *told))
     assert [line["step"] for line in log_of(output)] == list(range(1, 10))
     assert len({tuple(adapter_shares(output, step)) for step in (6, 9)}) == 2
     shown = ("--checkpoint", output, "--prompt", "A red circle.", "--seconds", 1, "--fps", 8, "--steps", 4)
-    checked(python("pipelines/generate.py", *shown, "--output", tmp_path / "x.mp4"))
+    checked(called(generate.main, *shown, "--output", tmp_path / "x.mp4"))
     assert validate(tmp_path / "x.mp4").frames == 8
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_does_with_l_dec_every_second_step(tmp_path):
+def test_two_ranks_train_as_one_does_with_l_dec_every_second_step(ranks, tmp_path):
     shards = make_shards(tmp_path)
     logs = []
-    for ranks in (1, 2):
-        output = tmp_path / str(ranks)
+    for run in (called, ranks.run):
+        output = tmp_path / str(len(logs))
         command = (*TRAIN, *WAN, "--model.loss.dec_every", 2, *options(shards, output, 4, 4))
-        checked(python(*command) if ranks == 1 else deepspeed(2, *command))
+        checked(run(*command))
         logs.append(log_of(output))
     for one, two in zip(*logs, strict=True):
         assert (one["loss_dec"] is None) == (two["loss_dec"] is None) == (one["step"] % 2 == 0)
@@ -89,7 +91,7 @@ def test_two_ranks_train_as_one_does_with_l_dec_every_second_step(tmp_path):
 def test_videos_in_validation_are_refused_where_they_take_both_experts(tmp_path):
     shards = make_shards(tmp_path)
     told = (*options(shards, tmp_path / "out", 1, 1), "--validation.shards", shards, "--data.workers", 0)
-    result = python(*TRAIN, *WAN, "--model.decoder.expert", "high_noise", *told)
+    result = called(*TRAIN, *WAN, "--model.decoder.expert", "high_noise", *told)
     assert_user_error(result, "both experts", "set validation.videos to 0")
     assert not (tmp_path / "out/config.yaml").exists()
 

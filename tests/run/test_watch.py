@@ -18,6 +18,7 @@ from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.media import encode_gif
+from pipelines import train
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine import memory
@@ -28,7 +29,8 @@ from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.metering.flops import sample_flops
-from support.launch import REPO, checked, deepspeed, python
+from support.commands import called
+from support.launch import checked
 from vtok.assembly.build import drop_weights
 from vtok.config import ConfigError
 
@@ -50,13 +52,14 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(shards, tmp_path_factory):
+def runs(ranks, shards, tmp_path_factory):
     """Two runs on two ranks, without validation and with it."""
     folder = tmp_path_factory.mktemp("runs")
     common = (*TINY, *SHORT, "--data.shards", shards / "train", "--output")
     quiet = (*common, folder / "quiet", "--validation.every", 0)
     watched = (*common, folder / "watched", *VALIDATED, "--profile", "3")
-    checked(deepspeed(2, REPO / "tests/support/train_worker.py", *quiet, "+", *watched, timeout=600))
+    for options in (quiet, watched):
+        checked(ranks.run(train.main, *options))
     return folder
 
 
@@ -135,7 +138,7 @@ def test_one_rank_validates_to_the_same_figures_and_resuming_drops_the_later_one
     shutil.rmtree(output / "checkpoints/step_00000005")
     options = (*TINY, *SHORT, *VALIDATED, "--validation.samples", 7, "--train.micro_batch_size", 4, "--data.workers", 0)
     options += ("--data.shards", shards / "train", "--output", output, "--resume", "auto")
-    checked(python("pipelines/train.py", *options))
+    checked(called(train.main, *options))
     ours, theirs = (lines(folder / "validation.jsonl") for folder in (output, runs / "watched"))
     assert [line["step"] for line in ours] == [2, 4, 5]
     for a, b in zip(ours, theirs):

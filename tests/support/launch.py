@@ -1,23 +1,15 @@
-"""Running our commands and several ranks of a script, as a user would, on the CPU.
+"""Running our commands as a user would start them, in processes of their own, on the CPU.
 
-Half of a short command's time is its imports, and ``deepspeed`` makes two processes of its own before the ranks.
-:func:`python` and :func:`deepspeed` therefore fork a process that has them behind it (``preloaded.py``). What they run
-is the same but for what comes before its first line. Processes are ``fresh``, as a user starts them,
-
-- where their environment is not the server's, much of which is read while importing;
-- where memory or CPU time is measured, or processes are killed or told apart by their command lines;
-- in at least one test of each way to start our commands: ``deepspeed``, ``torchrun``, ``python``, ``python -m``,
-  console scripts, Slurm, one after ``ulimit``.
+Half of a short command's time is its imports, and ``deepspeed`` makes two processes of its own before the ranks. So
+most tests call a command (``commands.py``) or have it run by ranks that stay (``ranks.py``). A launch is for what only
+a launch shows: the launchers themselves, signals, exit codes, memory and time of a process, another environment.
 """
 
 import os
 import socket
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
-
-from support.preloaded import Preloaded
 
 REPO = Path(__file__).resolve().parents[2]
 ENVIRONMENT = dict(
@@ -42,30 +34,13 @@ def run(*command, timeout: float = 300, **changes) -> subprocess.CompletedProces
 
 
 def deepspeed(ranks: int, script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:
-    """Run a script on several ranks with the deepspeed launcher; options are those of :func:`python`."""
-    launcher = ("deepspeed", "--num_gpus", ranks, "--master_port", free_port())
-    return _run_script(launcher, ranks, (script, *arguments), **options)
+    """Run a script on several ranks with the deepspeed launcher; options are those of :func:`run`."""
+    return run("deepspeed", "--num_gpus", ranks, "--master_port", free_port(), script, *arguments, **options)
 
 
 def python(script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:
-    """Run a script.
-
-    Args:
-        options: ``fresh=True`` for processes of their own, ``timeout`` in seconds, changes of the environment.
-    """
-    return _run_script((sys.executable,), None, (script, *arguments), **options)
-
-
-def _run_script(starter, ranks, words, *, fresh: bool = False, timeout: float = 300, **changes):
-    if fresh or changes:
-        return run(*starter, *words, timeout=timeout, **changes)
-    return preloaded(**environment()).run(ranks, list(map(str, words)), timeout)
-
-
-@lru_cache(maxsize=1)
-def preloaded(**environment: str) -> Preloaded:
-    """The server in this environment, which other tests may have changed."""
-    return Preloaded(REPO, environment)
+    """Run a script; options are those of :func:`run`."""
+    return run(sys.executable, script, *arguments, **options)
 
 
 def free_port() -> int:

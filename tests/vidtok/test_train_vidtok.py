@@ -14,17 +14,19 @@ from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.video.decode import measured_duration, validate
 from data_tools.video.files import VideoFiles
+from pipelines import train_vidtok
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import parse_vidtok_arguments
 from pipelines.vidtok_training.models import load_vidtok, read_vidtok_config
-from support.launch import assert_user_error, checked, deepspeed, python
+from support.commands import called
+from support.launch import assert_user_error, checked
 from support.runs import log_of, without_rates
 from support.vidtok import lpips_files
 from vtok.config import ConfigError
 from vtok.vidtok import load_model
 from vtok.vidtok.losses.discriminator import PatchGAN
 
-COMMAND = "pipelines/train_vidtok.py"
+COMMAND = train_vidtok.main
 SMALL = {
     "model": {"name": "vidtok_kl_causal_488_4chn", "ch": 8},
     "data": {"frames": 5, "fps": 8, "height": 32, "width": 32, "workers": 1},
@@ -48,14 +50,14 @@ def folder(tmp_path_factory):
 def one_rank(folder):
     """A finished run; the discriminator takes part in its last two steps."""
     output = folder / "one"
-    checked(python(COMMAND, "--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output))
+    checked(called(COMMAND, "--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output))
     return output
 
 
-def test_two_ranks_give_the_same_curve_as_one(folder, one_rank):
+def test_two_ranks_give_the_same_curve_as_one(ranks, folder, one_rank):
     output = folder / "two"
     options = ("--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output)
-    checked(deepspeed(2, COMMAND, *options))
+    checked(ranks.run(COMMAND, *options))
     one, two = log_of(one_rank), log_of(output)
     assert [line["batch_digest"] for line in one] == [line["batch_digest"] for line in two]
     assert len(one) == len(two) == 4
@@ -96,7 +98,7 @@ def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
     shutil.copytree(one_rank, output)
     (output / "discriminator/checkpoints/step_00000004/COMPLETE").unlink()
     options = ("--data.shards", folder / "shards", "--output", output, "--resume", "auto")
-    checked(python(COMMAND, "--config", folder / "small.yaml", *options))
+    checked(called(COMMAND, "--config", folder / "small.yaml", *options))
     assert without_rates(log_of(output)) == without_rates(log_of(one_rank))
     for name in ("vidtok.safetensors", "vidtok_ema.safetensors"):
         ours, theirs = load_file(output / name), load_file(one_rank / name)
@@ -119,7 +121,7 @@ def test_lpips_counts_in_the_likelihood(folder, one_rank):
     output = folder / "perceptual"
     weights = ("--loss.lpips_vgg", folder / "vgg.pth", "--loss.lpips_linear", folder / "linear.pth")
     options = ("--data.shards", folder / "shards", "--output", output, "--train.max_steps", 1)
-    checked(python(COMMAND, "--config", folder / "small.yaml", *options, *weights))
+    checked(called(COMMAND, "--config", folder / "small.yaml", *options, *weights))
     (perceptual,), plain = log_of(output), log_of(one_rank)[0]
     assert perceptual["batch_digest"] == plain["batch_digest"]
     assert perceptual["l1"] == pytest.approx(plain["l1"], rel=1e-5)
@@ -132,7 +134,7 @@ def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
     (folder / "videos.csv").write_text("videos\n001.mp4\n002.mp4\n004.mp4\n")
     weights, output = one_rank / "vidtok.safetensors", folder / "second"
     checked(
-        python(
+        called(
             COMMAND, "--config", folder / "small.yaml", "--fix_encoder", "true", "--weights", weights, "--data.root",
             folder / "clips", "--data.meta_path", folder / "videos.csv", "--loss.discriminator", "3d",
             "--loss.discriminator_start", 0, "--train.max_steps", 2, "--data.height", 64, "--data.width", 64,
@@ -149,12 +151,12 @@ def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
 
 
 @pytest.mark.slow
-def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(folder):
+def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(ranks, folder):
     """FSQ's entropy covers the codes of all ranks, so one clip on each of two ranks equals two clips on one rank."""
     options = ("--config", folder / "small.yaml", "--model.name", "vidtok_fsq_causal_488_4096", "--loss.discriminator",
                "none", "--data.shards", folder / "shards", "--output")  # fmt: skip
-    checked(python(COMMAND, *options, folder / "fsq_one", "--train.micro_batch_size", 2))
-    checked(deepspeed(2, COMMAND, *options, folder / "fsq_two"))
+    checked(called(COMMAND, *options, folder / "fsq_one", "--train.micro_batch_size", 2))
+    checked(ranks.run(COMMAND, *options, folder / "fsq_two"))
     one, two = log_of(folder / "fsq_one"), log_of(folder / "fsq_two")
     assert len(one) == len(two) == 4
     for a, b in zip(one, two):
@@ -176,7 +178,7 @@ def test_bf16_trains_along_the_curve_of_fp32(folder):
     outputs = [folder / precision for precision in ("fp32", "bf16")]
     for output in outputs:
         options = ("--data.shards", folder / "shards", "--train.precision", output.name, "--train.lr", "1e-4")
-        checked(python(COMMAND, "--config", folder / "small.yaml", *options, "--output", output))
+        checked(called(COMMAND, "--config", folder / "small.yaml", *options, "--output", output))
     for a, b in zip(*map(log_of, outputs), strict=True):
         for name in ("loss_nll", "l1"):
             assert a[name] == pytest.approx(b[name], rel=0.02) and a[name] != b[name], name
@@ -260,9 +262,9 @@ def test_a_published_name_is_a_configuration():
 
 def test_user_errors_are_one_line(folder, one_rank):
     start = (COMMAND, "--config", folder / "small.yaml", "--data.shards")
-    assert_user_error(python(*start, folder / "none", "--output", folder / "no"), "none", "vtok-shards build")
+    assert_user_error(called(*start, folder / "none", "--output", folder / "no"), "none", "vtok-shards build")
     assert not (folder / "no").exists()
-    assert_user_error(python(*start, folder / "shards", "--output", one_rank), "already holds a run", "--resume auto")
+    assert_user_error(called(*start, folder / "shards", "--output", one_rank), "already holds a run", "--resume auto")
 
 
 def test_a_patchgan_has_its_smallest_picture():

@@ -1,0 +1,86 @@
+"""Processes that stay, and are the ranks of one run after another: their imports are paid for once.
+
+    Ranks.run(train.main, "--config", ...) --pipe--> each rank: main(argv) --pipe--> exit code, output
+
+What only a launch shows (the launcher's output, signals, the end of a dead rank) is not tested with them.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from time import monotonic
+
+from support.launch import REPO, environment, free_port
+
+Program = Callable[[list[str]], None] | Path
+
+
+class Ranks:
+    """The processes, which are started when they are first needed, and anew after a run that failed."""
+
+    def __init__(self):
+        self._started: list[tuple[subprocess.Popen, Connection]] = []
+
+    def run(self, program: Program, *arguments, ranks: int = 2, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Run a command's ``main``, or a script, as a launcher would on its ranks.
+
+        Returns:
+            The exit code of the first rank that failed, or 0; the output of one rank after the other.
+
+        Raises:
+            subprocess.TimeoutExpired: it took longer than ``timeout`` seconds; the processes have been killed.
+        """
+        while len(self._started) < ranks:
+            self._started.append(start())
+        used, port = self._started[:ranks], free_port()
+        for rank, (_, connection) in enumerate(used):
+            names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_SIZE=ranks, MASTER_PORT=port)
+            told = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+            connection.send((program, list(map(str, arguments)), told))
+        ends = self._ends(timeout, ranks)
+        code = next((end.returncode for end in ends.values() if end.returncode), 0)
+        if code not in (0, 2):  # 2: what a user can mend
+            self.close()
+        stdout, stderr = ("".join(getattr(ends[rank], name) for rank in range(ranks)) for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess([program, *arguments], code, stdout, stderr)
+
+    def _ends(self, timeout: float, ranks: int) -> dict[int, subprocess.CompletedProcess]:
+        """Rank -> its end, the first first."""
+        ends, latest = {}, monotonic() + timeout
+        waiting = {connection: rank for rank, (_, connection) in enumerate(self._started[:ranks])}
+        while waiting:
+            ready = wait(list(waiting), max(0, latest - monotonic()))
+            if not ready:
+                self.close()
+                raise subprocess.TimeoutExpired("ranks", timeout)
+            for connection in ready:
+                rank = waiting.pop(connection)
+                try:
+                    ends[rank] = connection.recv()
+                except EOFError:
+                    code = self._started[rank][0].wait()
+                    ends[rank] = subprocess.CompletedProcess([], code, "", f"rank {rank} ended with {code}\n")
+        return ends
+
+    def close(self) -> None:
+        """Kill the processes."""
+        for process, connection in self._started:
+            process.kill()
+            process.wait()
+            connection.close()
+        self._started = []
+
+
+def start() -> tuple[subprocess.Popen, Connection]:
+    """A rank's process, and the pipe on which it is told what to run."""
+    ours, theirs = Pipe()
+    paths = os.pathsep.join((str(REPO), str(REPO / "tests")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.rank", str(theirs.fileno())],
+        cwd=REPO, env=environment(PYTHONPATH=paths), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    theirs.close()
+    return process, ours

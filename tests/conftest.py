@@ -51,7 +51,10 @@ def process_left_as_found():
 
 def settings() -> dict:
     return {
-        "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        # decord adds its folder to PATH when it is imported.
+        "environment": {
+            name: value for name, value in os.environ.items() if name not in ("PYTEST_CURRENT_TEST", "PATH")
+        },
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
         "listeners": [thread.name for thread in threading.enumerate() if thread.name == "stop requests"],
         "process group": torch.distributed.is_initialized(),

@@ -27,7 +27,7 @@ from data_tools.video.hdr import TRANSFERS
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
 from data_tools.video.reader import from_entry, in_sequence
-from data_tools.video.trial import fingerprint, succeed, trials
+from data_tools.video.trial import FORGIVING, fingerprint, succeed, trials
 from data_tools.video.with_decord import decord_frames, decord_is_right
 
 BACKENDS = ("pyav", "decord")
@@ -110,6 +110,9 @@ def validate(source: Source) -> VideoFacts:
         packets_tell = own_times and stamps == promised(packets, codec_of(stream)) and len(set(stamps)) == len(stamps)
         plain = packets_tell and one_size and not interlaced
         duration = _duration(stamps, time_base(stream))
+        enterable = plain and succeed(source, tried, prints)
+        if plain and not enterable and codec_of(stream) in FORGIVING:
+            raise BadVideo("corrupt", "two decodes of it differ")
         return VideoFacts(
             width=screen.width,
             height=screen.height,
@@ -122,7 +125,7 @@ def validate(source: Source) -> VideoFacts:
             interlaced=interlaced,
             pix_fmt=first.format.name,
             transfer=next((kind for frame in forms.values() if (kind := transfer_of(frame)) != "sdr"), "sdr"),
-            entry=KEY_FRAMES if plain and succeed(source, tried, prints) else START,
+            entry=KEY_FRAMES if enterable else START,
         )
 
 

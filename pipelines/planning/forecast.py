@@ -17,6 +17,7 @@ from pipelines.planning.traffic import traffic
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
+from vtok.weights.shipped import folder_of
 
 
 @dataclass(frozen=True)
@@ -169,4 +170,4 @@ def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> St
 
 def local_text(model: ModelConfig) -> TextEncoder | None:
     """The tokenizers, where they lie in a folder: a plan downloads nothing."""
-    return TextEncoder.from_pretrained(model) if Path(model.mllm.weights).is_dir() else None
+    return TextEncoder.from_pretrained(model) if folder_of(model.mllm.weights) else None

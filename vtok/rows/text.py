@@ -14,6 +14,7 @@ from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
+from vtok.weights.shipped import folder_or_id
 
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<|video_pad|>"
 
@@ -80,7 +81,7 @@ class TextEncoder:
             ConfigError: one of them cannot be loaded.
         """
         try:
-            mllm, revision = config.mllm.weights, config.mllm.revision
+            mllm, revision = folder_or_id(config.mllm.weights), config.mllm.revision
             tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
             # A model's template may lie beside its processor; the tokenizer may still carry the bare language model's.
             processor, _ = ProcessorMixin.get_processor_dict(mllm, revision=revision)

@@ -1,8 +1,8 @@
 """Pretrained weights on disk, read a range of elements at a time.
 
-A checkpoint is a folder or a hub id (through the hub's cache) that holds safetensors, in one file or in several with an
-index, or PyTorch's own files where there are no safetensors (CLIP-L/336 was published so). Opening one reads headers
-only. Ranges are read, not mapped: the pages of a mapping would count as the process's own memory.
+A checkpoint is a folder, a shipped model or a hub id (through the hub's cache) that holds safetensors, in one file or
+several with an index, or PyTorch's own files where there are no safetensors (CLIP-L/336 was published so). Opening one
+reads headers only. Ranges are read, not mapped: the pages of a mapping would count as the process's own memory.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor, nn
 
 from vtok.config import ConfigError
+from vtok.weights.shipped import folder_of
 
 PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -35,7 +36,7 @@ class Location:
     Attributes:
         what: the part, as errors call it.
         setting: the configuration's key that names it.
-        weights: folder or hub id.
+        weights: folder, shipped model or hub id.
         revision: branch, tag or commit of a hub id.
         subfolder: of the folder or repository.
     """
@@ -52,8 +53,8 @@ class Location:
         Raises:
             ConfigError: ``weights`` is no folder and cannot be had from the hub.
         """
-        if Path(self.weights).is_dir():
-            path = Path(self.weights, self.subfolder, name)
+        if folder := folder_of(self.weights):
+            path = folder / self.subfolder / name
             return path if path.is_file() else None
         try:
             return Path(hf_hub_download(self.weights, name, subfolder=self.subfolder or None, revision=self.revision))
@@ -73,7 +74,7 @@ class Location:
             raise self.error(f"{name} is not valid JSON: {first_line(error)}") from error
 
     def missing(self, *names: str) -> ConfigError:
-        asked = "" if Path(self.weights).is_dir() else "; no folder, and the hub and its cache give no such file"
+        asked = "" if folder_of(self.weights) else "; no folder, and the hub and its cache give no such file"
         return self.error(f"there is no {' and no '.join(names)}{asked}")
 
     def error(self, problem: str) -> ConfigError:

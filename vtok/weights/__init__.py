@@ -1,8 +1,8 @@
 """Reads pretrained weights from disk, a range of elements at a time.
 
 A checkpoint is a folder, a shipped model or a hub id (read through the hub's cache). It holds safetensors, in one file
-or in several with an index, or PyTorch's own files (CLIP-L/336 was published so). Opening one reads headers only. Ranges are read,
-not mapped, since the pages of a mapping would count as the process's memory.
+or in several with an index, or PyTorch's own files (CLIP-L/336 was published so). Opening one reads headers only.
+Ranges are read, not mapped, since the pages of a mapping would count as the process's memory.
 """
 
 import hashlib

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from data_tools.packing import build_shards
+from data_tools.packing.sources.files import walk
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
@@ -111,12 +112,28 @@ def find_held_out(config: RunConfig, shards: list[str]) -> str | None:
 
 
 def shards_of(root: str, output: Path) -> str:
-    """``root`` itself if it holds shards; else shards of its clips, built once beside the output."""
+    """``root`` itself if it holds shards; else shards of its clips, built once beside the output.
+
+    The folder of the shards is named by the state of the clips and texts: a corrected ``captions.csv`` gives another.
+    """
     if is_remote(root) or Path(root, "manifest.json").exists():
         return root
-    root = Path(root)
-    name = hashlib.blake2b(str(root.resolve()).encode(), digest_size=4).hexdigest()
-    shards = output.parent / f"shards-{root.resolve().name}-{name}"
+    place = Path(root).resolve()
+    name = f"shards-{place.name}-{_digest(str(place))}"
+    shards = output.parent / f"{name}-{_digest(_state(place))}"
     if not (shards / "manifest.json").exists():
-        build_shards(root, shards)
+        if list(output.parent.glob(f"{name}-*/manifest.json")):
+            print(f"{place} has changed since it was packed: packing it again into {shards}", flush=True)
+        build_shards(place, shards)
     return str(shards)
+
+
+def _state(place: Path) -> str:
+    """Names, sizes and times of all files of a folder or table, in order."""
+    files = sorted(walk(place)) if place.is_dir() else [place]
+    found = ((file.relative_to(place), file.stat()) for file in files if file.is_file())
+    return "\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()

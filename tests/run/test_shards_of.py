@@ -1,0 +1,23 @@
+"""`--data_root`: clips are packed once, and again when they or their texts have changed."""
+
+import os
+
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from pipelines.engine.outputs import shards_of
+
+
+def test_a_corrected_caption_is_noticed(tmp_path, capsys):
+    clips, output = tmp_path / "clips", tmp_path / "runs" / "a"
+    render_clips(clips, 2, seed=0, frames=8, size=32)
+    first = shards_of(str(clips), output)
+    assert shards_of(str(clips), output) == first and "has changed" not in capsys.readouterr().out
+
+    table = clips / "captions.csv"
+    before = table.stat()
+    table.write_text("path,caption\n000.mp4,Corrected.\n001.mp4,Corrected.\n")
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    second = shards_of(str(clips), output)
+    assert second != first and "has changed since it was packed" in capsys.readouterr().out
+    assert ShardReader(second).read(0).meta["caption"] == "Corrected."
+    assert ShardReader(first).read(0).meta["caption"] != "Corrected."  # an earlier run can go on

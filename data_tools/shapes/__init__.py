@@ -11,7 +11,7 @@ judge.py       frames and a question → an answer, or None
 """
 
 from data_tools.shapes.clips import render_clips, scene_items
-from data_tools.shapes.drawing import render
+from data_tools.shapes.drawing import render, render_at
 from data_tools.shapes.scene import SPLITS, Scene, Thing, draw_scene, scene_of
 from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, SHAPES, TV_ALIGN
 from data_tools.shapes.words import caption_of, item_of
@@ -28,6 +28,7 @@ __all__ = [
     "draw_scene",
     "item_of",
     "render",
+    "render_at",
     "render_clips",
     "scene_items",
     "scene_of",

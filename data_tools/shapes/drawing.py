@@ -13,8 +13,12 @@ REACH = 0.9  # largest distance of a corner from the centre, in sides: the tip o
 
 def render(scene: Scene, frames: int, size: int) -> np.ndarray:
     """The clip as uint8 RGB (frames, size, size, 3)."""
-    t = np.linspace(0, 1, frames)
-    picture = np.repeat(_background(scene, size)[None], frames, axis=0)
+    return render_at(scene, np.linspace(0, 1, frames), size)
+
+
+def render_at(scene: Scene, t: np.ndarray, size: int) -> np.ndarray:
+    """The clip's frames at times (F,) in 0..1 as uint8 RGB (F, size, size, 3)."""
+    picture = np.repeat(_background(scene, size)[None], len(t), axis=0)
     for thing in scene.things:
         _draw(picture, thing, t)
     return (picture + 0.5).astype(np.uint8)

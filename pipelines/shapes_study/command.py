@@ -60,11 +60,11 @@ def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None =
     frozen = encoders(study, output)
     with locked(output / "locks" / "models", wait=False) as mine:
         if mine:
-            language_and_decoder(study, output, frozen)
+            judged_decoder(study, output, language_and_decoder(study, output, frozen))
         elif frozen["clip"].passed:  # another process makes them; meanwhile make what does not depend on them
             for name in study.arms:
                 stored_features(study, output, name, frozen)
-    frozen |= language_and_decoder(study, output, frozen)
+    frozen = judged_decoder(study, output, language_and_decoder(study, output, frozen))
     halves = open_halves(study, frozen)
     tokens = {name: tokens_of(study, model_of(study, arm, frozen)) for name, arm in study.arms.items()}
     training_free = tokens_of(study, model_of(study, TRAINING_FREE, frozen))
@@ -183,7 +183,7 @@ def encoders(study: StudyConfig, output: Path) -> dict[str, Done]:
 
 
 def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]) -> dict[str, Done]:
-    """Makes the other stages before joint training and returns all of them, by name.
+    """Makes the language model, the image model and the decoder; returns all stages so far, by name.
 
     Args:
         study: The study.
@@ -211,7 +211,18 @@ def language_and_decoder(study: StudyConfig, output: Path, done: dict[str, Done]
         return dit.train(folder, study.dit, text_only(study, done, folder), done["latents"].folder, seed)
 
     done["dit"] = stage(output / "dit", settings, before, train_decoder)
-    clips = done["render"].folder
+    return done
+
+
+def judged_decoder(study: StudyConfig, output: Path, done: dict[str, Done]) -> dict[str, Done]:
+    """Chooses the decoder's guidance and judges it before joint training; returns all stages so far, by name.
+
+    Args:
+        study: The study.
+        output: Folder of the stages.
+        done: The stages of :func:`language_and_decoder`.
+    """
+    done, clips = dict(done), done["render"].folder
     done["guidance"] = stage(
         output / "guidance", [study.dit.guidance, study.dit.guidance_videos, study.evaluation, study.seconds],
         [done["dit"], done["render"]],

@@ -1,0 +1,88 @@
+"""The settings of the small models: a profile of ``configs/shapes_models.yaml``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from pipelines.cli.config_files import PRESETS, read_yaml
+from pipelines.cli.errors import one_line
+from pipelines.shapes_study.config import Fitting
+from vtok.config import ConfigError, require
+
+PROFILES = PRESETS / "shapes_models.yaml"
+
+
+@dataclass
+class DecoderFitting:
+    """The training of the decoder: Muon and AdamW, a constant rate, then a line down to zero.
+
+    Args:
+        steps: Optimiser steps.
+        batch_size: Samples per step, of all processes together.
+        lr: AdamW's learning rate. Muon's is ``muon`` times as large.
+        muon: See ``lr``.
+        warmup: Steps of the warm-up.
+        cooldown: Share of the steps in which the rate falls to zero.
+        average: What the running average of the weights keeps in a step.
+        empty: Share of the captions that are left empty, for classifier-free guidance.
+        processes: Processes that share a batch. One is best on a GPU; on a CPU, one per core.
+    """
+
+    steps: int = 6000
+    batch_size: int = 32
+    lr: float = 1.5e-3
+    muon: float = 2.5
+    warmup: int = 30
+    cooldown: float = 0.4
+    average: float = 0.995
+    empty: float = 0.1
+    processes: int = 2
+
+    def __post_init__(self):
+        require(self.batch_size % self.processes == 0, "decoder.batch_size must be a multiple of decoder.processes")
+
+
+@dataclass
+class ModelsConfig:
+    """The small models.
+
+    Args:
+        study: Profile of the study whose models they start from.
+        seed: Seed of what is drawn after the study's stages.
+        clips: Clips that the decoder is trained on.
+        channels: Channels of the decoder's latents, at least as many as the study's.
+        tower: Training of the decoder's text encoder.
+        decoder: Training of the decoder.
+        guidance: Scale of classifier-free guidance.
+        videos: Videos per category of TV-Align that the decoder is judged by.
+        denoising_steps: Steps of the sampler.
+        captions: Clips that the language model describes.
+    """
+
+    study: str = "cpu"
+    seed: int = 1
+    clips: int = 30000
+    channels: int = 64
+    tower: Fitting = field(default_factory=lambda: Fitting(steps=250, batch_size=48, lr=1.5e-3, warmup=20))
+    decoder: DecoderFitting = field(default_factory=DecoderFitting)
+    guidance: float = 2.0
+    videos: int = 72
+    denoising_steps: int = 20
+    captions: int = 540
+
+
+def load_models(path: Path, profile: str) -> ModelsConfig:
+    """Reads a profile.
+
+    Raises:
+        ConfigError: The file, the profile or a setting does not exist, or a setting is out of range.
+    """
+    profiles = read_yaml(path)
+    require(profile in profiles, f"{path} has no profile {profile!r}: choose one of {', '.join(profiles)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ModelsConfig, "models")
+    try:
+        return parser.instantiate(parser.parse_object({"models": profiles[profile] or {}}))["models"]
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"{path}: {one_line(error)}") from error

@@ -1,0 +1,99 @@
+"""The models as they are shipped: bf16 safetensors in the layouts of the published ones, each with its card."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pipelines.shapes_study.clip import CLIP
+from pipelines.shapes_study.dit import HUNYUAN
+from pipelines.shapes_study.llm import LLAVA
+from pipelines.shapes_study.stages import Done
+from vtok.config import require
+
+MODELS = {"clip": ("clip", CLIP), "llava-next": ("llava", LLAVA), "hunyuan-video": ("decoder", HUNYUAN)}
+RESTS_ON = {
+    "clip": ("clip",),
+    "llava-next": ("clip", "llm", "llava"),
+    "hunyuan-video": ("render", "clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
+}
+NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items")
+LARGEST = 16_000_000  # bytes, of all together
+
+
+def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
+    """Writes ``folder/clip``, ``folder/llava-next`` and ``folder/hunyuan-video``.
+
+    Args:
+        folder: Folder of the stage.
+        stages: All stages, by name.
+
+    Returns:
+        The models' size in bytes.
+
+    Raises:
+        ConfigError: They are larger than what is to be shipped.
+    """
+    for model, (name, inside) in MODELS.items():
+        shutil.copytree(stages[name].folder / inside, folder / model, dirs_exist_ok=True)
+        (folder / model / "README.md").write_text(
+            card(model, {name: stages[name].figures for name in RESTS_ON[model]})
+        )
+    for path in folder.rglob("*.safetensors"):
+        halve(path)
+    size = sum(path.stat().st_size for path in folder.rglob("*.*") if path.is_file())
+    require(size <= LARGEST, f"{folder} has {size} bytes, more than the {LARGEST} that are to be shipped")
+    return {"bytes": size}
+
+
+def halve(path: Path) -> None:
+    """Stores the floats of a file as bf16."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = {
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, metadata)
+
+
+def card(model: str, figures: dict[str, dict[str, Any]]) -> str:
+    """Returns a model's card: data, recipe, cost and figures.
+
+    Args:
+        model: Name of the model.
+        figures: Figures of the stages that it rests on, by name.
+    """
+    hours = sum(told["seconds"] for told in figures.values()) / 3600
+    text = [
+        f"# shapes/{model}",
+        "Trained on rendered clips of simple shapes (`data_tools/shapes`), from nothing, by "
+        "`python pipelines/shapes_models.py --profile cpu --output DIR`. Weights are bf16. Its stages "
+        f"({', '.join(figures)}) took {hours:.1f} hours on two cores of a CPU.",
+    ]
+    if "judged" in figures:
+        text.append(judge_table(figures["judged"]))
+    rest = {
+        name: {what: value for what, value in told.items() if what not in NOT_TOLD} for name, told in figures.items()
+    }
+    text.append(f"What the stages measured, and their seconds:\n\n```json\n{json.dumps(rest, indent=1)}\n```")
+    return "\n\n".join(text) + "\n"
+
+
+def judge_table(judged: dict[str, Any]) -> str:
+    """Returns a table of what the pixel judge gets right in each category, in percent."""
+    columns = {"generated from text alone": judged["lines"]} | judged["ceilings"]
+    rows = [
+        "Questions of the pixel judge, right in %, on new scenes of the training distribution:",
+        "",
+        f"| category | videos | {' | '.join(columns)} |",
+        f"|---|---|{'---|' * len(columns)}",
+    ]
+    for lines in zip(*columns.values()):
+        shares = " | ".join(f"{100 * line['right'] / line['asked']:.1f}" for line in lines)
+        rows.append(f"| {lines[0]['name']} | {lines[0]['asked']} | {shares} |")
+    return "\n".join(rows)

@@ -1,0 +1,80 @@
+"""The pixel judge's answers about the decoder's videos of new scenes, from text alone.
+
+The scenes are of the training distribution. The judge also sees the true clips and their reconstructions: the most that
+a decoder could reach.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_tools.draws import Draws
+from data_tools.items import Item
+from data_tools.shapes import CATEGORIES, TV_ALIGN, Scene, item_of, scene_of
+from pipelines.evaluation.judges.pixels import PixelJudge
+from pipelines.evaluation.tv_align.protocol import Line, categories_of, line_of, viewings
+from pipelines.evaluation.tv_align.run import Generation, generated_videos, judge_videos
+from pipelines.shapes_models.clips import SPLIT, frames_of
+from pipelines.shapes_models.config import ModelsConfig
+from pipelines.shapes_study.config import StudyConfig
+from pipelines.shapes_study.evaluation import VIDEOS_AT_ONCE, plain, untrained
+from vtok.framework import VTokFramework
+from vtok.video_decoder import encode_video
+
+OFFSET = 909_089  # keeps the scenes' seed apart from those that any model was trained on
+TRUE, RECONSTRUCTED = "true clips", "reconstructions"
+
+
+def make(folder: Path, config: ModelsConfig, study: StudyConfig, framework: VTokFramework) -> dict[str, Any]:
+    """Generates videos in ``folder/videos`` and has them judged.
+
+    Args:
+        folder: Folder of the stage; keeps videos and answers.
+        config: The settings.
+        study: The study that the models start from.
+        framework: A framework without visual tokens, with the decoder.
+
+    Returns:
+        ``lines`` of generated videos, and ``ceilings``: lines of true clips and of reconstructions.
+    """
+    scenes = new_scenes(config.seed, config.videos)
+    items = [item for _, item in scenes]
+    viewed = viewings(items, 0, config.seed)
+    how = Generation(study.seconds, study.latents.fps, config.denoising_steps, seed=config.seed)
+    videos = generated_videos(how, viewed, folder / "videos", untrained(framework), VIDEOS_AT_ONCE)
+    lines = judge_videos(items, viewed, PixelJudge(), videos, {}, folder)
+    true = [frames_of(scene, study) for scene, _ in scenes]
+    shown = {TRUE: true, RECONSTRUCTED: [reconstructed(framework.decoder.vae, frames) for frames in true]}
+    return {"lines": plain(lines), "ceilings": {name: plain(judged(items, clips)) for name, clips in shown.items()}}
+
+
+def new_scenes(seed: int, per_category: int) -> list[tuple[Scene, Item]]:
+    """Draws scenes of each of TV-Align's categories, with the category's labels in turn."""
+    scenes = []
+    for category in TV_ALIGN:
+        labels = tuple(CATEGORIES[category].answers)
+        for number in range(per_category):
+            draws = Draws(seed + OFFSET, number)
+            scene = scene_of(category, labels[number % len(labels)], draws, SPLIT)
+            scenes.append((scene, item_of(scene, draws, f"{category}-{number:03d}")))
+    return scenes
+
+
+@torch.no_grad()
+def reconstructed(vae: nn.Module, frames: Tensor) -> Tensor:
+    """Encodes and decodes frames (F, 3, H, W) ``uint8``."""
+    latents = encode_video(vae, frames[None]).mean
+    pixels = vae.decode(latents).sample[0].transpose(0, 1)
+    return ((pixels + 1) * 127.5).round().to(torch.uint8)
+
+
+def judged(items: list[Item], clips: list[Tensor]) -> list[Line]:
+    """Returns what the judge says of clips, each (F, 3, H, W) ``uint8``: a line per category and one for all."""
+    judge = PixelJudge()
+    said = {
+        item.id: judge.answer(frames.permute(0, 2, 3, 1).numpy(), list(range(len(frames))), item)
+        for item, frames in zip(items, clips)
+    }
+    return [line_of(name, group, said, {}) for name, group in categories_of(items)]

@@ -19,6 +19,7 @@ from pipelines.cli.launcher import rank_and_ranks
 from vtok.assembly.build import build_framework, frozen_weights
 from vtok.config import ModelConfig
 from vtok.weights import shapes_of
+from vtok.weights.shipped import folder_of
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def asked_once(config: ModelConfig) -> Iterator[None]:
     """
     named = [part.weights for part in (config.mllm, config.tokeniser, config.decoder) if part.weights]
     alone = rank_and_ranks()[1] == 1
-    if alone or constants.HF_HUB_OFFLINE or all(Path(weights).is_dir() for weights in named):
+    if alone or constants.HF_HUB_OFFLINE or all(map(folder_of, named)):
         yield
         return
     launch = f"{os.getppid()} {psutil.Process(os.getppid()).create_time()}"

@@ -18,6 +18,7 @@ from pipelines.planning.traffic import traffic
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
+from vtok.weights.shipped import folder_of
 
 
 @dataclass
@@ -148,4 +149,4 @@ def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> St
 
 def local_text(model: ModelConfig) -> TextEncoder | None:
     """Loads the tokenizers if they lie in a folder. A plan downloads nothing."""
-    return TextEncoder.from_pretrained(model) if Path(model.mllm.weights).is_dir() else None
+    return TextEncoder.from_pretrained(model) if folder_of(model.mllm.weights) else None

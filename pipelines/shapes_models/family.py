@@ -40,9 +40,7 @@ def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
     """
     for model, (name, inside) in MODELS.items():
         shutil.copytree(stages[name].folder / inside, folder / model, dirs_exist_ok=True)
-        (folder / model / "README.md").write_text(
-            card(model, {name: stages[name].figures for name in RESTS_ON[model]})
-        )
+        (folder / model / "README.md").write_text(card(model, {name: stages[name].figures for name in RESTS_ON[model]}))
     for path in folder.rglob("*.safetensors"):
         halve(path)
     size = sum(path.stat().st_size for path in folder.rglob("*.*") if path.is_file())

@@ -1,6 +1,7 @@
 """The decoder's text encoder: the study's CLIP text tower, tuned until its pooled vector tells every fact of a caption.
 
-All blocks of the decoder read that vector. The study's tower has seen captions beside single frames only: a linear probe of it finds the direction of a motion in 61 % of the captions, and a position in 82 %.
+All blocks of the decoder read that vector. The study's tower has seen captions beside single frames only: a
+linear probe of it finds the direction of a motion in 61 % of the captions, and a position in 82 %.
 """
 
 from pathlib import Path

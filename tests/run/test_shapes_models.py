@@ -1,36 +1,43 @@
-"""The family of small models: the smoke profile from end to end, and the parts that the decoder's obedience rests on."""
+"""The small models: the smoke profile from end to end, and the parts on which the decoder's obedience rests."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
 from torch import nn
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, scene_of
-from pipelines.shapes_models import clips, command, judged
-from pipelines.shapes_models.config import PROFILES, load_models
+from data_tools.shapes import CATEGORIES, caption_of, draw_scene, scene_of
+from pipelines.shapes_models import captions, clips, command, judged, ranks
+from pipelines.shapes_models.config import DecoderFitting
+from pipelines.shapes_models.decoder import is_matrix, stratified
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
-from pipelines.shapes_models.muon import MuonAdamW, orthogonalised, take_average
-from pipelines.study.config import Fitting
-from pipelines.study.fitting import fit
+from pipelines.shapes_models.muon import orthogonalised
+from pipelines.shapes_models.wider import wider_autoencoder, wider_decoder
+from pipelines.shapes_study.config import STUDY, load_study
+from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 
+@pytest.mark.slow
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command.main(["--profile", "smoke", "--output", str(tmp_path)])
-    for name in ("clip", "tower", "llm", "llava", "decoder"):
+    for name in ("study/clip", "study/llm", "study/llava", "study/dit", "tower", "decoder"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     family = tmp_path / "family"
     parts = {path.parent.relative_to(family).as_posix() for path in family.rglob("*.safetensors")}
-    assert parts == {"clip", "llava", "hunyuan/transformer", "hunyuan/vae", "hunyuan/text_encoder_2"}
+    inside = {f"hunyuan-video/{part}" for part in ("transformer", "vae", "text_encoder_2")}
+    assert parts == {"clip", "llava-next", *inside}
     for path in family.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             assert {str(file.get_slice(name).get_dtype()) for name in file.keys()} == {"BF16"}, path
-    card = (family / "hunyuan" / "README.md").read_text()
-    assert "| category | videos | generated from text alone | true clips | autoencoder |" in card
+    card = (family / "hunyuan-video" / "README.md").read_text()
+    assert "| category | videos | generated from text alone | true clips | reconstructions |" in card
     assert "| all | 7 |" in card and "| counting | 1 |" in card
     assert str(tmp_path) not in card
 
@@ -41,7 +48,7 @@ def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
 
 
 def test_facts_are_all_that_captions_tell():
-    """A scene of each category and label: different labels, colours, shapes and sizes are different facts."""
+    """Scenes of which labels, colours, shapes or sizes differ have different facts."""
     seen = {}
     for category, about in CATEGORIES.items():
         for label in about.answers:
@@ -69,6 +76,36 @@ def test_facts_are_right_only_if_all_are():
     assert all_right(logits, facts).tolist() == [False, True] and facts_loss(logits, facts) > 5
 
 
+def test_every_true_caption_is_right_of_its_scene_and_of_few_others():
+    scenes = [draw_scene(draws, "train") for draws in (Draws(3, n) for n in range(300))]
+    said = [caption_of(scene, Draws(3, n)) for n, scene in enumerate(scenes)]
+    assert all(captions.is_right(caption, scene) for caption, scene in zip(said, scenes))
+    assert sum(captions.is_right(caption, scene) for caption, scene in zip(said, scenes[1:])) < 5
+
+
+@pytest.mark.parametrize(
+    "caption, things, events",
+    [
+        ("There are three red circles.", {("red", "circle"): 3}, set()),
+        ("Here a blue square is to the left of a red circle.", {("blue", "square"): 1, ("red", "circle"): 1}, set()),
+        ("A small red circle moves up.", {("red", "circle"): 1}, {(("red", "circle"), "up", "")}),
+        ("A red circle turns blue.", {("red", "circle"): 1}, {(("red", "circle"), "changes", "blue")}),
+        ("A red circle stays as it is next to a blue square and a white square.",
+         {("red", "circle"): 1, ("blue", "square"): 1, ("white", "square"): 1}, set()),
+        ("A red circle moves up and a blue square moves down.", {("red", "circle"): 1, ("blue", "square"): 1},
+         {(("red", "circle"), "up", ""), (("blue", "square"), "down", "")}),
+        ("A red circle bounces twice.", {("red", "circle"): 1}, {(("red", "circle"), "bounce", "")}),
+    ],
+)  # fmt: skip
+def test_a_caption_tells_things_and_events(caption, things, events):
+    assert captions.told(caption) == (Counter(things), frozenset(events))
+
+
+@pytest.mark.parametrize("text", ["", "A red circle.", "A red circle moves.", "There are red circles."])
+def test_what_is_no_caption_tells_nothing(text):
+    assert captions.told(text) is None
+
+
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 7
@@ -76,43 +113,106 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape):
     assert values.min() > 0.3 and values.max() < 1.4
 
 
-def test_muon_goes_on_where_it_was_stopped_and_its_average_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.study.fitting.SAVE_SECONDS", -1)
+def test_noise_levels_are_spread_over_the_whole_range():
+    levels = stratified(1000, 5.0, torch.Generator().manual_seed(0))
+    assert levels.sort().values.equal(levels) and 0 < levels[0] < 0.2 and 0.99 < levels[-1] < 1
+    assert levels.median() == pytest.approx(5 / 6, abs=0.01)
 
-    def train(folder, stop=None):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
-        folder.mkdir(exist_ok=True)
 
-        def loss(step):
-            if step == stop:
-                raise KeyboardInterrupt
-            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-            return (model(x) - x.sum(1, keepdim=True)).square().mean()
+def line(fitting, folder, stop=None):
+    """Trains a small network; its training is stopped before the step ``stop``."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+    folder.mkdir(exist_ok=True)
+    steps = iter(range(fitting.steps + 1))
 
-        def optimiser_of(parameters):
-            matrices = [p for p in parameters.values() if p.ndim == 2]
-            return MuonAdamW(matrices, [p for p in parameters.values() if p.ndim == 1])
+    def loss(draws, count):
+        if next(steps) == stop:
+            raise KeyboardInterrupt
+        x = torch.randn(count, 4, generator=draws)
+        return F.mse_loss(model(x), x.sum(1, keepdim=True))
 
-        return fit(model, loss, Fitting(steps=40, lr=1e-1, warmup=3), folder, optimiser_of), model
+    ranks.train(model, loss, lambda name, parameter: parameter.ndim == 2, fitting, folder)
 
-    losses, model = train(tmp_path / "whole")
+
+def trained_on_ranks(fitting, folder):
+    line(fitting, folder)
+
+
+def test_a_training_resumes_where_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "SAVE_SECONDS", -1)
+    fitting = DecoderFitting(steps=60, batch_size=16, lr=2e-2, warmup=3, average=0.9, processes=1)
+    line(fitting, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", stop=23)
-    again, resumed = train(tmp_path / "cut")
-    assert again == losses and losses[-1] < losses[0] / 4
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters()))
-    last = [parameter.clone() for parameter in model.parameters()]
-    take_average(model, tmp_path / "whole")
-    away = [float((a - b).abs().max()) for a, b in zip(model.parameters(), last)]
-    assert all(0 < distance < 1 for distance in away)
+        line(fitting, tmp_path / "cut", stop=23)
+    assert len(ranks.losses(tmp_path / "cut")) == 23
+    line(fitting, tmp_path / "cut")
+    losses = ranks.losses(tmp_path / "whole")
+    assert ranks.losses(tmp_path / "cut") == losses and len(losses) == 60 and losses[-1] < losses[0] / 2
+    whole, cut = (ranks.averaged(tmp_path / name) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_clips_are_as_a_view_shows_them_and_the_judge_reads_them():
-    """True clips at the decoder's size: every answer is right; no scene of the test is one of the training."""
-    config = load_models(PROFILES, "cpu")
-    scenes = judged.new_scenes(config.seed, 4)
-    frames = [clips.frames_of(scene, config) for scene, _ in scenes]
+def test_schedule_is_flat_and_then_falls_to_zero():
+    fitting = DecoderFitting(steps=100, warmup=10, cooldown=0.4, batch_size=2)
+    rates = [ranks.schedule(step, fitting) for step in range(100)]
+    assert rates[0] == 0.1 and rates[9:61] == [1.0] * 52 and rates[80] == pytest.approx(0.5) and rates[99] < 0.03
+
+
+@pytest.mark.slow  # two processes import torch
+def test_processes_that_share_a_batch_reach_the_same_weights(tmp_path):
+    fitting = DecoderFitting(steps=30, batch_size=16, lr=2e-2, warmup=3, average=0.9, processes=2)
+    (tmp_path / "two").mkdir()
+    ranks.on_processes(2, trained_on_ranks, fitting, tmp_path / "two")
+    losses = ranks.losses(tmp_path / "two")
+    assert len(losses) == 30 and losses[-1] < losses[0] / 2
+
+
+def test_a_wider_autoencoder_keeps_its_axes_and_loses_less():
+    draws = torch.Generator().manual_seed(0)
+    mixed = torch.randn(768, 768, generator=draws) * torch.linspace(1, 0, 768).square()
+    blocks = torch.randn(4000, 768, generator=draws) @ mixed.T
+    narrow = PatchAutoencoder(latent_channels=8)
+    narrow.fit(blocks[:2000] + 0.1)
+    wide = wider_autoencoder(narrow, 24, blocks)
+    assert torch.equal(wide.axes[:8], narrow.axes) and torch.equal(wide.scale[:8], narrow.scale)
+    assert torch.allclose(wide.axes @ wide.axes.T, torch.eye(24), atol=1e-4)
+
+    def lost(vae):
+        centred = blocks - vae.mean
+        return (centred - centred @ vae.axes.T @ vae.axes).square().mean()
+
+    best = PatchAutoencoder(latent_channels=24)
+    best.fit(blocks)
+    assert lost(wide) < 0.95 * lost(narrow) and lost(wide) < 1.02 * lost(best)
+
+
+def test_a_wider_decoder_reads_and_writes_its_channels_as_before():
+    torch.manual_seed(0)
+    narrow = HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=24, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, patch_size=1, rope_axes_dim=(4, 10, 10), text_embed_dim=16, pooled_projection_dim=8,
+    )  # fmt: skip
+    wide = wider_decoder(narrow, 10, seed=0)
+    told = dict(
+        timestep=torch.tensor([700.0]), encoder_hidden_states=torch.randn(1, 5, 16),
+        encoder_attention_mask=torch.ones(1, 5), pooled_projections=torch.randn(1, 8), guidance=torch.tensor([1000.0]),
+        return_dict=False,
+    )  # fmt: skip
+    noisy = torch.randn(1, 4, 2, 2, 2)
+    with torch.no_grad():
+        before = narrow(hidden_states=noisy, **told)[0]
+        after = wide(hidden_states=torch.cat([noisy, torch.zeros(1, 6, 2, 2, 2)], dim=1), **told)[0]
+    assert after.shape == (1, 10, 2, 2, 2) and torch.allclose(after[:, :4], before, atol=1e-5)
+    matrices = [name for name, parameter in wide.named_parameters() if is_matrix(name, parameter)]
+    assert matrices and all("block" in name for name in matrices)
+
+
+def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
+    """At the decoder's size every answer is right."""
+    study = load_study(STUDY, "cpu")
+    scenes = judged.new_scenes(1, 4)
+    frames = [clips.frames_of(scene, study) for scene, _ in scenes]
     assert frames[0].shape == (9, 3, 32, 32) and frames[0].dtype == torch.uint8
     *categories, total = judged.judged([item for _, item in scenes], frames)
     assert [line.name for line in categories] == list(dict.fromkeys(item.category for _, item in scenes))

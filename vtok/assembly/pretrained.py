@@ -26,6 +26,7 @@ from vtok.framework import VTokFramework
 from vtok.mllm import published
 from vtok.weights import first_line
 from vtok.weights.materialise import Place
+from vtok.weights.shipped import folder_or_id
 
 CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -44,12 +45,12 @@ def save_pretrained(framework: VTokFramework, folder: str | Path) -> None:
     if framework.config.tokeniser.weights is None:
         raise ConfigError("the backbone has random weights, which are not saved: set tokeniser.weights")
     mllm = framework.config.mllm
-    whole = as_published(framework)
+    whole, source = as_published(framework), folder_or_id(mllm.weights)
     folder.mkdir(parents=True, exist_ok=True)
     whole.save_pretrained(folder)
     framework.text.tokenizer.save_pretrained(folder)
     for name in PROCESSOR_FILES:
-        if file := cached_file(mllm.weights, name, revision=mllm.revision, _raise_exceptions_for_missing_entries=False):
+        if file := cached_file(source, name, revision=mllm.revision, _raise_exceptions_for_missing_entries=False):
             shutil.copyfile(file, folder / name)
     save_file(own_state(framework), folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(asdict(portable(framework.config)), indent=2))
@@ -63,7 +64,7 @@ def as_published(framework: VTokFramework) -> PreTrainedModel:
     """
     mllm = framework.config.mllm
     try:
-        whole = published(mllm).model.from_pretrained(mllm.weights, revision=mllm.revision or "main")
+        whole = published(mllm).model.from_pretrained(folder_or_id(mllm.weights), revision=mllm.revision or "main")
     except (OSError, ValueError) as error:
         raise ConfigError(f"mllm.weights: cannot load {mllm.weights!r}: {first_line(error)}") from error
     causal_lm = framework.mllm.causal_lm

@@ -17,6 +17,7 @@ from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
+from vtok.weights.shipped import folder_or_id
 
 
 class RowText(NamedTuple):
@@ -73,7 +74,7 @@ class TextEncoder:
             ConfigError: A tokenizer cannot be loaded.
         """
         try:
-            mllm, revision = config.mllm.weights, config.mllm.revision
+            mllm, revision = folder_or_id(config.mllm.weights), config.mllm.revision
             tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
             # The model's template may lie with its processor, while the tokenizer has the bare language model's.
             processor, _ = ProcessorMixin.get_processor_dict(mllm, revision=revision)

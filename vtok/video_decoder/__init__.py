@@ -15,6 +15,7 @@ from vtok.video_decoder.hunyuan import HunyuanDecoder
 from vtok.video_decoder.wan import WanDecoder
 from vtok.weights import Location, Part, ReadConfig
 from vtok.weights.materialise import materialise, whole
+from vtok.weights.shipped import folder_or_id
 
 __all__ = [
     "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_vae", "caption_tokenizer", "decoder_kind",
@@ -68,5 +69,5 @@ def caption_tokenizer(config: DecoderConfig) -> CaptionTokenizer:
     """
     kind = decoder_kind(config)
     return kind.caption_tokenizer(
-        AutoTokenizer.from_pretrained(config.weights, subfolder=kind.tokenizer, revision=config.revision)
+        AutoTokenizer.from_pretrained(folder_or_id(config.weights), subfolder=kind.tokenizer, revision=config.revision)
     )

@@ -1,8 +1,8 @@
 """Reads pretrained weights from disk, a range of elements at a time.
 
-A checkpoint is a folder or a hub id (read through the hub's cache). It holds safetensors, in one file or in several
-with an index, or PyTorch's own files (CLIP-L/336 was published so). Opening one reads headers only. Ranges are read,
-not mapped, since the pages of a mapping would count as the process's memory.
+A checkpoint is a folder, a shipped model or a hub id (read through the hub's cache). It holds safetensors, in one
+file or in several with an index, or PyTorch's own files (CLIP-L/336 was published so). Opening one reads headers
+only. Ranges are read, not mapped, since the pages of a mapping would count as the process's memory.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor, nn
 
 from vtok.config import ConfigError
+from vtok.weights.shipped import folder_of
 
 PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -35,7 +36,7 @@ class Location:
     Attributes:
         what: The part's name in error messages.
         setting: The key of the configuration that names it.
-        weights: Folder or hub id.
+        weights: Folder, shipped model or hub id.
         revision: Branch, tag or commit of a hub id.
         subfolder: Subfolder of the folder or repository.
     """
@@ -52,8 +53,8 @@ class Location:
         Raises:
             ConfigError: ``weights`` is not a folder, and the hub does not give it.
         """
-        if Path(self.weights).is_dir():
-            path = Path(self.weights, self.subfolder, name)
+        if folder := folder_of(self.weights):
+            path = folder / self.subfolder / name
             return path if path.is_file() else None
         try:
             return Path(hf_hub_download(self.weights, name, subfolder=self.subfolder or None, revision=self.revision))
@@ -74,7 +75,7 @@ class Location:
 
     def missing(self, *names: str) -> ConfigError:
         """Makes the error that says these files do not exist."""
-        asked = "" if Path(self.weights).is_dir() else "; no folder, and the hub and its cache give no such file"
+        asked = "" if folder_of(self.weights) else "; no folder, and the hub and its cache give no such file"
         return self.error(f"there is no {' and no '.join(names)}{asked}")
 
     def error(self, problem: str) -> ConfigError:

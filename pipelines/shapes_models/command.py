@@ -1,6 +1,6 @@
 """Trains the small models, one stage after another.
 
-    nice -n 19 python pipelines/shapes_models.py --profile smoke|cpu --output DIR
+    nice -n 19 python pipelines/train_shapes_models.py --profile smoke|cpu --output DIR
 
 DIR/study holds the study's stages; the other folders of DIR are the stages of this package. DIR/family holds the models
 as they are shipped.

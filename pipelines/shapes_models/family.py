@@ -70,7 +70,7 @@ def card(model: str, figures: dict[str, dict[str, Any]]) -> str:
     text = [
         f"# shapes/{model}",
         "Trained on rendered clips of simple shapes (`data_tools/shapes`), from nothing, by "
-        "`python pipelines/shapes_models.py --profile cpu --output DIR`. Weights are bf16. Its stages "
+        "`python pipelines/train_shapes_models.py --profile cpu --output DIR`. Weights are bf16. Its stages "
         f"({', '.join(figures)}) took {hours:.1f} hours on two cores of a CPU.",
     ]
     if "judged" in figures:

@@ -12,7 +12,8 @@ from torch import nn
 
 from data_tools.draws import Draws
 from data_tools.shapes import CATEGORIES, caption_of, draw_scene, scene_of
-from pipelines.shapes_models import captions, clips, command, judged, ranks
+from pipelines import train_shapes_models
+from pipelines.shapes_models import captions, clips, judged, ranks
 from pipelines.shapes_models.config import DecoderFitting
 from pipelines.shapes_models.decoder import is_matrix, stratified
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
@@ -25,7 +26,7 @@ from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 @pytest.mark.slow
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
     for name in ("study/clip", "study/llm", "study/llava", "study/dit", "tower", "decoder"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
@@ -43,7 +44,7 @@ def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
 
     # Started again, nothing is done twice.
     capsys.readouterr()
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
     assert capsys.readouterr().out == f"{family}\n"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_models import clips, decoder, family, judged, tower
+from pipelines.shapes_models import clips, decoder, family, judged, reader, tower
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_study import llm
 from pipelines.shapes_study.arms import PROMPT_TOKENS
@@ -58,7 +58,15 @@ def run(config: ModelsConfig, output: Path) -> Path:
         output / "judged", [config.videos, config.denoising_steps, config.guidance, seed], [trained],
         lambda folder: judged.make(folder, config, study, text_only(config, study, first, trained.folder)),
     )  # fmt: skip
-    stages = first | {"tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
+    grid = study.tokeniser["spatial_grid_size"]
+    read = stage(
+        output / "reader", [config.reader, config.descriptions, study.render.size, grid, seed], [first["llava"]],
+        partial(
+            reader.make, config=config.reader, clip=first["clip"].folder, llava=first["llava"].folder,
+            size=study.render.size, grid=grid, max_prompt_tokens=PROMPT_TOKENS, asked=config.descriptions, seed=seed,
+        ),
+    )  # fmt: skip
+    stages = first | {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
     return stage(output / "family", [], list(stages.values()), partial(family.make, stages=stages)).folder
 
 

@@ -8,10 +8,12 @@ drawing.py     scene → frames
 clips.py       a folder of clips with captions.csv and items.jsonl
 seeing.py      frames → background, shapes, tracks; shares no code with drawing.py
 judge.py       frames and a question → an answer, or None
+reading.py     a caption → its facts; is it right of a scene?
 """
 
 from data_tools.shapes.clips import render_clips, scene_items
 from data_tools.shapes.drawing import render, render_at
+from data_tools.shapes.reading import caption_is_right
 from data_tools.shapes.scene import SPLITS, Scene, Thing, draw_scene, scene_of
 from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, SHAPES, TV_ALIGN
 from data_tools.shapes.words import caption_of, item_of
@@ -24,6 +26,7 @@ __all__ = [
     "TV_ALIGN",
     "Scene",
     "Thing",
+    "caption_is_right",
     "caption_of",
     "draw_scene",
     "item_of",

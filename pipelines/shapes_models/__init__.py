@@ -12,7 +12,7 @@ muon.py       an optimiser that needs fewer steps than AdamW
 ranks.py      the decoder's resumable training loop, on one process or several
 decoder.py    trains the decoder
 judged.py     the pixel judge's answers about its videos
-captions.py   the facts of what the language model says about clips, and how many are right
+reader.py     the image model, trained further above the states that the decoder reads
 family.py     the models in bf16, each with its card
 command.py    runs all of it in order
 """

@@ -1,21 +1,16 @@
 """Trains the small models, one stage after another.
 
-    nice -n 19 python pipelines/train_shapes_models.py --profile smoke|cpu --output DIR
-
 DIR/study holds the study's stages; the other folders of DIR are the stages of this package. DIR/family holds the models
 as they are shipped.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
-from data_tools.errors import DataError
-from pipelines.cli.errors import die
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_models import clips, decoder, family, judged, tower
-from pipelines.shapes_models.config import PROFILES, ModelsConfig, load_models
+from pipelines.shapes_models import clips, decoder, family, judged, reader, tower
+from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_study import llm
 from pipelines.shapes_study.arms import PROMPT_TOKENS
 from pipelines.shapes_study.clip import CLIP
@@ -24,22 +19,8 @@ from pipelines.shapes_study.config import STUDY, StudyConfig, load_study
 from pipelines.shapes_study.dit import HUNYUAN
 from pipelines.shapes_study.stages import Done, stage
 from vtok.assembly.build import build_framework
-from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
+from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Runs the command line. An error that the user can correct ends with one line and exit code 2."""
-    parser = argparse.ArgumentParser(description="Train the small models that vtok ships.")
-    parser.add_argument("--config", type=Path, default=PROFILES, help="YAML of the profiles")
-    parser.add_argument("--profile", required=True, help="profile in the YAML: smoke, cpu")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the stages and the models")
-    a = parser.parse_args(argv)
-    try:
-        quiet_libraries()
-        print(run(load_models(a.config, a.profile), a.output))
-    except (ConfigError, DataError) as error:
-        die("shapes_models", error)
 
 
 def run(config: ModelsConfig, output: Path) -> Path:
@@ -48,6 +29,7 @@ def run(config: ModelsConfig, output: Path) -> Path:
     Raises:
         ConfigError: A stage was made with other settings.
     """
+    quiet_libraries()
     study, seed = load_study(STUDY, config.study), config.seed
     first = encoders(study, output / "study")
     first = language_and_decoder(study, output / "study", first)
@@ -76,7 +58,15 @@ def run(config: ModelsConfig, output: Path) -> Path:
         output / "judged", [config.videos, config.denoising_steps, config.guidance, seed], [trained],
         lambda folder: judged.make(folder, config, study, text_only(config, study, first, trained.folder)),
     )  # fmt: skip
-    stages = first | {"tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
+    grid = study.tokeniser["spatial_grid_size"]
+    read = stage(
+        output / "reader", [config.reader, config.descriptions, study.render.size, grid, seed], [first["llava"]],
+        partial(
+            reader.make, config=config.reader, clip=first["clip"].folder, llava=first["llava"].folder,
+            size=study.render.size, grid=grid, max_prompt_tokens=PROMPT_TOKENS, asked=config.descriptions, seed=seed,
+        ),
+    )  # fmt: skip
+    stages = first | {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
     return stage(output / "family", [], list(stages.values()), partial(family.make, stages=stages)).folder
 
 

@@ -57,7 +57,8 @@ class ModelsConfig:
         guidance: Scale of classifier-free guidance.
         videos: Videos per category of TV-Align that the decoder is judged by.
         denoising_steps: Steps of the sampler.
-        captions: Clips that the language model describes.
+        reader: Training of the image model after the study's.
+        descriptions: Pictures that the image model describes at last.
     """
 
     study: str = "cpu"
@@ -69,7 +70,8 @@ class ModelsConfig:
     guidance: float = 2.0
     videos: int = 72
     denoising_steps: int = 20
-    captions: int = 540
+    reader: Fitting = field(default_factory=lambda: Fitting(steps=4000, batch_size=32))
+    descriptions: int = 540
 
 
 def load_models(path: Path, profile: str) -> ModelsConfig:

@@ -15,11 +15,11 @@ from pipelines.shapes_study.llm import LLAVA
 from pipelines.shapes_study.stages import Done
 from vtok.config import require
 
-MODELS = {"clip": ("clip", CLIP), "llava-next": ("llava", LLAVA), "hunyuan-video": ("decoder", HUNYUAN)}
+MODELS = {"clip": ("clip", CLIP), "llava-next": ("reader", LLAVA), "hunyuan-video": ("decoder", HUNYUAN)}
 RESTS_ON = {
     "clip": ("clip",),
-    "llava-next": ("clip", "llm", "llava"),
-    "hunyuan-video": ("render", "clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
+    "llava-next": ("clip", "llm", "llava", "reader"),
+    "hunyuan-video": ("clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
 }
 NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items")
 LARGEST = 16_000_000  # bytes, of all together

@@ -1,7 +1,6 @@
 """The small models: the smoke profile from end to end, and the parts on which the decoder's obedience rests."""
 
 import json
-from collections import Counter
 
 import pytest
 import torch
@@ -9,24 +8,27 @@ import torch.nn.functional as F
 from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, caption_of, draw_scene, scene_of
-from pipelines.shapes_models import captions, clips, command, judged, ranks
+from data_tools.shapes import CATEGORIES, scene_of
+from pipelines import train_shapes_models
+from pipelines.shapes_models import clips, judged, ranks, reader
 from pipelines.shapes_models.config import DecoderFitting
 from pipelines.shapes_models.decoder import is_matrix, stratified
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
 from pipelines.shapes_models.muon import orthogonalised
 from pipelines.shapes_models.wider import wider_autoencoder, wider_decoder
 from pipelines.shapes_study.config import STUDY, load_study
+from vtok.mllm.base import CONDITIONING_LAYER, MLLM
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 
 @pytest.mark.slow
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
-    for name in ("study/clip", "study/llm", "study/llava", "study/dit", "tower", "decoder"):
+    train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
+    for name in ("study/clip", "study/llm", "study/llava", "study/dit", "tower", "reader", "decoder"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     family = tmp_path / "family"
@@ -43,7 +45,7 @@ def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
 
     # Started again, nothing is done twice.
     capsys.readouterr()
-    command.main(["--profile", "smoke", "--output", str(tmp_path)])
+    train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
     assert capsys.readouterr().out == f"{family}\n"
 
 
@@ -74,36 +76,6 @@ def test_facts_are_right_only_if_all_are():
     assert all_right(logits, facts).tolist() == [True, True] and facts_loss(logits, facts) < 1e-3
     logits[0, -1] = 40.0  # another size of the third thing
     assert all_right(logits, facts).tolist() == [False, True] and facts_loss(logits, facts) > 5
-
-
-def test_every_true_caption_is_right_of_its_scene_and_of_few_others():
-    scenes = [draw_scene(draws, "train") for draws in (Draws(3, n) for n in range(300))]
-    said = [caption_of(scene, Draws(3, n)) for n, scene in enumerate(scenes)]
-    assert all(captions.is_right(caption, scene) for caption, scene in zip(said, scenes))
-    assert sum(captions.is_right(caption, scene) for caption, scene in zip(said, scenes[1:])) < 5
-
-
-@pytest.mark.parametrize(
-    "caption, things, events",
-    [
-        ("There are three red circles.", {("red", "circle"): 3}, set()),
-        ("Here a blue square is to the left of a red circle.", {("blue", "square"): 1, ("red", "circle"): 1}, set()),
-        ("A small red circle moves up.", {("red", "circle"): 1}, {(("red", "circle"), "up", "")}),
-        ("A red circle turns blue.", {("red", "circle"): 1}, {(("red", "circle"), "changes", "blue")}),
-        ("A red circle stays as it is next to a blue square and a white square.",
-         {("red", "circle"): 1, ("blue", "square"): 1, ("white", "square"): 1}, set()),
-        ("A red circle moves up and a blue square moves down.", {("red", "circle"): 1, ("blue", "square"): 1},
-         {(("red", "circle"), "up", ""), (("blue", "square"), "down", "")}),
-        ("A red circle bounces twice.", {("red", "circle"): 1}, {(("red", "circle"), "bounce", "")}),
-    ],
-)  # fmt: skip
-def test_a_caption_tells_things_and_events(caption, things, events):
-    assert captions.told(caption) == (Counter(things), frozenset(events))
-
-
-@pytest.mark.parametrize("text", ["", "A red circle.", "A red circle moves.", "There are red circles."])
-def test_what_is_no_caption_tells_nothing(text):
-    assert captions.told(text) is None
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
@@ -217,3 +189,14 @@ def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
     *categories, total = judged.judged([item for _, item in scenes], frames)
     assert [line.name for line in categories] == list(dict.fromkeys(item.category for _, item in scenes))
     assert (total.right, total.asked) == (28, 28)
+
+
+def test_the_reader_leaves_the_decoders_conditioning_alone():
+    llama = LlamaForCausalLM(
+        LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2)
+    )
+    language = MLLM(llama)
+    reader.freeze_below_conditioning(language)
+    states = llama(torch.arange(6)[None], output_hidden_states=True)
+    assert not states.hidden_states[CONDITIONING_LAYER].requires_grad
+    assert all(layer.requires_grad for layer in states.hidden_states[CONDITIONING_LAYER + 1 :])

@@ -1,4 +1,4 @@
-"""The facts in a caption that a model wrote, compared with those of the clip's scene.
+"""Read the facts in a caption that a model wrote, and compare them with a scene's.
 
 A caption is right if it tells as many things as the clip shows, each with its colour and shape, and what each of them
 does. One scene has many right captions: two things that rest may be told by place, by size or by colour.
@@ -9,8 +9,8 @@ from collections import Counter
 from functools import cache
 from typing import NamedTuple
 
-from data_tools.shapes import CATEGORIES, COLOURS, SHAPES, Scene
-from data_tools.shapes.vocabulary import NUMBERS
+from data_tools.shapes.scene import Scene
+from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, NUMBERS, SHAPES
 
 THING = re.compile(rf"\ban? (?:small |large )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
 COUNTED = re.compile(rf"there (?:is|are) ({'|'.join(NUMBERS.values())}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})s?$")
@@ -35,7 +35,7 @@ class Told(NamedTuple):
 
 
 def shown(scene: Scene) -> Told:
-    """Returns what a scene shows."""
+    """What a scene shows."""
     looks = [(thing.colour, thing.shape) for thing in scene.things]
     labels = [scene.label, scene.other_label] if scene.category == "two_movers" else [scene.label]
     after = scene.things[0].colour_after
@@ -43,7 +43,7 @@ def shown(scene: Scene) -> Told:
 
 
 def events_of(category: str, labels: list[str], looks: list[tuple[str, str]], after: str) -> Events:
-    """Returns what the first things do.
+    """What the first things do.
 
     Args:
         category: Category of the scene.
@@ -58,7 +58,7 @@ def events_of(category: str, labels: list[str], looks: list[tuple[str, str]], af
 
 
 def told(caption: str) -> Told | None:
-    """Returns what a caption tells, or None if it is not a sentence of the language."""
+    """What a caption tells, or None if it is not a sentence of the language."""
     text = caption.strip().lower().removesuffix(".")
     if match := COUNTED.search(text):
         number, *looks = match.groups()
@@ -76,7 +76,7 @@ def told(caption: str) -> Told | None:
 
 @cache
 def sentences() -> dict[str, tuple[str, list[str]]]:
-    """Returns, for each sentence with its things as @, its category and the labels of its things."""
+    """Each sentence, with its things as @: its category and the labels of its things."""
     found = {}
     for name, category in CATEGORIES.items():
         others = category.phrases if name == "two_movers" else {"": ""}
@@ -88,6 +88,6 @@ def sentences() -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def is_right(caption: str, scene: Scene) -> bool:
+def caption_is_right(caption: str, scene: Scene) -> bool:
     """Whether a caption tells the number, colours and shapes of a scene's things, and what they do."""
     return told(caption) == shown(scene)

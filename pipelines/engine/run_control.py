@@ -55,7 +55,8 @@ class Stopper:
         self._wakeup_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         # A handler has to be there for the listener to be told.
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
-        threading.Thread(target=self._listen, name="stop requests", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="stop requests", daemon=True)
+        self._listener.start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -89,6 +90,7 @@ class Stopper:
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._theirs.close()
+        self._listener.join(timeout=10 * TICK)
 
     def _listen(self) -> None:
         selector = selectors.DefaultSelector()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 
 from pipelines.metering.meter import Meter, Usage
 from pipelines.metering.workload import Lengths, Workload
@@ -46,7 +47,7 @@ def measure_step(framework: VTokFramework, load: Workload) -> Step:
     """Measures one micro-step of ``framework``, which lies on the meta device in the run's dtype."""
     framework.text = Lengths(load.crop_start)
     meter = Meter()
-    with gradients_dropped(framework), meter:
+    with gradients_dropped(framework), torch_linear(), meter:
         batch = load.batch(partial(torch.empty, device=META))
         given = meter.live
         loss = framework(batch)["loss"]
@@ -55,6 +56,20 @@ def measure_step(framework: VTokFramework, load: Workload) -> Step:
     usage = {phase: used for phase, used in meter.usage.items() if phase}
     vae = getattr(framework.decoder, "vae", None)
     return Step(usage, kept, tiled=getattr(vae, "use_tiling", False))
+
+
+@contextmanager
+def torch_linear() -> Iterator[None]:
+    """Puts torch's linear function back, in whose place ZeRO-3 sets its own for the whole process.
+
+    ZeRO-3's runs its forward without gradients, as only a backward does otherwise. So the meter could not tell a
+    forward that checkpointing repeats.
+    """
+    swapped, F.linear = F.linear, torch._C._nn.linear
+    try:
+        yield
+    finally:
+        F.linear = swapped
 
 
 def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:

@@ -4,13 +4,16 @@ from functools import partial
 
 import pytest
 import torch
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch.utils.checkpoint import checkpoint
 
 from pipelines.metering import results
+from pipelines.metering.flops import sample_flops
 from pipelines.metering.meter import Meter, metered
 from pipelines.metering.step import meta_copy
 from pipelines.planning.blocks import block_figures, stack_figures
 from support.tiny import planned_config
+from vtok.assembly.build import build_framework
 from vtok.phases import phase
 from vtok.video_decoder.hunyuan import Conditioning
 
@@ -160,3 +163,13 @@ def test_figures_of_one_layer_tell_of_many(tiny_models):
     assert twelve.backward.flops == two.backward.flops + 10 * one.backward.flops
     assert twelve.saved == two.saved + 10 * one.saved
     assert twelve.peak == two.peak + 10 * one.peak
+
+
+def test_a_linear_function_of_zero3_in_torch_s_place_changes_no_count(tiny_models, monkeypatch):
+    """ZeRO-3 sets it for the whole process. Its forward runs without gradients, also where checkpointing repeats it."""
+    config = planned_config(tiny_models, checkpointing=True)
+    framework = build_framework(config.model)
+    plain = sample_flops(config, framework)
+    monkeypatch.setattr(torch.nn.functional, "linear", zero3_linear_wrap)
+    assert sample_flops(config, framework) == plain
+    assert plain["language_model"].hardware > plain["language_model"].model

@@ -29,7 +29,8 @@ LIBRARIES = "torch", "deepspeed", "transformers", "diffusers"
 
 def measure_gpu(arguments: argparse.Namespace) -> None:
     """Runs ``bench.py gpu``; what the user can mend ends with one line and exit code 2, a part that failed with 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no part's process outlives it
+    # So that no part's process outlives it.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if arguments.table:
             require(arguments.table.is_file(), f"--table {arguments.table}: no such file")
@@ -42,6 +43,8 @@ def measure_gpu(arguments: argparse.Namespace) -> None:
             shutil.copyfile(card_file(report.card, arguments.output), card_file(report.card, made(CARDS)))
     except (ConfigError, OSError) as error:
         die("bench", error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(table(report))
     sys.exit(0 if all(result.state == DONE for result in report.results.values()) else 1)
 

@@ -127,7 +127,7 @@ def check(folder: Path, expected: RunState) -> RunState:
 
 def require_same_shapes(folder: Path, stored: dict[str, list[int]], wanted: dict[str, list[int]]) -> None:
     """Raises ConfigError if the shapes differ. The message names one such parameter."""
-    for name in stored.keys() | wanted.keys():
+    for name in sorted(stored.keys() | wanted.keys()):  # every rank names the same one
         if stored.get(name) != wanted.get(name):
             raise ConfigError(
                 f"checkpoint {folder} is of another model: {name} is {stored.get(name, 'absent')} there and "

@@ -10,11 +10,13 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 from vtok.config import ConfigError, ModelConfig
+from vtok.rows.literal import control_words, literal_ids
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
 
+QUESTION = "\ue000"  # stands for the question in a filled template
 IMAGE_TOKEN, VIDEO_TOKEN = "<image>", "<|video_pad|>"
 
 
@@ -67,6 +69,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
         self.placeholder = placeholder
+        self.control = control_words(tokenizer, [placeholder.token])
         # The decoder never sees the template's system part: rows before this one are cropped. Diffusers' constant (95)
         # is for LLaMA-3's tokenizer; counted, it is right for any.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
@@ -97,39 +100,41 @@ class TextEncoder:
             ConfigError: the template leaves the video or the question out, or there is no token for the video.
         """
         token = self.placeholder.token
-        chat = self.chat(question.replace(token, ""))
+        head, tail = self.chat()
         # As LLaVA's processor does it: a template may write the first token itself or leave it to the tokenizer.
-        written = chat.startswith(self.tokenizer.bos_token or token)
-        ids = self.tokenizer(chat, add_special_tokens=not written).input_ids
+        written = head.startswith(self.tokenizer.bos_token or token)
+        ids = literal_ids(self.tokenizer, self.control, head, question.strip(), tail, not written)
         visual = self.tokenizer.convert_tokens_to_ids(token)
         if visual not in ids:
             raise ConfigError(f"the tokenizer of mllm.weights has no token {token}: is it of mllm.kind?")
         place = ids.index(visual)
         return ids[:place], ids[place + 1 :]
 
-    def chat(self, question: str) -> str:
-        """The chat template around an image or video and a question about it.
+    def chat(self) -> tuple[str, str]:
+        """The chat template around an image or video and a question about it: what is before and after the question.
 
         Published templates differ in what a message holds: typed parts (LLaVA's own), or one string (LLaMA's).
         """
         part, token = self.placeholder
-        for content in ([{"type": part}, {"type": "text", "text": question}], f"{token}\n{question}"):
+        for content in ([{"type": part}, {"type": "text", "text": QUESTION}], f"{token}\n{QUESTION}"):
             try:
                 chat = self.tokenizer.apply_chat_template(
                     [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
                 )
             except (TypeError, TemplateError):  # a template of strings that joins or strips them
                 continue
-            if chat.count(token) == 1 and question.strip() in chat:
-                return chat
+            if chat.count(token) == 1 and chat.count(QUESTION) == 1:
+                head, tail = chat.split(QUESTION)
+                return head, tail
         raise ConfigError(f"the chat template of mllm.weights shows {part} or question neither as parts nor as text")
 
     def answer(self, answer: str) -> list[int]:
-        return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
+        ids = literal_ids(self.tokenizer, self.control, "", answer, add_special_tokens=False)
+        return ids + [self.tokenizer.eos_token_id]
 
     def prompt(self, caption: str) -> list[int]:
-        text = DECODER_TEMPLATE.format(caption)
-        return self.tokenizer(text, truncation=True, max_length=self.max_prompt_length).input_ids
+        head, tail = DECODER_TEMPLATE.split("{}")
+        return literal_ids(self.tokenizer, self.control, head, caption, tail)[: self.max_prompt_length]
 
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Both rows of a training sample: its question if it has one, else an instruction that asks for the caption.

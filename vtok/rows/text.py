@@ -13,11 +13,14 @@ from vtok.config import ConfigError, ModelConfig
 from vtok.mllm import published
 from vtok.mllm.base import Placeholder
 from vtok.mllm.llava_next import LLAVA_NEXT
+from vtok.rows.literal import control_words, literal_ids
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
 from vtok.weights.shipped import folder_or_id
+
+QUESTION = "\ue000"  # stands for the question in a filled template
 
 
 class RowText(NamedTuple):
@@ -62,6 +65,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
         self.placeholder = placeholder
+        self.control = control_words(tokenizer, [placeholder.token])
         # The template's system part is cropped. diffusers' constant (95) fits LLaMA-3's tokenizer only, so we count.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
         self.max_prompt_length = self.crop_start + max_prompt_tokens
@@ -91,18 +95,18 @@ class TextEncoder:
             ConfigError: The template omits the video or the question, or there is no token for the video.
         """
         token = self.placeholder.token
-        chat = self.chat(question.replace(token, ""))
+        head, tail = self.chat()
         # Like LLaVA's processor: the template may write the first token itself or leave it to the tokenizer.
-        written = chat.startswith(self.tokenizer.bos_token or token)
-        ids = self.tokenizer(chat, add_special_tokens=not written).input_ids
+        written = head.startswith(self.tokenizer.bos_token or token)
+        ids = literal_ids(self.tokenizer, self.control, head, question.strip(), tail, not written)
         visual = self.tokenizer.convert_tokens_to_ids(token)
         if visual not in ids:
             raise ConfigError(f"the tokenizer of mllm.weights has no token {token}: is it of mllm.kind?")
         place = ids.index(visual)
         return ids[:place], ids[place + 1 :]
 
-    def chat(self, question: str) -> str:
-        """Fills the chat template with an image or video and a question about it.
+    def chat(self) -> tuple[str, str]:
+        """Fills the chat template with an image or video and a question. Returns the text on both sides of the question.
 
         The content of a message is a list of typed parts in some published templates (LLaVA's), one string in others
         (LLaMA's).
@@ -111,25 +115,26 @@ class TextEncoder:
             ConfigError: Neither form shows both the video and the question.
         """
         part, token = self.placeholder
-        parts = [{"type": part}, {"type": "text", "text": question}]
-        for content in (parts, f"{token}\n{question}"):
+        for content in ([{"type": part}, {"type": "text", "text": QUESTION}], f"{token}\n{QUESTION}"):
             message: dict[str, Any] = {"role": "user", "content": content}
             try:
                 chat = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
             except (TypeError, TemplateError):  # a template of strings that joins or strips them
                 continue
-            if isinstance(chat, str) and chat.count(token) == 1 and question.strip() in chat:
-                return chat
+            if isinstance(chat, str) and chat.count(token) == 1 and chat.count(QUESTION) == 1:
+                head, tail = chat.split(QUESTION)
+                return head, tail
         raise ConfigError(f"the chat template of mllm.weights shows {part} or question neither as parts nor as text")
 
     def answer(self, answer: str) -> list[int]:
         """Tokenises an answer, with its end token."""
-        return self.tokenizer(answer, add_special_tokens=False).input_ids + [self.tokenizer.eos_token_id]
+        ids = literal_ids(self.tokenizer, self.control, "", answer, add_special_tokens=False)
+        return ids + [self.tokenizer.eos_token_id]
 
     def prompt(self, caption: str) -> list[int]:
         """Tokenises the decoder's template with a caption, cut to its maximum length."""
-        text = DECODER_TEMPLATE.format(caption)
-        return self.tokenizer(text, truncation=True, max_length=self.max_prompt_length).input_ids
+        head, tail = DECODER_TEMPLATE.split("{}")
+        return literal_ids(self.tokenizer, self.control, head, caption, tail)[: self.max_prompt_length]
 
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Tokenises both rows of a training sample.

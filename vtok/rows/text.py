@@ -106,7 +106,7 @@ class TextEncoder:
         return ids[:place], ids[place + 1 :]
 
     def chat(self) -> tuple[str, str]:
-        """Fills the chat template with an image or video and a question. Returns the text on both sides of the question.
+        """Fills the chat template with a video and a question. Returns the text on both sides of the question.
 
         The content of a message is a list of typed parts in some published templates (LLaVA's), one string in others
         (LLaMA's).

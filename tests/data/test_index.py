@@ -80,7 +80,7 @@ def test_tars_of_webdataset_can_be_read_by_row(clips, tmp_path):
             "caption": f"Clip {row}.",
             "id": row,
             "path": f"d/{row % 2}.mp4",
-            "facts": {"frames": facts.frames, "duration": pytest.approx(facts.duration)},
+            "facts": {"frames": facts.frames, "duration": pytest.approx(facts.duration), "entry": facts.entry},
         }
         assert sample.extras == {"cls": b"7"}
     assert all(path.read_bytes() == data for path, data in tars.items())

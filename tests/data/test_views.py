@@ -182,8 +182,8 @@ def test_each_frame_is_converted_once(tmp_path, monkeypatch):
     clip = make_video(tmp_path / "clip.mp4", ramp(48, 64), frames=24)
     seen = []
 
-    def counting(source, times, backend):
-        for looks, picture in decode(source, times, backend):
+    def counting(source, times, backend, entry):
+        for looks, picture in decode(source, times, backend, entry):
             seen.append(looks)
             yield looks, picture
 

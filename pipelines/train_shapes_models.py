@@ -1,8 +1,8 @@
-"""Trains the small models that vtok ships; see pipelines/shapes_models/, whose stages this runs.
+"""Trains the small models that vtok ships, by the stages of pipelines/shapes_models/.
 
     nice -n 19 python pipelines/train_shapes_models.py --profile smoke|cpu --output DIR
 
-Every stage has a folder in DIR. Started again, the command resumes where it was. DIR/family holds the models.
+Every stage has a folder in DIR. A second start resumes where the first ended. DIR/family holds the models.
 """
 
 import sys

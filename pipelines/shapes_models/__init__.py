@@ -1,18 +1,18 @@
-"""Trains the small models that vtok ships: CLIP, LLaVA-Next and HunyuanVideo in small, for the shapes world.
+"""Trains the small models that vtok ships: small versions of CLIP, LLaVA-Next and HunyuanVideo for the shapes world.
 
-The study's models come first: CLIP, LLaVA, autoencoder and video decoder, by the study's own stages. Then the decoder
-is made to follow text:
+The study's own stages first train the study's CLIP, LLaVA, autoencoder and video decoder. Then this package trains the
+decoder to follow text:
 
 config.py     the settings: a profile of configs/shapes_models.yaml
-facts.py      what a caption tells, as classes
-tower.py      the decoder's text encoder, tuned until it tells every fact of a caption
-clips.py      many clips as latents, by the study's autoencoder with further axes
-wider.py      the study's decoder with channels for these axes
+facts.py      the facts of a caption, as classes
+tower.py      the decoder's text encoder, tuned until its vector holds every fact of a caption
+clips.py      many clips as latents of the study's autoencoder with further axes
+wider.py      adds these axes to the autoencoder, and channels for them to the study's decoder
 muon.py       an optimiser that needs fewer steps than AdamW
 ranks.py      the decoder's resumable training loop, on one process or several
 decoder.py    trains the decoder
-judged.py     the pixel judge's answers about its videos
-captions.py   the facts of what the language model says about clips, and how many are right
+judged.py     the pixel judge's answers about the decoder's videos
+captions.py   compares the facts of the language model's captions with those of the clips
 family.py     the models in bf16, each with its card
 command.py    runs all of it in order
 """

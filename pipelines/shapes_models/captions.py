@@ -1,7 +1,7 @@
-"""The facts in a caption that a model wrote, compared with those of the clip's scene.
+"""Compares the facts of a caption that a model wrote with the facts of the clip's scene.
 
-A caption is right if it tells as many things as the clip shows, each with its colour and shape, and what each of them
-does. One scene has many right captions: two things that rest may be told by place, by size or by colour.
+A caption is right if it names all things of the clip, each with its colour and shape, and says what each of them does.
+A scene has many right captions: one may describe two things at rest by their places, their sizes or their colours.
 """
 
 import re
@@ -18,7 +18,7 @@ TURNS = re.compile(rf"turns ({'|'.join(COLOURS)})")
 RESTS = ("still", "stays")  # labels of things that do nothing
 AT_REST = ("counting", "relative_position", "relative_size", "colour")  # categories of such scenes
 
-# Of each thing that does something: its colour and shape, what it does, and the colour that it turns to.
+# For each thing that does something: (its colour and shape, what it does, the colour that it turns to).
 Events = frozenset[tuple[tuple[str, str], str, str]]
 
 

@@ -80,5 +80,5 @@ def fetch(config: ModelConfig) -> None:
         ConfigError: The hub lacks a file, or a file does not fit the framework.
     """
     framework = build_framework(config, place=lambda parameter, read: parameter)
-    for part in frozen_weights(config).values():  # all of a decoder's experts
+    for part in frozen_weights(config).values():  # includes all experts of a decoder
         part.tensors(shapes_of(framework))

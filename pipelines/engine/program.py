@@ -33,7 +33,7 @@ def run_program(
     Without a launcher, signal handlers and environment are restored afterwards, since the calling program may go on.
 
     Exit codes: 0 finished; 75 saved and stopped early; 2 an error that the user can correct, reported in one line;
-    1 another rank was lost.
+    1 another rank was lost. Any other error is raised.
 
     Args:
         name: Name of the command. Its messages begin with it.

@@ -59,7 +59,7 @@ class Stopper:
         self._launcher_is_gone = launcher_watch()
         self._signals, theirs = socket.socketpair()
         theirs.setblocking(False)
-        self._theirs = theirs  # the interpreter writes the numbers of signals into it
+        self._theirs = theirs  # keeps it open: the interpreter writes signal numbers into it
         self._wakeup_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         # Python writes a signal's number to the wakeup fd only if the signal has a handler.
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
@@ -67,7 +67,7 @@ class Stopper:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the context, a request does not exit: it waits until the run calls :meth:`requested`."""
+        """Defers requests within the context: they wait until the run calls :meth:`requested`."""
         self._deferred = True
         try:
             yield

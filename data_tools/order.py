@@ -32,7 +32,7 @@ class Order(Protocol):
     """An endless sequence of rows. Each epoch is a permutation of the dataset."""
 
     def row(self, position: int) -> int:
-        """The row at `position` ≥ 0."""
+        """Returns the row at `position` ≥ 0."""
 
     def starts_epoch(self, position: int) -> bool:
         """Whether an epoch begins at `position`."""
@@ -42,11 +42,11 @@ class EpochOrder:
     """The rows of one epoch: a permutation of 0 … N−1 with N = sum(shard_sizes), in blocks computed on demand.
 
     Args:
-        seed: the run's seed.
-        epoch: number of the epoch.
-        shard_sizes: number of samples of each shard, int64 (shards,).
-        streams: number of canonical streams.
-        block: rows per block. `streams` and `block` define the order. A dataset of at most `streams * block` rows is
+        seed: The run's seed.
+        epoch: Number of the epoch.
+        shard_sizes: Number of samples of each shard, int64 (shards,).
+        streams: Number of canonical streams.
+        block: Rows per block. `streams` and `block` define the order. A dataset of at most `streams * block` rows is
             shuffled as one block.
     """
 
@@ -54,7 +54,7 @@ class EpochOrder:
         self.seed, self.epoch = seed, epoch
         self.samples = int(shard_sizes.sum())
         if self.samples <= streams * block:
-            # One block needs no more shards at a time, and streams of a few rows would hardly be shuffled.
+            # One block needs no more shards at a time than several. Streams of a few rows would hardly be shuffled.
             streams, block = 1, streams * block
         self.streams, self.block_size = streams, block
         shards = shuffled(keyed_seed(seed, epoch, "shards"), len(shard_sizes))
@@ -62,12 +62,12 @@ class EpochOrder:
         self._shifts = (np.cumsum(shard_sizes) - shard_sizes)[shards] - (self._ends - shard_sizes[shards])
 
     def find(self, place: int) -> tuple[int, int, int]:
-        """(stream, number of the block in the stream, index in the block) of `place` in [0, N)."""
+        """Returns (stream, number of the block in the stream, index in the block) of `place` in [0, N)."""
         index, stream = divmod(place, self.streams)
         return stream, *divmod(index, self.block_size)
 
     def block(self, stream: int, number: int) -> np.ndarray:
-        """The shuffled rows of a stream's block, int64; empty past the stream's end."""
+        """Returns the shuffled rows of a stream's block, int64; empty past the stream's end."""
         begin, end = self._stream(stream)
         start = begin + number * self.block_size
         axis = np.arange(start, min(start + self.block_size, end))
@@ -76,19 +76,19 @@ class EpochOrder:
         return rows[np.argsort(_hashes(key, len(rows), start - begin))]
 
     def blocks(self, stream: int) -> range:
-        """The numbers of a stream's blocks."""
+        """Returns the numbers of a stream's blocks."""
         begin, end = self._stream(stream)
         return range(-(-(end - begin) // self.block_size))
 
     def _stream(self, stream: int) -> tuple[int, int]:
-        """The stream's (begin, end) on the axis. If N is not divisible, the first streams are one longer."""
+        """Returns the stream's (begin, end) on the axis. If N is not divisible, the first streams are one longer."""
         size, longer = divmod(self.samples, self.streams)
         begin = stream * size + min(stream, longer)
         return begin, begin + size + (stream < longer)
 
 
 def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int = 8, block: int = 4096) -> np.ndarray:
-    """All rows of an epoch, int64 (N,); see `EpochOrder`."""
+    """Returns all rows of an epoch, int64 (N,); arguments as in `EpochOrder`."""
     epoch_ = EpochOrder(seed, epoch, np.asarray(shard_sizes, dtype=np.int64), streams, block)
     order = np.empty(epoch_.samples, dtype=np.int64)
     for stream in range(epoch_.streams):
@@ -99,15 +99,15 @@ def epoch_order(seed: int, epoch: int, shard_sizes: Sequence[int], streams: int 
 
 
 def shuffled(key: int, n: int) -> np.ndarray:
-    """A permutation of 0 … n−1, int64 (n,), a function of (key, n)."""
+    """Returns a permutation of 0 … n−1, int64 (n,), a function of (key, n)."""
     return np.argsort(_hashes(key, n))
 
 
 def _hashes(key: int, n: int, start: int = 0) -> np.ndarray:
-    """Outputs start … start + n − 1 of SplitMix64 from state `key`, uint64 (n,).
+    """Returns outputs start … start + n − 1 of SplitMix64 from state `key`, uint64 (n,).
 
-    Not np.random, because its streams may change between numpy versions. Each step is a bijection of 64-bit words. So
-    the hashes are distinct, and sorting them meets no ties.
+    np.random would not do, because its streams may change between numpy versions. Each step is a bijection of 64-bit
+    words. So the hashes are distinct, and sorting them meets no ties.
     """
     word = np.uint64
     z = np.arange(start + 1, start + n + 1, dtype=word) * word(0x9E3779B97F4A7C15) + word(key)
@@ -120,11 +120,11 @@ class RunOrder:
     """The endless sequence of one dataset.
 
     Args:
-        seed: the run's seed.
-        shard_sizes: number of samples of each shard.
+        seed: The run's seed.
+        shard_sizes: Number of samples of each shard.
 
     Raises:
-        DataError: the dataset holds no samples.
+        DataError: The dataset holds no samples.
     """
 
     def __init__(self, seed: int, shard_sizes: Sequence[int]):
@@ -137,7 +137,7 @@ class RunOrder:
             raise DataError("the dataset holds no samples: build it again with clips that pass validation")
 
     def row(self, position: int) -> int:
-        """The row at `position` ≥ 0, in [0, N)."""
+        """Returns the row at `position` ≥ 0, in [0, N)."""
         number, place = divmod(position, self.samples)
         epoch = self._epochs.get(number, lambda: EpochOrder(self.seed, number, self.shard_sizes))
         stream, block, index = epoch.find(place)
@@ -151,7 +151,7 @@ class RunOrder:
 def micro_batch_positions(
     batch_start: int, accumulation_step: int, rank: int, world_size: int, micro_batch_size: int
 ) -> range:
-    """The positions of one rank in one accumulation step of the global batch that starts at `batch_start`."""
+    """Returns one rank's positions in one accumulation step of the global batch that starts at `batch_start`."""
     start = batch_start + (accumulation_step * world_size + rank) * micro_batch_size
     return range(start, start + micro_batch_size)
 
@@ -160,15 +160,15 @@ class RunSampler:
     """One rank's positions, one micro-batch at a time: the `batch_sampler` of a torch DataLoader.
 
     Args:
-        global_batch_size: samples per optimiser step, over all ranks.
-        micro_batch_size: samples per rank and accumulation step.
-        rank: this rank.
-        world_size: number of ranks.
-        consumed_samples: first position; resuming costs nothing.
-        end: stop after the last full global batch below this position; None for no end.
+        global_batch_size: Samples per optimiser step, over all ranks.
+        micro_batch_size: Samples per rank and accumulation step.
+        rank: This rank.
+        world_size: Number of ranks.
+        consumed_samples: First position. A resumed run starts here without reading earlier positions.
+        end: Position below which the last full global batch ends; None for no end.
 
     Raises:
-        DataError: the sizes are out of range or do not divide.
+        DataError: The sizes are out of range or do not divide.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The configuration of a run: typed sections, a YAML file, then the command line, which wins.
+"""The configuration of a run: typed sections. A YAML file sets them, and the command line overrides the file.
 
 RunConfig
   model       vtok.config.ModelConfig
@@ -15,7 +15,7 @@ from typing import Literal
 
 from vtok.config import ModelConfig, require
 
-# Tokens of a caption, where nothing is known of the data.
+# Tokens of a caption, if the data are unknown.
 CAPTION_TOKENS = 64
 
 
@@ -28,9 +28,9 @@ def require_seed(seed: int) -> None:
 class MixtureConfig:
     """
     Args:
-        shards: folder or address of a dataset.
-        weight: its share of the run's samples, relative to the others'. Give it to all of a mixture or to none: then
-            each dataset counts with its number of samples.
+        shards: Folder or address of a dataset.
+        weight: Share of the run's samples, relative to the weights of the other datasets. Give all datasets of a
+            mixture a weight, or none. Without weights each dataset counts by its number of samples.
     """
 
     shards: str
@@ -44,22 +44,22 @@ class MixtureConfig:
 class DataConfig:
     """
     Args:
-        shards: folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
-        mixture: instead of ``shards``: several datasets, each with a weight.
-        root: instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders; raw clips
+        shards: Folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
+        mixture: Instead of ``shards``: several datasets, each with a weight.
+        root: Instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders. Raw clips
             are packed once, beside the output.
-        seconds: length of the window of a clip that makes a sample.
-        window: where it lies in a longer clip: ``drawn`` anew each time, or ``centred`` (what precomputed features and
-            latents are made of).
+        seconds: Length of the window of a clip that makes a sample.
+        window: Position of the window in a longer clip: ``drawn`` anew each time, or ``centred``. Precomputed features
+            and latents need ``centred``.
         fit: ``crop`` or ``pad`` clips to the views' shapes.
-        decoder: video decoding library.
-        workers: loader processes per rank; 0 decodes in the training process.
-        max_bad_share: share of samples that may turn out unreadable before the run stops.
-        group_by_length: samples among which those of like length are put into one batch, a multiple of
-            ``train.global_batch_size`` such as 100 of it; 0 leaves them as they come.
-        cache_dir: where shards at an address are kept, on a disk of the machine; its processes share it.
-        cache_gb: the most that shards may take there. About 50 are in use at once: with less room than they need,
-            they are fetched again and again.
+        decoder: Video decoding library.
+        workers: Loader processes per rank; 0 decodes in the training process.
+        max_bad_share: Largest share of unreadable samples. With more of them the run stops.
+        group_by_length: Number of consecutive samples within which batches are formed of samples of similar length: a
+            multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order.
+        cache_dir: Cache for shards at an address, on a disk of the machine. All its processes share the cache.
+        cache_gb: Largest size of the cache in GB. About 50 shards are in use at once. If they do not fit, shards are
+            fetched again and again.
     """
 
     shards: str | None = None
@@ -92,20 +92,23 @@ class DataConfig:
 class OptimisationConfig:
     """
     Args:
-        max_steps: optimiser steps of the run.
-        epochs: instead of ``max_steps``: passes over the data.
-        global_batch_size: samples per optimiser step, over all ranks.
-        micro_batch_size: most samples a rank holds at once; the rest of its share is accumulated.
-        lr, betas, eps, weight_decay: of AdamW; biases, norms and embeddings are not decayed.
-        warmup_steps: linear warm-up of the learning rate.
-        schedule: after the warm-up, ``constant`` or ``cosine`` down to a tenth.
-        max_grad_norm: clipping of the global gradient norm.
-        precision: ``auto`` is bf16 where the device is made for it (GPUs), fp32 on a CPU.
-        ema_decay: of the average of the trained weights, the paper's 0.999; ``null`` keeps no average.
-        ema_warmup: let the decay grow to that from a low one, for short runs.
-        deterministic: use only operations that repeat to the last digit, of which some are slower on GPUs.
-        max_nonfinite_steps: so many steps in a row with a loss or gradient that is not finite stop the run.
-        timeout_minutes: after the first step, how long a rank waits for the others before it takes them for dead.
+        max_steps: Optimiser steps of the run.
+        epochs: Instead of ``max_steps``: passes over the data.
+        global_batch_size: Samples per optimiser step, over all ranks.
+        micro_batch_size: Samples that a rank processes at once, at most. It accumulates the rest of its share.
+        lr: Peak learning rate of AdamW.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
+        weight_decay: Weight decay of AdamW. Biases, norms and embeddings are not decayed.
+        warmup_steps: Steps of the learning rate's linear warm-up.
+        schedule: Learning rate after the warm-up: ``constant``, or ``cosine`` down to a tenth.
+        max_grad_norm: Largest global gradient norm; larger gradients are clipped to it.
+        precision: ``auto`` is bf16 on GPUs and fp32 on a CPU.
+        ema_decay: Decay of the running average of the trained weights, 0.999 in the paper. ``null`` keeps no average.
+        ema_warmup: Start with a low decay that grows to ``ema_decay``, for short runs.
+        deterministic: Use deterministic operations only. Some of them are slower on GPUs.
+        max_nonfinite_steps: Number of consecutive steps with a non-finite loss or gradient that stops the run.
+        timeout_minutes: How long a rank waits for the others after the first step, before it counts them as dead.
     """
 
     max_steps: int | None = None
@@ -151,7 +154,7 @@ class OptimisationConfig:
 class TrainConfig(OptimisationConfig):
     """
     Args:
-        calibration_batches: global batches whose frozen features give the visual head's mean and deviation.
+        calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
     calibration_batches: int = 8
@@ -165,9 +168,9 @@ class TrainConfig(OptimisationConfig):
 class CheckpointConfig:
     """
     Args:
-        every: steps between checkpoints; the last step always writes one.
-        keep: how many of the latest stay on disk.
-        keep_every: those of steps that are a multiple of it stay too.
+        every: Steps between checkpoints. The last step always writes one.
+        keep: Number of latest checkpoints that stay on disk.
+        keep_every: Checkpoints at multiples of this number of steps stay too.
     """
 
     every: int = 1000
@@ -184,14 +187,14 @@ class CheckpointConfig:
 class ValidationConfig:
     """
     Args:
-        every: steps between validations, and one after the last step; 0 for none. By default 1000 where there is a
-            held-out split.
-        shards: folder or address of the held-out split. By default the ``val`` that ``vtok-shards build --val-share``
+        every: Steps between validations; the last step is always validated. 0 turns validation off. By default 1000
+            if there is a held-out split.
+        shards: Folder or address of the held-out split. By default the ``val`` that ``vtok-shards build --val-share``
             writes beside the ``train`` of ``data.shards``.
-        samples: the most that are used of it, from its first on.
-        captions, videos: of so many of its samples the model's caption, and a video for the sample's own caption, go to
-            TensorBoard.
-        denoising_steps: of these videos.
+        samples: Samples of the split that are used at most, from the first on.
+        captions: Number of samples whose captions by the model go to TensorBoard.
+        videos: Number of samples for whose own captions the model's videos go to TensorBoard.
+        denoising_steps: Denoising steps of these videos.
     """
 
     every: int | None = None
@@ -212,11 +215,11 @@ class ValidationConfig:
 class DemoConfig:
     """
     Args:
-        clips: training clips of moving shapes to render.
-        held_out: further clips that are never trained on.
-        prompt: what the video at the end is asked to show.
-        seconds: its length.
-        steps: its denoising steps.
+        clips: Training clips of moving shapes to render.
+        held_out: Further clips that are never trained on.
+        prompt: Prompt of the video at the end.
+        seconds: Length of that video.
+        steps: Denoising steps of that video.
     """
 
     clips: int = 64
@@ -234,9 +237,9 @@ class DemoConfig:
 class RunConfig:
     """
     Args:
-        seed: of every random draw.
-        tiny_models: write tiny models with random weights into the output and train those, whatever ``weights`` say.
-        demo: make the data and show the result; ``null`` for a run on given data.
+        seed: Seed of every random draw.
+        tiny_models: Write tiny models with random weights into the output and train those. Overrides ``weights``.
+        demo: Render the data and show the result; ``null`` for a run on given data.
     """
 
     train: TrainConfig

@@ -1,12 +1,15 @@
-"""What the model sees of a clip: the views that a run's configuration asks for."""
+"""Derives the views of a clip, which are what the model sees, from a run's configuration."""
 
 from data_tools.video.views import View, decoder_view, tokeniser_view
 from pipelines.config import RunConfig
 
 
 def views_of(config: RunConfig, image_size: int) -> tuple[View, View | None]:
-    """The tokeniser's and, if there is one, the decoder's view of a window, for a backbone that takes images of
-    ``image_size``.
+    """Returns the tokeniser's view of a window and the decoder's, or None for a model without a decoder.
+
+    Args:
+        config: Configuration of the run.
+        image_size: Image size of the backbone, in pixels.
     """
     seconds, decoder = config.data.seconds, config.model.decoder
     tokeniser = tokeniser_view(seconds, config.model.tokeniser.fps, image_size, image_size)

@@ -78,7 +78,8 @@ def succeed(source: Source, tried: Iterable[Trial], prints: Mapping[int, int]) -
 
 def _succeeds(source: Source, trial: Trial, prints: Mapping[int, int]) -> bool:
     missing = trial.probed & prints.keys()
-    came, held = set(), deque(maxlen=2)  # frames in other memory than in the sequential decode
+    came: set[int] = set()
+    held: deque[av.VideoFrame] = deque(maxlen=2)  # frames in other memory than in the sequential decode
     try:
         with opened(source) as stream:
             for stamp, frame in from_entry(stream.codec_context, trial.packets, trial.probed):

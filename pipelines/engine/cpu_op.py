@@ -1,4 +1,4 @@
-"""DeepSpeed's operators for the host, which it compiles at their first use: one for collectives, one for AdamW."""
+"""Prepares DeepSpeed's CPU operators, which it compiles at first use: one for collectives, one for AdamW."""
 
 import os
 import shutil
@@ -14,21 +14,21 @@ from vtok.config import ConfigError
 COLLECTIVES = "deepspeed_shm_comm"
 ADAM = "cpu_adam"
 
-# What each is needed for.
+# When a run needs each operator.
 NEEDED = {COLLECTIVES: "on a CPU", ADAM: "for offload_optimizer"}
 
-# Bytes in /dev/shm through which the collectives of one rank go.
+# Bytes in /dev/shm that the collectives of one rank use.
 BUFFER = 66 << 20
 
-# Seconds after which a build has been killed: it takes one minute, three on a busy machine.
+# Seconds after which a build counts as killed. A build takes one minute, or three on a busy machine.
 LONGEST_BUILD = 600
 
 
 def prepare(operator: str) -> None:
-    """Make sure that DeepSpeed can compile an operator, if it was not compiled when DeepSpeed was installed.
+    """Makes sure that DeepSpeed can compile an operator. An operator compiled at installation needs nothing.
 
     Raises:
-        ConfigError: there is no C++ compiler.
+        ConfigError: There is no C++ compiler.
     """
     if is_installed(operator):
         return
@@ -43,12 +43,12 @@ def prepare(operator: str) -> None:
 
 
 def build_root() -> Path:
-    """Where torch puts what it compiles."""
+    """Returns the folder in which torch compiles extensions."""
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
 
 
 def forget_killed_builds(operator: str) -> None:
-    """Remove the lock that a killed build has left, for which torch would wait for ever; tell of a younger one."""
+    """Removes the lock of a killed build, for which torch would wait for ever. Reports a younger lock on stderr."""
     for lock in build_root().glob(f"**/{operator}/lock"):
         try:
             age = time.time() - lock.stat().st_mtime
@@ -56,16 +56,16 @@ def forget_killed_builds(operator: str) -> None:
             continue
         if age > LONGEST_BUILD:
             lock.unlink(missing_ok=True)
-        elif not (lock.parent / f"{operator}.so").exists():  # else it is only loaded, which takes a moment
+        elif not (lock.parent / f"{operator}.so").exists():  # else a process only loads it: a moment
             print(f"waiting for another process that compiles DeepSpeed's {operator}: if there is none, rm {lock}",
                   file=sys.stderr)  # fmt: skip
 
 
 def unname_shared_buffers(rank: int) -> None:
-    """Take the name off the buffer through which this rank's collectives go, when all ranks have mapped it.
+    """Unlinks the shared buffer of this rank's collectives. Call it when all ranks have mapped the buffer.
 
-    DeepSpeed leaves 66 MiB of it in ``/dev/shm`` for each rank of each run. Without a name it goes with the last of
-    them, however they end.
+    DeepSpeed would leave these 66 MiB per rank in ``/dev/shm`` after every run. The system frees an unlinked buffer
+    when the last process that maps it ends, however it ends.
     """
     own = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank}"
     for path in Path("/dev/shm").glob(own):

@@ -8,7 +8,18 @@ from pipelines.config import DemoConfig
 
 
 def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
-    """Render training and held-out clips and pack both into shards, as ``--val-share`` would; done once per output."""
+    """Renders training and held-out clips and packs both into shards, once per output.
+
+    The layout is that of ``vtok-shards build --val-share``.
+
+    Args:
+        demo: Numbers of clips.
+        seed: Seed of the training clips. The held-out clips use the next one.
+        output: Folder of the run.
+
+    Returns:
+        The folder of the training shards. The held-out shards are beside it.
+    """
     data = output / "data"
     train, val = data / "shards" / "train", data / "shards" / "val"
     if not (val / "manifest.json").exists():

@@ -1,4 +1,4 @@
-"""Ranks: who am I, meet the others, let rank 0 go first."""
+"""Ranks: this process's rank and device, the process group, and collectives of Python objects and tensors."""
 
 import io
 import os
@@ -19,12 +19,12 @@ from vtok.config import ConfigError
 
 T = TypeVar("T")
 
-# Long enough for what rank 0 does alone before the first step and after the last, while the others wait.
+# How long the other ranks wait for work that only rank 0 does, before the first step and after the last.
 ALONE_TIMEOUT = timedelta(hours=2)
 
 
 def rank() -> int:
-    """This process's rank, also before the rendezvous."""
+    """Returns this process's rank. The process group need not exist yet."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -33,7 +33,7 @@ def world_size() -> int:
 
 
 def device() -> torch.device:
-    """The GPU of this rank, or the CPU."""
+    """Returns the GPU of this rank, or the CPU."""
     if torch.cuda.is_available():
         # Slurm may show a task only its own GPU, whatever its local rank.
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -41,10 +41,10 @@ def device() -> torch.device:
 
 
 def connect() -> None:
-    """Join the other ranks: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
+    """Joins the process group: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: the C++ compiler or the shared memory is missing that DeepSpeed needs on a CPU.
+        ConfigError: There is no C++ compiler, or too little shared memory. DeepSpeed needs both on a CPU.
     """
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
@@ -59,12 +59,12 @@ def connect() -> None:
         torch.cuda.set_device(device())
         agree_on_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
-        # Ranks of one machine share its cores; torch would give all of them to each.
+        # Ranks of one machine share its cores. By default torch uses all cores in each rank.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks_here()))
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    with redirect_stdout(io.StringIO()):  # each rank would print that an operator is built
+    with redirect_stdout(io.StringIO()):  # each rank would print that it builds an operator
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()
     cpu_op.unname_shared_buffers(rank())
@@ -72,10 +72,10 @@ def connect() -> None:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Within, this process has joined the other ranks.
+    """Joins the process group for the duration of the context.
 
-    What a launcher started stays joined to its end. A process without a launcher may go on with something else: its
-    group of one is dissolved, and its environment is as before.
+    A process that a launcher started stays in the group until it ends. A process without a launcher may go on with
+    other work afterwards. So the context destroys its group of one rank and restores its environment.
     """
     found = dict(os.environ)
     try:
@@ -90,26 +90,26 @@ def connected() -> Iterator[None]:
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher (deepspeed, torchrun, slurm/train.sh) started the process that has this environment."""
+    """Whether a launcher (deepspeed, torchrun, slurm/train.sh) started the process with this environment."""
     return "RANK" in environment
 
 
 def agree_on_device(chosen: torch.device) -> None:
-    """Let DeepSpeed use this GPU: it takes ``LOCAL_RANK`` for the number of one.
+    """Sets ``LOCAL_RANK`` to the index of this rank's GPU, since DeepSpeed uses it as that index.
 
-    Where a task sees only its own GPU (Slurm's ``--gpus-per-task 1``), there is no GPU of its local rank's number.
+    With Slurm's ``--gpus-per-task 1`` a task sees only its own GPU, so its local rank may not be the index of a GPU.
     """
-    for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys():  # DeepSpeed wants the two to be equal
+    for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & os.environ.keys():  # DeepSpeed requires both to be equal
         os.environ[name] = str(chosen.index)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether another rank has died, left, or did not answer in time; NCCL may end the process before it raises."""
+    """Whether an error means that another rank died, left or timed out. NCCL may end the process before it raises."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def ranks_here() -> int:
-    """Ranks on this machine, as the launcher (deepspeed, torchrun, Slurm) tells."""
+    """Returns the number of ranks on this machine, from the launcher's environment (deepspeed, torchrun, Slurm)."""
     names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
@@ -121,7 +121,7 @@ def free_port() -> int:
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:
-    """Run ``work`` on rank 0 only and give its result to all; its user errors are raised on every rank."""
+    """Runs ``work`` on rank 0 only and returns its result on every rank. Its user errors are raised on every rank."""
     outcome: list = [None, None]
     if rank() == 0:
         try:
@@ -136,7 +136,7 @@ def rank_zero_first(work: Callable[[], T]) -> T:
 
 
 def every_rank(work: Callable[[], T]) -> T:
-    """Run ``work`` on every rank and give each its own result; one rank's user error is raised on all of them."""
+    """Runs ``work`` on every rank and returns each rank's own result. One rank's user error is raised on all ranks."""
     outcome, problem = None, None
     try:
         outcome = work()
@@ -154,19 +154,19 @@ def barrier() -> None:
 
 
 def reduce_over_ranks(values: torch.Tensor, operation: dist.ReduceOp = dist.ReduceOp.SUM) -> torch.Tensor:
-    """The tensor itself, with every rank's values in it."""
+    """Reduces a tensor over the ranks in place, and returns it."""
     if world_size() > 1:
         dist.all_reduce(values, operation)
     return values
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Average of a tensor over the ranks."""
+    """Returns the mean of a tensor over the ranks. The tensor itself may become their sum."""
     return reduce_over_ranks(values) / world_size()
 
 
 def gather_lists(items: list) -> list[list]:
-    """Every rank's list, by rank."""
+    """Returns the lists of all ranks, in the order of ranks."""
     gathered: list = [items]
     if world_size() > 1:
         gathered = [None] * world_size()

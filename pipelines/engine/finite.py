@@ -1,9 +1,9 @@
-"""Steps whose loss or gradient is not finite: no rank applies their update, and too many in a row stop the run.
+"""Drops the update of a step with a non-finite loss or gradient, on all ranks. Too many in a row stop the run.
 
-A loss that is not finite on one rank becomes NaN on all of them before backward. Backward runs all the same, so that
-the collectives, ZeRO-3's order of modules and the count of micro-steps are those of any other step. The norm of the
-gradients, over all ranks, is then not finite, and neither is it where a gradient overflows by itself: at the end of the
-accumulation DeepSpeed discards such gradients and touches neither weights nor moments (``was_step_applied`` is false).
+If the loss of one rank is not finite, the loss of all ranks becomes NaN before backward. Backward still runs, so the
+collectives, ZeRO-3's order of modules and the count of micro-steps stay those of any other step. The global gradient
+norm is then not finite. The same holds if only a gradient overflows. At the end of the accumulation DeepSpeed discards
+such gradients and changes neither weights nor moments (``was_step_applied`` returns false).
 """
 
 import math
@@ -16,16 +16,16 @@ from vtok.config import ConfigError
 
 
 def finite_on_all_ranks(loss: torch.Tensor) -> torch.Tensor:
-    """The loss, unchanged to the last bit; or NaN, on every rank, if it is not finite on one of them."""
+    """Returns the loss, bit by bit unchanged; or NaN on every rank if the loss of any rank is not finite."""
     finite = distributed.reduce_over_ranks(loss.detach().isfinite().float(), dist.ReduceOp.MIN)
     return loss * torch.where(finite > 0, 1.0, math.nan)
 
 
 class DroppedSteps:
-    """Steps in a row whose update was dropped; a resumed run counts anew.
+    """Counts consecutive steps whose update was dropped. A resumed run starts at zero.
 
     Args:
-        most: as many in a row stop the run.
+        most: Number of consecutive dropped steps that stops the run.
     """
 
     def __init__(self, most: int):
@@ -33,13 +33,13 @@ class DroppedSteps:
         self.in_a_row = 0
 
     def check(self, keys: list[str]) -> None:
-        """Count a step.
+        """Counts a step.
 
         Args:
-            keys: of its batch, if its update was dropped; else none.
+            keys: Keys of the step's samples if its update was dropped, else empty.
 
         Raises:
-            ConfigError: ``most`` in a row were; the line names the last one's samples.
+            ConfigError: ``most`` consecutive updates were dropped. The message names the samples of this step.
         """
         self.in_a_row = self.in_a_row + 1 if keys else 0
         if self.in_a_row >= self.most:

@@ -1,27 +1,27 @@
-"""Host memory that can still be had, within the limits of a container or of a batch job."""
+"""Measures the available host memory, within the limits of a container or a batch job."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-# A control group's files: its limit, what it uses, and what of that the system takes back when it needs memory.
+# Files of a control group: its limit, its use, and the statistic that counts the reclaimable part of the use.
 CGROUPS = Path("/sys/fs/cgroup")
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def available() -> int:
-    """Bytes that can be had on this machine without swapping, within every limit that this process is under."""
+    """Returns the bytes that this process can still allocate without swapping, within all its limits."""
     return min([psutil.virtual_memory().available, *limits_left(CGROUPS, Path("/proc/self/cgroup"))])
 
 
 def limits_left(root: Path, own: Path) -> Iterator[int]:
-    """Bytes that are left of the limit of each control group this process is in, with those around them.
+    """Yields the bytes left under the limit of each control group of this process and of the groups around it.
 
     Args:
-        root: where control groups are mounted.
-        own: the file that lists this process's, ``NUMBER:CONTROLLERS:PATH`` each.
+        root: Folder at which control groups are mounted.
+        own: File that lists the control groups of this process, one line ``NUMBER:CONTROLLERS:PATH`` each.
     """
     for line in own.read_text().splitlines() if own.is_file() else ():
         _, controllers, path = line.split(":", 2)
@@ -36,11 +36,11 @@ def limits_left(root: Path, own: Path) -> Iterator[int]:
 
 
 def left_in(group: Path, limit: str, used: str, reclaimable: str) -> Iterator[int]:
-    """Bytes left in one control group, if it has a limit."""
+    """Yields the bytes left in one control group, if it has a limit."""
     try:
         most, now = (group / limit).read_text().strip(), int((group / used).read_text())
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except OSError:  # the topmost group has none, and a container may not see those around it
+    except OSError:  # the root group has no limit, and a container may not see the groups around it
         return
     if most != "max":
         yield max(0, int(most) - now + int(counts.get(reclaimable, 0)))

@@ -1,7 +1,7 @@
-"""Weights from the hub: one process of a machine asks for them, the others read what it has put into the cache.
+"""Fetches weights from the hub in one process per machine. The other processes read them from the cache.
 
-Every file of a model costs a request, also where the cache has it. 64 ranks would make thousands of them at once.
-Inference knows no process group, so that the processes find one another by the launcher that started them all.
+Every file of a model costs a request, even if the cache has it. 64 ranks would send thousands of requests at once.
+Inference has no process group. So the processes identify their launch by the launcher, which is the parent of all.
 """
 
 import fcntl
@@ -24,12 +24,12 @@ from vtok.weights.shipped import folder_of
 
 @contextmanager
 def asked_once(config: ModelConfig) -> Iterator[None]:
-    """Within, the hub is not asked: all that a framework is built of is in its cache.
+    """Puts all files of a framework into the hub's cache, and switches the hub to offline within the context.
 
-    Nothing changes for a process that is alone, or where all weights are in folders, or the cache cannot be written.
+    It does nothing if the process is alone, if all weights are in folders, or if the cache cannot be written.
 
     Raises:
-        ConfigError: something is not on the hub.
+        ConfigError: The hub lacks a file.
     """
     named = [part.weights for part in (config.mllm, config.tokeniser, config.decoder) if part.weights]
     alone = rank_and_ranks()[1] == 1
@@ -47,22 +47,24 @@ def asked_once(config: ModelConfig) -> Iterator[None]:
 
 
 def once(path: Path, key: str, work: Callable[[], None]) -> bool:
-    """Do the work in the first process that comes with this key; the others wait until it is done.
+    """Does the work in the first process that calls this with the key. Other processes wait until it is done.
 
-    Where it fails, the next one tries.
+    If the work fails, the next process tries.
 
     Args:
-        path: a file of this machine's, which keeps the key of the work that was done last.
+        path: File of this machine, which stores the key of the last work done.
+        key: Identifies the work.
+        work: Does it.
 
     Returns:
-        Whether it is done; it is not where the file cannot be written.
+        Whether the work is done. It is not if the file cannot be written.
     """
     try:
         file = path.open("a+")
     except OSError:
         return False
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        fcntl.flock(file, fcntl.LOCK_EX)  # held until the file is closed
         file.seek(0)
         if file.read() != key:
             work()
@@ -72,11 +74,11 @@ def once(path: Path, key: str, work: Callable[[], None]) -> bool:
 
 
 def fetch(config: ModelConfig) -> None:
-    """Bring every file that a framework is built of into the hub's cache; no weights are read.
+    """Puts every file of a framework into the hub's cache, without reading weights.
 
     Raises:
-        ConfigError: one of them is not on the hub, or does not fit.
+        ConfigError: The hub lacks a file, or a file does not fit the framework.
     """
     framework = build_framework(config, place=lambda parameter, read: parameter)
-    for part in frozen_weights(config).values():  # all of a decoder's experts
+    for part in frozen_weights(config).values():  # includes all experts of a decoder
         part.tensors(shapes_of(framework))

@@ -153,12 +153,12 @@ def use_weights(engine: DeepSpeedEngine, buffers: list[Tensor]) -> None:
 
 # ---------------------------------------------------------------- traces
 
-# Of an engine: kind of step -> what records and follows its trace.
+# For each engine: kind of step -> the coordinator that records and follows its trace.
 _traces: WeakKeyDictionary[DeepSpeedEngine, dict[Hashable, PartitionedParameterCoordinator]] = WeakKeyDictionary()
 
 
 def follow_trace(engine: DeepSpeedEngine, kind: Hashable) -> None:
-    """Say before a micro-step's forward that it is of a kind, the same on every rank; only ZeRO-3 has traces."""
+    """Switches ZeRO-3 to the trace of a kind of step. Call it before each micro-step's forward, alike on all ranks."""
     if engine.zero_optimization_stage() < 3:
         return
     offload = engine.optimizer.parameter_offload
@@ -169,10 +169,10 @@ def follow_trace(engine: DeepSpeedEngine, kind: Hashable) -> None:
 
 
 def without_trace(coordinator: PartitionedParameterCoordinator) -> PartitionedParameterCoordinator:
-    """Another one for the same parameters; what is on its way between two steps is known to both."""
+    """Returns a coordinator without a trace, for the same parameters. Both share the gathers that are in flight."""
     other = copy(coordinator)
     if other.is_invalid_trace():
-        other._clear_trace_structures()  # its own lists, in which nothing stands yet
+        other._clear_trace_structures()  # gives the copy empty lists of its own
     else:
         other._invalidate_trace()
     return other
@@ -182,8 +182,9 @@ def without_trace(coordinator: PartitionedParameterCoordinator) -> PartitionedPa
 
 
 def kept(zero: Init, numel: int) -> Iterator[tuple[int, int]]:
-    """Ranges of a parameter's elements that this rank keeps: its part of the world's, and with ZeRO++'s secondary
-    partition its part of its group's too.
+    """Yields the ranges (start, stop) of a flattened parameter that this rank keeps.
+
+    They are this rank's part among all ranks and, with ZeRO++'s secondary partition, its part among its group.
     """
     padded = -(-numel // zero.dp_world_size) * zero.dp_world_size
     for parts, index in {(zero.dp_world_size, zero.rank), (zero.num_ranks_in_param_group, zero.rank_in_group)}:
@@ -192,7 +193,7 @@ def kept(zero: Init, numel: int) -> Iterator[tuple[int, int]]:
 
 
 def sharded(zero: Init, parameter: nn.Parameter) -> nn.Parameter:
-    """The parameter with this rank's part only; DeepSpeed copies that part from the whole values."""
+    """Reduces a parameter to this rank's part, which DeepSpeed copies from the whole values, and returns it."""
     zero._convert_to_deepspeed_param(parameter)
     parameter.partition()
     parameter.ds_tensor[max(0, parameter.ds_numel - zero.rank * parameter.ds_tensor.numel()) :].zero_()  # the padding
@@ -203,7 +204,7 @@ def sharded(zero: Init, parameter: nn.Parameter) -> nn.Parameter:
 
 
 def set_timeout(timeout: timedelta) -> None:
-    """How long this rank waits for the others, in every process group, DeepSpeed's among them."""
+    """Sets how long this rank waits for the others, in every process group including DeepSpeed's."""
     for group in distributed_c10d._world.pg_map:
         distributed_c10d._set_pg_timeout(timeout, group)
 
@@ -214,7 +215,7 @@ def is_installed(operator: str) -> bool:
 
 
 def first_to_say(text: str) -> bool:
-    """Whether no other rank has asked this of the same text; also where the other ranks are hung or gone."""
+    """Whether this rank is the first that asks about this text. It also answers if the other ranks hang or are gone."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return True
     try:

@@ -1,6 +1,6 @@
-"""The training loop of VTok and VidTok: optimiser steps, each one logged, saved and judged.
+"""The training loop of VTok and VidTok. It logs every step, and saves and validates when due.
 
-It ends after the last step, or at the first step after a request to stop.
+The loop ends after the last step, or after the first step that follows a request to stop.
 """
 
 import time
@@ -31,7 +31,7 @@ class DataSettings(Protocol):
 
 
 class Settings(Protocol):
-    """What the loop reads of a run's configuration."""
+    """The part of a run's configuration that the loop reads."""
 
     train: OptimisationConfig
     checkpoint: CheckpointConfig
@@ -44,7 +44,7 @@ class Player:
 
     Attributes:
         engine: Its DeepSpeed engine.
-        state: Where it stands.
+        state: Its step, samples and updates so far.
         writer: Writes its checkpoints.
         ema: Average of its weights, if the run keeps one.
     """
@@ -55,7 +55,13 @@ class Player:
     ema: Ema | None = None
 
     def count(self, step: int, samples: int, applied: bool) -> None:
-        """Note a step of ``samples`` samples, which may have changed the weights."""
+        """Counts a step.
+
+        Args:
+            step: Number of the step.
+            samples: Samples of the step.
+            applied: Whether the step changed the weights.
+        """
         self.state.step = step
         self.state.consumed_samples += samples
         self.state.updates += applied
@@ -71,7 +77,7 @@ class Run:
         config: Its settings.
         output: Its folder.
         plan: Sizes of the batch.
-        players: What it trains. The state of the first one says which step is next.
+        players: The modules that it trains. The state of the first one gives the next step.
         max_steps: Number of its last step.
     """
 
@@ -99,16 +105,17 @@ def run_steps(
     after_save: Callable[[], None] = lambda: None,
     judge: Callable[[int, Metrics | None], None] = lambda number, metrics: None,
 ) -> None:
-    """Train up to ``run.max_steps``, or up to a request to stop. All ranks call this.
+    """Trains up to ``run.max_steps``, or until a request to stop. All ranks call this.
 
     Args:
-        run: The run, which these steps move on.
-        batches: Micro-batches on the device, from the next step's on.
-        take_step: Trains with the micro-batches of the step of this number.
-        stopper: Says whether any rank was asked to stop.
+        run: The run. Its state is updated after each step.
+        batches: Micro-batches on the device, starting with the next step's.
+        take_step: Takes the step with the given number, from the next micro-batches.
+        stopper: Tells whether any rank was asked to stop.
         profile: Steps to trace.
-        after_save: Called when a checkpoint is on its way.
-        judge: Called after each step but one that stops the run; gets the step's number, and the metrics on rank 0.
+        after_save: Called when the writing of a checkpoint has started.
+        judge: Called after each step, except one at which a request stops the run. It gets the number of the step,
+            and on rank 0 the metrics.
     """
     config, own = run.config, run.players[0]
     metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
@@ -120,7 +127,7 @@ def run_steps(
         for player in run.players:
             set_learning_rate(player.engine, lr)
         step = take_step(batches, number)
-        # Only now: the first step is slow, since kernels are compiled and loaders filled.
+        # Not before the first step, which is slow: it compiles kernels and fills the loaders.
         internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
 
         for player, applied in zip(run.players, step.applied):
@@ -149,7 +156,7 @@ def run_steps(
             break
         judge(number, metrics)
 
-    internals.set_timeout(distributed.ALONE_TIMEOUT)  # leaves time for the slowest rank to write
+    internals.set_timeout(distributed.ALONE_TIMEOUT)  # gives the slowest rank time to write
     for player in run.players:
         player.writer.wait()
     if metrics:

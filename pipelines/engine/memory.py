@@ -1,12 +1,15 @@
-"""Memory of this rank, in GB of 10^9 bytes."""
+"""Measures the memory of this rank, in GB (10^9 bytes)."""
 
 import psutil
 import torch
 
 
 def used_gb() -> dict[str, float]:
-    """``host_gb``: resident memory of the process, without its loader workers. On a GPU also ``gpu_allocated_gb`` and
-    ``gpu_reserved_gb``: the most its tensors and torch's allocator held since the last call.
+    """Returns the memory in use, and resets the GPU's peaks.
+
+    Returns:
+        ``host_gb``: Resident memory of the process, without its loader workers. On a GPU also ``gpu_allocated_gb`` and
+        ``gpu_reserved_gb``: The most that tensors and torch's allocator held since the last call.
     """
     used = {"host_gb": psutil.Process().memory_info().rss}
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The framework of a run: where its weights are, and building it the same way on every rank and at every use."""
+"""Builds the framework of a run from its configuration: the same on every rank, in training and in inference."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +26,13 @@ TINY_MODELS = "models"
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -> None:
-    """Write tiny models into the run's folder, once: a run that has begun keeps those it began with."""
+    """Writes tiny models into the run's folder. A run that has begun keeps the tiny models it has.
+
+    Args:
+        config: Configuration of the run.
+        output: Folder of the run.
+        texts: Texts that the tiny tokenizer is trained on.
+    """
     if not begun(output):
         quiet_libraries()
         write_tiny_models(output / TINY_MODELS, texts, config.seed, config.model.mllm.kind)
@@ -35,17 +41,26 @@ def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -
 def dataset_texts(
     reader: ShardReader | Mixture, most: int = 1000, names: Sequence[str] = ("caption", "question", "answer")
 ) -> Iterator[str]:
-    """What the first readable samples say under these names: the tiny tokenizer is trained on all of it."""
+    """Yields texts of the first samples, without those that cannot be read.
+
+    Args:
+        reader: The data.
+        most: Number of rows to read at most.
+        names: Names of the texts in a sample.
+    """
     for row in range(min(most, len(reader))):
         try:
             meta = reader.read(row).meta
-        except BadVideo:  # training replaces it and says so
+        except BadVideo:  # training replaces the sample and reports it
             continue
         yield from (meta[name] for name in names if meta.get(name))
 
 
 def point_to_tiny_models(config: RunConfig) -> None:
-    """Let the configuration name the tiny models, relative to the run's folder so that it can be moved."""
+    """Sets the weights in the configuration to the tiny models.
+
+    The paths are relative to the run's folder, so the folder can be moved.
+    """
     if config.model.mllm.kind == "qwen2.5-vl":
         config.model.mllm.weights = config.model.tokeniser.weights = f"{TINY_MODELS}/qwen"
         return
@@ -59,17 +74,19 @@ def point_to_tiny_models(config: RunConfig) -> None:
 def load_framework(
     config: RunConfig, output: Path, place: Place | None = None, without: Collection[str] = ()
 ) -> VTokFramework:
-    """The framework at step 0; what has no pretrained weights is drawn from ``config.seed``.
+    """Returns the framework at step 0. Parts without pretrained weights are drawn from ``config.seed``.
 
     Args:
-        place: where the parameters go; whole, in the run's precision, on the CPU if omitted.
-        without: frozen parts that get no weights.
+        config: Configuration of the run.
+        output: Folder of the run.
+        place: Places the parameters. By default they are whole, in the run's precision, on the CPU.
+        without: Frozen parts that get no weights.
     """
     return with_weights(config, assembled(config, output), place, without)
 
 
 def assembled(config: RunConfig, output: Path) -> VTokFramework:
-    """The framework without its pretrained weights, which are on the meta device."""
+    """Returns the framework without pretrained weights: those parameters are on the meta device."""
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
     with hub.asked_once(model):
@@ -80,16 +97,16 @@ def assembled(config: RunConfig, output: Path) -> VTokFramework:
 def with_weights(
     config: RunConfig, framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()
 ) -> VTokFramework:
-    """Give the framework of :func:`assembled` its weights; arguments as :func:`load_framework`."""
+    """Loads the weights of a framework that :func:`assembled` built; arguments as in :func:`load_framework`."""
     with hub.asked_once(framework.config):
         return build.with_weights(framework, place or whole(precision(config.train)), without)
 
 
 def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
-    """What :func:`load_framework` gives, for inference: whole, on this rank's device.
+    """Returns the framework of :func:`load_framework` for inference: whole, on this rank's device.
 
-    Weights go from their files straight to the device, a few MB at a time. Only what no checkpoint holds is drawn in
-    host memory first.
+    Weights go directly from their files to the device, a few MB at a time. Only parameters that no pretrained weights
+    cover are drawn in host memory first.
     """
     allocator.let_segments_grow()
     device = distributed.device()
@@ -98,7 +115,7 @@ def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
 
 
 def inside_run(model: ModelConfig, output: Path) -> ModelConfig:
-    """The model with weights that lie in the run's folder named by their full path."""
+    """Returns the configuration with full paths of those weights that are in the run's folder."""
 
     def located(part):
         inside = part.weights is not None and (output / part.weights).exists()
@@ -109,7 +126,7 @@ def inside_run(model: ModelConfig, output: Path) -> ModelConfig:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no advice from the libraries that load weights."""
+    """Turns off progress bars and warnings of the libraries that load weights."""
     for logging in (transformers_logging, diffusers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Where a run writes, and where its shards are. All but ``open_shards`` runs on rank 0 only."""
+"""Finds the output folder and the shards of a run. Only rank 0 runs this, except ``open_shards``."""
 
 import hashlib
 from pathlib import Path
@@ -17,11 +17,12 @@ from vtok.config import ConfigError
 
 
 def claim_output(arguments: RunArguments) -> Path:
-    """Takes the run's folder for this process (see :mod:`pipelines.engine.ownership`): the one asked for, else
-    ``runs/NAME``, numbered where that is taken.
+    """Locks the run's folder for this process (see :mod:`pipelines.engine.ownership`) and returns it.
+
+    The folder is ``--output`` if given, else ``runs/NAME``, with a number appended if that exists.
 
     Raises:
-        ConfigError: the folder asked for holds a run and resuming was not asked for, or is another process's.
+        ConfigError: ``--output`` holds a run and ``--resume`` is not given, or another process uses the folder.
     """
     while True:
         output = choose_output(arguments)
@@ -34,7 +35,11 @@ def claim_output(arguments: RunArguments) -> Path:
 
 
 def choose_output(arguments: RunArguments) -> Path:
-    """The folder that :func:`claim_output` takes; errors as there."""
+    """Returns the folder that :func:`claim_output` would lock.
+
+    Raises:
+        ConfigError: ``--output`` holds a run and ``--resume`` is not given.
+    """
     if arguments.output:
         if not arguments.resume and begun(arguments.output):
             raise ConfigError(f"{arguments.output} already holds a run: pass --resume auto or another --output")
@@ -46,11 +51,11 @@ def choose_output(arguments: RunArguments) -> Path:
 
 
 def find_shards(config: RunConfig, output: Path) -> list[str]:
-    """Folders or addresses of shards, built first where the data are raw clips or the demo's own.
+    """Returns folders or addresses of shards. Raw clips and the demo's clips are packed into shards first.
 
     Raises:
-        ConfigError: no data are given.
-        DataError: they cannot be used.
+        ConfigError: The configuration names no data, or names them in more than one way.
+        DataError: The data cannot be used.
     """
     data = config.data
     if sum(map(bool, (data.shards, data.mixture, data.root))) > 1:
@@ -65,15 +70,19 @@ def find_shards(config: RunConfig, output: Path) -> list[str]:
         shards = [str(pack_demo_clips(config.demo, config.seed, output))]
     else:
         raise ConfigError("no data: pass --data.shards DIR (see vtok-shards build) or --data_root DIR")
-    open_shards(config, shards)  # says what is wrong before anything is written
+    open_shards(config, shards)  # raises before anything else is written
     return shards
 
 
 def open_shards(config: RunConfig, shards: list[str]) -> ShardReader | Mixture:
-    """The run's data, at the folders or addresses that :func:`find_shards` gave.
+    """Opens the run's data.
+
+    Args:
+        config: Configuration of the run.
+        shards: Result of :func:`find_shards`.
 
     Raises:
-        DataError: they cannot be used.
+        DataError: The data cannot be used.
     """
     data = config.data
     readers = [open_dataset(config, place) for place in shards]
@@ -84,16 +93,16 @@ def open_shards(config: RunConfig, shards: list[str]) -> ShardReader | Mixture:
 
 
 def open_dataset(config: RunConfig, place: str) -> ShardReader:
-    """One folder or address of shards, the latter through the run's cache."""
+    """Opens a folder or an address of shards. Shards at an address go through the run's cache."""
     return ShardReader(place, Cache(Path(config.data.cache_dir).expanduser(), int(config.data.cache_gb * 1e9)))
 
 
 def find_held_out(config: RunConfig, shards: list[str]) -> str | None:
-    """The held-out split to validate on: the one asked for, else the ``val`` beside a ``train``, if there is one.
+    """Returns the held-out split: ``validation.shards``, else the folder ``val`` beside ``train``, else None.
 
     Raises:
-        ConfigError: validation is asked for, and there is none.
-        DataError: it cannot be used.
+        ConfigError: ``validation.every`` is set, but there is no held-out split.
+        DataError: The split cannot be used.
     """
     place = config.validation.shards
     beside = Path(shards[0]).with_name("val")
@@ -112,9 +121,9 @@ def find_held_out(config: RunConfig, shards: list[str]) -> str | None:
 
 
 def shards_of(root: str, output: Path) -> str:
-    """``root`` itself if it holds shards; else shards of its clips, built once beside the output.
+    """Returns ``root`` if it holds shards. Else packs its clips once, beside the output, and returns that folder.
 
-    The folder of the shards is named by the state of the clips and texts: a corrected ``captions.csv`` gives another.
+    The name of the folder depends on the state of all clips and texts. So a corrected ``captions.csv`` is packed anew.
     """
     if is_remote(root) or Path(root, "manifest.json").exists():
         return root
@@ -129,7 +138,7 @@ def shards_of(root: str, output: Path) -> str:
 
 
 def _state(place: Path) -> str:
-    """Names, sizes and times of all files of a folder or table, in order."""
+    """Returns names, sizes and modification times of all files of a folder or table, sorted by name."""
     files = sorted(walk(place)) if place.is_dir() else [place]
     found = ((file.relative_to(place), file.stat()) for file in files if file.is_file())
     return "\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found)

@@ -1,4 +1,4 @@
-"""A run owns its folder: a second process that would write there is refused."""
+"""Locks the folder of a run, so that a second process cannot write to it."""
 
 import fcntl
 import json
@@ -18,18 +18,18 @@ class InUse(ConfigError):
     """Another process writes to the folder."""
 
 
-# Open files, whose locks the process holds until it ends.
+# Open lock files. The process holds their locks until it closes them or ends.
 _held: dict[Path, IO[str]] = {}
 
 
 def own(output: Path) -> None:
-    """Take the run's folder for this process, until it ends, however it ends.
+    """Locks the run's folder for this process, until the process ends or :func:`held` releases it.
 
-    POSIX locks work on NFS, too, and go with the process that holds them: nothing has to be removed after a crash.
+    POSIX locks also work on NFS. The system releases them when the process ends, so a crash leaves nothing to remove.
 
     Raises:
-        InUse: another process has it.
-        ConfigError: the folder cannot be written to.
+        InUse: Another process holds the lock.
+        ConfigError: The folder cannot be written to.
     """
     path = output / LOCK
     if path in _held:
@@ -54,7 +54,7 @@ def own(output: Path) -> None:
 
 
 def owner(text: str) -> str:
-    """What the lock file says of its owner."""
+    """Describes the owner of a lock, from the text of the lock file."""
     try:
         found = json.loads(text)
         return f"process {found['pid']} on {found['host']}"
@@ -64,10 +64,10 @@ def owner(text: str) -> str:
 
 @contextmanager
 def held(output: Path) -> Iterator[None]:
-    """Within, the folder is this process's; then it is given back. A run that fails before it begins leaves nothing.
+    """Releases the folder's lock at the end of the context. A run that fails before it begins leaves no folder.
 
     Args:
-        output: The folder, which rank 0 has taken by :func:`own`.
+        output: The folder, which rank 0 has locked with :func:`own`.
     """
     try:
         yield
@@ -75,6 +75,6 @@ def held(output: Path) -> Iterator[None]:
         if file := _held.pop(output / LOCK, None):
             if not (output / "config.yaml").exists():
                 (output / LOCK).unlink(missing_ok=True)
-                with suppress(OSError):  # something is in it: the data that the run has made for itself
+                with suppress(OSError):  # the folder is not empty: the run has packed data in it
                     output.rmdir()
             file.close()

@@ -1,4 +1,4 @@
-"""Stores frozen features and latents with clips: one rank's shards after another."""
+"""Stores frozen features and latents with the clips of a dataset. Each rank writes its share of the shards."""
 
 import argparse
 import sys
@@ -30,12 +30,12 @@ def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
     """Runs the command ``precompute.py``.
 
     Args:
-        a: The arguments that ``precompute.py`` parsed, beside the run's own.
-        config: of the training that will use what is stored.
+        a: The arguments that ``precompute.py`` parsed, except those of the configuration.
+        config: Configuration of the training that will use the result.
 
     Raises:
-        ConfigError: the output holds something else, or the encoders cannot be loaded.
-        DataError: the input is no dataset.
+        ConfigError: The output holds something else, or the encoders cannot be loaded.
+        DataError: The input is no dataset.
     """
     reader = ShardReader(a.input)
     recipe = f"{Path(a.input).resolve()} {a.latents} {a.drop_video} {config}\n"
@@ -48,11 +48,11 @@ def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
 
 
 class Encoders:
-    """The frozen parts that are needed, whole, on this rank's device.
+    """The tokeniser's frozen encoder and, if latents are wanted, the autoencoder, on this rank's device.
 
     Args:
-        config: names their weights.
-        latents: whether the autoencoder is wanted too.
+        config: Names their weights.
+        latents: Whether to load the autoencoder.
     """
 
     def __init__(self, config: RunConfig, latents: bool):
@@ -69,7 +69,7 @@ class Encoders:
             module.to(distributed.device())
 
     def encode(self, views: Views) -> dict[str, bytes]:
-        """The members to store with one clip."""
+        """Returns the bytes to store with a clip, by name of the member."""
         frames = views.frames[None, : views.frames_valid].to(distributed.device())
         stored = {precomputed.FEATURES: precomputed.pack_features(self.tokeniser.features(frames), 0)}
         if self.vae is not None:
@@ -79,7 +79,7 @@ class Encoders:
 
 
 class CentredViews(Dataset):
-    """Rows of a dataset with their centred windows decoded, as training with ``data.window: centred`` sees them."""
+    """Rows of a dataset, each with the views of its centred window, as in training with ``data.window: centred``."""
 
     def __init__(self, reader: ShardReader, rows: range, config: RunConfig, image_size: int, latents: bool):
         self.reader, self.rows, self.data = reader, rows, config.data
@@ -103,7 +103,14 @@ class CentredViews(Dataset):
 def encoded(
     items: Iterable[tuple[RawSample, Views] | BadVideo], encoders: Encoders, drop_video: bool, bar: tqdm
 ) -> Iterator[RawSample]:
-    """The samples with what is stored for them; a clip that cannot be read is left out, with a line on stderr."""
+    """Yields the samples with their features and latents. Reports a clip that cannot be read, and leaves it out.
+
+    Args:
+        items: Samples and their views, or the reason why a clip cannot be read.
+        encoders: Encode the views.
+        drop_video: Whether to leave out the video itself.
+        bar: Advances with every item.
+    """
     for item in items:
         bar.update()
         if isinstance(item, BadVideo):
@@ -115,7 +122,7 @@ def encoded(
 
 
 def precompute(reader: ShardReader, output: Path, config: RunConfig, latents: bool, drop_video: bool) -> None:
-    """Write this rank's shards, those that are not finished; rank 0 then writes the manifest."""
+    """Writes this rank's unfinished shards. When all ranks are done, rank 0 writes the manifest."""
     encoders = Encoders(config, latents)
     image_size = encoders.tokeniser.feature_extractor.image_size
     mine = range(distributed.rank(), len(reader.shard_sizes), distributed.world_size())
@@ -133,10 +140,12 @@ def precompute(reader: ShardReader, output: Path, config: RunConfig, latents: bo
 
 
 def prepare_output(output: Path, recipe: str, config: RunConfig) -> None:
-    """The output's folder, marked with what it is made of, so that a second start cannot mix two; with tiny models.
+    """Creates the output folder, with tiny models if the configuration asks for them.
+
+    A marker file keeps the recipe. So another start with another recipe cannot mix its shards with these.
 
     Raises:
-        ConfigError: it is finished, or was begun with another configuration.
+        ConfigError: The output is finished, or was begun with another recipe.
     """
     marker = output / "precompute.txt"
     if (output / "manifest.json").exists():

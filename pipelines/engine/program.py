@@ -1,4 +1,4 @@
-"""What is around every training run: requests to stop, one line on what the user can mend, exit codes."""
+"""Runs a training command: requests to stop, one-line messages for errors that the user can correct, exit codes."""
 
 import errno
 import os
@@ -17,27 +17,28 @@ from pipelines.engine.internals import first_to_say
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from vtok.config import ConfigError
 
-# What a disk, a mount or another program does to a run: its user can mend it.
+# Errors that a disk, a mount or another program causes, and the user can correct.
 OF_THE_MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
     errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EADDRINUSE, errno.EMFILE, errno.ENOENT,
 }  # fmt: skip
-RANK_ZERO_FIRST = 0.5  # seconds by which other ranks wait, so that an error of all is told as nobody's own
+RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
 
 def run_program(
     name: str, arguments: RunArguments[Config], train: Callable[[RunArguments[Config], Stopper], bool]
 ) -> None:
-    """A training command, from its arguments to its exit code.
+    """Runs a training command, from its arguments to its exit code.
 
-    A process without a launcher is left as it was found: it may be a program of the caller's, which goes on.
+    Without a launcher, signal handlers and environment are restored afterwards, since the calling program may go on.
 
-    Exit codes: 0 finished; 75 saved and stopped early; 2 one line on what the user can mend; 1 another rank was lost.
+    Exit codes: 0 finished; 75 saved and stopped early; 2 an error that the user can correct, reported in one line;
+    1 another rank was lost. Any other error is raised.
 
     Args:
-        name: of the command, before what it says.
-        arguments: of the run.
-        train: a whole run; returns whether it came to its end.
+        name: Name of the command. Its messages begin with it.
+        arguments: Arguments of the run.
+        train: Runs the whole training; returns whether it took its last step.
     """
     stopper = Stopper(name)
     try:
@@ -67,7 +68,7 @@ def run_program(
 
 
 def end_with(program: str, error: Exception) -> NoReturn:
-    """One line and exit code 2. What several ranks have to say alike, one of them says."""
+    """Reports an error in one line and exits with code 2. If several ranks have the same error, one reports it."""
     rank = distributed.rank()
     time.sleep(RANK_ZERO_FIRST if rank else 0)
     text = one_line(error)

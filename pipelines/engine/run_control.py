@@ -1,11 +1,13 @@
-"""How a run is stopped before its end, and that none of its processes outlives it.
+"""Stops a run before its end, and ends all its processes.
 
     signal, or the launcher is gone --listener--> Stopper.wanted --all-reduced each step--> all ranks save, exit 75
 
-A thread listens, since Python runs signal handlers between bytecodes only and the main thread may wait for its peers
-for hours. Before the first step there is nothing to save: a request ends the process at once, USR1 with 75 as well,
-since only who wants the run to be started again sends it, others as the signal itself would. (srun tells the highest
-exit code of its tasks, and ends them all with TERM when one has failed: a 75 then would hide the failure.)
+A thread listens for signals. Python runs signal handlers between bytecodes only, and the main thread may wait for other
+ranks for hours.
+
+Before the first step there is nothing to save, and a request exits at once: USR1 with 75, others with 128 + signal.
+USR1 gets 75 because schedulers send it to start the run again. TERM must not get 75: if a task fails, srun sends TERM
+to the others and reports the highest exit code of all, so a 75 would hide the failure.
 """
 
 import math
@@ -27,40 +29,46 @@ import torch.distributed as dist
 from pipelines.engine import distributed
 from pipelines.engine.loading.workers import STOP_SIGNALS, silence_children
 
-STOPPED = 75  # EX_TEMPFAIL: saved, not finished; to be started again with --resume auto
+STOPPED = 75  # EX_TEMPFAIL: saved, not finished; start again with --resume auto
 LOST_PEER = 1
-GRACE = 3.0  # seconds in which a launcher that has seen a rank fail ends the others
-LAST_STEP = 1800.0  # seconds for a step and its save, after which a rank that was asked to stop takes itself for stuck
-TICK = 0.5  # seconds between looks at the launcher
+GRACE = 3.0  # seconds that a launcher gets to end this rank after another rank failed
+LAST_STEP = 1800.0  # seconds for the last step and its save; after them a rank exits as stuck
+TICK = 0.5  # seconds between two checks of the launcher
 
 
 class Stopper:
-    """Whether this run is to stop early.
+    """Receives requests to stop this run early: SIGUSR1, SIGTERM, SIGINT, and the end of the launcher.
 
-    Made once, by the main thread of a ``program``, whose name begins what it says. From then on SIGUSR1, SIGTERM,
-    SIGINT and the launcher's end are requests to stop; a second SIGINT ends the process at once. Once ``closed``, as
-    the run ends for another reason, nothing else does.
+    The main thread makes one Stopper per run. A second SIGINT ends the process at once. After ``closed`` is set, all
+    other requests are ignored, since the run ends already.
+
+    Args:
+        program: Name of the program. Messages begin with it.
+
+    Attributes:
+        wanted: Reason of the first request, or None.
+        closed: Whether the run ends for another reason.
     """
 
     def __init__(self, program: str):
         self.program = program
-        self.wanted: str | None = None  # why, as soon as anybody has asked
+        self.wanted: str | None = None  # reason of the first request
         self.closed = False
         self._deferred = False
         self._latest_end = math.inf
         self._launcher_is_gone = launcher_watch()
         self._signals, theirs = socket.socketpair()
         theirs.setblocking(False)
-        self._theirs = theirs  # kept open for the interpreter, which writes the numbers of signals into it
+        self._theirs = theirs  # keeps it open: the interpreter writes signal numbers into it
         self._wakeup_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        # A handler has to be there for the listener to be told.
+        # Python writes a signal's number to the wakeup fd only if the signal has a handler.
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
         self._listener = threading.Thread(target=self._listen, name="stop requests", daemon=True)
         self._listener.start()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, a request waits until the run asks for it (:meth:`requested`)."""
+        """Defers requests within the context: they wait until the run calls :meth:`requested`."""
         self._deferred = True
         try:
             yield
@@ -68,16 +76,22 @@ class Stopper:
             self._deferred = self.wanted is not None
 
     def requested(self) -> bool:
-        """Whether any rank was asked to stop; the answer is the same on all, which ask at the same step."""
+        """Whether any rank was asked to stop. All ranks call this at the same step and get the same answer."""
         wanted = torch.tensor(float(self.wanted is not None), device=distributed.device())
         return bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
 
     def end_without_peer(self, error: RuntimeError) -> NoReturn:
-        """One line and exit code 1, unless the launcher ends this rank first for what another has told and died of."""
+        """Reports a lost rank in one line and exits with code 1.
+
+        It waits first: usually the launcher ends this rank because another rank failed and reported its own error.
+
+        Args:
+            error: Error of the collective that failed.
+        """
         self.closed = True
         signal.signal(signal.SIGTERM, lambda *_: leave(LOST_PEER))
         time.sleep(GRACE)
-        reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the line of the C++ source
+        reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the C++ file and line
         self._say(
             f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
             "tells why; --resume auto goes on from the last checkpoint"
@@ -85,7 +99,7 @@ class Stopper:
         leave(LOST_PEER)
 
     def dismiss(self) -> None:
-        """Give the signals back to those who handled them before; nobody listens any more."""
+        """Restores the previous signal handlers and ends the listener."""
         signal.set_wakeup_fd(self._wakeup_fd)
         for number, handler in self._handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -122,29 +136,30 @@ class Stopper:
                 self._say(f"{reason}: this step is the last")
 
     def _say(self, text: str) -> None:
-        """A line on stderr, below the progress bar, if anybody still listens."""
+        """Prints a line on stderr, below the progress bar, unless stderr is closed."""
         with suppress(OSError):
             print(f"\n{self.program}: {text}", file=sys.stderr, flush=True)
 
 
 def launcher_watch() -> Callable[[], bool]:
-    """A function that tells whether what launched this rank is gone.
+    """Returns a function that tells whether the launcher of this rank has ended.
 
-    The ``deepspeed`` command starts a launcher that starts the ranks; TERM ends the command and leaves the launcher.
+    The ``deepspeed`` command starts a launcher process, which starts the ranks. TERM ends the command but not the
+    launcher, so the function watches both.
     """
     if "LOCAL_RANK" not in os.environ:
         return lambda: False
-    parent, deepspeed = os.getppid(), os.environ.get("CROSS_SIZE")  # which only its launcher sets
+    parent, deepspeed = os.getppid(), os.environ.get("CROSS_SIZE")  # only DeepSpeed's launcher sets it
     if not deepspeed or sys.platform != "linux":
         return lambda: os.getppid() != parent
     command = parent_of(parent)
     if deepspeed == "1" and not (session(parent) == session(command) == os.getsid(0)):
-        return lambda: True  # it ended before we looked, and what we see has adopted us
+        return lambda: True  # it has ended already, and another process has adopted this one
     return lambda: os.getppid() != parent or parent_of(parent) != command
 
 
 def parent_of(pid: int) -> int | None:
-    """The parent of a process; None where that cannot be known."""
+    """Returns the parent of a process, or None if that is unknown."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return int(file.read().rpartition(")")[2].split()[1])
@@ -153,7 +168,7 @@ def parent_of(pid: int) -> int | None:
 
 
 def session(pid: int | None) -> int | None:
-    """The session of a process; None for one that is gone."""
+    """Returns the session of a process, or None if the process has ended."""
     try:
         return None if pid is None else os.getsid(pid)
     except OSError:
@@ -161,16 +176,16 @@ def session(pid: int | None) -> int | None:
 
 
 def end_children() -> None:
-    """The run is over: end the loader processes, which do not listen to SIGTERM, whatever they are doing."""
+    """Kills the loader processes at the end of the run, since they ignore SIGTERM."""
     silence_children()
     for process in multiprocessing.active_children():
         process.kill()
 
 
 def leave(code: int) -> NoReturn:
-    """End this process now; its children end with it.
+    """Ends this process at once; its children end with it.
 
-    Not by way of Python's own end, where handlers of signals are gone and destructors of process groups may abort.
+    It skips Python's finalisation, in which signal handlers are gone and destructors of process groups may abort.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""One DeepSpeed engine from the framework, the run's configuration and the user's JSON."""
+"""Builds a DeepSpeed engine from the framework, the run's configuration and the user's JSON."""
 
 import math
 import os
@@ -19,22 +19,26 @@ from vtok.weights import first_line, shape_of
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
 
-# What the run computes, and the JSON therefore leaves out.
+# End of the messages about a value that the run computes.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
 
 
 def precision(train: OptimisationConfig) -> torch.dtype:
-    """bf16 on GPUs and fp32 on a CPU, unless the configuration says otherwise."""
+    """Returns the precision of a run: by default bf16 on GPUs and fp32 on a CPU."""
     if train.precision == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return torch.bfloat16 if train.precision == "bf16" else torch.float32
 
 
 def settle(train: OptimisationConfig, ds_config: Path) -> tuple[BatchPlan, dict]:
-    """The batch of a run and its DeepSpeed configuration; all ranks call this first.
+    """Returns the batch plan of a run and its DeepSpeed configuration. All ranks call this first.
+
+    Args:
+        train: Settings of the run.
+        ds_config: Path of the user's DeepSpeed JSON.
 
     Raises:
-        ConfigError: They do not fit the number of ranks, or one another.
+        ConfigError: The settings do not fit the number of ranks, or one another.
     """
     plan = plan_batch(train.global_batch_size, train.micro_batch_size, distributed.world_size())
     config = distributed.every_rank(lambda: deepspeed_config(ds_config, train, plan))
@@ -44,11 +48,11 @@ def settle(train: OptimisationConfig, ds_config: Path) -> tuple[BatchPlan, dict]
 
 
 def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) -> dict:
-    """The user's JSON completed with what the run computes.
+    """Returns the user's JSON, completed with the values that the run computes.
 
     Raises:
-        ConfigError: no such file, not JSON, a value in it disagrees with a computed one, settings that do not go
-            together, or what they need is not installed.
+        ConfigError: The file does not exist or is not JSON, one of its values disagrees with a computed one, its
+            settings contradict one another, or something that they need is not installed.
     """
     config = read_ds_config(path)
     computed = {
@@ -68,10 +72,12 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
 
 
 def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
-    """The ZeRO section of the JSON, with ``"auto"`` for hpZ's partition size replaced by the ranks of a machine.
+    """Checks and completes the ZeRO section of the JSON.
+
+    If hpZ's partition size is ``"auto"``, it becomes the number of ranks of a machine.
 
     Raises:
-        ConfigError: settings in it do not go together, or this engine cannot train with them.
+        ConfigError: Its settings contradict one another, or this engine cannot train with them.
     """
     stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
     require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage}: this engine trains with 2 or 3")
@@ -96,7 +102,7 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters: matrices are decayed; biases, norms and embeddings are not."""
+    """Groups the trainable parameters: matrices with weight decay; biases, norms and embeddings without."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     trainable = [p for p in model.parameters() if p.requires_grad]
     matrices = {id(p) for p in trainable if len(shape_of(p)) >= 2}  # a shard is flat
@@ -106,7 +112,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def learning_rate(step: int, train: OptimisationConfig, max_steps: int) -> float:
-    """Learning rate of optimiser step ``step`` (from 1): linear warm-up, then constant or cosine to a tenth."""
+    """Returns the learning rate of step ``step`` (from 1): linear warm-up, then constant or cosine to a tenth."""
     if step <= train.warmup_steps:
         return train.lr * step / train.warmup_steps
     if train.schedule == "constant":
@@ -116,13 +122,13 @@ def learning_rate(step: int, train: OptimisationConfig, max_steps: int) -> float
 
 
 def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -> Engine:
-    """The engine of a framework, whole or loaded as shards; DeepSpeed shards under ZeRO-3 what is still whole.
+    """Builds the engine of a framework whose parameters are whole or shards. ZeRO-3 shards those that are still whole.
 
-    Only trainable parameters reach the optimiser; frozen ones are shards and nothing more. The fp32 master copy is made
-    from the parameters in the run's precision: a checkpoint's values beyond bf16 are not in it.
+    Only trainable parameters reach the optimiser. The fp32 master weights are copied from the parameters in the run's
+    precision. So in a bf16 run they have only bf16 digits, even if a checkpoint has more.
 
     Raises:
-        ConfigError: the JSON makes DeepSpeed cast buffers, or its AdamW for the host cannot be compiled.
+        ConfigError: The JSON makes DeepSpeed cast buffers, or DeepSpeed's AdamW for the host cannot be compiled.
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = host_adamw if offloaded else partial(torch.optim.AdamW, fused=True)
@@ -135,10 +141,10 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
 
 
 def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:
-    """DeepSpeed's AdamW on the host, which it compiles at its first use.
+    """Builds DeepSpeed's AdamW for the host, which DeepSpeed compiles at first use.
 
     Raises:
-        ConfigError: it cannot be compiled here.
+        ConfigError: It cannot be compiled on this machine.
     """
     try:
         return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, **options)
@@ -151,17 +157,17 @@ def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:
 
 
 def repeat_to_the_last_digit() -> None:
-    """Only operations whose results do not depend on the timing of a GPU's threads; call it before the GPU is used."""
+    """Makes torch use deterministic operations only. Call it before the first use of the GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
 
 
 def settle_buffers(model: nn.Module, device: torch.device) -> None:
-    """Move buffers to the device, which DeepSpeed does not do for a framework that was loaded as shards.
+    """Moves the buffers to the device. DeepSpeed does not move them if the framework was loaded as shards.
 
     Raises:
-        ConfigError: one is not fp32 any more (rotary frequencies in bf16 misplace every token).
+        ConfigError: A buffer is no longer fp32. Rotary frequencies in bf16 would give every token a wrong position.
     """
     for prefix, owner in model.named_modules():
         for name, buffer in list(owner.named_buffers(recurse=False)):

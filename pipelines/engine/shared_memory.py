@@ -1,6 +1,7 @@
-"""Memory in /dev/shm, through which processes of a machine hand one another tensors. Containers often have 64 MB of it.
+"""Checks the free memory in /dev/shm, through which processes of a machine exchange tensors.
 
-A process that writes where none is left gets a bus error and dies without a word, so this is looked at before.
+Containers often have only 64 MB of it. A process that writes to a full /dev/shm dies of a bus error, without a message.
+So a run checks the free memory first.
 """
 
 import math
@@ -13,12 +14,16 @@ FOLDER = Path("/dev/shm")
 
 
 def require_room(size: int, ranks: int, what: str, otherwise: str = "") -> None:
-    """Raise ConfigError if there is not room for what the ranks of this machine need.
+    """Checks that /dev/shm has room for the ranks of this machine.
 
     Args:
-        size: bytes that each of them needs.
-        what: needs them.
-        otherwise: what helps beside more room.
+        size: Bytes that each rank needs.
+        ranks: Number of ranks on this machine.
+        what: What needs the bytes; for the message.
+        otherwise: What else would help; for the message.
+
+    Raises:
+        ConfigError: There is not enough room.
     """
     if not FOLDER.is_dir():  # not Linux
         return

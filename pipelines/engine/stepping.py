@@ -1,4 +1,4 @@
-"""One optimiser step: micro-batches forward and backward, then the update."""
+"""Takes one optimiser step: forward and backward of all micro-batches, then the update."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +18,14 @@ from vtok.rows.batch import Batch
 
 
 class Step(NamedTuple):
-    """What a step did, the same on every rank.
+    """The result of a step, the same on every rank.
 
     Attributes:
-        figures: Columns of ``log.jsonl``. Waiting and memory are those of the rank with the most.
+        figures: Columns of ``log.jsonl``. ``data_wait`` and memory are each the largest of all ranks.
         replaced: Samples of the step that could not be read: (position, bad key, reason) each.
         keys: Keys of its samples, in global order.
-        applied: Whether the weights changed, one a trained module; ``None`` for one that took no part. They do not
-            change where the loss or a gradient is not finite (see ``engine.finite``).
+        applied: For each trained module, whether its weights changed; ``None`` if it took no part. The weights do not
+            change if the loss or a gradient is not finite (see ``engine.finite``).
     """
 
     figures: dict[str, float | str | None]
@@ -35,13 +35,13 @@ class Step(NamedTuple):
 
 
 def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_decoder: bool = True) -> Step:
-    """Make one update of a VTok.
+    """Takes one optimiser step of a VTok framework.
 
     Args:
         engine: The framework's engine.
         batches: Yields micro-batches on the device.
         plan: Sizes of the batch.
-        with_decoder: Whether L_dec is part of this step; its figure is ``None`` if not.
+        with_decoder: Whether L_dec is part of this step. If not, its figure is ``None``.
     """
 
     def micro_step(batch: Batch) -> dict[str, Tensor]:
@@ -67,17 +67,17 @@ def accumulate(
     plan: BatchPlan,
     device: torch.device,
 ) -> Step:
-    """Take ``plan.accumulation`` micro-batches, and average their losses over micro-steps and ranks.
+    """Takes ``plan.accumulation`` micro-steps, and averages their losses over micro-steps and ranks.
 
-    Every micro-batch has the same number of samples, so this gives the mean over the global batch. DeepSpeed does the
-    same to the gradients.
+    Every micro-batch has the same number of samples, so this is the mean over the global batch. DeepSpeed averages the
+    gradients in the same way.
 
     Args:
-        micro_step: Forward and backward of a micro-batch; returns its losses, scalars.
-        names: The losses to average.
+        micro_step: Runs forward and backward of a micro-batch; returns its losses, scalars by name.
+        names: Names of the losses to average.
         batches: Yields micro-batches on the device.
         plan: Sizes of the batch.
-        device: Where the losses are.
+        device: Device of the losses.
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(names), dtype=torch.float64, device=device)
@@ -107,6 +107,6 @@ def accumulate(
 
 
 def backward(engine: Engine, loss: Tensor) -> None:
-    """Backward of a micro-batch's loss; DeepSpeed updates the weights after the last micro-batch of a step."""
+    """Runs backward of a micro-batch's loss. DeepSpeed updates the weights after the last micro-batch of a step."""
     engine.backward(finite_on_all_ranks(loss))
     engine.step()

@@ -1,8 +1,8 @@
-"""Pretrained weights in the run: under ZeRO-3 each rank reads its own slices of every parameter and nothing else.
+"""Loads and hashes pretrained weights. Under ZeRO-3 each rank reads only its own slices of every parameter.
 
-DeepSpeed keeps of a parameter the ``rank``-th of ``world`` equal flat parts, the last one padded. Here one parameter
-after another is laid over the same scratch memory, this rank's part of it is filled from the checkpoint, and DeepSpeed
-takes a copy of that part: where it lies (host or GPU, pinned, quantised) stays DeepSpeed's business.
+DeepSpeed cuts a flattened parameter into ``world`` equal parts, the last one padded, and a rank keeps its part. This
+module makes one parameter after another as a view of the same scratch memory, and fills this rank's part of it from the
+checkpoint. DeepSpeed then copies that part and decides where to keep it (host or GPU, pinned, quantised).
 """
 
 import deepspeed
@@ -17,13 +17,17 @@ from vtok.weights.materialise import Place, Read, whole
 
 
 def placement(ds_config: dict, dtype: torch.dtype) -> Place:
-    """Where this rank keeps parameters: shards under ZeRO-3; whole, on its device, with the stages below.
+    """Returns the function that places parameters: as shards under ZeRO-3, else whole on this rank's device.
 
-    It holds memory for the largest parameter: let go of it when all are placed.
+    The function holds scratch memory for the largest parameter. Drop it when all parameters are placed.
+
+    Args:
+        ds_config: DeepSpeed's configuration.
+        dtype: Precision of the run.
     """
     if ds_config.get("zero_optimization", {}).get("stage", 0) < 3:
         return whole(dtype, distributed.device())
-    # Given a module, if an empty one, DeepSpeed also swaps in its linear layer that saves no gathered weights.
+    # Given any module, DeepSpeed also installs its linear layer, which does not save gathered weights for backward.
     zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
     scratch = torch.empty(0, dtype=dtype, device=zero.local_device)
 
@@ -40,13 +44,13 @@ def placement(ds_config: dict, dtype: torch.dtype) -> Place:
 
 
 def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
-    """sha256 of every frozen part's weights as they are stored: every byte of every tensor that is loaded, with its
-    name, shape and dtype, but not the files' layout. Each rank reads and hashes its share of the tensors.
+    """Returns the sha256 of each frozen part's stored weights.
 
-    A part with random weights has none; it is drawn from the run's seed.
+    A hash covers name, shape, dtype and all bytes of every tensor that is loaded, but not the layout of the files. Each
+    rank reads and hashes its share of the tensors. A part with random weights has no hash: the run's seed gives them.
 
     Args:
-        framework: with all its parts: before those that the run does not use are left without weights.
+        framework: The framework with all its parts, also those that the run will leave without weights.
     """
     parts = frozen_weights(framework.config)
     with hub.asked_once(framework.config):

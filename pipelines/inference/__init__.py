@@ -1,9 +1,11 @@
-"""What the commands that use a trained model share.
+"""Inference: what the commands share that use a trained model.
 
-load         the model of a run
-understand   answers about video files
-generate     videos of prompts, written to files
-shares       which inputs are this rank's
-pictures     a video's tokens as a picture
-demo         what the demo shows at its end
+load         loads the model of a run
+understand   answers questions about video files
+generate     makes videos of prompts and writes them to files
+tokenise     tokenises videos
+export       writes a checkpoint as a folder of weights
+shares       divides the inputs among ranks
+pictures     draws a video's tokens
+demo         shows the result of the demo
 """

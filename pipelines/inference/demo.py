@@ -1,4 +1,4 @@
-"""The end of the demo: a caption of a held-out clip and a video of a prompt."""
+"""Shows the result of the demo: a caption of a held-out clip and a video of a prompt."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pipelines.inference.understand import Understanding
 
 
 def show(config: RunConfig, output: Path) -> None:
-    """Caption a held-out clip, make a video with its contact sheet, and say where everything is."""
+    """Captions a held-out clip, makes a video with its contact sheet, and prints where everything is."""
     config, framework, step = load_run(output)
     held_out = discover(output / "data" / "held_out")[0]
     path = held_out.path

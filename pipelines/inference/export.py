@@ -18,20 +18,24 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def export(run: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> int:
-    """Write the folder ``output``, which appears whole or not at all; returns the step of the weights.
+    """Writes the folder ``output``. It appears complete or not at all.
 
     Args:
-        run: output folder of a training run.
-        ema: export the average of the weights.
-        dtype: of what is written, a key of ``DTYPES``.
+        run: Output folder of a training run.
+        output: Folder to write.
+        ema: Whether to export the average of the weights.
+        dtype: Type of the written weights, a key of ``DTYPES``.
+
+    Returns:
+        The step of the weights.
 
     Raises:
-        ConfigError: there is no such run or checkpoint, or ``output`` is not empty.
+        ConfigError: There is no such run or checkpoint, or ``output`` is not empty.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
     config = config_of(run)
-    frozen = frozen_part_names(config.model)  # named in the folder, not copied into it
+    frozen = frozen_part_names(config.model)  # the folder names them and holds no copy
     framework = models.load_framework(config, run, whole(DTYPES[dtype]), without=frozen)
     step = checkpoint.load_trained(framework, run, ema)
     part = output.with_name(f"{output.name}.part")

@@ -20,10 +20,13 @@ MAX_NAME_BYTES = 255
 
 
 class Wanted(NamedTuple):
-    """A video to be made.
+    """A video to generate.
 
     Attributes:
-        features: of a true video, whose tokens take the place of sampled ones.
+        path: File to write.
+        prompt: Its prompt.
+        seed: Seed of its draws.
+        features: Features of a true video. Its tokens then replace sampled ones.
     """
 
     path: Path
@@ -41,10 +44,22 @@ def generate_videos(
     steps: int = 50,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Write an mp4 of ``round(seconds * fps)`` frames for each; returns all frames, (B, F, 3, H, W) ``uint8``.
+    """Generates videos of F = ``round(seconds * fps)`` frames and writes each as an mp4.
 
     Args:
-        wanted: all with features, or none.
+        config: Configuration of the run.
+        framework: The model.
+        wanted: The B videos to make, as one batch. All have features, or none.
+        seconds: Length of a video.
+        fps: Frames per second; by default the decoder's.
+        steps: Denoising steps.
+        temperature: Temperature at which visual tokens are sampled.
+
+    Returns:
+        All frames, (B, F, 3, H, W) ``uint8``.
+
+    Raises:
+        ConfigError: The length or the frame rate is out of range.
     """
     fps = fps or config.model.decoder.fps
     require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
@@ -59,7 +74,7 @@ def generate_videos(
 
 
 def generate_missing(a: argparse.Namespace) -> None:
-    """Runs the command ``generate.py``: writes this rank's videos, those that are not there yet.
+    """Runs the command ``generate.py``: writes those of this rank's videos that do not exist yet.
 
     Args:
         a: The arguments that ``generate.py`` parsed.
@@ -84,13 +99,16 @@ def generate_missing(a: argparse.Namespace) -> None:
 
 
 def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:
-    """Where each prompt's samples go: {path: (prompt, sample)}.
+    """Returns the files of all samples of all prompts, {path: (prompt, sample)}.
 
     Args:
+        prompts: The prompts.
+        folder: Folder of the files.
+        samples: Samples per prompt.
         layout: ``numbered`` by the prompt's row, or ``vbench``: ``{prompt}-{sample}.mp4``, which VBench reads.
 
     Raises:
-        ConfigError: a prompt cannot be part of a file's name.
+        ConfigError: A prompt cannot be part of a file name.
     """
     paths = {}
     for row, prompt in enumerate(prompts):

@@ -1,4 +1,4 @@
-"""Loads the model of a run, or of a configuration whose published weights need no training."""
+"""Loads the model of a run, or the model of a configuration that needs no training."""
 
 from pathlib import Path
 
@@ -12,14 +12,25 @@ from vtok.framework import VTokFramework
 
 
 def config_of(output: Path) -> RunConfig:
-    """A run's configuration; raises ConfigError if ``output`` is not the folder of a run."""
+    """Reads a run's configuration.
+
+    Raises:
+        ConfigError: ``output`` is not the folder of a run.
+    """
     if not (output / "config.yaml").is_file():
         raise ConfigError(f"{output} is not the output of a training run (no config.yaml): check --checkpoint")
     return load_config(output / "config.yaml")
 
 
 def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
-    """A run's configuration, its framework with the newest trained weights or their average, and their step.
+    """Loads the newest checkpoint of a run.
+
+    Args:
+        output: Folder of the run.
+        ema: Whether to load the average of the weights.
+
+    Returns:
+        The run's configuration, its framework on this rank's device, and the step of the weights.
 
     Raises:
         ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
@@ -31,10 +42,10 @@ def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework,
 
 
 def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
-    """What :func:`load_run` gives, of a configuration's published weights alone; the step is 0.
+    """Loads a configuration's published weights. Returns the same as :func:`load_run`, with step 0.
 
     Raises:
-        ConfigError: no such configuration, or something between frames and answer has to be trained first.
+        ConfigError: There is no such configuration, or a part between frames and answer must be trained first.
     """
     config = load_config(path)
     framework = models.load_on_device(config, path.parent)

@@ -1,4 +1,4 @@
-"""Draws the tokens of a video: the key frame with its grid, and the distance of each later step from it."""
+"""Draws the tokens of a video: the key frame with its grid, and the norm of each motion token's residual."""
 
 from collections.abc import Sequence
 

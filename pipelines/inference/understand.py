@@ -25,10 +25,10 @@ from vtok.understanding import understand
 
 
 def duration_of(video: Path) -> float:
-    """Seconds of a video file that a user named.
+    """Returns the length of a video file in seconds.
 
     Raises:
-        DataError: it is not there, or cannot be read.
+        DataError: The file does not exist or cannot be read.
     """
     if not video.is_file():
         raise DataError(f"no such video: {video}")
@@ -36,7 +36,12 @@ def duration_of(video: Path) -> float:
 
 
 class Understanding:
-    """Answers questions about video files as the model was trained to see them."""
+    """Answers questions about video files. The model sees the same views of them as in training.
+
+    Args:
+        config: Configuration of the run.
+        framework: The model.
+    """
 
     def __init__(self, config: RunConfig, framework: VTokFramework):
         self.config = config
@@ -46,20 +51,23 @@ class Understanding:
     def answer(
         self, video: Path, question: str, max_new_tokens: int = 128, key_frame_every: float | None = None
     ) -> str:
-        """The answer about a video.
+        """Answers a question about a video.
 
         Args:
-            key_frame_every: look at the whole video, with a key frame every so many seconds, instead of at the centred
-                window that training would take.
+            video: Path of the video.
+            question: The question.
+            max_new_tokens: Longest answer, in tokens.
+            key_frame_every: Seconds between key frames; the model then sees the whole video. By default it sees the
+                centred window of the length used in training.
 
         Raises:
-            DataError: the video cannot be read.
+            DataError: The video cannot be read.
         """
         frames = self.frames_of(video, key_frame_every)
         return understand(self.framework, frames, question, max_new_tokens, key_frame_every=key_frame_every)
 
     def frames_of(self, video: Path, key_frame_every: float | None = None) -> Tensor:
-        """What the model sees of a video, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
+        """Returns the frames that the model sees, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
         duration = duration_of(video)
         data, (tokeniser, decoder) = self.config.data, self.views
         start = window(duration, data.seconds, CENTRE)
@@ -70,7 +78,7 @@ class Understanding:
         return views.frames[: views.frames_valid].to(distributed.device())
 
     def features_of(self, video: Path) -> VisualFeatures:
-        """Frozen features of the window that training would take; errors as in :meth:`answer`."""
+        """Returns the frozen features of the centred window; errors as in :meth:`answer`."""
         return self.framework.tokeniser.features(self.frames_of(video)[None])
 
 
@@ -95,16 +103,20 @@ def answer_question(a: argparse.Namespace) -> None:
 
 
 def answer_all(load: Callable, table: Path, output: Path, question: str, options: tuple) -> None:
-    """Write this rank's answers, ``output/NUMBER.json`` for each row of the table.
+    """Writes this rank's missing answers, ``output/NUMBER.json`` for each row of the table.
 
-    A video that cannot be read, or is too long, gets its reason in place of an answer: the others are not its hostages.
+    One bad video does not stop the rest. If a video cannot be read or is too long, its file holds the reason instead of
+    an answer.
 
     Args:
-        load: a run, as :func:`load_run` gives it; called if there is anything left to do.
-        options: further arguments of :meth:`Understanding.answer`.
+        load: Loads the model, with the results of :func:`load_run`. Called only if an answer is missing.
+        table: CSV file with a column ``path`` and optionally ``question``.
+        output: Folder of the answers.
+        question: Question about the videos whose row has none.
+        options: Further arguments of :meth:`Understanding.answer`.
 
     Raises:
-        DataError: the table cannot be read.
+        DataError: The table cannot be read.
     """
     rows = list(enumerate(read_table(table, "path")))
     paths = {row: output / f"{row:06d}.json" for row, _ in rows}

@@ -1,8 +1,8 @@
-"""Values of index tensors on the meta device, where tensors have none.
+"""Keeps the values of index tensors on the meta device, where tensors have no values.
 
-A forward may ask a device for values: which rows a mask selects, whether positions are in one line. Index tensors come
-from the host, so that their values can be kept beside them, and what is computed from such tensors alone is computed on
-the host too.
+A forward may read values from the device: which rows a mask selects, or whether positions are consecutive. Index
+tensors come from the host, so their values can be kept there. An operator whose arguments are all known also runs on
+the host, so its result is known too.
 """
 
 import weakref
@@ -19,14 +19,21 @@ aten = torch.ops.aten
 
 
 class KnownValues:
-    """Of integer and boolean tensors that were copied to the meta device, and of what follows from them."""
+    """Values of integer and boolean tensors that were copied to the meta device, and of results computed from them."""
 
     def __init__(self):
-        # By storage, so that views and what is written in place are told from the same values.
+        # Keyed by storage, so that views and in-place writes share the same values.
         self._values: dict[int, tuple[weakref.ref, Tensor]] = {}
 
     def call(self, func: torch._ops.OpOverload, args: Arguments, kwargs: dict[str, Any], given: list[Tensor]) -> Any:
-        """What an operator returns, as a dispatch mode is asked for it; ``given`` are the tensors in its arguments."""
+        """Runs an operator for a dispatch mode and returns its result.
+
+        Args:
+            func: The operator.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            given: All tensors among its arguments.
+        """
         on_meta = [x for x in given if x.is_meta]
         if func is aten._to_copy.default and not on_meta:
             return self._remembered(func(*args, **kwargs), args[0])
@@ -41,21 +48,21 @@ class KnownValues:
         return result_of(func, args, kwargs, given)
 
     def of(self, x: Tensor) -> Tensor | None:
-        """A tensor's values, on the CPU; ``None`` where they are not known."""
+        """Returns a tensor's values on the CPU, or ``None`` if they are not known."""
         if x.dtype.is_floating_point or x.untyped_storage()._cdata not in self._values:
             return None
         _, values = self._values[x.untyped_storage()._cdata]
         return values.as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _on_the_host(self, func: torch._ops.OpOverload, args: Arguments, kwargs: dict[str, Any]) -> Any:
-        """An operator whose arguments are all known."""
+        """Runs an operator whose arguments are all known on the host."""
         stays = kwargs.get("device") in (None, torch.device("meta"))
         host = {name: self._replaced(value) for name, value in kwargs.items()}
         if "device" in host:
             host["device"] = torch.device("cpu")
         result = func(*self._replaced(args), **host)
         if func._schema.is_mutable:
-            return args[0]  # its values were written to in place
+            return args[0]  # the operator wrote its values in place
         if isinstance(result, Tensor) and stays:
             out = torch.empty_strided(result.shape, result.stride(), dtype=result.dtype, device="meta")
             return self._remembered(out, result)
@@ -76,7 +83,7 @@ class KnownValues:
         return type(value)(map(self._replaced, value)) if isinstance(value, (list, tuple)) else value
 
     def _positions(self, index: Tensor | None) -> list[Tensor | None]:
-        """An index; in the place of a known mask the positions that it selects, an index for each of its dimensions."""
+        """Replaces a known mask with the positions that it selects, one index per dimension. Keeps any other index."""
         if index is None or index.dtype != torch.bool or self.of(index) is None:
             return [index]
         selected = self.of(index).nonzero(as_tuple=True)

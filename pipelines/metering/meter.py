@@ -1,14 +1,14 @@
-"""Work and live bytes of whatever runs under it; on the meta device that costs neither memory nor arithmetic.
+"""Counts the work and the live bytes of torch code. On the meta device this needs neither memory nor arithmetic.
 
 FLOPs are those of ``torch.utils.flop_counter``, by kind: two for each multiply-add of matrix products, convolutions and
-attention. Attention is run by torch's fused kernel, as on a GPU, so that no score matrix is kept; the scores that such
-a kernel recomputes inside its backward are not counted. All other operators count with the bytes they read and write.
+attention. Attention runs as torch's fused kernel, as on a GPU, so it keeps no score matrix. The scores that such a
+kernel recomputes inside its backward are not counted. All other operators count the bytes that they read and write.
 
-Live bytes are those of every tensor storage made under the meter and not yet freed: parameters and inputs are outside.
-Workspaces inside a kernel are not seen.
+Live bytes are the bytes of all tensor storages that were made under the meter and are not yet freed. Parameters and
+inputs are made before, so they do not count. The meter does not see workspaces inside a kernel.
 
-Work belongs to the phase (:mod:`vtok.phases`) that it runs in, a backward to the one whose forward made its autograd
-node: nodes are numbered in the order in which they are made.
+Forward work belongs to the phase (:mod:`vtok.phases`) in which it runs. Backward work belongs to the phase whose
+forward made its autograd node. The meter finds that phase by the node's number, since torch numbers nodes in order.
 """
 
 import weakref
@@ -32,7 +32,7 @@ from vtok.phases import PREFIX
 
 BACKWARD = " backward"
 
-# Work that is counted in operators: all but views.
+# Key of the count of operators, which excludes views.
 OPERATORS = "operators"
 
 ENTER = torch.ops.profiler._record_function_enter_new.default
@@ -41,12 +41,12 @@ LEAVE = torch.ops.profiler._record_function_exit._RecordFunction
 
 @dataclass
 class Usage:
-    """What happened in one phase.
+    """The work and the peak of one phase.
 
     Attributes:
-        work: FLOPs by kind, bytes that went through memory, and the number of operators.
-        repeated: the part of it that repeats a forward in the backward pass (activation checkpointing).
-        peak: most bytes alive at any moment.
+        work: FLOPs by kind, bytes read and written, and the number of operators.
+        repeated: The part of ``work`` that repeats a forward in the backward pass (activation checkpointing).
+        peak: Largest number of live bytes.
     """
 
     work: Counter[str] = field(default_factory=Counter)
@@ -55,25 +55,25 @@ class Usage:
 
     @property
     def flops(self) -> int:
-        """All that were executed."""
+        """All FLOPs executed, repeated ones included."""
         return sum(self.work[kind] for kind in FLOP_KINDS)
 
     @property
     def recomputed(self) -> int:
-        """FLOPs among them that repeat a forward."""
+        """FLOPs that repeat a forward."""
         return sum(self.repeated[kind] for kind in FLOP_KINDS)
 
 
 class Meter(TorchDispatchMode):
-    """``with Meter() as meter: ...``
+    """Counts the work of a ``with`` block: ``with Meter() as meter: ...``
 
     Args:
-        device: type of the device whose bytes and operators are counted.
+        device: Type of the device whose bytes and operators are counted.
 
     Attributes:
-        usage: by phase, that of a backward by the phase's name with " backward". What lies between two phases belongs
-            to the first, what lies before all of them to "".
-        live: bytes alive now.
+        usage: Usage by phase; the key of a backward is the phase's name with " backward". Work between two phases
+            belongs to the first. Work before all phases belongs to "".
+        live: Bytes alive now.
     """
 
     def __init__(self, device: str = "meta"):
@@ -84,9 +84,9 @@ class Meter(TorchDispatchMode):
         self._storages: dict[int, weakref.ref] = {}
         self._known = KnownValues()
         self._fused = fused_attention()
-        self._open: list[str] = []  # names that profilers are told of
+        self._open: list[str] = []  # names of the profiler ranges that are open
         self._phase = ""
-        self._forwards = [(0, "")]  # first autograd node of each stretch of the forward, and its phase
+        self._forwards = [(0, "")]  # number of the first autograd node of each piece of forward, and its phase
 
     def __enter__(self) -> "Meter":
         self._fused.__enter__()
@@ -98,7 +98,7 @@ class Meter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch would wrap every call of the next method to keep its compiler out, which nothing here uses."""
+        """Returns False: torch need not wrap each dispatch to disable its compiler, which nothing here uses."""
         return False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -121,7 +121,7 @@ class Meter(TorchDispatchMode):
         return out
 
     def _follow(self, begun: str | None) -> None:
-        """A name that profilers are told of begins, or the last one ends."""
+        """Opens the profiler range of the given name, or closes the last one if it is None."""
         if begun is not None:
             self._open.append(begun)
         elif not self._open.pop().startswith(PREFIX):
@@ -131,12 +131,12 @@ class Meter(TorchDispatchMode):
             self._forwards.append((torch._C._autograd._get_sequence_nr(), self._phase))
 
     def _now(self) -> str:
-        """The phase of the operator that runs now."""
+        """Returns the phase of the operator that runs now."""
         node = torch._C._current_autograd_node()
         if node is None:
             return self._phase
         number = node._sequence_nr()
-        # What adds up gradients has no number of its own, and comes right behind a node that has.
+        # A node that accumulates gradients has no number in the order. It belongs to the phase of the node before it.
         if number < torch._C._autograd._get_sequence_nr():
             _, phase = self._forwards[bisect_right(self._forwards, number, key=itemgetter(0)) - 1]
             self._phase = phase + BACKWARD
@@ -145,7 +145,7 @@ class Meter(TorchDispatchMode):
     def _count(self, usage: Usage, kind: str, amount: int) -> None:
         counted = {kind: amount, OPERATORS: int(amount > 0)}
         usage.work.update(counted)
-        # Autograd runs a backward without gradients; only a repeated forward has them on.
+        # Autograd disables gradients during backward. If they are on, a checkpointed forward is repeated.
         if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
             usage.repeated.update(counted)
 
@@ -163,14 +163,14 @@ class Meter(TorchDispatchMode):
 
 
 def metered(run: Callable[[], Any], device: str = "meta") -> Usage:
-    """All work of one call and the most bytes alive in it, its phases taken together."""
+    """Runs a function under a meter and returns its usage, all phases together."""
     with Meter(device) as meter:
         run()
     return together(meter.usage.values())
 
 
 def together(usages: Iterable[Usage]) -> Usage:
-    """The work of several phases added, and the largest of their peaks."""
+    """Returns the sum of the work of several phases, with the largest of their peaks."""
     total = Usage()
     for usage in usages:
         total.work.update(usage.work)
@@ -181,7 +181,7 @@ def together(usages: Iterable[Usage]) -> Usage:
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Let attention on the meta device be one kernel; torch would take it apart there."""
+    """Makes attention on the meta device one fused kernel within the context. Torch would decompose it there."""
     original = F.scaled_dot_product_attention
 
     def attention(
@@ -192,7 +192,7 @@ def fused_attention() -> Iterator[None]:
             return FUSED(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
         return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
-    # A torch function mode would be off during a backward pass, which runs checkpointed forwards again.
+    # A torch function mode would not work here: it is off during backward, which repeats checkpointed forwards.
     F.scaled_dot_product_attention = attention
     try:
         yield

@@ -1,7 +1,7 @@
-"""What operators return on the meta device, remembered by the shapes of their arguments.
+"""Caches the shapes of operators' results on the meta device, by the shapes of their arguments.
 
-Torch computes the shapes of many results in Python, a hundred times slower than a look at a table, and a step asks for
-the same ones in every layer.
+Torch computes many of these shapes in Python, a hundred times slower than a table lookup. A step needs the same ones in
+every layer.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Shape(NamedTuple):
-    """All there is of a tensor on the meta device."""
+    """Size, stride and dtype: all that a tensor on the meta device has."""
 
     size: torch.Size
     stride: tuple[int, ...]
@@ -30,7 +30,14 @@ _results: dict[tuple, Any] = {}
 
 
 def result_of(func: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], given: list[Tensor]) -> Any:
-    """An operator's result; it is no view, and some of the ``given`` tensors among its arguments lie on "meta"."""
+    """Returns the result of an operator that makes no view and has a tensor on "meta" among its arguments.
+
+    Args:
+        func: The operator.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        given: All tensors among its arguments.
+    """
     if func._schema.is_mutable:
         return func(*args, **kwargs)
     key = func, described(args), described(kwargs)
@@ -43,18 +50,18 @@ def result_of(func: torch._ops.OpOverload, args: tuple, kwargs: dict[str, Any], 
 
 
 def described(value: Any) -> Any:
-    """An argument as a key: equal for those that give results of equal shapes."""
+    """Returns a key for an argument. Arguments with equal keys give results of equal shapes."""
     if isinstance(value, Tensor):
         return value.device.type, Shape.of(value)
     if isinstance(value, (list, tuple)):
         return tuple(map(described, value))
     if isinstance(value, dict):
         return tuple((name, described(entry)) for name, entry in value.items())
-    return type(value), value  # 1, 1.0 and True are equal, but not alike
+    return type(value), value  # the type separates 1, 1.0 and True, which are equal
 
 
 def all_fresh(result: Any, given: list[Tensor]) -> bool:
-    """Whether a result is made of dense tensors of its own, on the meta device."""
+    """Whether all tensors of a result are dense, on the meta device, and share no storage with the arguments."""
     storages = {x.untyped_storage()._cdata for x in given}
     return isinstance(result, (Tensor, tuple)) and all(
         x.is_meta and x.untyped_storage()._cdata not in storages
@@ -64,21 +71,21 @@ def all_fresh(result: Any, given: list[Tensor]) -> bool:
 
 
 def shapes_of(result: Any) -> Any:
-    """A result with shapes in the place of tensors."""
+    """Returns a result with its tensors replaced by their shapes."""
     if isinstance(result, Tensor):
         return Shape.of(result)
     return tuple(map(shapes_of, result)) if isinstance(result, tuple) else result
 
 
 def made(shapes: Any) -> Any:
-    """A result of such shapes."""
+    """Returns a result with its shapes replaced by new tensors: the inverse of :func:`shapes_of`."""
     if isinstance(shapes, Shape):
         return shapes.empty()
     return tuple(map(made, shapes)) if isinstance(shapes, tuple) else shapes
 
 
 def tensors(values: Iterable[Any]) -> list[Tensor]:
-    """All tensors among some arguments or results, and in lists of them."""
+    """Returns all tensors among values, also those in nested lists and tuples."""
     found = []
     for value in values:
         if isinstance(value, Tensor):

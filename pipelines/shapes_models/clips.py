@@ -1,4 +1,4 @@
-"""The clips that the decoder is trained on: latents of a wider autoencoder, and captions."""
+"""Makes the clips that the decoder is trained on: latents of a wider autoencoder, and captions."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,10 @@ from pipelines.shapes_study.latents import CAPTIONS, LATENTS, VAE, scaled
 from vtok.video_decoder import encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
-SPLIT = "train"  # all combinations of colour, shape and label but those that the study tests on
+SPLIT = "train"  # all combinations of colour, shape and label, except those that the study tests on
 FITTED = 4000  # clips that the autoencoder's new axes are fitted to
 BATCH = 500
-FINER = 2  # a clip is drawn at so many times the decoder's size and averaged down
+FINER = 2  # a clip is rendered at this multiple of the decoder's size and averaged down
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def make(folder: Path, clips: int, channels: int, study: StudyConfig, latents: P
         folder: Folder of the stage.
         clips: Number of clips.
         channels: Channels of the latents, C.
-        study: The study, whose decoder's frame rate and size are kept.
+        study: The study. The clips have the frame rate and the size of its decoder.
         latents: Folder of the study's stage ``latents``.
         seed: Seed of the scenes.
 

@@ -75,7 +75,7 @@ def text_only(config: ModelsConfig, study: StudyConfig, first: dict[str, Done], 
 
     Args:
         config: The settings.
-        study: The study that the models start from.
+        study: Settings of the study that the models start from.
         first: The study's stages.
         decoder_folder: Folder of the stage ``decoder``.
     """

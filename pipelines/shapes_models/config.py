@@ -15,16 +15,16 @@ PROFILES = PRESETS / "shapes_models.yaml"
 
 @dataclass
 class DecoderFitting:
-    """The training of the decoder: Muon and AdamW, a constant rate, then a line down to zero.
+    """The training of the decoder: Muon and AdamW with a constant learning rate that falls linearly to zero at the end.
 
     Args:
         steps: Optimiser steps.
         batch_size: Samples per step, of all processes together.
-        lr: AdamW's learning rate. Muon's is ``muon`` times as large.
-        muon: See ``lr``.
+        lr: AdamW's learning rate.
+        muon: Muon's learning rate as a multiple of ``lr``.
         warmup: Steps of the warm-up.
-        cooldown: Share of the steps in which the rate falls to zero.
-        average: What the running average of the weights keeps in a step.
+        cooldown: Share of the steps, at the end, in which the learning rate falls to zero.
+        average: Decay of the running average of the weights.
         empty: Share of the captions that are left empty, for classifier-free guidance.
         processes: Processes that share a batch. One is best on a GPU; on a CPU, one per core.
     """
@@ -48,8 +48,8 @@ class ModelsConfig:
     """The small models.
 
     Args:
-        study: Profile of the study whose models they start from.
-        seed: Seed of what is drawn after the study's stages.
+        study: Profile of the study whose models these models start from.
+        seed: Seed of all draws after the study's stages.
         clips: Clips that the decoder is trained on.
         channels: Channels of the decoder's latents, at least as many as the study's.
         tower: Training of the decoder's text encoder.

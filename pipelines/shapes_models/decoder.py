@@ -1,7 +1,7 @@
-"""The video decoder: the study's, with a wider latent, trained to follow short captions.
+"""Trains the study's video decoder, with wider latents, to follow short captions.
 
-The study pads all captions to the longest row that a strategy appends. Here a batch's rows are as long as its longest
-caption, a quarter of that.
+The study pads all captions to the longest row that a strategy appends. Here the rows of a batch are as long as its
+longest caption, which is a quarter of that.
 """
 
 import json
@@ -30,7 +30,7 @@ from vtok.video_decoder.base import TIMESTEP_SCALE
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 TRANSFORMER, TOLD = "transformer", "told.safetensors"
-OUTERMOST = 1e-4  # share of the noise levels that is left out at either end
+OUTERMOST = 1e-4  # share of the noise levels left out at each end
 
 
 def write(folder: Path, study: dict[str, Done], tower: Path, clips: Path, seed: int) -> None:
@@ -41,7 +41,7 @@ def write(folder: Path, study: dict[str, Done], tower: Path, clips: Path, seed: 
         study: The study's stages.
         tower: Folder of the stage ``tower``.
         clips: Folder of the stage ``clips``.
-        seed: Seed of the few new weights that are random.
+        seed: Seed for :func:`wider_decoder`.
     """
     from_study = study["dit"].folder / HUNYUAN
     narrow = HunyuanVideoTransformer3DModel.from_pretrained(from_study / TRANSFORMER)
@@ -87,8 +87,8 @@ def told(framework: VTokFramework, captions: list[str]) -> dict[str, Tensor]:
     """Encodes captions once for the whole training; the encoders are frozen.
 
     Returns:
-        Of each different caption, the empty one first: ``rows`` (n, R, d), ``counts`` (n,) and ``pooled`` (n, d'); and
-        ``index``, which of them each clip has.
+        ``rows`` (n, R, d), ``counts`` (n,) and ``pooled`` (n, d') of the n distinct captions, the empty one first; and
+        ``index`` (clips,), the number of each clip's caption among them.
     """
     distinct = ["", *sorted(set(captions))]
     texts = encoded(framework, distinct)
@@ -108,7 +108,7 @@ def train_share(folder: Path, config: DecoderFitting, clips: Path, shift: float)
         folder: Folder of the stage.
         config: The settings.
         clips: Folder of the stage ``clips``.
-        shift: Shift of the noise levels, the sampler's.
+        shift: Shift of the noise levels, the same as the sampler's.
     """
     latents, text = load_file(clips / LATENTS)["mean"], load_file(folder / TOLD)
     transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / HUNYUAN / TRANSFORMER)
@@ -130,7 +130,7 @@ def train_share(folder: Path, config: DecoderFitting, clips: Path, shift: float)
 
 
 def stratified(count: int, shift: float, draws: torch.Generator) -> Tensor:
-    """Draws noise levels (count,), one from each of equally likely ranges: the loss varies less from step to step."""
+    """Draws noise levels (count,), one from each of ``count`` equally likely ranges, so that the loss varies less."""
     share = (torch.arange(count) + torch.rand(count, generator=draws)) / count
     return shifted_logit_normal(torch.special.ndtri(share.clamp(OUTERMOST, 1 - OUTERMOST)), shift)
 
@@ -149,7 +149,7 @@ def velocity_of(
         pooled: The pooled text vectors, (B, d').
     """
     mask = (torch.arange(rows.shape[1]) < counts[:, None]).float()
-    guidance = torch.full_like(sigma, TIMESTEP_SCALE)  # 1, none: the transformer is not distilled
+    guidance = torch.full_like(sigma, TIMESTEP_SCALE)  # guidance of 1 means none: the transformer is not distilled
     return transformer(
         hidden_states=noisy, timestep=sigma * TIMESTEP_SCALE, encoder_hidden_states=rows, encoder_attention_mask=mask,
         pooled_projections=pooled, guidance=guidance, return_dict=False,

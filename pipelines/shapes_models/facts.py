@@ -1,4 +1,4 @@
-"""What a caption tells of its scene, as classes. A text encoder that names them holds all that the judge asks about."""
+"""Expresses the facts of a caption as classes. They cover all questions of the pixel judge."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ LOGITS = sum(map(len, CLASSES))
 
 
 def facts_of(scene: Scene) -> list[int]:
-    """Returns, for each of ``CLASSES``, the one that the scene's caption tells; 0 where it tells none."""
+    """Returns the index in each of ``CLASSES`` that the scene's caption tells, or 0 if it tells none."""
     things = [scene.things[0]] if scene.category == "counting" else list(scene.things)
     other = scene.other_label if scene.category == "two_movers" else ""
     told = [(scene.category, scene.label), other, things[0].colour_after]
@@ -26,7 +26,7 @@ def facts_of(scene: Scene) -> list[int]:
 
 
 def looks(thing: Thing) -> tuple[str, str, str]:
-    """Returns the shape, the colour and the size that a caption tells of a thing; no size is ``""``."""
+    """Returns the shape, the colour and the size of a thing in a caption. Without a size it is ``""``."""
     return thing.shape, thing.colour, thing.size
 
 
@@ -36,11 +36,11 @@ def facts_loss(logits: Tensor, facts: Tensor) -> Tensor:
 
 
 def all_right(logits: Tensor, facts: Tensor) -> Tensor:
-    """Returns whether logits (n, LOGITS) tell every fact (n, len(CLASSES)) right, (n,)."""
+    """Returns whether each row of logits (n, LOGITS) gets every fact (n, len(CLASSES)) right, (n,)."""
     told = torch.stack([one.argmax(-1) for one in parts(logits)], dim=1)
     return (told == facts).all(1)
 
 
 def parts(logits: Tensor) -> tuple[Tensor, ...]:
-    """Splits logits (n, LOGITS) by ``CLASSES``."""
+    """Splits logits (n, LOGITS) into one tensor for each of ``CLASSES``."""
     return logits.split([len(names) for names in CLASSES], dim=-1)

@@ -1,4 +1,4 @@
-"""The models as they are shipped: bf16 safetensors in the layouts of the published ones, each with its card."""
+"""Writes the models to ship: bf16 safetensors in the layouts of the published models, each with its card."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ RESTS_ON = {
     "hunyuan-video": ("clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
 }
 NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items")
-LARGEST = 16_000_000  # bytes, of all together
+LARGEST = 16_000_000  # bytes of all models together
 
 
 def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
         The models' size in bytes.
 
     Raises:
-        ConfigError: They are larger than what is to be shipped.
+        ConfigError: They are larger than ``LARGEST``.
     """
     for model, (name, inside) in MODELS.items():
         shutil.copytree(stages[name].folder / inside, folder / model, dirs_exist_ok=True)
@@ -64,7 +64,7 @@ def card(model: str, figures: dict[str, dict[str, Any]]) -> str:
 
     Args:
         model: Name of the model.
-        figures: Figures of the stages that it rests on, by name.
+        figures: Figures of the stages that the model depends on, by name.
     """
     hours = sum(told["seconds"] for told in figures.values()) / 3600
     text = [

@@ -1,7 +1,7 @@
-"""The pixel judge's answers about the decoder's videos of new scenes, from text alone.
+"""Judges the decoder's videos of new scenes, generated from text alone, with the pixel judge.
 
-The scenes are of the training distribution. The judge also sees the true clips and their reconstructions: the most that
-a decoder could reach.
+The scenes come from the training distribution. The judge also sees the true clips and their reconstructions, which are
+the upper bounds for any decoder.
 """
 
 from pathlib import Path
@@ -33,8 +33,8 @@ def make(folder: Path, config: ModelsConfig, study: StudyConfig, framework: VTok
     Args:
         folder: Folder of the stage; keeps videos and answers.
         config: The settings.
-        study: The study that the models start from.
-        framework: A framework without visual tokens, with the decoder.
+        study: Settings of the study that the models start from.
+        framework: A framework with the decoder and without visual tokens.
 
     Returns:
         ``lines`` of generated videos, and ``ceilings``: lines of true clips and of reconstructions.
@@ -71,7 +71,7 @@ def reconstructed(vae: nn.Module, frames: Tensor) -> Tensor:
 
 
 def judged(items: list[Item], clips: list[Tensor]) -> list[Line]:
-    """Returns what the judge says of clips, each (F, 3, H, W) ``uint8``: a line per category and one for all."""
+    """Judges clips, each (F, 3, H, W) ``uint8``; returns a line per category and one for all."""
     judge = PixelJudge()
     said = {
         item.id: judge.answer(frames.permute(0, 2, 3, 1).numpy(), list(range(len(frames))), item)

@@ -1,6 +1,6 @@
-"""Muon (Jordan et al., 2024) for a model's matrices, AdamW for everything else.
+"""Muon (Jordan et al., 2024) for a model's matrices, AdamW for all other parameters.
 
-``torch.optim.Muon`` orthogonalises in bf16. Without bf16 units a CPU takes twenty times as long for that as for fp32.
+``torch.optim.Muon`` orthogonalises in bf16. A CPU without bf16 units takes twenty times as long for that as for fp32.
 """
 
 import math
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 MOMENTUM, DECAY = 0.95, 0.01
 BETAS = (0.9, 0.98)
-RMS = 0.2  # of a step, relative to the rate: as large as AdamW's
-MOST = 1.0  # norm of AdamW's gradients
+RMS = 0.2  # of a step over the learning rate; matches AdamW's steps
+MOST = 1.0  # largest norm of AdamW's gradients; larger ones are clipped
 
 
 class Muon(torch.optim.Optimizer):

@@ -1,7 +1,7 @@
-"""The decoder's resumable training loop, on one process or on several that share each batch.
+"""The decoder's resumable training loop, in one process or in several that share each batch.
 
-The state of a training is one file of safetensors: the weights by name, ``average/NAME``, and what the optimisers keep
-of each parameter.
+The state of a training is one safetensors file: the weights by name, their running averages as ``average/NAME``, and
+the optimisers' states as ``KIND/NAME``.
 """
 
 import json
@@ -23,16 +23,16 @@ from pipelines.shapes_models.muon import AdamW, Muon, sum_up
 from pipelines.shapes_study.fitting import LOG
 
 STATE, AVERAGE = "state.safetensors", "average"
-SAVE_SECONDS = 60  # between two saved states
-WARM_AVERAGE = 10  # the average of the first steps forgets faster: step / (step + 10)
+SAVE_SECONDS = 60  # between two saves
+WARM_AVERAGE = 10  # the decay of the average starts low: (step + 1) / (step + 10), step from 0
 
 
 def on_processes(processes: int, work: Callable[..., None], *arguments: object) -> None:
-    """Runs ``work(*arguments)`` on several processes of this machine, which can reach one another through gloo.
+    """Runs ``work(*arguments)`` in several processes of this machine, joined in a gloo process group.
 
     Args:
-        processes: Their number. With one, the work runs in this process.
-        work: A function of a module.
+        processes: Number of processes. With one, the work runs in this process.
+        work: A function at the top level of a module.
         arguments: Its arguments.
     """
     if processes == 1:
@@ -42,7 +42,7 @@ def on_processes(processes: int, work: Callable[..., None], *arguments: object) 
 
 
 def joined(rank: int, processes: int, port: int, work: Callable[..., None], arguments: tuple) -> None:
-    """Runs one of the processes of :func:`on_processes`."""
+    """Joins the process group and runs the work, as one of the processes of :func:`on_processes`."""
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
     try:
@@ -66,11 +66,11 @@ def train(
     """Trains a module, or resumes its training. Rank 0 keeps the state and ``log.jsonl`` in the folder.
 
     Args:
-        module: Trained in place.
+        module: The module, which is trained in place.
         loss: Computes this process's loss of a step, from a generator for its draws and its number of samples.
-        is_matrix: Whether Muon trains a parameter.
+        is_matrix: Whether Muon trains a parameter, given its name and the parameter.
         fitting: The settings.
-        folder: Keeps the state.
+        folder: Folder of the state and the log.
     """
     rank, processes = rank_and_processes()
     named = dict(module.named_parameters())
@@ -100,7 +100,7 @@ def train(
 
 
 def schedule(step: int, fitting: DecoderFitting) -> float:
-    """Returns the factor on the learning rate: a linear warm-up, 1, then a line down to zero."""
+    """Returns the factor on the learning rate: a linear warm-up, then 1, then a linear fall to zero."""
     return min(1.0, (step + 1) / fitting.warmup) * min(1.0, (1 - step / fitting.steps) / fitting.cooldown)
 
 
@@ -139,7 +139,7 @@ def save(
 def resume(
     folder: Path, named: dict[str, nn.Parameter], average: dict[str, Tensor], optimisers: list[torch.optim.Optimizer]
 ) -> int:
-    """Loads the stored state, if there is one, and returns the number of its steps. Later lines of the log go."""
+    """Loads the stored state, if any, and returns its number of steps. Removes later lines of the log."""
     path, log = folder / STATE, folder / LOG
     if not path.exists():
         return 0
@@ -161,11 +161,11 @@ def resume(
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:
-    """Returns the running averages that a training left in its folder, by the parameters' names."""
+    """Returns the running averages of a training's stored state, by name of the parameter."""
     stored = load_file(folder / STATE)
     return {key.removeprefix(f"{AVERAGE}/"): value for key, value in stored.items() if key.startswith(f"{AVERAGE}/")}
 
 
 def losses(folder: Path) -> list[float]:
-    """Returns the losses of a training, by its log."""
+    """Returns the losses in a training's log, one per step."""
     return [json.loads(line)["loss"] for line in (folder / LOG).read_text().splitlines()]

@@ -1,7 +1,7 @@
-"""The decoder's text encoder: the study's CLIP text tower, tuned until its pooled vector tells every fact of a caption.
+"""Tunes the decoder's text encoder, the study's CLIP text tower, until its pooled vector holds all facts of a caption.
 
-All blocks of the decoder read that vector. The study's tower has seen captions beside single frames only: a
-linear probe of it finds the direction of a motion in 61 % of the captions, and a position in 82 %.
+All blocks of the decoder read that vector. The study trained the tower on captions of single frames only. A linear
+probe of it finds the direction of a motion in 61 % of the captions, and a position in 82 %.
 """
 
 from pathlib import Path
@@ -18,22 +18,22 @@ from pipelines.shapes_study import scenes
 from pipelines.shapes_study.clip import TEXT, TOKENIZER, text_ids
 from pipelines.shapes_study.config import Fitting
 
-ASKED = 1000  # captions
-HEAD = 4.0  # learning rate of the head over that of the tower
-COOLDOWN = 0.5  # share of the steps in which the rate falls to zero
+ASKED = 1000  # captions of the final test
+HEAD = 4.0  # learning rate of the head, as a multiple of the tower's
+COOLDOWN = 0.5  # share of the steps, at the end, in which the learning rate falls to zero
 
 
 def make(folder: Path, config: Fitting, clip: Path, seed: int) -> dict[str, Any]:
-    """Trains the tower and writes ``folder/text_encoder``. Two minutes on one core: it is not resumed.
+    """Trains the tower and writes ``folder/text_encoder``. It takes two minutes on one core and is not resumable.
 
     Args:
         folder: Folder of the stage.
-        config: Its training.
+        config: Settings of the training.
         clip: Folder of the study's stage ``clip``.
         seed: Seed of the head and of the scenes.
 
     Returns:
-        The first and the last loss, and the share of new captions of which all facts are told right.
+        The first and the last loss, and the share of new captions of which the head gets all facts right.
     """
     tokenizer = Tokenizer.from_file(str(clip / TOKENIZER))
     tower = CLIPTextModel.from_pretrained(clip / TEXT)
@@ -64,7 +64,7 @@ def make(folder: Path, config: Fitting, clip: Path, seed: int) -> dict[str, Any]
 
 
 def schedule(step: int, config: Fitting) -> float:
-    """Returns the factor on the learning rate."""
+    """Returns the factor on the learning rate: a linear warm-up, then 1, then a linear fall to zero."""
     return min(1.0, (step + 1) / config.warmup, (config.steps - step) / (COOLDOWN * config.steps))
 
 

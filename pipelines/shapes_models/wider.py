@@ -1,6 +1,6 @@
-"""The study's autoencoder with further axes, and its decoder with channels for them.
+"""Adds axes to the study's autoencoder, and channels for them to its decoder.
 
-Neither loses what it has: the first axes are the study's, and the decoder treats their channels as before.
+Both keep what they had: the first axes are the study's, and the decoder treats their channels as before.
 """
 
 import torch
@@ -14,11 +14,11 @@ QUIET = 0.3  # size of a new channel's weights, relative to those of an orthogon
 
 @torch.no_grad()
 def wider_autoencoder(narrow: PatchAutoencoder, channels: int, blocks: Tensor) -> PatchAutoencoder:
-    """Adds the principal axes that an autoencoder lacks, scaled by its own rule.
+    """Adds the principal axes that an autoencoder lacks. Their scales follow the autoencoder's rule.
 
     Args:
         narrow: The autoencoder.
-        channels: Axes of the result.
+        channels: Number of axes of the result.
         blocks: Blocks of clips, (n, size).
     """
     fitted = PatchAutoencoder(latent_channels=channels)
@@ -29,7 +29,7 @@ def wider_autoencoder(narrow: PatchAutoencoder, channels: int, blocks: Tensor) -
     rest = torch.linalg.qr((rest - rest @ old.T @ old).T).Q.T
     centred = blocks - narrow.mean
     along = centred @ rest.T.to(centred)
-    rest = torch.linalg.eigh(torch.cov(along.double().T)).eigenvectors.T.flip(0) @ rest  # the largest variance first
+    rest = torch.linalg.eigh(torch.cov(along.double().T)).eigenvectors.T.flip(0) @ rest  # largest variance first
     deviation = (centred @ rest.T.to(centred)).std(0).double()
     overall = (narrow.scale.double() ** 2 / (centred @ narrow.axes.T).std(0).double()).median()
     wide = PatchAutoencoder(latent_channels=channels)
@@ -41,12 +41,12 @@ def wider_autoencoder(narrow: PatchAutoencoder, channels: int, blocks: Tensor) -
 
 @torch.no_grad()
 def wider_decoder(narrow: HunyuanVideoTransformer3DModel, channels: int, seed: int) -> HunyuanVideoTransformer3DModel:
-    """Adds channels to a decoder's latents. They enter and leave along directions that its own channels use least.
+    """Adds latent channels to a decoder. Their weights use the directions that the old channels use least.
 
     Args:
         narrow: The decoder.
-        channels: Channels of the result: at most three times as many, if the decoder is four times as wide.
-        seed: Seed of the new rows of the last bias.
+        channels: Latent channels of the result, at most three times as many if the decoder is four times as wide.
+        seed: Seed of the initial weights of the result, which this function overwrites.
     """
     torch.manual_seed(seed)
     wide = HunyuanVideoTransformer3DModel.from_config(narrow.config, in_channels=channels, out_channels=channels)

@@ -1,6 +1,6 @@
 """What train.py runs.
 
-run       a whole run of VTok: prepared or resumed, then step after step
-dry_run   the same up to the first step, without writing anything
-summary   what a run is, in words and numbers
+run       a whole run of VTok: prepares or resumes it, then takes its steps
+dry_run   checks a run up to its first step, without writing anything
+summary   describes a run in short lines
 """

@@ -1,4 +1,4 @@
-"""Checks a run up to its first step and says what it would be. It writes nothing and loads no weight."""
+"""Checks a run up to its first step and prints a summary of it. It writes nothing and loads no weights."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from vtok.weights import shapes_of
 
 
 def dry_run(arguments: RunArguments[RunConfig]) -> None:
-    """Prints what a run would be.
+    """Checks a run and prints its output folder, weights, batch, data, steps and first sample.
 
     Raises:
         ConfigError: A setting, the DeepSpeed JSON or the weights are wrong.
@@ -46,7 +46,11 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
 
 
 def built_at_start(config: RunConfig) -> bool:
-    """Whether the data are rendered or packed when the run starts; raises DataError if there is nothing to pack."""
+    """Whether the run renders or packs its data when it starts.
+
+    Raises:
+        DataError: ``data.root`` is not a folder.
+    """
     data = config.data
     if data.shards or data.mixture:
         return False
@@ -60,7 +64,11 @@ def built_at_start(config: RunConfig) -> bool:
 
 
 def checked_model(config: RunConfig, output: Path) -> VTokFramework:
-    """The framework on the meta device, with its tokenizers, after a look at the headers of all its weights."""
+    """Builds the framework on the meta device, and checks all weights by the headers of their files.
+
+    Returns:
+        The framework with its tokenizers.
+    """
     framework = models.assembled(config, output)
     shapes = shapes_of(framework)
     for part in pretrained_parts(framework.config).values():

@@ -1,4 +1,4 @@
-"""A run of VTok: everything before its first step, and what a step is; ``pipelines.engine.loop`` takes the steps."""
+"""Runs VTok training: prepares or resumes a run, and defines its step. ``pipelines.engine.loop`` takes the steps."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -32,7 +32,15 @@ from vtok.framework import VTokFramework
 
 
 def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
-    """A whole run: prepare or resume it, then step after step; returns whether it came to its end."""
+    """Runs a whole training: prepares or resumes it and takes its steps.
+
+    Args:
+        arguments: Arguments of the run.
+        stopper: Receives requests to stop.
+
+    Returns:
+        Whether the run took its last step.
+    """
     config = arguments.config
     output = distributed.rank_zero_first(lambda: claim_output(arguments))
     with ownership.held(output):
@@ -51,10 +59,11 @@ class Training:
     """A run of VTok before its next step.
 
     Attributes:
-        run: What the loop needs of it.
+        config: Its configuration.
+        run: The run as the loop sees it.
         dataset: Its samples.
-        validation: Judges it on held-out clips, if there are any.
-        utilisation: Of the devices; on rank 0.
+        validation: Validates it on held-out clips, if there are any.
+        utilisation: Measures the utilisation of the devices; only on rank 0.
     """
 
     config: RunConfig
@@ -64,7 +73,7 @@ class Training:
     utilisation: Utilisation | None
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
-        """One optimiser step."""
+        """Takes one optimiser step."""
         engine = self.run.players[0].engine
         step = train_step(engine, batches, self.run.plan, self.config.model.loss.with_decoder(number))
         if self.utilisation:
@@ -72,7 +81,7 @@ class Training:
         return step
 
     def judge(self, number: int, metrics: Metrics | None) -> None:
-        """Validate the average of the weights, or the weights where there is none, if it is time to."""
+        """Validates, if it is due: the average of the weights if the run keeps one, else the weights."""
         if self.validation is None or not self.validation.due(number, self.run.max_steps):
             return
         player = self.run.players[0]
@@ -83,10 +92,13 @@ class Training:
 
 
 def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
-    """Everything up to the first step, or up to the next one of a run that is resumed.
+    """Prepares a run up to its first step, or resumes it up to its next.
+
+    If it raises, it has written nothing except data and tiny models that the run makes for itself.
 
     Raises:
-        ConfigError, DataError: nothing has been written then but the data that the run makes for itself.
+        ConfigError: A setting, the weights or the checkpoint are wrong.
+        DataError: The data are wrong.
     """
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
@@ -106,7 +118,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     engine = build_engine(framework, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
-    # Written when all that can be refused has been: a folder with a configuration is a run.
+    # Saved only after all checks, since a folder with a config.yaml counts as a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
     if found:
         checkpoint.resume(engine, ema, found, state)
@@ -123,7 +135,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
 
 
 def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, ShardReader | None]:
-    """The run's data, made first where they are the demo's or raw clips; and the held-out split, if there is one."""
+    """Opens the run's data and its held-out split, if any. Packs the demo's clips or raw clips first."""
     shards = distributed.rank_zero_first(lambda: find_shards(config, output))
     held_out = distributed.rank_zero_first(lambda: find_held_out(config, shards))
     return open_shards(config, shards), open_dataset(config, held_out) if held_out else None
@@ -132,7 +144,11 @@ def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, S
 def load_model(
     config: RunConfig, output: Path, ds_config: dict, reader: ShardReader | Mixture, held_out: ShardReader | None
 ) -> tuple[VTokFramework, dict[str, str]]:
-    """The framework at step 0, whose tiny models are written first where it has such; and its frozen parts' hashes."""
+    """Loads the framework at step 0. Writes its tiny models first, if the run uses them.
+
+    Returns:
+        The framework, and the hashes of its frozen parts.
+    """
     if distributed.rank() == 0:
         print(f"starting from {origin(config)}", flush=True)
     if config.tiny_models:
@@ -147,7 +163,7 @@ def load_model(
 
 
 def calibrate(config: RunConfig, player: Player, dataset: WatchedDataset, plan: BatchPlan) -> None:
-    """Measure the frozen features over the run's first batches."""
+    """Measures mean and standard deviation of the frozen features over the run's first batches."""
     end = config.train.calibration_batches * plan.global_batch_size
     batches = micro_batches(dataset, plan, config.data.workers, end=end)
     with deaths_explained(dataset):

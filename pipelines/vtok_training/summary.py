@@ -1,4 +1,4 @@
-"""What a run is, in words and numbers."""
+"""Describes a run in short lines."""
 
 import math
 
@@ -7,12 +7,12 @@ from pipelines.engine.batch_plan import BatchPlan
 
 
 def number_of_steps(train: OptimisationConfig, samples: int) -> int:
-    """Optimiser steps of the whole run on so many samples."""
+    """Returns the number of optimiser steps of a whole run on a dataset of ``samples`` samples."""
     return train.max_steps or math.ceil(train.epochs * samples / train.global_batch_size)
 
 
 def origin(config: RunConfig) -> str:
-    """The weights that a run starts from, in one line."""
+    """Describes the weights that a run starts from, in one line."""
     model = config.model
     if config.tiny_models:
         backbone = model.tokeniser.weights
@@ -25,6 +25,6 @@ def origin(config: RunConfig) -> str:
 
 
 def batch_line(plan: BatchPlan) -> str:
-    """How a global batch is dealt out, in one line."""
+    """Describes how a global batch is split among ranks and micro-steps, in one line."""
     dealt = f"{plan.ranks} ranks x {plan.micro_batch_size} x {plan.accumulation} accumulated"
     return f"{plan.global_batch_size} samples = {dealt}"

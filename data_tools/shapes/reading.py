@@ -63,7 +63,7 @@ def told(caption: str) -> Told | None:
     if match := COUNTED.search(text):
         number, *looks = match.groups()
         return Told(Counter({tuple(looks): 1 + list(NUMBERS.values()).index(number)}), frozenset())
-    looks = [(match[1], match[2]) for match in THING.finditer(text)]
+    things = [(match[1], match[2]) for match in THING.finditer(text)]
     after = match[1] if (match := TURNS.search(text)) else ""
     skeleton = TURNS.sub("turns", THING.sub("@", text))
     skeleton = re.sub(r"^(?:in this clip |in the video |here |one sees that )+", "", skeleton)
@@ -71,7 +71,7 @@ def told(caption: str) -> Told | None:
     if skeleton not in sentences():
         return None
     category, labels = sentences()[skeleton]
-    return Told(Counter(looks), events_of(category, labels, looks, after))
+    return Told(Counter(things), events_of(category, labels, things, after))
 
 
 @cache

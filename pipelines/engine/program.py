@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+import torch
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
@@ -41,6 +42,7 @@ def run_program(
         train: Runs the whole training; returns whether it took its last step.
     """
     stopper = Stopper(name)
+    linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
         with distributed.connected():
             finished = train(arguments, stopper)
@@ -63,6 +65,7 @@ def run_program(
         end_children()
         if not distributed.is_launched(os.environ):
             stopper.dismiss()
+            torch.nn.functional.linear = linear
     if not finished:
         leave(STOPPED)
 

@@ -251,8 +251,8 @@ def test_input_that_cannot_be_used_is_one_line(clips, tmp_path, capsys):
     write_captions(columns, [("a.mp4", "A.")], ("file", "caption"))
     write_captions(nothing, [])
     write_captions(latin, [])
-    (latin / "captions.csv").write_bytes("path,caption\na.mp4,caf\xe9\n".encode("latin-1"))
-    write_captions(facts, [], ("path", "caption", "facts"))
+    (latin / "captions.csv").write_bytes("path,caption\na.mp4,caf\xe9\n".encode("utf-16-be"))  # without a mark
+    write_captions(facts, [("a.mp4", "A.", "x")], ("path", "caption", "facts"))
 
     assert "is not a folder" in fails(capsys, "build", tmp_path / "nowhere", *out)
     assert "is empty" in fails(capsys, "build", empty, *out)

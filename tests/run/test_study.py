@@ -114,6 +114,7 @@ def test_a_gate_that_fails_stops_what_rests_on_it(tmp_path, monkeypatch):
     }  # fmt: skip
     monkeypatch.setattr(command, "encoders", lambda study, output: dict(done))
     monkeypatch.setattr(command, "language_and_decoder", lambda study, output, made: done)
+    monkeypatch.setattr(command, "judged_decoder", lambda study, output, made: made)
     monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
     monkeypatch.setattr(arms, "train", lambda *_: pytest.fail("an arm was trained"))
     assert command.open_halves(study, done) == set()
@@ -183,6 +184,7 @@ def test_an_arm_that_another_process_is_at_is_awaited_behind_all_others(tmp_path
     (tmp_path / "locks").mkdir()
     monkeypatch.setattr(command, "encoders", lambda study, output: {})
     monkeypatch.setattr(command, "language_and_decoder", lambda study, output, made: {})
+    monkeypatch.setattr(command, "judged_decoder", lambda study, output, made: made)
     monkeypatch.setattr(command, "open_halves", lambda study, frozen: {"understanding"})
     monkeypatch.setattr(command, "model_of", lambda *_: None)
     monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)
@@ -211,6 +213,7 @@ def test_a_process_that_would_wait_for_the_models_makes_features(tmp_path, monke
     monkeypatch.setattr(
         command, "language_and_decoder", lambda *_: pytest.fail("waited", False) if not features else {}
     )
+    monkeypatch.setattr(command, "judged_decoder", lambda study, output, made: made)
     monkeypatch.setattr(command, "open_halves", lambda study, frozen: set())
     monkeypatch.setattr(command, "model_of", lambda *_: None)
     monkeypatch.setattr(command, "tokens_of", lambda study, model: 0)

@@ -19,10 +19,13 @@ Program = Callable[[list[str]], None] | Path
 
 
 class Ranks:
-    """The processes, which are started when they are first needed, and anew after a run that failed."""
+    """The processes, which are started when they are first needed, and anew after a run that failed.
+
+    Each number of ranks has its own: DeepSpeed's collectives in shared memory keep the number of their first run.
+    """
 
     def __init__(self):
-        self._started: list[tuple[subprocess.Popen, Connection]] = []
+        self._started: dict[int, list[tuple[subprocess.Popen, Connection]]] = {}
 
     def run(self, program: Program, *arguments, ranks: int = 2, timeout: float = 600) -> subprocess.CompletedProcess:
         """Run a command's ``main``, or a script, as a launcher would on its ranks.
@@ -33,9 +36,9 @@ class Ranks:
         Raises:
             subprocess.TimeoutExpired: it took longer than ``timeout`` seconds; the processes have been killed.
         """
-        while len(self._started) < ranks:
-            self._started.append(start())
-        used, port = self._started[:ranks], free_port()
+        if ranks not in self._started:
+            self._started[ranks] = [start() for _ in range(ranks)]
+        used, port = self._started[ranks], free_port()
         for rank, (_, connection) in enumerate(used):
             names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_SIZE=ranks, MASTER_PORT=port)
             told = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -50,7 +53,7 @@ class Ranks:
     def _ends(self, timeout: float, ranks: int) -> dict[int, subprocess.CompletedProcess]:
         """Rank -> its end, the first first."""
         ends, latest = {}, monotonic() + timeout
-        waiting = {connection: rank for rank, (_, connection) in enumerate(self._started[:ranks])}
+        waiting = {connection: rank for rank, (_, connection) in enumerate(self._started[ranks])}
         while waiting:
             ready = wait(list(waiting), max(0, latest - monotonic()))
             if not ready:
@@ -61,17 +64,17 @@ class Ranks:
                 try:
                     ends[rank] = connection.recv()
                 except EOFError:
-                    code = self._started[rank][0].wait()
+                    code = self._started[ranks][rank][0].wait()
                     ends[rank] = subprocess.CompletedProcess([], code, "", f"rank {rank} ended with {code}\n")
         return ends
 
     def close(self) -> None:
         """Kill the processes."""
-        for process, connection in self._started:
+        for process, connection in sum(self._started.values(), []):
             process.kill()
             process.wait()
             connection.close()
-        self._started = []
+        self._started = {}
 
 
 def start() -> tuple[subprocess.Popen, Connection]:

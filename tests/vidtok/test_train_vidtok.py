@@ -27,11 +27,13 @@ from vtok.vidtok import load_model
 from vtok.vidtok.losses.discriminator import PatchGAN
 
 COMMAND = train_vidtok.main
+# Adam's first steps move a weight by about the learning rate, even one whose gradient is rounding. A low rate keeps what
+# the kernels of different machines round differently out of the curves.
 SMALL = {
     "model": {"name": "vidtok_kl_causal_488_4chn", "ch": 8},
     "data": {"frames": 5, "fps": 8, "height": 32, "width": 32, "workers": 1},
     "loss": {"discriminator_start": 2},
-    "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-3, "ema_decay": 0.9},
+    "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-4, "ema_decay": 0.9},
     "checkpoint": {"every": 2},
 }
 GAME = ("loss_adv", "adv_weight", "loss_disc", "logits_real", "logits_fake", "grad_norm_disc")
@@ -63,7 +65,7 @@ def test_two_ranks_give_the_same_curve_as_one(ranks, folder, one_rank):
     assert len(one) == len(two) == 4
     for a, b in zip(one, two):
         for name in ("loss", "loss_nll", "loss_reg", "l1", "grad_norm", "ema_distance", *GAME):
-            assert a[name] == (None if b[name] is None else pytest.approx(b[name], rel=1e-3, abs=1e-6)), name
+            assert a[name] == (None if b[name] is None else pytest.approx(b[name], rel=1e-4, abs=1e-6)), name
 
 
 def test_the_discriminator_is_not_run_before_its_start(one_rank):

@@ -2,6 +2,7 @@
 
 RunConfig
   model       vtok.config.ModelConfig
+  init        a trained VTok to start from
   data        which shards, and how a clip becomes a sample
   train       batch, steps, optimiser
   checkpoint  when to save
@@ -38,6 +39,26 @@ class MixtureConfig:
 
     def __post_init__(self):
         require(self.weight is None or self.weight > 0, "the weights of data.mixture must be positive")
+
+
+@dataclass
+class InitConfig:
+    """
+    Args:
+        weights: A trained VTok to start from: a run's folder, one of its checkpoints, an export, ``shapes/vtok``, or a
+            hub id. Only the weights come along.
+        ema: Whether to take the average of a run's weights.
+        strict: Whether everything must fit. If not, what does not fit is listed and starts as it would otherwise.
+        measure: Whether to measure the features' mean and deviation anew. If not, they come along.
+    """
+
+    weights: str | None = None
+    ema: bool = False
+    strict: bool = True
+    measure: bool = False
+
+    def __post_init__(self):
+        require(self.weights is not None or not self.ema, "init.ema needs init.weights")
 
 
 @dataclass
@@ -246,6 +267,7 @@ class RunConfig:
     seed: int = 0
     tiny_models: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     data: DataConfig = field(default_factory=DataConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

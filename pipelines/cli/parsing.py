@@ -1,6 +1,7 @@
 """The command line of a run: a YAML file's sections, then ``--section.key value``, which wins."""
 
 import difflib
+import json
 import sys
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from pipelines.cli.config_files import PRESETS, as_yaml, read_yaml
 from pipelines.cli.errors import one_line
+from pipelines.cli.initial_model import model_of
 from pipelines.config import RunConfig
 from vtok.config import ConfigError, require
 
@@ -37,6 +39,9 @@ ALIASES = {
     "--lr": "--train.lr",
     "--batch_size": "--train.global_batch_size",
     "--epochs": "--train.epochs",
+    "--init_from": "--init.weights",
+    "--init_ema": "--init.ema",
+    "--init_strict": "--init.strict",
 }
 # What other trainers call it -> what it is here.
 HABITS = {
@@ -71,7 +76,8 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     """Command line to configuration: the YAML of ``--config`` first, then ``--section.key value``.
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
-    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own.
+    CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own. A run that
+    starts from a trained VTok in a folder takes the model from there.
 
     Args:
         argv: the process's own command line if omitted.
@@ -87,9 +93,13 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         published = []
         if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
             published = ["--model.tokeniser.weights", CLIP_L]
+        if places := values_of("--init.weights", argv):
+            model = model_of(Path(places[-1]).expanduser())
+            published = ["--model", json.dumps(model)] if model else published
         own = [Path(folder, "config.yaml") for folder in values_of("--output", argv) if "--resume" in given]
         config = next((path for path in own if path.is_file()), PRESETS / f"{preset}.yaml")
-        argv = ["--config", str(config), *published, *argv]
+        settings = ["--tiny_models", "false"] if "--model" in published else []
+        argv = ["--config", str(config), *settings, *published, *argv]
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )

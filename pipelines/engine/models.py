@@ -1,6 +1,6 @@
 """Builds the framework of a run from its configuration: the same on every rank, in training and in inference."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
-from vtok.weights.materialise import Place, whole
+from vtok.weights.materialise import EMPTY, Place, Read, whole
 
 TINY_MODELS = "models"
 
@@ -95,11 +95,18 @@ def assembled(config: RunConfig, output: Path) -> VTokFramework:
 
 
 def with_weights(
-    config: RunConfig, framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()
+    config: RunConfig,
+    framework: VTokFramework,
+    place: Place | None = None,
+    without: Collection[str] = (),
+    trained: Mapping[str, Read] = EMPTY,
 ) -> VTokFramework:
-    """Loads the weights of a framework that :func:`assembled` built; arguments as in :func:`load_framework`."""
+    """Loads the weights of a framework that :func:`assembled` built.
+
+    Arguments as in :func:`load_framework`; ``trained`` reads the parameters of a trained VTok, by name.
+    """
     with hub.asked_once(framework.config):
-        return build.with_weights(framework, place or whole(precision(config.train)), without)
+        return build.with_weights(framework, place or whole(precision(config.train)), without, trained)
 
 
 def load_on_device(config: RunConfig, output: Path) -> VTokFramework:

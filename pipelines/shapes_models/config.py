@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -44,6 +45,21 @@ class DecoderFitting:
 
 
 @dataclass
+class JointConfig:
+    """The joint training of VTok.
+
+    Args:
+        clips: Clips to train on.
+        train: Changes to ``StudyConfig.train``.
+        descriptions: Held-out clips that VTok describes at last.
+    """
+
+    clips: int = 6000
+    train: dict[str, Any] = field(default_factory=dict)
+    descriptions: int = 540
+
+
+@dataclass
 class ModelsConfig:
     """The small models.
 
@@ -59,6 +75,7 @@ class ModelsConfig:
         denoising_steps: Steps of the sampler.
         reader: Training of the image model after the study's.
         descriptions: Pictures that the image model describes at last.
+        joint: Joint training of VTok.
     """
 
     study: str = "cpu"
@@ -72,6 +89,7 @@ class ModelsConfig:
     denoising_steps: int = 20
     reader: Fitting = field(default_factory=lambda: Fitting(steps=4000, batch_size=32))
     descriptions: int = 540
+    joint: JointConfig = field(default_factory=JointConfig)
 
 
 def load_models(path: Path, profile: str) -> ModelsConfig:

@@ -6,7 +6,7 @@ from data_tools.errors import DataError
 from data_tools.shards.remote import is_remote
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
-from pipelines.engine import models
+from pipelines.engine import initial, models
 from pipelines.engine.loading.loader import build_dataset, collate
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
 from pipelines.engine.setup import settle
@@ -74,6 +74,8 @@ def checked_model(config: RunConfig, output: Path) -> VTokFramework:
     for part in pretrained_parts(framework.config).values():
         part.tensors(shapes)
     framework.text = TextEncoder.from_pretrained(framework.config)
+    with initial.opened(config.init, framework):
+        pass
     trained = sum(p.numel() for p in framework.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in framework.parameters() if not p.requires_grad)
     print(f"parameters   {trained / 1e6:,.1f} M trained, {frozen / 1e6:,.1f} M frozen")

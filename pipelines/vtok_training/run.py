@@ -5,12 +5,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
-from pipelines.config import RunConfig
-from pipelines.engine import calibration, distributed, models, ownership, weights
+from pipelines.config import InitConfig, RunConfig
+from pipelines.engine import calibration, distributed, initial, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches
@@ -103,7 +105,9 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
     reader, held_out = open_data(config, output)
-    framework, frozen = load_model(config, output, ds_config, reader, held_out)
+    found = checkpoint.newest(output) if arguments.resume else None
+    init = InitConfig() if found else config.init
+    framework, frozen, statistics = load_model(config, init, output, ds_config, reader, held_out)
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1
@@ -112,7 +116,6 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     )
 
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)
-    found = checkpoint.newest(output) if arguments.resume else None
     if found:
         state = checkpoint.check(found, state)
     engine = build_engine(framework, ds_config, config.train)
@@ -123,6 +126,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     if found:
         checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
+    elif statistics:
+        initial.set_statistics(engine.module, statistics)
     else:
         calibrate(config, player, dataset, plan)
 
@@ -142,12 +147,25 @@ def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, S
 
 
 def load_model(
-    config: RunConfig, output: Path, ds_config: dict, reader: ShardReader | Mixture, held_out: ShardReader | None
-) -> tuple[VTokFramework, dict[str, str]]:
+    config: RunConfig,
+    init: InitConfig,
+    output: Path,
+    ds_config: dict,
+    reader: ShardReader | Mixture,
+    held_out: ShardReader | None,
+) -> tuple[VTokFramework, dict[str, str], dict[str, Tensor]]:
     """Loads the framework at step 0. Writes its tiny models first, if the run uses them.
 
+    Args:
+        config: Configuration of the run.
+        init: The trained VTok to start from; of a run that is resumed, none.
+        output: Folder of the run.
+        ds_config: DeepSpeed's configuration.
+        reader: The run's data.
+        held_out: Its held-out split.
+
     Returns:
-        The framework, and the hashes of its frozen parts.
+        The framework, the hashes of its frozen parts, and the features' statistics if ``init`` has them.
     """
     if distributed.rank() == 0:
         print(f"starting from {origin(config)}", flush=True)
@@ -159,7 +177,13 @@ def load_model(
     place = weights.placement(ds_config, precision(config.train))
     empty = distributed.every_rank(lambda: models.assembled(config, output))
     frozen = weights.frozen_hashes(empty)
-    return distributed.every_rank(lambda: models.with_weights(config, empty, place, unused)), frozen
+
+    def filled() -> tuple[VTokFramework, dict[str, Tensor]]:
+        with initial.opened(init, empty) as (trained, statistics):
+            return models.with_weights(config, empty, place, unused, trained), statistics
+
+    framework, statistics = distributed.every_rank(filled)
+    return framework, frozen, statistics
 
 
 def calibrate(config: RunConfig, player: Player, dataset: WatchedDataset, plan: BatchPlan) -> None:

@@ -14,14 +14,15 @@ def number_of_steps(train: OptimisationConfig, samples: int) -> int:
 def origin(config: RunConfig) -> str:
     """Describes the weights that a run starts from, in one line."""
     model = config.model
+    trained = f"the trained VTok {config.init.weights}, " if config.init.weights else ""
     if config.tiny_models:
         backbone = model.tokeniser.weights
         kept = f"; the backbone is {backbone}" if backbone and not backbone.startswith("models/") else ""
-        return f"tiny models with random weights{kept}"
+        return f"{trained}tiny models with random weights{kept}"
     parts = {"language model": model.mllm.weights, "backbone": model.tokeniser.weights or "random weights"}
     if model.generates:
         parts["decoder"] = model.decoder.weights
-    return ", ".join(f"{name} {weights}" for name, weights in parts.items())
+    return trained + ", ".join(f"{name} {weights}" for name, weights in parts.items())
 
 
 def batch_line(plan: BatchPlan) -> str:

@@ -1,6 +1,6 @@
 """Builds the framework with the weights that its configuration names."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from vtok.motion_encoder import MeanMotionEncoder
 from vtok.rows.text import TextEncoder
 from vtok.video_decoder import decoder_kind, decoder_parts
 from vtok.weights import Part
-from vtok.weights.materialise import Place, materialise, whole
+from vtok.weights.materialise import EMPTY, Place, Read, materialise, whole
 
 
 def build_framework(config: ModelConfig, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
@@ -31,10 +31,15 @@ def build_framework(config: ModelConfig, place: Place | None = None, without: Co
     return with_weights(assemble(config), place, without)
 
 
-def with_weights(framework: VTokFramework, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
+def with_weights(
+    framework: VTokFramework,
+    place: Place | None = None,
+    without: Collection[str] = (),
+    trained: Mapping[str, Read] = EMPTY,
+) -> VTokFramework:
     """Gives a framework of :func:`vtok.assembly.architectures.assemble` its weights and tokenizers.
 
-    Arguments and errors are those of :func:`build_framework`.
+    Arguments and errors are those of :func:`build_framework` and :func:`vtok.weights.materialise.materialise`.
     """
     config = framework.config
     warn_if_random(config.tokeniser)
@@ -45,7 +50,7 @@ def with_weights(framework: VTokFramework, place: Place | None = None, without: 
     for name in without:
         drop_weights(framework.frozen_parts[name])
         parts.pop(name, None)
-    return materialise(framework, parts.values(), place or whole())
+    return materialise(framework, parts.values(), place or whole(), trained)
 
 
 def drop_weights(module: nn.Module) -> None:

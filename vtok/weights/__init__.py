@@ -266,14 +266,12 @@ class Part:
         Raises:
             ConfigError: A parameter is not in the checkpoint, or has another shape there.
         """
-        checkpoint = Checkpoint(self.location, self.files)
-        found = {}
+        checkpoint, found = self.open(), {}
         for name, shape in shapes.items():
-            prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)
-            if prefix is None:
-                continue
-            keys = [stored + name.removeprefix(prefix) for stored in self.keys[prefix]]
+            keys = self.stored_names(name)
             key = next((key for key in keys if key in checkpoint), None)
+            if not keys:
+                continue
             if key is None:
                 raise self.location.error(f"its weights lack {keys[0]}; is it another architecture?")
             found[name] = checkpoint[key]
@@ -283,6 +281,15 @@ class Part:
                     f"model's configuration it is {tuple(shape)}"
                 )
         return found
+
+    def open(self) -> Checkpoint:
+        """Opens the part's files."""
+        return Checkpoint(self.location, self.files)
+
+    def stored_names(self, name: str) -> list[str]:
+        """Returns the names that a parameter may have in the checkpoint; none if it belongs to another part."""
+        prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)
+        return [] if prefix is None else [stored + name.removeprefix(prefix) for stored in self.keys[prefix]]
 
 
 def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:

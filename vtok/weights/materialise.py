@@ -4,7 +4,7 @@ A :data:`Place` decides where the values go: whole parameters in a notebook, thi
 source is the same in both cases.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 Read = Callable[[Tensor, int], None]
 # Makes the parameter that replaces one on the meta device.
 Place = Callable[[nn.Parameter, Read], nn.Parameter]
+EMPTY: Mapping[str, Read] = {}
 
 
 def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Place:
@@ -33,11 +34,17 @@ def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 
 
 @torch.no_grad()
-def materialise(module: M, parts: Iterable[Part], place: Place) -> M:
+def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping[str, Read] = EMPTY) -> M:
     """Replaces every parameter of ``module`` and returns it.
 
     Parameters on the meta device are read from the checkpoints of ``parts``. The others keep their values. Buffers on
     the meta device are computed from the configuration.
+
+    Args:
+        module: The module.
+        parts: Its pretrained parts.
+        place: Makes the new parameters.
+        trained: Reads parameters that were trained further, by name. These come before the parts and the values.
 
     Raises:
         ConfigError: A parameter is not in the checkpoint of its part, or has another shape there.
@@ -47,10 +54,13 @@ def materialise(module: M, parts: Iterable[Part], place: Place) -> M:
     placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names; it is placed once
     for prefix, owner in module.named_modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
+            whole_name = f"{prefix}.{name}".lstrip(".")
             if parameter.is_meta:
                 if parameter not in placed:
-                    placed[parameter] = place(parameter, stored[f"{prefix}.{name}".lstrip(".")].read_into)
+                    placed[parameter] = place(parameter, trained.get(whole_name) or stored[whole_name].read_into)
                 setattr(owner, name, placed[parameter])
+            elif whole_name in trained:
+                setattr(owner, name, place(parameter, trained[whole_name]))
             else:
                 setattr(owner, name, place(parameter, partial(read_from, parameter)))
         for name, buffer in list(owner.named_buffers(recurse=False)):

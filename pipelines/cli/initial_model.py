@@ -1,0 +1,38 @@
+"""The model of a trained VTok, which a new run takes if it is started from it without ``--config``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli.config_files import read_yaml
+
+PARTS = ("tokeniser", "mllm", "decoder")  # those that name weights
+
+
+def model_of(place: Path) -> dict[str, Any] | None:
+    """Returns the settings of the model in a run's folder, one of its checkpoints or an export.
+
+    Weights inside that folder are named so that they are found from anywhere.
+
+    Args:
+        place: The folder.
+
+    Returns:
+        The section ``model``; ``None`` if ``place`` is no such folder.
+    """
+    if (place / "config.yaml").is_file():
+        model, folder = read_yaml(place / "config.yaml")["model"], run_of(place)
+    elif (place / "vtok_config.json").is_file():
+        model, folder = json.loads((place / "vtok_config.json").read_text()), place
+    else:
+        return None
+    for name in PARTS:
+        part = model.get(name) or {}
+        if part.get("weights") and (folder / part["weights"]).exists():
+            part["weights"] = str((folder / part["weights"]).resolve())
+    return model
+
+
+def run_of(place: Path) -> Path:
+    """Returns the folder of a run, given that or one of its checkpoints."""
+    return place.parents[1] if place.parent.name == "checkpoints" else place

@@ -1,0 +1,103 @@
+"""Joint training: VTok itself, from the small models, by the commands that a user runs.
+
+Encoder and decoder are frozen, as in the paper. Each motion token reads 4 x 4 cells of its residual, since the study's
+models learned directions and motions from those.
+"""
+
+import csv
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_tools.draws import Draws
+from data_tools.packing import build_shards
+from data_tools.shapes import Scene, caption_is_right, draw_scene, render_clips
+from pipelines.inference.export import export
+from pipelines.inference.load import load_run
+from pipelines.inference.understand import Understanding
+from pipelines.shapes_models.clips import SPLIT
+from pipelines.shapes_models.config import JointConfig
+from pipelines.shapes_study import arms
+from pipelines.shapes_study.config import ArmConfig, StudyConfig
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+
+CELLS = ArmConfig({"residual_grid": 4})
+CLIPS, HELD_OUT, SHARDS, VTOK = "clips", "held_out", "shards", "vtok"
+TRAINED_ON, ASKED_ABOUT = 20_000_000, 21_000_000  # keep the seeds of the scenes apart from those of other stages
+ASKED = 4  # of so many clips one has a question; the model describes the others
+
+
+def render(folder: Path, config: JointConfig, study: StudyConfig, seed: int) -> dict[str, Any]:
+    """Renders clips to train on, as ``folder/shards``, and ``folder/held_out``.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        study: The study. The clips are as long and as large as its own.
+        seed: Seed of the scenes.
+
+    Returns:
+        ``clips``: the number of clips to train on.
+    """
+    how = (study.render.frames, study.render.fps, study.render.size)
+    for name, clips, offset in ((CLIPS, config.clips, TRAINED_ON), (HELD_OUT, config.descriptions, ASKED_ABOUT)):
+        if not (folder / name / "captions.csv").exists():
+            render_clips(folder / name, clips, seed + offset, *how, split=SPLIT)
+    leave_questions(folder / CLIPS / "captions.csv")
+    return {"clips": build_shards(folder / CLIPS, folder / SHARDS, progress=False).packed}
+
+
+def leave_questions(table: Path) -> None:
+    """Removes most questions from a table of clips, so that the model learns to describe above all."""
+    with table.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    kept = [row if number % ASKED == 1 else [*row[:2], "", ""] for number, row in enumerate(rows)]
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([head, *kept])
+
+
+def train(
+    folder: Path, config: JointConfig, study: StudyConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path,
+    guidance: float, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Trains VTok and writes ``folder/vtok``, an export of the average of its weights.
+
+    Args:
+        folder: Folder of the stage.
+        config: The settings.
+        study: The study, whose losses and tokeniser these are.
+        clip: Folder of the study's stage ``clip``.
+        llava: Folder with the image model.
+        hunyuan: Folder of HunyuanVideo's parts.
+        rendered: Folder of :func:`render`.
+        guidance: Scale of classifier-free guidance.
+        seed: Seed of the run.
+
+    Returns:
+        The learning curve, and the share of right descriptions of held-out clips: of all, and in each category.
+    """
+    model = arms.model_of(study, CELLS, clip, llava, hunyuan, guidance)
+    study = replace(study, train=study.train | config.train)
+    arms.precompute(folder, study, model, rendered / SHARDS)
+    curve = arms.train(folder, study, model, folder / arms.SHARDS, seed)
+    if not (folder / VTOK).exists():
+        export(folder / "run", folder / VTOK, ema=True, dtype="fp32")
+    right, asked = described(folder / "run", rendered / HELD_OUT, config.descriptions, seed)
+    by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
+    return curve | {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
+
+
+def described(run: Path, clips: Path, count: int, seed: int) -> tuple[Counter, Counter]:
+    """Counts right descriptions of held-out clips, and all, by category.
+
+    A description is right if it tells the number, colours and shapes of the clip's things, and what each of them does.
+    """
+    config, framework, _ = load_run(run, ema=True)
+    understanding, right, asked = Understanding(config, framework), Counter(), Counter()
+    for number in range(count):
+        scene: Scene = draw_scene(Draws(seed + ASKED_ABOUT, number), SPLIT)
+        said = understanding.answer(clips / f"{number:03d}.mp4", CAPTION_INSTRUCTIONS[0])
+        asked[scene.category] += 1
+        right[scene.category] += caption_is_right(said, scene)
+    return right, asked

@@ -16,6 +16,8 @@ from typing import Literal
 
 from vtok.config import ModelConfig, require
 
+# Categories of scenes that the pixel judge answers questions about.
+Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion"]
 # Tokens of a caption, if the data are unknown.
 CAPTION_TOKENS = 64
 
@@ -238,19 +240,23 @@ class DemoConfig:
     Args:
         clips: Training clips of moving shapes to render.
         held_out: Further clips that are never trained on.
-        prompt: Prompt of the video at the end.
-        seconds: Length of that video.
-        steps: Denoising steps of that video.
+        shown: Held-out clips whose captions are shown at the end.
+        prompts: Categories of the scenes whose captions are the prompts of the videos at the end.
+        seconds: Length of these videos.
+        steps: Denoising steps of these videos.
     """
 
     clips: int = 64
     held_out: int = 4
-    prompt: str = "A large red circle moves to the right."
-    seconds: float = 2.0
+    shown: int = 4
+    prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position", "direction", "state"])
+    seconds: float = 3.0
     steps: int = 20
 
     def __post_init__(self):
-        require(self.clips >= 1 and self.held_out >= 1, "demo.clips and demo.held_out must be at least 1")
+        require(self.clips >= 1, "demo.clips must be at least 1")
+        require(1 <= self.shown <= self.held_out, "demo.shown must lie in 1..demo.held_out")
+        require(self.prompts != [], "demo.prompts is empty")
         require(self.seconds > 0 and self.steps >= 1, "demo.seconds and demo.steps must be positive")
 
 

@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+from data_tools.draws import Draws
+from data_tools.items import Item
 from data_tools.packing import build_shards
-from data_tools.shapes import render_clips
+from data_tools.shapes import CATEGORIES, Scene, draw_scene, item_of, render_clips, scene_of
 from pipelines.config import DemoConfig
+
+SPLIT = "train"  # the shipped models know these combinations of colour, shape and motion
+CLIPS, HELD_OUT = "clips", "held_out"
 
 
 def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
@@ -23,9 +28,35 @@ def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
     data = output / "data"
     train, val = data / "shards" / "train", data / "shards" / "val"
     if not (val / "manifest.json").exists():
-        print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}")
-        render_clips(data / "clips", demo.clips, seed)
-        render_clips(data / "held_out", demo.held_out, seed + 1)
-        build_shards(data / "clips", train, progress=False)
-        build_shards(data / "held_out", val, progress=False)
+        print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}", flush=True)
+        render_clips(data / CLIPS, demo.clips, seed, split=SPLIT)
+        render_clips(data / HELD_OUT, demo.held_out, seed + 1, split=SPLIT)
+        build_shards(data / CLIPS, train, progress=False)
+        build_shards(data / HELD_OUT, val, progress=False)
     return train
+
+
+def held_out_scene(seed: int, number: int) -> Scene:
+    """Returns what a held-out clip shows.
+
+    Args:
+        seed: Seed of the demo.
+        number: Number of the clip.
+    """
+    return draw_scene(Draws(seed + 1, number), SPLIT)
+
+
+def prompts_of(demo: DemoConfig, seed: int) -> list[Item]:
+    """Draws the prompts of the videos: captions of new scenes, each with a question that the pixel judge answers.
+
+    Args:
+        demo: The categories of the scenes.
+        seed: Seed of the demo. The prompts use the one after the held-out clips'.
+    """
+    items = []
+    for number, category in enumerate(demo.prompts):
+        draws = Draws(seed + 2, number)
+        labels = list(CATEGORIES[category].answers)
+        scene = scene_of(category, labels[draws.integer("label", len(labels))], draws, SPLIT)
+        items.append(item_of(scene, draws, f"prompt-{number}"))
+    return items

@@ -7,5 +7,4 @@ tokenise     tokenises videos
 export       writes a checkpoint as a folder of weights
 shares       divides the inputs among ranks
 pictures     draws a video's tokens
-demo         shows the result of the demo
 """

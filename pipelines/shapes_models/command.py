@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_models import clips, decoder, family, judged, reader, tower
+from pipelines.shapes_models import clips, decoder, family, joint, judged, reader, tower
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_study import llm
 from pipelines.shapes_study.arms import PROMPT_TOKENS
@@ -66,7 +66,19 @@ def run(config: ModelsConfig, output: Path) -> Path:
             size=study.render.size, grid=grid, max_prompt_tokens=PROMPT_TOKENS, asked=config.descriptions, seed=seed,
         ),
     )  # fmt: skip
-    stages = first | {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
+    rendered = stage(
+        output / "rendered", [config.joint.clips, config.joint.descriptions, study.render, seed], [],
+        partial(joint.render, config=config.joint, study=study, seed=seed),
+    )  # fmt: skip
+    joined = stage(
+        output / "joint", [config.joint, config.guidance, study.train, study.loss, seed], [trained, read, rendered],
+        partial(
+            joint.train, config=config.joint, study=study, clip=first["clip"].folder, llava=read.folder / llm.LLAVA,
+            hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder, guidance=config.guidance, seed=seed,
+        ),
+    )  # fmt: skip
+    made = {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
+    stages = first | made | {"rendered": rendered, "joint": joined}
     return stage(output / "family", [], list(stages.values()), partial(family.make, stages=stages)).folder
 
 

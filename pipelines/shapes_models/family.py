@@ -9,24 +9,33 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pipelines.shapes_models.joint import VTOK
 from pipelines.shapes_study.clip import CLIP
 from pipelines.shapes_study.dit import HUNYUAN
 from pipelines.shapes_study.llm import LLAVA
 from pipelines.shapes_study.stages import Done
+from vtok.assembly.pretrained import CONFIG
 from vtok.config import require
+from vtok.weights.shipped import PREFIX
 
-MODELS = {"clip": ("clip", CLIP), "llava-next": ("reader", LLAVA), "hunyuan-video": ("decoder", HUNYUAN)}
+MODELS = {
+    "clip": ("clip", CLIP),
+    "llava-next": ("reader", LLAVA),
+    "hunyuan-video": ("decoder", HUNYUAN),
+    "vtok": ("joint", VTOK),
+}
 RESTS_ON = {
     "clip": ("clip",),
     "llava-next": ("clip", "llm", "llava", "reader"),
     "hunyuan-video": ("clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
+    "vtok": ("reader", "judged", "rendered", "joint"),
 }
-NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items")
+NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items", "curve")
 LARGEST = 16_000_000  # bytes of all models together
 
 
 def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
-    """Writes ``folder/clip``, ``folder/llava-next`` and ``folder/hunyuan-video``.
+    """Writes ``folder/clip``, ``folder/llava-next``, ``folder/hunyuan-video`` and ``folder/vtok``.
 
     Args:
         folder: Folder of the stage.
@@ -41,11 +50,19 @@ def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
     for model, (name, inside) in MODELS.items():
         shutil.copytree(stages[name].folder / inside, folder / model, dirs_exist_ok=True)
         (folder / model / "README.md").write_text(card(model, {name: stages[name].figures for name in RESTS_ON[model]}))
+    name_shipped_parts(folder / "vtok" / CONFIG)
     for path in folder.rglob("*.safetensors"):
         halve(path)
     size = sum(path.stat().st_size for path in folder.rglob("*.*") if path.is_file())
     require(size <= LARGEST, f"{folder} has {size} bytes, more than the {LARGEST} that are to be shipped")
     return {"bytes": size}
+
+
+def name_shipped_parts(path: Path) -> None:
+    """Names the frozen parts of an export as they are shipped."""
+    settings = json.loads(path.read_text())
+    settings["tokeniser"]["weights"], settings["decoder"]["weights"] = f"{PREFIX}clip", f"{PREFIX}hunyuan-video"
+    path.write_text(json.dumps(settings, indent=2))
 
 
 def halve(path: Path) -> None:

@@ -12,6 +12,7 @@ from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import InitConfig, RunConfig
+from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
@@ -28,7 +29,6 @@ from pipelines.engine.stepping import Step, train_step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.inference import demo
 from pipelines.vtok_training.summary import number_of_steps, origin
 from vtok.framework import VTokFramework
 
@@ -52,7 +52,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         with deaths_explained(dataset), stopper.deferred():
             run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
         if run.finished and config.demo:
-            distributed.rank_zero_first(lambda: demo.show(config, output))
+            distributed.rank_zero_first(lambda: result.show(config, output))
     return run.finished
 
 

@@ -41,12 +41,17 @@ def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
     assert (facts.frames, facts.fps, facts.duration) == (120, 24, pytest.approx(5))
 
 
-def test_the_demo_ends_with_a_caption_and_a_video(tmp_path):
+def test_the_demo_ends_with_captions_and_videos(tmp_path):
     """The README's first command, with fewer steps."""
     output = tmp_path / "demo"
     config = ("--config", "pipelines/configs/demo.yaml")
-    short = ("--train.max_steps", 30, "--demo.clips", 32, "--output", output)
+    short = ("--train.max_steps", 4, "--demo.clips", 16, "--output", output)
     told = checked(run("deepspeed", "pipelines/train.py", *config, *ZERO3, *short)).stdout
-    assert "the model says" in told and "tensorboard --logdir" in told
-    assert validate(output / "demo.mp4").frames == 16
-    assert Image.open(output / "demo.png").size == (8 * 64, 2 * 64)
+    lines = told[told.index("After 4 further steps") :].splitlines()
+    captions, videos = ([line for line in lines if line[4:].startswith(word)] for word in ("it says", "asked"))
+    assert len(captions) == len(videos) == 4
+    assert sum(line.startswith("  ✓") for line in captions) >= 3
+    assert "Tokens of a clip of 3 s: 16 of the key frame + 12 of motion = 28." in told
+    assert validate(output / "prompt-0.mp4").frames == 9
+    assert Image.open(output / "demo.png").width == Image.open(output / "demo.gif").width == 804
+    assert Image.open(output / "demo.gif").n_frames == 9

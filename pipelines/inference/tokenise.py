@@ -66,10 +66,7 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
     Raises:
         DataError: The video cannot be read.
     """
-    duration = duration_of(video)
-    config, size = tokeniser.config, tokeniser.feature_extractor.image_size
-    views = make_views(video, duration, tokeniser_view(duration, config.fps, size, size), None, start=0.0)
-    frames = views.frames[None, : views.frames_valid].to(distributed.device())
+    config, frames = tokeniser.config, frames_of(tokeniser, video)[None]
     count = frames.shape[1]
     (key,) = tokeniser.key_frames(frames, [count])
     features = tokeniser.features(frames, key_frame_idx=key)
@@ -78,6 +75,17 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
         tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
     )
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
+
+
+def frames_of(tokeniser: Tokeniser, video: Path) -> Tensor:
+    """Returns the frames of a whole video that a tokeniser reads, (T, 3, h, w) ``uint8``, on this rank's device.
+
+    Raises:
+        DataError: The video cannot be read.
+    """
+    duration, size = duration_of(video), tokeniser.feature_extractor.image_size
+    views = make_views(video, duration, tokeniser_view(duration, tokeniser.config.fps, size, size), None, start=0.0)
+    return views.frames[: views.frames_valid].to(distributed.device())
 
 
 def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor) -> Image:

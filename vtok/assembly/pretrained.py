@@ -106,13 +106,13 @@ def from_pretrained(folder: str | Path, place: Place | None = None) -> VTokFrame
     """Loads the framework that :func:`save_pretrained` wrote.
 
     Args:
-        folder: The folder.
+        folder: The folder, or a shipped model such as ``shapes/vtok``.
         place: Where the parameters go, and in which dtype. Whole, in fp32, on the CPU if omitted.
 
     Raises:
         ConfigError: It is not such a folder, it is incomplete, or a frozen part is not where it was.
     """
-    folder = Path(folder)
+    folder = Path(folder_or_id(str(folder)))
     config = read_config(folder / CONFIG)
     framework = build_framework(replace(config, mllm=replace(config.mllm, weights=str(folder))), place)
     try:

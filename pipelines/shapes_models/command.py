@@ -71,10 +71,11 @@ def run(config: ModelsConfig, output: Path) -> Path:
         partial(joint.render, config=config.joint, study=study, seed=seed),
     )  # fmt: skip
     joined = stage(
-        output / "joint", [config.joint, config.guidance, study.train, study.loss, seed], [trained, read, rendered],
+        output / "joint", [config.joint, config.guidance, config.denoising_steps, study.train, study.loss, seed],
+        [trained, read, rendered],
         partial(
-            joint.train, config=config.joint, study=study, clip=first["clip"].folder, llava=read.folder / llm.LLAVA,
-            hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder, guidance=config.guidance, seed=seed,
+            joint.train, config=config, study=study, clip=first["clip"].folder, llava=read.folder / llm.LLAVA,
+            hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder,
         ),
     )  # fmt: skip
     made = {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}

@@ -52,11 +52,13 @@ class JointConfig:
         clips: Clips to train on.
         train: Changes to ``StudyConfig.train``.
         descriptions: Held-out clips that VTok describes at last.
+        videos: Videos per category of TV-Align that VTok is judged by. It samples their visual tokens.
     """
 
     clips: int = 6000
     train: dict[str, Any] = field(default_factory=dict)
     descriptions: int = 540
+    videos: int = 24
 
 
 @dataclass

@@ -31,6 +31,9 @@ RESTS_ON = {
     "vtok": ("reader", "judged", "rendered", "joint"),
 }
 NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items", "curve")
+JOINT = """It starts from the other three and is trained jointly, as in the
+paper: encoder and decoder frozen. `descriptions_right` below is the share of captions of held-out clips that tell the
+number, colours and shapes of all things and what each of them does."""
 LARGEST = 16_000_000  # bytes of all models together
 
 
@@ -90,8 +93,10 @@ def card(model: str, figures: dict[str, dict[str, Any]]) -> str:
         "`python pipelines/train_shapes_models.py --profile cpu --output DIR`. Weights are bf16. Its stages "
         f"({', '.join(figures)}) took {hours:.1f} hours on two cores of a CPU.",
     ]
+    if "joint" in figures:
+        text.append(JOINT)
     if "judged" in figures:
-        text.append(judge_table(figures["judged"]))
+        text.append(judge_table(figures["judged"], figures.get("joint")))
     rest = {
         name: {what: value for what, value in told.items() if what not in NOT_TOLD} for name, told in figures.items()
     }
@@ -99,16 +104,23 @@ def card(model: str, figures: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def judge_table(judged: dict[str, Any]) -> str:
-    """Returns a table of what the pixel judge gets right in each category, in percent."""
-    columns = {"generated from text alone": judged["lines"]} | judged["ceilings"]
+def judge_table(judged: dict[str, Any], joint: dict[str, Any] | None = None) -> str:
+    """Returns a table of what the pixel judge gets right in each category, in percent.
+
+    Args:
+        judged: Figures of the decoder.
+        joint: Figures of VTok, for its own column.
+    """
+    columns = {"decoder, from text alone": judged["lines"]} | judged["ceilings"]
+    if joint:
+        columns = {"VTok": joint["lines"]} | columns
     rows = [
-        "Questions of the pixel judge, right in %, on new scenes of the training distribution:",
+        "The pixel judge's questions about new scenes of the training distribution, in % right (of so many):",
         "",
-        f"| category | videos | {' | '.join(columns)} |",
-        f"|---|---|{'---|' * len(columns)}",
+        f"| category | {' | '.join(columns)} |",
+        f"|---|{'---|' * len(columns)}",
     ]
     for lines in zip(*columns.values()):
-        shares = " | ".join(f"{100 * line['right'] / line['asked']:.1f}" for line in lines)
-        rows.append(f"| {lines[0]['name']} | {lines[0]['asked']} | {shares} |")
+        shares = " | ".join(f"{100 * line['right'] / line['asked']:.1f} ({line['asked']})" for line in lines)
+        rows.append(f"| {lines[0]['name']} | {shares} |")
     return "\n".join(rows)

@@ -17,9 +17,11 @@ from pipelines.inference.export import export
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
 from pipelines.shapes_models.clips import SPLIT
-from pipelines.shapes_models.config import JointConfig
+from pipelines.shapes_models.config import JointConfig, ModelsConfig
+from pipelines.shapes_models.judged import judged_videos, new_scenes
 from pipelines.shapes_study import arms
 from pipelines.shapes_study.config import ArmConfig, StudyConfig
+from pipelines.shapes_study.evaluation import plain
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
 CELLS = ArmConfig({"residual_grid": 4})
@@ -58,9 +60,8 @@ def leave_questions(table: Path) -> None:
 
 
 def train(
-    folder: Path, config: JointConfig, study: StudyConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path,
-    guidance: float, seed: int,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path, config: ModelsConfig, study: StudyConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path
+) -> dict[str, Any]:
     """Trains VTok and writes ``folder/vtok``, an export of the average of its weights.
 
     Args:
@@ -71,30 +72,34 @@ def train(
         llava: Folder with the image model.
         hunyuan: Folder of HunyuanVideo's parts.
         rendered: Folder of :func:`render`.
-        guidance: Scale of classifier-free guidance.
-        seed: Seed of the run.
 
     Returns:
-        The learning curve, and the share of right descriptions of held-out clips: of all, and in each category.
+        The learning curve; the share of right descriptions of held-out clips, of all and in each category; and what the
+        pixel judge says of videos of new scenes: ``lines``, one for each category and one for all.
     """
-    model = arms.model_of(study, CELLS, clip, llava, hunyuan, guidance)
-    study = replace(study, train=study.train | config.train)
+    model = arms.model_of(study, CELLS, clip, llava, hunyuan, config.guidance)
+    study = replace(study, train=study.train | config.joint.train)
     arms.precompute(folder, study, model, rendered / SHARDS)
-    curve = arms.train(folder, study, model, folder / arms.SHARDS, seed)
+    curve = arms.train(folder, study, model, folder / arms.SHARDS, config.seed)
     if not (folder / VTOK).exists():
         export(folder / "run", folder / VTOK, ema=True, dtype="fp32")
-    right, asked = described(folder / "run", rendered / HELD_OUT, config.descriptions, seed)
+    run_config, framework, _ = load_run(folder / "run", ema=True)
+    understanding = Understanding(run_config, framework)
+    right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed)
     by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
-    return curve | {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
+    items = [item for _, item in new_scenes(config.seed, config.joint.videos)]
+    lines = plain(judged_videos(folder, items, config, study, framework))
+    shares = {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
+    return curve | shares | {"lines": lines}
 
 
-def described(run: Path, clips: Path, count: int, seed: int) -> tuple[Counter, Counter]:
+def described(understanding: Understanding, clips: Path, count: int, seed: int) -> tuple[Counter, Counter]:
     """Counts right descriptions of held-out clips, and all, by category.
 
     A description is right if it tells the number, colours and shapes of the clip's things, and what each of them does.
     """
-    config, framework, _ = load_run(run, ema=True)
-    understanding, right, asked = Understanding(config, framework), Counter(), Counter()
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
     for number in range(count):
         scene: Scene = draw_scene(Draws(seed + ASKED_ABOUT, number), SPLIT)
         said = understanding.answer(clips / f"{number:03d}.mp4", CAPTION_INSTRUCTIONS[0])

@@ -41,13 +41,24 @@ def make(folder: Path, config: ModelsConfig, study: StudyConfig, framework: VTok
     """
     scenes = new_scenes(config.seed, config.videos)
     items = [item for _, item in scenes]
-    viewed = viewings(items, 0, config.seed)
-    how = Generation(study.seconds, study.latents.fps, config.denoising_steps, seed=config.seed)
-    videos = generated_videos(how, viewed, folder / "videos", untrained(framework), VIDEOS_AT_ONCE)
-    lines = judge_videos(items, viewed, PixelJudge(), videos, {}, folder)
+    lines = judged_videos(folder, items, config, study, framework)
     true = [frames_of(scene, study) for scene, _ in scenes]
     shown = {TRUE: true, RECONSTRUCTED: [reconstructed(framework.decoder.vae, frames) for frames in true]}
     return {"lines": plain(lines), "ceilings": {name: plain(judged(items, clips)) for name, clips in shown.items()}}
+
+
+def judged_videos(
+    folder: Path, items: list[Item], config: ModelsConfig, study: StudyConfig, framework: VTokFramework
+) -> list[Line]:
+    """Generates a video for each item in ``folder/videos`` and has the pixel judge answer its question.
+
+    Returns:
+        A line per category, and one for all.
+    """
+    viewed = viewings(items, 0, config.seed)
+    how = Generation(study.seconds, study.latents.fps, config.denoising_steps, seed=config.seed)
+    videos = generated_videos(how, viewed, folder / "videos", untrained(framework), VIDEOS_AT_ONCE)
+    return judge_videos(items, viewed, PixelJudge(), videos, {}, folder)
 
 
 def new_scenes(seed: int, per_category: int) -> list[tuple[Scene, Item]]:

@@ -34,13 +34,13 @@ def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     family = tmp_path / "family"
     parts = {path.parent.relative_to(family).as_posix() for path in family.rglob("*.safetensors")}
     inside = {f"hunyuan-video/{part}" for part in ("transformer", "vae", "text_encoder_2")}
-    assert parts == {"clip", "llava-next", *inside}
+    assert parts == {"clip", "llava-next", "vtok", *inside}
     for path in family.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             assert {str(file.get_slice(name).get_dtype()) for name in file.keys()} == {"BF16"}, path
     card = (family / "hunyuan-video" / "README.md").read_text()
-    assert "| category | videos | generated from text alone | true clips | reconstructions |" in card
-    assert "| all | 7 |" in card and "| counting | 1 |" in card
+    assert "| category | decoder, from text alone | true clips | reconstructions |" in card
+    assert "(7)" in card and "| counting | " in card
     assert str(tmp_path) not in card
 
     # Started again, nothing is done twice.

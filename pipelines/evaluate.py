@@ -40,7 +40,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--unconditional", type=int, default=0, help="videos without a prompt, as a control")
     command.add_argument("--seconds", type=float, default=3.0)
-    command.add_argument("--fps", type=float, default=8.0)
+    command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
     command.add_argument("--steps", type=int, default=50, help="denoising steps")
     command.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     command.add_argument("--real_tokens", type=Path, help="folder of true ID.mp4: their tokens, not sampled ones")

@@ -25,7 +25,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1, help="videos of each of the --prompts; seeds count up")
     parser.add_argument("--layout", choices=["numbered", "vbench"], default="numbered", help="names of the videos")
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--fps", type=float, default=24.0)
+    parser.add_argument("--fps", type=float, help="frames per second of the file (default: the decoder's)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
     parser.add_argument("--seed", type=int, default=0)

@@ -48,23 +48,24 @@ def generate_batch(
     Args:
         framework: The model.
         prompts: The prompts.
-        seconds, fps: A video has ``round(seconds * fps)`` frames. ``fps`` defaults to the decoder's. The decoder makes
-            the next 4k + 1 frames, and the surplus is cut.
+        seconds: Length of a video. Visual tokens and the decoder's frames, at its own rate, cover it.
+        fps: Frames per second of the result, by default the decoder's. At another rate the decoder's frames are
+            repeated or left out (:func:`at_rate`).
         steps: Denoising steps.
         temperature: Temperature of the visual tokens.
         generators: One per video, on the CPU.
         features: Features of true videos, whose tokens replace sampled ones. They show the best that sampling could do.
 
     Returns:
-        (B, frames, 3, height, width) ``uint8``.
+        (B, round(seconds * fps), 3, height, width) ``uint8``.
 
     Raises:
         ConfigError: The model has no decoder; or under ZeRO-3, the ranks' arguments differ in more than prompts.
     """
-    decoder = decoder_of(framework)
-    wanted = round(seconds * (fps or framework.config.decoder.fps))
+    decoder, own_fps = decoder_of(framework), framework.config.decoder.fps
+    wanted = round(seconds * own_fps)
     ratio = decoder.latents_per_frame
-    num_frames = -(-(wanted - 1) // ratio) * ratio + 1
+    num_frames = -(-(wanted - 1) // ratio) * ratio + 1  # the decoder makes 4k + 1 frames; the surplus is cut
     num_tokens = 0
     if features is None:
         num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
@@ -78,7 +79,24 @@ def generate_batch(
     if framework.config.decoder.true_guidance > 1:
         empty = decoder_conditioning(framework, [""] * len(prompts), [sample_row(framework, "", 0)] * len(prompts))
     conditioning = decoder_conditioning(framework, prompts, rows)
-    return decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+    videos = decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+    return at_rate(videos, own_fps, fps or own_fps, seconds)
+
+
+def at_rate(videos: Tensor, own_fps: float, fps: float, seconds: float) -> Tensor:
+    """Shows videos at another frame rate: at each time, the frame that is then on the screen.
+
+    Args:
+        videos: (B, F, ...) at ``own_fps`` frames per second, the first frame at time 0.
+        own_fps: Their rate.
+        fps: The wanted rate.
+        seconds: Their length.
+
+    Returns:
+        (B, round(seconds * fps), ...).
+    """
+    shown = [min(videos.shape[1] - 1, int(frame * own_fps / fps + 1e-6)) for frame in range(round(seconds * fps))]
+    return videos[:, shown]
 
 
 def decoder_of(framework: VTokFramework) -> VideoDecoder:

@@ -44,14 +44,14 @@ def generate_videos(
     steps: int = 50,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Generates videos of F = ``round(seconds * fps)`` frames and writes each as an mp4.
+    """Generates videos and writes each as an mp4 of F = ``round(seconds * fps)`` frames.
 
     Args:
         config: Configuration of the run.
         framework: The model.
         wanted: The B videos to make, as one batch. All have features, or none.
         seconds: Length of a video.
-        fps: Frames per second; by default the decoder's.
+        fps: Frames per second of the files, by default the decoder's (see :func:`vtok.generation.generate_batch`).
         steps: Denoising steps.
         temperature: Temperature at which visual tokens are sampled.
 
@@ -63,7 +63,8 @@ def generate_videos(
     """
     fps = fps or config.model.decoder.fps
     require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
-    require(round(seconds * fps) >= 1, f"{seconds:g} s at {fps:g} frames per second are no frame at all")
+    rate = min(fps, config.model.decoder.fps)
+    require(round(seconds * rate) >= 1, f"{seconds:g} s at {rate:g} frames per second are no frame at all")
     paths, prompts, seeds, features = map(list, zip(*wanted))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     real = None if features[0] is None else features
@@ -95,7 +96,7 @@ def generate_missing(a: argparse.Namespace) -> None:
         batch = missing[start : start + a.batch_size]
         videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
         for one, frames in zip(batch, videos):
-            print(f"{one.path}: {len(frames)} frames at {a.fps:g} per second", flush=True)
+            print(f"{one.path}: {len(frames)} frames, {a.seconds:g} s", flush=True)
 
 
 def video_paths(prompts: list[str], folder: Path, samples: int, layout: str) -> dict[Path, tuple[str, int]]:

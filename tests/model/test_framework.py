@@ -336,6 +336,17 @@ def test_generate_gives_exactly_the_frames_asked_for_and_repeats_with_its_seed(f
     assert make(0, seconds=0.125).shape[0] == 1
 
 
+@pytest.mark.parametrize("fps, shown", [(4, [0, 2, 4, 6, 8]), (16, [n // 2 for n in range(20)]), (12, None)])
+def test_another_rate_shows_the_same_video(framework, fps, shown):
+    """The decoder makes 1.25 s at its own 8 frames per second, whatever the rate of the result."""
+    own, other = (
+        generate(framework.eval(), "A red circle", 1.25, rate, steps=2, generator=torch.Generator().manual_seed(0))
+        for rate in (None, fps)
+    )
+    shown = shown or [int(n * 8 / 12 + 1e-6) for n in range(15)]
+    assert len(own) == 10 and torch.equal(other, own[shown])
+
+
 def test_understand_answers_in_text(framework):
     framework.eval()
     frames = make_batch(framework).frames[0]

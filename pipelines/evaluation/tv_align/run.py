@@ -37,7 +37,7 @@ class Generation:
 
     Attributes:
         seconds: Length of a video.
-        fps: Frames per second.
+        fps: Frames per second of the files; by default the decoder's.
         steps: Denoising steps.
         temperature: Temperature of the sampled visual tokens.
         seed: Determines the seed of each item.
@@ -45,7 +45,7 @@ class Generation:
     """
 
     seconds: float = 3.0
-    fps: float = 8.0
+    fps: float | None = None
     steps: int = 50
     temperature: float = 1.0
     seed: int = 0

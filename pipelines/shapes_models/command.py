@@ -74,7 +74,7 @@ def run(config: ModelsConfig, output: Path) -> Path:
         output / "joint", [config.joint, config.guidance, config.denoising_steps, study.train, study.loss, seed],
         [trained, read, rendered],
         partial(
-            joint.train, config=config, study=study, clip=first["clip"].folder, llava=read.folder / llm.LLAVA,
+            joint.train, config=config, study=study, clip=first["clip"].folder, llava=read.folder,
             hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder,
         ),
     )  # fmt: skip

@@ -69,7 +69,7 @@ def train(
         config: The settings.
         study: The study, whose losses and tokeniser these are.
         clip: Folder of the study's stage ``clip``.
-        llava: Folder with the image model.
+        llava: Folder of the stage ``reader``.
         hunyuan: Folder of HunyuanVideo's parts.
         rendered: Folder of :func:`render`.
 

@@ -61,16 +61,22 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # the ba
         parts = video.reshape(batch, 3, frames // t, t, height // s, s, width // s, s)
         return parts.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
 
+    def forward(self, x: Tensor, to_blocks: bool) -> Tensor:
+        """Maps blocks (..., size) to latents (..., C), or back. Under ZeRO-3 the weights are whole only in here."""
+        if to_blocks:
+            return (x * self.scale) @ self.axes + self.mean
+        return (x - self.mean) @ self.axes.T / self.scale
+
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
         """Encodes (B, 3, t k + 1, H, W) in -1..1 to a narrow posterior over (B, C, k + 1, H / s, W / s)."""
-        latents = ((self.blocks(x) - self.mean) @ self.axes.T / self.scale).permute(0, 4, 1, 2, 3)
+        latents = self(self.blocks(x), to_blocks=False).permute(0, 4, 1, 2, 3)
         moments = torch.cat([latents, torch.full_like(latents, CERTAIN)], dim=1)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments))
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Decodes (B, C, k + 1, h, w) to (B, 3, t k + 1, H, W)."""
         t, s = self.temporal_compression_ratio, self.spatial_compression_ratio
-        blocks = (z.permute(0, 2, 3, 4, 1) * self.scale) @ self.axes + self.mean
+        blocks = self(z.permute(0, 2, 3, 4, 1), to_blocks=True)
         batch, frames, height, width, _ = blocks.shape
         parts = blocks.reshape(batch, frames, height, width, 3, t, s, s).permute(0, 4, 1, 5, 2, 6, 3, 7)
         video = parts.reshape(batch, 3, frames * t, height * s, width * s)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_tools.video.media import as_image
 
-SIDE, GAP, LINE = 96, 4, 16  # pixels: of a frame, between frames, of a line of text
+SIDE, MOVING, GAP, LINE = 96, 144, 4, 16  # pixels: of a frame, of a moving one, between frames, of a line of text
 COLUMNS, ACROSS = 8, 4  # frames of a clip in the sheet; clips in a row of the animation
 TEXT, PAPER = 12, "white"
 INK = {"✓": (20, 120, 50), "✗": (180, 40, 40)}
@@ -31,15 +31,17 @@ class Panel(NamedTuple):
 
 
 def contact_sheet(panels: list[Panel]) -> Image.Image:
-    """Draws each clip as a line of text above a row of its frames."""
-    row = LINE + SIDE + 2 * GAP
-    sheet = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, row * len(panels)), PAPER)
+    """Draws each clip as its text, in one or two lines, above a row of its frames."""
+    text, width = 2 * LINE, COLUMNS * (SIDE + GAP) + GAP
+    row = text + SIDE + 2 * GAP
+    sheet = Image.new("RGB", (width, row * len(panels)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for number, panel in enumerate(panels):
         top = number * row
-        draw.text((GAP, top + 1), f"{panel.text}  [{WORDS[panel.mark]}]", INK[panel.mark], font)
+        said = wrapped(f"{panel.text} [{WORDS[panel.mark]}]", draw, font, width - 2 * GAP)
+        draw.multiline_text((GAP, top + text), said, INK[panel.mark], font, anchor="ld", spacing=2)
         for column, frame in enumerate(spread(panel.frames, COLUMNS)):
-            sheet.paste(enlarged(frame), (GAP + column * (SIDE + GAP), top + LINE + GAP))
+            sheet.paste(enlarged(frame, SIDE), (GAP + column * (SIDE + GAP), top + text + GAP))
     return sheet
 
 
@@ -62,7 +64,7 @@ def animation(panels: list[Panel], fps: float) -> tuple[Tensor, float]:
 
 def grid(panels: list[Panel]) -> Image.Image:
     """Draws the first frames of clips in rows, each with its text below."""
-    side, below = 2 * SIDE, 4 * LINE
+    side, below = MOVING, 6 * LINE
     rows = -(-len(panels) // ACROSS)
     picture = Image.new("RGB", (ACROSS * (side + GAP) + GAP, rows * (side + below + GAP)), PAPER)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT)
@@ -80,7 +82,7 @@ def spread(frames: Tensor, count: int) -> Tensor:
     return frames[torch.linspace(0, len(frames) - 1, count).round().long()]
 
 
-def enlarged(frame: Tensor, side: int = SIDE) -> Image.Image:
+def enlarged(frame: Tensor, side: int) -> Image.Image:
     """Returns a frame (3, H, W) ``uint8`` as a square picture."""
     return as_image(frame).resize((side, side), Image.Resampling.BICUBIC)
 

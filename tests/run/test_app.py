@@ -22,6 +22,7 @@ PATIENCE = 120  # seconds
 @pytest.fixture
 def address(tmp_path):
     """A running page."""
+    pytest.importorskip("gradio")
     port = free_port()
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen([sys.executable, "pipelines/app.py", "--port", str(port)], stdout=log, stderr=log,
@@ -82,4 +83,5 @@ def test_a_wrong_port_is_one_line():
 
 @pytest.mark.slow  # its imports
 def test_a_model_that_is_none_is_one_line():
+    pytest.importorskip("gradio")
     assert_user_error(python("pipelines/app.py", "--model", "no/such-model"), "no/such-model")

@@ -8,7 +8,19 @@ from data_tools.draws import Draws
 from data_tools.shapes import CATEGORIES, caption_is_right, caption_of, render, scene_of
 from data_tools.shapes.judge import answer
 from pipelines.config import DemoConfig
-from pipelines.demo.picture import ACROSS, COLUMNS, GAP, LINE, SIDE, Panel, animation, contact_sheet, spread, wrapped
+from pipelines.demo.picture import (
+    ACROSS,
+    COLUMNS,
+    GAP,
+    LINE,
+    MOVING,
+    SIDE,
+    Panel,
+    animation,
+    contact_sheet,
+    spread,
+    wrapped,
+)
 from pipelines.demo.result import Video, mark
 from pipelines.engine.demo_clips import SPLIT, held_out_scene, pack_demo_clips, prompts_of
 
@@ -47,9 +59,9 @@ def panel(value, count, text="a blue square moves to the right", sign="✓"):
 
 def test_the_sheet_shows_every_clip_in_its_row():
     sheet = contact_sheet([panel(40, 24), panel(200, 3, sign="✗")])
-    row = LINE + SIDE + 2 * GAP
+    row = 2 * LINE + SIDE + 2 * GAP
     assert sheet.size == (COLUMNS * (SIDE + GAP) + GAP, 2 * row)
-    middles = [[sheet.getpixel((GAP + column * (SIDE + GAP) + SIDE // 2, number * row + LINE + SIDE // 2))
+    middles = [[sheet.getpixel((GAP + column * (SIDE + GAP) + SIDE // 2, number * row + 2 * LINE + SIDE // 2))
                 for column in range(COLUMNS)] for number in range(2)]  # fmt: skip
     assert middles[0] == [(40,) * 3] * COLUMNS
     assert middles[1] == [(200,) * 3] * 3 + [(255,) * 3] * (COLUMNS - 3)
@@ -59,8 +71,8 @@ def test_the_animation_runs_through_all_clips_at_once():
     """A clip of more frames shows as many as the shortest one."""
     rising = torch.arange(24, dtype=torch.uint8).mul(10).view(24, 1, 1, 1).expand(24, 3, 8, 8)
     frames, fps = animation([Panel(rising, "rises", "✓"), panel(100, 9)], 3.0)
-    assert fps == 3 and frames.shape == (9, 3, 2 * SIDE + 4 * LINE + GAP, ACROSS * (2 * SIDE + GAP) + GAP)
-    middles = frames[:, 0, GAP + SIDE, GAP + SIDE].tolist()
+    assert fps == 3 and frames.shape == (9, 3, MOVING + 6 * LINE + GAP, ACROSS * (MOVING + GAP) + GAP)
+    middles = frames[:, 0, GAP + MOVING // 2, GAP + MOVING // 2].tolist()
     assert middles == spread(rising, 9)[:, 0, 0, 0].tolist() and middles[0] == 0 and middles[-1] == 230
 
 

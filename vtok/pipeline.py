@@ -74,7 +74,8 @@ class VTokPipeline:
         """Answers a question about a video.
 
         Args:
-            frames: (T, 3, H, W), ``uint8``, of any size. The model sees the centre square.
+            frames: (T, 3, H, W), ``uint8``, of any size. The model sees what it sees in training: the centre square of
+                the part that the decoder draws.
             question: The question.
             fps: Frames per second of ``frames``. The configuration's if omitted.
             max_new_tokens: Longest answer.
@@ -82,8 +83,10 @@ class VTokPipeline:
             key_frame_every: Seconds between key frames in a long video.
         """
         require(frames.dtype == torch.uint8 and frames.ndim == 4, "frames should be a uint8 tensor (T, 3, H, W)")
-        size = self.framework.tokeniser.feature_extractor.image_size
-        frames = centre_square(frames.to(self.device), size)
+        frames, config = frames.to(self.device), self.framework.config
+        if config.generates:
+            frames = centre_part(frames, *config.decoder.loss_size)
+        frames = centre_square(frames, self.framework.tokeniser.feature_extractor.image_size)
         return understand(self.framework, frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
 
     def generate(
@@ -113,6 +116,15 @@ def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tupl
     """Fills in defaults: the GPU with bf16 if there is one, else the CPU with fp32."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return device, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+
+
+def centre_part(frames: Tensor, height: int, width: int) -> Tensor:
+    """Crops frames (T, 3, H, W) to their largest centred part with the aspect ratio ``width`` : ``height``."""
+    full_height, full_width = frames.shape[-2:]
+    inner_width = max(1, min(full_width, round(full_height * width / height)))
+    inner_height = max(1, min(full_height, round(full_width * height / width)))
+    top, left = (full_height - inner_height) // 2, (full_width - inner_width) // 2
+    return frames[..., top : top + inner_height, left : left + inner_width]
 
 
 def centre_square(frames: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,8 @@ from safetensors import safe_open
 
 from data_tools.shapes import render_clips
 from data_tools.video.decode import validate
+from data_tools.video.encode import encode_mp4
+from data_tools.video.views import View, make_views
 from pipelines import generate, tokenise, understand
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
@@ -21,7 +24,7 @@ from vtok import understanding
 from vtok.assembly.build import build_framework
 from vtok.assembly.pretrained import save_pretrained
 from vtok.config import ConfigError
-from vtok.pipeline import VTokPipeline, centre_square
+from vtok.pipeline import VTokPipeline, centre_part, centre_square
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +197,19 @@ def test_the_notebook_s_pipeline(run, tmp_path):
     assert torch.equal(video, own.generate("A red circle", 0.5, 8, 1, seed=3))
     with pytest.raises(ConfigError, match="uint8"):
         pipeline.understand(frames.float(), "What?")
+
+
+@pytest.mark.parametrize("height, width", [(96, 128), (130, 90), (64, 64), (40, 200)])
+def test_a_notebook_shows_the_model_what_training_shows_it(height, width):
+    """Of a landscape, a portrait, a square and a very wide clip: a square of the decoder's 16 : 9 part."""
+    draws = np.random.default_rng(0)
+    coarse = torch.from_numpy(draws.integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    video = encode_mp4((frame.permute(1, 2, 0).numpy() for frame in smooth), 4, 18)
+    whole = make_views(video, 0.75, View(4, 3, height, width), None, 0.0).frames
+    trained = make_views(video, 0.75, View(4, 3, 56, 56), View(4, 1, 36, 64), 0.0).frames
+    ours = centre_square(centre_part(whole, 36, 64), 56)
+    assert (ours.int() - trained).abs().max() <= 1
 
 
 @pytest.mark.parametrize("height, width", [(90, 128), (131, 90), (64, 64)])

@@ -25,13 +25,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="with --videos: folder for the answers, NUMBER.json a row")
     parser.add_argument("--question", default="Describe this video.")
     parser.add_argument("--max_new_tokens", type=int, default=128)
-    parser.add_argument("--key_frame_every", type=float, help="seconds: the whole video, with several key frames")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds: where to begin in the video")
+    parser.add_argument("--end", type=float, help="seconds: where to end (default: at its end)")
+    parser.add_argument(
+        "--key_frame_every", type=float, help="seconds (default: as long as the samples of the training)"
+    )
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     a = parser.parse_args(argv)
     require(bool(a.videos) == bool(a.output), "--videos and --output go together")
     require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
+    require(a.start >= 0 and (a.end is None or a.end > a.start), "--start must lie before --end, and not below 0")
     require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
     return a
 

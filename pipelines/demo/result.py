@@ -83,7 +83,7 @@ def caption_clips(config: RunConfig, framework: VTokFramework, clips: Path) -> l
         path = clips / f"{number:03d}.mp4"
         said = understanding.answer(path, DESCRIBE)
         true = path.parent.joinpath("captions.csv").read_text().splitlines()[number + 1].split(",")[1]
-        captions.append(Caption(understanding.frames_of(path).cpu(), said, true, caption_is_right(said, scene)))
+        captions.append(Caption(understanding.seen(path)[0].cpu(), said, true, caption_is_right(said, scene)))
     return captions
 
 

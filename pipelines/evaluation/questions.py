@@ -85,8 +85,10 @@ def ask_all(items: list[Item], videos: Path, load: Callable[[], Run], common: di
 def asked(run: Run, item: Item, video: Path) -> dict:
     """Asks about a video and about its first frame, and measures the loss of the caption; returns all for JSON."""
     config, framework, step = run
-    frames = Understanding(config, framework).frames_of(video)
-    video, frozen = (video_embeddings(framework, shown) for shown in (frames, frames[:1].expand_as(frames)))
+    frames, every = Understanding(config, framework).seen(video)
+    video, frozen = (
+        video_embeddings(framework, shown, key_frame_every=every) for shown in (frames, frames[:1].expand_as(frames))
+    )
     (caption,) = answer_losses(framework, video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
     return {
         "said": likeliest(framework, video, len(frames), item),

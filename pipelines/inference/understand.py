@@ -2,23 +2,25 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
 from data_tools.video.decode import validate
-from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
+from data_tools.video.views import CENTRE, View, make_views, tokeniser_view, window
 from pipelines.cli.errors import one_line
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
 from pipelines.inference.load import load_run, load_untrained
 from pipelines.inference.shares import own_share, read_table
 from pipelines.views import views_of
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
 from vtok.understanding import understand
@@ -35,6 +37,24 @@ def duration_of(video: Path) -> float:
     return validate(video).duration
 
 
+SLACK = 1.1  # a video may be longer than a sample by this factor; the rest is left out
+
+
+class Look(NamedTuple):
+    """The part of a video that the model sees, and how.
+
+    Attributes:
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds. ``None`` is the end of the video.
+        key_frame_every: Seconds between key frames. By default a part that is longer than the run's samples has one as
+            often as these are long, so that no position is used that was not trained.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+    key_frame_every: float | None = None
+
+
 class Understanding:
     """Answers questions about video files. The model sees the same views of them as in training.
 
@@ -48,38 +68,53 @@ class Understanding:
         self.framework = framework
         self.views = views_of(config, framework.tokeniser.feature_extractor.image_size)
 
-    def answer(
-        self, video: Path, question: str, max_new_tokens: int = 128, key_frame_every: float | None = None
-    ) -> str:
+    def answer(self, video: Path, question: str, max_new_tokens: int = 128, look: Look = Look()) -> str:
         """Answers a question about a video.
 
         Args:
             video: Path of the video.
             question: The question.
             max_new_tokens: Longest answer, in tokens.
-            key_frame_every: Seconds between key frames; the model then sees the whole video. By default it sees the
-                centred window of the length used in training.
+            look: What the model sees of the video; by default all.
 
         Raises:
+            ConfigError: The video has no such part.
             DataError: The video cannot be read.
         """
-        frames = self.frames_of(video, key_frame_every)
-        return understand(self.framework, frames, question, max_new_tokens, key_frame_every=key_frame_every)
+        frames, every = self.seen(video, look)
+        return understand(self.framework, frames, question, max_new_tokens, key_frame_every=every)
 
-    def frames_of(self, video: Path, key_frame_every: float | None = None) -> Tensor:
-        """Returns the frames that the model sees, (T, 3, h, w) ``uint8``; arguments and errors as in :meth:`answer`."""
-        duration = duration_of(video)
-        data, (tokeniser, decoder) = self.config.data, self.views
-        start = window(duration, data.seconds, CENTRE)
-        if key_frame_every:
-            tokeniser = tokeniser_view(duration, tokeniser.fps, tokeniser.height, tokeniser.width)
-            start = 0.0
-        views = make_views(video, duration, tokeniser, decoder, start, data.fit, data.decoder, skip=("video",))
-        return views.frames[: views.frames_valid].to(distributed.device())
+    def seen(self, video: Path, look: Look = Look()) -> tuple[Tensor, float | None]:
+        """Returns the frames that the model sees, (T, 3, h, w) ``uint8``, and the seconds between their key frames.
+
+        With one key frame the seconds are ``None``. Says so if a long video gets several. Errors as in :meth:`answer`.
+        """
+        duration, trained = duration_of(video), self.config.data.seconds
+        end = duration if look.end is None else min(look.end, duration)
+        require(0 <= look.start < end, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
+        length, every = end - look.start, look.key_frame_every
+        if length < SLACK * trained:
+            length = min(length, trained)
+        elif every is None:
+            every = trained
+            print(f"{video}: {length:.1f} s, with a key frame every {every:g} s as in training", file=sys.stderr)
+        elif every > trained:
+            print(f"{video}: key frames are {every:g} s apart, in training {trained:g} s at most", file=sys.stderr)
+        sampled, decoder = self.views
+        view = tokeniser_view(length, sampled.fps, sampled.height, sampled.width)
+        return self.frames_at(video, duration, view, decoder, look.start), every
 
     def features_of(self, video: Path) -> VisualFeatures:
-        """Returns the frozen features of the centred window; errors as in :meth:`answer`."""
-        return self.framework.tokeniser.features(self.frames_of(video)[None])
+        """Returns the frozen features of the centred window that training sees; errors as in :meth:`answer`."""
+        duration = duration_of(video)
+        start = window(duration, self.config.data.seconds, CENTRE)
+        return self.framework.tokeniser.features(self.frames_at(video, duration, *self.views, start)[None])
+
+    def frames_at(self, video: Path, duration: float, sampled: View, decoder: View | None, start: float) -> Tensor:
+        """Returns the frames of a view from ``start`` on, (T, 3, h, w) ``uint8``, on this rank's device."""
+        data = self.config.data
+        views = make_views(video, duration, sampled, decoder, start, data.fit, data.decoder, skip=("video",))
+        return views.frames[: views.frames_valid].to(distributed.device())
 
 
 def answer_question(a: argparse.Namespace) -> None:
@@ -92,7 +127,7 @@ def answer_question(a: argparse.Namespace) -> None:
         ConfigError: The checkpoint or the configuration is wrong.
         DataError: The video or the table cannot be read.
     """
-    options = (a.max_new_tokens, a.key_frame_every)
+    options = (a.max_new_tokens, Look(a.start, a.end, a.key_frame_every))
     load = partial(load_run, a.checkpoint, a.ema) if a.checkpoint else partial(load_untrained, a.config)
     if a.videos:
         answer_all(load, a.videos, a.output, a.question, options)

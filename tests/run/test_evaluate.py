@@ -204,7 +204,7 @@ def test_true_tokens_take_the_place_of_sampled_ones(videos, tiny_models, tmp_pat
     evaluate.main(arguments)
     assert json.loads((tmp_path / "report.json").read_text())["settings"]["real_tokens"] == str(videos)
     for item, features in zip(items, shown, strict=True):
-        frames = Understanding(config, framework).frames_of(videos / f"{item.id}.mp4")
+        frames, _ = Understanding(config, framework).seen(videos / f"{item.id}.mp4")
         assert torch.equal(features.motion, framework.tokeniser.features(frames[None]).motion)
     for wrong in (["--unconditional", "2"], ["--real_tokens", str(tmp_path)]):
         assert "--real_tokens" in (error := refused([*arguments, *wrong], capsys)) or "lacks 2 of 2 videos" in error

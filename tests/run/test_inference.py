@@ -137,19 +137,37 @@ def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(lo
     assert len(loaded) == before
 
 
-def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, monkeypatch):
-    """Rendered clips last longer than the window: with ``key_frame_every`` all of it is looked at."""
-    config, framework, _ = run
+def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, monkeypatch, capsys):
+    """Rendered clips last longer than the samples of this run: all of it is looked at, or the part that is named."""
+    config, _, _ = run
     seen = []
-    record = lambda _, frames, *__, **asked: seen.append((len(frames), asked)) or ""  # noqa: E731
+    record = lambda _, frames, *__, key_frame_every: seen.append((len(frames), key_frame_every)) or ""  # noqa: E731
     monkeypatch.setattr(inference_understand, "understand", record)
-    config.data.seconds = 1.0
+    monkeypatch.setattr(config.data, "seconds", 1.0)
     command = ["--checkpoint", "run", "--video", str(clips / "000.mp4"), "--max_new_tokens", "2"]
-    understand.main(command)
-    understand.main([*command, "--key_frame_every", "0.5"])
-    duration = validate(clips / "000.mp4").duration
-    whole = int(duration * 4 + 1e-3) + 1
-    assert seen == [(5, {"key_frame_every": None}), (whole, {"key_frame_every": 0.5})] and whole > 5
+    whole = int(validate(clips / "000.mp4").duration * 4 + 1e-3) + 1
+    for options, expected in (
+        ([], (whole, 1.0)),
+        (["--key_frame_every", "0.5"], (whole, 0.5)),
+        (["--end", "1"], (5, None)),
+        (["--start", "0.5", "--end", "1.55"], (5, None)),  # hardly longer
+        (["--start", "0.5", "--end", "2.5"], (9, 1.0)),
+    ):
+        understand.main([*command, *options])
+        assert seen.pop() == expected, options
+    assert capsys.readouterr().err.count("with a key frame every 1 s") == 2
+    with pytest.raises(SystemExit, match="2"):
+        understand.main([*command, "--start", "60"])
+    assert "nothing of it lies between --start and --end" in capsys.readouterr().err
+
+
+def test_several_key_frames_give_the_tokens_of_several_videos(run, clips, monkeypatch):
+    config, framework, _ = run
+    monkeypatch.setattr(config.data, "seconds", 1.0)
+    frames, every = inference_understand.Understanding(config, framework).seen(clips / "000.mp4")
+    together = understanding.video_embeddings(framework, frames, key_frame_every=every)
+    alone = [understanding.video_embeddings(framework, part) for part in frames.split(4)]
+    torch.testing.assert_close(together, torch.cat(alone, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_accuracy_by_category_over_ranks_and_resumed(clips, tmp_path, monkeypatc
             torch.tensor([0.0 if (not frozen and answer in known) else 1.0 + k]) for k, answer in enumerate(answers)
         ]
 
-    monkeypatch.setattr(questions, "video_embeddings", lambda _, frames: frames)
+    monkeypatch.setattr(questions, "video_embeddings", lambda _, frames, key_frame_every: frames)
     monkeypatch.setattr(questions, "answer_losses", losses)
     output = tmp_path / "results"
     for rank in (1, 0):

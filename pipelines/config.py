@@ -18,6 +18,8 @@ from vtok.config import ModelConfig, require
 
 # Categories of scenes that the pixel judge answers questions about.
 Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion"]
+# Steps between validations by default, if there is a held-out split.
+VALIDATE_EVERY = 1000
 # Tokens of a caption, if the data are unknown.
 CAPTION_TOKENS = 64
 
@@ -192,17 +194,18 @@ class CheckpointConfig:
     """
     Args:
         every: Steps between checkpoints. The last step always writes one.
-        keep: Number of latest checkpoints that stay on disk.
+        keep: Number of latest checkpoints that stay on disk; ``best`` for the latest one and the one with the lowest
+            validation loss.
         keep_every: Checkpoints at multiples of this number of steps stay too.
     """
 
     every: int = 1000
-    keep: int = 2
+    keep: int | Literal["best"] = 2
     keep_every: int | None = None
 
     def __post_init__(self):
         require(self.every >= 1, "checkpoint.every must be at least 1")
-        require(self.keep >= 1, "checkpoint.keep must be at least 1")
+        require(self.keep == "best" or self.keep >= 1, "checkpoint.keep must be at least 1, or best")
         require(self.keep_every is None or self.keep_every >= 1, "checkpoint.keep_every must be at least 1")
 
 
@@ -285,6 +288,12 @@ class RunConfig:
             f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",
         )
         require_seed(self.seed)
+        every = VALIDATE_EVERY if self.validation.every is None else self.validation.every
+        require(
+            self.checkpoint.keep != "best" or (every and every % self.checkpoint.every == 0),
+            f"checkpoint.keep best needs a checkpoint at every validation: validation.every {every} is not a multiple "
+            f"of checkpoint.every {self.checkpoint.every}",
+        )
         window, batch = self.data.group_by_length, self.train.global_batch_size
         require(
             window % batch == 0,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
+from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
 
 
@@ -25,14 +26,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     tv_align_command(commands.add_parser("tv-align", help="does a generated video show what its prompt says?"))
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
-    return parser.parse_args(argv)
+    a = parser.parse_args(argv)
+    return a if a.protocol == "vidtok_scores" else with_step(a)
 
 
 def tv_align_command(command: argparse.ArgumentParser) -> None:
     command.set_defaults(protocol="tv_align.run")
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
-    what.add_argument("--checkpoint", type=Path, help="output folder of a training run, to generate them with")
+    what.add_argument(
+        "--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it, to generate them with"
+    )
     command.add_argument("--items", type=Path, default=tv_align.FOLDER / "shapes.jsonl", help="JSONL of questions")
     command.add_argument("--judge", choices=["pixels", "qwen2.5-vl"], default="pixels", help="who answers them")
     command.add_argument(
@@ -51,7 +55,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
     command.set_defaults(protocol="questions")
-    command.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
+    command.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or of a checkpoint of it")
     command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
     command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
     shared_arguments(command)
@@ -75,6 +79,7 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
 
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
+    add_step(command)
     command.add_argument("--ema", action="store_true", help="use the average of the weights")
     command.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
 

@@ -1,6 +1,6 @@
-"""Turn a run's newest checkpoint into a folder of weights that stands by itself.
+"""Turn a run's checkpoint, by default the newest, into a folder of weights that stands by itself.
 
-python pipelines/export.py --checkpoint OUTPUT [--ema] --output DIR
+python pipelines/export.py --checkpoint OUTPUT [--step N] [--ema] --output DIR
 
 Three functions open it: ``VTokPipeline.from_pretrained(DIR)``, ``vtok.assembly.pretrained.from_pretrained(DIR)``, and
 transformers' ``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` (or Qwen2.5-VL's class, if the model is one).
@@ -11,15 +11,17 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli.errors import user_errors
+from pipelines.cli.steps import add_step, with_step
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or of a checkpoint of it")
+    add_step(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--ema", action="store_true", help="export the average of the weights")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
-    return parser.parse_args(argv)
+    return with_step(parser.parse_args(argv))
 
 
 def main(argv: list[str] | None = None) -> None:

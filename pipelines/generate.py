@@ -12,12 +12,14 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli.errors import user_errors
+from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make videos with a trained model.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="output folder of a training run")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or of a checkpoint of it")
+    add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="of one video")
     what.add_argument("--prompts", type=Path, help="one a line, or a CSV with a column 'prompt'")
@@ -32,7 +34,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
-    a = parser.parse_args(argv)
+    a = with_step(parser.parse_args(argv))
     require(a.samples >= 1, "--samples must be at least 1")
     require(a.batch_size >= 1, "--batch_size must be at least 1")
     return a

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
+from pipelines.cli.steps import add_step, with_step
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -26,9 +27,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="the safetensors file to write")
     parser.add_argument("--show", type=Path, help="PNG file to write: key frames with their grid, residuals over time")
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--checkpoint", type=Path, help="output folder of a training run")
+    weights.add_argument("--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it")
     weights.add_argument("--config", type=Path, default=PRESETS / "llava_next_8b_hunyuan.yaml", help="YAML of a run")
-    return parser.parse_args(argv)
+    add_step(parser)
+    return with_step(parser.parse_args(argv))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,14 +11,16 @@ import argparse
 from pathlib import Path
 
 from pipelines.cli.errors import user_errors
+from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Ask a trained model about videos, or a published one as it is.")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, help="output folder of a training run")
+    model.add_argument("--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it")
     model.add_argument("--config", type=Path, help="YAML of a run that needs no training, by its tokeniser.strategy")
+    add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--video", type=Path)
     what.add_argument("--videos", type=Path, help="CSV with a column 'path' and, if wanted, 'question'")
@@ -33,7 +35,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
-    a = parser.parse_args(argv)
+    a = with_step(parser.parse_args(argv))
     require(bool(a.videos) == bool(a.output), "--videos and --output go together")
     require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
     require(a.start >= 0 and (a.end is None or a.end > a.start), "--start must lie before --end, and not below 0")

@@ -3,6 +3,7 @@
 import difflib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from pipelines.cli.config_files import PRESETS, as_yaml, read_yaml
 from pipelines.cli.errors import one_line
 from pipelines.cli.initial_model import model_of
+from pipelines.cli.steps import NAME
 from pipelines.config import RunConfig
 from vtok.config import ConfigError, require
 
@@ -27,6 +29,7 @@ class RunArguments(Generic[Config]):
     ds_config: Path
     output: Path | None
     resume: Literal["auto"] | None
+    step: int | None = None  # of the checkpoint to resume; the newest if None
     profile: range | None = None  # steps to be traced
     dry_run: bool = False
 
@@ -96,7 +99,10 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         if places := values_of("--init.weights", argv):
             model = model_of(Path(places[-1]).expanduser())
             published = ["--model", json.dumps(model)] if model else published
-        own = [Path(folder, "config.yaml") for folder in values_of("--output", argv) if "--resume" in given]
+        resumed = values_of("--resume", argv)
+        runs = [Path(checkpoint).parents[1] for checkpoint in resumed if checkpoint.count("/") >= 2]
+        runs += [Path(output) for output in values_of("--output", argv) if resumed]
+        own = [run.expanduser() / "config.yaml" for run in runs]
         config = next((path for path in own if path.is_file()), PRESETS / f"{preset}.yaml")
         settings = ["--tiny_models", "false"] if "--model" in published else []
         argv = ["--config", str(config), *settings, *published, *argv]
@@ -121,7 +127,8 @@ def parse_with(
     parser.add_argument("--config", action="config", help="YAML file of the run")
     parser.add_argument("--ds_config", default=str(Path(__file__).parents[2] / "deepspeed_configs" / ds_config))
     parser.add_argument("--output", default=None, help="folder of the run (default: runs/NAME)")
-    parser.add_argument("--resume", choices=["auto"], help="continue from the newest complete checkpoint")
+    parser.add_argument("--resume", help="auto: continue from the newest checkpoint; or the folder of one")
+    parser.add_argument("--step", type=int, help="with --resume auto: continue from the checkpoint of this step")
     parser.add_argument("--profile", metavar="STEPS", help="trace these steps on rank 0, such as 3-5")
     parser.add_argument("--dry_run", action="store_true", help="check everything up to the first step; write nothing")
     parser.add_argument("--print_config", action="store_true", help="print the whole configuration as YAML, and end")
@@ -148,12 +155,36 @@ def parse_with(
     if values["print_config"]:
         print(as_yaml(config), end="")
         raise SystemExit
-    output = Path(values["output"]).expanduser() if values["output"] else None
+    resume, output, step = resumption(values)
     name = path.stem if path else "run"
     steps = step_range(values["profile"])
-    return RunArguments(
-        config, name, Path(values["ds_config"]).expanduser(), output, values["resume"], steps, values["dry_run"]
+    ds_config = Path(values["ds_config"]).expanduser()
+    return RunArguments(config, name, ds_config, output, resume, step, steps, values["dry_run"])
+
+
+def resumption(values: Mapping[str, Any]) -> tuple[Literal["auto"] | None, Path | None, int | None]:
+    """How and where a run continues: ``--resume auto``, the output, and the step of the checkpoint, if one is named.
+
+    Raises:
+        ConfigError: ``--resume`` is neither ``auto`` nor the folder of a checkpoint of the output.
+    """
+    output = Path(values["output"]).expanduser() if values["output"] else None
+    resume, step = values["resume"], values["step"]
+    require(step is None or resume == "auto", "--step goes with --resume auto")
+    if resume in (None, "auto"):
+        return resume, output, step
+    folder = Path(resume).expanduser().absolute()
+    named = NAME.fullmatch(folder.name)
+    require(
+        named is not None and folder.parent.name == "checkpoints",
+        f"--resume takes auto, or a folder such as RUN/checkpoints/step_00002000, not {resume}",
     )
+    run = folder.parent.parent
+    require(
+        output is None or output.absolute() == run,
+        f"--resume {resume} is not a checkpoint of --output {output}: leave one of them out",
+    )
+    return "auto", output or run, int(named[1])
 
 
 def with_home(config: Config) -> Config:
@@ -207,7 +238,18 @@ def values_of(option: str, argv: list[str]) -> list[str]:
 def check_known_keys(path: Path | None, given: list[str], kind: type, free: str) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
     known = key_paths(kind)
-    options = {"config", "ds_config", "output", "resume", "profile", "dry_run", "print_config", "local_rank", "help"}
+    options = {
+        "config",
+        "ds_config",
+        "output",
+        "resume",
+        "step",
+        "profile",
+        "dry_run",
+        "print_config",
+        "local_rank",
+        "help",
+    }
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))

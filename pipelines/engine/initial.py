@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.config import InitConfig
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving import checkpoint, choosing, folders
 from pipelines.engine.saving.slices import SliceReader
 from vtok.assembly.pretrained import CONFIG, WEIGHTS, read_config
 from vtok.config import ConfigError
@@ -125,10 +125,8 @@ def opened(init: InitConfig, framework: VTokFramework) -> Iterator[tuple[Mapping
 def stored_in(place: str, ema: bool) -> Iterator[Trained]:
     """Opens a run's folder, one of its checkpoints, or an export: a folder, a shipped model or a hub id."""
     folder = Path(place).expanduser()
-    if (folder / "config.yaml").is_file():
-        found = folder if (folder / checkpoint.STATE).is_file() else checkpoint.newest(folder)
-        if found is None:
-            raise ConfigError(f"{SETTING}: {place} holds no complete checkpoint")
+    if (choosing.run_of(folder) / "config.yaml").is_file():
+        _, found = choosing.located(folder)
         with SliceReader(found) as reader:
             yield in_checkpoint(found, reader, ema)
     else:
@@ -145,7 +143,7 @@ def in_checkpoint(folder: Path, reader: SliceReader, ema: bool) -> Trained:
     def find(name: str) -> Source | None:
         return Slices(reader, f"{kind}/{name}", tuple(shapes[name])) if name in shapes else None
 
-    return Trained(set(shapes), find, load_file(folder / checkpoint.STATISTICS))
+    return Trained(set(shapes), find, load_file(folder / folders.STATISTICS))
 
 
 def in_export(place: str, ema: bool) -> Trained:

@@ -140,6 +140,7 @@ def run_steps(
         }
         stop = stopper.requested()
         for player in run.players:
+            player.writer.rotates = False not in step.applied
             player.writer.poll()
         figures["checkpoint_stall"] = 0.0
         if stop or number % config.checkpoint.every == 0 or number == run.max_steps:

@@ -13,7 +13,7 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine import allocator, distributed, hub
-from pipelines.engine.saving.checkpoint import begun
+from pipelines.engine.saving.folders import begun
 from pipelines.engine.setup import precision
 from vtok.assembly import build
 from vtok.assembly.architectures import assemble

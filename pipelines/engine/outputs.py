@@ -12,7 +12,7 @@ from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
 from pipelines.engine import ownership
 from pipelines.engine.demo_clips import pack_demo_clips
-from pipelines.engine.saving.checkpoint import begun
+from pipelines.engine.saving.folders import begun
 from vtok.config import ConfigError
 
 

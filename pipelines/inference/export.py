@@ -1,4 +1,4 @@
-"""Writes the newest checkpoint of a run as a folder of weights."""
+"""Writes a checkpoint of a run as a folder of weights."""
 
 import os
 import shutil
@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from pipelines.engine import models
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.checkpoint import load_trained
+from pipelines.engine.saving.choosing import located, run_of
 from pipelines.inference.load import config_of
 from vtok.assembly.build import frozen_part_names
 from vtok.assembly.pretrained import save_pretrained
@@ -17,11 +18,11 @@ from vtok.weights.materialise import whole
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def export(run: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> int:
+def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> int:
     """Writes the folder ``output``. It appears complete or not at all.
 
     Args:
-        run: Output folder of a training run.
+        checkpoint: Folder of a run, for its newest undamaged checkpoint; or folder of one of its checkpoints.
         output: Folder to write.
         ema: Whether to export the average of the weights.
         dtype: Type of the written weights, a key of ``DTYPES``.
@@ -30,14 +31,15 @@ def export(run: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> i
         The step of the weights.
 
     Raises:
-        ConfigError: There is no such run or checkpoint, or ``output`` is not empty.
+        ConfigError: There is no such run or checkpoint, it is damaged, or ``output`` is not empty.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
-    config = config_of(run)
+    config = config_of(run_of(checkpoint))
+    run, folder = located(checkpoint)
     frozen = frozen_part_names(config.model)  # the folder names them and holds no copy
     framework = models.load_framework(config, run, whole(DTYPES[dtype]), without=frozen)
-    step = checkpoint.load_trained(framework, run, ema)
+    step = load_trained(framework, folder, ema)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_pretrained(framework, part)

@@ -5,7 +5,8 @@ from pathlib import Path
 from pipelines.cli.parsing import load_config
 from pipelines.config import RunConfig
 from pipelines.engine import models
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.checkpoint import load_trained
+from pipelines.engine.saving.choosing import located, run_of
 from vtok.assembly.build import drawn_weights
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
@@ -22,22 +23,23 @@ def config_of(output: Path) -> RunConfig:
     return load_config(output / "config.yaml")
 
 
-def load_run(output: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
-    """Loads the newest checkpoint of a run.
+def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+    """Loads a checkpoint.
 
     Args:
-        output: Folder of the run.
+        checkpoint: Folder of a run, for its newest undamaged checkpoint; or folder of one of its checkpoints.
         ema: Whether to load the average of the weights.
 
     Returns:
         The run's configuration, its framework on this rank's device, and the step of the weights.
 
     Raises:
-        ConfigError: ``output`` is not the folder of a run, or holds no complete checkpoint.
+        ConfigError: There is no such run or checkpoint, or it is damaged.
     """
-    config = config_of(output)
-    framework = models.load_on_device(config, output)
-    step = checkpoint.load_trained(framework, output, ema)
+    config = config_of(run_of(checkpoint))
+    run, folder = located(checkpoint)
+    framework = models.load_on_device(config, run)
+    step = load_trained(framework, folder, ema)
     return config, framework, step
 
 

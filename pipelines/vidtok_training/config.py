@@ -144,6 +144,7 @@ class VidTokRunConfig:
 
     def __post_init__(self):
         require_seed(self.seed)
+        require(self.checkpoint.keep != "best", "checkpoint.keep best needs a validation, which a VidTok's run has not")
         require("name" in self.model, "model.name is missing: give a published name")
         model, data = config_of(self.model), self.data
         factor, (height, width) = model.space_factor, data.sides

@@ -16,7 +16,7 @@ from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving import checkpoint, choosing
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
@@ -25,7 +25,7 @@ from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import VidTokRunConfig
 from pipelines.vidtok_training.models import config_of
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
-from pipelines.vidtok_training.saving import DISCRIMINATOR, export, newest_step
+from pipelines.vidtok_training.saving import DISCRIMINATOR, export, resumed_from
 from pipelines.vidtok_training.stepping import train_step
 from pipelines.vtok_training.summary import number_of_steps
 from vtok.config import require
@@ -94,8 +94,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     frozen = distributed.rank_zero_first(lambda: {"encoder": encoder_hash(config)} if config.fix_encoder else {})
     states = [checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, m, frozen) for m in models]
     folders = [output, output / DISCRIMINATOR][: len(models)]
-    step = distributed.rank_zero_first(lambda: newest_step(output, len(models) > 1)) if arguments.resume else None
-    found = [checkpoint.folder_of(folder, step) for folder in folders] if step is not None else []
+    found = resumed_from(folders, arguments.step) if arguments.resume else []
     states = [checkpoint.check(*pair) for pair in zip(found, states)] or states
     engines = [build_engine(model, ds_config, config.train) for model in models]
     decay = config.train.ema_decay
@@ -107,7 +106,8 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     # Written after the last check that can refuse the run: a folder with a configuration counts as a run.
     for folder in folders:
         distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
-    for player, folder in zip(players, found):
+    for player, folder, output in zip(players, found, folders):
+        distributed.rank_zero_first(partial(choosing.set_later_aside, output, player.state.step))
         checkpoint.resume(player.engine, player.ema, folder, player.state)
         player.state.ranks = plan.ranks
 

@@ -9,9 +9,11 @@ import os
 from functools import partial
 from pathlib import Path
 
+from pipelines.cli.steps import folder_of
 from pipelines.engine import distributed
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving import choosing
 from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.folders import complete, step_of
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 from vtok.vidtok import VidTok
@@ -20,26 +22,34 @@ from vtok.vidtok.checkpoint import save_weights
 WEIGHTS, AVERAGE, DISCRIMINATOR = "vidtok.safetensors", "vidtok_ema.safetensors", "discriminator"
 
 
-def newest_step(output: Path, with_discriminator: bool) -> int | None:
-    """Returns the newest step at which the autoencoder and, if there is one, the discriminator were saved.
+def resumed_from(outputs: list[Path], step: int | None) -> list[Path]:
+    """Returns the checkpoints that a run goes on from, all of one step: the newest undamaged one, or the given one.
 
     Args:
-        output: Folder of the run.
-        with_discriminator: Whether the run has a discriminator.
+        outputs: Folder of the run and, if it has a discriminator, the discriminator's folder.
+        step: The step to go on from; ``None`` for the newest.
 
     Returns:
-        The step, or ``None`` if there is no such step.
+        One checkpoint in each folder; an empty list if there is none.
 
     Raises:
-        ConfigError: The run was trained without a discriminator and now has one.
+        ConfigError: The run was trained without a discriminator and now has one; it has no checkpoint of that step; or
+            all are damaged.
     """
-    if with_discriminator and checkpoint.complete(output) and not (output / DISCRIMINATOR).exists():
+    found = distributed.rank_zero_first(lambda: common_checkpoints(outputs, step))
+    return choosing.first_sound(found) if found else []
+
+
+def common_checkpoints(outputs: list[Path], step: int | None) -> list[list[Path]]:
+    """Lists the steps at which everything was saved, newest first: a checkpoint in each folder."""
+    first, *others = outputs
+    if others and complete(first) and not others[0].exists():
         raise ConfigError(
-            f"{output} was trained without a discriminator: set loss.discriminator none, or start a new run"
+            f"{first} was trained without a discriminator: set loss.discriminator none, or start a new run"
         )
-    folders = [output, output / DISCRIMINATOR] if with_discriminator else [output]
-    steps = [{checkpoint.step_of(folder) for folder in checkpoint.complete(one)} for one in folders]
-    return max(set.intersection(*steps), default=None)
+    steps = [{step_of(folder) for folder in complete(output)} for output in others]
+    found = [step_of(folder) for folder in choosing.candidates(first, step)]
+    return [[folder_of(output, one) for output in outputs] for one in found if all(one in own for own in steps)]
 
 
 def export(engine: Engine, ema: Ema | None, output: Path) -> None:

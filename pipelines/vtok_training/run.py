@@ -21,7 +21,7 @@ from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.run_control import Stopper
-from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving import checkpoint, choosing
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, precision, settle
@@ -30,6 +30,7 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.vtok_training.summary import number_of_steps, origin
+from vtok.config import require
 from vtok.framework import VTokFramework
 
 
@@ -105,7 +106,11 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
     reader, held_out = open_data(config, output)
-    found = checkpoint.newest(output) if arguments.resume else None
+    require(
+        held_out is not None or config.checkpoint.keep != "best",
+        "checkpoint.keep best needs a held-out split: pass --validation.shards DIR, or set checkpoint.keep to a number",
+    )
+    found = resumed_from(output, arguments.step) if arguments.resume else None
     init = InitConfig() if found else config.init
     framework, frozen, statistics = load_model(config, init, output, ds_config, reader, held_out)
     dataset = build_dataset(config, reader, framework, training=True)
@@ -124,6 +129,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     # Saved only after all checks, since a folder with a config.yaml counts as a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
     if found:
+        distributed.rank_zero_first(lambda: choosing.set_later_aside(output, state.step))
         checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
     elif statistics:
@@ -137,6 +143,16 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         utilisation = Utilisation(config, framework, plan.ranks, captions)
     max_steps = number_of_steps(config.train, len(reader))
     return Training(config, Run(config, output, plan, [player], max_steps), dataset, validation, utilisation)
+
+
+def resumed_from(output: Path, step: int | None) -> Path | None:
+    """Returns the checkpoint that a run goes on from: the newest undamaged one, or that of a step.
+
+    Raises:
+        ConfigError: There is none of that step, or all are damaged.
+    """
+    found = distributed.rank_zero_first(lambda: choosing.candidates(output, step))
+    return choosing.first_sound([[folder] for folder in found])[0] if found else None
 
 
 def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, ShardReader | None]:

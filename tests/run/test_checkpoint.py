@@ -1,14 +1,26 @@
-"""The parts of a checkpoint that need no engine: slices in files, and which folders stay."""
+"""The parts of a checkpoint that need no engine: slices in files, which folders stay, what is damaged."""
+
+import json
+import os
+import shutil
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.cli.parsing import parse_run_arguments
+from pipelines.cli.steps import folder_of
 from pipelines.config import CheckpointConfig
-from pipelines.engine.saving.checkpoint import COMPLETE, complete, folder_of, step_of
+from pipelines.engine.saving.checkpoint import RunState
+from pipelines.engine.saving.choosing import candidates, first_sound, located, seal, set_later_aside
+from pipelines.engine.saving.folders import COMPLETE, complete, make_empty, step_of
+from pipelines.engine.saving.rotation import remove_old
 from pipelines.engine.saving.slices import SliceReader, slice_file, write_slices
-from pipelines.engine.saving.writing import mark_complete, remove_old
+from pipelines.engine.saving.writing import mark_complete, write_all, write_own
+from vtok.config import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +65,145 @@ def test_the_latest_and_every_nth_stay(tmp_path, keep, keep_every, stay):
         folder_of(tmp_path, step).name for step in (stay or steps)
     ]
     assert {path.name for path in folder_of(tmp_path, 80).iterdir()} == {COMPLETE}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with sealed checkpoints of steps 2, 4 and 6."""
+    (tmp_path / "config.yaml").write_text("train: {max_steps: 9}\n")
+    for step in (2, 4, 6):
+        write_checkpoint(folder_of(tmp_path, step))
+    return tmp_path
+
+
+def write_checkpoint(folder):
+    folder.mkdir(parents=True)
+    write_slices(slice_file(folder, 0), {"weights/w": torch.ones(1000)}, {})
+    (folder / "state.json").write_text("{}")
+    mark_complete(folder, {"files": {path.name: seal(path) for path in folder.iterdir()}})
+
+
+def names(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_rotation_removes_only_what_the_run_wrote(run, tmp_path_factory):
+    """A copy, a note, a file in a checkpoint, a link and what it leads to: all stay, and nothing stops the run."""
+    checkpoints, elsewhere = run / "checkpoints", tmp_path_factory.mktemp("archive") / "step_00000002"
+    shutil.copytree(folder_of(run, 2), checkpoints / "step_best")
+    (checkpoints / "step_00000002.txt").write_text("looked good")
+    (folder_of(run, 4) / "note.txt").write_text("mine")
+    shutil.move(folder_of(run, 2), elsewhere)
+    folder_of(run, 2).symlink_to(elsewhere)
+    remove_old(run, CheckpointConfig(keep=1))
+    assert names(run) == ["step_00000002", "step_00000002.txt", "step_00000004", "step_00000006", "step_best"]
+    assert (elsewhere / COMPLETE).exists() and (checkpoints / "step_best" / COMPLETE).exists()
+    assert [path.name for path in folder_of(run, 4).iterdir()] == ["note.txt"]
+    assert [step_of(folder) for folder in complete(run)] == [2, 6]
+
+
+def test_a_checkpoint_that_cannot_be_removed_does_not_end_the_run(run, capsys, monkeypatch):
+    def refused(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    remove_old(run, CheckpointConfig(keep=1))
+    assert "step_00000002 stays" in capsys.readouterr().err and len(complete(run)) == 3
+
+
+def test_what_a_user_put_in_a_new_checkpoint_s_place_is_set_aside(run, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("archive")
+    folder_of(run, 8).symlink_to(elsewhere)
+    make_empty(folder_of(run, 8))
+    assert not folder_of(run, 8).is_symlink() and (run / "checkpoints/step_00000008.aside").is_symlink()
+
+
+def test_the_best_by_validation_stays_beside_the_newest(run):
+    losses = [{"step": 2, "loss": 1.0}, {"step": 4, "loss": 2.0}, {"step": 6, "loss": None}]
+    (run / "validation.jsonl").write_text("".join(json.dumps(line) + "\n" for line in losses))
+    remove_old(run, CheckpointConfig(keep="best"))
+    assert [step_of(folder) for folder in complete(run)] == [2, 6]
+
+
+def test_best_needs_a_checkpoint_at_every_validation():
+    options = ["--train.max_steps", "9", "--checkpoint.keep", "best", "--checkpoint.every", "20"]
+    assert parse_run_arguments([*options, "--validation.every", "40"]).config.checkpoint.keep == "best"
+    with pytest.raises(ConfigError, match="validation.every 30 is not a multiple of checkpoint.every 20"):
+        parse_run_arguments([*options, "--validation.every", "30"])
+
+
+def truncate(path):
+    os.truncate(path, 3000)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def make_empty_file(path):
+    path.write_bytes(b"")
+
+
+RANK, STATE = "rank_00000.safetensors", "state.json"
+
+
+@pytest.mark.parametrize(
+    "name, spoil",
+    [(RANK, flip_a_bit), (RANK, os.remove), (RANK, make_empty_file), (RANK, truncate), (STATE, flip_a_bit),
+     (STATE, os.remove), (STATE, make_empty_file), (COMPLETE, make_empty_file)],
+)  # fmt: skip
+def test_damage_is_told_and_the_checkpoint_before_is_taken(run, capsys, name, spoil):
+    spoil(folder_of(run, 6) / name)
+    assert located(run) == (run, folder_of(run, 4))
+    told = capsys.readouterr().err
+    assert f"step_00000006/{name}" in told and "taking the checkpoint before" in told and told.count("\n") == 1
+    with pytest.raises(ConfigError, match=f"no checkpoint can be used: .*step_00000006/{name}"):
+        located(folder_of(run, 6))
+
+
+def test_all_damaged_is_one_line(run):
+    for folder in complete(run):
+        flip_a_bit(folder / "rank_00000.safetensors")
+    with pytest.raises(ConfigError, match="step_00000006.*; .*step_00000004.*; .*step_00000002"):
+        first_sound([[folder] for folder in candidates(run)])
+
+
+def test_a_step_is_named_by_number_or_folder(run):
+    shutil.copytree(folder_of(run, 2), run / "checkpoints/step_best")
+    assert candidates(run, 4) == [folder_of(run, 4)]
+    for name in ("step_00000004", "step_best"):
+        assert located(run / "checkpoints" / name) == (run, run / "checkpoints" / name)
+    with pytest.raises(ConfigError, match="has no complete checkpoint of step 5; it has those of 2, 4, 6"):
+        located(folder_of(run, 5))
+    resumed = parse_run_arguments(["--resume", str(folder_of(run, 4))])
+    assert (resumed.output, resumed.resume, resumed.step, resumed.config.train.max_steps) == (run, "auto", 4, 9)
+    with pytest.raises(ConfigError, match="is not a checkpoint of --output"):
+        parse_run_arguments(["--resume", str(folder_of(run, 4)), "--output", "elsewhere"])
+
+
+def test_checkpoints_after_the_one_that_a_run_goes_on_from_do_not_count_any_more(run, capsys):
+    set_later_aside(run, 2)
+    assert names(run) == ["step_00000002", "step_00000004.aside", "step_00000006.aside"]
+    assert "step_00000006 is kept as" in capsys.readouterr().err
+
+
+def test_all_files_are_on_disk_before_the_marker(tmp_path, monkeypatch):
+    """The order of the calls of fsync and rename, which a power cut leaves a beginning of."""
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: calls.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name) or fsync(fd)
+    )
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append(f"-> {b.name}") or replace(a, b))
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    folder = folder_of(tmp_path, 2)
+    folder.mkdir(parents=True)
+    own = partial(write_own, slice_file(folder, 0), {"weights/w": torch.ones(9)}, {})
+    state = RunState(2, 2, 8, 0, "", 1, {}, {})
+    seals = write_all(own, folder, {"mean": torch.zeros(1)}, state, tmp_path / "config.yaml")
+    mark_complete(folder, {"files": seals})
+    marked = calls.index(f"-> {COMPLETE}")
+    assert seals.keys() == {path.name for path in folder.iterdir()} - {COMPLETE}
+    before = {"rank_00000.part", "feature_scale.safetensors", "state.json", "config.yaml", folder.name, "COMPLETE.part"}
+    assert before <= set(calls[:marked]) and calls[marked + 1 :] == [folder.name, "checkpoints"]

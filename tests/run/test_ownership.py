@@ -9,7 +9,7 @@ import pytest
 from pipelines.cli.parsing import RunArguments, parse_run_arguments
 from pipelines.engine import ownership
 from pipelines.engine.outputs import claim_output
-from pipelines.engine.saving.checkpoint import begun
+from pipelines.engine.saving.folders import begun
 from support.launch import REPO, environment
 from vtok.config import ConfigError
 

@@ -9,6 +9,7 @@ from pipelines import precompute, train
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine.loading.precomputed import unused_encoders
 from pipelines.engine.saving import checkpoint
+from pipelines.engine.saving.folders import newest
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import log_of
@@ -50,7 +51,7 @@ def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored
         checked(called(*TRAIN, "--data.shards", data, "--output", tmp_path / name))
         logs[name] = log_of(tmp_path / name)
     # Known by the same hashes, also where the encoders were left out.
-    frozen = [checkpoint.read_state(checkpoint.newest(tmp_path / name)).frozen for name in logs]
+    frozen = [checkpoint.read_state(newest(tmp_path / name)).frozen for name in logs]
     assert frozen[0]["feature_extractor"] and frozen[0] == frozen[1] == frozen[2]
     for name in ("stored", "features"):
         for ours, theirs in zip(logs[name], logs["video"], strict=True):

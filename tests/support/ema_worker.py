@@ -14,12 +14,14 @@ import deepspeed
 import torch
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+from pipelines.cli.steps import folder_of
 from pipelines.config import CheckpointConfig, TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.internals import MOMENTS, masters, moments, partitions
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema, decay_at
+from pipelines.engine.saving.folders import newest
 from pipelines.engine.saving.slices import SliceReader
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, deepspeed_config
@@ -141,8 +143,8 @@ for name in SETTINGS:
     writer = Writer(output, CheckpointConfig(keep=9), engine, ema)
     writer.save(state)
     writer.wait()
-    folder = checkpoint.newest(output)
-    assert folder == checkpoint.folder_of(output, state.step)
+    folder = newest(output)
+    assert folder == folder_of(output, state.step)
     with SliceReader(folder) as stored:
         for key, value in weights.items():
             saved = torch.empty_like(value)

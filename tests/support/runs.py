@@ -10,8 +10,11 @@ from safetensors.torch import save_file
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from pipelines.cli.config_files import save_config
+from pipelines.cli.steps import folder_of
 from pipelines.config import RunConfig
-from pipelines.engine.saving.checkpoint import STATE, STATISTICS, folder_of, fresh_state, statistics
+from pipelines.engine.saving.checkpoint import fresh_state, statistics
+from pipelines.engine.saving.choosing import seal
+from pipelines.engine.saving.folders import STATE, STATISTICS
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.saving.writing import mark_complete
 from pipelines.engine.watching.metrics import MEASURED
@@ -47,7 +50,7 @@ def write_run(folder: Path, config: RunConfig, framework: VTokFramework, step: i
     save_file(statistics(framework), checkpoint / STATISTICS)
     state = replace(fresh_state(config.seed, "", 1, framework, {}), step=step)
     (checkpoint / STATE).write_text(json.dumps(asdict(state)))
-    mark_complete(checkpoint, {})
+    mark_complete(checkpoint, {"files": {path.name: seal(path) for path in checkpoint.iterdir()}})
     return folder
 
 

@@ -32,6 +32,7 @@ from pipelines.engine.internals import masters, optimiser_of, start_moments
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.folders import newest
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import settle_buffers
 from pipelines.engine.stepping import train_step
@@ -122,7 +123,7 @@ def a_run(device: torch.device, found: TaggedDevice, run: RunConfig, folder: Pat
 
 
 def resume(engine: StandInEngine, ema: Ema | None, output: Path) -> None:
-    folder = checkpoint.newest(output)
+    folder = newest(output)
     checkpoint.resume(engine, ema, folder, checkpoint.read_state(folder))
 
 

@@ -2,6 +2,8 @@
 
 slices          slices of flattened tensors in safetensors files, for any number of readers
 ema             the average of the weights, sharded
-checkpoint      a run's checkpoints: find, check, resume, read for inference
+folders         which folders are a run's checkpoints, and what may be removed;  rotation: which ones stay
+choosing        the newest undamaged one, or the one that a user names
+checkpoint      what it holds: check, resume, read for inference
 writing         write them while training goes on, from host_buffers: memory taken at the start
 """

@@ -4,13 +4,12 @@
                                                                       EMA (no frozen weights), random state
                                          feature_scale.safetensors    mean and deviation of the frozen features
                                          config.yaml, state.json
-                                         COMPLETE                     written last
+                                         COMPLETE                     size and checksum of each file, written last
 
-``writing.py`` writes them in the background.
+``writing.py`` writes them in the background, ``choosing.py`` chooses which one to read, ``folders.py`` removes them.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +21,13 @@ from torch import nn
 from pipelines.engine import distributed
 from pipelines.engine.internals import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.folders import STATE, STATISTICS
 from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 from vtok.weights import shape_of
 
-COMPLETE = "COMPLETE"
-STATE = "state.json"
-STATISTICS = "feature_scale.safetensors"
 WEIGHTS, AVERAGE, RANDOM_STATE = "weights", "ema", "random_state"
 
 
@@ -65,32 +62,6 @@ def fresh_state(seed: int, manifest_hash: str, ranks: int, model: nn.Module, fro
 def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
     """Returns the shapes of the whole trainable parameters, even if ZeRO-3 has sharded them."""
     return {name: list(shape_of(p)) for name, p in model.named_parameters() if p.requires_grad}
-
-
-def folder_of(output: Path, step: int) -> Path:
-    return output / "checkpoints" / f"step_{step:08d}"
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step_"))
-
-
-def complete(output: Path) -> list[Path]:
-    """Lists a run's complete checkpoints, oldest first. One that the run died writing is not complete."""
-    return sorted(marker.parent for marker in output.glob(f"checkpoints/step_*/{COMPLETE}"))
-
-
-def begun(output: Path) -> bool:
-    """Whether a run has taken a step there; one that failed before may be started again with other settings."""
-    if not os.path.isdir(output):  # which never raises, whatever the name
-        return False
-    log = output / "log.jsonl"
-    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output))
-
-
-def newest(output: Path) -> Path | None:
-    """Returns the newest complete checkpoint of a run, or ``None``."""
-    return (complete(output) or [None])[-1]
 
 
 def read_state(folder: Path) -> RunState:
@@ -170,20 +141,17 @@ def set_random_state(folder: Path) -> None:
 
 
 @torch.no_grad()
-def load_trained(framework: VTokFramework, output: Path, ema: bool = False) -> int:
-    """Loads a run's newest trained weights into a framework that is not sharded. Returns their step.
+def load_trained(framework: VTokFramework, folder: Path, ema: bool = False) -> int:
+    """Loads the trained weights of a checkpoint into a framework that is not sharded. Returns their step.
 
     Args:
         framework: The framework.
-        output: The run's folder.
+        folder: The checkpoint.
         ema: Whether to load the average of the weights instead.
 
     Raises:
-        ConfigError: There is no complete checkpoint, or it is of another model or without an average.
+        ConfigError: The checkpoint is of another model or without an average.
     """
-    folder = newest(output)
-    if folder is None:
-        raise ConfigError(f"{output} holds no complete checkpoint: give the output folder of a training run")
     state = read_state(folder)
     require_same_shapes(folder, state.shapes, trained_shapes(framework))
     with SliceReader(folder) as stored:

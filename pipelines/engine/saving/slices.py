@@ -7,6 +7,7 @@
 A reader asks for a range of a parameter's elements. It does not need to know how the writers cut the parameter.
 """
 
+import errno
 import json
 import os
 from collections import defaultdict
@@ -24,6 +25,18 @@ def slice_file(folder: Path, rank: int) -> Path:
     return folder / f"rank_{rank:05d}.safetensors"
 
 
+def flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders need no such call
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int]) -> None:
     """Writes a rank's slices. They are on disk when this returns. A file of this name is always complete.
 
@@ -34,9 +47,9 @@ def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int])
     """
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={"starts": json.dumps(starts)})
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    flush(part)
     os.replace(part, path)
+    flush(path.parent)
 
 
 class SliceReader:

@@ -1,8 +1,8 @@
 """Writes checkpoints while training continues.
 
 Training waits only until each rank has copied its slices to host memory. The run allocates this memory before its first
-step. A thread writes the copies to disk. Between steps the ranks tell each other whether their threads are done. When
-all are, rank 0 marks the checkpoint complete and removes old ones.
+step. A thread writes the copies to disk and takes the checksums of its files. Between steps the ranks tell each other
+whether their threads are done. When all are, rank 0 marks the checkpoint complete and removes old ones.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,31 +21,26 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipelines.cli.steps import folder_of
 from pipelines.config import CheckpointConfig
 from pipelines.engine import distributed, host_memory
 from pipelines.engine.internals import MOMENTS, has_moments, masters, moments, partitions
 from pipelines.engine.saving import host_buffers
-from pipelines.engine.saving.checkpoint import (
-    AVERAGE,
-    COMPLETE,
-    RANDOM_STATE,
-    STATE,
-    STATISTICS,
-    WEIGHTS,
-    RunState,
-    complete,
-    folder_of,
-    statistics,
-    step_of,
-)
+from pipelines.engine.saving.checkpoint import AVERAGE, RANDOM_STATE, WEIGHTS, RunState, statistics
+from pipelines.engine.saving.choosing import seal
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.slices import slice_file, write_slices
+from pipelines.engine.saving.folders import COMPLETE, CONFIG, STATE, STATISTICS, complete, erase, make_empty
+from pipelines.engine.saving.rotation import remove_old
+from pipelines.engine.saving.slices import flush, slice_file, write_slices
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError
 
 
 class Save(NamedTuple):
-    """A checkpoint that is being written. Training waited ``stalled`` seconds. ``result`` is this rank's part."""
+    """A checkpoint that is being written. Training waited ``stalled`` seconds.
+
+    ``result`` gives the size and checksum of each file that this rank has written, by name.
+    """
 
     folder: Path
     started: float
@@ -61,6 +57,10 @@ class Writer:
         engine: Its weights and moments are written.
         ema: Its average is written, if there is one.
 
+    Attributes:
+        rotates: Whether a checkpoint that is completed makes old ones go. Set to false after a step that was dropped,
+            since the new checkpoint may then be one to go back from.
+
     Raises:
         ConfigError: There is not enough host memory for the copies.
     """
@@ -69,6 +69,7 @@ class Writer:
         self.output, self.config, self.engine, self.ema = output, config, engine, ema
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.saving: Save | None = None
+        self.rotates = True
         kinds = (WEIGHTS, *MOMENTS) + (AVERAGE,) * (ema is not None)
         self.host = host_copies(masters(engine), kinds)
 
@@ -84,12 +85,12 @@ class Writer:
         started = time.perf_counter()
         self.wait()
         folder = folder_of(self.output, state.step)
-        distributed.rank_zero_first(partial(make_empty, folder))
+        distributed.rank_zero_first(partial(begin, folder))
         tensors, starts = self.snapshot()
-        write = partial(write_slices, slice_file(folder, distributed.rank()), tensors, starts)
+        write = partial(write_own, slice_file(folder, distributed.rank()), tensors, starts)
         if distributed.rank() == 0:
             measured = statistics(self.engine.module)
-            write = partial(write_all, write, folder, measured, state, self.output / "config.yaml")
+            write = partial(write_all, write, folder, measured, state, self.output / CONFIG)
         waited = time.perf_counter() - started
         self.saving = Save(folder, started, waited, self.thread.submit(write))
         return waited
@@ -130,9 +131,11 @@ class Writer:
         elif not someone_writes:
             self.saving = None
             times = dict(seconds=round(time.perf_counter() - started, 3), stalled=round(stalled, 3))
+            seals = distributed.gather_lists(list(result.result().items()))
             if distributed.rank() == 0:
-                mark_complete(folder, times)
-                remove_old(self.output, self.config)
+                mark_complete(folder, times | {"files": dict(sum(seals, []))})
+                if self.rotates:
+                    remove_old(self.output, self.config)
 
     def wait(self) -> None:
         """Waits until the checkpoint that is being written, if any, is complete.
@@ -152,7 +155,8 @@ class Writer:
         reasons = distributed.gather_lists([error and str(error)])
         reason = next(text for (text,) in reasons if text)
         if distributed.rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                erase(folder)
         kept = complete(self.output)
         last = f"; {kept[-1]} is complete: --resume auto goes on from there" if kept else ""
         raise ConfigError(f"cannot write the checkpoint {folder}: {reason}: make room or change --output{last}")
@@ -186,39 +190,42 @@ def require_room(size: int) -> None:
         )
 
 
-def make_empty(folder: Path) -> None:
+def begin(folder: Path) -> None:
     """Makes an empty folder; raises ConfigError if that fails."""
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        make_empty(folder)
     except OSError as error:
         raise ConfigError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
 
 
-def write_all(write, folder: Path, statistics: dict[str, Tensor], state: RunState, config: Path) -> None:
-    """Writes rank 0's part: its slices (``write``), and the files that exist once."""
-    write()
+def write_own(path: Path, tensors: dict[str, Tensor], starts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Writes a rank's slices; returns size and checksum of the file by its name."""
+    write_slices(path, tensors, starts)
+    return {path.name: seal(path)}
+
+
+def write_all(write, folder: Path, statistics: dict[str, Tensor], state: RunState, config: Path) -> dict:
+    """Writes rank 0's part: its slices (``write``), and the files that exist once. All are on disk when this returns.
+
+    Returns:
+        Size and checksum of each of these files, by name.
+    """
+    seals = write()
     save_file(statistics, folder / STATISTICS)
     (folder / STATE).write_text(json.dumps(asdict(state)))
-    shutil.copyfile(config, folder / "config.yaml")
+    shutil.copyfile(config, folder / CONFIG)
+    for name in (STATISTICS, STATE, CONFIG):
+        flush(folder / name)
+        seals[name] = seal(folder / name)
+    flush(folder)
+    return seals
 
 
-def mark_complete(folder: Path, times: dict[str, float]) -> None:
+def mark_complete(folder: Path, content: dict) -> None:
     """Writes the marker. It is on disk when this returns."""
     part = folder / f"{COMPLETE}.part"
-    with part.open("w") as file:
-        file.write(json.dumps(times))
-        file.flush()
-        os.fsync(file.fileno())
+    part.write_text(json.dumps(content))
+    flush(part)
     os.replace(part, folder / COMPLETE)
-
-
-def remove_old(output: Path, config: CheckpointConfig) -> None:
-    """Keeps the latest ``keep`` checkpoints and those of every ``keep_every``-th step. Removes incomplete ones too."""
-    kept = complete(output)
-    for folder in kept[: -config.keep]:
-        if config.keep_every is None or step_of(folder) % config.keep_every:
-            (folder / COMPLETE).unlink()
-    for folder in folder_of(output, 0).parent.glob("step_*"):
-        if not (folder / COMPLETE).exists():
-            shutil.rmtree(folder)
+    flush(folder)
+    flush(folder.parent)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from data_tools.shards import ShardReader
-from pipelines.config import RunConfig
+from pipelines.config import VALIDATE_EVERY, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.loading.loader import build_dataset, micro_batches
@@ -22,9 +22,6 @@ from pipelines.engine.loading.workers import deaths_explained
 from pipelines.engine.watching.examples import Caption, Video, caption_of, example_of, video_of
 from vtok.config import require
 from vtok.framework import LOSSES, VTokFramework
-
-# The default, if there is a held-out split.
-VALIDATE_EVERY = 1000
 
 
 class Validated(NamedTuple):

@@ -1,0 +1,130 @@
+"""Chooses the checkpoint that a run continues from or a command reads: the newest one whose files are undamaged.
+
+COMPLETE holds the size and the checksum of every other file of the checkpoint.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from isal.isal_zlib import crc32
+
+from pipelines.cli.steps import NAME
+from pipelines.engine import distributed
+from pipelines.engine.saving.folders import COMPLETE, complete, set_aside, step_of
+from vtok.config import ConfigError
+
+PIECE = 1 << 24  # bytes that are read at once
+THREADS = 8  # files that are read at once: crc32 and reading release Python's lock
+
+
+def seal(path: Path) -> dict[str, int]:
+    """Returns a file's size in bytes and its CRC-32."""
+    size = checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            size, checksum = size + len(piece), crc32(piece, checksum)
+    return {"bytes": size, "crc32": checksum}
+
+
+def damage(folder: Path, part: slice = slice(None)) -> str | None:
+    """Describes the damage to a checkpoint in one line, or returns ``None`` if there is none.
+
+    Args:
+        folder: The checkpoint.
+        part: The files to check, among those sorted by name.
+    """
+    try:
+        seals = json.loads((folder / COMPLETE).read_bytes()).get("files", {})  # empty before checksums were kept
+    except (OSError, ValueError, AttributeError):
+        return f"{folder / COMPLETE} cannot be read"
+    with ThreadPoolExecutor(THREADS) as threads:
+        return next(
+            filter(None, threads.map(lambda name: fault(folder / name, seals[name]), sorted(seals)[part])), None
+        )
+
+
+def fault(path: Path, expected: dict[str, int]) -> str | None:
+    """Describes how a file differs from what was written."""
+    try:
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            return f"{path} has {size} bytes of {expected['bytes']}"
+        if seal(path) != expected:
+            return f"{path} has changed since it was written (its checksum differs)"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+    return None
+
+
+def first_sound(candidates: Sequence[list[Path]]) -> list[Path]:
+    """Returns the first candidate without damage, and says which ones it leaves out. All ranks call this.
+
+    Each rank checks its share of the files.
+
+    Args:
+        candidates: Checkpoints by preference. Each is a list of folders that belong together.
+
+    Raises:
+        ConfigError: All are damaged.
+    """
+    ranks = distributed.world_size()
+    share = slice(distributed.rank() % ranks, None, ranks)
+    left_out = []
+    for folders in candidates:
+        faults = distributed.gather_lists([found for folder in folders if (found := damage(folder, share))])
+        first = next((found for of_rank in faults for found in of_rank), None)
+        if first is None:
+            return folders
+        left_out.append(first)
+        if distributed.rank() == 0 and len(left_out) < len(candidates):
+            print(f"warning: {first}: taking the checkpoint before", file=sys.stderr, flush=True)
+    raise ConfigError(f"no checkpoint can be used: {'; '.join(left_out)}")
+
+
+def candidates(output: Path, step: int | None = None) -> list[Path]:
+    """Lists the complete checkpoints of a run, newest first; with a step only that one.
+
+    Raises:
+        ConfigError: The run has no complete checkpoint of that step.
+    """
+    found = complete(output)[::-1]
+    if step is None:
+        return found
+    named = [folder for folder in found if step_of(folder) == step]
+    if not named:
+        steps = ", ".join(str(step_of(folder)) for folder in reversed(found)) or "no step"
+        raise ConfigError(f"{output} has no complete checkpoint of step {step}; it has those of {steps}")
+    return named
+
+
+def located(checkpoint: Path) -> tuple[Path, Path]:
+    """Returns the run and the checkpoint that a command names: a run's folder, or one of its checkpoints' folders.
+
+    Of a run it takes the newest undamaged checkpoint.
+
+    Raises:
+        ConfigError: There is no such run or checkpoint, or all are damaged.
+    """
+    run = run_of(checkpoint)
+    if (checkpoint / COMPLETE).is_file():
+        return run, first_sound([[checkpoint]])[0]
+    found = candidates(run, step_of(checkpoint) if NAME.fullmatch(checkpoint.name) else None)
+    if not found:
+        raise ConfigError(f"{run} holds no complete checkpoint: give the output folder of a training run")
+    return run, first_sound([[folder] for folder in found])[0]
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Returns the folder of the run that a checkpoint's folder belongs to, or ``checkpoint`` if that is a run."""
+    inside = checkpoint.absolute().parent
+    return inside.parent if inside.name == "checkpoints" and (inside.parent / "config.yaml").exists() else checkpoint
+
+
+def set_later_aside(output: Path, step: int) -> None:
+    """Sets aside checkpoints after the one that a run goes on from, which rotation would prefer to new ones."""
+    for folder in complete(output):
+        if step_of(folder) > step:
+            print(f"the run goes on from step {step}: {folder} is kept as {set_aside(folder)}", file=sys.stderr)

@@ -1,0 +1,48 @@
+"""Removes a run's old checkpoints: all but the latest, those of every n-th step, and the best one by validation."""
+
+import json
+import sys
+from pathlib import Path
+
+from pipelines.config import CheckpointConfig
+from pipelines.engine.saving.folders import COMPLETE, begun_folders, complete, erase, step_of
+
+
+def remove_old(output: Path, config: CheckpointConfig) -> None:
+    """Removes the checkpoints that a run does not keep, and what it left of incomplete ones.
+
+    Links stay, and what they lead to. A folder that cannot be removed is told of and does not end the run.
+    """
+    steps = [step_of(folder) for folder in complete(output)]
+    kept = kept_steps(steps, config, losses(output / "validation.jsonl"))
+    for folder in begun_folders(output):
+        if folder.is_symlink() or (step_of(folder) in kept and (folder / COMPLETE).is_file()):
+            continue
+        try:
+            erase(folder)
+        except OSError as error:
+            print(f"warning: the old checkpoint {folder} stays: {error}", file=sys.stderr, flush=True)
+
+
+def kept_steps(steps: list[int], config: CheckpointConfig, losses: dict[int, float]) -> set[int]:
+    """Returns those of the steps whose checkpoints stay.
+
+    Args:
+        steps: Steps of the complete checkpoints, in ascending order.
+        config: The settings.
+        losses: Validation loss by step.
+    """
+    if config.keep == "best":
+        judged = [step for step in steps if step in losses]
+        kept = {steps[-1], *sorted(judged, key=lambda step: losses[step])[:1]}
+    else:
+        kept = set(steps[-config.keep :])
+    return kept | {step for step in steps if config.keep_every and step % config.keep_every == 0}
+
+
+def losses(path: Path) -> dict[int, float]:
+    """Reads the losses of ``validation.jsonl`` by step. A loss that was not finite is left out."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["loss"] is not None}

@@ -35,7 +35,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
     what.add_argument(
-        "--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it, to generate them with"
+        "--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export, to generate them with"
     )
     command.add_argument("--items", type=Path, default=tv_align.FOLDER / "shapes.jsonl", help="JSONL of questions")
     command.add_argument("--judge", choices=["pixels", "qwen2.5-vl"], default="pixels", help="who answers them")
@@ -55,7 +55,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
     command.set_defaults(protocol="questions")
-    command.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or of a checkpoint of it")
+    command.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
     command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
     command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
     shared_arguments(command)

@@ -18,7 +18,7 @@ from vtok.config import require
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make videos with a trained model.")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or of a checkpoint of it")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
     add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="of one video")

@@ -27,7 +27,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="the safetensors file to write")
     parser.add_argument("--show", type=Path, help="PNG file to write: key frames with their grid, residuals over time")
     weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it")
+    weights.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
     weights.add_argument("--config", type=Path, default=PRESETS / "llava_next_8b_hunyuan.yaml", help="YAML of a run")
     add_step(parser)
     return with_step(parser.parse_args(argv))

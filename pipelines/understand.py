@@ -18,7 +18,7 @@ from vtok.config import require
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Ask a trained model about videos, or a published one as it is.")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, help="folder of a run, or of a checkpoint of it")
+    model.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
     model.add_argument("--config", type=Path, help="YAML of a run that needs no training, by its tokeniser.strategy")
     add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)

@@ -1,5 +1,6 @@
 """Writes a checkpoint of a run as a folder of weights."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipelines.engine.saving.checkpoint import load_trained
 from pipelines.engine.saving.choosing import located, run_of
 from pipelines.inference.load import config_of
 from vtok.assembly.build import frozen_part_names
-from vtok.assembly.pretrained import save_pretrained
+from vtok.assembly.pretrained import CONFIG, save_pretrained
 from vtok.config import ConfigError
 from vtok.weights.materialise import whole
 
@@ -43,5 +44,11 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_pretrained(framework, part)
+    add_seconds(part / CONFIG, config.data.seconds)
     os.replace(part, output)
     return step
+
+
+def add_seconds(path: Path, seconds: float) -> None:
+    """Adds the length of the run's samples to an export's settings: what is longer is seen with several key frames."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}, indent=2))

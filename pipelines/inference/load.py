@@ -1,15 +1,20 @@
 """Loads the model of a run, or the model of a configuration that needs no training."""
 
+import json
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
-from pipelines.config import RunConfig
-from pipelines.engine import models
+from pipelines.config import RunConfig, TrainConfig
+from pipelines.engine import distributed, models
 from pipelines.engine.saving.checkpoint import load_trained
 from pipelines.engine.saving.choosing import located, run_of
+from pipelines.engine.setup import precision
 from vtok.assembly.build import drawn_weights
-from vtok.config import ConfigError
+from vtok.assembly.pretrained import CONFIG, from_pretrained, read_config
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
+from vtok.weights.materialise import whole
+from vtok.weights.shipped import folder_or_id
 
 
 def config_of(output: Path) -> RunConfig:
@@ -24,23 +29,36 @@ def config_of(output: Path) -> RunConfig:
 
 
 def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
-    """Loads a checkpoint.
+    """Loads a checkpoint or an export.
 
     Args:
-        checkpoint: Folder of a run, for its newest undamaged checkpoint; or folder of one of its checkpoints.
+        checkpoint: Folder of a run, for its newest undamaged checkpoint; folder of one of its checkpoints; or an
+            export, such as ``shapes/vtok``.
         ema: Whether to load the average of the weights.
 
     Returns:
-        The run's configuration, its framework on this rank's device, and the step of the weights.
+        The run's configuration, its framework on this rank's device, and the step of the weights, 0 of an export.
 
     Raises:
-        ConfigError: There is no such run or checkpoint, or it is damaged.
+        ConfigError: There is no such run, checkpoint or export, or it is damaged.
     """
+    exported = Path(folder_or_id(str(checkpoint)))
+    if (exported / CONFIG).is_file():
+        require(not ema, f"{checkpoint} is an export, which holds one set of weights: leave out --ema")
+        return load_export(exported)
     config = config_of(run_of(checkpoint))
     run, folder = located(checkpoint)
     framework = models.load_on_device(config, run)
     step = load_trained(framework, folder, ema)
     return config, framework, step
+
+
+def load_export(folder: Path) -> tuple[RunConfig, VTokFramework, int]:
+    """Loads what ``export.py`` wrote. Returns the same as :func:`load_run`."""
+    config = RunConfig(TrainConfig(max_steps=1), model=read_config(folder / CONFIG))
+    config.data.seconds = json.loads((folder / CONFIG).read_text()).get("seconds", config.data.seconds)
+    framework = from_pretrained(folder, whole(precision(config.train), distributed.device()))
+    return config, framework.eval().to(distributed.device()), 0
 
 
 def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:

@@ -203,6 +203,15 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
     assert (tmp_path / "live/vtok.safetensors").exists() and not (tmp_path / "live.part").exists()
     assert_user_error(called(export.main, *options, tmp_path / "live"), "choose another --output")
 
+    # The commands take an export like a run: it answers as the run does.
+    asked = ("--video", clips / "000.mp4", "--max_new_tokens", 4)
+    said = [
+        checked(called(understand.main, "--checkpoint", where, *asked)).stdout
+        for where in (two_ranks, tmp_path / "live")
+    ]
+    assert said[0] == said[1] and said[0].strip()
+    assert_user_error(called(understand.main, "--checkpoint", tmp_path / "live", *asked, "--ema"), "--ema")
+
 
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
     short = ("--data_root", clips, "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,

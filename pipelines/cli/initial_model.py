@@ -24,6 +24,7 @@ def model_of(place: Path) -> dict[str, Any] | None:
         model, folder = read_yaml(place / "config.yaml")["model"], run_of(place)
     elif (place / "vtok_config.json").is_file():
         model, folder = json.loads((place / "vtok_config.json").read_text()), place
+        model.pop("seconds", None)  # a fact about the training
     else:
         return None
     for name in PARTS:

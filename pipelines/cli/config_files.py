@@ -10,7 +10,7 @@ import yaml
 from pipelines.cli.errors import one_line
 from pipelines.cli.yaml_slips import require_no_slips
 from pipelines.config import RunConfig
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 
 PRESETS = Path(__file__).parents[1] / "configs"
 
@@ -41,14 +41,28 @@ def read_ds_config(path: Path) -> dict:
     """DeepSpeed's JSON as it stands in the file.
 
     Raises:
-        ConfigError: no such file, or not JSON.
+        ConfigError: no such file, not JSON, or a key twice in it.
     """
     try:
-        return json.loads(Path(path).read_text())
+        config = json.loads(Path(path).read_text(), object_pairs_hook=distinct)
+        require(isinstance(config, dict), f"--ds_config {path} should hold one object {{...}}")
+        return config
     except OSError as error:
         raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]} stands there twice: remove one")
+    return dict(pairs)
 
 
 def save_config(config: RunConfig, path: Path) -> None:

@@ -1,8 +1,69 @@
-"""Logs with one JSON object per line, each with its ``step``."""
+"""Logs with one JSON object per line, each with its ``step``, and the files that wait while the disk is full."""
 
+import errno
 import json
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
+
+# Errors that may pass while a run goes on.
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
+
+
+class PatientFile:
+    """A file to append to. If the disk is full, what was written waits in memory until there is room.
+
+    One line on stderr says so, and another one that all was written. So a disk that is full for a moment does not end a
+    run of weeks.
+
+    Args:
+        path: The file. It is created if it does not exist.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._waiting: list[bytes] = []
+        self._told = False
+
+    def write(self, data: bytes) -> None:
+        """Takes data; :meth:`flush` writes it."""
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        """Writes what waits, all of it or nothing.
+
+        Raises:
+            OSError: Writing fails, and not because of a full or lost disk.
+        """
+        data = b"".join(self._waiting)
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
+            if error.errno not in PASSING:
+                raise
+            self._tell(f"cannot write to {self.path} ({error.strerror}): the run goes on and what it logs waits")
+            return
+        self._waiting.clear()
+        if self._told:
+            self._told = False
+            print(f"{self.path} can be written to again: nothing is lost", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        self.flush()
+        if self._waiting:
+            print(f"warning: the end of {self.path} is lost: there is still no room", file=sys.stderr, flush=True)
+        self._file.close()
+
+    def _tell(self, text: str) -> None:
+        if not self._told:
+            self._told = True
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from pipelines.cli.config_files import read_ds_config
 from pipelines.config import OptimisationConfig
-from pipelines.engine import cpu_op, distributed
+from pipelines.engine import cpu_op, distributed, ds_json
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
 from vtok.weights import first_line, shape_of
@@ -63,12 +64,19 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
         "bf16": {"enabled": precision(train) == torch.bfloat16, "check_grad_overflow": True},
     }
     for key, value in computed.items():
-        if key in config and config[key] not in (value, "auto"):
+        if key in config and not agrees(config[key], value):
             raise ConfigError(f"{path}: {key} is {config[key]}, but this run needs {value}; {COMPUTED}")
-    for key in ("optimizer", "scheduler", "fp16"):
-        if key in config:
-            raise ConfigError(f"{path}: {key} is not read from here; {COMPUTED}")
+    if agrees(config.get("fp16"), {"enabled": False}):  # as in the JSONs of other trainers
+        config.pop("fp16")
+    ds_json.require_sound(path, config, computed)
     return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
+
+
+def agrees(given: Any, needed: Any) -> bool:
+    """Whether a value of the JSON is the needed one, or leaves it to the run. A section may name only some keys."""
+    if isinstance(given, dict) and isinstance(needed, dict):
+        return all(agrees(given[key], value) for key, value in needed.items() if key in given)
+    return given in (needed, "auto")
 
 
 def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
@@ -79,8 +87,10 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
     Raises:
         ConfigError: Its settings contradict one another, or this engine cannot train with them.
     """
-    stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
-    require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage}: this engine trains with 2 or 3")
+    stage, devices = zero.get("stage"), {part: (zero.get(part) or {}).get("device", "none") for part in OFFLOADS}
+    require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage!r}: this engine trains with 2 or 3")
+    for old, new in {"cpu_offload": "offload_optimizer", "cpu_offload_param": "offload_param"}.items():
+        require(old not in zero, f'{path}: zero_optimization.{old} is deprecated: write {new}: {{"device": "cpu"}}')
     for part, device in devices.items():
         require(device in ("none", "cpu"), f"{path}: {part}.device is {device}: use cpu or none")
     if devices["offload_optimizer"] == "cpu":

@@ -94,3 +94,58 @@ def test_combinations_that_cannot_train_are_refused(tmp_path, name, changes, mes
     path.write_text(json.dumps({"zero_optimization": zero_of(name) | changes}))
     with pytest.raises(ConfigError, match=message):
         deepspeed_config(path, TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+
+
+ZERO3 = {"zero_optimization": {"stage": 3}}
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"zero_optimisation": {}}, "unknown key zero_optimisation; did you mean zero_optimization?"),
+        ({"gradient_cliping": 1.0}, "unknown key gradient_cliping; did you mean gradient_clipping?"),
+        (
+            {"zero_optimization": {"stag": 3}},
+            "unknown key zero_optimization.stag; did you mean zero_optimization.stage",
+        ),
+        ({"zero_optimization": {"stage": 3, "stage3_max_live_parameter": 1}}, "stage3_max_live_parameters?"),
+        ({"zero_optimization": {"offload_optimizer": {"devic": "cpu"}}}, "zero_optimization.offload_optimizer.device?"),
+        ({"zero_optimization": {"offload_optimizer": True}}, "offload_optimizer is True, but must be a section"),
+        ({"zero_optimization": {"offload_param": {"device": "gpu"}}}, "offload_param.device is 'gpu': Input should be"),
+        ({"zero_optimization": {"reduce_bucket_size": "5e8"}}, "reduce_bucket_size is '5e8': Input should be a valid"),
+        ({"zero_optimization": {"reduce_bucket_size": -1}}, "reduce_bucket_size is -1: Input should be greater than 0"),
+        ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage is 'auto': this engine trains with 2 or 3"),
+        (
+            {"zero_optimization": {"stage": 3, "cpu_offload": True}},
+            "cpu_offload is deprecated: write offload",
+        ),
+        ({"zero_optimization": True}, "zero_optimization is True, but must be a section"),
+        ({"data_types": {"grad_accum_dtyp": "fp32"}}, "data_types.grad_accum_dtype?"),
+        ({"tensorboard": {"enable": True}}, "tensorboard.enabled?"),
+        ({"steps_per_print": 0}, "steps_per_print is 0: Input should be greater than or equal to 1"),
+        ({"communication_data_type": "fp64"}, "communication_data_type is 'fp64': Input should be 'fp32'"),
+        ({"optimizer": {"type": "Adam"}}, "optimizer is not read from here: .* train.lr"),
+        ({"fp16": {"enabled": True}}, "fp16 is not read from here: .* train.precision"),
+        ({"bf16": {"enabled": True}}, "bf16 is {'enabled': True}, but this run needs {'enabled': False"),
+        ([ZERO3], "should hold one object"),
+    ],
+)
+def test_a_slip_in_the_json_is_one_line_with_the_key(tmp_path, config, message):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message.replace("?", "[?]").replace("{", "[{]")) as refused:
+        deepspeed_config(path, TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_key_twice_in_the_json_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text('{"zero_optimization": {"stage": 3, "stage": 2}}')
+    with pytest.raises(ConfigError, match="stage stands there twice"):
+        deepspeed_config(tmp_path / "x.json", TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+
+
+def test_the_json_of_another_trainer_that_leaves_all_to_the_run_is_taken(tmp_path):
+    config = ZERO3 | {"bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"}, "train_batch_size": "auto"}
+    (tmp_path / "x.json").write_text(json.dumps(config))
+    settled = deepspeed_config(tmp_path / "x.json", TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+    assert settled["train_batch_size"] == 4 and settled["bf16"]["enabled"] is False and "fp16" not in settled

@@ -1,5 +1,6 @@
 """What a run tells of itself: its log, validation, examples, traces."""
 
+import errno
 import gzip
 import io
 import json
@@ -22,6 +23,7 @@ from pipelines import train
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine import memory
+from pipelines.engine.logs import PatientFile
 from pipelines.engine.outputs import find_held_out
 from pipelines.engine.watching import console, utilisation
 from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
@@ -206,6 +208,62 @@ def test_figures_that_are_no_numbers_are_null(tmp_path):
     metrics.close()
     (line,) = lines(tmp_path / "log.jsonl")
     assert line["loss"] is None and line["grad_norm"] is None and line["lr"] == 0.1
+
+
+class Disk:
+    """A file on a disk that is full at times: a write fails, after a part of it was written."""
+
+    full = False
+
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data: bytes) -> int:
+        if not self.full:
+            return self.file.write(data)
+        if len(data) > 10:
+            return self.file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """The disk of all files that wait for it."""
+    start = PatientFile.__init__
+
+    def on_disk(file, path):
+        start(file, path)
+        file._file = Disk(file._file)
+
+    monkeypatch.setattr(PatientFile, "__init__", on_disk)
+    return Disk
+
+
+def test_what_is_logged_while_the_disk_is_full_waits_and_is_told_of(disk, tmp_path, capsys, monkeypatch):
+    metrics = Metrics(tmp_path, 0, 4)
+    for step in range(1, 5):
+        monkeypatch.setattr(disk, "full", step in (2, 3))
+        metrics.write(LINE | {"step": step})
+        if step == 3:
+            assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1]
+    metrics.close()
+    assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in accumulator.Scalars("loss/loss")] == [1, 2, 3, 4]
+    told = capsys.readouterr().err
+    assert told.count("log.jsonl (No space left on device): the run goes on and what it logs waits") == 1
+    assert told.count("log.jsonl can be written to again: nothing is lost") == 1
+
+
+def test_another_error_of_a_log_is_raised(disk, tmp_path, monkeypatch):
+    file = PatientFile(tmp_path / "x")
+    monkeypatch.setattr(disk, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.EFBIG, "File too large")))
+    file.write(b"x")
+    with pytest.raises(OSError, match="File too large"):
+        file.flush()
 
 
 def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from pipelines.engine import distributed
-from pipelines.engine.logs import truncate_log
+from pipelines.engine.logs import PatientFile, truncate_log
 
 # The share counts at least this many samples, so one early bad clip does not stop a run.
 FEWEST_SAMPLES_JUDGED = 1000
@@ -24,6 +24,7 @@ class BadSamples:
     def __init__(self, output: Path, max_share: float, step: int):
         self.path = output / "bad_samples.jsonl"
         self.max_share = max_share
+        self.log: PatientFile | None = None
         self.keys: list[str] = distributed.rank_zero_first(lambda: noted_keys(self.path, step))
 
     def record(self, step: int, replaced: list[tuple[int, str, str]]) -> int:
@@ -34,9 +35,11 @@ class BadSamples:
         """
         self.keys += [key for _, key, _ in replaced]
         if replaced and distributed.rank() == 0:
-            with self.path.open("a") as log:
-                for position, key, reason in replaced:
-                    print(json.dumps(dict(step=step, position=position, key=key, reason=reason)), file=log)
+            self.log = self.log or PatientFile(self.path)
+            for position, key, reason in replaced:
+                line = json.dumps(dict(step=step, position=position, key=key, reason=reason))
+                self.log.write(line.encode() + b"\n")
+            self.log.flush()
         return len(self.keys)
 
     def check(self, consumed: int) -> None:

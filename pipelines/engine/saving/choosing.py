@@ -124,7 +124,7 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def set_later_aside(output: Path, step: int) -> None:
-    """Sets aside checkpoints after the one that a run goes on from, which rotation would prefer to new ones."""
+    """Sets aside checkpoints after the one that a run goes on from. Rotation would prefer them to new ones."""
     for folder in complete(output):
         if step_of(folder) > step:
             print(f"the run goes on from step {step}: {folder} is kept as {set_aside(folder)}", file=sys.stderr)

@@ -5,11 +5,12 @@ import math
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import scalar, text
 
 from data_tools.video.media import encode_gif
-from pipelines.engine.logs import truncate_log
+from pipelines.engine.logs import PatientFile, truncate_log
 from pipelines.engine.watching.console import Console
+from pipelines.engine.watching.events import Events
 from pipelines.engine.watching.examples import Caption, Video
 
 # Columns of ``log.jsonl``, by their group in TensorBoard.
@@ -39,8 +40,8 @@ class Metrics:
         self.logs = {}
         for name in ("log", "validation"):
             truncate_log(output / f"{name}.jsonl", step)
-            self.logs[name] = (output / f"{name}.jsonl").open("a")
-        self.tensorboard = SummaryWriter(output / "tensorboard", purge_step=step + 1)
+            self.logs[name] = PatientFile(output / f"{name}.jsonl")
+        self.tensorboard = Events(output / "tensorboard", step + 1)
         self.console = Console(step, max_steps)
 
     def write(self, line: dict) -> None:
@@ -55,11 +56,12 @@ class Metrics:
         self._log("validation", {"step": step} | figures)
         self._scalars({f"validation/{name}": value for name, value in figures.items()}, step)
         for caption in captions:
-            text = f"**{caption.question}**\n\nexpected: {caption.expected}\n\nthe model: {caption.answer}"
-            self.tensorboard.add_text(f"captions/{caption.key}", text, step)
+            told = f"**{caption.question}**\n\nexpected: {caption.expected}\n\nthe model: {caption.answer}"
+            self.tensorboard.add(text(f"captions/{caption.key}", told), step)
         for video in videos:
-            self.tensorboard.add_text(f"videos/{video.key}", video.prompt, step)
+            self.tensorboard.add(text(f"videos/{video.key}", video.prompt), step)
             self._video(f"videos/{video.key}", video, step)
+        self.tensorboard.flush()
         self.console.validation(step, figures)
 
     def close(self) -> None:
@@ -69,19 +71,21 @@ class Metrics:
         self.console.close()
 
     def _log(self, name: str, line: dict) -> None:
-        print(json.dumps({key: json_value(value) for key, value in line.items()}), file=self.logs[name], flush=True)
+        self.logs[name].write(json.dumps({key: json_value(value) for key, value in line.items()}).encode() + b"\n")
+        self.logs[name].flush()
 
     def _video(self, tag: str, video: Video, step: int) -> None:
         """Adds a video like ``SummaryWriter.add_video``, which would need moviepy for the GIF."""
         height, width = video.frames.shape[2:]
         gif = encode_gif(video.frames, video.fps)
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        self.tensorboard.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        self.tensorboard.add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
     def _scalars(self, values: dict, step: int) -> None:
         for tag, value in values.items():
             if isinstance(value, (int, float)):
-                self.tensorboard.add_scalar(tag, value, step)
+                self.tensorboard.add(scalar(tag, value), step)
+        self.tensorboard.flush()
 
 
 def json_value(value):

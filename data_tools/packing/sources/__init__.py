@@ -23,7 +23,7 @@ from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
 from data_tools.texts import Columns
 
-__all__ = ["Clip", "Columns", "Item", "Source", "discover"]
+__all__ = ["COMPRESSED", "TABLE_ENDINGS", "Clip", "Columns", "Item", "Source", "discover"]
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 

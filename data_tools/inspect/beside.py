@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_tools.packing.sources import COMPRESSED, TABLE_ENDINGS
+from data_tools.packing.sources import COMPRESSED
+from data_tools.rows import TABLE_ENDINGS
 from data_tools.shards.samples import VIDEO_ENDINGS
 
 NAMED = 3  # files that a sentence lists; the others are counted

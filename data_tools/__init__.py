@@ -3,6 +3,7 @@
 cli.py          `vtok-shards`;  commands/: its commands
 video/          checks, decodes, cuts and encodes video files
 packing/        sources → checked clips → shards
+rows/           the rows of tables: .csv, .tsv, .jsonl, .json and .parquet
 texts/          captions, questions and conversations, from the fields of any input
 shards/         the files of a dataset: writing, reading, fetching
 order.py        which sample is at which position of a run, and which rank takes it

@@ -66,7 +66,9 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", required=True, help="a published name, or a YAML file")
     command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
     command.add_argument("--data", type=Path, required=True, help="folder of videos")
-    command.add_argument("--meta-path", type=Path, help=".csv with a column 'videos' of paths in that folder")
+    command.add_argument(
+        "--meta-path", type=Path, help="table (.csv, .jsonl, …) with a column 'videos' of paths in that folder"
+    )
     command.add_argument("--height", type=int, default=256)
     command.add_argument("--width", type=int, default=256)
     command.add_argument("--fps", type=float, default=30.0)

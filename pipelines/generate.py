@@ -22,7 +22,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="of one video")
-    what.add_argument("--prompts", type=Path, help="one a line, or a CSV with a column 'prompt'")
+    what.add_argument("--prompts", type=Path, help="one a line, or a table (.csv, .jsonl, …) with a column 'prompt'")
     parser.add_argument("--output", type=Path, required=True, help="the mp4 to write; with --prompts the folder")
     parser.add_argument("--samples", type=int, default=1, help="videos of each of the --prompts; seeds count up")
     parser.add_argument("--layout", choices=["numbered", "vbench"], default="numbered", help="names of the videos")

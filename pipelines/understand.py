@@ -23,7 +23,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--video", type=Path)
-    what.add_argument("--videos", type=Path, help="CSV with a column 'path' and, if wanted, 'question'")
+    what.add_argument(
+        "--videos", type=Path, help="table (.csv, .jsonl, …) with a column 'path' and, if wanted, 'question'"
+    )
     parser.add_argument("--output", type=Path, help="with --videos: folder for the answers, NUMBER.json a row")
     parser.add_argument("--question", default="Describe this video.")
     parser.add_argument("--max_new_tokens", type=int, default=128)

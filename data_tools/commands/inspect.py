@@ -38,6 +38,8 @@ def _index(arguments: argparse.Namespace) -> None:
             "first dot of a name: to separate them, rename the files without dots",
             file=sys.stderr,
         )
+    for sentence in done.beside:
+        print(f"vtok-shards: warning: {sentence}", file=sys.stderr)
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:

@@ -4,8 +4,8 @@ Any WebDataset tar can be read (see `shards.samples`). Each clip is decoded in f
 that may crash or hang. A sample that is not a sound captioned clip is left out. The sidecar and `rejected.jsonl` list
 it with the reason.
 
-A sidecar is written when its tar is done. A later run keeps it while the tar has the same size, so a killed run
-resumes where it stopped.
+A sidecar is written when its tar is done. A later run keeps it while the tar is the same, so a killed run resumes where
+it stopped. A tar that was written or moved after its sidecar is hashed to find out.
 """
 
 import hashlib
@@ -18,6 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.inspect.beside import beside
+from data_tools.packing.sources.files import walk
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
@@ -41,6 +43,7 @@ class IndexSummary:
         bytes: of all tars.
         merged: samples that hold several videos, because of dots in their names.
         reasons: number of samples left out, by reason.
+        beside: what the folder holds beside its tars, a sentence for each kind.
     """
 
     samples: int
@@ -48,6 +51,7 @@ class IndexSummary:
     bytes: int
     merged: int
     reasons: dict[str, int]
+    beside: list[str]
 
 
 def index_shards(
@@ -67,10 +71,9 @@ def index_shards(
     check_timeout(clip_timeout)
     folder = Path(folder)
     names = _tar_names(folder)
-    todo = [name for name in names if overwrite or not _is_indexed(folder, name)]
-    with tqdm(total=len(todo), unit="tar", disable=None) as bar:
+    with tqdm(total=len(names), unit="tar", disable=None) as bar:
         damaged = []
-        for problem in in_processes(partial(_try_index, folder, clip_timeout), todo, workers):
+        for problem in in_processes(partial(_try_index, folder, clip_timeout, overwrite), names, workers):
             damaged += [problem] if problem else []
             bar.update()
     if damaged:
@@ -93,7 +96,9 @@ def index_shards(
         raise DataError(f"{folder}: none of the samples is a captioned clip; {REJECTED} there says why for each")
     manifest = write_manifest(folder)
     reasons = dict(Counter(line["reason"] for line in rejected))
-    return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons)
+    indexed = {tar_path(folder, name) for name in names}
+    others = [path for path in walk(folder) if path not in indexed and path.name != REJECTED]
+    return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons, beside(folder, others))
 
 
 def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
@@ -142,10 +147,11 @@ def _check_told(told: dict, facts: dict) -> None:
         raise BadVideo("wrong_facts", f"the json says entry {told['entry']!r}, the clip has {facts['entry']!r}")
 
 
-def _try_index(folder: Path, clip_timeout: float, name: str) -> str | None:
-    """Run `index_tar`. Returns the error message if the tar cannot be read."""
+def _try_index(folder: Path, clip_timeout: float, overwrite: bool, name: str) -> str | None:
+    """Run `index_tar` if the sidecar is missing or of another tar. Returns the error message of an unreadable tar."""
     try:
-        index_tar(folder, name, clip_timeout)
+        if overwrite or not _is_indexed(folder, name):
+            index_tar(folder, name, clip_timeout)
     except DataError as problem:
         return f"{folder / name}.tar: {problem}"
     return None
@@ -159,6 +165,8 @@ def _tar_names(folder: Path) -> list[str]:
     if not names:
         packed = any(path.name.endswith((".tar.gz", ".tgz", ".tar.zst")) for path in folder.iterdir())
         hint = "compressed tars have no random access: unpack them first" if packed else "put them there"
+        if below := min((path for path in walk(folder) if path.suffix == ".tar"), default=None):
+            hint = f"the first one below it is {below}: give its folder, or pack all tars anew with build"
         raise DataError(f"{folder} holds no .tar files: {hint}")
     for path in sorted(folder.glob(f"*{SIDECAR}")):
         if path.name.removesuffix(SIDECAR) not in names:
@@ -167,10 +175,20 @@ def _tar_names(folder: Path) -> list[str]:
 
 
 def _is_indexed(folder: Path, name: str) -> bool:
-    """Whether a tar has a readable sidecar that gives its size."""
-    if not sidecar_path(folder, name).exists():
+    """Whether a tar has a readable sidecar of its size and, if it is newer than the sidecar, of its sha256."""
+    tar, path = tar_path(folder, name), sidecar_path(folder, name)
+    if not path.exists():
         return False
     try:
-        return read_sidecar(sidecar_path(folder, name))["bytes"] == tar_path(folder, name).stat().st_size
+        sidecar = read_sidecar(path)
     except DataError:
         return False
+    if sidecar["bytes"] != tar.stat().st_size:
+        return False
+    # Not the modification time, which a copy may keep.
+    if tar.stat().st_ctime_ns > path.stat().st_ctime_ns:
+        with mapped(tar) as data:
+            if sidecar["sha256"] != hashlib.sha256(data).hexdigest():
+                return False
+        path.touch()  # so that the next run does not hash the tar again
+    return True

@@ -8,11 +8,11 @@ import av
 from data_tools.errors import BadVideo
 from data_tools.video.complete import Receipts
 from data_tools.video.container import Source, container_of, opened, time_base
-from data_tools.video.decode import TIE
 from data_tools.video.display import displayed
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, packets_of
 from data_tools.video.reader import in_sequence
+from data_tools.video.times import TIE
 
 # Seek to this many seconds before the start of the part: some indices hold decoding times, which are earlier than
 # presentation times.

@@ -17,8 +17,9 @@ from av.filter import Graph
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.parts import part_frames
 from data_tools.video.container import Source
-from data_tools.video.decode import TIE, whole_frames
+from data_tools.video.decode import whole_frames
 from data_tools.video.encode import ENCODERS, encode_video
+from data_tools.video.times import TIE
 
 TIMESCALE = Fraction(1, 90_000)  # time base of clips that keep their timestamps, seconds; fits all common rates
 KEY_SECONDS = 1  # interval of key frames

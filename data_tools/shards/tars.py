@@ -85,14 +85,19 @@ def mapped(path: Path) -> Iterator[Buffer]:
             yield data
 
 
-def members(data: Buffer, at: int = 0) -> Iterator[Member]:
-    """Yield the regular files of a tar, or of several that are concatenated, in order, from the header at `at` on.
+def members(data: Buffer, at: int = 0, end: int | None = None) -> Iterator[Member]:
+    """Yield the regular files of a tar, or of several that are concatenated, in order.
+
+    Args:
+        data: the tar.
+        at: offset of the first header to read.
+        end: offset from which no more headers are read; None for the end of `data`.
 
     Raises:
         DataError: `data` is not a complete tar; the message gives the offset.
     """
     first, name, size = at, None, None  # name, size: from a header that precedes the file's own header
-    while at < len(data):
+    while at < (len(data) if end is None else end):
         header = data[at : at + BLOCK]
         if not header.strip(b"\0"):  # an end; tars may be concatenated
             at = first = _behind_zeros(data, at)

@@ -3,9 +3,11 @@
 decode       frames by time, and facts
 views        windows and sizes of a clip, as the tokeniser and the decoder see it
 reader       the one reader of frames: from the beginning, or from a later key frame
+second       a second decoder, where the first one hides damage
 trial        whether a clip can be entered at its key frames
 packets      which packets are decoded, and where decoding may begin
-stamps       when a frame is shown
+stamps       when a frame is shown, in the stream's units
+times        the same in seconds, and the frames nearest to given times
 complete     whether frames are missing
 container    opening a file
 display      orientation, square pixels and colours of a frame

@@ -10,11 +10,10 @@ references).
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain
-from statistics import median
 
 import av
 import torch
@@ -27,16 +26,15 @@ from data_tools.video.hdr import TRANSFERS
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
 from data_tools.video.reader import from_entry, in_sequence
-from data_tools.video.trial import FORGIVING, fingerprint, succeed, trials
+from data_tools.video.second import check_agreement, picture_print, second_decoder
+from data_tools.video.times import TIE, duration_of, nearest, timed
+from data_tools.video.trial import fingerprint, succeed, trials
 from data_tools.video.with_decord import decord_frames, decord_is_right
 
 BACKENDS = ("pyav", "decord")
 
 # Where decoding may begin for a frame: at the last key frame before it, or only at the first.
 KEY_FRAMES, START = "key_frames", "start"
-
-# Two times that differ by less are equal, seconds: tolerance for rounding.
-TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,7 @@ def validate(source: Source) -> VideoFacts:
         compared = frozenset().union(*(trial.compared for trial in tried))
         stamps: list[int] = []
         prints: dict[int, int] = {}
+        second, pictures = second_decoder(stream), list[int]()
         forms: dict[tuple, av.VideoFrame] = {}
         screen: Screen | None = None
         own_times = True
@@ -101,6 +100,8 @@ def validate(source: Source) -> VideoFacts:
                 forms[_form(frame)] = frame
             if stamp in compared:
                 prints[stamp] = fingerprint(frame)
+            if second is not None:
+                pictures.append(picture_print(frame))
             stamps.append(stamp)
             own_times &= frame.pts == stamp
         assert screen is not None  # `_strictly` raises BadVideo if there is no frame
@@ -109,10 +110,9 @@ def validate(source: Source) -> VideoFacts:
         one_size = len({(frame.width, frame.height) for frame in forms.values()}) == 1
         packets_tell = own_times and stamps == promised(packets, codec_of(stream)) and len(set(stamps)) == len(stamps)
         plain = packets_tell and one_size and not interlaced
-        duration = _duration(stamps, time_base(stream))
-        enterable = plain and succeed(source, tried, prints)
-        if plain and not enterable and codec_of(stream) in FORGIVING:
-            raise BadVideo("corrupt", "two decodes of it differ")
+        duration = duration_of(stamps, time_base(stream))
+        if second is not None:
+            check_agreement(second, packets, pictures)
         return VideoFacts(
             width=screen.width,
             height=screen.height,
@@ -125,7 +125,7 @@ def validate(source: Source) -> VideoFacts:
             interlaced=interlaced,
             pix_fmt=first.format.name,
             transfer=next((kind for frame in forms.values() if (kind := transfer_of(frame)) != "sdr"), "sdr"),
-            entry=KEY_FRAMES if enterable else START,
+            entry=KEY_FRAMES if plain and succeed(source, tried, prints) else START,
         )
 
 
@@ -139,8 +139,8 @@ def measured_duration(source: Source) -> float:
         packets = list(decodable(packets_of(stream)))
         stamps = [packet.pts for packet in packets]
         if None in stamps or len(set(stamps)) < len(stamps):
-            return _duration([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
-        return _duration(promised(packets, codec_of(stream)), time_base(stream))
+            return duration_of([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
+        return duration_of(promised(packets, codec_of(stream)), time_base(stream))
 
 
 def told_transfer(source: Source) -> str:
@@ -162,14 +162,6 @@ def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
     with opened(source) as stream:
         frames = displayed(deinterlaced(_strictly(stream, _whole(stream))), stream)
         yield from timed(frames, time_base(stream))
-
-
-def timed(frames: Iterable[tuple[int, av.VideoFrame]], unit: Fraction) -> Iterator[tuple[float, av.VideoFrame]]:
-    """The frames with their times in seconds from the first, instead of timestamps in units of `unit` seconds."""
-    origin: int | None = None
-    for stamp, frame in frames:
-        origin = stamp if origin is None else origin
-        yield float((stamp - origin) * unit), frame
 
 
 def decode(
@@ -196,31 +188,6 @@ def decode(
     if backend == "decord":
         return _by_decord(source, times, entry)
     return _from_key_frame(source, times) if entry == KEY_FRAMES else _from_start(source, times)
-
-
-def nearest(
-    frames: Iterable[tuple[float, av.VideoFrame]], times: Sequence[float]
-) -> Iterator[tuple[list[int], av.VideoFrame]]:
-    """Yield (indices of the `times` to which it is nearest, frame) for each frame that is nearest to one.
-
-    Args:
-        frames: (time, frame), ascending.
-        times: ascending. Of two frames that are equally near, the earlier one is taken.
-    """
-    done = 0
-    earlier: tuple[float, av.VideoFrame] | None = None
-    for time, frame in frames:
-        if earlier is not None:
-            mine = done
-            while done < len(times) and times[done] - earlier[0] <= time - times[done] + TIE:
-                done += 1
-            if done > mine:
-                yield list(range(mine, done)), earlier[1]
-            if done == len(times):
-                return
-        earlier = time, frame
-    if earlier is not None and done < len(times):
-        yield list(range(done, len(times))), earlier[1]
 
 
 def _from_start(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
@@ -290,16 +257,6 @@ def _form(frame: av.VideoFrame) -> tuple:
     """What decides how a frame is converted."""
     colours = frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries
     return frame.width, frame.height, frame.format.name, frame.interlaced_frame, orientation(frame), *colours
-
-
-def _duration(stamps: list[int], unit: Fraction) -> float:
-    """Seconds from the first frame to the last, plus the median interval. Raises BadVideo if there is no interval."""
-    if len(stamps) < 2:
-        raise BadVideo("too_few_frames", "one frame has no motion")
-    if stamps[-1] == stamps[0]:
-        raise BadVideo("bad_timestamps", "all frames have the same time")
-    steps = [later - earlier for earlier, later in zip(stamps, stamps[1:]) if later > earlier]
-    return float((stamps[-1] - stamps[0]) * unit) + float(median(steps) * unit)
 
 
 def _wanted(shown: list[int], times: Sequence[float], unit: Fraction) -> dict[int, list[int]]:

@@ -1,12 +1,12 @@
 """Videos read from a folder without a build and without captions: all of them, or those listed in a table."""
 
-import csv
 import hashlib
 from functools import cached_property
 from pathlib import Path
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import RunOrder
+from data_tools.rows import read_rows
 from data_tools.shards.samples import VIDEO_ENDINGS, RawSample
 from data_tools.video.decode import measured_duration
 
@@ -18,7 +18,7 @@ def list_videos(folder: str | Path, table: str | Path | None = None) -> list[Pat
 
     Args:
         folder: the folder.
-        table: a .csv with a column `videos` or `path` of paths relative to the folder. If omitted: all videos at any
+        table: a table with a column `videos` or `path` of paths relative to the folder. If omitted: all videos at any
             depth, sorted by name.
 
     Raises:
@@ -30,29 +30,13 @@ def list_videos(folder: str | Path, table: str | Path | None = None) -> list[Pat
     if table is None:
         found = sorted(path for path in folder.rglob("*") if path.suffix[1:].lower() in VIDEO_ENDINGS)
     else:
-        found = [folder / name for name in named_videos(Path(table))]
+        column, rows = read_rows(Path(table), COLUMNS)
+        found = [folder / str(row[column]) for row in rows if column in row]
     if not found:
         raise DataError(f"{table or folder} {'names' if table else 'holds'} no videos")
     if missing := [path for path in found if not path.is_file()]:
         raise DataError(f"{len(missing)} of {len(found)} videos are missing, the first is {missing[0]}")
     return found
-
-
-def named_videos(table: Path) -> list[str]:
-    """The paths in a table's column.
-
-    Raises:
-        DataError: the table cannot be read or has no such column.
-    """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            column = next((name for name in COLUMNS if name in (rows.fieldnames or ())), None)
-            if column is None:
-                raise DataError(f"{table} has no column {' or '.join(COLUMNS)}: add one with the paths of the videos")
-            return [row[column] for row in rows if row[column]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read the table {table}: {getattr(error, 'strerror', None) or error}") from error
 
 
 class VideoFiles:

@@ -4,7 +4,6 @@ A key frame can fail to be one. A decoder may have needed what stands in the fir
 picture. A packet marked as a key frame may hold a picture from which later ones do not start afresh.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,10 +21,7 @@ PROBE = 8
 
 # Codecs whose key frames no later frame looks past, so that the first frames after one tell of all. In H.264 that holds
 # of IDR pictures. In HEVC a skipped frame may still be referred to from a higher temporal layer.
-CLEAN = frozenset({"vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4"})
-
-# A damaged frame may leave parts of the picture as they were in memory, without an error. So these are decoded twice.
-FORGIVING = frozenset({"vp8"})
+CLEAN = frozenset({"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def trials(stream: av.VideoStream, packets: list[av.Packet]) -> list[Trial]:
     codec = codec_of(stream)
     found: list[Trial] = []
     for begin, end in zip(begins, [*ends, float("inf")]):
-        if begin == 0 and codec != "hevc" and codec not in FORGIVING:
+        if begin == 0 and codec != "hevc":
             continue  # this is the sequential decode itself
         part = packets[begin : _stop(packets, begin, end)]
         if codec in CLEAN or codec == "h264" and is_idr(part[0], stream.codec_context.extradata):
@@ -79,14 +75,12 @@ def succeed(source: Source, tried: Iterable[Trial], prints: Mapping[int, int]) -
 def _succeeds(source: Source, trial: Trial, prints: Mapping[int, int]) -> bool:
     missing = trial.probed & prints.keys()
     came: set[int] = set()
-    held: deque[av.VideoFrame] = deque(maxlen=2)  # frames in other memory than in the sequential decode
     try:
         with opened(source) as stream:
             for stamp, frame in from_entry(stream.codec_context, trial.packets, trial.probed):
                 if stamp in trial.compared and prints.get(stamp) != fingerprint(frame):
                     return False
                 came.add(stamp)
-                held.append(frame)
     except BadVideo:
         return False
     return missing <= came

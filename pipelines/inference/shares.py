@@ -4,12 +4,12 @@ The ranks never communicate, so any launcher works (deepspeed, torchrun, srun). 
 unfinished inputs. Another start, on any number of ranks, makes the rest.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from data_tools.errors import DataError
+from data_tools.rows import TABLE_ENDINGS, read_rows
 from pipelines.cli.launcher import rank_and_ranks
 
 T = TypeVar("T")
@@ -22,40 +22,35 @@ def own_share(items: Sequence[T]) -> Sequence[T]:
 
 
 def read_table(path: Path, column: str) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file.
+    """Reads the rows of a table (.csv, .tsv, .jsonl, .json or .parquet), without empty cells.
 
     Args:
         path: The file.
-        column: A column in which every row must have a value.
+        column: A column in which every row must have a text.
 
     Raises:
-        DataError: The file is unreadable or no CSV, or the column does not exist or has an empty cell.
+        DataError: The file is unreadable or no table, or the column does not exist or has an empty cell.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not rows or column not in rows[0]:
-        raise DataError(f"{path} should be a CSV with a column {column!r}")
-    for number, row in enumerate(rows, 2):
-        if not (row[column] or "").strip():
-            raise DataError(f"{path}, line {number}: {column} is empty")
-    return rows
+    _, rows = read_rows(path, [column])
+    if empty := [number for number, row in enumerate(rows, 1) if column not in row]:
+        raise DataError(f"{path}, row {empty[0]}: {column} is empty")
+    if not rows:
+        raise DataError(f"{path} has no rows: add one for each output")
+    return [{name: str(value) for name, value in row.items()} for row in rows]
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Reads prompts: the column ``prompt`` of a CSV file, or the lines of any other text file.
+    """Reads prompts: the column ``prompt`` of a table, or the lines of any other text file.
 
     Raises:
         DataError: The file is unreadable, or has no prompt.
     """
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in TABLE_ENDINGS:
         return [row["prompt"].strip() for row in read_table(path, "prompt")]
     try:
         prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if not any(prompts):
-        raise DataError(f"{path} holds no prompt: one a line, or a CSV with a column 'prompt'")
+        raise DataError(f"{path} holds no prompt: one a line, or a table with a column 'prompt'")
     return [prompt for prompt in prompts if prompt]

@@ -145,7 +145,7 @@ def answer_all(load: Callable, table: Path, output: Path, question: str, options
 
     Args:
         load: Loads the model, with the results of :func:`load_run`. Called only if an answer is missing.
-        table: CSV file with a column ``path`` and optionally ``question``.
+        table: Table with a column ``path`` and optionally ``question``.
         output: Folder of the answers.
         question: Question about the videos whose row has none.
         options: Further arguments of :meth:`Understanding.answer`.

@@ -1,8 +1,10 @@
 """Whatever the codec and the window, the frames are those that ffmpeg shows when it decodes from the beginning."""
 
+import io
 import random
 import re
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -104,3 +106,22 @@ def test_parts_of_a_broadcast_count_from_the_first_shown_frame(clips, tmp_path):
     assert times[0] == 0 and 20 < len(times) < 60
     got = [time for time, _ in part_frames(cut, 0.5, 1.0)]
     assert got == [time for time in times if 0.5 - 1e-6 <= time < 1 - 1e-6]
+
+
+def test_damage_of_which_two_decoders_make_different_pictures_is_refused(clips):
+    whole, accepted = clips("vp8_hidden.webm").read_bytes(), 0
+    for place in range(2000, len(whole), 397):
+        video = whole[:place] + bytes(64) + whole[place + 64 :]
+        try:
+            validate(video)
+        except BadVideo:
+            continue
+        accepted += 1
+        pictures = [frame.to_ndarray(format="rgb24") for _, frame in whole_frames(video)]
+        with av.open(io.BytesIO(video)) as file:
+            decoder = av.codec.Codec("libvpx", "r").create("video")
+            theirs = [frame for packet in file.demux() for frame in decoder.decode(packet)]
+        assert len(theirs) == len(pictures)
+        for mine, other in zip(pictures, theirs):
+            assert np.array_equal(mine, other.to_ndarray(format="rgb24")), place
+    assert accepted

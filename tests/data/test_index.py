@@ -41,7 +41,7 @@ def clips(tmp_path_factory):
 
 def pack(path, files, form=tarfile.PAX_FORMAT, mtime=1700000000.25):
     """A tar of (name, body) pairs."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     with tarfile.open(path, "w", format=form) as archive:
         for name, body in files:
             info = tarfile.TarInfo(name)
@@ -200,6 +200,45 @@ def test_an_index_goes_on_where_it_stopped(clips, tmp_path, monkeypatch):
     assert len(decoded()) == 5
 
 
+def test_a_changed_tar_of_the_same_size_is_indexed_again(clips, tmp_path):
+    tar = tmp_path / "in" / "0.tar"
+    folder = pack(tar, [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    index_shards(folder)
+    before = tar.stat()
+    pack(tar, [("a.mp4", clips[0]), ("a.txt", b"B.")])
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy that keeps the times
+    assert tar.stat().st_size == before.st_size
+    index_shards(folder)
+    assert ShardReader(folder).read(0).meta["caption"] == "B." and verify_shards(folder).faults == []
+
+
+def test_a_tar_that_was_copied_after_its_sidecar_is_not_decoded_again(clips, tmp_path, monkeypatch):
+    tar = tmp_path / "in" / "0.tar"
+    folder = pack(tar, [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    index_shards(folder)
+    tar.write_bytes(tar.read_bytes())
+    monkeypatch.setattr(index, "validate", abort)
+    assert index_shards(folder).samples == 1
+
+
+def test_what_lies_beside_the_tars_is_named(clips, tmp_path, capsys):
+    files = [("a.mp4", clips[0]), ("a.txt", b"A.")]
+    folder = pack(tmp_path / "in" / "0.tar", files)
+    for name in ("b/1.tar", "b/2.tar", "c/3.tar", "c/4.tar", "5.TAR"):
+        pack(folder / name, files)
+    for name in ("6.tar.gz", "b/7.ZIP", "8.mp4", "captions.csv", "notes.md"):
+        (folder / name).touch()
+    for _ in range(2):  # what the first run writes is not named
+        assert main(["index", str(folder)]) == 0
+        lines = [line.removeprefix("vtok-shards: warning: ") for line in capsys.readouterr().err.splitlines() if line]
+        assert [line.rpartition(":")[0] for line in lines if "not indexed" in line] == [
+            "other tars are not indexed: 5.TAR, b/1.tar, b/2.tar and 2 more",
+            "compressed archives are not indexed: 6.tar.gz, b/7.ZIP",
+            "videos are not indexed: 8.mp4",
+            "tables are not indexed: captions.csv",
+        ]
+
+
 def test_more_workers_give_the_same_files(clips, tmp_path):
     for name in "012":
         folder = pack(
@@ -243,6 +282,8 @@ def test_folders_that_cannot_be_indexed_are_one_line(clips, tmp_path, capsys):
     assert "holds no .tar files: put them there" in fails(capsys, "index", tmp_path / "packed")
     (tmp_path / "packed" / "a.tar.gz").touch()
     assert "unpack them first" in fails(capsys, "index", tmp_path / "packed")
+    pack(tmp_path / "above" / "below" / "0.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    assert f"{Path('below', '0.tar')}: give its folder" in fails(capsys, "index", tmp_path / "above")
     folder = pack(tmp_path / "in" / "0.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
     assert "at least 1" in fails(capsys, "index", folder, "--workers", 0)
     (folder / "9.index.json").write_text("{}")

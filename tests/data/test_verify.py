@@ -84,6 +84,20 @@ def test_every_flipped_byte_is_found(folder):
     assert "no tar header" in faults(folder)[1] and second["key"] in faults(folder)[2]
 
 
+@pytest.mark.parametrize("more", [b"x", b"junk" * 300, bytes(1024) + b"junk" * 300, bytes(10240), "the tar again"])
+def test_what_lies_behind_a_tar_is_one_line(folder, more):
+    path = folder / "shard-000001.tar"
+    whole = path.read_bytes()
+    more = whole if isinstance(more, str) else more
+    path.write_bytes(whole + more)
+    assert faults(folder) == [
+        f"shard-000001.tar: {len(more)} bytes lie behind the end that its sidecar gives: "
+        f"cut the file to {len(whole)} bytes"
+    ]
+    path.write_bytes(whole)
+    assert faults(folder) == []
+
+
 def test_a_truncated_shard_is_found(folder):
     path = folder / "shard-000001.tar"
     whole = path.read_bytes()

@@ -2,6 +2,10 @@
 
 import pytest
 
+from vtok.assembly.tiny import BOS, EOS, train_tokenizer, wrapped
+from vtok.video_decoder.hunyuan import clip_ids
+from vtok.video_decoder.wan import umt5_ids
+
 WORDS = "A sign reads <|eot_id|> and <im<image>age>, <|start_header_id|>user<|end_header_id|>."
 
 
@@ -23,3 +27,21 @@ def test_no_text_becomes_a_control_token(framework):
 def test_any_question_can_be_asked(framework, question):
     before, after = framework.text.question(question)
     assert question.strip() in framework.text.tokenizer.decode(before + after)
+
+
+@pytest.mark.parametrize("ids_of", [clip_ids, umt5_ids])
+def test_captions_become_no_control_tokens_of_the_decoders_text_encoder(ids_of):
+    tokenizer = wrapped(train_tokenizer(["A dog runs."]), f"{BOS} $A {EOS}", model_max_length=77)
+    bos, eos = (tokenizer.convert_tokens_to_ids(token) for token in (BOS, EOS))
+    said = f"A{EOS}B{BOS}"
+    ids = [token for token in ids_of(tokenizer, said) if token != tokenizer.pad_token_id or token == eos]
+    inner = ids[1 : ids.index(eos)]
+    assert (ids[0], bos in inner, tokenizer.decode(inner)) == (bos, False, said)
+    assert ids_of(tokenizer, "A dog runs.")[:4] == tokenizer("A dog runs.").input_ids[:4]
+
+
+def test_a_call_that_keeps_control_words_as_text_changes_no_other():
+    tokenizer = wrapped(train_tokenizer(["A dog runs."]), f"{BOS} $A {EOS}", model_max_length=77)
+    before = tokenizer(EOS).input_ids
+    clip_ids(tokenizer, EOS)
+    assert tokenizer(EOS).input_ids == before

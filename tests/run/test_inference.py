@@ -18,6 +18,7 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.inference import generate as inference_generate
 from pipelines.inference import tokenise as inference_tokenise
 from pipelines.inference import understand as inference_understand
+from pipelines.inference.shares import read_prompts
 from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok import understanding
@@ -98,6 +99,19 @@ def test_numbered_prompts_of_a_csv(loaded, tmp_path):
     command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.csv"), "--output", str(tmp_path / "o")]
     generate.main([*command, "--seconds", "0.25", "--fps", "8", "--steps", "1"])
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000000-0.mp4", "000001-0.mp4"]
+
+
+@pytest.mark.parametrize(
+    "name, text, encoding",
+    [
+        ("p.csv", 'id;prompt\n1;A circle, red\n2; "a""b"\n', "utf-8-sig"),
+        ("p.TSV", 'id\tprompt\n1\tA circle, red\n2\t"a""b"\n', "utf-16"),
+        ("p.jsonl", '{"prompt": "A circle, red"}\n{"prompt": "a\\"b", "id": NaN}\n', "utf-8"),
+    ],
+)
+def test_prompts_are_read_from_tables_as_captions_are(tmp_path, name, text, encoding):
+    (tmp_path / name).write_text(text, encoding=encoding)
+    assert read_prompts(tmp_path / name) == ["A circle, red", 'a"b']
 
 
 def test_a_batch_of_prompts_is_denoised_together(loaded, tmp_path, monkeypatch):
@@ -194,7 +208,11 @@ def test_prompts_that_cannot_be_used_are_one_line(loaded, tmp_path, capsys, text
 
 def test_tables_that_cannot_be_used_are_one_line(loaded, tmp_path, capsys):
     table = tmp_path / "t.csv"
-    for text, message in (("file\nx\n", "column 'path'"), ('path\n" "\n', "line 2: path is empty")):
+    for text, message in (
+        ("file\nx\n", "column path"),
+        ('path\n" "\n', "row 1: path is empty"),
+        ("path\n", "has no rows"),
+    ):
         table.write_text(text)
         with pytest.raises(SystemExit, match="2"):
             understand.main(["--checkpoint", "run", "--videos", str(table), "--output", str(tmp_path / "o")])

@@ -165,6 +165,19 @@ def test_the_batches_of_a_validation_do_not_show_in_its_figures(shards, framewor
     assert figures[1, 4]["loss"] != pytest.approx(figures[1, 5]["loss"], rel=1e-5)
 
 
+def test_no_video_is_made_of_an_empty_caption(framework, tmp_path):
+    render_clips(tmp_path / "in", 4, seed=0)
+    texts = ("Who?,It.,", "Who?,It.,", ",,A circle moves.", "Who?,It.,A square moves.")
+    rows = [f"{number:03d}.mp4,{text}" for number, text in enumerate(texts)]
+    (tmp_path / "in/captions.csv").write_text("\n".join(["path,question,answer,caption", *rows]))
+    build_shards(tmp_path / "in", tmp_path / "out", progress=False)
+    section = ValidationConfig(captions=1, videos=2)
+    config = RunConfig(TrainConfig(max_steps=1), model=framework.config, data=DataConfig(seconds=1), validation=section)
+    examples = Validation(config, ShardReader(tmp_path / "out"), framework)
+    assert [example.question for example in examples.to_caption] == ["Who?"]
+    assert [example.caption for example in examples.to_draw] == ["A circle moves.", "A square moves."]
+
+
 def config_with(**validation):
     return RunConfig(train=TrainConfig(max_steps=1), validation=ValidationConfig(**validation))
 

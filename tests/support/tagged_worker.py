@@ -133,8 +133,9 @@ def validated(framework: VTokFramework, device: torch.device, run: RunConfig) ->
     validation.micro_batches = lambda *arguments, **options: iter([Loaded(batch.to(device), [])])
     judge = object.__new__(validation.Validation)
     judge.config, judge.device, judge.dataset = run, device, None
-    judge.samples, judge.captions, judge.videos = 4, 1, 1
-    judge.examples = [Example("clip0", batch.frames[0], 9, "A red circle.", "What moves?", "A red circle.", seed=3)]
+    judge.samples = 4
+    example = Example("clip0", batch.frames[0], 9, "A red circle.", "What moves?", "A red circle.", seed=3)
+    judge.to_caption = judge.to_draw = [example]
     figures, (caption,), (video,) = judge.run(framework)
     numbers = {name: figures[name] for name in LOSSES}
     return numbers | {"caption": caption.answer, "video": video.frames.float().mean().item()}

@@ -216,4 +216,9 @@ def test_lists_that_cannot_be_right_are_refused(videos, tmp_path):
         list_videos(videos, tmp_path / "table.csv")
     with pytest.raises(DataError, match="holds no videos"):
         list_videos(tmp_path)
+    (tmp_path / "table.csv").write_text("path\n000.mp4,x\n")
+    with pytest.raises(DataError, match="table.csv, line 2: it has 2 cells, the header has 1"):
+        list_videos(videos, tmp_path / "table.csv")
     assert [path.name for path in list_videos(videos, videos / "captions.csv")] == ["000.mp4", "001.mp4"]
+    (tmp_path / "table.csv").write_text("n;videos\n1;001.mp4\n", encoding="utf-16")
+    assert [path.name for path in list_videos(videos, tmp_path / "table.csv")] == ["001.mp4"]

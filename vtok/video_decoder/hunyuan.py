@@ -207,8 +207,9 @@ class HunyuanDecoder(VideoDecoder):
 
 
 def clip_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """Tokenises a caption for CLIP, padded to 77 ids."""
-    return tokenizer(caption, padding="max_length", truncation=True, max_length=CLIP_TEXT_LENGTH).input_ids
+    """Tokenises a caption for CLIP, padded to 77 ids. Control words in the caption stay text."""
+    length = {"padding": "max_length", "truncation": True, "max_length": CLIP_TEXT_LENGTH}
+    return tokenizer(caption, split_special_tokens=True, **length).input_ids
 
 
 def latent_config(vae: HunyuanAutoencoder) -> LatentConfig:

@@ -294,5 +294,6 @@ def expert_part(config: DecoderConfig, expert: str) -> Part:
 
 
 def umt5_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """Tokenises a caption for UMT5, cleaned like in diffusers' pipeline, without padding."""
-    return tokenizer(prompt_clean(caption), truncation=True, max_length=TEXT_ROWS).input_ids
+    """Tokenises a caption for UMT5, cleaned like in diffusers' pipeline, without padding. Control words stay text."""
+    length = {"truncation": True, "max_length": TEXT_ROWS}
+    return tokenizer(prompt_clean(caption), split_special_tokens=True, **length).input_ids

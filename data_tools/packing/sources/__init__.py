@@ -6,10 +6,10 @@ frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt
 tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
-rows.py     random access to the rows of the four kinds of table
 
-`data_tools.texts` reads captions, questions and conversations. `discover` lists the clips without opening them. An
-input that is unusable as a whole raises DataError. A fault of a single clip raises BadVideo when the clip is loaded.
+`data_tools.rows` reads the rows of tables, `data_tools.texts` reads captions, questions and conversations. `discover`
+lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a single clip
+raises BadVideo when the clip is loaded.
 """
 
 from pathlib import Path
@@ -18,12 +18,12 @@ from data_tools.errors import DataError
 from data_tools.packing.sources.clip import Clip, Item, ItemList, Source
 from data_tools.packing.sources.files import find_videos, walk
 from data_tools.packing.sources.frames import find_frame_folders
-from data_tools.packing.sources.rows import TABLE_ENDINGS
 from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
+from data_tools.rows import TABLE_ENDINGS
 from data_tools.texts import Columns
 
-__all__ = ["Clip", "Columns", "Item", "Source", "discover"]
+__all__ = ["COMPRESSED", "Clip", "Columns", "Item", "Source", "discover"]
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 

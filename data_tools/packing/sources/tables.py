@@ -20,7 +20,7 @@ import numpy as np
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
-from data_tools.packing.sources.rows import Row, Rows, open_rows
+from data_tools.rows import Row, Rows, open_rows
 from data_tools.texts import RESERVED_FIELDS, Columns, describe
 from data_tools.texts.turns import brief
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from data_tools.shards import ShardReader
@@ -53,10 +54,12 @@ class Validation:
         self.every = config.validation.every or VALIDATE_EVERY
         self.dataset = build_dataset(config, reader, framework, training=False)
         self.samples = min(config.validation.samples, len(reader))
-        self.captions = config.validation.captions
-        self.videos = config.validation.videos if config.model.generates else 0
-        wanted = min(max(self.captions, self.videos), len(reader))
-        self.examples = [example_of(self.dataset.clips[row].sample) for row in range(wanted)]
+        asked = range(min(config.validation.captions, len(reader)))
+        videos = config.validation.videos if config.model.generates else 0
+        captioned = np.flatnonzero(reader.rows["words"])[:videos].tolist()  # no video is made of an empty caption
+        examples = {row: example_of(self.dataset.clips[row].sample) for row in sorted({*asked, *captioned})}
+        self.to_caption = [examples[row] for row in asked]
+        self.to_draw = [examples[row] for row in captioned]
 
     def due(self, step: int, max_steps: int) -> bool:
         return step % self.every == 0 or step == max_steps
@@ -66,8 +69,8 @@ class Validation:
         with evaluating(framework), deaths_explained(self.dataset):
             return Validated(
                 self.figures(framework),
-                [caption_of(example, framework, self.device) for example in self.examples[: self.captions]],
-                [video_of(example, framework, self.config) for example in self.examples[: self.videos]],
+                [caption_of(example, framework, self.device) for example in self.to_caption],
+                [video_of(example, framework, self.config) for example in self.to_draw],
             )
 
     def figures(self, framework: VTokFramework) -> dict:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.packing.sources.rows.row import Row, TableText
+from data_tools.rows.row import Row, TableText
 from data_tools.texts import decoded, filled, json_value
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.rows.row import Row, TableText
+from data_tools.rows.row import Row, TableText
 from data_tools.shards.samples import VIDEO_ENDINGS
 from data_tools.texts import filled
 from data_tools.texts.reading import not_utf8

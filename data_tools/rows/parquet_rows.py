@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.rows.row import Row
+from data_tools.rows.row import Row
 from data_tools.texts import filled
 
 

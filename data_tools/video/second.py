@@ -1,0 +1,47 @@
+"""A second decoder for codecs whose first one hides damage.
+
+FFmpeg's decoder of VP8 stops inside a damaged frame without an error. The rest of the picture is then what was in
+memory before, which may differ from one decode to the next. libvpx raises an error instead. The two agree in every bit
+of sound frames.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError
+from isal.isal_zlib import crc32
+
+from data_tools.errors import BadVideo
+from data_tools.video.container import codec_of
+
+SECOND = {"vp8": "libvpx"}
+
+
+def second_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
+    """A fresh second decoder for a stream; None if its codec needs none or this FFmpeg has none."""
+    try:
+        context = av.codec.Codec(SECOND[codec_of(stream)], "r").create("video")
+    except (KeyError, UnknownCodecError):
+        return None
+    context.thread_count = 1
+    return context
+
+
+def check_agreement(context: av.VideoCodecContext, packets: Iterable[av.Packet], pictures: Sequence[int]) -> None:
+    """Raise BadVideo unless the decoder gives the pictures whose `picture_print` is given, in order."""
+    try:
+        theirs = [picture_print(frame) for packet in [*packets, None] for frame in context.decode(packet)]
+    except av.FFmpegError as error:
+        raise BadVideo("corrupt", f"a second decoder: {error.strerror or error}") from error
+    if theirs != list(pictures):
+        raise BadVideo("corrupt", "two decoders of it differ")
+
+
+def picture_print(frame: av.VideoFrame) -> int:
+    """A checksum of the pixels of 8-bit planes without alpha."""
+    crc = 0
+    for plane in frame.planes[:3]:
+        rows = np.frombuffer(memoryview(plane), np.uint8)[: plane.height * plane.line_size]
+        crc = crc32(np.ascontiguousarray(rows.reshape(plane.height, -1)[:, : plane.width]), crc)
+    return crc

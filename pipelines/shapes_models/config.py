@@ -51,12 +51,14 @@ class JointConfig:
     Args:
         clips: Clips to train on.
         train: Changes to ``StudyConfig.train``.
+        components: Gaussians of each visual head that stay after the training.
         descriptions: Held-out clips that VTok describes at last.
         videos: Videos per category of TV-Align that VTok is judged by. It samples their visual tokens.
     """
 
     clips: int = 6000
     train: dict[str, Any] = field(default_factory=dict)
+    components: int = 3
     descriptions: int = 540
     videos: int = 24
 

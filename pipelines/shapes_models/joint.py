@@ -5,6 +5,7 @@ models learned directions and motions from those.
 """
 
 import csv
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any
 from data_tools.draws import Draws
 from data_tools.packing import build_shards
 from data_tools.shapes import Scene, caption_is_right, draw_scene, render_clips
-from pipelines.inference.export import export
+from pipelines.inference.export import add_seconds
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
 from pipelines.shapes_models.clips import SPLIT
 from pipelines.shapes_models.config import JointConfig, ModelsConfig
 from pipelines.shapes_models.judged import judged_videos, new_scenes
+from pipelines.shapes_models.pruning import prune
 from pipelines.shapes_study import arms
 from pipelines.shapes_study.config import ArmConfig, StudyConfig
 from pipelines.shapes_study.evaluation import plain
+from vtok.assembly.pretrained import CONFIG, save_pretrained
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
 CELLS = ArmConfig({"residual_grid": 4})
@@ -62,7 +65,7 @@ def leave_questions(table: Path) -> None:
 def train(
     folder: Path, config: ModelsConfig, study: StudyConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path
 ) -> dict[str, Any]:
-    """Trains VTok and writes ``folder/vtok``, an export of the average of its weights.
+    """Trains VTok and writes ``folder/vtok``, an export of the average of its weights with smaller visual heads.
 
     Args:
         folder: Folder of the stage.
@@ -81,13 +84,16 @@ def train(
     study = replace(study, train=study.train | config.joint.train)
     arms.precompute(folder, study, model, rendered / SHARDS)
     curve = arms.train(folder, study, model, folder / arms.SHARDS, config.seed)
-    if not (folder / VTOK).exists():
-        export(folder / "run", folder / VTOK, ema=True, dtype="fp32")
     run_config, framework, _ = load_run(folder / "run", ema=True)
+    items = [item for _, item in new_scenes(config.seed, config.joint.videos)]
+    tokens = sum(framework.tokeniser.counts(round(study.seconds * framework.config.tokeniser.fps) + 1))
+    prune(framework, config.joint.components, [item.prompt for item in items], tokens, config.seed)
+    shutil.rmtree(folder / VTOK, ignore_errors=True)
+    save_pretrained(framework, folder / VTOK)
+    add_seconds(folder / VTOK / CONFIG, study.seconds)
     understanding = Understanding(run_config, framework)
     right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed)
     by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
-    items = [item for _, item in new_scenes(config.seed, config.joint.videos)]
     lines = plain(judged_videos(folder, items, config, study, framework))
     shares = {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
     return curve | shares | {"lines": lines}

@@ -16,8 +16,9 @@ from typing import Literal
 
 from vtok.config import ModelConfig, require
 
-# Categories of scenes that the pixel judge answers questions about.
-Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion"]
+# Categories of scenes of the shapes world.
+Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion",
+                 "bounce_count", "two_movers"]  # fmt: skip
 # Steps between validations by default, if there is a held-out split.
 VALIDATE_EVERY = 1000
 # Tokens of a caption, if the data are unknown.
@@ -243,23 +244,23 @@ class DemoConfig:
     Args:
         clips: Training clips of moving shapes to render.
         held_out: Further clips that are never trained on.
-        shown: Held-out clips whose captions are shown at the end.
+        captions: Categories of the held-out clips whose captions are shown at the end.
         prompts: Categories of the scenes whose captions are the prompts of the videos at the end.
         seconds: Length of these videos.
         steps: Denoising steps of these videos.
     """
 
     clips: int = 64
-    held_out: int = 4
-    shown: int = 4
-    prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position", "direction", "state"])
+    held_out: int = 9
+    captions: list[Scenes] = field(default_factory=lambda: ["motion", "counting", "bounce_count", "relative_size"])
+    prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position"] * 2)
     seconds: float = 3.0
     steps: int = 20
 
     def __post_init__(self):
         require(self.clips >= 1, "demo.clips must be at least 1")
-        require(1 <= self.shown <= self.held_out, "demo.shown must lie in 1..demo.held_out")
-        require(self.prompts != [], "demo.prompts is empty")
+        require(self.held_out >= 9, "demo.held_out must be at least 9: clips of all nine categories")
+        require(self.captions != [] and self.prompts != [], "demo.captions or demo.prompts is empty")
         require(self.seconds > 0 and self.steps >= 1, "demo.seconds and demo.steps must be positive")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from data_tools.items import Item
-from data_tools.shapes import Scene, caption_is_right
+from data_tools.shapes import caption_is_right
 from data_tools.shapes.judge import answer
 from data_tools.video.media import encode_gif
 from pipelines.config import RunConfig
@@ -78,8 +78,10 @@ def show(config: RunConfig, output: Path) -> None:
 def caption_clips(config: RunConfig, framework: VTokFramework, clips: Path) -> list[Caption]:
     """Captions the held-out clips that the demo shows."""
     understanding, captions = Understanding(config, framework), []
-    for number in range(config.demo.shown):
-        scene: Scene = held_out_scene(config.seed, number)
+    scenes = [held_out_scene(config.seed, number) for number in range(config.demo.held_out)]
+    for category in config.demo.captions:
+        number = next(number for number, scene in enumerate(scenes) if scene.category == category)
+        scene = scenes[number]
         path = clips / f"{number:03d}.mp4"
         said = understanding.answer(path, DESCRIBE)
         true = path.parent.joinpath("captions.csv").read_text().splitlines()[number + 1].split(",")[1]

@@ -31,9 +31,9 @@ RESTS_ON = {
     "vtok": ("reader", "judged", "rendered", "joint"),
 }
 NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items", "curve")
-JOINT = """It starts from the other three and is trained jointly, as in the
-paper: encoder and decoder frozen. `descriptions_right` below is the share of captions of held-out clips that tell the
-number, colours and shapes of all things and what each of them does."""
+JOINT = """It starts from the other three and is trained jointly, as in the paper: encoder and decoder frozen.
+`descriptions_right` below is the share of captions of held-out clips that tell the number, colours and shapes of all
+things and what each of them does."""
 LARGEST = 16_000_000  # bytes of all models together
 
 
@@ -56,6 +56,8 @@ def make(folder: Path, stages: dict[str, Done]) -> dict[str, Any]:
     name_shipped_parts(folder / "vtok" / CONFIG)
     for path in folder.rglob("*.safetensors"):
         halve(path)
+    for path in folder.rglob("config.json"):
+        forget_place(path)
     size = sum(path.stat().st_size for path in folder.rglob("*.*") if path.is_file())
     require(size <= LARGEST, f"{folder} has {size} bytes, more than the {LARGEST} that are to be shipped")
     return {"bytes": size}
@@ -66,6 +68,13 @@ def name_shipped_parts(path: Path) -> None:
     settings = json.loads(path.read_text())
     settings["tokeniser"]["weights"], settings["decoder"]["weights"] = f"{PREFIX}clip", f"{PREFIX}hunyuan-video"
     path.write_text(json.dumps(settings, indent=2))
+
+
+def forget_place(path: Path) -> None:
+    """Removes from a configuration the folder that the model was once loaded from."""
+    settings = json.loads(path.read_text())
+    if settings.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(settings, indent=2))
 
 
 def halve(path: Path) -> None:

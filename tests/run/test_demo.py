@@ -26,8 +26,9 @@ from pipelines.engine.demo_clips import SPLIT, held_out_scene, pack_demo_clips, 
 
 
 def test_its_held_out_clips_are_the_scenes_that_it_compares_with(tmp_path):
-    pack_demo_clips(DemoConfig(clips=2, held_out=3, shown=3), 7, tmp_path)
+    pack_demo_clips(DemoConfig(clips=2), 7, tmp_path)
     captions = (tmp_path / "data/held_out/captions.csv").read_text().splitlines()[1:]
+    assert {held_out_scene(7, number).category for number in range(len(captions))} == set(CATEGORIES)
     for number, line in enumerate(captions):
         scene, caption = held_out_scene(7, number), line.split(",")[1]
         assert caption == caption_of(scene, Draws(8, number)) and caption_is_right(caption, scene)

@@ -78,7 +78,10 @@ class Stopper:
     def requested(self) -> bool:
         """Whether any rank was asked to stop. All ranks call this at the same step and get the same answer."""
         wanted = torch.tensor(float(self.wanted is not None), device=distributed.device())
-        return bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
+        stops = bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
+        if stops and self.wanted is None and distributed.rank() == 0:
+            self._say("another rank was asked to stop: this step is the last")
+        return stops
 
     def end_without_peer(self, error: RuntimeError) -> NoReturn:
         """Reports a lost rank in one line and exits with code 1.

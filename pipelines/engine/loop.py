@@ -129,6 +129,7 @@ def run_steps(
         judge(own.state.step, metrics)
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
+        stopper.doing = f"in step {number}"
         lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
             set_learning_rate(player.engine, lr)

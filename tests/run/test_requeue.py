@@ -5,7 +5,7 @@ import pytest
 from support.launch import REPO, run
 
 FAKES = {
-    "srun": 'if [[ -n $STEP ]]; then cd "$OUT"; mkdir -p checkpoints/$STEP; touch checkpoints/$STEP/COMPLETE; fi; exit $CODE',
+    "srun": 'if [[ -n $STEP ]]; then mkdir -p "$OUT/$STEP"; touch "$OUT/$STEP/COMPLETE"; fi; exit $CODE',
     "scontrol": 'if [[ $1 == requeue ]]; then echo requeued >>"$OUT.told"; else echo "node NodeAddr=n1 "; fi',
     "squeue": "echo RUNNING",
 }  # fmt: skip
@@ -42,6 +42,6 @@ def test_which_ends_are_queued_again(job, code, requeued):
 def test_a_job_without_progress_ends_after_three_restarts_and_progress_counts_anew(job):
     assert [job(1)[1] for _ in range(4)] == [True, True, True, False]
     assert "again without a new checkpoint: the job ends" in job(137)[0]
-    told, requeued = job(1, "step_00000005")
+    told, requeued = job(1, "checkpoints/step_00000005")
     assert requeued and "restart 1 of at most 3 after" in told and "step_00000005" in told
     assert [job(1)[1] for _ in range(3)] == [True, True, False]

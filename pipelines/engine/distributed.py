@@ -84,8 +84,8 @@ def port_in_use_told() -> Iterator[None]:
         if "EADDRINUSE" not in str(error):
             raise
         raise ConfigError(
-            f"port {os.environ.get('MASTER_PORT')} of this machine is in use, perhaps by another run: give the launcher "
-            "another one (--master_port)"
+            f"port {os.environ.get('MASTER_PORT')} of this machine is in use, perhaps by another run: give the "
+            "launcher another one (--master_port)"
         ) from error
 
 

@@ -11,6 +11,7 @@ from pipelines.engine import program
 from pipelines.engine.run_control import Stopper
 from support.commands import called
 from support.launch import assert_user_error, checked
+from support.runs import log_of, without_rates
 
 pytestmark = pytest.mark.slow
 
@@ -49,3 +50,27 @@ def test_a_validation_that_a_stop_cut_off_is_made_up_for(command, tmp_path, monk
     assert steps_of(validation) == [1, 2]
     grouped = called(train.main, *command, "--data.group_by_length", 4)
     assert_user_error(grouped, "its order is plain, this run's is data.group_by_length 4", "set these back")
+
+
+def test_a_bit_that_flipped_costs_the_run_one_checkpoint_and_the_curve_nothing(command, tmp_path):
+    every = (*command, "--checkpoint.every", 1, "--checkpoint.keep", 9)
+    checked(called(train.main, *every))
+    expected = without_rates(log_of(tmp_path / "out"))
+    damaged = tmp_path / "out/checkpoints/step_00000002/rank_00000.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    told = checked(called(train.main, *every)).stderr
+    assert f"{damaged} has changed since it was written" in told and "taking the checkpoint before" in told
+    assert without_rates(log_of(tmp_path / "out")) == expected
+    names = sorted(path.name for path in (tmp_path / "out/checkpoints").iterdir())
+    assert names == ["step_00000001", "step_00000002", "step_00000002.aside"]
+
+
+def test_a_run_goes_on_from_the_step_that_a_user_names(command, tmp_path):
+    every = (*command, "--checkpoint.every", 1, "--checkpoint.keep", 9)
+    checked(called(train.main, *every))
+    expected = without_rates(log_of(tmp_path / "out"))
+    checked(called(train.main, *every, "--step", 1))
+    assert without_rates(log_of(tmp_path / "out")) == expected
+    assert_user_error(called(train.main, *every, "--step", 7), "no complete checkpoint of step 7; it has those of 1, 2")

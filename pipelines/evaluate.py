@@ -14,10 +14,12 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from pipelines.cli.checks import require_generation, require_new_file, require_new_folder
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
+from vtok.config import require
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -27,7 +29,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     a = parser.parse_args(argv)
-    return a if a.protocol == "vidtok_scores" else with_step(a)
+    if a.protocol == "vidtok_scores":
+        require(min(a.height, a.width, a.fps) > 0, "--height, --width and --fps must be positive")
+        require_new_file("--output", a.output)
+        return a
+    if a.protocol == "tv_align.run":
+        require_generation(a)
+    require_new_folder("--output", a.output)
+    return with_step(a)
 
 
 def tv_align_command(command: argparse.ArgumentParser) -> None:

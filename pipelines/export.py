@@ -10,6 +10,7 @@ The folder names the frozen backbone and decoder and does not hold copies of the
 import argparse
 from pathlib import Path
 
+from pipelines.cli.checks import require_new_folder
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 
@@ -21,7 +22,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--ema", action="store_true", help="export the average of the weights")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
-    return with_step(parser.parse_args(argv))
+    a = with_step(parser.parse_args(argv))
+    require_new_folder("--output", a.output)
+    return a
 
 
 def main(argv: list[str] | None = None) -> None:

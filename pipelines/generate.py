@@ -11,6 +11,7 @@ only those that are not there yet are made.
 import argparse
 from pathlib import Path
 
+from pipelines.cli.checks import require_generation, require_new_file, require_new_folder, require_text
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
@@ -36,7 +37,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     a = with_step(parser.parse_args(argv))
     require(a.samples >= 1, "--samples must be at least 1")
-    require(a.batch_size >= 1, "--batch_size must be at least 1")
+    require_generation(a)
+    if a.prompts:
+        require_new_folder("--output", a.output)
+    else:
+        require_text("--prompt", a.prompt)
+        require_new_file("--output", a.output)
     return a
 
 

@@ -16,6 +16,7 @@ features are those of any run with this configuration, but the motion tokens are
 import argparse
 from pathlib import Path
 
+from pipelines.cli.checks import require_new_file
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
@@ -30,7 +31,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     weights.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
     weights.add_argument("--config", type=Path, default=PRESETS / "llava_next_8b_hunyuan.yaml", help="YAML of a run")
     add_step(parser)
-    return with_step(parser.parse_args(argv))
+    a = with_step(parser.parse_args(argv))
+    for option, path in {"--output": a.output, "--show": a.show}.items():
+        if path:
+            require_new_file(option, path)
+    return a
 
 
 def main(argv: list[str] | None = None) -> None:

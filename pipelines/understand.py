@@ -8,8 +8,10 @@ Many videos are shared out among the ranks; started again, only those without an
 """
 
 import argparse
+import math
 from pathlib import Path
 
+from pipelines.cli.checks import MAX_NEW_TOKENS, require_new_folder, require_text
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
@@ -39,8 +41,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     a = with_step(parser.parse_args(argv))
     require(bool(a.videos) == bool(a.output), "--videos and --output go together")
-    require(a.key_frame_every is None or a.key_frame_every > 0, "--key_frame_every must be positive")
     require(a.start >= 0 and (a.end is None or a.end > a.start), "--start must lie before --end, and not below 0")
+    require(
+        a.key_frame_every is None or 0 < a.key_frame_every < math.inf, "--key_frame_every must be positive and finite"
+    )
+    require(
+        1 <= a.max_new_tokens <= MAX_NEW_TOKENS,
+        f"--max_new_tokens must lie between 1 and {MAX_NEW_TOKENS:,}, not {a.max_new_tokens}",
+    )
+    require_text("--question", a.question)
+    if a.output:
+        require_new_folder("--output", a.output)
     require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
     return a
 

@@ -8,6 +8,9 @@
 #
 # Five minutes before its time limit, and on `scancel --signal=USR1 JOB`, the run saves and the job is requeued. A run
 # that is started again with the same arguments, by Slurm or by hand, resumes from its newest complete checkpoint.
+#
+# If a rank is lost (killed, out of memory, a hung collective), the job is requeued too: at most VTOK_RESTARTS times
+# (default 3) in a row without a new checkpoint. An error that the user must mend (exit code 2) ends the job.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -31,18 +34,43 @@ MASTER_PORT=$((20000 + (SLURM_JOB_ID * 16 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
 
+output=runs/$(basename "${config%.yaml}")
+arguments=(--config "$config" --ds_config "$ds_config" --output "$output" --resume auto "$@")
+while (($#)); do # an --output among the arguments wins
+    [[ $1 != --output ]] || output=$2
+    [[ $1 != --output=* ]] || output=${1#--output=}
+    shift
+done
+
 # Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 code=0
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
     exec python pipelines/train.py "$@"
-' train --config "$config" --ds_config "$ds_config" --output "runs/$(basename "${config%.yaml}")" --resume auto "$@" ||
-    code=$?
+' train "${arguments[@]}" || code=$?
+
+# Counts the restarts since the newest checkpoint in OUTPUT/restarts. Fails if there were too many.
+may_restart() {
+    local newest before=none count=0
+    newest=$(find "$output/checkpoints" -maxdepth 2 -name COMPLETE 2>/dev/null | sort | tail -n 1)
+    newest=${newest:-start}
+    [[ ! -f $output/restarts ]] || { read -r count && read -r before; } <"$output/restarts" || true
+    [[ $before == "$newest" ]] || count=0
+    ((count < ${VTOK_RESTARTS:-3})) || return 1
+    mkdir -p "$output" && printf '%s\n' $((count + 1)) "$newest" >"$output/restarts"
+    echo "a rank was lost ($code): restart $((count + 1)) of at most ${VTOK_RESTARTS:-3} after $newest"
+}
 
 # 75: the run saved and stopped early. 138: USR1 arrived before a task had installed its signal handler. A job that is
 # not RUNNING was cancelled or is already being requeued.
-if [[ $code == 75 || $code == 138 ]] && [[ $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
-    echo "stopped early ($code): the job is requeued"
-    scontrol requeue "$SLURM_JOB_ID" || true
+if [[ $code != 0 && $code != 2 && $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
+    if [[ $code == 75 || $code == 138 ]]; then
+        echo "stopped early ($code): the job is requeued"
+        scontrol requeue "$SLURM_JOB_ID" || true
+    elif may_restart; then
+        scontrol requeue "$SLURM_JOB_ID" || true
+    else
+        echo "a rank was lost ($code), again without a new checkpoint: the job ends"
+    fi
 fi
 exit $code

@@ -1,5 +1,6 @@
 """How a command tells its user what to mend."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,12 @@ from contextlib import contextmanager
 from data_tools.errors import DataError
 from pipelines.cli.launcher import rank_and_ranks
 from vtok.config import ConfigError
+
+# Errors that a disk, a mount or another program causes, and the user can correct.
+OF_THE_MACHINE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EADDRINUSE, errno.EMFILE, errno.ENOENT,
+}  # fmt: skip
 
 
 def one_line(error: BaseException) -> str:
@@ -26,4 +33,8 @@ def user_errors(program: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError) as error:
+        die(program, error, rank_and_ranks()[0])
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
         die(program, error, rank_and_ranks()[0])

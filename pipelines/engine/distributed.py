@@ -44,7 +44,8 @@ def connect() -> None:
     """Joins the process group: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: There is no C++ compiler, or too little shared memory. DeepSpeed needs both on a CPU.
+        ConfigError: There is no C++ compiler, or too little shared memory (DeepSpeed needs both on a CPU); or the port
+            at which the ranks meet is in use.
     """
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
@@ -64,10 +65,28 @@ def connect() -> None:
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    with redirect_stdout(io.StringIO()):  # each rank would print that it builds an operator
+    with redirect_stdout(io.StringIO()), port_in_use_told():  # each rank would print that it builds an operator
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()
     cpu_op.unname_shared_buffers(rank())
+
+
+@contextmanager
+def port_in_use_told() -> Iterator[None]:
+    """Turns torch's error about a port in use into one line.
+
+    Raises:
+        ConfigError: The port is in use.
+    """
+    try:
+        yield
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ConfigError(
+            f"port {os.environ.get('MASTER_PORT')} of this machine is in use, perhaps by another run: give the "
+            "launcher another one (--master_port)"
+        ) from error
 
 
 @contextmanager

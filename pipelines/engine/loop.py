@@ -104,7 +104,7 @@ def run_steps(
     profile: range | None = None,
     after_save: Callable[[], None] = lambda: None,
     judge: Callable[[int, Metrics | None], None] = lambda number, metrics: None,
-) -> None:
+) -> bool:
     """Trains up to ``run.max_steps``, or until a request to stop. All ranks call this.
 
     Args:
@@ -114,15 +114,22 @@ def run_steps(
         stopper: Tells whether any rank was asked to stop.
         profile: Steps to trace.
         after_save: Called when the writing of a checkpoint has started.
-        judge: Called after each step, except one at which a request stops the run. It gets the number of the step,
-            and on rank 0 the metrics.
+        judge: Called after each step, except one at which a request stops the run, and first of all for the last
+            step of an earlier start. It gets the number of the step, and on rank 0 the metrics.
+
+    Returns:
+        Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
     metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
+    stop = False
+    if own.state.step:
+        judge(own.state.step, metrics)
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
+        stopper.doing = f"in step {number}"
         lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
             set_learning_rate(player.engine, lr)
@@ -162,3 +169,4 @@ def run_steps(
         player.writer.wait()
     if metrics:
         metrics.close()
+    return not stop

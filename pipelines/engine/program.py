@@ -1,6 +1,5 @@
 """Runs a training command: requests to stop, one-line messages for errors that the user can correct, exit codes."""
 
-import errno
 import os
 import sys
 import time
@@ -11,18 +10,13 @@ import torch
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
-from pipelines.cli.errors import one_line
+from pipelines.cli.errors import OF_THE_MACHINE, one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed
 from pipelines.engine.internals import first_to_say
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from vtok.config import ConfigError
 
-# Errors that a disk, a mount or another program causes, and the user can correct.
-OF_THE_MACHINE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-    errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EADDRINUSE, errno.EMFILE, errno.ENOENT,
-}  # fmt: skip
 RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
 

@@ -48,12 +48,14 @@ class Stopper:
     Attributes:
         wanted: Reason of the first request, or None.
         closed: Whether the run ends for another reason.
+        doing: What the run does, for the message about a lost rank.
     """
 
     def __init__(self, program: str):
         self.program = program
         self.wanted: str | None = None  # reason of the first request
         self.closed = False
+        self.doing = "before the first step"
         self._deferred = False
         self._latest_end = math.inf
         self._launcher_is_gone = launcher_watch()
@@ -78,7 +80,10 @@ class Stopper:
     def requested(self) -> bool:
         """Whether any rank was asked to stop. All ranks call this at the same step and get the same answer."""
         wanted = torch.tensor(float(self.wanted is not None), device=distributed.device())
-        return bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
+        stops = bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
+        if stops and self.wanted is None and distributed.rank() == 0:
+            self._say("another rank was asked to stop: this step is the last")
+        return stops
 
     def end_without_peer(self, error: RuntimeError) -> NoReturn:
         """Reports a lost rank in one line and exits with code 1.
@@ -93,8 +98,9 @@ class Stopper:
         time.sleep(GRACE)
         reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the C++ file and line
         self._say(
-            f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); its own output "
-            "tells why; --resume auto goes on from the last checkpoint"
+            f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); this one is on "
+            f"{socket.gethostname()}, {self.doing}; its own output tells why; --resume auto goes on from the last "
+            "checkpoint"
         )
         leave(LOST_PEER)
 

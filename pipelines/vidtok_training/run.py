@@ -27,7 +27,7 @@ from pipelines.vidtok_training.models import config_of
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, resumed_from
 from pipelines.vidtok_training.stepping import train_step
-from pipelines.vtok_training.summary import number_of_steps
+from pipelines.vtok_training.summary import done_line, number_of_steps
 from vtok.config import require
 from vtok.vidtok import load_model
 from vtok.vidtok.initialisation import initialise
@@ -72,8 +72,7 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         collate = partial(data.collate, crop=config.data.crop)
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
         with deaths_explained(dataset), stopper.deferred():
-            run_steps(run, batches, training.take_step, stopper, arguments.profile, after_save=training.export)
-    return run.finished
+            return run_steps(run, batches, training.take_step, stopper, arguments.profile, after_save=training.export)
 
 
 def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
@@ -111,8 +110,12 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
         checkpoint.resume(player.engine, player.ema, folder, player.state)
         player.state.ranks = plan.ranks
 
-    max_steps = number_of_steps(config.train, len(reader))
-    return Training(config, Run(config, output, plan, players, max_steps), dataset, lpips)
+    state = players[0].state
+    max_steps = number_of_steps(config.train, len(reader), state.step, state.consumed_samples)
+    run = Run(config, output, plan, players, max_steps)
+    if run.finished and distributed.rank() == 0:
+        print(done_line(output, state.step, max_steps, config.train), flush=True)
+    return Training(config, run, dataset, lpips)
 
 
 def load_models(config: VidTokRunConfig) -> tuple[list[Autoencoder | Discriminator], LPIPS | None]:

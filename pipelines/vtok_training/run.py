@@ -16,20 +16,21 @@ from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
-from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches
+from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
 from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint, choosing
 from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.rotation import losses
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, precision, settle
 from pipelines.engine.stepping import Step, train_step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.vtok_training.summary import number_of_steps, origin
+from pipelines.vtok_training.summary import done_line, number_of_steps, origin
 from vtok.config import require
 from vtok.framework import VTokFramework
 
@@ -51,10 +52,10 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         run, dataset = training.run, training.dataset
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
         with deaths_explained(dataset), stopper.deferred():
-            run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
-        if run.finished and config.demo:
+            finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
+        if finished and config.demo:
             distributed.rank_zero_first(lambda: result.show(config, output))
-    return run.finished
+    return finished
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Training:
         dataset: Its samples.
         validation: Validates it on held-out clips, if there are any.
         utilisation: Measures the utilisation of the devices; only on rank 0.
+        judged: Steps that an earlier start of the run has validated.
     """
 
     config: RunConfig
@@ -74,6 +76,7 @@ class Training:
     dataset: WatchedDataset
     validation: Validation | None
     utilisation: Utilisation | None
+    judged: set[int]
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """Takes one optimiser step."""
@@ -85,7 +88,7 @@ class Training:
 
     def judge(self, number: int, metrics: Metrics | None) -> None:
         """Validates, if it is due: the average of the weights if the run keeps one, else the weights."""
-        if self.validation is None or not self.validation.due(number, self.run.max_steps):
+        if self.validation is None or not self.validation.due(number, self.run.max_steps) or number in self.judged:
             return
         player = self.run.players[0]
         with player.ema.applied() if player.ema else nullcontext():
@@ -120,7 +123,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers, loaders)
     )
 
-    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen)
+    order = order_settings(config)
+    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen, order)
     if found:
         state = checkpoint.check(found, state)
     engine = build_engine(framework, ds_config, config.train)
@@ -141,8 +145,13 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     if distributed.rank() == 0:
         captions = models.dataset_texts(reader, most=50, names=["caption"])
         utilisation = Utilisation(config, framework, plan.ranks, captions)
-    max_steps = number_of_steps(config.train, len(reader))
-    return Training(config, Run(config, output, plan, [player], max_steps), dataset, validation, utilisation)
+    max_steps = number_of_steps(config.train, len(reader), state.step, state.consumed_samples)
+    run = Run(config, output, plan, [player], max_steps)
+    if run.finished and distributed.rank() == 0:
+        print(done_line(output, state.step, max_steps, config.train), flush=True)
+    validated = distributed.rank_zero_first(lambda: losses(output / "validation.jsonl"))
+    judged = {step for step in validated if step <= state.step}
+    return Training(config, run, dataset, validation, utilisation, judged)
 
 
 def resumed_from(output: Path, step: int | None) -> Path | None:

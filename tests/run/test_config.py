@@ -12,10 +12,12 @@ from pipelines.cli.parsing import load_config, parse_run_arguments
 from pipelines.config import TrainConfig
 from pipelines.engine import cpu_op, internals
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order, plan_batch
+from pipelines.engine.loading.loader import order_settings
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from pipelines.engine.logs import truncate_log
 from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate
 from pipelines.views import views_of
+from pipelines.vtok_training.summary import number_of_steps
 from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
 from vtok.video_decoder import build_vae
@@ -199,6 +201,28 @@ def test_deepspeed_json_is_completed_and_must_not_disagree(tmp_path):
 def test_deepspeed_configs_leave_out_what_the_run_computes():
     for path in (REPO / "deepspeed_configs").glob("*.json"):
         assert not COMPUTED & json.loads(path.read_text()).keys(), path
+
+
+@pytest.mark.parametrize(
+    "step, consumed, batch, last",
+    [(0, 0, 2, 12), (6, 12, 2, 12), (6, 12, 4, 9), (5, 10, 4, 9), (12, 24, 2, 12), (6, 24, 2, 6), (9, 36, 4, 9)],
+)
+def test_epochs_count_samples_also_when_the_batch_changes(step, consumed, batch, last):
+    """Two epochs of twelve clips."""
+    train = TrainConfig(epochs=2, global_batch_size=batch)
+    assert number_of_steps(train, 12, step, consumed) == last
+
+
+def test_another_order_of_samples_is_told_from_the_plain_one():
+    plain, grouped, other = (
+        order_settings(parse_run_arguments(["--data.shards", "x", *options]).config)
+        for options in (
+            (),
+            ("--data.group_by_length", "8", "--train.global_batch_size", "4"),
+            ("--data.group_by_length", "8", "--train.global_batch_size", "8"),
+        )
+    )
+    assert plain == "" and len({plain, grouped, other}) == 3
 
 
 def test_learning_rate():

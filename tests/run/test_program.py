@@ -1,12 +1,15 @@
 """How a training command ends on an error: one line, by one rank, exit code 2."""
 
 import errno
+import socket
 
 import pytest
+import torch.distributed as dist
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
 from pipelines.engine import program
+from pipelines.engine.distributed import port_in_use_told
 from vtok.config import ConfigError
 
 
@@ -57,3 +60,13 @@ def test_an_error_of_ours_keeps_its_traceback(ended):
     for error in (OSError("no number"), SafetensorError("no such tensor"), KeyError("x")):
         with pytest.raises(type(error)):
             ended(error)
+
+
+def test_a_port_in_use_is_one_line(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(ConfigError, match=f"port {port} of this machine is in use"), port_in_use_told():
+            dist.TCPStore("127.0.0.1", port, 1, True)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from signal import SIGKILL
 
 import pytest
@@ -72,16 +73,17 @@ def test_usr1_saves_and_the_job_is_queued_again_and_goes_on(cluster, shards, und
     assert runs.without_rates(runs.log_of(output)) == undisturbed
 
 
-def test_a_killed_rank_fails_the_job_at_once_and_it_goes_on_when_resubmitted(cluster, shards, undisturbed, tmp_path):
+def test_a_killed_rank_ends_the_job_at_once_and_it_is_queued_again_and_goes_on(cluster, shards, undisturbed, tmp_path):
     output = tmp_path / "out"
     job = submit(cluster, shards, output, every=3)
     wait_for(lambda: runs.steps_done(output) >= 4, 300)
     killed = time.monotonic()
     os.kill(runs.ranks(output)[1].pid, SIGKILL)
-    ((state, _),) = cluster.wait(job, 60)
-    assert state == "FAILED" and time.monotonic() - killed < 60
-    assert not runs.processes(output) and runs.steps_done(output) < STEPS
-    assert cluster.wait(submit(cluster, shards, output, every=3), 300) == {("COMPLETED", "0:0")}
+    cluster.restart_now(job)
+    assert time.monotonic() - killed < 60 and runs.steps_done(output) < STEPS
+    assert cluster.wait(job, 300) == {("COMPLETED", "0:0")}
+    assert cluster.facts(job, "Restarts") == ["1"]
+    assert "restart 1 of at most 3 after" in Path(f"{output}.txt").read_text()
     assert runs.without_rates(runs.log_of(output)) == undisturbed
 
 

@@ -104,6 +104,17 @@ def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
     return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
 
 
+def order_settings(config: RunConfig) -> str:
+    """Returns the settings that the order of samples depends on, beside the seed and the data."""
+    if not config.data.group_by_length:
+        return ""
+    return (
+        f"data.group_by_length {config.data.group_by_length} with train.global_batch_size "
+        f"{config.train.global_batch_size}, data.seconds {config.data.seconds:g} and "
+        f"{config.model.tokeniser.motion_rate:g} motion tokens per second"
+    )
+
+
 def build_dataset(
     config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
 ) -> WatchedDataset:

@@ -42,6 +42,7 @@ class RunState:
         ranks: The number of ranks that wrote the checkpoint.
         shapes: Shapes of the trained parameters, by name.
         frozen: Hashes of the frozen parts' weights, which no checkpoint holds.
+        order: Settings that change which sample stands at a position, beside seed and data. Empty if there are none.
     """
 
     step: int
@@ -52,11 +53,14 @@ class RunState:
     ranks: int
     shapes: dict[str, list[int]]
     frozen: dict[str, str]
+    order: str = ""
 
 
-def fresh_state(seed: int, manifest_hash: str, ranks: int, model: nn.Module, frozen: dict[str, str]) -> RunState:
+def fresh_state(
+    seed: int, manifest_hash: str, ranks: int, model: nn.Module, frozen: dict[str, str], order: str = ""
+) -> RunState:
     """Returns the state of a run before its first step."""
-    return RunState(0, 0, 0, seed, manifest_hash, ranks, trained_shapes(model), frozen)
+    return RunState(0, 0, 0, seed, manifest_hash, ranks, trained_shapes(model), frozen, order)
 
 
 def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
@@ -82,11 +86,13 @@ def check(folder: Path, expected: RunState) -> RunState:
     require_same_shapes(folder, state.shapes, expected.shapes)
     for name, hint in (
         ("seed", "set seed back"),
-        ("manifest_hash", "point data.shards at the shards it was trained on"),
+        ("manifest_hash", "point data.shards or data.mixture at the shards and weights it was trained with"),
+        ("order", "set these back, or samples would come twice or never"),
     ):
         was, now = getattr(state, name), getattr(expected, name)
         if was != now:
-            raise ConfigError(f"cannot resume {folder}: its {name} is {was}, this run's is {now}; {hint}")
+            named = f"its {name} is {was or 'plain'}, this run's is {now or 'plain'}"
+            raise ConfigError(f"cannot resume {folder}: {named}; {hint}")
     for part, was in state.frozen.items():
         if (now := expected.frozen.get(part)) != was:
             raise ConfigError(

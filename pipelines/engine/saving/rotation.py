@@ -1,6 +1,7 @@
 """Removes a run's old checkpoints: all but the latest, those of every n-th step, and the best one by validation."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def kept_steps(steps: list[int], config: CheckpointConfig, losses: dict[int, flo
 
 
 def losses(path: Path) -> dict[int, float]:
-    """Reads the losses of ``validation.jsonl`` by step. A loss that was not finite is left out."""
+    """Reads the losses of ``validation.jsonl`` by step. A loss that was not finite is infinite."""
     if not path.exists():
         return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if line["loss"] is not None}
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]  # not cut by a kill
+    return {line["step"]: math.inf if line["loss"] is None else line["loss"] for line in lines}

@@ -69,7 +69,6 @@ def evaluate(a: argparse.Namespace) -> None:
         DataError: The items or videos are wrong.
     """
     require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
-    require(a.batch_size >= 1, "--batch_size must be at least 1")
     require(a.unconditional >= 0, "--unconditional must not be negative")
     require(a.real_tokens is None or a.checkpoint is not None, "--real_tokens goes with --checkpoint")
     require(a.real_tokens is None or a.unconditional == 0, "--real_tokens does not go with --unconditional")

@@ -1,0 +1,47 @@
+"""What slurm/train.sh does at the end of a run, with a scheduler that only writes down what it is told."""
+
+import pytest
+
+from support.launch import REPO, run
+
+FAKES = {
+    "srun": 'if [[ -n $STEP ]]; then mkdir -p "$OUT/$STEP"; touch "$OUT/$STEP/COMPLETE"; fi; exit $CODE',
+    "scontrol": 'if [[ $1 == requeue ]]; then echo requeued >>"$OUT.told"; else echo "node NodeAddr=n1 "; fi',
+    "squeue": "echo RUNNING",
+}  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Starts the job's script with its ranks' exit code, and a checkpoint that they write; returns what it says."""
+    for name, text in FAKES.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    output = tmp_path / "run"
+
+    def start(code: int, step: str = "") -> tuple[str, int]:
+        told = tmp_path / "run.told"
+        told.unlink(missing_ok=True)
+        ended = run(
+            "bash", "-c", f'export PATH={tmp_path}:$PATH; exec bash slurm/train.sh "$@"', "job",
+            REPO / "pipelines/configs/tiny.yaml", REPO / "deepspeed_configs/zero3.json", "--output", output,
+            CODE=str(code), STEP=step, OUT=str(output), SLURM_JOB_ID="1", SLURM_JOB_NODELIST="n1",
+            SLURM_CPUS_PER_TASK="1", SLURM_SUBMIT_DIR=str(tmp_path),
+        )  # fmt: skip
+        assert ended.returncode == code, ended.stderr
+        return ended.stdout, told.exists()
+
+    return start
+
+
+@pytest.mark.parametrize("code, requeued", [(0, False), (2, False), (75, True), (138, True), (1, True), (137, True)])
+def test_which_ends_are_queued_again(job, code, requeued):
+    assert job(code)[1] == requeued
+
+
+def test_a_job_without_progress_ends_after_three_restarts_and_progress_counts_anew(job):
+    assert [job(1)[1] for _ in range(4)] == [True, True, True, False]
+    assert "again without a new checkpoint: the job ends" in job(137)[0]
+    told, requeued = job(1, "checkpoints/step_00000005")
+    assert requeued and "restart 1 of at most 3 after" in told and "step_00000005" in told
+    assert [job(1)[1] for _ in range(3)] == [True, True, False]

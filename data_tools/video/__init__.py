@@ -11,6 +11,7 @@ stamps       when a frame is shown, in the stream's units
 times        the same in seconds, and the frames nearest to given times
 complete     whether frames are missing
 container    opening a file
+flv          damage in FLV files
 display      orientation, square pixels and colours of a frame
 interlace    interlaced frames to progressive ones
 hdr          high dynamic range to standard

@@ -6,10 +6,12 @@ reader       the one reader of frames: from the beginning, or from a later key f
 second       a second decoder, where the first one hides damage
 trial        whether a clip can be entered at its key frames
 packets      which packets are decoded, and where decoding may begin
+units        what the units of H.264 and HEVC tell of a packet
 stamps       when a frame is shown, in the stream's units
 times        the same in seconds, and the frames nearest to given times
 complete     whether frames are missing
 container    opening a file
+flv          damage in FLV files
 display      orientation, square pixels and colours of a frame
 interlace    interlaced frames to progressive ones
 hdr          high dynamic range to standard

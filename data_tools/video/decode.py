@@ -20,8 +20,9 @@ import torch
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.video.complete import Receipts, check_end
-from data_tools.video.container import Source, codec_of, opened, time_base
+from data_tools.video.container import Source, codec_of, container_of, opened, time_base
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
+from data_tools.video.flv import check_tags
 from data_tools.video.hdr import TRANSFERS
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
@@ -84,7 +85,7 @@ def validate(source: Source) -> VideoFacts:
         BadVideo: anything is wrong with the file.
     """
     with opened(source) as stream:
-        packets = _whole(stream)
+        packets = _whole(stream, source)
         tried = trials(stream, packets)
         compared = frozenset().union(*(trial.compared for trial in tried))
         stamps: list[int] = []
@@ -160,7 +161,7 @@ def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
         BadVideo: in the cases of `validate`, at the latest after the last frame.
     """
     with opened(source) as stream:
-        frames = displayed(deinterlaced(_strictly(stream, _whole(stream))), stream)
+        frames = displayed(deinterlaced(_strictly(stream, _whole(stream, source))), stream)
         yield from timed(frames, time_base(stream))
 
 
@@ -232,8 +233,10 @@ def _by_decord(source: Source, times: Sequence[float], entry: str | None) -> Ite
         yield wanted[stamp], screen.fitted(picture)
 
 
-def _whole(stream: av.VideoStream) -> list[av.Packet]:
-    """The packets to decode. Raises BadVideo if the file has none, or ends too early."""
+def _whole(stream: av.VideoStream, source: Source) -> list[av.Packet]:
+    """The packets to decode. Raises BadVideo if the file has none, ends too early, or contradicts itself."""
+    if container_of(stream).format.name == "flv":
+        check_tags(source)
     packets = list(packets_of(stream))
     check_end(stream, packets)
     return list(decodable(packets))

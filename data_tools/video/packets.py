@@ -10,8 +10,6 @@ from data_tools.video.container import container_of, time_base
 # Key frames that follow an entry more closely are no entries, seconds: each entry is checked by a decode of its own.
 ENTRY_SPACING = 1.0
 
-IDR = 5  # a type of H.264's units
-
 
 def packets_of(stream: av.VideoStream) -> Iterator[av.Packet]:
     """The packets that hold data. An empty one repeats a frame or ends the stream; a decoder would stop at it."""
@@ -51,21 +49,3 @@ def entries(packets: list[av.Packet], stream: av.VideoStream) -> list[int]:
             found.append(index)
             last = packet.pts
     return found
-
-
-def is_idr(packet: av.Packet, extradata: bytes | None) -> bool:
-    """Whether a packet of H.264 holds an IDR picture, past which no later frame looks.
-
-    Args:
-        packet: length-prefixed units, as in MP4, if the extradata are an "avcC" record; else units after start codes.
-        extradata: the decoder's.
-    """
-    data = bytes(packet)
-    if not extradata or extradata[0] != 1:
-        return any(unit and unit[0] & 31 == IDR for unit in data.split(b"\0\0\1")[1:])
-    size, at = (extradata[4] & 3) + 1, 0
-    while at + size < len(data):
-        if data[at + size] & 31 == IDR:
-            return True
-        at += size + int.from_bytes(data[at : at + size])
-    return False

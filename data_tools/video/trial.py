@@ -13,14 +13,15 @@ from isal.isal_zlib import crc32
 
 from data_tools.errors import BadVideo
 from data_tools.video.container import Source, codec_of, opened
-from data_tools.video.packets import entries, is_idr
+from data_tools.video.packets import entries
 from data_tools.video.reader import from_entry
+from data_tools.video.units import begins_afresh, has_layers
 
 # Packets after an entry whose frames must all come out and be right.
 PROBE = 8
 
-# Codecs whose key frames no later frame looks past, so that the first frames after one tell of all. In H.264 that holds
-# of IDR pictures. In HEVC a skipped frame may still be referred to from a higher temporal layer.
+# Codecs whose key frames no later frame looks past, so that the first frames after one tell of all. In H.264 and HEVC
+# that holds of some key frames, and in HEVC a skipped frame may still be referred to from a higher temporal layer.
 CLEAN = frozenset({"vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4"})
 
 
@@ -48,13 +49,14 @@ def trials(stream: av.VideoStream, packets: list[av.Packet]) -> list[Trial]:
     """
     begins = entries(packets, stream)
     ends: list[float] = [pts for begin in begins[1:] if (pts := packets[begin].pts) is not None]  # all of them have one
-    codec = codec_of(stream)
+    codec, extradata = codec_of(stream), stream.codec_context.extradata
+    layers = codec == "hevc" and has_layers(packets, extradata)
     found: list[Trial] = []
     for begin, end in zip(begins, [*ends, float("inf")]):
         if begin == 0 and codec != "hevc":
             continue  # this is the sequential decode itself
         part = packets[begin : _stop(packets, begin, end)]
-        if codec in CLEAN or codec == "h264" and is_idr(part[0], stream.codec_context.extradata):
+        if codec in CLEAN or not layers and begins_afresh(part[0], codec, extradata):
             part = part[:PROBE]
         probed, compared = (_shown(some, part[0].pts, end) for some in (part[:PROBE], part))
         found.append(Trial(part, probed, compared))

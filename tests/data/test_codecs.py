@@ -125,3 +125,15 @@ def test_damage_of_which_two_decoders_make_different_pictures_is_refused(clips):
         for mine, other in zip(pictures, theirs):
             assert np.array_equal(mine, other.to_ndarray(format="rgb24")), place
     assert accepted
+
+
+def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
+    whole = clips("h264_b_frames.flv").read_bytes()
+    assert validate(whole).frames == 60
+    tags, at = [], 13
+    while at < len(whole):
+        tags.append(at)
+        at += 15 + int.from_bytes(whole[at + 1 : at + 4])
+    for tag in (tags[30], tags[-2]):
+        with pytest.raises(BadVideo, match="tag at byte"):
+            validate(whole[: tag + 200] + whole[tag + 204 :])  # four bytes of a frame are lost

@@ -1,0 +1,19 @@
+"""Damage in an FLV file, which repeats the size of each tag behind it. FFmpeg 8 reads on where the two differ."""
+
+from pathlib import Path
+
+from data_tools.errors import BadVideo
+
+HEAD = 11  # bytes of a tag before its body
+REPEATED = 4  # bytes of the size behind a tag
+
+
+def check_tags(source: bytes | str | Path) -> None:
+    """Raise BadVideo if a tag's size differs from the one behind it. As in FFmpeg, that may leave out the head."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    at = int.from_bytes(data[5:9]) + REPEATED
+    while (end := at + HEAD + int.from_bytes(data[at + 1 : at + 4])) + REPEATED <= len(data):
+        told = int.from_bytes(data[end : end + REPEATED])
+        if told not in (end - at, end - at - 1, end - at - HEAD, 0):
+            raise BadVideo("corrupt", f"the FLV tag at byte {at} has {end - at} bytes, behind it stands {told}")
+        at = end + REPEATED

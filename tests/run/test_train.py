@@ -24,7 +24,7 @@ from support.runs import log_of, without_rates
 from vtok.assembly.pretrained import from_pretrained
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
-SHORT = ("--train.max_steps", 6, "--train.global_batch_size", 4, "--checkpoint.every", 3, "--data.seconds", 1)
+SHORT = ("--train.max_steps", 4, "--train.global_batch_size", 4, "--checkpoint.every", 2, "--data.seconds", 1)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def shards(clips):
 
 @pytest.fixture(scope="module")
 def two_ranks(shards, tmp_path_factory):
-    """A finished run of six steps on two ranks; ten clips, so that batches of four span epochs."""
+    """A finished run of four steps on two ranks; ten clips, so that the third batch of four spans epochs."""
     output = tmp_path_factory.mktemp("two") / "out"
     command = ("pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output)
     checked(deepspeed(2, *command))
@@ -51,7 +51,7 @@ def two_ranks(shards, tmp_path_factory):
 
 def test_the_run_s_folder(two_ranks):
     log = log_of(two_ranks)
-    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert set(log[0]) == {
         "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
         "data_wait", "batch_digest", "bad_samples", "ema_distance", "checkpoint_stall", "host_gb",
@@ -62,12 +62,12 @@ def test_the_run_s_folder(two_ranks):
     assert log[-1]["loss"] < log[0]["loss"]
     assert (two_ranks / "config.yaml").exists() and list((two_ranks / "tensorboard").iterdir())
     names = sorted(path.name for path in (two_ranks / "checkpoints").glob("step_*"))
-    assert names == ["step_00000003", "step_00000006"]
+    assert names == ["step_00000002", "step_00000004"]
 
 
 def test_checkpoints_hold_only_what_was_trained(two_ranks):
     """Each trained parameter once: weights, moments and average, cut among the ranks' files; nothing is pickled."""
-    folder = two_ranks / "checkpoints/step_00000006"
+    folder = two_ranks / "checkpoints/step_00000004"
     stored = defaultdict(int)
     for path in folder.glob("rank_*.safetensors"):
         for name, tensor in load_file(path).items():
@@ -95,21 +95,21 @@ def test_a_resumed_run_repeats_the_log_to_the_last_digit(ranks, two_ranks, shard
     """The last checkpoint is incomplete, as if the run had died while writing it: the one before it is taken."""
     output = tmp_path / "out"
     shutil.copytree(two_ranks, output)
-    (output / "checkpoints/step_00000006/COMPLETE").unlink()
+    (output / "checkpoints/step_00000004/COMPLETE").unlink()
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
     checked(ranks.run(train.main, *TINY, *SHORT, *options))
     assert without_rates(log_of(output)) == without_rates(log_of(two_ranks))
-    assert (output / "checkpoints/step_00000006/COMPLETE").exists()
+    assert (output / "checkpoints/step_00000004/COMPLETE").exists()
 
 
 def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(ranks, two_ranks, shards, tmp_path):
     """From two ranks in mid-epoch to one, and from that to two again."""
     output = tmp_path / "out"
     shutil.copytree(two_ranks, output)
-    shutil.rmtree(output / "checkpoints/step_00000006")
+    shutil.rmtree(output / "checkpoints/step_00000004")
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
     checked(called(train.main, *TINY, *SHORT, *options))
-    longer = ("--train.max_steps", 8)
+    longer = ("--train.max_steps", 6)
     checked(ranks.run(train.main, *TINY, *SHORT, *longer, *options))
     undisturbed = tmp_path / "undisturbed"
     checked(called(train.main, *TINY, *SHORT, *longer, "--data.shards", shards, "--output", undisturbed))
@@ -145,13 +145,13 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(two_ranks, sha
     """A limit on the size of files stands for the disk: the log still fits, a checkpoint does not."""
     output = tmp_path / "out"
     shutil.copytree(two_ranks, output)
-    again = ("--data.shards", shards, "--output", output, "--resume", "auto", "--train.max_steps", 7)
+    again = ("--data.shards", shards, "--output", output, "--resume", "auto", "--train.max_steps", 5)
     command = shlex.join(map(str, (sys.executable, "pipelines/train.py", *TINY, *SHORT, *again)))
     result = run("bash", "-c", f"ulimit -f 2000; exec {command}")
-    assert_user_error(result, "cannot write the checkpoint", "step_00000007", "step_00000006 is complete")
-    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+    assert_user_error(result, "cannot write the checkpoint", "step_00000005", "step_00000004 is complete")
+    assert sorted(path.name for path in (output / "checkpoints").iterdir()) == ["step_00000002", "step_00000004"]
     checked(called(train.main, *TINY, *SHORT, *again))
-    assert (output / "checkpoints/step_00000007/COMPLETE").exists()
+    assert (output / "checkpoints/step_00000005/COMPLETE").exists()
 
 
 def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
@@ -159,7 +159,7 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
     shutil.copytree(two_ranks, moved)
     asked = ("--video", clips / "000.mp4", "--question", "What moves?", "--json")
     answer = json.loads(checked(called(understand.main, "--checkpoint", moved, *asked)).stdout)
-    assert answer["question"] == "What moves?" and isinstance(answer["answer"], str) and answer["step"] == 6
+    assert answer["question"] == "What moves?" and isinstance(answer["answer"], str) and answer["step"] == 4
 
     video = tmp_path / "x.mp4"
     wanted = ("--seconds", 1.5, "--fps", 12, "--seed", 0, "--steps", 2)
@@ -185,7 +185,7 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
     checked(called(export.main, *options, tmp_path / "live"))
     checked(called(export.main, *options, tmp_path / "average", "--ema"))
     stored = {}
-    for path in two_ranks.glob("checkpoints/step_00000006/rank_*.safetensors"):  # both ranks' halves, in order
+    for path in two_ranks.glob("checkpoints/step_00000004/rank_*.safetensors"):  # both ranks' halves, in order
         for name, tensor in sorted(load_file(path).items()):
             stored[name] = torch.cat([stored.get(name, tensor[:0]), tensor])
 

@@ -1,12 +1,15 @@
 """How a training command ends on an error: one line, by one rank, exit code 2."""
 
 import errno
+from signal import SIGKILL
 
 import pytest
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
+from data_tools.processes.child import FORK
 from pipelines.engine import program
+from support.ends import sleep_for_ever
 from vtok.config import ConfigError
 
 
@@ -15,7 +18,7 @@ def ended(monkeypatch, capsys):
     """Runs a program whose training raises an error, on a rank; returns what it says."""
     monkeypatch.setattr(program, "Stopper", lambda name: type("Stopper", (), {"closed": False})())
     monkeypatch.setattr(program.distributed, "connect", lambda: None)
-    monkeypatch.setattr(program, "end_children", lambda: None)
+    monkeypatch.setattr(program, "end_children", lambda keep: None)
     monkeypatch.setattr(program, "RANK_ZERO_FIRST", 0)
     said = set()
     monkeypatch.setattr(program, "first_to_say", lambda text: text not in said and not said.add(text))
@@ -57,3 +60,16 @@ def test_an_error_of_ours_keeps_its_traceback(ended):
     for error in (OSError("no number"), SafetensorError("no such tensor"), KeyError("x")):
         with pytest.raises(type(error)):
             ended(error)
+
+
+def test_a_run_ends_its_own_children_and_not_the_calling_program_s():
+    own = FORK.Process(target=sleep_for_ever)
+    other = FORK.Process(target=sleep_for_ever)
+    other.start()
+    try:
+        program.run_program("vtok-train", None, lambda arguments, stopper: own.start() or True)
+        own.join(20)
+        assert own.exitcode == -SIGKILL and other.is_alive()
+    finally:
+        other.kill()
+        other.join()

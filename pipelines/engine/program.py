@@ -1,5 +1,6 @@
 """Runs a training command: requests to stop, one-line messages for errors that the user can correct, exit codes."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -35,6 +36,7 @@ def run_program(
         arguments: Arguments of the run.
         train: Runs the whole training; returns whether it took its last step.
     """
+    others = multiprocessing.active_children()
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
@@ -56,7 +58,7 @@ def run_program(
         stopper.end_without_peer(error)
     finally:
         stopper.closed = True
-        end_children()
+        end_children(keep=others)
         if not distributed.is_launched(os.environ):
             stopper.dismiss()
             torch.nn.functional.linear = linear

@@ -19,8 +19,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from typing import NoReturn
 
 import torch
@@ -181,11 +182,16 @@ def session(pid: int | None) -> int | None:
         return None
 
 
-def end_children() -> None:
-    """Kills the loader processes at the end of the run, since they ignore SIGTERM."""
+def end_children(keep: Collection[BaseProcess] = ()) -> None:
+    """Kills the loader processes at the end of the run, since they ignore SIGTERM.
+
+    Args:
+        keep: Other children of this process, which the calling program began before the run.
+    """
     silence_children()
     for process in multiprocessing.active_children():
-        process.kill()
+        if process not in keep:
+            process.kill()
 
 
 def leave(code: int) -> NoReturn:

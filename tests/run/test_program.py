@@ -2,14 +2,17 @@
 
 import errno
 import socket
+from signal import SIGKILL
 
 import pytest
 import torch.distributed as dist
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
+from data_tools.processes.child import FORK
 from pipelines.engine import program
 from pipelines.engine.distributed import port_in_use_told
+from support.ends import sleep_for_ever
 from vtok.config import ConfigError
 
 
@@ -18,7 +21,7 @@ def ended(monkeypatch, capsys):
     """Runs a program whose training raises an error, on a rank; returns what it says."""
     monkeypatch.setattr(program, "Stopper", lambda name: type("Stopper", (), {"closed": False})())
     monkeypatch.setattr(program.distributed, "connect", lambda: None)
-    monkeypatch.setattr(program, "end_children", lambda: None)
+    monkeypatch.setattr(program, "end_children", lambda keep: None)
     monkeypatch.setattr(program, "RANK_ZERO_FIRST", 0)
     said = set()
     monkeypatch.setattr(program, "first_to_say", lambda text: text not in said and not said.add(text))
@@ -70,3 +73,16 @@ def test_a_port_in_use_is_one_line(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(ConfigError, match=f"port {port} of this machine is in use"), port_in_use_told():
             dist.TCPStore("127.0.0.1", port, 1, True)
+
+
+def test_a_run_ends_its_own_children_and_not_the_calling_program_s():
+    own = FORK.Process(target=sleep_for_ever)
+    other = FORK.Process(target=sleep_for_ever)
+    other.start()
+    try:
+        program.run_program("vtok-train", None, lambda arguments, stopper: own.start() or True)
+        own.join(20)
+        assert own.exitcode == -SIGKILL and other.is_alive()
+    finally:
+        other.kill()
+        other.join()

@@ -12,7 +12,7 @@ import torch
 from pipelines.engine import distributed
 from pipelines.engine.run_control import Stopper
 from support.commands import called
-from support.launch import checked
+from support.launch import assert_user_error, checked
 
 SUM = """
 import os, sys
@@ -21,6 +21,18 @@ from pipelines.engine import distributed
 
 distributed.connect()
 print(os.environ["RANK"], sys.argv[1:], distributed.reduce_over_ranks(torch.tensor(1.0 + distributed.rank())).item())
+"""
+
+SAME_ERROR = """
+from pipelines.engine.program import run_program
+from vtok.config import ConfigError
+
+
+def train(arguments, stopper):
+    raise ConfigError("set lr")
+
+
+run_program("x", None, train)
 """
 
 
@@ -40,6 +52,13 @@ def test_a_rank_that_fails_ends_the_others_and_the_next_run_has_new_ones(ranks, 
         assert ("ValueError: bad" in result.stderr) == ("bad" in end)
     (tmp_path / "end.py").write_text(SUM)
     checked(ranks.run(tmp_path / "end.py"))
+
+
+def test_an_error_of_all_ranks_is_said_once_in_each_run(ranks, tmp_path):
+    """By the first rank that asks; the same processes say it again in their next run."""
+    (tmp_path / "end.py").write_text(SAME_ERROR)
+    for _ in range(2):
+        assert_user_error(ranks.run(tmp_path / "end.py"), "x: error: set lr")
 
 
 def test_a_called_command_s_end_is_an_exit_code_and_leaves_no_draws():

@@ -1,23 +1,25 @@
-"""One of the processes that ``ranks.py`` starts: it runs one command or script after another.
-
-python -m support.rank NUMBER      NUMBER is the descriptor of the pipe on which it is told what to run
-"""
+"""One of the processes that ``ranks.py`` starts: it runs one command or script after another."""
 
 import gc
 import os
 import runpy
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from time import monotonic, sleep
 
 import deepspeed
+from torch.distributed import DistError, distributed_c10d
 
 from support.commands import called, environment_of
+from support.launch import REPO
 
 
 def serve(connection: Connection) -> None:
     """One rank: run what comes, until nobody is left who could send more."""
+    os.chdir(REPO)
     while True:
         try:
             program, arguments, told = connection.recv()
@@ -32,6 +34,8 @@ def serve(connection: Connection) -> None:
                 sys.exit(1)
             finally:
                 if deepspeed.comm.is_initialized():
+                    with suppress(DistError):  # the rank that keeps the store has ended
+                        await_others()
                     deepspeed.comm.destroy_process_group()
 
         with environment_of(os.environ | told):
@@ -39,11 +43,15 @@ def serve(connection: Connection) -> None:
         gc.collect()
 
 
+def await_others() -> None:
+    """Rank 0 keeps the store for the others' last questions, as a process does that takes a while to end."""
+    store, latest = distributed_c10d._get_default_store(), monotonic() + 2
+    store.add("ended", 1)
+    while os.environ["RANK"] == "0" and store.add("ended", 0) < int(os.environ["WORLD_SIZE"]) and monotonic() < latest:
+        sleep(0.01)
+
+
 def run_script(script: Path, argv: list[str]) -> None:
     """What ``python SCRIPT *argv`` does, in this process."""
     sys.argv = [str(script), *argv]
     runpy.run_path(str(script), run_name="__main__")
-
-
-if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))

@@ -1,21 +1,27 @@
-"""Processes that stay, and are the ranks of one run after another: their imports are paid for once.
+"""Processes that stay, and are the ranks of one run after another.
 
     Ranks.run(train.main, "--config", ...) --pipe--> each rank: main(argv) --pipe--> exit code, output
 
+A fork server makes them: it imports torch, DeepSpeed and transformers once, and a rank that it forks has them at once.
 What only a launch shows (the launcher's output, signals, the end of a dead rank) is not tested with them.
 """
 
+import multiprocessing
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic
 
+from support.commands import environment_of
 from support.launch import REPO, environment, free_port
+from support.rank import serve
 
 Program = Callable[[list[str]], None] | Path
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["support.rank", "pipelines.vtok_training.run"])
 
 
 class Ranks:
@@ -25,7 +31,7 @@ class Ranks:
     """
 
     def __init__(self):
-        self._started: dict[int, list[tuple[subprocess.Popen, Connection]]] = {}
+        self._started: dict[int, list[tuple[BaseProcess, Connection]]] = {}
 
     def run(self, program: Program, *arguments, ranks: int = 2, timeout: float = 600) -> subprocess.CompletedProcess:
         """Run a command's ``main``, or a script, as a launcher would on its ranks.
@@ -64,7 +70,9 @@ class Ranks:
                 try:
                     ends[rank] = connection.recv()
                 except EOFError:
-                    code = self._started[ranks][rank][0].wait()
+                    process = self._started[ranks][rank][0]
+                    process.join()
+                    code = process.exitcode
                     ends[rank] = subprocess.CompletedProcess([], code, "", f"rank {rank} ended with {code}\n")
         return ends
 
@@ -72,18 +80,17 @@ class Ranks:
         """Kill the processes."""
         for process, connection in sum(self._started.values(), []):
             process.kill()
-            process.wait()
+            process.join()
             connection.close()
         self._started = {}
 
 
-def start() -> tuple[subprocess.Popen, Connection]:
+def start() -> tuple[BaseProcess, Connection]:
     """A rank's process, and the pipe on which it is told what to run."""
     ours, theirs = Pipe()
+    process = SERVER.Process(target=serve, args=(theirs,))
     paths = os.pathsep.join((str(REPO), str(REPO / "tests")))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "support.rank", str(theirs.fileno())],
-        cwd=REPO, env=environment(PYTHONPATH=paths), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    with environment_of(environment(PYTHONPATH=paths)):  # the fork server keeps that of its start
+        process.start()
     theirs.close()
     return process, ours

@@ -27,8 +27,8 @@ from vtok.vidtok import load_model
 from vtok.vidtok.losses.discriminator import PatchGAN
 
 COMMAND = train_vidtok.main
-# Adam's first steps move a weight by about the learning rate, even one whose gradient is rounding. A low rate keeps out
-# of the curves what the kernels of different machines round differently.
+# Adam's first steps move a weight by about the learning rate, even one whose gradient is rounding. A low rate keeps
+# what the kernels of different machines round differently out of the curves.
 SMALL = {
     "model": {"name": "vidtok_kl_causal_488_4chn", "ch": 8},
     "data": {"frames": 5, "fps": 8, "height": 32, "width": 32, "workers": 1},

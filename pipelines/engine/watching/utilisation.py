@@ -6,6 +6,7 @@ al., 2022, appendix B). Both are shares of the peak of all ranks' devices.
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from statistics import mean
 
 import torch
@@ -71,8 +72,11 @@ def device_peak(device: torch.device, dtype: torch.dtype) -> float:
     return measured_peak(device, dtype)
 
 
+@cache
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measures the FLOP/s of products of larger and larger square matrices. Returns the highest. Takes 1 or 2 s.
+    """Measures the FLOP/s of products of larger and larger square matrices. Returns the highest.
+
+    Takes 1 or 2 s, once in a process.
 
     On a CPU without bf16 instructions, bf16 products are many times slower than fp32 ones. Much of a model computes in
     fp32 there anyway, so fp32 products count too.

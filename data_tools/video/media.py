@@ -28,8 +28,8 @@ def as_image(frame: Tensor) -> Image.Image:
 
 
 def encode_gif(frames: Tensor, fps: float) -> bytes:
-    """Returns the bytes of a GIF that repeats for ever."""
-    first, *others = map(as_image, frames)
+    """Returns the bytes of a GIF that repeats for ever. Without dithering it has half the size."""
+    first, *others = (as_image(frame).quantize(dither=Image.Dither.NONE) for frame in frames)
     data = io.BytesIO()
     first.save(data, format="GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
     return data.getvalue()

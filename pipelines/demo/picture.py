@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_tools.video.media import as_image
 
-SIDE, MOVING, GAP, LINE = 96, 144, 4, 16  # pixels: of a frame, of a moving one, between frames, of a line of text
+SIDE, MOVING, GAP, LINE = 96, 128, 4, 16  # pixels: of a frame, of a moving one, between frames, of a line of text
 COLUMNS, ACROSS = 8, 4  # frames of a clip in the sheet; clips in a row of the animation
 TEXT, PAPER = 12, "white"
 INK = {"✓": (20, 120, 50), "✗": (180, 40, 40)}

@@ -18,10 +18,12 @@ from pipelines.shapes_models.config import DecoderFitting
 from pipelines.shapes_models.decoder import is_matrix, stratified
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
 from pipelines.shapes_models.muon import orthogonalised
+from pipelines.shapes_models.pruning import keep_components
 from pipelines.shapes_models.wider import wider_autoencoder, wider_decoder
 from pipelines.shapes_study.config import STUDY, load_study
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 
 
 @pytest.mark.slow
@@ -200,3 +202,15 @@ def test_the_reader_leaves_the_decoders_conditioning_alone():
     states = llama(torch.arange(6)[None], output_hidden_states=True)
     assert not states.hidden_states[CONDITIONING_LAYER].requires_grad
     assert all(layer.requires_grad for layer in states.hidden_states[CONDITIONING_LAYER + 1 :])
+
+
+def test_a_smaller_head_keeps_the_chosen_components():
+    torch.manual_seed(0)
+    head = GaussianMixtureHead(6, 5, components=4, min_scale=0.01)
+    hidden = torch.randn(7, 6)
+    weight, mean, scale = head.parameters_of(hidden)
+    with torch.no_grad():
+        keep_components(head, torch.tensor([1, 3]))
+    smaller = head.parameters_of(hidden)
+    torch.testing.assert_close(smaller[0], weight[:, [1, 3]].log_softmax(-1))
+    assert torch.equal(smaller[1], mean[:, [1, 3]]) and torch.equal(smaller[2], scale[:, [1, 3]])

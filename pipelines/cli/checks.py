@@ -15,20 +15,26 @@ MAX_NAME = 255  # bytes
 def require_generation(a: argparse.Namespace) -> None:
     """Checks the arguments of a command that generates videos: ``seconds``, ``fps``, ``steps`` and so on.
 
+    Without ``fps`` the rate is the decoder's, which is not known yet.
+
     Raises:
         ConfigError: A value is impossible.
     """
     for name in ("seconds", "fps"):
         value = getattr(a, name)
-        require(0 < value < math.inf, f"--{name} must be positive and finite, not {value:g}")
-    frames = a.seconds * a.fps
-    span = f"{a.seconds:g} s at {a.fps:g} frames per second are"
-    require(frames < MAX_FRAMES, f"{span} {frames:.4g} frames: take at most {MAX_FRAMES:,}")
-    require(round(frames) >= 1, f"{span} no frame at all")
+        require(value is None or 0 < value < math.inf, f"--{name} must be positive and finite, not {value}")
+    require_frames(a.seconds, a.fps or 1 / a.seconds)
     require(1 <= a.steps <= MAX_STEPS, f"--steps must lie between 1 and {MAX_STEPS:,}, not {a.steps}")
     require(0 <= a.temperature < math.inf, f"--temperature must be finite and not negative, not {a.temperature:g}")
     require(a.batch_size >= 1, f"--batch_size must be at least 1, not {a.batch_size}")
     require_seed(a.seed)
+
+
+def require_frames(seconds: float, fps: float) -> None:
+    """Raises ConfigError if a video has no frame, or more than ``MAX_FRAMES``."""
+    frames, span = seconds * fps, f"{seconds:g} s at {fps:g} frames per second are"
+    require(frames < MAX_FRAMES, f"{span} {frames:.4g} frames: take at most {MAX_FRAMES:,}")
+    require(round(frames) >= 1, f"{span} no frame at all")
 
 
 def require_text(option: str, text: str) -> None:

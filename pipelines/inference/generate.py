@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from data_tools.video.media import save_mp4
+from pipelines.cli.checks import require_frames
 from pipelines.config import RunConfig
 from pipelines.inference.load import load_run
 from pipelines.inference.shares import own_share, read_prompts
@@ -63,8 +64,8 @@ def generate_videos(
     """
     fps = fps or config.model.decoder.fps
     require(seconds > 0 and fps > 0, "--seconds and --fps must be positive")
-    rate = min(fps, config.model.decoder.fps)
-    require(round(seconds * rate) >= 1, f"{seconds:g} s at {rate:g} frames per second are no frame at all")
+    for rate in (fps, config.model.decoder.fps):
+        require_frames(seconds, rate)
     paths, prompts, seeds, features = map(list, zip(*wanted))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     real = None if features[0] is None else features

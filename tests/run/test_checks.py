@@ -24,11 +24,11 @@ PROMPT = ("--prompt", "A dog runs.", "--output", "x.mp4")
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((*PROMPT, "--seconds", "0"), "--seconds must be positive and finite, not 0"),
+        ((*PROMPT, "--seconds", "0"), "--seconds must be positive and finite, not 0.0"),
         ((*PROMPT, "--seconds", "nan"), "--seconds must be positive and finite, not nan"),
-        ((*PROMPT, "--seconds", "1e9"), "2.4e+10 frames: take at most 100,000"),
-        ((*PROMPT, "--seconds", "0.01"), "no frame at all"),
-        ((*PROMPT, "--fps", "-5"), "--fps must be positive and finite, not -5"),
+        ((*PROMPT, "--seconds", "1e9", "--fps", "24"), "2.4e+10 frames: take at most 100,000"),
+        ((*PROMPT, "--seconds", "0.01", "--fps", "24"), "no frame at all"),
+        ((*PROMPT, "--fps", "-5"), "--fps must be positive and finite, not -5.0"),
         ((*PROMPT, "--fps", "inf"), "--fps must be positive and finite, not inf"),
         ((*PROMPT, "--steps", "0"), "--steps must lie between 1 and 10,000, not 0"),
         ((*PROMPT, "--steps", "-1"), "--steps must lie between 1 and 10,000, not -1"),

@@ -91,7 +91,8 @@ def check(folder: Path, expected: RunState) -> RunState:
     ):
         was, now = getattr(state, name), getattr(expected, name)
         if was != now:
-            named = f"its {name} is {was or 'plain'}, this run's is {now or 'plain'}"
+            shown = ["plain" if value == "" else value for value in (was, now)]
+            named = f"its {name} is {shown[0]}, this run's is {shown[1]}"
             raise ConfigError(f"cannot resume {folder}: {named}; {hint}")
     for part, was in state.frozen.items():
         if (now := expected.frozen.get(part)) != was:

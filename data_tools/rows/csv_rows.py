@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data_tools.errors import DataError
-from data_tools.rows.row import Row, TableText
+from data_tools.rows.row import Row, TextRows
 from data_tools.shards.samples import VIDEO_ENDINGS
 from data_tools.texts import filled
 from data_tools.texts.reading import not_utf8
@@ -38,20 +38,15 @@ class _Record(NamedTuple):
     problem: str
 
 
-class CsvRows:
+class CsvRows(TextRows):
     """See `Rows`. The place of a row is the offset of its first byte.
 
     Raises:
         DataError: there is no header in UTF-8.
     """
 
-    embedded: frozenset[str] = frozenset()
-
     def __init__(self, path: Path):
-        self.path = path
-        self.columns: list[str] = []
-        self._text = TableText(path)
-        self._bad: dict[int, Row] = {}  # found by `scan`, which knows their lines
+        super().__init__(path)
         with self._text.open() as file:
             head = next((line for line in file if line.strip()), b"").decode("utf-8", "surrogateescape")
             self._delimiter = max(DELIMITERS, key=lambda delimiter: len(_split(head, delimiter)))
@@ -61,23 +56,14 @@ class CsvRows:
             raise DataError(f"{path}, line {header.line}: the header cannot be read: {header.problem}")
         self.columns = [column.strip() for column in header.cells] if header else []
 
-    def scan(self) -> Iterator[tuple[int, Row]]:
-        """See `Rows`."""
-        with self._text.open() as file:
-            records = self._records(file)
-            next(records, None)
-            for record in records:
-                row = self._row(record)
-                if row.problem:
-                    self._bad[record.place] = row
-                yield record.place, row
+    def _rows(self, file: BinaryIO) -> Iterator[tuple[int, Row]]:
+        records = self._records(file)
+        next(records, None)
+        for record in records:
+            yield record.place, self._row(record)
 
-    def at(self, place: int) -> Row:
-        """See `Rows`."""
-        if place in self._bad:
-            return self._bad[place]
-        with self._text.open(place) as file:
-            return self._row(next(self._records(file)))
+    def _row_at(self, file: BinaryIO) -> Row:
+        return self._row(next(self._records(file)))
 
     def _row(self, record: _Record) -> Row:
         problem = record.problem

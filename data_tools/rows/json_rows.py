@@ -2,41 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.rows.row import Row, TableText
+from data_tools.rows.row import Row, TextRows
 from data_tools.texts import decoded, filled, json_value
 
 
-class JsonLines:
+class JsonLines(TextRows):
     """A .jsonl, one object per line. The place of a row is the offset of its line."""
 
-    embedded: frozenset[str] = frozenset()
+    def _rows(self, file: BinaryIO) -> Iterator[tuple[int, Row]]:
+        place = file.tell()
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield place, _row_of(line, number)
+            place += len(line)
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.columns: list[str] = []
-        self._text = TableText(path)
-        self._bad: dict[int, Row] = {}  # found by `scan`, which knows their lines
-
-    def scan(self) -> Iterator[tuple[int, Row]]:
-        """See `Rows`."""
-        with self._text.open() as file:
-            place = file.tell()
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = _row_of(line, number)
-                    if row.problem:
-                        self._bad[place] = row
-                    yield place, row
-                place += len(line)
-
-    def at(self, place: int) -> Row:
-        """See `Rows`."""
-        if place in self._bad:
-            return self._bad[place]
-        with self._text.open(place) as file:
-            return _row_of(file.readline(), 1)
+    def _row_at(self, file: BinaryIO) -> Row:
+        return _row_of(file.readline(), 1)
 
 
 class JsonList:

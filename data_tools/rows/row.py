@@ -65,3 +65,42 @@ class TableText:
         file = io.BytesIO(self._recoded) if self._recoded else self._path.open("rb")
         file.seek(place or self._skipped)
         return file
+
+
+class TextRows:
+    """The rows of a text table: the part of `Rows` that is the same for all formats. A place is a byte offset.
+
+    Raises:
+        DataError: as `TableText`.
+    """
+
+    embedded: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.columns: list[str] = []
+        self._text = TableText(path)
+        self._bad: dict[int, Row] = {}  # found by `scan`, which knows their lines
+
+    def scan(self) -> Iterator[tuple[int, Row]]:
+        """See `Rows`."""
+        with self._text.open() as file:
+            for place, row in self._rows(file):
+                if row.problem:
+                    self._bad[place] = row
+                yield place, row
+
+    def at(self, place: int) -> Row:
+        """See `Rows`."""
+        if place in self._bad:
+            return self._bad[place]
+        with self._text.open(place) as file:
+            return self._row_at(file)
+
+    def _rows(self, file: BinaryIO) -> Iterator[tuple[int, Row]]:
+        """Yield (place, row) for all rows of the opened table."""
+        raise NotImplementedError
+
+    def _row_at(self, file: BinaryIO) -> Row:
+        """The row that begins at the file's position."""
+        raise NotImplementedError

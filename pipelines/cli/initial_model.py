@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli.config_files import read_yaml
+from pipelines.cli.steps import run_of
 
 PARTS = ("tokeniser", "mllm", "decoder")  # those that name weights
 
@@ -32,8 +33,3 @@ def model_of(place: Path) -> dict[str, Any] | None:
         if part.get("weights") and (folder / part["weights"]).exists():
             part["weights"] = str((folder / part["weights"]).resolve())
     return model
-
-
-def run_of(place: Path) -> Path:
-    """Returns the folder of a run, given that or one of its checkpoints."""
-    return place.parents[1] if place.parent.name == "checkpoints" else place

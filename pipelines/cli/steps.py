@@ -14,6 +14,12 @@ def folder_of(output: Path, step: int) -> Path:
     return output / "checkpoints" / f"step_{step:08d}"
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Returns the folder of the run that a checkpoint's folder belongs to, or ``checkpoint`` if that is a run."""
+    inside = checkpoint.absolute().parent
+    return inside.parent if inside.name == "checkpoints" and (inside.parent / "config.yaml").exists() else checkpoint
+
+
 def add_step(parser: argparse.ArgumentParser) -> None:
     """Adds ``--step`` to a command that has ``--checkpoint``."""
     parser.add_argument("--step", type=int, help="step of the --checkpoint (default: the newest); or give its folder")

@@ -80,11 +80,10 @@ def caption_clips(config: RunConfig, framework: VTokFramework, clips: Path) -> l
     understanding, captions = Understanding(config, framework), []
     scenes = [held_out_scene(config.seed, number) for number in range(config.demo.held_out)]
     for category in config.demo.captions:
-        number = next(number for number, scene in enumerate(scenes) if scene.category == category)
-        scene = scenes[number]
+        number = next(number for number, (scene, _) in enumerate(scenes) if scene.category == category)
+        scene, true = scenes[number]
         path = clips / f"{number:03d}.mp4"
         said = understanding.answer(path, DESCRIBE)
-        true = path.parent.joinpath("captions.csv").read_text().splitlines()[number + 1].split(",")[1]
         captions.append(Caption(understanding.seen(path)[0].cpu(), said, true, caption_is_right(said, scene)))
     return captions
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from data_tools.draws import Draws
 from data_tools.items import Item
 from data_tools.packing import build_shards
-from data_tools.shapes import CATEGORIES, Scene, draw_scene, item_of, render_clips, scene_of
+from data_tools.shapes import CATEGORIES, Scene, caption_of, draw_scene, item_of, render_clips, scene_of
 from pipelines.config import DemoConfig
 
 SPLIT = "train"  # the shipped models know these combinations of colour, shape and motion
@@ -36,14 +36,16 @@ def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
     return train
 
 
-def held_out_scene(seed: int, number: int) -> Scene:
-    """Returns what a held-out clip shows.
+def held_out_scene(seed: int, number: int) -> tuple[Scene, str]:
+    """Returns what a held-out clip shows, and its caption.
 
     Args:
         seed: Seed of the demo.
         number: Number of the clip.
     """
-    return draw_scene(Draws(seed + 1, number), SPLIT)
+    draws = Draws(seed + 1, number)
+    scene = draw_scene(draws, SPLIT)
+    return scene, caption_of(scene, draws)
 
 
 def prompts_of(demo: DemoConfig, seed: int) -> list[Item]:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipelines.cli.steps import run_of
 from pipelines.config import InitConfig
 from pipelines.engine.saving import checkpoint, choosing, folders
 from pipelines.engine.saving.slices import SliceReader
@@ -125,7 +126,7 @@ def opened(init: InitConfig, framework: VTokFramework) -> Iterator[tuple[Mapping
 def stored_in(place: str, ema: bool) -> Iterator[Trained]:
     """Opens a run's folder, one of its checkpoints, or an export: a folder, a shipped model or a hub id."""
     folder = Path(place).expanduser()
-    if (choosing.run_of(folder) / "config.yaml").is_file():
+    if (run_of(folder) / "config.yaml").is_file():
         _, found = choosing.located(folder)
         with SliceReader(found) as reader:
             yield in_checkpoint(found, reader, ema)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from pipelines.cli.steps import run_of
 from pipelines.engine import models
 from pipelines.engine.saving.checkpoint import load_trained
-from pipelines.engine.saving.choosing import located, run_of
+from pipelines.engine.saving.choosing import located
 from pipelines.inference.load import config_of
 from vtok.assembly.build import frozen_part_names
 from vtok.assembly.pretrained import CONFIG, save_pretrained

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
+from pipelines.cli.steps import run_of
 from pipelines.config import RunConfig, TrainConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.saving.checkpoint import load_trained
-from pipelines.engine.saving.choosing import located, run_of
+from pipelines.engine.saving.choosing import located
 from pipelines.engine.setup import precision
 from vtok.assembly.build import drawn_weights
 from vtok.assembly.pretrained import CONFIG, from_pretrained, read_config

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from isal.isal_zlib import crc32
 
-from pipelines.cli.steps import NAME
+from pipelines.cli.steps import NAME, run_of
 from pipelines.engine import distributed
 from pipelines.engine.saving.folders import COMPLETE, complete, set_aside, step_of
 from vtok.config import ConfigError
@@ -115,12 +115,6 @@ def located(checkpoint: Path) -> tuple[Path, Path]:
     if not found:
         raise ConfigError(f"{run} holds no complete checkpoint: give the output folder of a training run")
     return run, first_sound([[folder] for folder in found])[0]
-
-
-def run_of(checkpoint: Path) -> Path:
-    """Returns the folder of the run that a checkpoint's folder belongs to, or ``checkpoint`` if that is a run."""
-    inside = checkpoint.absolute().parent
-    return inside.parent if inside.name == "checkpoints" and (inside.parent / "config.yaml").exists() else checkpoint
 
 
 def set_later_aside(output: Path, step: int) -> None:

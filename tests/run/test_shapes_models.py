@@ -4,10 +4,8 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
 from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_tools.draws import Draws
@@ -21,6 +19,7 @@ from pipelines.shapes_models.muon import orthogonalised
 from pipelines.shapes_models.pruning import keep_components
 from pipelines.shapes_models.wider import wider_autoencoder, wider_decoder
 from pipelines.shapes_study.config import STUDY, load_study
+from support.line import line
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
@@ -93,26 +92,6 @@ def test_noise_levels_are_spread_over_the_whole_range():
     assert levels.median() == pytest.approx(5 / 6, abs=0.01)
 
 
-def line(fitting, folder, stop=None):
-    """Trains a small network; its training is stopped before the step ``stop``."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
-    folder.mkdir(exist_ok=True)
-    steps = iter(range(fitting.steps + 1))
-
-    def loss(draws, count):
-        if next(steps) == stop:
-            raise KeyboardInterrupt
-        x = torch.randn(count, 4, generator=draws)
-        return F.mse_loss(model(x), x.sum(1, keepdim=True))
-
-    ranks.train(model, loss, lambda name, parameter: parameter.ndim == 2, fitting, folder)
-
-
-def trained_on_ranks(fitting, folder):
-    line(fitting, folder)
-
-
 def test_a_training_resumes_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ranks, "SAVE_SECONDS", -1)
     fitting = DecoderFitting(steps=60, batch_size=16, lr=2e-2, warmup=3, average=0.9, processes=1)
@@ -137,7 +116,7 @@ def test_schedule_is_flat_and_then_falls_to_zero():
 def test_processes_that_share_a_batch_reach_the_same_weights(tmp_path):
     fitting = DecoderFitting(steps=30, batch_size=16, lr=2e-2, warmup=3, average=0.9, processes=2)
     (tmp_path / "two").mkdir()
-    ranks.on_processes(2, trained_on_ranks, fitting, tmp_path / "two")
+    ranks.on_processes(2, line, fitting, tmp_path / "two")
     losses = ranks.losses(tmp_path / "two")
     assert len(losses) == 30 and losses[-1] < losses[0] / 2
 

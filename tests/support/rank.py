@@ -1,9 +1,12 @@
 """One of the processes that ``ranks.py`` starts: it runs one command or script after another."""
 
+import faulthandler
 import gc
 import os
 import runpy
+import signal
 import sys
+import tempfile
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -16,10 +19,19 @@ from torch.distributed import DistError, distributed_c10d
 from support.commands import called, environment_of
 from support.launch import REPO
 
+STACK_SIGNAL = signal.SIGUSR2  # a rank that gets it writes what its threads are doing
+
+
+def stack_file(pid: int) -> Path:
+    """Where a rank writes that."""
+    return Path(tempfile.gettempdir()) / f"vtok_test_rank_{pid}.txt"
+
 
 def serve(connection: Connection) -> None:
     """One rank: run what comes, until nobody is left who could send more."""
     os.chdir(REPO)
+    stacks = stack_file(os.getpid()).open("w")
+    faulthandler.register(STACK_SIGNAL, stacks)
     while True:
         try:
             program, arguments, told = connection.recv()

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from support.commands import environment_of
 from support.launch import REPO, environment, free_port
-from support.rank import serve
+from support.rank import STACK_SIGNAL, serve, stack_file
 
 Program = Callable[[list[str]], None] | Path
+GRACE_SECONDS = 60
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["support.rank", "pipelines.vtok_training.run"])
 
@@ -40,7 +41,8 @@ class Ranks:
             The exit code of the first rank that failed, or 0; the output of one rank after the other.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer than ``timeout`` seconds; the processes have been killed.
+            TimeoutError: The ranks took longer than ``timeout`` seconds, or the others did not end within
+                ``GRACE_SECONDS`` after one had failed. The message says what each of them was doing. They are killed.
         """
         if ranks not in self._started:
             self._started[ranks] = [start() for _ in range(ranks)]
@@ -63,8 +65,10 @@ class Ranks:
         while waiting:
             ready = wait(list(waiting), max(0, latest - monotonic()))
             if not ready:
+                doing = [f"rank {rank} still runs:\n{self._stack(ranks, rank)}" for rank in waiting.values()]
+                failed = [f"rank {rank} failed:\n{end.stderr}" for rank, end in ends.items() if end.returncode]
                 self.close()
-                raise subprocess.TimeoutExpired("ranks", timeout)
+                raise TimeoutError("\n".join(failed + doing))
             for connection in ready:
                 rank = waiting.pop(connection)
                 try:
@@ -74,7 +78,17 @@ class Ranks:
                     process.join()
                     code = process.exitcode
                     ends[rank] = subprocess.CompletedProcess([], code, "", f"rank {rank} ended with {code}\n")
+                if ends[rank].returncode:
+                    latest = min(latest, monotonic() + GRACE_SECONDS)
         return ends
+
+    def _stack(self, ranks: int, rank: int) -> str:
+        """What a rank's threads are doing."""
+        process = self._started[ranks][rank][0]
+        os.kill(process.pid, STACK_SIGNAL)
+        sleep(1)
+        path = stack_file(process.pid)
+        return path.read_text() if path.exists() else "it does not answer"
 
     def close(self) -> None:
         """Kill the processes."""
@@ -82,6 +96,7 @@ class Ranks:
             process.kill()
             process.join()
             connection.close()
+            stack_file(process.pid).unlink(missing_ok=True)
         self._started = {}
 
 

@@ -57,11 +57,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of a JSON.
 
     Raises:
-        ValueError: a key stands there twice.
+        ValueError: a key is given twice.
     """
     names = [name for name, _ in pairs]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]} stands there twice: remove one")
+        raise ValueError(f"{twice[0]} is given twice: remove one")
     return dict(pairs)
 
 

@@ -26,12 +26,12 @@ def require_no_slips(path: Path, text: str, kind: type | None = None) -> None:
     """
     for key, node, again in entries(yaml.compose(text, Loader=yaml.SafeLoader)):
         place = f"{path}, line {node.start_mark.line + 1}: {key}"
-        require(not again, f"{place} stands there twice: remove one")
+        require(not again, f"{place} is given twice: remove one")
         if not isinstance(node, yaml.ScalarNode) or node.style is not None:
             continue
         require(
             SIXTIES.fullmatch(node.value) is None,
-            f"{place} is {node.value}, which YAML reads as a number of sixties: write a plain number, or quote it",
+            f"{place} is {node.value}, which YAML reads as a number of base 60: write a plain number, or quote it",
         )
         if kind and node.tag.endswith(":null") and not may_be_none(kind, key):
             raise ConfigError(f"{place} is empty: give it a value, or leave it out")

@@ -59,8 +59,8 @@ def test_yaml_first_then_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("train: {max_steps: 3}\nseed: 1\ntrain: {max_steps: 4}\n", "line 3: train stands there twice"),
-        ("train:\n  max_steps: 3\n  lr: 5e-4\n  lr: 1e-2\n", "line 4: train.lr stands there twice"),
+        ("train: {max_steps: 3}\nseed: 1\ntrain: {max_steps: 4}\n", "line 3: train is given twice"),
+        ("train:\n  max_steps: 3\n  lr: 5e-4\n  lr: 1e-2\n", "line 4: train.lr is given twice"),
         ("train: {max_steps: 3, lr: null}\n", "train.lr is empty"),
         ("train: {max_steps: 3}\ndata:\n", "line 2: data is empty"),
         ("train: {max_steps: 1:30}\n", "train.max_steps is 1:30"),
@@ -263,7 +263,7 @@ def test_an_adamw_for_the_host_that_cannot_be_compiled_is_one_line(monkeypatch):
 
     monkeypatch.setattr(deepspeed.ops.adam, "DeepSpeedCPUAdam", fail)
     config = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
-    with pytest.raises(ConfigError, match=r"offload_optimizer.*\(ninja is missing\): mend that, or use") as raised:
+    with pytest.raises(ConfigError, match=r"offload_optimizer.*\(ninja is missing\): install what it lacks, or use") as raised:
         build_engine(torch.nn.Linear(2, 2), config, TrainConfig(max_steps=1))
     assert "\n" not in str(raised.value)
 

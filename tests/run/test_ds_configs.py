@@ -140,7 +140,7 @@ def test_a_slip_in_the_json_is_one_line_with_the_key(tmp_path, config, message):
 
 def test_a_key_twice_in_the_json_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"zero_optimization": {"stage": 3, "stage": 2}}')
-    with pytest.raises(ConfigError, match="stage stands there twice"):
+    with pytest.raises(ConfigError, match="stage is given twice"):
         deepspeed_config(tmp_path / "x.json", TrainConfig(max_steps=1), plan_batch(4, 1, 2))
 
 

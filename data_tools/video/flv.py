@@ -9,11 +9,13 @@ REPEATED = 4  # bytes of the size behind a tag
 
 
 def check_tags(source: bytes | str | Path) -> None:
-    """Raise BadVideo if a tag's size differs from the size field after it. That field may exclude the head, as in FFmpeg."""
+    """Raise BadVideo if a tag's size is not that of the field after it, which may exclude the head, as in FFmpeg."""
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     at = int.from_bytes(data[5:9]) + REPEATED
     while (end := at + HEAD + int.from_bytes(data[at + 1 : at + 4])) + REPEATED <= len(data):
         told = int.from_bytes(data[end : end + REPEATED])
         if told not in (end - at, end - at - 1, end - at - HEAD, 0):
-            raise BadVideo("corrupt", f"the FLV tag at byte {at} has {end - at} bytes, but the size field after it says {told}")
+            raise BadVideo(
+                "corrupt", f"the FLV tag at byte {at} has {end - at} bytes, but the size field after it says {told}"
+            )
         at = end + REPEATED

@@ -161,8 +161,8 @@ def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:
     except RuntimeError as error:
         reason = first_line(error.__cause__ or error)
         raise ConfigError(
-            f"offload_optimizer: DeepSpeed cannot compile its AdamW for the host ({reason}): install what it lacks, or use a "
-            "--ds_config without offload_optimizer"
+            f"offload_optimizer: DeepSpeed cannot compile its AdamW for the host ({reason}): install what it lacks, or "
+            "use a --ds_config without offload_optimizer"
         ) from error
 
 

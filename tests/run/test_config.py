@@ -263,7 +263,9 @@ def test_an_adamw_for_the_host_that_cannot_be_compiled_is_one_line(monkeypatch):
 
     monkeypatch.setattr(deepspeed.ops.adam, "DeepSpeedCPUAdam", fail)
     config = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}
-    with pytest.raises(ConfigError, match=r"offload_optimizer.*\(ninja is missing\): install what it lacks, or use") as raised:
+    with pytest.raises(
+        ConfigError, match=r"offload_optimizer.*\(ninja is missing\): install what it lacks, or use"
+    ) as raised:
         build_engine(torch.nn.Linear(2, 2), config, TrainConfig(max_steps=1))
     assert "\n" not in str(raised.value)
 

@@ -12,6 +12,7 @@ from pipelines.benchmarks.processes import together
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.ports import free_port
 from pipelines.engine.setup import build_engine, deepspeed_config
 
 ZERO3 = Path(__file__).parents[2] / "deepspeed_configs" / "zero3.json"
@@ -26,7 +27,7 @@ def efficiency(folder: Path, size: Size = NARROW, clips: int = 8, steps: int = 4
         """Of a step, of the slower process."""
         output = folder / f"run{next(runs)}"
         output.mkdir()
-        ports = [distributed.free_port() for _ in range(2 // ranks)]
+        ports = [free_port() for _ in range(2 // ranks)]
         calls = [(output, rank, ranks, port, size, clips, steps) for port in ports for rank in range(ranks)]
         together(run_rank, calls, "spawn")
         return max(float(file.read_text()) for file in output.glob("*.seconds"))

@@ -2,7 +2,6 @@
 
 import io
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +14,7 @@ import torch.distributed as dist
 
 from data_tools.errors import DataError
 from pipelines.engine import allocator, cpu_op, shared_memory
+from pipelines.engine.ports import free_port
 from vtok.config import ConfigError
 
 T = TypeVar("T")
@@ -131,12 +131,6 @@ def ranks_here() -> int:
     """Returns the number of ranks on this machine, from the launcher's environment (deepspeed, torchrun, Slurm)."""
     names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipelines.engine.distributed import free_port
+from pipelines.engine.ports import free_port
 from pipelines.shapes_models.config import DecoderFitting
 from pipelines.shapes_models.muon import AdamW, Muon, sum_up
 from pipelines.shapes_study.fitting import LOG

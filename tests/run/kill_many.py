@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipelines.engine.ports import free_port
 from support import runs
 from support.ends import wait_for
-from support.launch import REPO, checked, deepspeed, environment, free_port
+from support.launch import REPO, checked, deepspeed, environment
 
 STEPS, EVERY = 9, 3
 MOMENTS = ("start", "step", "save")

@@ -12,8 +12,9 @@ from data_tools.draws import Draws
 from data_tools.shapes import caption_is_right, draw_scene, render_clips
 from data_tools.video.decode import validate
 from pipelines import app
+from pipelines.engine.ports import free_port
 from support.commands import called
-from support.launch import assert_user_error, environment, free_port, python
+from support.launch import assert_user_error, environment, python
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 120  # seconds

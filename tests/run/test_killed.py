@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
+from pipelines.engine.ports import free_port
 from run import kill_many
 from support import runs
 from support.ends import wait_for
-from support.launch import REPO, checked, environment, free_port, python
+from support.launch import REPO, checked, environment, python
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from data_tools.processes.child import FORK
 from pipelines.engine.loading.workers import ignore_signals
+from pipelines.engine.ports import free_port
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from support import runs
 from support.ends import wait_for
-from support.launch import REPO, environment, free_port
+from support.launch import REPO, environment
 
 
 class Hanging:

@@ -18,9 +18,10 @@ from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.decode import validate
 from pipelines import export, generate, train, understand
+from pipelines.engine.ports import free_port
 from pipelines.inference.load import load_run
 from support.commands import called
-from support.launch import assert_user_error, checked, deepspeed, free_port, run
+from support.launch import assert_user_error, checked, deepspeed, run
 from support.runs import log_of, without_rates
 from vtok.assembly.pretrained import from_pretrained
 

@@ -6,10 +6,11 @@ a launch shows: the launchers themselves, signals, exit codes, memory and time o
 """
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from pipelines.engine.ports import free_port
 
 REPO = Path(__file__).resolve().parents[2]
 ENVIRONMENT = dict(
@@ -41,12 +42,6 @@ def deepspeed(ranks: int, script: str | Path, *arguments, **options) -> subproce
 def python(script: str | Path, *arguments, **options) -> subprocess.CompletedProcess:
     """Run a script; options are those of :func:`run`."""
     return run(sys.executable, script, *arguments, **options)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def checked(result: subprocess.CompletedProcess) -> subprocess.CompletedProcess:

@@ -15,8 +15,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic, sleep
 
+from pipelines.engine.ports import free_port
 from support.commands import environment_of
-from support.launch import REPO, environment, free_port
+from support.launch import REPO, environment
 from support.rank import STACK_SIGNAL, serve, stack_file
 
 Program = Callable[[list[str]], None] | Path

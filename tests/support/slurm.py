@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.engine.ports import free_port
 from support.ends import wait_for
-from support.launch import REPO, environment, free_port
+from support.launch import REPO, environment
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 

@@ -232,9 +232,12 @@ class VTokFramework(nn.Module):
         if not with_decoder:
             return self.decoder.no_loss(hidden.conditioning)
         with phase("text_encoder"):
-            text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
+            captions = batch.captions
+            if captions is None:
+                ids = [text.decoder_ids for text in batch.texts]
+                captions = self.decoder.encode_text(ids, hidden.conditioning.device)
         with phase("diffusion_transformer"):
-            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
+            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), captions)
         with phase("autoencoder"):
             assert batch.video is not None  # with a decoder, every batch has videos
             posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)

@@ -5,6 +5,7 @@ To add a decoder, write a subclass of :class:`vtok.video_decoder.base.VideoDecod
 """
 
 import torch
+from torch import nn
 from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig, member
@@ -18,7 +19,8 @@ from vtok.weights.materialise import materialise, whole
 from vtok.weights.shipped import folder_or_id
 
 __all__ = [
-    "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_vae", "caption_tokenizer", "decoder_kind",
+    "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_text_encoder", "build_vae",
+    "caption_tokenizer", "decoder_kind",
     "decoder_parts", "empty_decoder", "encode_video",
 ]  # fmt: skip
 
@@ -57,8 +59,24 @@ def build_vae(config: DecoderConfig) -> Autoencoder:
     """
     with torch.device("meta"):
         vae = decoder_kind(config).empty_vae(config, Location.read_json)
-    holder = ModuleTable({"vae": vae.requires_grad_(False).eval()})
-    return materialise(holder, [decoder_parts(config)["vae"]], whole())["vae"]
+    return alone("vae", vae, config)
+
+
+def build_text_encoder(config: DecoderConfig) -> nn.Module:
+    """Builds the decoder's own text encoder alone: frozen, in fp32, on the CPU.
+
+    Raises:
+        ConfigError: It is missing or does not fit.
+    """
+    with torch.device("meta"):
+        text_encoder = decoder_kind(config).empty_text_encoder(config, Location.read_json)
+    return alone("text_encoder", text_encoder, config)
+
+
+def alone(name: str, part: nn.Module, config: DecoderConfig) -> nn.Module:
+    """Gives one part of a decoder its weights: frozen, in fp32, on the CPU."""
+    holder = ModuleTable({name: part.requires_grad_(False).eval()})
+    return materialise(holder, [decoder_parts(config)[name]], whole())[name]
 
 
 def caption_tokenizer(config: DecoderConfig) -> CaptionTokenizer:

@@ -3,16 +3,16 @@
 A decoder is a pretrained diffusion transformer with its autoencoder and its text encoder, all frozen. It combines two
 sources into the transformer's conditioning:
 
-    token ids of a caption --encode_text()--> text                       (its own text encoder, no gradient)
-    states of the generation row, text --condition()--> conditioning     (gradients reach the states)
+    token ids of captions --encode_text()--> texts                      (its own text encoder, no gradient)
+    states of the generation rows, texts --condition()--> conditioning  (gradients reach the states)
 
     encode(video) -> Posterior;  loss(posterior, ..., conditioning);  sample(conditioning, ...) -> video
 
-Framework, engine, planning and precomputing use only this interface. The types of ``text`` and ``conditioning`` are the
-decoder's own.
+Framework, engine, planning and precomputing use only this interface. A text is one tensor, of the decoder's own shape.
+The type of ``conditioning`` is the decoder's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -143,6 +143,11 @@ class VideoDecoder(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> nn.Module:
+        """Builds the text encoder without weights; raises ConfigError if its configuration is missing or another's."""
+        raise NotImplementedError
+
+    @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "VideoDecoder":
         """Builds the decoder with its pretrained modules on the meta device.
 
@@ -166,12 +171,18 @@ class VideoDecoder(nn.Module):
         """Returns the number of token ids of a caption of ``tokens`` plain tokens, for plans without a tokenizer."""
         raise NotImplementedError
 
-    def encode_text(self, ids: list[list[int]], device: torch.device) -> Any:
-        """Encodes B captions with the decoder's own text encoder, without gradient."""
+    @staticmethod
+    def encode_captions(text_encoder: nn.Module, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+        """Encodes B captions with the decoder's own text encoder, without gradient. Returns a tensor for each."""
         raise NotImplementedError
 
-    def condition(self, rows: list[GenerationRow], text: Any) -> Any:
-        """Builds the transformer's conditioning for B clips. Gradients reach ``rows``."""
+    def condition(self, rows: list[GenerationRow], texts: Sequence[Tensor]) -> Any:
+        """Builds the transformer's conditioning for B clips. Gradients reach ``rows``.
+
+        Args:
+            rows: The language model's states.
+            texts: Each clip's encoded caption, from :meth:`encode_text`.
+        """
         raise NotImplementedError
 
     def normalise(self, latents: Tensor) -> Tensor:
@@ -213,6 +224,10 @@ class VideoDecoder(nn.Module):
     def added(self) -> dict[str, nn.Module]:
         """Returns the modules that the decoder adds and trains, by name. None by default."""
         return {}
+
+    def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+        """Encodes B captions. Returns a tensor for each (see :meth:`encode_captions`)."""
+        return self.encode_captions(self.text_encoder, ids, device)
 
     def encode(self, video: Tensor) -> Posterior:
         """Encodes ``uint8`` videos (B, F, 3, H, W)."""

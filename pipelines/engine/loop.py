@@ -5,12 +5,13 @@ The loop ends after the last step, or after the first step that follows a reques
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.config import CheckpointConfig, OptimisationConfig
+from pipelines.cli.config_files import plain
+from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers
 from pipelines.engine import distributed, internals
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import DroppedSteps
@@ -24,6 +25,7 @@ from pipelines.engine.setup import Engine, learning_rate, set_learning_rate
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.trackers import flat, open_trackers
 
 
 class DataSettings(Protocol):
@@ -33,6 +35,7 @@ class DataSettings(Protocol):
 class Settings(Protocol):
     """The part of a run's configuration that the loop reads."""
 
+    track: list[Trackers]
     train: OptimisationConfig
     checkpoint: CheckpointConfig
     data: DataSettings
@@ -121,7 +124,7 @@ def run_steps(
         Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
-    metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
+    metrics = distributed.every_rank(lambda: metrics_of(run) if distributed.rank() == 0 else None)
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
     stop = False
@@ -170,3 +173,9 @@ def run_steps(
     if metrics:
         metrics.close()
     return not stop
+
+
+def metrics_of(run: Run) -> Metrics:
+    """Opens a run's logs and trackers; raises ConfigError if a tracker cannot be started."""
+    trackers = open_trackers(run.config.track, run.output, run.state.step, flat(plain(asdict(run.config))))
+    return Metrics(run.output, run.state.step, run.max_steps, trackers)

@@ -28,9 +28,10 @@ from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, precision, settle
 from pipelines.engine.stepping import Step, train_step
 from pipelines.engine.watching.metrics import Metrics
+from pipelines.engine.watching.trackers import require_installed
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.vtok_training.summary import done_line, number_of_steps, origin
+from pipelines.vtok_training.summary import done_line, growth_line, number_of_steps, origin
 from vtok.config import require
 from vtok.framework import VTokFramework
 
@@ -46,6 +47,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         Whether the run took its last step.
     """
     config = arguments.config
+    require_installed(config.track)
     output = distributed.rank_zero_first(lambda: claim_output(arguments))
     with ownership.held(output):
         training = prepare(arguments, output)
@@ -126,7 +128,9 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     order = order_settings(config)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen, order)
     if found:
-        state = checkpoint.check(found, state)
+        state = checkpoint.check(found, state, reader.earlier_hashes(), config.data.allow_growth)
+        if distributed.rank() == 0 and state.grown:
+            print(growth_line(state.grown, len(reader)), flush=True)
     engine = build_engine(framework, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)

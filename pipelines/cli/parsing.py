@@ -80,7 +80,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
     CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own. A run that
-    starts from a trained VTok in a folder takes the model from there.
+    starts from a trained VTok takes the model from there.
 
     Args:
         argv: the process's own command line if omitted.
@@ -97,7 +97,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
             published = ["--model.tokeniser.weights", CLIP_L]
         if places := values_of("--init.weights", argv):
-            model = model_of(Path(places[-1]).expanduser())
+            model = model_of(places[-1])
             published = ["--model", json.dumps(model)] if model else published
         resumed = values_of("--resume", argv)
         runs = [Path(checkpoint).parents[1] for checkpoint in resumed if checkpoint.count("/") >= 2]

@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_type_hints
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,7 +28,7 @@ from vtok.framework import VTokFramework
 from vtok.mllm import published
 from vtok.weights import first_line
 from vtok.weights.materialise import Place
-from vtok.weights.shipped import folder_or_id
+from vtok.weights.shipped import folder_of, folder_or_id
 
 CONFIG, WEIGHTS = "vtok_config.json", "vtok.safetensors"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -106,13 +108,13 @@ def from_pretrained(folder: str | Path, place: Place | None = None) -> VTokFrame
     """Loads the framework that :func:`save_pretrained` wrote.
 
     Args:
-        folder: The folder, or a shipped model such as ``shapes/vtok``.
+        folder: The folder, a shipped model such as ``shapes/vtok``, or a hub id.
         place: Where the parameters go, and in which dtype. Whole, in fp32, on the CPU if omitted.
 
     Raises:
         ConfigError: It is not such a folder, it is incomplete, or a frozen part is not where it was.
     """
-    folder = Path(folder_or_id(str(folder)))
+    folder = fetched(str(folder))
     config = read_config(folder / CONFIG)
     framework = build_framework(replace(config, mllm=replace(config.mllm, weights=str(folder))), place)
     try:
@@ -126,6 +128,20 @@ def from_pretrained(folder: str | Path, place: Place | None = None) -> VTokFrame
             raise ConfigError(f"{folder / WEIGHTS}: {name} should be {found[0]}, found {found[1]}")
     framework.load_state_dict(stored, strict=False)
     return framework
+
+
+def fetched(name: str) -> Path:
+    """Returns the folder of a saved framework. That of a hub id is fetched into the hub's cache.
+
+    Raises:
+        ConfigError: It is no folder, no shipped model, and not on the hub.
+    """
+    if folder := folder_of(name):
+        return folder
+    try:
+        return Path(snapshot_download(name))
+    except (OSError, HFValidationError) as error:
+        raise ConfigError(f"there is no folder {name}, and the hub does not give it: {first_line(error)}") from error
 
 
 def read_config(path: Path) -> ModelConfig:

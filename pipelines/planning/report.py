@@ -49,7 +49,7 @@ def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
         config.model = inside_run(config.model, run)
     quiet_libraries()
     hardware = Hardware(**{name: getattr(arguments, name) for name in vars(Hardware())})
-    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates)
+    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates, arguments.stored)
 
 
 def notes_on(config: RunConfig, planned: Forecast) -> list[str]:

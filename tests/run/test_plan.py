@@ -105,6 +105,19 @@ def test_host_memory_of_the_published_models(paper_forecast, paper_parameters):
     assert paper_forecast.host_bytes == 8 * (copies + batches + process) and paper_forecast.fits_host
 
 
+def test_encoders_whose_results_are_stored_cost_nothing(paper, paper_forecast):
+    stored = forecast(replace(paper, stored=("features", "captions")))
+    absent = {"feature_extractor", "text_encoder"}
+    assert not absent & (stored.parameters.keys() | stored.phases.keys() | stored.flops.keys() | stored.seconds.keys())
+    frozen = {share.name for share in stored.kept if share.name.startswith("frozen")}
+    assert frozen == {"frozen autoencoder", "frozen diffusion_transformer"}
+    saved = sum(paper_forecast.parameters[part] for part in absent) * 2 / 16
+    kept = [sum(share.bytes for share in one.kept) for one in (paper_forecast, stored)]
+    assert kept[0] - kept[1] == pytest.approx(saved, rel=0.03)  # biases and norms are whole on every rank
+    others = paper_forecast.phases.keys() - absent
+    assert all(stored.phases[name] == paper_forecast.phases[name] for name in others if name != "update")
+
+
 def test_traffic_of_zero3(paper_parameters):
     """Trained weights are gathered twice, encoders once; fp32 gradients are scattered; accumulation multiplies."""
     sharding = replace(read_sharding(ZERO3, 2), persistence_threshold=0)

@@ -4,6 +4,8 @@ To add a decoder, write a subclass of :class:`vtok.video_decoder.base.VideoDecod
 ``DECODERS``.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 from transformers import AutoTokenizer
@@ -23,6 +25,8 @@ __all__ = [
     "caption_tokenizer", "decoder_kind",
     "decoder_parts", "empty_decoder", "encode_video",
 ]  # fmt: skip
+
+M = TypeVar("M", bound=nn.Module)
 
 DECODERS: dict[str, type[VideoDecoder]] = {"hunyuan": HunyuanDecoder, "wan": WanDecoder}
 
@@ -73,9 +77,9 @@ def build_text_encoder(config: DecoderConfig) -> nn.Module:
     return alone("text_encoder", text_encoder, config)
 
 
-def alone(name: str, part: nn.Module, config: DecoderConfig) -> nn.Module:
+def alone(name: str, part: M, config: DecoderConfig) -> M:
     """Gives one part of a decoder its weights: frozen, in fp32, on the CPU."""
-    holder = ModuleTable({name: part.requires_grad_(False).eval()})
+    holder: ModuleTable[M] = ModuleTable({name: part.requires_grad_(False).eval()})
     return materialise(holder, [decoder_parts(config)[name]], whole())[name]
 
 

@@ -15,8 +15,6 @@ from pipelines.planning.rates import ASSUMED, Rates
 from pipelines.planning.time import Seconds
 from vtok.config import require
 
-TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head", "adapter"}
-
 
 def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     """Runs the command ``plan.py``.
@@ -71,7 +69,7 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
     """Returns every figure of the report, in bytes and FLOPs."""
     return {
         "parameters": [
-            dict(part=part, parameters=n, trained=part in TRAINED) for part, n in planned.parameters.items()
+            dict(part=part, parameters=n, trained=planned.trained[part]) for part, n in planned.parameters.items()
         ],
         "hardware": asdict(planned.hardware),
         "batch": planned.batch._asdict(),
@@ -108,7 +106,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
     lines = [f"note: {note}" for note in notes]
     lines += ["parameters"]
     lines += [
-        row(part, n / 1e9, "B", "trained" if part in TRAINED else "frozen") for part, n in planned.parameters.items()
+        row(part, n / 1e9, "B", trained_share(planned.trained[part], n)) for part, n in planned.parameters.items()
     ]
 
     lines += ["", f"memory of each of {hardware.gpus} GPUs"]
@@ -155,6 +153,13 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
     return lines
+
+
+def trained_share(trained: int, parameters: int) -> str:
+    """Says how many of a part's parameters train."""
+    if trained in (0, parameters):
+        return "trained" if trained else "frozen"
+    return f"{trained / 1e9:,.3f} B of them trained"
 
 
 def rates_report(rates: Rates) -> list[str]:

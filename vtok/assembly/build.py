@@ -15,6 +15,8 @@ from vtok.video_decoder import decoder_kind, decoder_parts
 from vtok.weights import Part
 from vtok.weights.materialise import EMPTY, Place, Read, materialise, whole
 
+LANGUAGE_MODEL = "language_model"
+
 
 def build_framework(config: ModelConfig, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
     """Builds the framework with pretrained parts and randomly initialised additions.
@@ -66,7 +68,7 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
     """Returns where the pretrained weights lie, by the names of :meth:`VTokFramework.parameter_counts`."""
     extractor = extractor_parts(config.tokeniser)
     parts = {
-        "language_model": mllm_part(config.mllm),
+        LANGUAGE_MODEL: mllm_part(config.mllm),
         **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
     }
     if not config.generates:
@@ -86,9 +88,9 @@ def frozen_part_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def frozen_weights(config: ModelConfig) -> dict[str, Part]:
-    """Returns where the frozen parts' weights lie, by name, with all experts of a decoder."""
+    """Returns where the weights of the parts that never train lie, by name, with all experts of a decoder."""
     parts = pretrained_parts(config)
-    parts.pop("language_model")  # it trains
+    parts.pop(LANGUAGE_MODEL)  # it may train
     experts = decoder_kind(config.decoder).experts(config.decoder) if config.generates else {}
     if experts:
         parts.pop("diffusion_transformer")

@@ -1,10 +1,13 @@
 """Turn a run's checkpoint, by default the newest, into a folder of weights that stands by itself.
 
-python pipelines/export.py --checkpoint OUTPUT [--step N] [--ema] --output DIR
+python pipelines/export.py --checkpoint OUTPUT [--step N] [--ema] [--merge] --output DIR
 
 Three functions open it: ``VTokPipeline.from_pretrained(DIR)``, ``vtok.assembly.pretrained.from_pretrained(DIR)``, and
 transformers' ``LlavaNextForConditionalGeneration.from_pretrained(DIR)`` (or Qwen2.5-VL's class, if the model is one).
 The folder names the frozen backbone and decoder and does not hold copies of them.
+
+A language model with adapters is named too: the folder then holds its adapters alone, which ``peft.PeftModel`` opens.
+``--merge`` adds them to its weights and writes these.
 """
 
 import argparse
@@ -21,6 +24,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add_step(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--ema", action="store_true", help="export the average of the weights")
+    parser.add_argument("--merge", action="store_true", help="add the language model's adapters to its weights")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
     a = with_step(parser.parse_args(argv))
     require_new_folder("--output", a.output)
@@ -34,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
 
         from pipelines.inference.export import export  # only now: this imports the libraries, which takes seconds
 
-        step = export(a.checkpoint, a.output, a.ema, a.dtype)
+        step = export(a.checkpoint, a.output, a.ema, a.dtype, a.merge)
     which = "their average" if a.ema else "the weights"
     print(f"{a.output}: {which} after step {step} of {a.checkpoint}, {a.dtype}")
 

@@ -282,6 +282,10 @@ class DecoderConfig:
             "decoder.lora.dropout must be 0: the decoder runs in evaluation mode",
         )
         require(
+            self.lora is None or self.expert is None,
+            "decoder.lora needs a decoder with one transformer: its experts would share the adapters",
+        )
+        require(
             self.vae is None or self.kind == "hunyuan",
             f"decoder.vae, a VidTok, replaces only HunyuanVideo's autoencoder: leave it out with {self.kind}",
         )

@@ -21,6 +21,10 @@ from vtok.config import LoraConfig, require
 BASE, ADAPTER, MAGNITUDE = ".base_layer.", ".lora_", ".lora_magnitude_vector.default.weight"
 DEFAULT = ".default"  # peft's name of a model's only adapter
 
+# The layers that get adapters if the settings name none.
+LANGUAGE_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TRANSFORMER_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name belongs to an adapter."""
@@ -104,6 +108,27 @@ def row_lengths(read: Callable[[Tensor, int], None], width: int) -> Callable[[Te
         flat.copy_(torch.linalg.norm(rows.view(-1, width), dim=1))
 
     return lengths
+
+
+def no_loss(module: nn.Module, states: Tensor) -> Tensor:
+    """Returns a zero that gives every adapter in a module a gradient of zero.
+
+    Args:
+        module: The module.
+        states: Gives dtype and device.
+    """
+    total = states.new_zeros((), dtype=torch.float32)
+    for layer in adapted_layers(module):
+        nothing = states.new_zeros(0, layer.in_features)
+        plain = not has_magnitude(layer)
+        given = layer.lora_B["default"](layer.lora_A["default"](nothing)) if plain else layer(nothing)
+        total = total + given.sum().float()
+    return total
+
+
+def has_magnitude(layer: Any) -> bool:
+    """Whether one of peft's layers is a DoRA. Its forward reads its parameters outside of their own modules."""
+    return len(layer.lora_magnitude_vector) > 0
 
 
 @torch.no_grad()

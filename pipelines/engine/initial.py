@@ -20,6 +20,7 @@ from pipelines.config import InitConfig
 from pipelines.engine.models import inside_run
 from pipelines.engine.saving import checkpoint, choosing, folders, kept
 from pipelines.engine.saving.slices import SliceReader, Slices, Source
+from vtok.assembly.adapters import stored_adapters
 from vtok.assembly.pretrained import CONFIG, WEIGHTS, read_config
 from vtok.config import ConfigError, MLLMConfig
 from vtok.framework import VTokFramework
@@ -147,14 +148,17 @@ def in_export(place: str, ema: bool) -> Trained:
         raise location.missing(CONFIG if path is None else WEIGHTS)
     if ema:
         raise ConfigError(f"{SETTING}: {place} is an export, which holds one set of weights: leave out --init.ema")
-    own = open_safetensors(own_path)
-    pretrained = language_model(replace(read_config(path).mllm, weights=place, revision=None))
+    stored, config = open_safetensors(own_path), read_config(path).mllm
+    own = {plain_name(name): tensor for name, tensor in stored.items() if not name.startswith(STATISTICS)}
+    if config.lora:
+        own |= stored_adapters(path.parent, config)
+    pretrained = language_model(config if config.lora else replace(config, weights=place, revision=None))
 
     def find(name: str) -> Source | None:
         return own.get(name) or pretrained(name)
 
-    names = {name for name in own if not name.startswith(STATISTICS)}
-    return Trained(names, find, {name.removeprefix(STATISTICS): whole(own[name]) for name in set(own) - names})
+    statistics = {name.removeprefix(STATISTICS): whole(stored[name]) for name in stored if name.startswith(STATISTICS)}
+    return Trained(set(own), find, statistics)
 
 
 def language_model(config: MLLMConfig) -> Callable[[str], Source | None]:

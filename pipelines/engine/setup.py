@@ -9,6 +9,7 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 
 from pipelines.cli.config_files import read_ds_config
@@ -16,6 +17,7 @@ from pipelines.config import OptimisationConfig
 from pipelines.engine import cpu_op, distributed, ds_json
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
+from vtok.lora import adapted_layers, has_magnitude
 from vtok.parts import entry_of
 from vtok.weights import first_line, shape_of
 
@@ -163,6 +165,8 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     groups = parameter_groups(model, train)
     options = dict(lr=train.lr, betas=train.betas, eps=train.eps)
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
+    for layer in filter(has_magnitude, adapted_layers(model)):
+        set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
     engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
     settle_buffers(engine.module, engine.device)
     return engine

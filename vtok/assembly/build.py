@@ -8,6 +8,7 @@ from vtok.assembly.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
+from vtok.lora import is_adapter
 from vtok.mllm import generation_config, mllm_part
 from vtok.motion_encoder import MeanMotionEncoder
 from vtok.rows.text import TextEncoder
@@ -56,8 +57,10 @@ def with_weights(
 
 
 def drop_weights(module: nn.Module) -> None:
-    """Drops all parameters and buffers of a module. Their names remain, with the value ``None``."""
-    for part in module.modules():
+    """Drops all parameters and buffers of a module, adapters apart. Their names remain, with the value ``None``."""
+    for name, part in module.named_modules():
+        if is_adapter(name):
+            continue
         part._parameters = dict.fromkeys(part._parameters)
         part._buffers = dict.fromkeys(part._buffers)
         # DeepSpeed prints modules, and a module's own extra_repr may read a parameter's shape.

@@ -58,7 +58,8 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
             return trained[name]
         if name in stored:
             return stored[name].read_into
-        return row_lengths(read_of(base_of(name)), shapes[base_of(name)][1])
+        base = base_of(name)
+        return row_lengths(read_of(base), shapes[base][1]) if base in shapes else zeros
 
     placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names; it is placed once
     for prefix, owner in module.named_modules():
@@ -76,6 +77,11 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
             if buffer.is_meta:
                 setattr(owner, name, computed_buffer(owner, name))
     return module
+
+
+def zeros(flat: Tensor, start: int) -> None:
+    """Reads the magnitude of a layer that has been left without weights."""
+    flat.zero_()
 
 
 def read_from(parameter: nn.Parameter, flat: Tensor, start: int) -> None:

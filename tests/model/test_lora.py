@@ -68,7 +68,7 @@ def test_the_files_are_pefts(adapted, tmp_path):
     published = adapted.config.mllm.weights
     language = adapted.mllm.causal_lm.eval()
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("error")  # peft warns of keys that it does not find
+        warnings.simplefilter("error", UserWarning)  # peft warns of keys that it does not find
         opened = PeftModel.from_pretrained(
             LlavaNextForConditionalGeneration.from_pretrained(published), tmp_path / "export"
         ).eval()
@@ -79,9 +79,8 @@ def test_the_files_are_pefts(adapted, tmp_path):
         assert not any("vision" in name for name in layers)
         by_transformers = LlavaNextForConditionalGeneration.from_pretrained(tmp_path / "export").eval()
         torch.testing.assert_close(by_transformers(input_ids=IDS).logits, expected)
-        assert not (
-            LlavaNextForConditionalGeneration.from_pretrained(published)(input_ids=IDS).logits - expected
-        ).allclose(torch.zeros(()))
+        plain = LlavaNextForConditionalGeneration.from_pretrained(published).eval()
+        assert not torch.allclose(plain(input_ids=IDS).logits, expected, atol=1e-2)
 
 
 def test_a_folder_of_adapters_is_the_same_framework(adapted, tmp_path):
@@ -134,9 +133,7 @@ def test_what_trains_by_default(tiny_models):
 
 
 def test_impossible_settings_are_named(tiny_models):
-    with pytest.raises(
-        ConfigError, match="mllm.lora.targets: the blocks have no linear layer q: choose of mlp.down_proj"
-    ):
+    with pytest.raises(ConfigError, match="mllm.lora.targets: the blocks have no linear layer q: choose of mlp"):
         meta_framework(adapted_config(tiny_models, LoraConfig(targets=["q"])))
     with pytest.raises(ConfigError, match="decoder.lora.targets: the blocks have no linear layer to_x"):
         meta_framework(adapted_config(tiny_models, None, LoraConfig(targets=["to_q", "to_x"])))

@@ -6,6 +6,7 @@ deepspeed --num_gpus R gradient_worker.py MODELS VARIANT ACCUMULATION CHECKPOINT
 import copy
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,6 +19,7 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
+from support.adapters import DORA, LORA, adapted_config, disturbed, with_peft
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
 from support.tiny import make_batch, model_config, wan_config
@@ -26,7 +28,14 @@ from vtok.parts import train_only
 
 # What trains of the model, under "parts": half of the language model's blocks, its head, and two parts beside it.
 PARTS = {"language_model.layers.2-3": 1e-5, "lm_head": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
-VARIANTS = {"hunyuan": (model_config, None), "wan": (wan_config, None), "parts": (model_config, PARTS)}
+VARIANTS = {
+    "hunyuan": (model_config, None),
+    "wan": (wan_config, None),
+    "parts": (model_config, PARTS),
+    "lora": (adapted_config, None),
+    "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
+    "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),
+}
 
 models, variant, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()
@@ -34,7 +43,8 @@ own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distrib
 assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
 torch.manual_seed(0)
 configuration, parts = VARIANTS[variant]
-plain = build_framework(configuration(models))
+lora = configuration(models).mllm.lora
+plain = with_peft(models, lora) if lora else disturbed(build_framework(configuration(models)))
 weights = copy.deepcopy(plain.state_dict())
 batch = make_batch(plain)
 # Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.

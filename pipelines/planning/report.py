@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
-from pipelines.planning.advice import Suggestion, suggestions
+from pipelines.planning.advice import Suggestion, replaced, suggestions
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 from pipelines.planning.hardware import Hardware
 from pipelines.planning.rates import ASSUMED, Rates
@@ -29,7 +29,7 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     scenario = scenario_of(arguments, config)
     planned = forecast(scenario)
     remedies = [] if planned.fits else suggestions(scenario)
-    notes = notes_on(scenario.config, planned)
+    notes = notes_on(scenario, planned)
     if arguments.json:
         print(json.dumps(as_json(planned, remedies, notes)))
     else:
@@ -50,8 +50,9 @@ def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
     return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates)
 
 
-def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
-    """Returns notes for the user on the batch and on the autoencoder."""
+def notes_on(scenario: Scenario, planned: Forecast) -> list[str]:
+    """Returns notes for the user on the batch, on the autoencoder and on adapters of the decoder."""
+    config = scenario.config
     notes, wanted, batch = [], config.train.global_batch_size, planned.batch
     if batch.global_batch_size != wanted:
         notes.append(
@@ -62,6 +63,10 @@ def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
     if planned.tiled:
         height, width = config.model.decoder.loss_size
         notes.append(f"the autoencoder takes frames of {height} x {width} in tiles: less memory, more FLOPs")
+    if config.model.decoder.lora:
+        without = forecast(replace(scenario, config=replaced(config, ["model", "decoder", "lora"], None)))
+        memory, seconds = planned.gpu_bytes - without.gpu_bytes, planned.step_seconds - without.step_seconds
+        notes.append(f"decoder.lora adds {memory / 1e9:.2f} GB per GPU and {seconds:.2f} s to a step")
     return notes
 
 

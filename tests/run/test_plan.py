@@ -338,8 +338,8 @@ def test_time_follows_from_the_rates_of_a_card(capsys, tiny_models, tmp_path, mo
 
 
 def test_a_tiled_autoencoder_is_told(paper, paper_forecast):
-    assert not paper_forecast.tiled and report.notes_on(paper.config, paper_forecast) == []
-    (note,) = report.notes_on(paper.config, replace(paper_forecast, tiled=True))
+    assert not paper_forecast.tiled and report.notes_on(paper, paper_forecast) == []
+    (note,) = report.notes_on(paper, replace(paper_forecast, tiled=True))
     assert "320 x 576 in tiles" in note
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vtok.config import ModelConfig, require
+from vtok.parts import EVERYTHING, require_entries
 
 # Categories of scenes of the shapes world.
 Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion",
@@ -180,18 +181,33 @@ class OptimisationConfig:
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """Peak learning rates, by the entries of :func:`vtok.parts.entry_of`."""
+        return {EVERYTHING: self.lr}
+
 
 @dataclass
 class TrainConfig(OptimisationConfig):
     """
     Args:
+        parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
+            ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
+            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
+    parts: dict[str, float] | None = None
     calibration_batches: int = 8
+
+    @property
+    def rates(self) -> dict[str, float]:
+        return self.parts or super().rates
 
     def __post_init__(self):
         super().__post_init__()
+        if self.parts is not None:
+            require_entries(self.parts)
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 
 

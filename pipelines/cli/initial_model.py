@@ -58,7 +58,8 @@ def named_model(name: str) -> tuple[dict[str, Any], float] | None:
     if path is None:
         return None
     model, seconds = exported_model(path)
-    model["mllm"]["weights"] = name  # there "."
+    if model["mllm"]["weights"] == ".":  # an export with the whole language model
+        model["mllm"]["weights"] = name
     return model, seconds
 
 

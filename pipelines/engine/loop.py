@@ -21,7 +21,7 @@ from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving.checkpoint import RunState
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
-from pipelines.engine.setup import Engine, learning_rate, set_learning_rate
+from pipelines.engine.setup import Engine, learning_rates, set_learning_rates
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
@@ -133,9 +133,9 @@ def run_steps(
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
         stopper.doing = f"in step {number}"
-        lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
+        rates = learning_rates(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
-            set_learning_rate(player.engine, lr)
+            set_learning_rates(player.engine, rates)
         step = take_step(batches, number)
         # Not before the first step, which is slow: it compiles kernels and fills the loaders.
         internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
@@ -143,7 +143,7 @@ def run_steps(
         for player, applied in zip(run.players, step.applied):
             player.count(number, run.plan.global_batch_size, bool(applied))
         figures = step.figures | {
-            "lr": lr,
+            **{f"lr/{entry}" if entry else "lr": rate for entry, rate in rates.items()},
             "ema_distance": own.ema.distance() if own.ema else None,
             "skipped": number - own.state.updates,
             "bad_samples": bad.record(number, step.replaced),

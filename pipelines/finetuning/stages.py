@@ -82,7 +82,9 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
         run_program(PROGRAM, replace(arguments, config=replace(config, data=data)), train)
         freed()
         told("export", output / "export")
-        export(output / "run", output / "export", ema=config.train.ema_decay is not None)
+        # Adapters alone would belong to a published language model, not to the one that it started from.
+        merge = config.model.mllm.lora is not None and config.init.weights is not None
+        export(output / "run", output / "export", ema=config.train.ema_decay is not None, merge=merge)
     if prompts:
         told("videos after", output / "after")
         make_videos(output / "export", output / "after", *making)

@@ -65,8 +65,8 @@ def model_card(
         "## Data", "", *[f"- {line}" for line in data], "",
         "## Figures", "", "| measured | figure | value |", "|---|---|---|", *measured, "",
         "## Licences", "",
-        "The language model was trained further from the first of these. The others are frozen: the settings name "
-        "them, and this repository holds no copy. Each part keeps its licence, and so do the data.", "",
+        "The language model was trained further from the first of these. The others are frozen. This repository holds "
+        "no copy of what is frozen: the settings name it. Each part keeps its licence, and so do the data.", "",
         "| part | weights | licence |", "|---|---|---|", *chain, "| code | vtok | Apache-2.0 |", "",
         "## Recipe", "", "```yaml", recipe, "```", "",
     ]  # fmt: skip

@@ -11,31 +11,36 @@ from pipelines.engine.saving.checkpoint import read_state
 from pipelines.engine.saving.choosing import located
 from pipelines.inference.card import data_lines, figures_of, model_card, parts_of
 from pipelines.inference.load import config_of
-from vtok.assembly.pretrained import CONFIG, read_config
 from vtok.config import ConfigError, ModelConfig, require
 from vtok.weights import first_line
 
 CARD = "README.md"
 
 
-def require_publishable(checkpoint: Path, name: str) -> None:
+def require_publishable(checkpoint: Path, name: str, merge: bool) -> None:
     """Checks that an export of a run can be opened by others.
 
     Raises:
-        ConfigError: ``name`` is no hub id, or a frozen part lies in a folder of this machine.
+        ConfigError: ``name`` is no hub id, or a part that the export names lies in a folder of this machine.
     """
     try:
         validate_repo_id(name)
     except HFValidationError as error:
         raise ConfigError(f"--push {name}: {first_line(error)}") from error
     require("/" in name, f"--push takes USER/NAME, not {name}")
-    require_named_by_id(config_of(run_of(checkpoint)).model)
+    model = config_of(run_of(checkpoint)).model
+    require_named_by_id(model, held=merge or model.mllm.lora is None)
 
 
-def require_named_by_id(model: ModelConfig) -> None:
-    """Raises ConfigError if a frozen part lies in a folder of this machine, where others do not find it."""
-    frozen = {part: weights for part, weights in parts_of(model).items() if part != "language model"}
-    for part, weights in frozen.items():
+def require_named_by_id(model: ModelConfig, held: bool) -> None:
+    """Raises ConfigError if a part that an export names lies in a folder of this machine, where others do not find it.
+
+    Args:
+        model: The settings.
+        held: Whether the export holds the whole language model.
+    """
+    named = {part: weights for part, weights in parts_of(model).items() if part != "language model" or not held}
+    for part, weights in named.items():
         require(
             not Path(weights).expanduser().exists() and not weights.startswith(("/", "models/")),
             f"--push: the {part} lies in {weights}, where others do not find it: train with its hub id",
@@ -58,7 +63,6 @@ def publish(checkpoint: Path, folder: Path, name: str, ema: bool, private: bool)
     Raises:
         ConfigError: The hub does not take it.
     """
-    require_named_by_id(read_config(folder / CONFIG))
     run, found = located(checkpoint)
     config, state = config_of(run), read_state(found)
     card = model_card(name, config, state, ema, figures_of(run, state.step), data_lines(config, run, state))

@@ -45,6 +45,7 @@ class Forecast:
     Attributes:
         hardware: The machines.
         parameters: Number of parameters, by part.
+        trained: How many of these train.
         batch: How the batch is divided among ranks and accumulation steps.
         steps: Optimiser steps of the run, or ``None`` if its length is given in epochs.
         kept: Memory that is held all the time.
@@ -60,6 +61,7 @@ class Forecast:
 
     hardware: Hardware
     parameters: dict[str, int]
+    trained: dict[str, int]
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
@@ -118,7 +120,7 @@ def forecast(scenario: Scenario) -> Forecast:
     sharding = read_sharding(scenario.ds_config, parameter_bytes, hardware.ranks_per_node)
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
-    framework = meta_copy(scenario.config.model, train.precision)
+    framework = meta_copy(scenario.config.model, train.precision, train.parts)
     absent = {STORED[kind] for kind in scenario.stored}
     parameters = [parameter for parameter in parameters_of(framework) if parameter.part not in absent]
     load = typical_workload(
@@ -129,6 +131,7 @@ def forecast(scenario: Scenario) -> Forecast:
     return Forecast(
         hardware=hardware,
         parameters={part: n for part, n in framework.parameter_counts().items() if part not in absent},
+        trained=framework.parameter_counts(trained_only=True),
         batch=batch,
         steps=train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept=kept_memory(parameters, hardware.gpus, sharding, ema=train.ema_decay is not None),
@@ -149,7 +152,7 @@ _steps: dict[str, Step] = {}
 
 def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> Step:
     config = scenario.config
-    key = repr((config.model, config.train.precision, load))
+    key = repr((config.model, config.train.precision, config.train.parts, load))
     if key not in _steps:
         _steps[key] = measure_step(framework, load)
     return _steps[key]

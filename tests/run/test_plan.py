@@ -234,17 +234,34 @@ def test_bytes_are_those_of_a_real_step_of_deep_models(tiny_models, tiny_qwen, k
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, checkpointing", [(1, True), (2, False), (4, True)])
-def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing):
-    """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides."""
-    result = checked(ranks.run(REPO / "tests/support/plan_worker.py", tiny_models, checkpointing, ranks=count))
+def trained_by_default(models) -> int:
+    return sum(meta_copy(planned_config(models).model, "fp32").parameter_counts(trained_only=True).values())
+
+
+SOME = {"language_model.layers.3": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "count, checkpointing, parts",
+    [(1, True, None), (2, False, None), (4, True, None), (1, False, SOME), (2, True, SOME)],
+)
+def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing, parts):
+    """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides.
+
+    With only some parts trained, the rest costs no gradient, no master weight and no moment.
+    """
+    worker, told = REPO / "tests/support/plan_worker.py", json.dumps(parts)
+    result = checked(ranks.run(worker, tiny_models, checkpointing, told, ranks=count))
     measured = [json.loads(figures) for figures in re.findall(r"MEASURED (\{.*?\})", result.stdout)]
     assert len(measured) == count
-    config = planned_config(tiny_models, checkpointing)
+    config = planned_config(tiny_models, checkpointing, parts)
     planned = forecast(Scenario(config, ZERO3, Hardware(gpus=count)))
     shares = {share.name: share.bytes for share in planned.kept}
     engine = sum(size for name, size in shares.items() if name not in ("EMA", "reduce bucket"))
+    assert sum(rank["masters"] for rank in measured) == pytest.approx(sum(planned.trained.values()), rel=0.01)
+    assert (sum(planned.trained.values()) < 0.25 * trained_by_default(tiny_models)) == (parts is not None)
     for rank in measured:
+        assert rank["trained"] == sum(planned.trained.values())
         assert rank["bucket"] == shares["reduce bucket"]
         assert engine == pytest.approx(rank["engine"], rel=0.01)
         assert planned.saved == pytest.approx(rank["saved"], rel=0.1)
@@ -334,8 +351,8 @@ def test_time_follows_from_the_rates_of_a_card(capsys, tiny_models, tmp_path, mo
 
 
 def test_a_tiled_autoencoder_is_told(paper, paper_forecast):
-    assert not paper_forecast.tiled and report.notes_on(paper.config, paper_forecast) == []
-    (note,) = report.notes_on(paper.config, replace(paper_forecast, tiled=True))
+    assert not paper_forecast.tiled and report.notes_on(paper, paper_forecast) == []
+    (note,) = report.notes_on(paper, replace(paper_forecast, tiled=True))
     assert "320 x 576 in tiles" in note
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig, member
+from vtok.lora import TRANSFORMER_TARGETS, add_adapters
 from vtok.module_table import ModuleTable
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, encode_video
@@ -44,15 +45,21 @@ def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
 def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfig = Location.read_json) -> VideoDecoder:
     """Builds the decoder with its pretrained modules on the meta device. Modules that it trains get random values.
 
+    The transformer gets adapters if the settings ask for them.
+
     Args:
         config: The settings.
         states_dim: Width of the language model's states.
         read_config: Reads an architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: A configuration is missing or of another class, or the parts do not fit together.
+        ConfigError: A configuration is missing or of another class, or the parts or adapters do not fit together.
     """
-    return decoder_kind(config).empty(config, states_dim, read_config)
+    decoder = decoder_kind(config).empty(config, states_dim, read_config)
+    if config.lora is not None:
+        stacks = [getattr(decoder.transformer, name) for name in decoder.stacks]
+        add_adapters(stacks, config.lora, TRANSFORMER_TARGETS, "decoder.lora")
+    return decoder
 
 
 def build_vae(config: DecoderConfig) -> Autoencoder:

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from vtok.config import ConfigError, DecoderConfig, VaeTiling
 from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.lora import no_loss
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.tiling import set_tiling
 from vtok.weights import Location, Part, ReadConfig
@@ -293,7 +294,7 @@ class VideoDecoder(nn.Module):
         Under ZeRO-3 a trained parameter that gets no gradient in a step would get the last step's again. So a decoder
         that trains modules gives them a gradient of zero here.
         """
-        return states.new_zeros((), dtype=torch.float32)
+        return no_loss(self.transformer, states)
 
     @torch.no_grad()
     def sample(

@@ -38,6 +38,7 @@ class Sample:
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
         caption: one of the clip's captions, drawn; "" if it has questions only.
+        caption_index: its index in `captions_of` the clip.
         question: question of one of the clip's pairs, drawn; None if it has none.
         answer: answer to `question`.
         extras: other members of the sample, by ending.
@@ -53,6 +54,7 @@ class Sample:
     video_valid: int
     start: float
     caption: str
+    caption_index: int
     question: str | None
     answer: str | None
     extras: dict[str, bytes]
@@ -155,7 +157,8 @@ class ClipDataset(Dataset):
             self.stored,
             facts.get("entry"),
         )
-        captions = raw.meta.get("captions") or [raw.meta["caption"]]
+        captions = captions_of(raw.meta)
+        caption_index = draws.integer("caption", len(captions))
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         question, answer = pairs[draws.integer("conversation", len(pairs))]
         if answer is None:  # a question alone is not asked
@@ -169,9 +172,15 @@ class ClipDataset(Dataset):
             video=views.video,
             video_valid=view_times(self.decoder_view, start, duration)[1] if self.decoder_view else 0,
             start=start,
-            caption=captions[draws.integer("caption", len(captions))],
+            caption=captions[caption_index],
+            caption_index=caption_index,
             question=question,
             answer=answer,
             extras=raw.extras,
             replaced=replaced,
         )
+
+
+def captions_of(meta: dict[str, Any]) -> list[str]:
+    """Returns a clip's captions, from its `meta`; [""] if it has questions only."""
+    return meta.get("captions") or [meta["caption"]]

@@ -7,6 +7,7 @@ RunConfig
   train       batch, steps, optimiser
   checkpoint  when to save
   validation  when to judge the model on held-out clips, and on which
+  track       what shows the figures
   demo        make clips first, show a caption and a video at the end
 """
 
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vtok.config import ModelConfig, require
+from vtok.parts import EVERYTHING, require_entries
 
 # Categories of scenes of the shapes world.
 Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion",
                  "bounce_count", "two_movers"]  # fmt: skip
+Trackers = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
 # Steps between validations by default, if there is a held-out split.
 VALIDATE_EVERY = 1000
 # Tokens of a caption, if the data are unknown.
@@ -83,6 +86,8 @@ class DataConfig:
         max_bad_share: Largest share of unreadable samples. With more of them the run stops.
         group_by_length: Number of consecutive samples within which batches are formed of samples of similar length: a
             multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order.
+        allow_growth: Whether a resumed run goes on if shards or datasets were added behind those that it had. From then
+            on, position p is that of a run that had all data from its start.
         cache_dir: Cache for shards at an address, on a disk of the machine. All its processes share the cache.
         cache_gb: Largest size of the cache in GB. About 50 shards are in use at once. If they do not fit, shards are
             fetched again and again.
@@ -98,6 +103,7 @@ class DataConfig:
     workers: int = 2
     max_bad_share: float = 0.01
     group_by_length: int = 0
+    allow_growth: bool = False
     cache_dir: str = "~/.cache/vtok/shards"
     cache_gb: float = 64.0
 
@@ -175,18 +181,33 @@ class OptimisationConfig:
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """Peak learning rates, by the entries of :func:`vtok.parts.entry_of`."""
+        return {EVERYTHING: self.lr}
+
 
 @dataclass
 class TrainConfig(OptimisationConfig):
     """
     Args:
+        parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
+            ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
+            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
+    parts: dict[str, float] | None = None
     calibration_batches: int = 8
+
+    @property
+    def rates(self) -> dict[str, float]:
+        return self.parts or super().rates
 
     def __post_init__(self):
         super().__post_init__()
+        if self.parts is not None:
+            require_entries(self.parts)
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 
 
@@ -269,12 +290,14 @@ class RunConfig:
     """
     Args:
         seed: Seed of every random draw.
+        track: What shows figures, captions and videos. All but TensorBoard are packages to install.
         tiny_models: Write tiny models with random weights into the output and train those. Overrides ``weights``.
         demo: Render the data and show the result; ``null`` for a run on given data.
     """
 
     train: TrainConfig
     seed: int = 0
+    track: list[Trackers] = field(default_factory=lambda: ["tensorboard"])
     tiny_models: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     init: InitConfig = field(default_factory=InitConfig)

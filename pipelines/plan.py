@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.cli.errors import user_errors
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import CAPTION_TOKENS, RunConfig
-from pipelines.planning.hardware import Hardware
+from pipelines.planning.hardware import STORED, Hardware
 from pipelines.planning.rates import ASSUMED, cards, rates_of
 from vtok.config import require
 
@@ -60,6 +60,10 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--caption-tokens", type=int, default=CAPTION_TOKENS, help="length of a caption; default: %(default)s"
     )
+    parser.add_argument(
+        "--stored", nargs="+", choices=list(STORED), default=[],
+        help="what the shards hold (precompute.py): its encoders are neither loaded nor run",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

@@ -1,6 +1,7 @@
-"""Store frozen features, and latents if asked for, with the clips: training then runs no encoder on them.
+"""Store frozen features, and latents and captions if asked for, with the clips: training then runs no encoder.
 
-    python pipelines/precompute.py DIR --output DIR2 --config X.yaml [--latents [--drop-video]] [--section.key value]
+    python pipelines/precompute.py DIR --output DIR2 --config X.yaml
+        [--latents [--drop-video]] [--captions] [--section.key value]
 
 On several ranks (with the deepspeed launcher) each takes whole shards. Started again, it goes on with the unfinished
 shards. Training on DIR2 uses what is stored if its own configuration gives the same recipe, and names what differs if
@@ -18,18 +19,20 @@ from vtok.config import require
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunConfig]:
     """The command's own arguments, and the configuration that the others make."""
-    parser = argparse.ArgumentParser(description="Store frozen features and latents with the clips.")
+    parser = argparse.ArgumentParser(description="Store frozen features, latents and captions with the clips.")
     parser.add_argument("input", metavar="DIR", help="dataset of shards")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR2")
     parser.add_argument("--latents", action="store_true", help="store the autoencoder's posterior too")
+    parser.add_argument("--captions", action="store_true", help="store what the decoder's own text encoder gives")
     parser.add_argument("--drop-video", action="store_true", help="leave the video out; needs --latents")
     known, rest = parser.parse_known_args(argv)
     config = parse_run_arguments(rest).config
     require(config.data.window == "centred", "stored features are of one window: set data.window to centred")
     require(known.latents or not known.drop_video, "--drop-video needs --latents: L_dec is made from one of them")
     require(
-        config.model.generates or not known.latents,
-        f"mllm.kind {config.model.mllm.kind} has no decoder, so no latents: leave out --latents",
+        config.model.generates or not (known.latents or known.captions),
+        f"mllm.kind {config.model.mllm.kind} has no decoder, so no latents and no captions for it: leave out --latents "
+        "and --captions",
     )
     return known, config
 

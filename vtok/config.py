@@ -142,6 +142,32 @@ class VTokConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters (LoRA or DoRA, by peft) on linear layers whose own weights stay frozen.
+
+    Args:
+        rank: r. An adapter adds ``(alpha / r) * B A x`` to the layer's output, with A (r, in) and B (out, r).
+        alpha: Numerator of that scale.
+        dropout: Share of an adapter's inputs that training drops. The decoder's adapters take none.
+        dora: DoRA: also learn the length of every row of the layer's weight, apart from its direction.
+        targets: Names of the linear layers that get an adapter, as they end: ``q_proj``. If omitted, all of a block in
+            the language model, and those of attention (``to_q``, ``to_k``, ``to_v``, ``to_out.0``) in the decoder.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    dora: bool = False
+    targets: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, "lora.rank must be at least 1")
+        require(self.alpha > 0, "lora.alpha must be positive")
+        require(0 <= self.dropout < 1, "lora.dropout must lie in 0..1, below 1")
+        require(self.targets != [], "lora.targets is empty: name linear layers, or leave it out")
+
+
+@dataclass
 class MLLMConfig:
     """The multimodal language model.
 
@@ -152,6 +178,8 @@ class MLLMConfig:
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         max_motion_tokens: Rows of the temporal position table in ``P`` (eq. 3). Videos with more steps are refused.
         gradient_checkpointing: Recompute the blocks in backward instead of keeping their activations.
+        lora: Adapters on the linear layers of its blocks. The language model itself is then frozen, unless
+            ``train.parts`` names it. ``null``: no adapters.
     """
 
     kind: str = "llava-next"
@@ -159,6 +187,7 @@ class MLLMConfig:
     revision: str | None = None
     max_motion_tokens: int = 1024
     gradient_checkpointing: bool = False
+    lora: LoraConfig | None = None
 
 
 @dataclass
@@ -223,6 +252,8 @@ class DecoderConfig:
         loss_height, loss_width: Size of the videos in ``L_dec``, if it is not that of generated videos.
         loss_latent_frames: ``L_dec`` takes this many latent frames from the start of a window, as a clip of its own.
             The whole window if omitted.
+        lora: Adapters on linear layers of the frozen transformer, which then train. The paper has none. They cost
+            gradients of its weights' inputs and outputs, which ``plan`` states. ``null``: no adapters.
     """
 
     kind: str = "hunyuan"
@@ -243,8 +274,17 @@ class DecoderConfig:
     loss_height: int | None = None
     loss_width: int | None = None
     loss_latent_frames: int | None = None
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
+        require(
+            self.lora is None or self.lora.dropout == 0,
+            "decoder.lora.dropout must be 0: the decoder runs in evaluation mode",
+        )
+        require(
+            self.lora is None or self.expert is None,
+            "decoder.lora needs a decoder with one transformer: its experts would share the adapters",
+        )
         require(
             self.vae is None or self.kind == "hunyuan",
             f"decoder.vae, a VidTok, replaces only HunyuanVideo's autoencoder: leave it out with {self.kind}",

@@ -14,6 +14,7 @@ from vtok.devices import to_device
 from vtok.mllm import MLLM, Hidden
 from vtok.mllm.mrope import row_positions, video_positions
 from vtok.module_table import ModuleTable
+from vtok.parts import learnable_names
 from vtok.phases import phase
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows.batch import Batch
@@ -30,7 +31,8 @@ LOSSES = ("loss", "loss_under", "loss_vis_lm", "loss_dec")
 class VTokFramework(nn.Module):
     """The whole model.
 
-    Language model, phi_vis, P, g_phi, the visual heads and a decoder's adapter train. The rest is frozen.
+    Language model, phi_vis, P, g_phi, the visual heads and a decoder's adapter train. The rest is frozen. With adapters
+    (``mllm.lora``) these train in place of the language model. :func:`vtok.parts.train_only` freezes further parts.
 
     Without a decoder there are no visual heads either: the model only understands, and the other losses are zero.
 
@@ -43,6 +45,9 @@ class VTokFramework(nn.Module):
         projector_dim: That input width.
         decoder: The video decoder. ``None`` if the model only understands.
         text: The tokenizers. ``None`` if no text is processed, as in counting parameters.
+
+    Attributes:
+        learnable: Names of the parameters that can train.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class VTokFramework(nn.Module):
         self.visual_head: ModuleTable[VisualHead] = ModuleTable(heads)
         for scale in tokeniser.feature_scale.values():
             scale.fixed = fsq_levels is not None
+        self.learnable = learnable_names(self)
 
     @property
     def text(self) -> TextEncoder:
@@ -232,9 +238,12 @@ class VTokFramework(nn.Module):
         if not with_decoder:
             return self.decoder.no_loss(hidden.conditioning)
         with phase("text_encoder"):
-            text = self.decoder.encode_text([text.decoder_ids for text in batch.texts], hidden.conditioning.device)
+            captions = batch.captions
+            if captions is None:
+                ids = [text.decoder_ids for text in batch.texts]
+                captions = self.decoder.encode_text(ids, hidden.conditioning.device)
         with phase("diffusion_transformer"):
-            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), text)
+            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), captions)
         with phase("autoencoder"):
             assert batch.video is not None  # with a decoder, every batch has videos
             posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
@@ -255,8 +264,12 @@ class VTokFramework(nn.Module):
 
     # ---------------------------------------------------------------- parts
 
-    def parameter_counts(self) -> dict[str, int]:
-        """Counts the parameters of each part: language model with its head, trained additions, frozen parts."""
+    def parameter_counts(self, trained_only: bool = False) -> dict[str, int]:
+        """Counts the parameters of each part: language model with its head, trained additions, frozen parts.
+
+        Args:
+            trained_only: Whether to count only parameters that train.
+        """
         parts: dict[str, list[nn.Module]] = {
             "language_model": [self.mllm],
             "phi_vis + P": [self.projection],
@@ -265,7 +278,10 @@ class VTokFramework(nn.Module):
             **{name: [part] for name, part in (self.added_parts | self.frozen_parts).items()},
         }
         return {
-            name: sum(p.numel() for module in modules for p in module.parameters()) for name, modules in parts.items()
+            name: sum(
+                p.numel() for module in modules for p in module.parameters() if p.requires_grad or not trained_only
+            )
+            for name, modules in parts.items()
         }
 
 

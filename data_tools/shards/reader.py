@@ -1,5 +1,6 @@
 """Read single samples of a dataset by row, from a folder or from a URL."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ class ShardReader:
         self.precomputed: dict | None = manifest.get("precomputed")
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
+        self._shard_hashes: list[str] = [shard["sha256"] for shard in manifest["shards"]]
         if self.rows.dtype != ROW or len(self.rows) != manifest["samples"]:
             raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
 
@@ -85,6 +87,14 @@ class ShardReader:
     def order(self, seed: int) -> RunOrder:
         """The order of rows in a run with this seed."""
         return RunOrder(seed, self.shard_sizes)
+
+    def earlier_hashes(self) -> set[str]:
+        """The manifest hashes that the dataset had before its last shards were added, for any number of them."""
+        digest, hashes = hashlib.sha256(), set()
+        for shard in self._shard_hashes[:-1]:
+            digest.update(shard.encode())
+            hashes.add(digest.hexdigest())
+        return hashes
 
     def facts(self, rows: np.ndarray) -> np.ndarray:
         """The manifest's entries, `ROW` (n,), for `rows` (n,)."""

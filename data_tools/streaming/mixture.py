@@ -77,15 +77,23 @@ class Mixture:
         self.readers = list(readers)
         self.sizes = [len(reader) for reader in readers]
         self.weights = list(weights or self.sizes)
-        self.manifest_hash = sha256(
-            "\n".join(f"{reader.manifest_hash} {weight!r}" for reader, weight in zip(readers, self.weights)).encode()
-        ).hexdigest()
+        self.manifest_hash = self._hash(len(readers))
         if empty := [str(reader.folder) for reader in readers if not len(reader)]:
             raise DataError(f"{empty[0]} holds no samples: leave it out of the mixture")
 
     def __len__(self) -> int:
         """The number of samples of all datasets."""
         return sum(self.sizes)
+
+    def _hash(self, datasets: int) -> str:
+        """The manifest hash of a mixture of the first `datasets` of these."""
+        parts = zip(self.readers[:datasets], self.weights)
+        return sha256("\n".join(f"{reader.manifest_hash} {weight!r}" for reader, weight in parts).encode()).hexdigest()
+
+    def earlier_hashes(self) -> set[str]:
+        """The manifest hashes of the data before the last datasets were added, for any number of them."""
+        first = self.readers[0]
+        return {first.manifest_hash, *first.earlier_hashes(), *map(self._hash, range(1, len(self.readers)))}
 
     def order(self, seed: int) -> MixedOrder:
         """The run's sequence. The first dataset keeps the order that it has without a mixture."""

@@ -18,7 +18,7 @@ def shares_of_a_step(folder: Path, size: Size = LARGE, clips: int = 2) -> dict[s
     framework = random_framework(folder, size)
     batch = random_batch(framework, clips)
     train = TrainConfig(max_steps=1)
-    optimiser = torch.optim.AdamW(parameter_groups(framework, train.weight_decay), lr=train.lr, fused=True)
+    optimiser = torch.optim.AdamW(parameter_groups(framework, train), lr=train.lr, fused=True)
 
     def step() -> None:
         framework(batch)["loss"].backward()

@@ -155,7 +155,7 @@ def under_deepspeed(folder: Path, size: Size = LARGE, clips: int = 2, repeats: i
     plain, sharded = random_framework(folder / "plain", size), random_framework(folder / "sharded", size)
     batch = random_batch(plain, clips)
     optimiser = torch.optim.AdamW(
-        parameter_groups(plain, 0.0), lr=train.lr, betas=train.betas, eps=train.eps, fused=True
+        parameter_groups(plain, train), lr=train.lr, betas=train.betas, eps=train.eps, fused=True
     )
     engine = build_engine(sharded, deepspeed_config(ZERO3, train, plan_batch(clips, clips, 1)), train)
 

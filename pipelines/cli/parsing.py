@@ -72,6 +72,8 @@ HABITS = {
     "model_name_or_path": "model.mllm.weights",
     "pretrained_model_name_or_path": "model.mllm.weights",
 }
+# Keys below these are no settings of ours: they name what is in a library's configuration, or parts.
+FREE = ("model.tokeniser.clip_config.", "train.parts.")
 CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
@@ -80,7 +82,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
 
     Without ``--config`` the ``tiny`` preset is used if data is given, else the ``demo``. ``--backbone clip`` is then
     CLIP-L/336, unless ``--model.tokeniser.weights`` says otherwise. A run that is resumed takes its own. A run that
-    starts from a trained VTok in a folder takes the model from there.
+    starts from a trained VTok takes the model from there.
 
     Args:
         argv: the process's own command line if omitted.
@@ -97,7 +99,7 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
         if "clip" in values_of("--model.tokeniser.backbone", argv) and "--model.tokeniser.weights" not in given:
             published = ["--model.tokeniser.weights", CLIP_L]
         if places := values_of("--init.weights", argv):
-            model = model_of(Path(places[-1]).expanduser())
+            model = model_of(places[-1])
             published = ["--model", json.dumps(model)] if model else published
         resumed = values_of("--resume", argv)
         runs = [Path(checkpoint).parents[1] for checkpoint in resumed if checkpoint.count("/") >= 2]
@@ -109,11 +111,11 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )
-    return parse_with(parser, RunConfig, argv, "zero3.json", "model.tokeniser.clip_config.")
+    return parse_with(parser, RunConfig, argv, "zero3.json", FREE)
 
 
 def parse_with(
-    parser: ArgumentParser, kind: type[Config], argv: list[str], ds_config: str, free: str
+    parser: ArgumentParser, kind: type[Config], argv: list[str], ds_config: str, free: str | tuple[str, ...]
 ) -> RunArguments[Config]:
     """The command line of a run whose configuration is a ``kind``.
 
@@ -235,7 +237,7 @@ def values_of(option: str, argv: list[str]) -> list[str]:
     return found
 
 
-def check_known_keys(path: Path | None, given: list[str], kind: type, free: str) -> None:
+def check_known_keys(path: Path | None, given: list[str], kind: type, free: str | tuple[str, ...]) -> None:
     """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
     known = key_paths(kind)
     options = {

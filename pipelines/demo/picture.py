@@ -12,8 +12,8 @@ from data_tools.video.media import as_image
 SIDE, MOVING, GAP, LINE = 96, 128, 4, 16  # pixels: of a frame, of a moving one, between frames, of a line of text
 COLUMNS, ACROSS = 8, 4  # frames of a clip in the sheet; clips in a row of the animation
 TEXT, PAPER = 12, "white"
-INK = {"✓": (20, 120, 50), "✗": (180, 40, 40)}
-WORDS = {"✓": "right", "✗": "wrong"}
+INK = {"✓": (20, 120, 50), "✗": (180, 40, 40), "": (0, 0, 0)}
+WORDS = {"✓": " [right]", "✗": " [wrong]", "": ""}
 
 
 class Panel(NamedTuple):
@@ -22,7 +22,7 @@ class Panel(NamedTuple):
     Attributes:
         frames: Its frames, (F, 3, H, W) ``uint8``.
         text: What to write beside it.
-        mark: ``✓`` or ``✗``.
+        mark: ``✓`` or ``✗``; empty if nobody judged it.
     """
 
     frames: Tensor
@@ -38,7 +38,7 @@ def contact_sheet(panels: list[Panel]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for number, panel in enumerate(panels):
         top = number * row
-        said = wrapped(f"{panel.text} [{WORDS[panel.mark]}]", draw, font, width - 2 * GAP)
+        said = wrapped(f"{panel.text}{WORDS[panel.mark]}", draw, font, width - 2 * GAP)
         draw.multiline_text((GAP, top + text), said, INK[panel.mark], font, anchor="ld", spacing=2)
         for column, frame in enumerate(spread(panel.frames, COLUMNS)):
             sheet.paste(enlarged(frame, SIDE), (GAP + column * (SIDE + GAP), top + text + GAP))
@@ -71,7 +71,7 @@ def grid(panels: list[Panel]) -> Image.Image:
     for number, panel in enumerate(panels):
         left, top = GAP + number % ACROSS * (side + GAP), GAP + number // ACROSS * (side + below + GAP)
         picture.paste(enlarged(panel.frames[0], side), (left, top))
-        text = wrapped(f"{panel.text} [{WORDS[panel.mark]}]", draw, font, side)
+        text = wrapped(f"{panel.text}{WORDS[panel.mark]}", draw, font, side)
         draw.multiline_text((left, top + side + 1), text, INK[panel.mark], font, spacing=2)
     return picture
 

@@ -200,6 +200,21 @@ def sharded(zero: Init, parameter: nn.Parameter) -> nn.Parameter:
     return parameter
 
 
+def frozen_slice(parameter: nn.Parameter) -> tuple[int, Tensor]:
+    """Returns this rank's slice of a frozen parameter: its first element, and the values (n,).
+
+    The slices of all ranks cover the parameter once, whether or not ZeRO-3 has sharded it.
+    """
+    if hasattr(parameter, "ds_tensor"):
+        size, flat = parameter.ds_tensor.numel(), parameter.ds_tensor.flatten()
+        start = size * dist.get_rank(parameter.ds_process_group)
+        return start, flat[: max(0, min(size, parameter.ds_numel - start))]
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    size = -(-parameter.numel() // ranks)
+    start = min(size * rank, parameter.numel())
+    return start, parameter.detach().flatten()[start : start + size]
+
+
 # ---------------------------------------------------------------- processes
 
 

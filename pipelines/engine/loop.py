@@ -5,12 +5,13 @@ The loop ends after the last step, or after the first step that follows a reques
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.config import CheckpointConfig, OptimisationConfig
+from pipelines.cli.config_files import plain
+from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers
 from pipelines.engine import distributed, internals
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import DroppedSteps
@@ -20,10 +21,11 @@ from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving.checkpoint import RunState
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
-from pipelines.engine.setup import Engine, learning_rate, set_learning_rate
+from pipelines.engine.setup import Engine, learning_rates, set_learning_rates
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.trackers import flat, open_trackers
 
 
 class DataSettings(Protocol):
@@ -33,6 +35,7 @@ class DataSettings(Protocol):
 class Settings(Protocol):
     """The part of a run's configuration that the loop reads."""
 
+    track: list[Trackers]
     train: OptimisationConfig
     checkpoint: CheckpointConfig
     data: DataSettings
@@ -121,7 +124,7 @@ def run_steps(
         Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
-    metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
+    metrics = distributed.every_rank(lambda: metrics_of(run) if distributed.rank() == 0 else None)
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
     stop = False
@@ -130,9 +133,9 @@ def run_steps(
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
         stopper.doing = f"in step {number}"
-        lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
+        rates = learning_rates(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
-            set_learning_rate(player.engine, lr)
+            set_learning_rates(player.engine, rates)
         step = take_step(batches, number)
         # Not before the first step, which is slow: it compiles kernels and fills the loaders.
         internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
@@ -140,7 +143,7 @@ def run_steps(
         for player, applied in zip(run.players, step.applied):
             player.count(number, run.plan.global_batch_size, bool(applied))
         figures = step.figures | {
-            "lr": lr,
+            **{f"lr/{entry}" if entry else "lr": rate for entry, rate in rates.items()},
             "ema_distance": own.ema.distance() if own.ema else None,
             "skipped": number - own.state.updates,
             "bad_samples": bad.record(number, step.replaced),
@@ -170,3 +173,9 @@ def run_steps(
     if metrics:
         metrics.close()
     return not stop
+
+
+def metrics_of(run: Run) -> Metrics:
+    """Opens a run's logs and trackers; raises ConfigError if a tracker cannot be started."""
+    trackers = open_trackers(run.config.track, run.output, run.state.step, flat(plain(asdict(run.config))))
+    return Metrics(run.output, run.state.step, run.max_steps, trackers)

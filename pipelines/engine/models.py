@@ -13,13 +13,16 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.config import RunConfig
 from pipelines.engine import allocator, distributed, hub
+from pipelines.engine.saving import kept
 from pipelines.engine.saving.folders import begun
+from pipelines.engine.saving.slices import Source
 from pipelines.engine.setup import precision
 from vtok.assembly import build
 from vtok.assembly.architectures import assemble
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.parts import train_only
 from vtok.weights.materialise import EMPTY, Place, Read, whole
 
 TINY_MODELS = "models"
@@ -74,7 +77,9 @@ def point_to_tiny_models(config: RunConfig) -> None:
 def load_framework(
     config: RunConfig, output: Path, place: Place | None = None, without: Collection[str] = ()
 ) -> VTokFramework:
-    """Returns the framework at step 0. Parts without pretrained weights are drawn from ``config.seed``.
+    """Returns the framework at step 0.
+
+    Frozen parameters come from pretrained weights or from what the run keeps; others are drawn from ``config.seed``.
 
     Args:
         config: Configuration of the run.
@@ -82,16 +87,23 @@ def load_framework(
         place: Places the parameters. By default they are whole, in the run's precision, on the CPU.
         without: Frozen parts that get no weights.
     """
-    return with_weights(config, assembled(config, output), place, without)
+    with kept.opened(output) as frozen:
+        return with_weights(config, assembled(config, output), place, without, readers(frozen))
 
 
 def assembled(config: RunConfig, output: Path) -> VTokFramework:
-    """Returns the framework without pretrained weights: those parameters are on the meta device."""
+    """Returns the framework without pretrained weights: those parameters are on the meta device.
+
+    Raises:
+        ConfigError: A configuration is missing, or the parts do not fit together or cannot train.
+    """
     quiet_libraries()
     model = inside_run(config.model, output) if config.tiny_models else config.model
     with hub.asked_once(model):
         torch.manual_seed(config.seed)
-        return assemble(model)
+        framework = assemble(model)
+    train_only(framework, framework.learnable, config.train.parts)
+    return framework
 
 
 def with_weights(
@@ -103,10 +115,15 @@ def with_weights(
 ) -> VTokFramework:
     """Loads the weights of a framework that :func:`assembled` built.
 
-    Arguments as in :func:`load_framework`; ``trained`` reads the parameters of a trained VTok, by name.
+    Arguments as in :func:`load_framework`; ``trained`` reads parameters that do not come from pretrained weights.
     """
     with hub.asked_once(framework.config):
         return build.with_weights(framework, place or whole(precision(config.train)), without, trained)
+
+
+def readers(stored: Mapping[str, Source]) -> dict[str, Read]:
+    """Returns the functions that read stored parameters."""
+    return {name: source.read_into for name, source in stored.items()}
 
 
 def load_on_device(config: RunConfig, output: Path) -> VTokFramework:

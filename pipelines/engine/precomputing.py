@@ -1,4 +1,4 @@
-"""Stores frozen features and latents with the clips of a dataset. Each rank writes its share of the shards."""
+"""Stores frozen features, latents and captions with a dataset's clips. Each rank writes its share of the shards."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from data_tools.dataset import captions_of
 from data_tools.errors import BadVideo
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
 from data_tools.video.views import CENTRE, Views, make_views, window
@@ -20,7 +21,7 @@ from pipelines.engine.setup import precision
 from pipelines.views import views_of
 from vtok.config import ConfigError
 from vtok.tokeniser import build_tokeniser
-from vtok.video_decoder import build_vae, encode_video
+from vtok.video_decoder import build_text_encoder, build_vae, caption_tokenizer, decoder_kind, encode_video
 from vtok.weights.materialise import cast_parameters
 
 PROGRAM = "precompute"
@@ -38,43 +39,53 @@ def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
         DataError: The input is no dataset.
     """
     reader = ShardReader(a.input)
-    recipe = f"{Path(a.input).resolve()} {a.latents} {a.drop_video} {config}\n"
+    recipe = f"{Path(a.input).resolve()} {a.latents} {a.captions} {a.drop_video} {config}\n"
     with distributed.connected(), torch.no_grad():
-        distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config))
+        distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config, reader))
         if config.tiny_models:
             models.point_to_tiny_models(config)
             config.model = models.inside_run(config.model, a.output)
-        precompute(reader, a.output, config, a.latents, a.drop_video)
+        precompute(reader, a.output, Encoders(config, a.latents, a.captions), a.drop_video)
 
 
 class Encoders:
-    """The tokeniser's frozen encoder and, if latents are wanted, the autoencoder, on this rank's device.
+    """The tokeniser's frozen encoder and, as far as they are wanted, the decoder's encoders, on this rank's device.
 
     Args:
         config: Names their weights.
         latents: Whether to load the autoencoder.
+        captions: Whether to load the text encoder.
     """
 
-    def __init__(self, config: RunConfig, latents: bool):
+    def __init__(self, config: RunConfig, latents: bool, captions: bool):
         models.quiet_libraries()
+        self.config, decoder = config, config.model.decoder
         self.tokeniser = build_tokeniser(config.model.tokeniser).requires_grad_(False).eval()
-        self.vae = build_vae(config.model.decoder) if latents else None
-        self.tiling = config.model.decoder.vae_tiling
+        self.vae = build_vae(decoder) if latents else None
+        self.text_encoder = build_text_encoder(decoder) if captions else None
+        self.caption_ids = caption_tokenizer(decoder) if captions else None
         self.recipe = {
             "features": precomputed.feature_recipe(config, self.tokeniser),
-            "latents": precomputed.latent_recipe(config, config.model.decoder, self.vae) if latents else None,
+            "latents": precomputed.latent_recipe(config, decoder, self.vae) if latents else None,
+            "captions": precomputed.caption_recipe(decoder, self.text_encoder) if captions else None,
         }
-        for module in filter(None, (self.tokeniser, self.vae)):
+        for module in filter(None, (self.tokeniser, self.vae, self.text_encoder)):
             cast_parameters(module, precision(config.train))
             module.to(distributed.device())
 
-    def encode(self, views: Views) -> dict[str, bytes]:
+    def encode(self, views: Views, captions: list[str]) -> dict[str, bytes]:
         """Returns the bytes to store with a clip, by name of the member."""
-        frames = views.frames[None, : views.frames_valid].to(distributed.device())
+        device = distributed.device()
+        frames = views.frames[None, : views.frames_valid].to(device)
         stored = {precomputed.FEATURES: precomputed.pack_features(self.tokeniser.features(frames), 0)}
         if self.vae is not None:
-            posterior = encode_video(self.vae, views.video[None].to(distributed.device()), self.tiling)
+            posterior = encode_video(self.vae, views.video[None].to(device), self.config.model.decoder.vae_tiling)
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
+        if self.text_encoder is not None:
+            encode = decoder_kind(self.config.model.decoder).encode_captions
+            ids = [self.caption_ids(caption) for caption in captions]
+            encoded = [encode(self.text_encoder, [own], device)[0] for own in ids]
+            stored[precomputed.CAPTIONS] = precomputed.pack_captions(ids, encoded)
         return stored
 
 
@@ -103,7 +114,7 @@ class CentredViews(Dataset):
 def encoded(
     items: Iterable[tuple[RawSample, Views] | BadVideo], encoders: Encoders, drop_video: bool, bar: tqdm
 ) -> Iterator[RawSample]:
-    """Yields the samples with their features and latents. Reports a clip that cannot be read, and leaves it out.
+    """Yields the samples with what their encoders give. Reports a clip that cannot be read, and leaves it out.
 
     Args:
         items: Samples and their views, or the reason why a clip cannot be read.
@@ -117,13 +128,13 @@ def encoded(
             bar.write(f"{PROGRAM}: left out: {item}", file=sys.stderr)
             continue
         raw, views = item
-        extras = raw.extras | encoders.encode(views)
+        extras = raw.extras | encoders.encode(views, captions_of(raw.meta))
         yield replace(raw, extras=extras, video=b"" if drop_video else raw.video)
 
 
-def precompute(reader: ShardReader, output: Path, config: RunConfig, latents: bool, drop_video: bool) -> None:
+def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video: bool) -> None:
     """Writes this rank's unfinished shards. When all ranks are done, rank 0 writes the manifest."""
-    encoders = Encoders(config, latents)
+    config, latents = encoders.config, encoders.vae is not None
     image_size = encoders.tokeniser.feature_extractor.image_size
     mine = range(distributed.rank(), len(reader.shard_sizes), distributed.world_size())
     with tqdm(total=sum(reader.shard_sizes[n] for n in mine), unit="clip", disable=distributed.rank() > 0) as bar:
@@ -139,7 +150,7 @@ def precompute(reader: ShardReader, output: Path, config: RunConfig, latents: bo
     distributed.rank_zero_first(lambda: write_manifest(output, precomputed=encoders.recipe) and None)
 
 
-def prepare_output(output: Path, recipe: str, config: RunConfig) -> None:
+def prepare_output(output: Path, recipe: str, config: RunConfig, reader: ShardReader) -> None:
     """Creates the output folder, with tiny models if the configuration asks for them.
 
     A marker file keeps the recipe. So another start with another recipe cannot mix its shards with these.
@@ -155,4 +166,4 @@ def prepare_output(output: Path, recipe: str, config: RunConfig) -> None:
     output.mkdir(parents=True, exist_ok=True)
     marker.write_text(recipe)
     if config.tiny_models:
-        models.prepare_tiny_models(config, output, [])
+        models.prepare_tiny_models(config, output, models.dataset_texts(reader))

@@ -2,12 +2,14 @@
 
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 
 from pipelines.cli.config_files import read_ds_config
@@ -15,6 +17,8 @@ from pipelines.config import OptimisationConfig
 from pipelines.engine import cpu_op, distributed, ds_json
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
+from vtok.lora import adapted_layers, has_magnitude
+from vtok.parts import entry_of
 from vtok.weights import first_line, shape_of
 
 Engine = deepspeed.DeepSpeedEngine
@@ -111,24 +115,40 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
     return zero | ({"zero_hpz_partition_size": hpz} if stage == 3 else {})
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Groups the trainable parameters: matrices with weight decay; biases, norms and embeddings without."""
+def parameter_groups(model: nn.Module, train: OptimisationConfig) -> list[dict]:
+    """Groups the trainable parameters by their entry of ``train.rates``.
+
+    Each entry has up to two groups: matrices with weight decay; biases, norms and embeddings without. AdamW's decay is
+    proportional to the learning rate, so that of a part to the part's.
+    """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    matrices = {id(p) for p in trainable if len(shape_of(p)) >= 2}  # a shard is flat
-    decayed = [p for p in trainable if id(p) in matrices - embeddings]
-    others = [p for p in trainable if id(p) not in matrices - embeddings]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for entry, rate in train.rates.items():
+        own = [p for name, p in trainable if entry_of(name, train.rates) == entry]
+        matrices = {id(p) for p in own if len(shape_of(p)) >= 2} - embeddings  # a shard is flat
+        decayed = [p for p in own if id(p) in matrices]
+        others = [p for p in own if id(p) not in matrices]
+        groups += [
+            {"params": decayed, "weight_decay": train.weight_decay, "lr": rate, "entry": entry},
+            {"params": others, "weight_decay": 0.0, "lr": rate, "entry": entry},
+        ]
+    return [group for group in groups if group["params"]]
 
 
-def learning_rate(step: int, train: OptimisationConfig, max_steps: int) -> float:
-    """Returns the learning rate of step ``step`` (from 1): linear warm-up, then constant or cosine to a tenth."""
+def learning_rates(step: int, train: OptimisationConfig, max_steps: int) -> dict[str, float]:
+    """Returns the learning rates of step ``step`` (from 1), by their entries of ``train.rates``."""
+    return {entry: learning_rate(step, train, max_steps, peak) for entry, peak in train.rates.items()}
+
+
+def learning_rate(step: int, train: OptimisationConfig, max_steps: int, peak: float) -> float:
+    """Returns a rate in step ``step`` (from 1): linear warm-up to the peak, then constant or cosine to a tenth."""
     if step <= train.warmup_steps:
-        return train.lr * step / train.warmup_steps
+        return peak * step / train.warmup_steps
     if train.schedule == "constant":
-        return train.lr
+        return peak
     progress = (step - train.warmup_steps) / max(1, max_steps - train.warmup_steps)
-    return train.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
 def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -> Engine:
@@ -142,9 +162,11 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = host_adamw if offloaded else partial(torch.optim.AdamW, fused=True)
-    groups = parameter_groups(model, train.weight_decay)
+    groups = parameter_groups(model, train)
     options = dict(lr=train.lr, betas=train.betas, eps=train.eps)
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
+    for layer in filter(has_magnitude, adapted_layers(model)):
+        set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
     engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
     settle_buffers(engine.module, engine.device)
     return engine
@@ -189,6 +211,7 @@ def settle_buffers(model: nn.Module, device: torch.device) -> None:
             setattr(owner, name, buffer.to(device))
 
 
-def set_learning_rate(engine: Engine, lr: float) -> None:
+def set_learning_rates(engine: Engine, rates: Mapping[str, float]) -> None:
+    """Sets the learning rate of each group, by its entry."""
     for group in engine.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = rates[group["entry"]]

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from pipelines.engine import distributed, hub, internals
-from vtok.assembly.build import frozen_weights
+from vtok.assembly.build import LANGUAGE_MODEL, frozen_weights, pretrained_parts
 from vtok.framework import VTokFramework
-from vtok.weights import combined_hash, content_hash, shapes_of
+from vtok.weights import combined_hash, content_hash, shape_of
 from vtok.weights.materialise import Place, Read, whole
 
 
@@ -48,14 +48,18 @@ def frozen_hashes(framework: VTokFramework) -> dict[str, str]:
 
     A hash covers name, shape, dtype and all bytes of every tensor that is loaded, but not the layout of the files. Each
     rank reads and hashes its share of the tensors. A part with random weights has no hash: the run's seed gives them.
+    The language model has one if some of it is frozen.
 
     Args:
         framework: The framework with all its parts, also those that the run will leave without weights.
     """
     parts = frozen_weights(framework.config)
+    frozen = {name: shape_of(p) for name, p in framework.named_parameters() if not p.requires_grad}
+    language = pretrained_parts(framework.config)[LANGUAGE_MODEL]
+    if any(map(language.stored_names, frozen)):
+        parts[LANGUAGE_MODEL] = language
     with hub.asked_once(framework.config):
-        shapes = shapes_of(framework)
-        tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(shapes).items()]
+        tensors = [(part, name, tensor) for part in parts for name, tensor in parts[part].tensors(frozen).items()]
     largest_first = sorted(tensors, key=lambda entry: -entry[2].numel)
     mine = largest_first[distributed.rank() :: distributed.world_size()]
     hashes = distributed.every_rank(lambda: [(part, name, content_hash(tensor)) for part, name, tensor in mine])

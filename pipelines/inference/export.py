@@ -9,18 +9,21 @@ import torch
 
 from pipelines.cli.steps import run_of
 from pipelines.engine import models
-from pipelines.engine.saving.checkpoint import load_trained
+from pipelines.engine.saving import kept
+from pipelines.engine.saving.checkpoint import load_trained, read_state
 from pipelines.engine.saving.choosing import located
 from pipelines.inference.load import config_of
+from vtok.assembly.adapters import merged
 from vtok.assembly.build import frozen_part_names
 from vtok.assembly.pretrained import CONFIG, save_pretrained
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
+from vtok.parts import LANGUAGE, part_of
 from vtok.weights.materialise import whole
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16") -> int:
+def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16", merge: bool = False) -> int:
     """Writes the folder ``output``. It appears complete or not at all.
 
     Args:
@@ -28,26 +31,43 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
         output: Folder to write.
         ema: Whether to export the average of the weights.
         dtype: Type of the written weights, a key of ``DTYPES``.
+        merge: Whether to add the language model's adapters to its weights. Else they are written alone.
 
     Returns:
         The step of the weights.
 
     Raises:
-        ConfigError: There is no such run or checkpoint, it is damaged, or ``output`` is not empty.
+        ConfigError: There is no such run or checkpoint, it is damaged, or ``output`` is not empty; there are no
+            adapters to merge; or adapters alone would lack the language model that they belong to.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
     config = config_of(run_of(checkpoint))
     run, folder = located(checkpoint)
+    require(not merge or config.model.mllm.lora is not None, "--merge: the run has no adapters (model.mllm.lora)")
+    if config.model.mllm.lora and not merge:
+        require_published(run, folder)
     frozen = frozen_part_names(config.model)  # the folder names them and holds no copy
     framework = models.load_framework(config, run, whole(DTYPES[dtype]), without=frozen)
     step = load_trained(framework, folder, ema)
+    if merge:
+        merged(framework)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     save_pretrained(framework, part)
     add_seconds(part / CONFIG, config.data.seconds)
     os.replace(part, output)
     return step
+
+
+def require_published(run: Path, folder: Path) -> None:
+    """Raises ConfigError unless all of the language model but its adapters is as ``mllm.weights`` holds it."""
+    with kept.opened(run) as frozen:
+        own = [name for name in (*frozen, *read_state(folder).shapes) if part_of(name) in LANGUAGE]
+    require(
+        not own,
+        f"{run} has its own language model beside the adapters ({len(own)} parameters): export both with --merge",
+    )
 
 
 def add_seconds(path: Path, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Loads the model of a run, or the model of a configuration that needs no training."""
 
 import json
+import re
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
@@ -11,11 +12,14 @@ from pipelines.engine.saving.checkpoint import load_trained
 from pipelines.engine.saving.choosing import located
 from pipelines.engine.setup import precision
 from vtok.assembly.build import drawn_weights
-from vtok.assembly.pretrained import CONFIG, from_pretrained, read_config
+from vtok.assembly.pretrained import CONFIG, fetched, from_pretrained, read_config
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.weights.materialise import whole
-from vtok.weights.shipped import folder_or_id
+from vtok.weights.shipped import folder_of
+
+# What may be a hub id, if there is no such folder.
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def config_of(output: Path) -> RunConfig:
@@ -34,7 +38,7 @@ def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramew
 
     Args:
         checkpoint: Folder of a run, for its newest undamaged checkpoint; folder of one of its checkpoints; or an
-            export, such as ``shapes/vtok``.
+            export: a folder, a shipped model such as ``shapes/vtok``, or a hub id.
         ema: Whether to load the average of the weights.
 
     Returns:
@@ -43,8 +47,10 @@ def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramew
     Raises:
         ConfigError: There is no such run, checkpoint or export, or it is damaged.
     """
-    exported = Path(folder_or_id(str(checkpoint)))
-    if (exported / CONFIG).is_file():
+    exported = folder_of(str(checkpoint))
+    if exported is None and HUB_ID.fullmatch(str(checkpoint)):
+        exported = fetched(str(checkpoint))
+    if exported and (exported / CONFIG).is_file():
         require(not ema, f"{checkpoint} is an export, which holds one set of weights: leave out --ema")
         return load_export(exported)
     config = config_of(run_of(checkpoint))

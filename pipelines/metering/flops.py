@@ -36,7 +36,7 @@ def sample_flops(config: RunConfig, framework: VTokFramework, caption_tokens: in
             without storage runs.
         caption_tokens: Tokens of the caption.
     """
-    copy = meta_copy(framework.config, config.train.precision)
+    copy = meta_copy(framework.config, config.train.precision, config.train.parts)
     load = typical_workload(config, copy, 1, caption_tokens, framework.text)
     flops = part_flops(measure_step(copy, load), 1, config.model.loss.dec_every)
     idle = {name for name, part in framework.frozen_parts.items() if next(part.parameters(), None) is None}

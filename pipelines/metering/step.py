@@ -1,6 +1,6 @@
 """Measures one training step of the real framework at full depth, on the meta device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from pipelines.metering.workload import Lengths, Workload
 from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.parts import train_only
 
 META = torch.device("meta")
 
@@ -72,9 +73,16 @@ def torch_linear() -> Iterator[None]:
         F.linear = swapped
 
 
-def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
-    """Builds a framework without storage, in training mode. The precision ``auto`` is bf16, as on GPUs."""
+def meta_copy(model: ModelConfig, precision: str, parts: Mapping[str, float] | None = None) -> VTokFramework:
+    """Builds a framework without storage, in training mode.
+
+    Args:
+        model: Its settings.
+        precision: ``train.precision``. ``auto`` is bf16, as on GPUs.
+        parts: ``train.parts``.
+    """
     framework = meta_framework(model).train()
+    train_only(framework, framework.learnable, parts)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     for parameter in framework.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,6 +1,7 @@
 """Predicts memory, time, cost and traffic of a configuration on a number of GPUs."""
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.config import CAPTION_TOKENS, RunConfig
@@ -8,7 +9,7 @@ from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_ba
 from pipelines.metering.flops import Flops, part_flops
 from pipelines.metering.step import Step, measure_step, meta_copy
 from pipelines.metering.workload import Workload, typical_workload
-from pipelines.planning.hardware import Hardware
+from pipelines.planning.hardware import STORED, Hardware
 from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.rates import Rates
@@ -23,13 +24,18 @@ from vtok.weights.shipped import folder_of
 
 @dataclass
 class Scenario:
-    """The input of a plan. Each suggestion is another scenario."""
+    """The input of a plan. Each suggestion is another scenario.
+
+    Attributes:
+        stored: What the shards hold, of ``STORED``. The encoders of it are neither loaded nor run.
+    """
 
     config: RunConfig
     ds_config: Path
     hardware: Hardware
     caption_tokens: int = CAPTION_TOKENS
     rates: Rates = field(default_factory=Rates)
+    stored: Collection[str] = ()
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Forecast:
     Attributes:
         hardware: The machines.
         parameters: Number of parameters, by part.
+        trained: How many of these train.
         batch: How the batch is divided among ranks and accumulation steps.
         steps: Optimiser steps of the run, or ``None`` if its length is given in epochs.
         kept: Memory that is held all the time.
@@ -54,6 +61,7 @@ class Forecast:
 
     hardware: Hardware
     parameters: dict[str, int]
+    trained: dict[str, int]
     batch: BatchPlan
     steps: int | None
     kept: list[Share]
@@ -112,15 +120,18 @@ def forecast(scenario: Scenario) -> Forecast:
     sharding = read_sharding(scenario.ds_config, parameter_bytes, hardware.ranks_per_node)
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
-    framework = meta_copy(scenario.config.model, train.precision)
-    parameters = parameters_of(framework)
+    framework = meta_copy(scenario.config.model, train.precision, train.parts)
+    absent = {STORED[kind] for kind in scenario.stored}
+    parameters = [parameter for parameter in parameters_of(framework) if parameter.part not in absent]
     load = typical_workload(
         scenario.config, framework, batch.micro_batch_size, scenario.caption_tokens, local_text(scenario.config.model)
     )
     step, dec_every = measured(scenario, framework, load), scenario.config.model.loss.dec_every
+    step = replace(step, usage={phase: usage for phase, usage in step.usage.items() if phase not in absent})
     return Forecast(
         hardware=hardware,
-        parameters=framework.parameter_counts(),
+        parameters={part: n for part, n in framework.parameter_counts().items() if part not in absent},
+        trained=framework.parameter_counts(trained_only=True),
         batch=batch,
         steps=train.max_steps and -(-train.max_steps * train.global_batch_size // samples),
         kept=kept_memory(parameters, hardware.gpus, sharding, ema=train.ema_decay is not None),
@@ -141,7 +152,7 @@ _steps: dict[str, Step] = {}
 
 def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> Step:
     config = scenario.config
-    key = repr((config.model, config.train.precision, load))
+    key = repr((config.model, config.train.precision, config.train.parts, load))
     if key not in _steps:
         _steps[key] = measure_step(framework, load)
     return _steps[key]

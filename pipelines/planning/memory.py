@@ -6,6 +6,7 @@ from pipelines.metering.meter import BACKWARD
 from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
+from vtok.parts import part_of
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes per trained parameter, all fp32
 
@@ -31,11 +32,12 @@ class Share(NamedTuple):
 def parameters_of(framework: VTokFramework) -> list[Parameter]:
     """Lists the framework's parameter tensors. All trained ones are one part; frozen ones have the name of theirs."""
     listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
-    return listed + [
-        Parameter(part, p.numel(), False)
-        for part, module in framework.frozen_parts.items()
-        for p in module.parameters()
+    never = [
+        (part, p) for part, module in framework.frozen_parts.items() for p in module.parameters() if not p.requires_grad
     ]
+    others = {p for p in framework.parameters() if not p.requires_grad} - {p for _, p in never}
+    left_out = [(part_of(name) or name, p) for name, p in framework.named_parameters() if p in others]
+    return listed + [Parameter(part, p.numel(), False) for part, p in left_out + never]
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
@@ -113,5 +115,5 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
 
 
 def backward_parts(parameters: list[Parameter]) -> list[Parameter]:
-    """Returns the parameters that a backward pass reads too: all but those of encoders."""
-    return [p for p in parameters if p.part not in ENCODERS]
+    """Returns the parameters that a backward pass reads too: all but those of encoders and frozen embeddings."""
+    return [p for p in parameters if p.part not in (*ENCODERS, "embeddings")]

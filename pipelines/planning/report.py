@@ -2,20 +2,18 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
-from pipelines.planning.advice import Suggestion, suggestions
+from pipelines.planning.advice import Suggestion, replaced, suggestions
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 from pipelines.planning.hardware import Hardware
 from pipelines.planning.rates import ASSUMED, Rates
 from pipelines.planning.time import Seconds
 from vtok.config import require
-
-TRAINED = {"language_model", "phi_vis + P", "g_phi", "visual_head", "adapter"}
 
 
 def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
@@ -31,7 +29,7 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     scenario = scenario_of(arguments, config)
     planned = forecast(scenario)
     remedies = [] if planned.fits else suggestions(scenario)
-    notes = notes_on(scenario.config, planned)
+    notes = notes_on(scenario, planned)
     if arguments.json:
         print(json.dumps(as_json(planned, remedies, notes)))
     else:
@@ -49,11 +47,12 @@ def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:
         config.model = inside_run(config.model, run)
     quiet_libraries()
     hardware = Hardware(**{name: getattr(arguments, name) for name in vars(Hardware())})
-    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates)
+    return Scenario(config, arguments.ds_config, hardware, arguments.caption_tokens, arguments.rates, arguments.stored)
 
 
-def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
-    """Returns notes for the user on the batch and on the autoencoder."""
+def notes_on(scenario: Scenario, planned: Forecast) -> list[str]:
+    """Returns notes for the user on the batch, on the autoencoder and on adapters of the decoder."""
+    config = scenario.config
     notes, wanted, batch = [], config.train.global_batch_size, planned.batch
     if batch.global_batch_size != wanted:
         notes.append(
@@ -64,6 +63,10 @@ def notes_on(config: RunConfig, planned: Forecast) -> list[str]:
     if planned.tiled:
         height, width = config.model.decoder.loss_size
         notes.append(f"the autoencoder takes frames of {height} x {width} in tiles: less memory, more FLOPs")
+    if config.model.decoder.lora:
+        without = forecast(replace(scenario, config=replaced(config, ["model", "decoder", "lora"], None)))
+        memory, seconds = planned.gpu_bytes - without.gpu_bytes, planned.step_seconds - without.step_seconds
+        notes.append(f"decoder.lora adds {memory / 1e9:.2f} GB per GPU and {seconds:.2f} s to a step")
     return notes
 
 
@@ -71,7 +74,7 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
     """Returns every figure of the report, in bytes and FLOPs."""
     return {
         "parameters": [
-            dict(part=part, parameters=n, trained=part in TRAINED) for part, n in planned.parameters.items()
+            dict(part=part, parameters=n, trained=planned.trained[part]) for part, n in planned.parameters.items()
         ],
         "hardware": asdict(planned.hardware),
         "batch": planned.batch._asdict(),
@@ -108,7 +111,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
     lines = [f"note: {note}" for note in notes]
     lines += ["parameters"]
     lines += [
-        row(part, n / 1e9, "B", "trained" if part in TRAINED else "frozen") for part, n in planned.parameters.items()
+        row(part, n / 1e9, "B", trained_share(planned.trained[part], n)) for part, n in planned.parameters.items()
     ]
 
     lines += ["", f"memory of each of {hardware.gpus} GPUs"]
@@ -155,6 +158,13 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
     return lines
+
+
+def trained_share(trained: int, parameters: int) -> str:
+    """Says how many of a part's parameters train."""
+    if trained in (0, parameters):
+        return "trained" if trained else "frozen"
+    return f"{trained / 1e9:,.3f} B of them trained"
 
 
 def rates_report(rates: Rates) -> list[str]:

@@ -6,6 +6,7 @@ VidTokRunConfig
   loss        perceptual and adversarial loss
   train       batch, steps, optimiser
   checkpoint  when to save
+  track       what shows the figures
 """
 
 import sys
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from pipelines.cli.parsing import RunArguments, parse_with
-from pipelines.config import CheckpointConfig, OptimisationConfig, require_seed
+from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers, require_seed
 from pipelines.vidtok_training.models import config_of, published_name
 from vtok.config import require
 
@@ -125,6 +126,7 @@ class VidTokRunConfig:
         weights: .safetensors or published .ckpt to start from. The weights are random if omitted.
         fix_encoder: Whether to train the decoder only.
         seed: Seed of every random draw.
+        track: What shows the figures. All but TensorBoard are packages to install.
         data: The videos.
         loss: Perceptual and adversarial loss.
         checkpoint: When to save.
@@ -138,6 +140,7 @@ class VidTokRunConfig:
     weights: str | None = None
     fix_encoder: bool = False
     seed: int = 0
+    track: list[Trackers] = field(default_factory=lambda: ["tensorboard"])
     data: VideoDataConfig = field(default_factory=VideoDataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -21,6 +21,7 @@ from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
 from pipelines.engine.stepping import Step
+from pipelines.engine.watching.trackers import require_installed
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import VidTokRunConfig
 from pipelines.vidtok_training.models import config_of
@@ -65,6 +66,7 @@ class Training:
 def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
     """Prepares, or resumes, and trains; returns whether the run reached its last step."""
     config = arguments.config
+    require_installed(config.track)
     output = distributed.rank_zero_first(lambda: claim_output(arguments))
     with ownership.held(output):
         training = prepare(arguments, output)

@@ -10,6 +10,7 @@ from pipelines.engine import initial, models
 from pipelines.engine.loading.loader import build_dataset, collate
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
 from pipelines.engine.setup import settle
+from pipelines.engine.watching.trackers import require_installed
 from pipelines.vtok_training.summary import batch_line, number_of_steps, origin
 from vtok.assembly.build import pretrained_parts
 from vtok.framework import VTokFramework
@@ -25,6 +26,7 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         DataError: The data are wrong.
     """
     config = arguments.config
+    require_installed(config.track)
     plan, _ = settle(config.train, arguments.ds_config)
     output = choose_output(arguments)
     print(f"output       {output}")

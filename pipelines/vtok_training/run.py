@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
-from pipelines.config import InitConfig, RunConfig
+from pipelines.config import RunConfig
 from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
@@ -21,16 +22,17 @@ from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.run_control import Stopper
-from pipelines.engine.saving import checkpoint, choosing
+from pipelines.engine.saving import checkpoint, choosing, kept
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.rotation import losses
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, precision, settle
 from pipelines.engine.stepping import Step, train_step
 from pipelines.engine.watching.metrics import Metrics
+from pipelines.engine.watching.trackers import require_installed
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.vtok_training.summary import done_line, number_of_steps, origin
+from pipelines.vtok_training.summary import done_line, growth_line, number_of_steps, origin
 from vtok.config import require
 from vtok.framework import VTokFramework
 
@@ -46,6 +48,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         Whether the run took its last step.
     """
     config = arguments.config
+    require_installed(config.track)
     output = distributed.rank_zero_first(lambda: claim_output(arguments))
     with ownership.held(output):
         training = prepare(arguments, output)
@@ -114,8 +117,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         "checkpoint.keep best needs a held-out split: pass --validation.shards DIR, or set checkpoint.keep to a number",
     )
     found = resumed_from(output, arguments.step) if arguments.resume else None
-    init = InitConfig() if found else config.init
-    framework, frozen, statistics = load_model(config, init, output, ds_config, reader, held_out)
+    start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
+    framework = start.framework
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1
@@ -124,20 +127,24 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     )
 
     order = order_settings(config)
-    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, frozen, order)
+    state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, start.frozen, order)
     if found:
-        state = checkpoint.check(found, state)
+        state = checkpoint.check(found, state, reader.earlier_hashes(), config.data.allow_growth)
+        if distributed.rank() == 0 and state.grown:
+            print(growth_line(state.grown, len(reader)), flush=True)
     engine = build_engine(framework, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
     # Saved only after all checks, since a folder with a config.yaml counts as a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
+    if not found:
+        kept.write(output, engine.module, start.only_here)
     if found:
         distributed.rank_zero_first(lambda: choosing.set_later_aside(output, state.step))
         checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
-    elif statistics:
-        initial.set_statistics(engine.module, statistics)
+    elif start.statistics:
+        initial.set_statistics(engine.module, start.statistics)
     else:
         calibrate(config, player, dataset, plan)
 
@@ -171,26 +178,39 @@ def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, S
     return open_shards(config, shards), open_dataset(config, held_out) if held_out else None
 
 
+class Start(NamedTuple):
+    """A run's model before its first step, or before it goes on.
+
+    Attributes:
+        framework: The framework at step 0.
+        frozen: Hashes of the weights of its frozen parts.
+        statistics: The features' statistics, if a trained VTok gives them.
+        only_here: Names of the frozen parameters that the run must keep.
+    """
+
+    framework: VTokFramework
+    frozen: dict[str, str]
+    statistics: dict[str, Tensor]
+    only_here: list[str]
+
+
 def load_model(
     config: RunConfig,
-    init: InitConfig,
     output: Path,
     ds_config: dict,
     reader: ShardReader | Mixture,
     held_out: ShardReader | None,
-) -> tuple[VTokFramework, dict[str, str], dict[str, Tensor]]:
+    resumes: bool,
+) -> Start:
     """Loads the framework at step 0. Writes its tiny models first, if the run uses them.
 
     Args:
         config: Configuration of the run.
-        init: The trained VTok to start from; of a run that is resumed, none.
         output: Folder of the run.
         ds_config: DeepSpeed's configuration.
         reader: The run's data.
         held_out: Its held-out split.
-
-    Returns:
-        The framework, the hashes of its frozen parts, and the features' statistics if ``init`` has them.
+        resumes: Whether the run goes on from a checkpoint. Then its frozen weights are those that it has kept.
     """
     if distributed.rank() == 0:
         print(f"starting from {origin(config)}", flush=True)
@@ -203,12 +223,16 @@ def load_model(
     empty = distributed.every_rank(lambda: models.assembled(config, output))
     frozen = weights.frozen_hashes(empty)
 
-    def filled() -> tuple[VTokFramework, dict[str, Tensor]]:
-        with initial.opened(init, empty) as (trained, statistics):
-            return models.with_weights(config, empty, place, unused, trained), statistics
+    def filled() -> Start:
+        if resumes:
+            with kept.opened(output) as stored:
+                return Start(models.with_weights(config, empty, place, unused, models.readers(stored)), frozen, {}, [])
+        with initial.opened(config.init, empty) as (stored, statistics):
+            only_here = kept.only_here(empty, stored)
+            framework = models.with_weights(config, empty, place, unused, models.readers(stored))
+            return Start(framework, frozen, statistics, only_here)
 
-    framework, statistics = distributed.every_rank(filled)
-    return framework, frozen, statistics
+    return distributed.every_rank(filled)
 
 
 def calibrate(config: RunConfig, player: Player, dataset: WatchedDataset, plan: BatchPlan) -> None:

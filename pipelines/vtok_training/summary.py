@@ -29,6 +29,13 @@ def done_line(output: Path, step: int, max_steps: int, train: OptimisationConfig
     return f"{output} is finished: it has taken step {step} of {max_steps}; raise {setting} to train on"
 
 
+def growth_line(grown: list[tuple[int, str]], samples: int) -> str:
+    """Says at which samples of a run its data grew (see ``RunState.grown``)."""
+    return (
+        f"the data grew after {', '.join(f'{consumed:,}' for consumed, _ in grown)} samples; now they are {samples:,}"
+    )
+
+
 def origin(config: RunConfig) -> str:
     """Describes the weights that a run starts from, in one line."""
     model = config.model

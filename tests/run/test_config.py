@@ -227,9 +227,10 @@ def test_another_order_of_samples_is_told_from_the_plain_one():
 
 def test_learning_rate():
     train = TrainConfig(max_steps=100, lr=1.0, warmup_steps=10, schedule="cosine")
-    assert learning_rate(1, train, 100) == pytest.approx(0.1) and learning_rate(10, train, 100) == 1.0
-    assert learning_rate(55, train, 100) == pytest.approx(0.55) and learning_rate(100, train, 100) == pytest.approx(0.1)
-    assert learning_rate(77, TrainConfig(max_steps=100, lr=1.0), 100) == 1.0
+    assert learning_rate(1, train, 100, 1.0) == pytest.approx(0.1) and learning_rate(10, train, 100, 1.0) == 1.0
+    assert learning_rate(55, train, 100, 1.0) == pytest.approx(0.55)
+    assert learning_rate(100, train, 100, 1.0) == pytest.approx(0.1)
+    assert learning_rate(77, TrainConfig(max_steps=100, lr=1.0), 100, 1.0) == 1.0
 
 
 def test_digest_is_of_the_keys_in_global_order():

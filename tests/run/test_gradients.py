@@ -20,6 +20,22 @@ def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_mode
     assert result.stdout.count("gradients agree") == 2
 
 
+@pytest.mark.parametrize("count, accumulation, checkpointing", [(1, 1, False), (2, 2, True)])
+def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
+    """Each part has its own groups in the optimiser, under ZeRO-2 and ZeRO-3. What is frozen has no gradient."""
+    configs = "zero2.json", "zero3.json"
+    result = checked(ranks.run(WORKER, tiny_models, "parts", accumulation, checkpointing, *configs, ranks=count))
+    assert all(result.stdout.count(f"{name}: ") == count for name in configs)
+
+
+@pytest.mark.parametrize("variant, count", [("lora", 1), ("lora", 2), ("dora", 2), ("decoder_lora", 2)])
+def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, variant, count):
+    """Each rank accumulates twice, with gradient checkpointing, under ZeRO-2 and ZeRO-3."""
+    configs = "zero2.json", "zero3.json"
+    result = checked(ranks.run(WORKER, tiny_models, variant, 2, True, *configs, ranks=count))
+    assert all(result.stdout.count(f"{name}: ") == count for name in configs)
+
+
 @pytest.mark.slow
 def test_gradients_of_the_other_configurations_equal_the_reference(ranks, tiny_models):
     """2 x 1 x (accumulate 2). Under hpZ, last since DeepSpeed keeps its groups, every parameter has its second copy."""

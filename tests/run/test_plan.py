@@ -105,6 +105,19 @@ def test_host_memory_of_the_published_models(paper_forecast, paper_parameters):
     assert paper_forecast.host_bytes == 8 * (copies + batches + process) and paper_forecast.fits_host
 
 
+def test_encoders_whose_results_are_stored_cost_nothing(paper, paper_forecast):
+    stored = forecast(replace(paper, stored=("features", "captions")))
+    absent = {"feature_extractor", "text_encoder"}
+    assert not absent & (stored.parameters.keys() | stored.phases.keys() | stored.flops.keys() | stored.seconds.keys())
+    frozen = {share.name for share in stored.kept if share.name.startswith("frozen")}
+    assert frozen == {"frozen autoencoder", "frozen diffusion_transformer"}
+    saved = sum(paper_forecast.parameters[part] for part in absent) * 2 / 16
+    kept = [sum(share.bytes for share in one.kept) for one in (paper_forecast, stored)]
+    assert kept[0] - kept[1] == pytest.approx(saved, rel=0.03)  # biases and norms are whole on every rank
+    others = paper_forecast.phases.keys() - absent
+    assert all(stored.phases[name] == paper_forecast.phases[name] for name in others if name != "update")
+
+
 def test_traffic_of_zero3(paper_parameters):
     """Trained weights are gathered twice, encoders once; fp32 gradients are scattered; accumulation multiplies."""
     sharding = replace(read_sharding(ZERO3, 2), persistence_threshold=0)
@@ -221,17 +234,34 @@ def test_bytes_are_those_of_a_real_step_of_deep_models(tiny_models, tiny_qwen, k
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, checkpointing", [(1, True), (2, False), (4, True)])
-def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing):
-    """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides."""
-    result = checked(ranks.run(REPO / "tests/support/plan_worker.py", tiny_models, checkpointing, ranks=count))
+def trained_by_default(models) -> int:
+    return sum(meta_copy(planned_config(models).model, "fp32").parameter_counts(trained_only=True).values())
+
+
+SOME = {"language_model.layers.3": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
+
+
+@pytest.mark.parametrize(
+    "count, checkpointing, parts",
+    [(1, True, None), (2, False, None), (4, True, None), (1, False, SOME), (2, True, SOME)],
+)
+def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing, parts):
+    """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides.
+
+    With only some parts trained, the rest costs no gradient, no master weight and no moment.
+    """
+    worker, told = REPO / "tests/support/plan_worker.py", json.dumps(parts)
+    result = checked(ranks.run(worker, tiny_models, checkpointing, told, ranks=count))
     measured = [json.loads(figures) for figures in re.findall(r"MEASURED (\{.*?\})", result.stdout)]
     assert len(measured) == count
-    config = planned_config(tiny_models, checkpointing)
+    config = planned_config(tiny_models, checkpointing, parts)
     planned = forecast(Scenario(config, ZERO3, Hardware(gpus=count)))
     shares = {share.name: share.bytes for share in planned.kept}
     engine = sum(size for name, size in shares.items() if name not in ("EMA", "reduce bucket"))
+    assert sum(rank["masters"] for rank in measured) == pytest.approx(sum(planned.trained.values()), rel=0.01)
+    assert (sum(planned.trained.values()) < 0.25 * trained_by_default(tiny_models)) == (parts is not None)
     for rank in measured:
+        assert rank["trained"] == sum(planned.trained.values())
         assert rank["bucket"] == shares["reduce bucket"]
         assert engine == pytest.approx(rank["engine"], rel=0.01)
         assert planned.saved == pytest.approx(rank["saved"], rel=0.1)
@@ -321,8 +351,8 @@ def test_time_follows_from_the_rates_of_a_card(capsys, tiny_models, tmp_path, mo
 
 
 def test_a_tiled_autoencoder_is_told(paper, paper_forecast):
-    assert not paper_forecast.tiled and report.notes_on(paper.config, paper_forecast) == []
-    (note,) = report.notes_on(paper.config, replace(paper_forecast, tiled=True))
+    assert not paper_forecast.tiled and report.notes_on(paper, paper_forecast) == []
+    (note,) = report.notes_on(paper, replace(paper_forecast, tiled=True))
     assert "320 x 576 in tiles" in note
 
 

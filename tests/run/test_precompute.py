@@ -1,13 +1,16 @@
-"""Precomputed features and latents: same batches, same losses within bf16, and refused by name when they do not fit."""
+"""What is stored with the clips: same batches, same losses within bf16, and refused by name where it does not fit."""
+
+from dataclasses import replace
 
 import pytest
+import torch
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines import precompute, train
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig
-from pipelines.engine.loading.precomputed import unused_encoders
+from pipelines.engine.loading.precomputed import pack_captions, unpack_caption, unused_encoders
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.folders import newest
 from support.commands import called
@@ -17,6 +20,9 @@ from support.runs import log_of
 CONFIG = ("--config", "pipelines/configs/tiny.yaml", "--data.window", "centred", "--data.seconds", 1)
 RUN = ("--train.max_steps", 3, "--train.global_batch_size", 4, "--train.lr", 1e-4)
 TRAIN = (train.main, *CONFIG, *RUN, "--ds_config", "deepspeed_configs/zero3.json")
+
+CONFIGURED = RunConfig(TrainConfig(max_steps=1))
+SAME = ("batch_digest", "loss", "loss_dec", "loss_vis_lm", "loss_under", "grad_norm")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +66,36 @@ def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored
                 assert ours[loss] == pytest.approx(theirs[loss], rel=1e-3)
 
 
+@pytest.mark.parametrize("decoder", [("hunyuan",), ("wan", "--model.decoder.adapter_dim", 64)], ids=lambda own: own[0])
+def test_losses_with_stored_captions_are_those_of_the_text_encoder(shards, tmp_path, decoder):
+    """To the last digit, for a clip at a time and in the encoder's own precision; and the text encoder is left out."""
+    own = ("--model.decoder.kind", *decoder, "--train.micro_batch_size", 1)
+    logs = {}
+    for name, captions in (("without", ()), ("with", ("--captions",))):
+        data = tmp_path / f"stored_{name}"
+        checked(called(precompute.main, shards, "--output", data, *CONFIG, *own[:2], *captions))
+        assert ("text_encoder" in unused_encoders(CONFIGURED, ShardReader(data), None)) == bool(captions)
+        checked(called(*TRAIN, *own, "--data.shards", data, "--output", tmp_path / name))
+        logs[name] = log_of(tmp_path / name)
+    for ours, theirs in zip(logs["with"], logs["without"], strict=True):
+        assert ours["loss_dec"] > 0
+        assert [ours[key] for key in SAME] == [theirs[key] for key in SAME]
+    other = "hunyuan" if decoder[0] == "wan" else "wan"
+    refused = called(*TRAIN, "--data.shards", data, "--model.decoder.kind", other, "--output", tmp_path / "other")
+    assert_user_error(refused, f"decoder.kind {decoder[0]}", f"has {other}")
+
+
+def test_a_stored_caption_is_that_of_its_token_ids():
+    stored = pack_captions([[5, 7], [9]], [torch.ones(2, 4), torch.zeros(1, 4)])
+    assert torch.equal(unpack_caption(stored, 0, [5, 7]), torch.ones(2, 4))
+    assert torch.equal(unpack_caption(stored, 1, [9]), torch.zeros(1, 4))
+    assert unpack_caption(stored, 1, [5, 7]) is None and unpack_caption(stored, 2, [9]) is None
+
+
 @pytest.mark.parametrize("videos", [0, 1])
 def test_encoders_are_left_out_where_all_shards_hold_what_they_give(shards, stored, videos):
     """But for the autoencoder where validation samples videos, which it decodes."""
-    config = RunConfig(TrainConfig(max_steps=1), validation=ValidationConfig(videos=videos))
+    config = replace(CONFIGURED, validation=ValidationConfig(videos=videos))
     video, encoded = ShardReader(shards), ShardReader(stored)
     both = {"feature_extractor", "autoencoder"}
     assert unused_encoders(config, encoded, None) == both

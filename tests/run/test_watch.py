@@ -28,6 +28,7 @@ from pipelines.engine.outputs import find_held_out
 from pipelines.engine.watching import console, utilisation
 from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.trackers.tensorboard import TensorBoard
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.metering.flops import sample_flops
@@ -256,7 +257,7 @@ def disk(monkeypatch):
 
 
 def test_what_is_logged_while_the_disk_is_full_waits_and_is_told_of(disk, tmp_path, capsys, monkeypatch):
-    metrics = Metrics(tmp_path, 0, 4)
+    metrics = Metrics(tmp_path, 0, 4, [TensorBoard(tmp_path, 0, {})])
     for step in range(1, 5):
         monkeypatch.setattr(disk, "full", step in (2, 3))
         metrics.write(LINE | {"step": step})

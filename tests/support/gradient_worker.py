@@ -1,11 +1,12 @@
 """One rank: gradients of the summed loss after one global batch, against the plain reference.
 
-deepspeed --num_gpus R gradient_worker.py MODELS DECODER ACCUMULATION CHECKPOINTING DS_CONFIG ...
+deepspeed --num_gpus R gradient_worker.py MODELS VARIANT ACCUMULATION CHECKPOINTING DS_CONFIG ...
 """
 
 import copy
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,26 +19,42 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
+from support.adapters import DORA, LORA, adapted_config, disturbed, with_peft
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
 from support.tiny import make_batch, model_config, wan_config
 from vtok.assembly.build import build_framework
+from vtok.parts import train_only
 
-models, decoder, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+# What trains of the model, under "parts": half of the language model's blocks, its head, and two parts beside it.
+PARTS = {"language_model.layers.2-3": 1e-5, "lm_head": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
+VARIANTS = {
+    "hunyuan": (model_config, None),
+    "wan": (wan_config, None),
+    "parts": (model_config, PARTS),
+    "lora": (adapted_config, None),
+    "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
+    "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),
+}
+
+models, variant, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
 distributed.connect()
 own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distributed.rank()}"
 assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
 torch.manual_seed(0)
-configuration = {"hunyuan": model_config, "wan": wan_config}[decoder]
-plain = build_framework(configuration(models))
+configuration, parts = VARIANTS[variant]
+lora = configuration(models).mllm.lora
+plain = with_peft(models, lora) if lora else disturbed(build_framework(configuration(models)))
 weights = copy.deepcopy(plain.state_dict())
 batch = make_batch(plain)
 # Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
-(global_loss(plain.train(), batch) if decoder == "hunyuan" else plain.train()(batch)["loss"]).backward()
+(global_loss(plain.train(), batch) if variant != "wan" else plain.train()(batch)["loss"]).backward()
+if parts is not None:
+    train_only(plain, plain.learnable, parts)  # after its backward: frozen parameters change no other's gradient
 reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
 
 train = TrainConfig(
-    max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation)
+    max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation), parts=parts
 )
 plan = plan_batch(4, train.micro_batch_size, distributed.world_size())
 assert plan.accumulation == int(accumulation)
@@ -49,6 +66,7 @@ def sharded(ds_config):
     recompute.mllm.gradient_checkpointing = recompute.decoder.gradient_checkpointing = checkpointing == "True"
     framework = build_framework(recompute)
     framework.load_state_dict(weights)
+    train_only(framework, framework.learnable, parts)
     return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 

@@ -1,6 +1,6 @@
 """Bytes of one rank's engine and of what autograd saves in a real forward of the tiny models, for a typical workload.
 
-deepspeed --num_gpus R plan_worker.py CONFIG MODELS_FOLDER CHECKPOINTING
+deepspeed --num_gpus R plan_worker.py MODELS_FOLDER CHECKPOINTING PARTS
 """
 
 import json
@@ -14,11 +14,13 @@ import torch
 
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.internals import masters
 from pipelines.engine.setup import build_engine, deepspeed_config
 from pipelines.metering.workload import typical_workload
 from support.launch import REPO
 from support.tiny import planned_batch, planned_config
 from vtok.assembly.build import build_framework
+from vtok.parts import train_only
 
 
 def unique_bytes(tensors):
@@ -58,20 +60,27 @@ def saved_bytes(engine, batch):
     return total
 
 
-def main(models, checkpointing):
+def main(models, checkpointing, parts):
     distributed.connect()
-    config = planned_config(models, checkpointing == "True")
+    config = planned_config(models, checkpointing == "True", json.loads(parts))
     plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
     framework = build_framework(config.model)
+    train_only(framework, framework.learnable, config.train.parts)
     load = typical_workload(config, framework, plan.micro_batch_size, text=framework.text)
     ds_config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", config.train, plan)
     engine = build_engine(framework, ds_config, config.train)
     saved_bytes(engine, planned_batch(load))  # the first step makes the moments
     saved = saved_bytes(engine, planned_batch(load))
     (bucket,) = engine.optimizer.ipg_buckets.values()
-    line = {"engine": unique_bytes(engine_tensors(engine)), "saved": saved, "bucket": bucket.buffer.nbytes}
+    line = {
+        "engine": unique_bytes(engine_tensors(engine)),
+        "saved": saved,
+        "bucket": bucket.buffer.nbytes,
+        "masters": sum(flat.numel() for flat in masters(engine)),
+        "trained": sum(p.ds_numel for p in engine.module.parameters() if p.requires_grad),
+    }
     print(f"MEASURED {json.dumps(line)}", flush=True)
     deepspeed.comm.destroy_process_group()
 
 
-main(*sys.argv[-2:])
+main(*sys.argv[-3:])

@@ -24,7 +24,7 @@ class StandInZero:
     parameter_offload = SimpleNamespace(param_coordinator=None)  # nothing is gathered, so that nothing is traced
 
     def __init__(self, framework: VTokFramework, train: TrainConfig):
-        self.groups = parameter_groups(framework, train.weight_decay)
+        self.groups = parameter_groups(framework, train)
         self.fp16_partitioned_groups_flat: list[Tensor] = []
         self.grad_position: dict[int, tuple[int, int, int]] = {}
         views: dict[nn.Parameter, nn.Parameter] = {}

@@ -49,11 +49,11 @@ def qwen_config(folder: Path, **tokeniser) -> ModelConfig:
     )
 
 
-def planned_config(folder: Path, checkpointing: bool = False) -> RunConfig:
+def planned_config(folder: Path, checkpointing: bool = False, parts: dict[str, float] | None = None) -> RunConfig:
     """A run of the tiny models in fp32, for plans: 4 samples a step, at most 2 on a rank at once."""
     model = model_config(folder)
     model.mllm.gradient_checkpointing = model.decoder.gradient_checkpointing = checkpointing
-    train = TrainConfig(max_steps=10, global_batch_size=4, micro_batch_size=2, precision="fp32")
+    train = TrainConfig(max_steps=10, global_batch_size=4, micro_batch_size=2, precision="fp32", parts=parts)
     return RunConfig(train, model=model, data=DataConfig(seconds=2.0))
 
 

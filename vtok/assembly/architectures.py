@@ -38,6 +38,7 @@ QWEN25_VL_7B = dict(
 
 UMT5_XXL = dict(model_type="umt5", d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=256384)
 WAN_EXPERT = dict(_class_name="WanTransformer3DModel")
+WAN_1_3B = dict(_class_name="WanTransformer3DModel", num_attention_heads=12, num_layers=30, ffn_dim=8960)
 WAN_5B = dict(
     _class_name="WanTransformer3DModel", num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48,
     out_channels=48,
@@ -80,6 +81,13 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "hunyuanvideo-community/HunyuanVideo": {
         **{subfolder: dict(_class_name=kind.__name__) for subfolder, kind in DIFFUSERS_PARTS.items()},
         "text_encoder_2": CLIP_L_TEXT,
+    },
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {
+        "": dict(_class_name="WanPipeline"),
+        "transformer": WAN_1_3B,
+        "vae": dict(_class_name="AutoencoderKLWan"),
+        "text_encoder": UMT5_XXL,
+        "scheduler": wan_scheduler(3.0),
     },
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": {
         "": dict(_class_name="WanPipeline", boundary_ratio=0.875),

@@ -8,12 +8,15 @@ from vtok.assembly.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
+from vtok.lora import is_adapter
 from vtok.mllm import generation_config, mllm_part
 from vtok.motion_encoder import MeanMotionEncoder
 from vtok.rows.text import TextEncoder
 from vtok.video_decoder import decoder_kind, decoder_parts
 from vtok.weights import Part
 from vtok.weights.materialise import EMPTY, Place, Read, materialise, whole
+
+LANGUAGE_MODEL = "language_model"
 
 
 def build_framework(config: ModelConfig, place: Place | None = None, without: Collection[str] = ()) -> VTokFramework:
@@ -54,8 +57,10 @@ def with_weights(
 
 
 def drop_weights(module: nn.Module) -> None:
-    """Drops all parameters and buffers of a module. Their names remain, with the value ``None``."""
-    for part in module.modules():
+    """Drops all parameters and buffers of a module, adapters apart. Their names remain, with the value ``None``."""
+    for name, part in module.named_modules():
+        if is_adapter(name):
+            continue
         part._parameters = dict.fromkeys(part._parameters)
         part._buffers = dict.fromkeys(part._buffers)
         # DeepSpeed prints modules, and a module's own extra_repr may read a parameter's shape.
@@ -66,7 +71,7 @@ def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
     """Returns where the pretrained weights lie, by the names of :meth:`VTokFramework.parameter_counts`."""
     extractor = extractor_parts(config.tokeniser)
     parts = {
-        "language_model": mllm_part(config.mllm),
+        LANGUAGE_MODEL: mllm_part(config.mllm),
         **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
     }
     if not config.generates:
@@ -86,9 +91,9 @@ def frozen_part_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def frozen_weights(config: ModelConfig) -> dict[str, Part]:
-    """Returns where the frozen parts' weights lie, by name, with all experts of a decoder."""
+    """Returns where the weights of the parts that never train lie, by name, with all experts of a decoder."""
     parts = pretrained_parts(config)
-    parts.pop("language_model")  # it trains
+    parts.pop(LANGUAGE_MODEL)  # it may train
     experts = decoder_kind(config.decoder).experts(config.decoder) if config.generates else {}
     if experts:
         parts.pop("diffusion_transformer")

@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig
 
 from vtok.config import MLLMConfig, member
+from vtok.lora import LANGUAGE_TARGETS, add_adapters
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM, Hidden, Published, Split
 from vtok.mllm.llava_next import LLAVA_NEXT
 from vtok.mllm.qwen25_vl import QWEN25_VL
@@ -33,21 +34,25 @@ def mllm_part(config: MLLMConfig) -> Part:
 
 
 def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json) -> Split:
-    """Builds the language model and its projector on the meta device.
+    """Builds the language model and its projector on the meta device, with adapters if the settings ask for them.
 
     Args:
         config: The settings.
         read_config: Reads the architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: There is no such hub id or folder, or it holds another architecture.
+        ConfigError: There is no such hub id or folder, it holds another architecture, or adapters do not fit it.
     """
     kind, location = published(config), mllm_location(config)
     stored = read_config(location, "config.json")
     if (found := stored.get("model_type")) != kind.config.model_type:
         raise location.error(f"its config.json is of a {found!r}, not a {kind.config.model_type!r}")
     with torch.device("meta"):
-        return kind.split(kind.model(kind.config.from_dict(stored)), config)
+        split = kind.split(kind.model(kind.config.from_dict(stored)), config)
+    if config.lora is not None:
+        language = split.mllm.causal_lm.requires_grad_(False)
+        add_adapters([language.model.layers], config.lora, LANGUAGE_TARGETS, "mllm.lora")
+    return split
 
 
 def generation_config(config: MLLMConfig) -> GenerationConfig | None:

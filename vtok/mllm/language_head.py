@@ -54,9 +54,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return torch.cat(losses)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         states, weight, targets = ctx.saved_tensors
-        grad_states, grad_weight = torch.empty_like(states), torch.zeros_like(weight)
+        grad_states = torch.empty_like(states)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head has none
         chunks = zip(*(x.split(CHUNK) for x in (states, targets, gradient, grad_states)))
         for rows, ids, upstream, grad_rows in chunks:
             with torch.enable_grad():  # records nothing; a FLOP counter tells a recomputed forward by it
@@ -66,5 +67,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             logits.scatter_add_(1, ids[:, None], logits.new_full((len(ids), 1), -1.0))
             logits = logits.mul_(upstream[:, None]).to(rows.dtype)
             torch.mm(logits, weight, out=grad_rows)
-            torch.addmm(grad_weight, logits.T, rows, out=grad_weight)
+            if grad_weight is not None:
+                torch.addmm(grad_weight, logits.T, rows, out=grad_weight)
         return grad_states, grad_weight, None

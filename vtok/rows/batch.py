@@ -23,6 +23,7 @@ class Batch(NamedTuple):
         decoder_seeds: Each sample's seed for sigma and the decoder's noise.
         head_seeds: Each sample's seed for the noise of the visual head.
         keys: Names of the samples, for digests and messages.
+        captions: Each sample's stored caption, as the decoder's own text encoder encodes it. ``None`` if it is to run.
     """
 
     frames: Tensor | VisualFeatures
@@ -33,8 +34,10 @@ class Batch(NamedTuple):
     decoder_seeds: list[int]
     head_seeds: list[int]
     keys: list[str]
+    captions: list[Tensor] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with its tensors on ``device``."""
         video = None if self.video is None else self.video.to(device, non_blocking=True)
-        return self._replace(frames=self.frames.to(device, non_blocking=True), video=video)
+        captions = self.captions and [caption.to(device, non_blocking=True) for caption in self.captions]
+        return self._replace(frames=self.frames.to(device, non_blocking=True), video=video, captions=captions)

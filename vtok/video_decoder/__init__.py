@@ -4,10 +4,14 @@ To add a decoder, write a subclass of :class:`vtok.video_decoder.base.VideoDecod
 ``DECODERS``.
 """
 
+from typing import TypeVar
+
 import torch
+from torch import nn
 from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig, member
+from vtok.lora import TRANSFORMER_TARGETS, add_adapters
 from vtok.module_table import ModuleTable
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, encode_video
@@ -18,9 +22,12 @@ from vtok.weights.materialise import materialise, whole
 from vtok.weights.shipped import folder_or_id
 
 __all__ = [
-    "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_vae", "caption_tokenizer", "decoder_kind",
+    "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_text_encoder", "build_vae",
+    "caption_tokenizer", "decoder_kind",
     "decoder_parts", "empty_decoder", "encode_video",
 ]  # fmt: skip
+
+M = TypeVar("M", bound=nn.Module)
 
 DECODERS: dict[str, type[VideoDecoder]] = {"hunyuan": HunyuanDecoder, "wan": WanDecoder}
 
@@ -38,15 +45,21 @@ def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
 def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfig = Location.read_json) -> VideoDecoder:
     """Builds the decoder with its pretrained modules on the meta device. Modules that it trains get random values.
 
+    The transformer gets adapters if the settings ask for them.
+
     Args:
         config: The settings.
         states_dim: Width of the language model's states.
         read_config: Reads an architecture that is stored beside the weights.
 
     Raises:
-        ConfigError: A configuration is missing or of another class, or the parts do not fit together.
+        ConfigError: A configuration is missing or of another class, or the parts or adapters do not fit together.
     """
-    return decoder_kind(config).empty(config, states_dim, read_config)
+    decoder = decoder_kind(config).empty(config, states_dim, read_config)
+    if config.lora is not None:
+        stacks = [getattr(decoder.transformer, name) for name in decoder.stacks]
+        add_adapters(stacks, config.lora, TRANSFORMER_TARGETS, "decoder.lora")
+    return decoder
 
 
 def build_vae(config: DecoderConfig) -> Autoencoder:
@@ -57,8 +70,24 @@ def build_vae(config: DecoderConfig) -> Autoencoder:
     """
     with torch.device("meta"):
         vae = decoder_kind(config).empty_vae(config, Location.read_json)
-    holder = ModuleTable({"vae": vae.requires_grad_(False).eval()})
-    return materialise(holder, [decoder_parts(config)["vae"]], whole())["vae"]
+    return alone("vae", vae, config)
+
+
+def build_text_encoder(config: DecoderConfig) -> nn.Module:
+    """Builds the decoder's own text encoder alone: frozen, in fp32, on the CPU.
+
+    Raises:
+        ConfigError: It is missing or does not fit.
+    """
+    with torch.device("meta"):
+        text_encoder = decoder_kind(config).empty_text_encoder(config, Location.read_json)
+    return alone("text_encoder", text_encoder, config)
+
+
+def alone(name: str, part: M, config: DecoderConfig) -> M:
+    """Gives one part of a decoder its weights: frozen, in fp32, on the CPU."""
+    holder: ModuleTable[M] = ModuleTable({name: part.requires_grad_(False).eval()})
+    return materialise(holder, [decoder_parts(config)[name]], whole())[name]
 
 
 def caption_tokenizer(config: DecoderConfig) -> CaptionTokenizer:

@@ -3,16 +3,16 @@
 A decoder is a pretrained diffusion transformer with its autoencoder and its text encoder, all frozen. It combines two
 sources into the transformer's conditioning:
 
-    token ids of a caption --encode_text()--> text                       (its own text encoder, no gradient)
-    states of the generation row, text --condition()--> conditioning     (gradients reach the states)
+    token ids of captions --encode_text()--> texts                      (its own text encoder, no gradient)
+    states of the generation rows, texts --condition()--> conditioning  (gradients reach the states)
 
     encode(video) -> Posterior;  loss(posterior, ..., conditioning);  sample(conditioning, ...) -> video
 
-Framework, engine, planning and precomputing use only this interface. The types of ``text`` and ``conditioning`` are the
-decoder's own.
+Framework, engine, planning and precomputing use only this interface. A text is one tensor, of the decoder's own shape.
+The type of ``conditioning`` is the decoder's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from vtok.config import ConfigError, DecoderConfig, VaeTiling
 from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
+from vtok.lora import no_loss
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.tiling import set_tiling
 from vtok.weights import Location, Part, ReadConfig
@@ -143,6 +144,11 @@ class VideoDecoder(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> nn.Module:
+        """Builds the text encoder without weights; raises ConfigError if its configuration is missing or another's."""
+        raise NotImplementedError
+
+    @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "VideoDecoder":
         """Builds the decoder with its pretrained modules on the meta device.
 
@@ -166,12 +172,18 @@ class VideoDecoder(nn.Module):
         """Returns the number of token ids of a caption of ``tokens`` plain tokens, for plans without a tokenizer."""
         raise NotImplementedError
 
-    def encode_text(self, ids: list[list[int]], device: torch.device) -> Any:
-        """Encodes B captions with the decoder's own text encoder, without gradient."""
+    @staticmethod
+    def encode_captions(text_encoder: nn.Module, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+        """Encodes B captions with the decoder's own text encoder, without gradient. Returns a tensor for each."""
         raise NotImplementedError
 
-    def condition(self, rows: list[GenerationRow], text: Any) -> Any:
-        """Builds the transformer's conditioning for B clips. Gradients reach ``rows``."""
+    def condition(self, rows: list[GenerationRow], texts: Sequence[Tensor]) -> Any:
+        """Builds the transformer's conditioning for B clips. Gradients reach ``rows``.
+
+        Args:
+            rows: The language model's states.
+            texts: Each clip's encoded caption, from :meth:`encode_text`.
+        """
         raise NotImplementedError
 
     def normalise(self, latents: Tensor) -> Tensor:
@@ -213,6 +225,10 @@ class VideoDecoder(nn.Module):
     def added(self) -> dict[str, nn.Module]:
         """Returns the modules that the decoder adds and trains, by name. None by default."""
         return {}
+
+    def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+        """Encodes B captions. Returns a tensor for each (see :meth:`encode_captions`)."""
+        return self.encode_captions(self.text_encoder, ids, device)
 
     def encode(self, video: Tensor) -> Posterior:
         """Encodes ``uint8`` videos (B, F, 3, H, W)."""
@@ -278,7 +294,7 @@ class VideoDecoder(nn.Module):
         Under ZeRO-3 a trained parameter that gets no gradient in a step would get the last step's again. So a decoder
         that trains modules gives them a gradient of zero here.
         """
-        return states.new_zeros((), dtype=torch.float32)
+        return no_loss(self.transformer, states)
 
     @torch.no_grad()
     def sample(

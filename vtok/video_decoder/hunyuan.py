@@ -5,6 +5,7 @@ prompt, then states at the visual tokens. Template, pooled CLIP text, guidance a
 ``HunyuanVideoPipeline``. Nothing is trained.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -121,14 +122,18 @@ class HunyuanDecoder(VideoDecoder):
         return diffusers_part(location, AUTOENCODERS, read_config)
 
     @classmethod
+    def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> CLIPTextModel:
+        location = cls.location_of(config, "text_encoder_2")
+        return CLIPTextModel(transformers_config(location, CLIPTextConfig, read_config))
+
+    @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "HunyuanDecoder":
         def part(subfolder: str) -> Any:
             return diffusers_part(cls.location_of(config, subfolder), (DIFFUSERS_PARTS[subfolder],), read_config)
 
-        text_config = transformers_config(cls.location_of(config, "text_encoder_2"), CLIPTextConfig, read_config)
         with torch.device("meta"):
             transformer, vae = part("transformer"), cls.empty_vae(config, read_config)
-            text_encoder = CLIPTextModel(text_config)
+            text_encoder = cls.empty_text_encoder(config, read_config)
         require_latents(transformer, vae)
         require_tiling(config, vae)
         wanted = transformer.config["text_embed_dim"]
@@ -147,15 +152,16 @@ class HunyuanDecoder(VideoDecoder):
     def caption_length(tokens: int) -> int:
         return CLIP_TEXT_LENGTH
 
+    @staticmethod
     @torch.no_grad()
-    def encode_text(self, ids: list[list[int]], device: torch.device) -> Tensor:
-        """Computes CLIP's pooled text vectors (B, d_pooled)."""
-        return self.text_encoder(to_device(torch.tensor(ids), device)).pooler_output
+    def encode_captions(text_encoder: CLIPTextModel, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+        """Computes CLIP's pooled text vector (d_pooled,) of each caption."""
+        return list(text_encoder(to_device(torch.tensor(ids), device)).pooler_output)
 
-    def condition(self, rows: list[GenerationRow], text: Tensor) -> Conditioning:
+    def condition(self, rows: list[GenerationRow], texts: Sequence[Tensor]) -> Conditioning:
         """Takes all states of each clip: prompt, then visual tokens."""
         own = [torch.cat(row) for row in rows]
-        return Conditioning(pad_sequence(own, batch_first=True), [len(row) for row in own], text)
+        return Conditioning(pad_sequence(own, batch_first=True), [len(row) for row in own], torch.stack(list(texts)))
 
     def normalise(self, latents: Tensor) -> Tensor:
         return latents * self.scaling_factor

@@ -15,6 +15,7 @@ the other expert's weights into the same memory when it crosses the boundary.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -126,6 +127,11 @@ class WanDecoder(VideoDecoder):
         return diffusers_part(cls.location_of(config, "vae"), (AutoencoderKLWan,), read_config)
 
     @classmethod
+    def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> UMT5EncoderModel:
+        location = cls.location_of(config, "text_encoder")
+        return UMT5EncoderModel(transformers_config(location, UMT5Config, read_config))
+
+    @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "WanDecoder":
         def part(subfolder: str, *kinds: type[ConfigMixin]) -> Any:
             return diffusers_part(cls.location_of(config, subfolder), kinds, read_config)
@@ -140,10 +146,9 @@ class WanDecoder(VideoDecoder):
             f"{config.weights} has {'one transformer' if boundary is None else 'two experts'}: "
             f"{'leave decoder.expert out' if boundary is None else 'set decoder.expert to high_noise or low_noise'}",
         )
-        text_config = transformers_config(cls.location_of(config, "text_encoder"), UMT5Config, read_config)
         with torch.device("meta"):
             transformer = part(EXPERTS[config.expert or "high_noise"], WanTransformer3DModel)
-            vae, text_encoder = cls.empty_vae(config, read_config), UMT5EncoderModel(text_config)
+            vae, text_encoder = cls.empty_vae(config, read_config), cls.empty_text_encoder(config, read_config)
         require_fit(config, transformer, vae, text_encoder)
         adapter = nn.Sequential(
             nn.Linear(states_dim, config.adapter_dim),
@@ -168,18 +173,19 @@ class WanDecoder(VideoDecoder):
     def caption_length(tokens: int) -> int:
         return min(tokens + 1, TEXT_ROWS)  # with the end token
 
+    @staticmethod
     @torch.no_grad()
-    def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+    def encode_captions(text_encoder: UMT5EncoderModel, ids: list[list[int]], device: torch.device) -> list[Tensor]:
         """Computes UMT5's embeddings of each caption, (own length, text_dim)."""
         counts = [len(own) for own in ids]
         padded = to_device(torch.tensor([own + [0] * (max(counts) - len(own)) for own in ids]), device)
         mask = None
         if min(counts) < max(counts):
             mask = to_device((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long(), device)
-        states = self.text_encoder(input_ids=padded, attention_mask=mask).last_hidden_state
+        states = text_encoder(input_ids=padded, attention_mask=mask).last_hidden_state
         return [own[:count] for own, count in zip(states, counts)]
 
-    def condition(self, rows: list[GenerationRow], text: list[Tensor]) -> Tensor:
+    def condition(self, rows: list[GenerationRow], texts: Sequence[Tensor]) -> Tensor:
         """Builds the rows (B, 512, text_dim). A long caption is cut to leave room for the visual tokens.
 
         Raises:
@@ -191,13 +197,13 @@ class WanDecoder(VideoDecoder):
             f"Wan reads {TEXT_ROWS} rows, but a clip has {max(counts)} visual tokens: give the tokeniser fewer",
         )
         adapted = self.adapter(torch.cat([row.visual for row in rows])).split(counts)
-        joined = [torch.cat([own[: TEXT_ROWS - len(new)].to(new.dtype), new]) for own, new in zip(text, adapted)]
+        joined = [torch.cat([own[: TEXT_ROWS - len(new)].to(new.dtype), new]) for own, new in zip(texts, adapted)]
         return torch.stack([pad(own, (0, 0, 0, TEXT_ROWS - len(own))) for own in joined])
 
     # ---------------------------------------------------------------- training
 
     def no_loss(self, states: Tensor) -> Tensor:
-        return self.adapter(states.flatten(0, 1)[:0]).sum().float()
+        return super().no_loss(states) + self.adapter(states.flatten(0, 1)[:0]).sum().float()
 
     def normalise(self, latents: Tensor) -> Tensor:
         mean, std = (

@@ -21,6 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor, nn
 
 from vtok.config import ConfigError
+from vtok.lora import is_adapter, plain_name
 from vtok.weights.shipped import folder_of
 
 PIECE = 1 << 20  # elements held at once while reading
@@ -287,7 +288,10 @@ class Part:
         return Checkpoint(self.location, self.files)
 
     def stored_names(self, name: str) -> list[str]:
-        """Returns the names that a parameter may have in the checkpoint; none if it belongs to another part."""
+        """Returns the names that a parameter may have in the checkpoint; none if it belongs elsewhere."""
+        if is_adapter(name):
+            return []
+        name = plain_name(name)
         prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)
         return [] if prefix is None else [stored + name.removeprefix(prefix) for stored in self.keys[prefix]]
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from vtok.lora import base_of, row_lengths
 from vtok.weights import Part, shapes_of
 
 M = TypeVar("M", bound=nn.Module)
@@ -37,8 +38,8 @@ def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping[str, Read] = EMPTY) -> M:
     """Replaces every parameter of ``module`` and returns it.
 
-    Parameters on the meta device are read from the checkpoints of ``parts``. The others keep their values. Buffers on
-    the meta device are computed from the configuration.
+    Parameters on the meta device are read from the checkpoints of ``parts``; a DoRA magnitude is computed from its
+    layer's weight. The others keep their values. Buffers on the meta device are computed from the configuration.
 
     Args:
         module: The module.
@@ -51,13 +52,22 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
     """
     shapes = shapes_of(module)
     stored = {name: tensor for part in parts for name, tensor in part.tensors(shapes).items()}
+
+    def read_of(name: str) -> Read:
+        if name in trained:
+            return trained[name]
+        if name in stored:
+            return stored[name].read_into
+        base = base_of(name)
+        return row_lengths(read_of(base), shapes[base][1]) if base in shapes else zeros
+
     placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names; it is placed once
     for prefix, owner in module.named_modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
             whole_name = f"{prefix}.{name}".lstrip(".")
             if parameter.is_meta:
                 if parameter not in placed:
-                    placed[parameter] = place(parameter, trained.get(whole_name) or stored[whole_name].read_into)
+                    placed[parameter] = place(parameter, read_of(whole_name))
                 setattr(owner, name, placed[parameter])
             elif whole_name in trained:
                 setattr(owner, name, place(parameter, trained[whole_name]))
@@ -67,6 +77,11 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
             if buffer.is_meta:
                 setattr(owner, name, computed_buffer(owner, name))
     return module
+
+
+def zeros(flat: Tensor, start: int) -> None:
+    """Reads the magnitude of a layer that has been left without weights."""
+    flat.zero_()
 
 
 def read_from(parameter: nn.Parameter, flat: Tensor, start: int) -> None:

@@ -34,10 +34,11 @@ from vtok.video_decoder import Posterior
 
 
 class Encoded(NamedTuple):
-    """A sample with tokenised text."""
+    """A sample with tokenised text, and its stored caption if it has one (see ``Batch.captions``)."""
 
     sample: Sample
     text: RowText
+    caption: torch.Tensor | None
 
 
 class Loaded(NamedTuple):
@@ -51,14 +52,27 @@ class Loaded(NamedTuple):
 
 
 class SampleToModel:
-    """Tokenises a sample's text. One of the sample's own draws picks the instruction."""
+    """Tokenises a sample's text. One of the sample's own draws picks the instruction.
+
+    Raises:
+        DataError: The stored caption is not that of this tokenizer.
+    """
 
     def __init__(self, text: TextEncoder):
         self.text = text
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
-        return Encoded(sample, self.text.sample(sample.caption, sample.question, sample.answer, instruction))
+        text = self.text.sample(sample.caption, sample.question, sample.answer, instruction)
+        stored, caption = sample.extras.get(precomputed.CAPTIONS), None
+        if stored and self.text.caption_ids:
+            caption = precomputed.unpack_caption(stored, sample.caption_index, text.decoder_ids)
+            if caption is None:
+                raise DataError(
+                    f"{sample.key}: its stored caption has other token ids than decoder.weights' tokenizer gives: "
+                    "run pipelines/precompute.py again"
+                )
+        return Encoded(sample, text, caption)
 
 
 def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
@@ -75,6 +89,7 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
         head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
+        captions=[item.caption for item in items] if items[0].caption is not None else None,
     )
     return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
 

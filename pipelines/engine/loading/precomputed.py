@@ -1,7 +1,8 @@
-"""Frozen features and latents that ``precompute.py`` stored in the shards, with the video or instead of it.
+"""Frozen features, latents and captions that ``precompute.py`` stored in the shards, with the video or instead of it.
 
-They fit only one window of each clip, one backbone and one preprocessing. Their *recipe* lists everything that they
-depend on. The dataset's manifest holds it. Training computes its own recipe and refuses a different one.
+Features and latents fit only one window of each clip, one backbone and one preprocessing. Captions are stored as the
+decoder's own text encoder encodes them. The *recipe* of each kind lists everything that it depends on. The dataset's
+manifest holds it. Training computes its own recipe and refuses a different one.
 """
 
 from pathlib import Path
@@ -24,7 +25,11 @@ from vtok.video_decoder import Posterior, decoder_parts
 from vtok.video_decoder.tiling import is_tiled
 from vtok.weights import Part, combined_hash, content_hash, shapes_of
 
-FEATURES, LATENTS = "features.safetensors", "latents.safetensors"
+FEATURES, LATENTS, CAPTIONS = "features.safetensors", "latents.safetensors", "captions.safetensors"
+
+# The view of a sample that a kind replaces. The decoder reads the others.
+VIEWS = {"features": "frames", "latents": "video"}
+OF_DECODER = {"latents": "autoencoder", "captions": "text_encoder"}
 
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
@@ -62,6 +67,17 @@ def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> 
     }
 
 
+def caption_recipe(decoder: DecoderConfig, text_encoder: nn.Module) -> dict[str, Any]:
+    """Returns what stored captions depend on, beside their token ids, which lie with them.
+
+    Args:
+        decoder: The configuration that the text encoder was loaded with.
+        text_encoder: The text encoder.
+    """
+    hashed = weights_hash(nn.ModuleDict({"text_encoder": text_encoder}), decoder_parts(decoder)["text_encoder"])
+    return {"decoder.kind": decoder.kind, "decoder.text_encoder (sha256)": hashed}
+
+
 def weights_hash(module: nn.Module, part: Part) -> str:
     """Hashes the stored values of a module's parameters. The rank may hold only a shard of them."""
     tensors = part.tensors(shapes_of(module))
@@ -86,11 +102,10 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
     own = {
         "features": lambda: feature_recipe(config, shapes.tokeniser),
         "latents": lambda: latent_recipe(config, shapes.decoder.config, shapes.decoder.vae),
+        "captions": lambda: caption_recipe(shapes.decoder.config, shapes.decoder.text_encoder),
     }
-    views, stored = {"features": "frames", "latents": "video"}, set()
-    if not config.model.generates:
-        del views["latents"]  # the model does not read them
-    for kind, view in views.items():
+    stored = set()
+    for kind in own if config.model.generates else ["features"]:
         found = [recipe.get(kind) for recipe in recipes]
         if not any(found):
             continue
@@ -99,8 +114,8 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
         wanted = own[kind]()
         for one, recipe in zip(readers, found):
             require_recipe(one.folder, kind, recipe, wanted)
-        stored.add(view)
-    return frozenset(stored)
+        stored.add(kind)
+    return frozenset(VIEWS[kind] for kind in stored & VIEWS.keys())
 
 
 def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: ShardReader | None) -> frozenset[str]:
@@ -108,10 +123,10 @@ def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: 
     readers = readers_of(reader) + [held_out] * (held_out is not None)
     stored = [one.precomputed or {} for one in readers]
     unused = {"feature_extractor"} if all(kinds.get("features") for kinds in stored) else set()
-    # Validation decodes the videos that it samples with the autoencoder.
+    # Validation encodes the prompts of the videos that it samples, and decodes these.
     sampled = held_out is not None and config.validation.videos
-    if config.model.generates and all(kinds.get("latents") for kinds in stored) and not sampled:
-        unused.add("autoencoder")
+    if config.model.generates and not sampled:
+        unused |= {part for kind, part in OF_DECODER.items() if all(kinds.get(kind) for kinds in stored)}
     return frozenset(unused)
 
 
@@ -158,3 +173,17 @@ def unpack_posteriors(stored: list[bytes]) -> Posterior:
     """Combines the stored posteriors of clips into that of a micro-batch, in fp32."""
     clips = [load(data) for data in stored]
     return Posterior(*(torch.stack([clip[name].float() for clip in clips]) for name in ("mean", "std")))
+
+
+def pack_captions(ids: list[list[int]], captions: list[Tensor]) -> bytes:
+    """Stores one clip's encoded captions in the precision of their encoder, with the token ids that they are of."""
+    tensors = {f"ids.{index}": torch.tensor(own) for index, own in enumerate(ids)}
+    tensors |= {f"caption.{index}": caption.cpu().contiguous() for index, caption in enumerate(captions)}
+    return save(tensors)
+
+
+def unpack_caption(stored: bytes, index: int, ids: list[int]) -> Tensor | None:
+    """Returns an encoded caption of a clip, or ``None`` if the stored one is of other token ids."""
+    clip = load(stored)
+    own = clip.get(f"ids.{index}")
+    return clip[f"caption.{index}"] if own is not None and own.tolist() == ids else None

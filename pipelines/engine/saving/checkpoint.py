@@ -10,7 +10,8 @@
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.folders import STATE, STATISTICS
 from pipelines.engine.saving.slices import SliceReader, slice_file
 from pipelines.engine.setup import Engine
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.weights import shape_of
 
@@ -43,6 +44,7 @@ class RunState:
         shapes: Shapes of the trained parameters, by name.
         frozen: Hashes of the frozen parts' weights, which no checkpoint holds.
         order: Settings that change which sample stands at a position, beside seed and data. Empty if there are none.
+        grown: Earlier states of data that have grown: the samples consumed of each by then, and its manifest hash.
     """
 
     step: int
@@ -54,6 +56,7 @@ class RunState:
     shapes: dict[str, list[int]]
     frozen: dict[str, str]
     order: str = ""
+    grown: list[tuple[int, str]] = field(default_factory=list)
 
 
 def fresh_state(
@@ -72,17 +75,27 @@ def read_state(folder: Path) -> RunState:
     return RunState(**json.loads((folder / STATE).read_text()))
 
 
-def check(folder: Path, expected: RunState) -> RunState:
+def check(folder: Path, expected: RunState, earlier: Collection[str] = (), allow_growth: bool = False) -> RunState:
     """Reads the state of a checkpoint and checks that this run can continue from it.
 
     Args:
         folder: The checkpoint.
         expected: This run's seed, data, shapes and frozen weights.
+        earlier: The manifest hashes that the run's data had before they grew.
+        allow_growth: Whether to continue over the grown data. The state then says where they grew.
 
     Raises:
         ConfigError: The checkpoint is of another model, seed or dataset, or was trained with other frozen weights.
     """
     state = read_state(folder)
+    if state.manifest_hash in earlier:
+        require(
+            allow_growth,
+            f"cannot resume {folder}: the data have grown since then; pass --data.allow_growth true to go on over all "
+            "of them, or take out what was added",
+        )
+        state.grown.append((state.consumed_samples, state.manifest_hash))
+        state.manifest_hash = expected.manifest_hash
     require_same_shapes(folder, state.shapes, expected.shapes)
     for name, hint in (
         ("seed", "set seed back"),

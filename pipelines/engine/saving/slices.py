@@ -13,6 +13,7 @@ import os
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -89,3 +90,29 @@ class SliceReader:
                 reached += len(piece)
         if reached != end:
             raise ValueError(f"{key}: elements {reached} to {end} are in none of the files")
+
+
+class Source(Protocol):
+    """A stored tensor, here or in another kind of file."""
+
+    shape: tuple[int, ...]
+
+    def read_into(self, flat: Tensor, start: int) -> None: ...
+
+
+class Slices(NamedTuple):
+    """A parameter that the ranks of a run have stored in slices.
+
+    Attributes:
+        reader: Reads a folder of slices.
+        key: Kind and name of the parameter.
+        shape: Its shape.
+    """
+
+    reader: SliceReader
+    key: str
+    shape: tuple[int, ...]
+
+    def read_into(self, flat: Tensor, start: int) -> None:
+        """Fills ``flat`` (n,) with the elements from ``start`` on."""
+        self.reader.read_into(flat, self.key, start)

@@ -1,19 +1,16 @@
-"""Writes a run's figures on rank 0: ``log.jsonl``, ``validation.jsonl``, TensorBoard and the console."""
+"""Writes a run's figures on rank 0: ``log.jsonl``, ``validation.jsonl``, its trackers and the console."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import scalar, text
-
-from data_tools.video.media import encode_gif
 from pipelines.engine.logs import PatientFile, truncate_log
 from pipelines.engine.watching.console import Console
-from pipelines.engine.watching.events import Events
 from pipelines.engine.watching.examples import Caption, Video
+from pipelines.engine.watching.trackers import Tracker
 
-# Columns of ``log.jsonl``, by their group in TensorBoard.
+# Columns of ``log.jsonl``, by their group in the trackers.
 GROUPS = {
     "loss": ("loss", "loss_under", "loss_vis_lm", "loss_dec"),
     "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
@@ -34,14 +31,15 @@ class Metrics:
         output: The run's folder.
         step: The step that the run starts from. Later lines of an earlier attempt are removed.
         max_steps: The run's last step, for the console.
+        trackers: Show the figures.
     """
 
-    def __init__(self, output: Path, step: int, max_steps: int):
+    def __init__(self, output: Path, step: int, max_steps: int, trackers: Sequence[Tracker] = ()):
         self.logs = {}
         for name in ("log", "validation"):
             truncate_log(output / f"{name}.jsonl", step)
             self.logs[name] = PatientFile(output / f"{name}.jsonl")
-        self.tensorboard = Events(output / "tensorboard", step + 1)
+        self.trackers = trackers
         self.console = Console(step, max_steps)
 
     def write(self, line: dict) -> None:
@@ -57,35 +55,29 @@ class Metrics:
         self._scalars({f"validation/{name}": value for name, value in figures.items()}, step)
         for caption in captions:
             told = f"**{caption.question}**\n\nexpected: {caption.expected}\n\nthe model: {caption.answer}"
-            self.tensorboard.add(text(f"captions/{caption.key}", told), step)
+            for tracker in self.trackers:
+                tracker.text(f"captions/{caption.key}", told, step)
         for video in videos:
-            self.tensorboard.add(text(f"videos/{video.key}", video.prompt), step)
-            self._video(f"videos/{video.key}", video, step)
-        self.tensorboard.flush()
+            for tracker in self.trackers:
+                tracker.text(f"videos/{video.key}", video.prompt, step)
+                tracker.video(f"videos/{video.key}", video, step)
         self.console.validation(step, figures)
 
     def close(self) -> None:
         for log in self.logs.values():
             log.close()
-        self.tensorboard.close()
+        for tracker in self.trackers:
+            tracker.close()
         self.console.close()
 
     def _log(self, name: str, line: dict) -> None:
         self.logs[name].write(json.dumps({key: json_value(value) for key, value in line.items()}).encode() + b"\n")
         self.logs[name].flush()
 
-    def _video(self, tag: str, video: Video, step: int) -> None:
-        """Adds a video like ``SummaryWriter.add_video``, which would need moviepy for the GIF."""
-        height, width = video.frames.shape[2:]
-        gif = encode_gif(video.frames, video.fps)
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        self.tensorboard.add(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
-
     def _scalars(self, values: dict, step: int) -> None:
-        for tag, value in values.items():
-            if isinstance(value, (int, float)):
-                self.tensorboard.add(scalar(tag, value), step)
-        self.tensorboard.flush()
+        numbers = {tag: value for tag, value in values.items() if isinstance(value, (int, float))}
+        for tracker in self.trackers:
+            tracker.scalars(numbers, step)
 
 
 def json_value(value):

@@ -1,0 +1,93 @@
+"""Train a VTok further on a folder of clips, and compare its videos of some prompts before and after.
+
+    vtok-finetune CLIPS --from WHERE [--output DIR] [--config X.yaml] [--section.key value ...]
+
+One command on one device: packs the clips into shards, stores what the frozen encoders give, makes videos of prompts,
+trains, exports, and makes the videos again. Started again after an interruption it goes on where it was.
+
+WHERE is a trained VTok: a run's folder, one of its checkpoints, an export, ``shapes/vtok`` or a hub id. Without --from
+training begins from the published weights that --config names, as in ``pipelines/configs/finetune_lora_wan_1.3b.yaml``.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipelines.cli.checks import require_new_folder
+from pipelines.cli.config_files import PRESETS, read_yaml
+from pipelines.cli.errors import user_errors
+from pipelines.cli.initial_model import trained_model
+from pipelines.cli.parsing import RunArguments, parse_run_arguments, values_of
+from pipelines.config import RunConfig
+from vtok.config import ConfigError, require
+
+PROGRAM = "vtok-finetune"
+MOST_PROMPTS = 8
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArguments[RunConfig]]:
+    """Returns the command's own arguments and those of its training.
+
+    Raises:
+        ConfigError: An argument is wrong, or ``--from`` holds no trained VTok.
+    """
+    about, _, usage = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(PROGRAM, description=about, epilog=usage, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument(
+        "clips", metavar="CLIPS", help="folder of clips with captions, as for vtok-shards build; or shards"
+    )
+    parser.add_argument("--from", dest="start", metavar="WHERE", help="the trained VTok to start from")
+    parser.add_argument("--output", type=Path, help="folder for everything (default: runs/finetune-CLIPS)")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="prompts, one a line (default: captions of the clips)"
+    )
+    parser.add_argument("--samples", type=int, default=2, help="prompts to make videos of; 0 makes none")
+    parser.add_argument("--denoising_steps", type=int, default=20, help="denoising steps of these videos")
+    a, rest = parser.parse_known_args(argv)
+    require(Path(a.clips).expanduser().exists(), f"there are no clips in {a.clips}")
+    require(0 <= a.samples <= MOST_PROMPTS, f"--samples must lie between 0 and {MOST_PROMPTS}, not {a.samples}")
+    require(a.denoising_steps >= 1, f"--denoising_steps must be at least 1, not {a.denoising_steps}")
+    require(a.start is not None or "--config" in rest, "name what to start from: --from WHERE (or --config X.yaml)")
+    for option in ("--resume", "--data.shards", "--data.root", "--data_root", "--init_from", "--init.weights"):
+        require(option not in rest, f"{PROGRAM} has no {option}: it takes CLIPS and --from, and goes on by itself")
+    a.output = (a.output or Path("runs") / f"finetune-{Path(a.clips).name}").expanduser()
+    require_new_folder("--output", a.output)
+    arguments = parse_run_arguments([*settings(a.start, rest), "--output", str(a.output / "run"), "--resume", "auto"])
+    require(
+        arguments.config.data.window == "centred",
+        "what the encoders give is stored for one window of each clip: set data.window to centred",
+    )
+    return a, arguments
+
+
+def settings(start: str | None, rest: list[str]) -> list[str]:
+    """Returns the command line of the training: the preset, the model of what it starts from, then the user's own."""
+    configs = values_of("--config", rest)
+    chosen = [] if configs else ["--config", str(PRESETS / "finetune.yaml")]
+    if start is None:
+        return [*chosen, *rest]
+    trained = trained_model(start)
+    if trained is None:
+        raise ConfigError(
+            f"--from {start} is no trained VTok: neither it nor the hub has its config.yaml or vtok_config.json"
+        )
+    model, seconds = trained
+    named = "model" in read_yaml(Path(configs[-1])) if configs else False
+    taken = [] if named else ["--model", json.dumps(model), "--data.seconds", str(seconds)]
+    at = rest.index("--config") + 2 if "--config" in rest else 0  # the file first, so that it does not win over these
+    return [*chosen, *rest[:at], *taken, "--init.weights", start, *rest[at:]]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Console entry; exit codes are those of :func:`pipelines.engine.program.run_program`."""
+    with user_errors(PROGRAM):
+        a, arguments = parse_arguments(argv)
+
+        from pipelines.finetuning.stages import finetune  # only now: this imports the libraries, which takes seconds
+
+        finetune(a, arguments)
+
+
+if __name__ == "__main__":
+    main()

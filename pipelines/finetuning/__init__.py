@@ -1,0 +1,1 @@
+"""What ``vtok-finetune`` does: its stages, and the picture of before and after."""

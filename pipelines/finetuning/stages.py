@@ -1,0 +1,134 @@
+"""The stages of ``vtok-finetune``. Each leaves a mark in the output when it is done, and a later start skips it.
+
+OUTPUT/finetune.json    what was asked for; another start must ask for the same
+       shards/          the clips, packed and checked
+       ready/           the same with what the frozen encoders give, in place of the videos
+       before/          videos of the prompts by the model that it starts from
+       run/             the training
+       export/          the trained model
+       after/           videos of the prompts by the trained model
+       before_after.gif both, side by side
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_tools.packing import build_shards
+from data_tools.packing.sources.files import walk
+from data_tools.shards import ShardReader
+from data_tools.shards.layout import MANIFEST
+from pipelines.cli.config_files import plain
+from pipelines.cli.parsing import RunArguments
+from pipelines.config import RunConfig
+from pipelines.engine import models
+from pipelines.engine.precomputing import precompute_shards
+from pipelines.engine.program import run_program
+from pipelines.engine.watching.trackers import require_installed
+from pipelines.finetuning.comparison import draw, make_videos, prompts_for
+from pipelines.inference.export import export
+from pipelines.vtok_training.dry_run import checked_model
+from pipelines.vtok_training.run import train
+from vtok.assembly.pretrained import CONFIG
+from vtok.config import ConfigError
+
+PROGRAM = "vtok-finetune"
+ASKED = "finetune.json"
+
+
+def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
+    """Runs all stages that are not done.
+
+    Args:
+        a: The command's own arguments.
+        arguments: Those of its training.
+
+    Raises:
+        ConfigError: A setting is wrong, or the output was begun with other ones.
+        DataError: The clips cannot be used.
+    """
+    config, output = arguments.config, a.output
+    require_installed(config.track)
+    models.quiet_libraries()
+    generates, asked = config.model.generates, asked_for(a, config)
+    if (output / ASKED).exists():
+        require_same(output, asked)
+    else:
+        checked_model(config, output)
+
+    told("shards", output / "shards")
+    shards = pack(Path(a.clips).expanduser(), output / "shards")
+    output.mkdir(parents=True, exist_ok=True)
+    (output / ASKED).write_text(json.dumps(asked, indent=1))
+    told("encoders", output / "ready")
+    if not (output / "ready" / MANIFEST).exists():
+        kinds = dict.fromkeys(("latents", "captions", "drop_video"), generates)
+        precompute_shards(argparse.Namespace(input=shards, output=output / "ready", **kinds), config)
+    prompts = prompts_for(a.prompts, ShardReader(shards), a.samples if generates else 0)
+    making = (prompts, config.data.seconds, a.denoising_steps, config.seed)
+    if config.init.weights and prompts:
+        told("videos before", output / "before")
+        make_videos(Path(config.init.weights), output / "before", *making, ema=config.init.ema)
+        freed()
+    told("training", output / "run")
+    if not (output / "export" / CONFIG).exists():
+        data = replace(config.data, shards=str(output / "ready"))
+        run_program(PROGRAM, replace(arguments, config=replace(config, data=data)), train)
+        freed()
+        told("export", output / "export")
+        # Adapters alone would belong to a published language model, not to the one that it started from.
+        merge = config.model.mllm.lora is not None and config.init.weights is not None
+        export(output / "run", output / "export", ema=config.train.ema_decay is not None, merge=merge)
+    if prompts:
+        told("videos after", output / "after")
+        make_videos(output / "export", output / "after", *making)
+        picture = draw(prompts, [output / "before", output / "after"], config.model.decoder.fps, output)
+        print(f"before and after  {picture}")
+    print(f"the model         {output / 'export'}", flush=True)
+
+
+def pack(clips: Path, shards: Path) -> Path:
+    """Returns the shards of the clips, which it packs if they are none themselves; a killed start is continued."""
+    if (clips / MANIFEST).exists():
+        return clips
+    if not (shards / MANIFEST).exists():
+        build_shards(clips, shards)
+    return shards
+
+
+def asked_for(a: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+    """Returns everything that the trained model depends on."""
+    return plain(asdict(config)) | {"clips": state_of(Path(a.clips).expanduser())}
+
+
+def require_same(output: Path, asked: dict[str, Any]) -> None:
+    """Raises ConfigError if an earlier start was asked for something else."""
+    before = json.loads((output / ASKED).read_text())
+    if changed := [name for name in asked if asked[name] != before.get(name)]:
+        raise ConfigError(
+            f"{output} was begun with other {', '.join(changed)}: choose another --output, or delete it to begin anew"
+        )
+
+
+def state_of(clips: Path) -> str:
+    """Returns a hash of names, sizes and modification times of all files of a folder or table."""
+    files = sorted(walk(clips)) if clips.is_dir() else [clips]
+    found = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.is_file()]
+    return hashlib.sha256("\n".join([str(clips.absolute()), *found]).encode()).hexdigest()
+
+
+def freed() -> None:
+    """Gives the memory of a model that is no longer used to the next one."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def told(stage: str, place: Path) -> None:
+    print(f"{PROGRAM}: {stage} -> {place}", flush=True)

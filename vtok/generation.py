@@ -77,7 +77,9 @@ def generate_batch(
         rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
     empty = None
     if framework.config.decoder.true_guidance > 1:
-        empty = decoder_conditioning(framework, [""] * len(prompts), [sample_row(framework, "", 0)] * len(prompts))
+        negative = decoder.negative_prompt
+        row = sample_row(framework, negative, 0)
+        empty = decoder_conditioning(framework, [negative] * len(prompts), [row] * len(prompts))
     conditioning = decoder_conditioning(framework, prompts, rows)
     videos = decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
     return at_rate(videos, own_fps, fps or own_fps, seconds)

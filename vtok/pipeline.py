@@ -17,7 +17,8 @@ from vtok.config import require
 from vtok.framework import VTokFramework
 from vtok.generation import generate
 from vtok.understanding import understand
-from vtok.weights.materialise import cast_parameters, whole
+from vtok.weights.materialise import whole
+from vtok.weights.precision import cast_parameters
 
 
 class VTokPipeline:

@@ -21,7 +21,7 @@ from pipelines.views import views_of
 from vtok.config import ConfigError
 from vtok.tokeniser import build_tokeniser
 from vtok.video_decoder import build_vae, encode_video
-from vtok.weights.materialise import cast_parameters
+from vtok.weights.precision import cast_parameters
 
 PROGRAM = "precompute"
 

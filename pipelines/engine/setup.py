@@ -16,6 +16,7 @@ from pipelines.engine import cpu_op, distributed, ds_json
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
 from vtok.weights import first_line, shape_of
+from vtok.weights.precision import kept_in_fp32
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
@@ -145,7 +146,11 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     groups = parameter_groups(model, train.weight_decay)
     options = dict(lr=train.lr, betas=train.betas, eps=train.eps)
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
+    fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
     engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
+    for parameter, values in fp32.items():
+        if not hasattr(parameter, "ds_id"):  # ZeRO-3's shards keep their dtype; DeepSpeed casts whole parameters
+            parameter.data = values.to(engine.device)
     settle_buffers(engine.module, engine.device)
     return engine
 

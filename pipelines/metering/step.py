@@ -13,6 +13,7 @@ from pipelines.metering.workload import Lengths, Workload
 from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
+from vtok.weights.precision import cast_parameters
 
 META = torch.device("meta")
 
@@ -75,9 +76,7 @@ def torch_linear() -> Iterator[None]:
 def meta_copy(model: ModelConfig, precision: str) -> VTokFramework:
     """Builds a framework without storage, in training mode. The precision ``auto`` is bf16, as on GPUs."""
     framework = meta_framework(model).train()
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    for parameter in framework.parameters():
-        parameter.data = parameter.data.to(dtype)
+    cast_parameters(framework, torch.float32 if precision == "fp32" else torch.bfloat16)
     return framework
 
 

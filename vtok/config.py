@@ -146,9 +146,11 @@ class MLLMConfig:
     """The multimodal language model.
 
     Args:
-        kind: ``llava-next`` or ``qwen2.5-vl``. The latter only understands: it has no visual head and no decoder.
-        weights: Hub id or folder of a ``LlavaNextForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``
-            with its tokenizer.
+        kind: ``llava-next``, ``llava`` (with HunyuanVideo's own text encoder the model starts as HunyuanVideo),
+            ``llama`` (a bare language model) or ``qwen2.5-vl``. The last only understands: it has no visual head and no
+            decoder.
+        weights: Hub id or folder of a model of this kind, as transformers' ``...ForConditionalGeneration`` or
+            ``LlamaForCausalLM`` stores it, with its tokenizer.
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         max_motion_tokens: Rows of the temporal position table in ``P`` (eq. 3). Videos with more steps are refused.
         gradient_checkpointing: Recompute the blocks in backward instead of keeping their activations.

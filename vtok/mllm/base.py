@@ -128,7 +128,7 @@ class Split(NamedTuple):
     Attributes:
         mllm: The language model.
         projector: Maps features of its vision tower into the language model's space. It becomes phi_vis.
-        projector_dim: Width of these features.
+        projector_dim: Width of these features. 0 if the published model has no projector: phi_vis is then new.
     """
 
     mllm: MLLM
@@ -148,7 +148,7 @@ class Published(NamedTuple):
 
     Attributes:
         name: Its name in error messages.
-        config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are trained.
+        config, model: transformers' classes. Its language model and ``lm_head`` are trained.
         keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
         split: Takes the parts out of the model.
         placeholder: Marks the visual tokens in its chat template.
@@ -167,11 +167,16 @@ class Published(NamedTuple):
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:
     """Puts the published model's language model and head into ``shell``, an ``...ForCausalLM`` on the meta device."""
-    shell.model = published.model.language_model
-    shell.lm_head = LanguageHead.of(published.lm_head)
-    shell.set_attn_implementation(PACKED_SDPA)
+    shell.model, shell.lm_head = published.model.language_model, published.lm_head
+    return prepared(shell, config)
+
+
+def prepared(causal_lm: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:
+    """Gives a language model our head, our attention and, if wanted, gradient checkpointing."""
+    causal_lm.lm_head = LanguageHead.of(causal_lm.lm_head)
+    causal_lm.set_attn_implementation(PACKED_SDPA)
     if config.gradient_checkpointing:
         # Renamed within transformers 5. Both methods take torch's own arguments first.
-        newer = getattr(shell, "activation_checkpointing_enable", None)
-        (newer or shell.gradient_checkpointing_enable)({"use_reentrant": False})
-    return shell
+        newer = getattr(causal_lm, "activation_checkpointing_enable", None)
+        (newer or causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
+    return causal_lm

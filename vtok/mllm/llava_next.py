@@ -1,8 +1,13 @@
-"""``llava-next``: LLaVA-Next's language model and head. Its projector becomes phi_vis."""
+"""``llava-next`` and ``llava``: the language model and head of a LLaVA. Its projector becomes phi_vis.
+
+HunyuanVideo's text encoder, ``llava-llama-3-8b-v1_1``, is a ``llava``.
+"""
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     PreTrainedConfig,
@@ -21,8 +26,8 @@ KEYS = {
 
 
 def split_llava(llava: PreTrainedModel, config: MLLMConfig) -> Split:
-    """Takes language model and projector out of a ``LlavaNextForConditionalGeneration``."""
-    assert isinstance(llava, LlavaNextForConditionalGeneration)
+    """Takes language model and projector out of a ``LlavaNextForConditionalGeneration`` or its predecessor."""
+    assert isinstance(llava, LlavaNextForConditionalGeneration | LlavaForConditionalGeneration)
     text, vision = llava.config.text_config, llava.config.vision_config
     assert isinstance(text, PreTrainedConfig) and isinstance(vision, PreTrainedConfig)
     with torch.device("meta"):  # only an empty shell of the right class
@@ -32,7 +37,11 @@ def split_llava(llava: PreTrainedModel, config: MLLMConfig) -> Split:
 
 
 IMAGE_TOKEN = "<image>"
+PLACEHOLDER = Placeholder("image", IMAGE_TOKEN)
 LLAVA_NEXT = Published(
-    "LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava,
-    Placeholder("image", IMAGE_TOKEN), template_lengths=(5, 15),
+    "LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava, PLACEHOLDER,
+    template_lengths=(5, 15),
 )  # fmt: skip
+LLAVA = Published(
+    "LLaVA", LlavaConfig, LlavaForConditionalGeneration, KEYS, split_llava, PLACEHOLDER, template_lengths=(5, 15)
+)

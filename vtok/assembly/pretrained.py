@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, ModelConfig
 from vtok.framework import VTokFramework
-from vtok.mllm import published
+from vtok.mllm import mllm_part, published
 from vtok.weights import first_line
 from vtok.weights.materialise import Place
 from vtok.weights.shipped import folder_or_id
@@ -65,7 +65,9 @@ def as_published(framework: VTokFramework) -> PreTrainedModel:
     """
     mllm = framework.config.mllm
     try:
-        whole = published(mllm).model.from_pretrained(folder_or_id(mllm.weights), revision=mllm.revision or "main")
+        variant = mllm_part(mllm).open().variant
+        source = folder_or_id(mllm.weights)
+        whole = published(mllm).model.from_pretrained(source, revision=mllm.revision or "main", variant=variant)
     except (OSError, ValueError) as error:
         raise ConfigError(f"mllm.weights: cannot load {mllm.weights!r}: {first_line(error)}") from error
     causal_lm = framework.mllm.causal_lm

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vtok.config import MLLMConfig
 from vtok.devices import to_device
@@ -143,6 +143,10 @@ class Placeholder(NamedTuple):
     token: str
 
 
+def no_system(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Says that a model was published without a message of the system."""
+
+
 class Published(NamedTuple):
     """A kind of multimodal language model as transformers publishes it.
 
@@ -152,6 +156,8 @@ class Published(NamedTuple):
         keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
         split: Takes the parts out of the model.
         placeholder: Marks the visual tokens in its chat template.
+        system: Returns the message of the system that the model was published with, if it has one and its chat template
+            does not write it. Only untrained models get it.
         template_lengths: Tokens of that template before a video, and behind it with an instruction; for plans, which
             have no tokenizer.
     """
@@ -163,6 +169,7 @@ class Published(NamedTuple):
     split: Callable[[PreTrainedModel, MLLMConfig], Split]
     placeholder: Placeholder
     template_lengths: tuple[int, int]
+    system: Callable[[PreTrainedTokenizerBase], str | None] = no_system
 
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:

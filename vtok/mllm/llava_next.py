@@ -12,6 +12,7 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from vtok.config import MLLMConfig
@@ -38,9 +39,21 @@ def split_llava(llava: PreTrainedModel, config: MLLMConfig) -> Split:
 
 IMAGE_TOKEN = "<image>"
 PLACEHOLDER = Placeholder("image", IMAGE_TOKEN)
+LLAMA3_HEADER = "<|start_header_id|>"
+LLAMA3_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+
+
+def llama3_system(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns the message of the system of the LLaVA-Next with LLaMA-3; others have other messages."""
+    return LLAMA3_SYSTEM if LLAMA3_HEADER in tokenizer.get_vocab() else None
+
+
 LLAVA_NEXT = Published(
     "LLaVA-Next", LlavaNextConfig, LlavaNextForConditionalGeneration, KEYS, split_llava, PLACEHOLDER,
-    template_lengths=(5, 15),
+    template_lengths=(5, 15), system=llama3_system,
 )  # fmt: skip
 LLAVA = Published(
     "LLaVA", LlavaConfig, LlavaForConditionalGeneration, KEYS, split_llava, PLACEHOLDER, template_lengths=(5, 15)

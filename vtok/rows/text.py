@@ -56,7 +56,7 @@ class TextEncoder:
         system: A message of the system that goes before a question, or ``None``.
 
     Attributes:
-        end_ids: Tokens that end an answer.
+        turn_ids: LLaMA-3's end of a turn, if the tokenizer has it.
         crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
     """
 
@@ -72,8 +72,7 @@ class TextEncoder:
         self.caption_ids = caption_ids
         self.placeholder = placeholder
         self.system = system
-        turn = [tokenizer.convert_tokens_to_ids(END_OF_TURN)] if END_OF_TURN in tokenizer.get_vocab() else []
-        self.end_ids = list(dict.fromkeys([tokenizer.eos_token_id, *turn]))
+        self.turn_ids = [tokenizer.convert_tokens_to_ids(END_OF_TURN)] if END_OF_TURN in tokenizer.get_vocab() else []
         self.control = control_words(tokenizer, [placeholder.token])
         # The template's system part is cropped. diffusers' constant (95) fits LLaMA-3's tokenizer only, so we count.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
@@ -98,6 +97,11 @@ class TextEncoder:
         kind = published(config.mllm)
         system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
         return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return list(dict.fromkeys([self.tokenizer.eos_token_id, *self.turn_ids]))
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
         """Tokenises a question in the model's chat template. Returns the ids before and after the visual tokens.
@@ -170,3 +174,9 @@ class TextEncoder:
         if self.caption_ids is not None:
             prompt, decoder_ids = self.prompt(caption or ""), self.caption_ids(caption or "")
         return RowText(before, after, self.answer(answer) if answer else [], prompt, decoder_ids, bool(caption))
+
+    def without_caption(self, row: RowText) -> RowText:
+        """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""
+        return (
+            row if self.caption_ids is None else row._replace(prompt=self.prompt(""), decoder_ids=self.caption_ids(""))
+        )

@@ -51,14 +51,21 @@ class Loaded(NamedTuple):
 
 
 class SampleToModel:
-    """Tokenises a sample's text. One of the sample's own draws picks the instruction."""
+    """Tokenises a sample's text. The sample's own draws pick the instruction, and whether its caption is dropped.
 
-    def __init__(self, text: TextEncoder):
-        self.text = text
+    Args:
+        text: The tokenizers.
+        dropout: Share of samples whose generation row has no text (``data.text_dropout``).
+    """
+
+    def __init__(self, text: TextEncoder, dropout: float = 0.0):
+        self.text, self.dropout = text, dropout
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
-        return Encoded(sample, self.text.sample(sample.caption, sample.question, sample.answer, instruction))
+        row = self.text.sample(sample.caption, sample.question, sample.answer, instruction)
+        dropped = sample.draws.uniform("text dropout") < self.dropout
+        return Encoded(sample, self.text.without_caption(row) if dropped else row)
 
 
 def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
@@ -132,7 +139,7 @@ def build_dataset(
         draw_window=config.data.window == "drawn",
         stored=precomputed.stored_views(config, reader, framework),
         order=build_order(config, reader),
-        transform=SampleToModel(framework.text),
+        transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
     )
     return WatchedDataset(clips, config.data.workers)
 

@@ -38,7 +38,6 @@ class Sample:
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
         caption: one of the clip's captions, drawn; "" if it has questions only.
-        caption_index: its index in `captions_of` the clip.
         question: question of one of the clip's pairs, drawn; None if it has none.
         answer: answer to `question`.
         extras: other members of the sample, by ending.
@@ -54,7 +53,6 @@ class Sample:
     video_valid: int
     start: float
     caption: str
-    caption_index: int
     question: str | None
     answer: str | None
     extras: dict[str, bytes]
@@ -158,7 +156,6 @@ class ClipDataset(Dataset):
             facts.get("entry"),
         )
         captions = captions_of(raw.meta)
-        caption_index = draws.integer("caption", len(captions))
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         question, answer = pairs[draws.integer("conversation", len(pairs))]
         if answer is None:  # a question alone is not asked
@@ -172,8 +169,7 @@ class ClipDataset(Dataset):
             video=views.video,
             video_valid=view_times(self.decoder_view, start, duration)[1] if self.decoder_view else 0,
             start=start,
-            caption=captions[caption_index],
-            caption_index=caption_index,
+            caption=captions[draws.integer("caption", len(captions))],
             question=question,
             answer=answer,
             extras=raw.extras,

@@ -84,6 +84,8 @@ class DataConfig:
         decoder: Video decoding library.
         workers: Loader processes per rank; 0 decodes in the training process.
         max_bad_share: Largest share of unreadable samples. With more of them the run stops.
+        text_dropout: Share of samples whose caption is dropped from the generation row, also for the decoder. It
+            teaches what ``generate.py --visual_guidance`` needs.
         group_by_length: Number of consecutive samples within which batches are formed of samples of similar length: a
             multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order.
         allow_growth: Whether a resumed run goes on if shards or datasets were added behind those that it had. From then
@@ -102,6 +104,7 @@ class DataConfig:
     decoder: Literal["pyav", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
+    text_dropout: float = 0.0
     group_by_length: int = 0
     allow_growth: bool = False
     cache_dir: str = "~/.cache/vtok/shards"
@@ -111,6 +114,7 @@ class DataConfig:
         require(self.seconds > 0, "data.seconds must be positive")
         require(self.workers >= 0, "data.workers must not be negative")
         require(0 <= self.max_bad_share <= 1, "data.max_bad_share must lie in 0..1")
+        require(0 <= self.text_dropout < 1, "data.text_dropout must be at least 0 and below 1")
         require(self.group_by_length >= 0, "data.group_by_length must not be negative")
         require(self.cache_gb > 0, "data.cache_gb must be positive")
         weights = [part.weight for part in self.mixture or []]

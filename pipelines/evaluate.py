@@ -31,6 +31,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     a = parser.parse_args(argv)
     if a.protocol == "vidtok_scores":
         require(min(a.height, a.width, a.fps) > 0, "--height, --width and --fps must be positive")
+        require(a.chunk >= 1, f"--chunk must be at least 1, not {a.chunk}")
+        require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
         require_new_file("--output", a.output)
         return a
     if a.protocol == "tv_align.run":
@@ -83,6 +85,12 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fps", type=float, default=30.0)
     command.add_argument("--tile", type=int, help="reconstruct in square tiles of so many pixels too, and compare")
     command.add_argument("--tile-overlap", type=int, default=64, help="of neighbouring tiles, in pixels")
+    command.add_argument("--read-long-video", action="store_true", help="reconstruct whole videos, chunk by chunk")
+    command.add_argument("--chunk", type=int, default=16, help="frames per chunk of a long video")
+    command.add_argument(
+        "--upstream-compat", action="store_true", help="decode a long video's chunks like the published code of v1.1"
+    )
+    command.add_argument("--compile", action="store_true", help="compile the model's blocks, which takes minutes once")
     command.add_argument("--lpips", type=Path, nargs=2, metavar=("VGG16", "LINEAR"), help="the weights of LPIPS")
     command.add_argument("--fvd", type=Path, metavar="I3D", help="i3d_torchscript.pt: also FVD, of the whole clips")
     command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")

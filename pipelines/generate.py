@@ -15,6 +15,7 @@ from pipelines.cli.checks import require_generation, require_new_file, require_n
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
+from vtok.sampling import Sampling
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -31,6 +32,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the decoder's)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
+    parser.add_argument("--top_components", type=int, help="likeliest Gaussians of the head gmm that take part (all)")
+    parser.add_argument(
+        "--visual_guidance", type=float, default=1.0, metavar="SCALE",
+        help="leads visual tokens away from those without text; 1 is off, above 1 needs data.text_dropout in training",
+    )  # fmt: skip
+    parser.add_argument("--candidates", type=int, default=1, help="samples of the tokens; the likeliest one is shown")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
@@ -38,6 +45,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     a = with_step(parser.parse_args(argv))
     require(a.samples >= 1, "--samples must be at least 1")
     require_generation(a)
+    a.sampling = Sampling(a.temperature, a.top_components, a.visual_guidance, a.candidates)
     if a.prompts:
         require_new_folder("--output", a.output)
     else:

@@ -27,6 +27,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pad-gen-frames", action="store_true", help="continue from the previous reconstruction")
     parser.add_argument("--tile", type=int, help="side of square tiles in pixels, for frames too large for memory")
     parser.add_argument("--tile-overlap", type=int, default=64, help="overlap of neighbouring tiles, in pixels")
+    parser.add_argument("--compile", action="store_true", help="compile the model's blocks, which takes minutes once")
     return parser.parse_args(argv)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from support.ranks import Ranks
 from support.tiny import CAPTIONS, model_config
+from support.wan import write_heeding_models
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
 
@@ -24,6 +25,12 @@ def tiny_models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny_models")
     write_tiny_models(folder, CAPTIONS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def heeding_models(tiny_models, tmp_path_factory):
+    """The tiny models, with Wans that heed their text."""
+    return write_heeding_models(tiny_models, tmp_path_factory.mktemp("heeding") / "models")
 
 
 @pytest.fixture

@@ -172,9 +172,11 @@ class MLLMConfig:
     """The multimodal language model.
 
     Args:
-        kind: ``llava-next`` or ``qwen2.5-vl``. The latter only understands: it has no visual head and no decoder.
-        weights: Hub id or folder of a ``LlavaNextForConditionalGeneration`` or ``Qwen2_5_VLForConditionalGeneration``
-            with its tokenizer.
+        kind: ``llava-next``, ``llava`` (with HunyuanVideo's own text encoder the model starts as HunyuanVideo),
+            ``llama`` (a bare language model) or ``qwen2.5-vl``. The last only understands: it has no visual head and no
+            decoder.
+        weights: Hub id or folder of a model of this kind, as transformers' ``...ForConditionalGeneration`` or
+            ``LlamaForCausalLM`` stores it, with its tokenizer.
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         max_motion_tokens: Rows of the temporal position table in ``P`` (eq. 3). Videos with more steps are refused.
         gradient_checkpointing: Recompute the blocks in backward instead of keeping their activations.
@@ -242,8 +244,14 @@ class DecoderConfig:
             pipeline.
         guidance: For ``hunyuan``: value of the distilled guidance embedding, in training and in sampling. It changes
             the direction of ``L_dec``'s gradient on the conditioning.
-        true_guidance: Scale of classifier-free guidance in sampling, against the empty prompt. Wan needs it, since it
-            was not distilled. HunyuanVideo was: leave it at 1, which turns it off.
+        true_guidance: Scale of classifier-free guidance in sampling, against ``negative_prompt``. Wan needs it, since
+            it was not distilled. HunyuanVideo was: leave it at 1, which turns it off.
+        true_guidance_2: For ``wan`` with two experts: the scale of the one for low noise levels, diffusers'
+            ``guidance_scale_2``. ``true_guidance`` if omitted.
+        negative_prompt: What ``true_guidance`` leads away from. If omitted: Wan's published text; with HunyuanVideo the
+            empty text.
+        shift: Shift of the noise levels, in training and in sampling. The one that is stored with the scheduler if
+            omitted.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
         gradient_checkpointing: Recompute the transformer's blocks in backward.
         vae_tiling: Whether the autoencoder encodes and decodes large frames in diffusers' tiles, in training and in
@@ -268,6 +276,9 @@ class DecoderConfig:
     max_prompt_tokens: int = 256
     guidance: float = 6.0
     true_guidance: float = 1.0
+    true_guidance_2: float | None = None
+    negative_prompt: str | None = None
+    shift: float | None = None
     objective: Literal["velocity", "noise"] = "velocity"
     gradient_checkpointing: bool = False
     vae_tiling: VaeTiling = "auto"
@@ -306,6 +317,13 @@ class DecoderConfig:
             "decoder.loss_latent_frames must be at least 1",
         )
         require(self.true_guidance >= 1, "decoder.true_guidance must be at least 1")
+        second = self.true_guidance_2
+        require(
+            second is None or (self.expert is not None and self.true_guidance > 1 and second >= 1),
+            "decoder.true_guidance_2, at least 1, is the scale of Wan's second expert: it needs decoder.expert and "
+            "decoder.true_guidance above 1",
+        )
+        require(self.shift is None or self.shift > 0, "decoder.shift must be positive")
         require(self.max_prompt_tokens >= 1, "decoder.max_prompt_tokens must be at least 1")
 
     @property

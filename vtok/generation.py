@@ -8,9 +8,11 @@ from torch import Tensor
 
 from vtok.config import ConfigError
 from vtok.framework import VTokFramework
+from vtok.sampling import PLAIN, Sampling
 from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import GenerationRow, VideoDecoder
+from vtok.visual_sampling import generation_row, sample_row
 
 
 def generate(
@@ -19,14 +21,14 @@ def generate(
     seconds: float,
     fps: float | None = None,
     steps: int = 50,
-    temperature: float = 1.0,
+    sampling: Sampling = PLAIN,
     generator: torch.Generator | None = None,
     features: VisualFeatures | None = None,
 ) -> Tensor:
     """Makes one ``uint8`` video (frames, 3, height, width). Arguments as in :func:`generate_batch`."""
     generators = None if generator is None else [generator]
     given = None if features is None else [features]
-    return generate_batch(framework, [prompt], seconds, fps, steps, temperature, generators, given)[0]
+    return generate_batch(framework, [prompt], seconds, fps, steps, sampling, generators, given)[0]
 
 
 @torch.no_grad()
@@ -36,7 +38,7 @@ def generate_batch(
     seconds: float,
     fps: float | None = None,
     steps: int = 50,
-    temperature: float = 1.0,
+    sampling: Sampling = PLAIN,
     generators: list[torch.Generator] | None = None,
     features: list[VisualFeatures] | None = None,
 ) -> Tensor:
@@ -52,7 +54,7 @@ def generate_batch(
         fps: Frames per second of the result, by default the decoder's. At another rate the decoder's frames are
             repeated or left out (:func:`at_rate`).
         steps: Denoising steps.
-        temperature: Temperature of the visual tokens.
+        sampling: How the visual tokens are sampled.
         generators: One per video, on the CPU.
         features: Features of true videos, whose tokens replace sampled ones. They show the best that sampling could do.
 
@@ -69,15 +71,20 @@ def generate_batch(
     num_tokens = 0
     if features is None:
         num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
-    require_alike(framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps)
+    require_alike(
+        framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps,
+        candidates=sampling.candidates, rows_of_a_prompt=1 + (sampling.guidance != 1),
+    )  # fmt: skip
     if features is None:
         draws: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
-        rows = [sample_row(framework, prompt, num_tokens, temperature, draw) for prompt, draw in zip(prompts, draws)]
+        rows = [sample_row(framework, prompt, num_tokens, sampling, draw) for prompt, draw in zip(prompts, draws)]
     else:
         rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
     empty = None
     if framework.config.decoder.true_guidance > 1:
-        empty = decoder_conditioning(framework, [""] * len(prompts), [sample_row(framework, "", 0)] * len(prompts))
+        negative = decoder.negative_prompt
+        row = sample_row(framework, negative, 0)
+        empty = decoder_conditioning(framework, [negative] * len(prompts), [row] * len(prompts))
     conditioning = decoder_conditioning(framework, prompts, rows)
     videos = decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
     return at_rate(videos, own_fps, fps or own_fps, seconds)
@@ -107,37 +114,12 @@ def decoder_of(framework: VTokFramework) -> VideoDecoder:
 
 
 @torch.no_grad()
-def sample_row(
-    framework: VTokFramework,
-    prompt: str,
-    num_tokens: int,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> GenerationRow:
-    """Samples a video's ``num_tokens`` visual tokens after a prompt, one at a time, with a key-value cache."""
-    prompt_ids = torch.tensor([framework.text.prompt(prompt)], device=framework.mllm.device)
-    hidden = framework.mllm(framework.mllm.embed(prompt_ids), use_cache=True)
-    states = [hidden.conditioning[0]]
-    for index in range(num_tokens):
-        token = sample_token(framework, hidden.last[:, -1], index, temperature, generator)
-        hidden = framework.mllm(framework.projection(token[:, None], start=index), cache=hidden.cache, use_cache=True)
-        states.append(hidden.conditioning[0])
-    return generation_row(framework, torch.cat(states), num_tokens)
-
-
-@torch.no_grad()
 def teacher_forced_row(framework: VTokFramework, prompt: str, features: VisualFeatures) -> GenerationRow:
     """Returns the row of :func:`sample_row` for the tokens of a true video."""
     visual = framework.projection(framework.tokeniser.encode(framework.in_model_dtype(features)))
     ids = torch.tensor([framework.text.prompt(prompt)], device=visual.device)
     states = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1)).conditioning[0]
     return generation_row(framework, states, visual.shape[1])
-
-
-def generation_row(framework: VTokFramework, states: Tensor, visual: int) -> GenerationRow:
-    """Splits the states (L, d) of a prompt's row. The last ``visual`` of them are at visual tokens."""
-    count = len(states) - visual
-    return GenerationRow(states[framework.text.crop_start : count], states[count:])
 
 
 @torch.no_grad()
@@ -147,13 +129,3 @@ def decoder_conditioning(framework: VTokFramework, prompts: list[str], rows: lis
     assert caption_ids is not None  # with a decoder there is its tokenizer
     ids = [caption_ids(prompt) for prompt in prompts]
     return decoder.condition(rows, decoder.encode_text(ids, framework.mllm.device))
-
-
-def sample_token(
-    framework: VTokFramework, state: Tensor, index: int, temperature: float, generator: torch.Generator | None
-) -> Tensor:
-    """Samples visual token ``index``, (1, token_dim), from the last hidden state (1, d) before it."""
-    kind = framework.tokeniser.place(index).kind
-    standardised = framework.visual_head[kind].sample(state, temperature, generator)
-    features = framework.tokeniser.feature_scale[kind].restore(standardised).to(state.dtype)
-    return framework.tokeniser.encode_kind(kind, features)

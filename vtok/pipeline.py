@@ -16,8 +16,10 @@ from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import require
 from vtok.framework import VTokFramework
 from vtok.generation import generate
+from vtok.sampling import Sampling
 from vtok.understanding import understand
-from vtok.weights.materialise import cast_parameters, whole
+from vtok.weights.materialise import whole
+from vtok.weights.precision import cast_parameters
 
 
 class VTokPipeline:
@@ -97,6 +99,9 @@ class VTokPipeline:
         steps: int = 50,
         temperature: float = 1.0,
         seed: int = 0,
+        top_components: int | None = None,
+        guidance: float = 1.0,
+        candidates: int = 1,
     ) -> Tensor:
         """Makes a ``uint8`` video (``round(seconds * fps)``, 3, height, width) from a prompt, on the CPU.
 
@@ -105,11 +110,13 @@ class VTokPipeline:
             seconds: Length of the video.
             fps: Frames per second. The decoder's own if omitted.
             steps: Denoising steps.
-            temperature: Temperature of the visual tokens.
             seed: The same seed gives the same video.
+            temperature, top_components, guidance, candidates: How the visual tokens are sampled
+                (:class:`vtok.sampling.Sampling`).
         """
         generator = torch.Generator().manual_seed(seed)
-        return generate(self.framework, prompt, seconds, fps, steps, temperature, generator).cpu()
+        sampling = Sampling(temperature, top_components, guidance, candidates)
+        return generate(self.framework, prompt, seconds, fps, steps, sampling, generator).cpu()
 
 
 def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tuple[torch.device, torch.dtype]:

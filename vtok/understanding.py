@@ -63,7 +63,7 @@ def understand(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         synced_gpus=needs_all_ranks(framework.mllm),
-        eos_token_id=framework.text.tokenizer.eos_token_id,
+        eos_token_id=framework.text.end_ids,
         pad_token_id=framework.text.tokenizer.eos_token_id,
     )
     return str(framework.text.tokenizer.decode(ids[0], skip_special_tokens=True)).strip()

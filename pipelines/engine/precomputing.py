@@ -22,7 +22,7 @@ from pipelines.views import views_of
 from vtok.config import ConfigError
 from vtok.tokeniser import build_tokeniser
 from vtok.video_decoder import build_text_encoder, build_vae, caption_tokenizer, decoder_kind, encode_video
-from vtok.weights.materialise import cast_parameters
+from vtok.weights.precision import cast_parameters
 
 PROGRAM = "precompute"
 
@@ -83,7 +83,7 @@ class Encoders:
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
         if self.text_encoder is not None:
             encode = decoder_kind(self.config.model.decoder).encode_captions
-            ids = [self.caption_ids(caption) for caption in captions]
+            ids = [self.caption_ids(caption) for caption in (*captions, "")]  # data.text_dropout takes the empty one
             encoded = [encode(self.text_encoder, [own], device)[0] for own in ids]
             stored[precomputed.CAPTIONS] = precomputed.pack_captions(ids, encoded)
         return stored

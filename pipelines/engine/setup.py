@@ -20,6 +20,7 @@ from vtok.config import ConfigError, require
 from vtok.lora import adapted_layers, has_magnitude
 from vtok.parts import entry_of
 from vtok.weights import first_line, shape_of
+from vtok.weights.precision import kept_in_fp32
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
@@ -167,7 +168,11 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
     for layer in filter(has_magnitude, adapted_layers(model)):
         set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
+    fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
     engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
+    for parameter, values in fp32.items():
+        if not hasattr(parameter, "ds_id"):  # ZeRO-3's shards keep their dtype; DeepSpeed casts whole parameters
+            parameter.data = values.to(engine.device)
     settle_buffers(engine.module, engine.device)
     return engine
 

@@ -19,7 +19,7 @@ from vtok.weights.materialise import Place, Read, whole
 def placement(ds_config: dict, dtype: torch.dtype) -> Place:
     """Returns the function that places parameters: as shards under ZeRO-3, else whole on this rank's device.
 
-    The function holds scratch memory for the largest parameter. Drop it when all parameters are placed.
+    The function holds scratch memory for the largest parameter of each dtype. Drop it when all parameters are placed.
 
     Args:
         ds_config: DeepSpeed's configuration.
@@ -29,13 +29,13 @@ def placement(ds_config: dict, dtype: torch.dtype) -> Place:
         return whole(dtype, distributed.device())
     # Given any module, DeepSpeed also installs its linear layer, which does not save gathered weights for backward.
     zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
-    scratch = torch.empty(0, dtype=dtype, device=zero.local_device)
+    scratch = {kind: torch.empty(0, dtype=kind, device=zero.local_device) for kind in (dtype, torch.float32)}
 
-    def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
-        nonlocal scratch
-        if parameter.numel() > scratch.numel():
-            scratch = scratch.new_empty(parameter.numel())
-        values = scratch[: parameter.numel()]
+    def place(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:
+        kind = torch.float32 if fp32 else dtype
+        if parameter.numel() > scratch[kind].numel():
+            scratch[kind] = scratch[kind].new_empty(parameter.numel())
+        values = scratch[kind][: parameter.numel()]
         for start, stop in internals.kept(zero, values.numel()):
             read(values[start:stop], start)
         return internals.sharded(zero, nn.Parameter(values.view(parameter.shape), parameter.requires_grad))

@@ -4,6 +4,10 @@ Videos are cut into clips that do not overlap, of 17 frames (causal models) or 1
 copies of its last frame, and only its real frames are scored. Each score is the mean over frames. Only FVD is computed
 once, from all complete clips.
 
+With ``--read-long-video`` a whole video is one clip, reconstructed ``--chunk`` frames at a time by a causal model. Its
+frames are scored, and FVD is that of its consecutive clips. With ``--upstream-compat`` chunks of v1.1 overlap in the
+decoder as in the published code, with which v1.1's table was made.
+
 With ``--tile`` each clip is also reconstructed in tiles. ``tiles`` is the PSNR of these reconstructions to those of
 whole frames. It tells how much tiles cost where whole frames do not fit into memory.
 """
@@ -31,7 +35,10 @@ from vtok.vidtok.model import lengthened
 
 # Maps two sets of frames (T, 3, H, W) in [0, 1] to scores (T,).
 Metric = Callable[[Tensor, Tensor], Tensor]
-SETTINGS = ("config", "checkpoint", "fps", "height", "width", "tile", "tile_overlap")
+SETTINGS = (
+    "config", "checkpoint", "fps", "height", "width", "tile", "tile_overlap", "read_long_video", "chunk",
+    "upstream_compat",
+)  # fmt: skip
 BETTER = {"psnr": "higher", "ssim": "higher", "tiles": "higher", "lpips": "lower", "fvd": "lower"}
 
 
@@ -48,10 +55,21 @@ def evaluate(a: argparse.Namespace) -> None:
     require(a.fps > 0, "--fps must be positive")
     device = distributed.device()
     model = load_vidtok(a.config, a.checkpoint).to(device)
+    if a.compile:
+        model.compile_blocks()
     factor = model.config.space_factor
     require(
         min(a.height, a.width) >= metrics.WINDOW and a.height % factor == a.width % factor == 0,
         f"--height and --width must be multiples of {factor} and at least {metrics.WINDOW}, not {a.height}x{a.width}",
+    )
+    require(
+        model.is_causal or not a.read_long_video,
+        "--read-long-video needs a causal VidTok: others see a clip as a whole",
+    )
+    compatible = a.upstream_compat
+    require(
+        not compatible or (a.read_long_video and model.config.time == "causal_v1_1"),
+        "--upstream-compat goes with --read-long-video and a v1.1 model",
     )
     measures: dict[str, Metric] = {"psnr": metrics.psnr, "ssim": metrics.ssim}
     if a.lpips:
@@ -60,7 +78,10 @@ def evaluate(a: argparse.Namespace) -> None:
     extractor = load_i3d(a.fvd).to(device) if a.fvd else None
     by_video, pairs = {}, []
     for video in list_videos(a.data, a.meta_path):
-        clips = reconstructions(model, video, a.fps, a.height, a.width, a.tile, a.tile_overlap)
+        if a.read_long_video:
+            clips = long_reconstruction(model, video, a.fps, a.height, a.width, a.chunk, compatible)
+        else:
+            clips = reconstructions(model, video, a.fps, a.height, a.width, a.tile, a.tile_overlap)
         found = scores_of(clips, measures, extractor)
         by_video[str(video.relative_to(a.data))] = found.frames
         pairs += found.features
@@ -128,6 +149,61 @@ def reconstructions(
             yield Clip(unit_range(clip), reconstruction(clip, None), in_tiles, clip.shape[2] == length)
     except DataError as error:
         raise DataError(f"{video}: {error}") from error
+
+
+@torch.no_grad()
+def long_reconstruction(
+    model: VidTok, video: Path, fps: float, height: int, width: int, chunk: int, compatible: bool = False
+) -> Iterator[Clip]:
+    """Yields the clips of a whole video's reconstruction.
+
+    Args:
+        model: A causal model.
+        video: Path of the video.
+        fps: Frames per second to sample.
+        height: Pixels.
+        width: Pixels.
+        chunk: Frames that are encoded at once.
+        compatible: Whether to decode overlapping chunks like the published code. The decoded video is then held whole.
+
+    Raises:
+        DataError: The video cannot be read.
+    """
+    length, device = clip_length(model), next(model.parameters()).device
+    originals: list[Tensor] = []
+
+    def chunks() -> Iterator[Tensor]:
+        for part in parts:
+            originals.append(unit_range(part))
+            yield part.to(device)
+
+    try:
+        total, parts = read_clips(video, fps, height, width, chunk)
+        if compatible:
+            model.use_tiling, model.upstream_compat = True, True
+            model.t_chunk_enc, model.t_chunk_dec = chunk, max(1, chunk // model.config.time_factor)
+            outputs = iter([model(torch.cat(list(chunks()), dim=2))[1]])
+        else:
+            outputs = model.reconstruct(chunks(), total)
+        pending: list[Tensor] = [unit_range(next(outputs)).cpu()]
+        for output in outputs:
+            pending.append(unit_range(output).cpu())
+            while sum(map(len, pending)) >= length:
+                yield paired(originals, pending, length, device, complete=True)
+        while (left := sum(map(len, pending))) > 0:
+            yield paired(originals, pending, min(length, left), device, complete=left >= length)
+    except DataError as error:
+        raise DataError(f"{video}: {error}") from error
+
+
+def paired(originals: list[Tensor], pending: list[Tensor], count: int, device: torch.device, complete: bool) -> Clip:
+    """Takes the first ``count`` frames out of both lists of frames."""
+    taken = []
+    for frames in (originals, pending):
+        whole = torch.cat(frames)
+        frames[:] = [whole[count:]]
+        taken.append(whole[:count].to(device))
+    return Clip(*taken, in_tiles=None, complete=complete)
 
 
 class Scores(NamedTuple):

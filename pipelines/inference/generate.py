@@ -15,6 +15,7 @@ from pipelines.inference.shares import own_share, read_prompts
 from vtok.config import require
 from vtok.framework import VTokFramework
 from vtok.generation import generate_batch
+from vtok.sampling import PLAIN, Sampling
 from vtok.tokeniser import VisualFeatures
 
 MAX_NAME_BYTES = 255
@@ -43,7 +44,7 @@ def generate_videos(
     seconds: float,
     fps: float | None = None,
     steps: int = 50,
-    temperature: float = 1.0,
+    sampling: Sampling = PLAIN,
 ) -> Tensor:
     """Generates videos and writes each as an mp4 of F = ``round(seconds * fps)`` frames.
 
@@ -54,7 +55,7 @@ def generate_videos(
         seconds: Length of a video.
         fps: Frames per second of the files, by default the decoder's (see :func:`vtok.generation.generate_batch`).
         steps: Denoising steps.
-        temperature: Temperature at which visual tokens are sampled.
+        sampling: How visual tokens are sampled.
 
     Returns:
         All frames, (B, F, 3, H, W) ``uint8``.
@@ -69,7 +70,7 @@ def generate_videos(
     paths, prompts, seeds, features = map(list, zip(*wanted))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     real = None if features[0] is None else features
-    videos = generate_batch(framework, prompts, seconds, fps, steps, temperature, generators, real).cpu()
+    videos = generate_batch(framework, prompts, seconds, fps, steps, sampling, generators, real).cpu()
     for path, frames in zip(paths, videos):
         save_mp4(frames, fps, path)
     return videos
@@ -95,7 +96,7 @@ def generate_missing(a: argparse.Namespace) -> None:
         config, framework, _ = load_run(a.checkpoint, a.ema)
     for start in range(0, len(missing), a.batch_size):
         batch = missing[start : start + a.batch_size]
-        videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.temperature)
+        videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.sampling)
         for one, frames in zip(batch, videos):
             print(f"{one.path}: {len(frames)} frames, {a.seconds:g} s", flush=True)
 

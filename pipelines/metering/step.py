@@ -14,6 +14,7 @@ from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.parts import train_only
+from vtok.weights.precision import cast_parameters
 
 META = torch.device("meta")
 
@@ -83,9 +84,7 @@ def meta_copy(model: ModelConfig, precision: str, parts: Mapping[str, float] | N
     """
     framework = meta_framework(model).train()
     train_only(framework, framework.learnable, parts)
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    for parameter in framework.parameters():
-        parameter.data = parameter.data.to(dtype)
+    cast_parameters(framework, torch.float32 if precision == "fp32" else torch.bfloat16)
     return framework
 
 

@@ -7,6 +7,7 @@ from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
 from vtok.parts import part_of
+from vtok.weights.precision import kept_in_fp32
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes per trained parameter, all fp32
 
@@ -14,11 +15,23 @@ UPDATE = "update"
 
 
 class Parameter(NamedTuple):
-    """One parameter tensor: its part, elements, and whether it is trained."""
+    """One parameter tensor.
+
+    Attributes:
+        part: The part it belongs to. All trained ones are one part.
+        size: Its elements.
+        trained: Whether it is trained.
+        fp32: Whether it stays fp32 in a bf16 run.
+    """
 
     part: str
     size: int
     trained: bool
+    fp32: bool = False
+
+    def width(self, sharding: Sharding) -> int:
+        """Returns the bytes of an element in the forward pass."""
+        return MASTER if self.fp32 else sharding.parameter_bytes
 
 
 class Share(NamedTuple):
@@ -31,13 +44,14 @@ class Share(NamedTuple):
 
 def parameters_of(framework: VTokFramework) -> list[Parameter]:
     """Lists the framework's parameter tensors. All trained ones are one part; frozen ones have the name of theirs."""
+    kept = kept_in_fp32(framework)
     listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
     never = [
         (part, p) for part, module in framework.frozen_parts.items() for p in module.parameters() if not p.requires_grad
     ]
     others = {p for p in framework.parameters() if not p.requires_grad} - {p for _, p in never}
     left_out = [(part_of(name) or name, p) for name, p in framework.named_parameters() if p in others]
-    return listed + [Parameter(part, p.numel(), False) for part, p in left_out + never]
+    return listed + [Parameter(part, p.numel(), False, p in kept) for part, p in left_out + never]
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
@@ -60,8 +74,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
         ema: Whether the run keeps an average of the trained weights.
     """
     shard = trained_shard(parameters, ranks)
-    trained, everything = sum(p.size for p in parameters if p.trained), sum(p.size for p in parameters)
-    weight = sharding.parameter_bytes
+    trained, weight = sum(p.size for p in parameters if p.trained), sharding.parameter_bytes
     stage3, on_host = sharding.stage == 3, sharding.offload_optimizer
     # The host holds accumulated gradients, and an fp32 copy of them for the update.
     gradient_bytes = sharding.gradient_bytes + (MASTER if on_host and stage3 else 0)
@@ -73,21 +86,28 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
         Share("EMA", EMA * shard * ema, on_host),
     ]  # fmt: skip
     for part in dict.fromkeys(p.part for p in parameters if not p.trained):
-        sizes = [p.size for p in parameters if p.part == part]
-        held = sum(-(-size // ranks) for size in sizes) if stage3 else sum(sizes)
-        shares.append(Share(f"frozen {part}", weight * held, sharding.offload_parameters))
+        own = [p for p in parameters if p.part == part]
+        held = sum(p.width(sharding) * (-(-p.size // ranks) if stage3 else p.size) for p in own)
+        shares.append(Share(f"frozen {part}", held, sharding.offload_parameters))
     if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
-        persistent = sum(p.size for p in parameters if is_persistent(p, sharding))
-        shares.append(Share("persistent parameters", weight * persistent))
+        persistent = bytes_of([p for p in parameters if is_persistent(p, sharding)], sharding)
+        shares.append(Share("persistent parameters", persistent))
     if sharding.secondary_partition > 1:
-        second = everything // sharding.secondary_partition
-        shares.append(Share("secondary partition", weight * second))
+        shares.append(Share("secondary partition", bytes_of(parameters, sharding) // sharding.secondary_partition))
     shares.append(Share("reduce bucket", sharding.reduce_bytes * sharding.reduce_bucket))
     return [share for share in shares if share.bytes]
 
 
+def bytes_of(parameters: list[Parameter], sharding: Sharding) -> int:
+    """Returns the bytes of whole parameters in the forward pass."""
+    return sum(p.width(sharding) * p.size for p in parameters)
+
+
 def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:
-    """Returns the peak of gathered parameters: the live limit, but at least the largest tensor."""
+    """Returns the peak of gathered parameters: the live limit, but at least the largest tensor.
+
+    DeepSpeed counts the limit in elements. Those that stay fp32 count like the others here: they are few.
+    """
     sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
     if sharding.stage < 3 or ranks == 1 or not sharded:
         return 0

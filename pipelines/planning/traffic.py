@@ -1,6 +1,6 @@
 """Bytes that one rank receives from others in one optimiser step."""
 
-from pipelines.planning.memory import Parameter, backward_parts, is_persistent
+from pipelines.planning.memory import Parameter, backward_parts, bytes_of, is_persistent
 from pipelines.planning.sharding import Sharding
 
 
@@ -21,9 +21,8 @@ def traffic(parameters: list[Parameter], ranks: int, accumulation: int, sharding
     moved = {}
     for kind, wanted in (("trained", True), ("frozen", False)):
         sharded = [p for p in parameters if p.trained == wanted and not is_persistent(p, sharding)]
-        scale = sharding.parameter_bytes * accumulation
-        moved[f"all-gather {kind}, forward"] = scale * count(sharded) * others
-        moved[f"all-gather {kind}, backward"] = scale * count(backward_parts(sharded)) * again
+        moved[f"all-gather {kind}, forward"] = bytes_of(sharded, sharding) * accumulation * others
+        moved[f"all-gather {kind}, backward"] = bytes_of(backward_parts(sharded), sharding) * accumulation * again
     return whole(moved | reduced)
 
 

@@ -7,6 +7,7 @@ VidTokRunConfig
   train       batch, steps, optimiser
   checkpoint  when to save
   track       what shows the figures
+  validation  held-out videos
 """
 
 import sys
@@ -109,11 +110,50 @@ class LossConfig:
 
 @dataclass
 class VidTokTrainConfig(OptimisationConfig):
-    """Batch, steps and optimiser, the same for both engines; some defaults differ from those of VTok's training."""
+    """Batch, steps and optimiser, the same for both engines; some defaults differ from those of VTok's training.
+
+    Args:
+        gradient_checkpointing: Recompute the autoencoder's blocks in backward, for long clips.
+    """
 
     max_grad_norm: float = 20.0
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     ema_decay: float | None = None
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class VidTokValidationConfig:
+    """Validation on held-out videos.
+
+    Args:
+        every: Steps between validations; the last step is always validated. 0 turns it off. 1000 if omitted.
+        shards, root, meta_path: The held-out videos, as in ``data``. There is no validation without them.
+        samples: Videos that are used at most, from the first on.
+        videos: Number of them that go to TensorBoard, beside their reconstructions.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    every: int | None = None
+    shards: str | None = None
+    root: str | None = None
+    meta_path: str | None = None
+    samples: int = 16
+    videos: int = 2
+
+    def __post_init__(self):
+        require(self.every is None or self.every >= 0, "validation.every must not be negative")
+        require(self.samples >= 1, "validation.samples must be at least 1")
+        require(self.videos >= 0, "validation.videos must not be negative")
+        require(self.shards is None or self.root is None, "set at most one of validation.shards and validation.root")
+        require(self.meta_path is None or self.root is not None, "validation.meta_path goes with validation.root")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a validation."""
+        return self.every != 0 and (self.shards or self.root) is not None
 
 
 @dataclass
@@ -130,6 +170,7 @@ class VidTokRunConfig:
         data: The videos.
         loss: Perceptual and adversarial loss.
         checkpoint: When to save.
+        validation: The held-out videos.
 
     Raises:
         ConfigError: Values contradict each other.
@@ -144,10 +185,14 @@ class VidTokRunConfig:
     data: VideoDataConfig = field(default_factory=VideoDataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: VidTokValidationConfig = field(default_factory=VidTokValidationConfig)
 
     def __post_init__(self):
         require_seed(self.seed)
-        require(self.checkpoint.keep != "best", "checkpoint.keep best needs a validation, which a VidTok's run has not")
+        require(
+            self.checkpoint.keep != "best",
+            "a VidTok's run does not keep its best checkpoint: set checkpoint.keep to a number",
+        )
         require("name" in self.model, "model.name is missing: give a published name")
         model, data = config_of(self.model), self.data
         factor, (height, width) = model.space_factor, data.sides

@@ -14,7 +14,7 @@ from data_tools.video.views import View
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.loading.workers import WatchedDataset
 from pipelines.engine.outputs import open_dataset
-from pipelines.vidtok_training.config import VidTokRunConfig
+from pipelines.vidtok_training.config import VideoDataConfig, VidTokRunConfig, VidTokValidationConfig
 
 
 class Clips(NamedTuple):
@@ -63,9 +63,24 @@ def open_videos(config: VidTokRunConfig) -> ShardReader | VideoFiles:
     Raises:
         DataError: There are none.
     """
-    if config.data.shards:
-        return open_dataset(config, config.data.shards)
-    return VideoFiles(config.data.root, config.data.meta_path)
+    return opened(config, config.data)
+
+
+def open_held_out(config: VidTokRunConfig) -> ShardReader | VideoFiles | None:
+    """Opens the held-out videos of a run; ``None`` if it has no validation.
+
+    Raises:
+        DataError: There are none.
+    """
+    return opened(config, config.validation) if config.validation.wanted else None
+
+
+def opened(config: VidTokRunConfig, named: VideoDataConfig | VidTokValidationConfig) -> ShardReader | VideoFiles:
+    """Opens the videos that a section names."""
+    if named.shards:
+        return open_dataset(config, named.shards)
+    assert named.root is not None  # the configuration has checked this
+    return VideoFiles(named.root, named.meta_path)
 
 
 def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> WatchedDataset:

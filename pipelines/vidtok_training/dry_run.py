@@ -22,4 +22,6 @@ def dry_run(arguments: RunArguments[VidTokRunConfig]) -> None:
     print(f"batch        {batch_line(plan)}")
     reader = data.open_videos(config)
     print(f"data         {len(reader)} videos")
+    if held_out := data.open_held_out(config):
+        print(f"validation   {min(config.validation.samples, len(held_out))} of {len(held_out)} held-out videos")
     print(f"steps        {number_of_steps(config.train, len(reader))}")

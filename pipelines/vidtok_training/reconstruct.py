@@ -27,6 +27,8 @@ def write_reconstruction(a: argparse.Namespace) -> None:
         DataError: The video cannot be read.
     """
     model = load_vidtok(a.config, a.checkpoint).to(distributed.device())
+    if a.compile:
+        model.compile_blocks()
     if a.tile is not None:
         in_tiles(model, a.tile, a.tile_overlap)
     original, reconstruction = reconstruct(

@@ -21,6 +21,7 @@ from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
 from pipelines.engine.stepping import Step
+from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import VidTokRunConfig
@@ -28,6 +29,7 @@ from pipelines.vidtok_training.models import config_of
 from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, resumed_from
 from pipelines.vidtok_training.stepping import train_step
+from pipelines.vidtok_training.validation import Validation
 from pipelines.vtok_training.summary import done_line, number_of_steps
 from vtok.config import require
 from vtok.vidtok import load_model
@@ -44,12 +46,14 @@ class Training:
         run: What the loop needs of it. It trains the autoencoder and, if there is one, the discriminator.
         dataset: Its samples.
         lpips: The perceptual network, or ``None``.
+        validation: Validates it on held-out videos, if there are any.
     """
 
     config: VidTokRunConfig
     run: Run
     dataset: WatchedDataset
     lpips: LPIPS | None
+    validation: Validation | None
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """One optimiser step. The discriminator takes part after ``loss.discriminator_start`` steps."""
@@ -60,7 +64,12 @@ class Training:
 
     def export(self) -> None:
         """Writes the autoencoder's weights for inference."""
-        export(self.run.players[0].engine, self.run.players[0].ema, self.run.output)
+        export(self.run.players[0], self.config, self.run.output)
+
+    def judge(self, number: int, metrics: Metrics | None) -> None:
+        """Validates, if it is due."""
+        if self.validation is not None:
+            self.validation.judge(number, self.run.max_steps, self.run.players[0], metrics)
 
 
 def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
@@ -74,7 +83,9 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         collate = partial(data.collate, crop=config.data.crop)
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
         with deaths_explained(dataset), stopper.deferred():
-            return run_steps(run, batches, training.take_step, stopper, arguments.profile, after_save=training.export)
+            return run_steps(
+                run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge
+            )
 
 
 def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
@@ -88,6 +99,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     plan, ds_config = settle(config.train, arguments.ds_config)
     require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a VidTok is trained with ZeRO-2")
     reader = distributed.every_rank(lambda: data.open_videos(config))
+    held_out = distributed.every_rank(lambda: data.open_held_out(config))
     dataset = data.build_dataset(config, reader)
     distributed.every_rank(lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers))
     models, lpips = load_models(config)
@@ -117,7 +129,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     run = Run(config, output, plan, players, max_steps)
     if run.finished and distributed.rank() == 0:
         print(done_line(output, state.step, max_steps, config.train), flush=True)
-    return Training(config, run, dataset, lpips)
+    return Training(config, run, dataset, lpips, Validation(config, held_out, lpips) if held_out else None)
 
 
 def load_models(config: VidTokRunConfig) -> tuple[list[Autoencoder | Discriminator], LPIPS | None]:
@@ -126,6 +138,8 @@ def load_models(config: VidTokRunConfig) -> tuple[list[Autoencoder | Discriminat
     vidtok = distributed.every_rank(lambda: load_model(config_of(config.model), config.weights))
     if config.weights is None:
         initialise(vidtok)
+    if config.train.gradient_checkpointing:
+        vidtok.checkpoint_blocks()
     models: list[Autoencoder | Discriminator] = [Autoencoder(vidtok, config.fix_encoder)]
     if config.loss.discriminator != "none":
         models.append(Discriminator(dims=int(config.loss.discriminator[0])))

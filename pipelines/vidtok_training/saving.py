@@ -6,19 +6,26 @@ OUTPUT/checkpoints/step_00001000/                  the autoencoder (see pipeline
 """
 
 import os
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
 from pipelines.cli.steps import folder_of
 from pipelines.engine import distributed
+from pipelines.engine.internals import Partition, masters, partitions
+from pipelines.engine.loop import Player
 from pipelines.engine.saving import choosing
-from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.folders import complete, step_of
 from pipelines.engine.setup import Engine
+from pipelines.vidtok_training.config import VidTokRunConfig
 from vtok.config import ConfigError
-from vtok.vidtok import VidTok
-from vtok.vidtok.checkpoint import save_weights
+from vtok.weights import StoredTensor, open_file
 
+PREFIX = "model."  # of the autoencoder's names in the engine
 WEIGHTS, AVERAGE, DISCRIMINATOR = "vidtok.safetensors", "vidtok_ema.safetensors", "discriminator"
 
 
@@ -52,16 +59,53 @@ def common_checkpoints(outputs: list[Path], step: int | None) -> list[list[Path]
     return [[folder_of(output, one) for output in outputs] for one in found if all(one in own for own in steps)]
 
 
-def export(engine: Engine, ema: Ema | None, output: Path) -> None:
-    """Writes the weights, and their average if there is one. All ranks must call this."""
-    distributed.rank_zero_first(partial(write, engine.module.model, output / WEIGHTS))
-    if ema:
-        with ema.applied():
-            distributed.rank_zero_first(partial(write, engine.module.model, output / AVERAGE))
+def export(player: Player, config: VidTokRunConfig, output: Path) -> None:
+    """Writes the weights, and their average if there is one, in fp32. All ranks must call this.
+
+    Trained weights are the fp32 masters, so a bf16 run loses no digit. A frozen encoder has its stored weights.
+    """
+    frozen = frozen_weights(config)
+    write(player.engine, masters(player.engine), frozen, output / WEIGHTS)
+    if player.ema:
+        write(player.engine, player.ema.buffers, frozen, output / AVERAGE)
 
 
-def write(model: VidTok, path: Path) -> None:
-    """Writes the weights of a model; the file appears only when it is complete."""
+def frozen_weights(config: VidTokRunConfig) -> dict[str, StoredTensor]:
+    """Returns the stored weights of a frozen encoder, by name."""
+    if not config.fix_encoder:
+        return {}
+    assert config.weights is not None  # the configuration has checked this
+    return {name: tensor for name, tensor in open_file(Path(config.weights)).items() if name.startswith("encoder.")}
+
+
+def write(engine: Engine, buffers: list[Tensor], frozen: dict[str, StoredTensor], path: Path) -> None:
+    """Writes a model whose trained weights are in these buffers; the file appears only when it is complete.
+
+    Args:
+        engine: The autoencoder's engine.
+        buffers: Weights of this rank in the layout of :func:`pipelines.engine.internals.masters`.
+        frozen: Stored weights that are not trained, by name.
+        path: The file.
+    """
+    own: dict[str, list[Partition]] = defaultdict(list)
+    for partition in partitions(engine):
+        own[partition.name].append(partition)
+    state = {}
+    for name, value in engine.module.model.state_dict(prefix=PREFIX).items():
+        short = name.removeprefix(PREFIX)
+        whole = torch.zeros(value.numel(), device=engine.device)
+        if short in frozen:
+            frozen[short].read_into(whole, 0)
+        else:
+            for one in own[name]:
+                whole[one.start : one.start + one.numel] = one.of(buffers)
+            distributed.reduce_over_ranks(whole)
+        state[short] = whole.view(value.shape).cpu()
+    distributed.rank_zero_first(partial(write_file, state, path))
+
+
+def write_file(state: dict[str, Tensor], path: Path) -> None:
+    """Writes a file that appears only when it is complete."""
     part = path.with_suffix(".part")
-    save_weights(model, part)
+    save_file(state, part)
     os.replace(part, path)

@@ -23,6 +23,7 @@ from data_tools.video.views import CENTRE, make_views, tokeniser_view, window
 from support.anyres import anyres_embeddings, tile_grid
 from support.real_clips import CLIPS
 from support.reference import clip_pixels
+from support.templates import TYPED_TEMPLATE
 from support.tiny import imagined, model_config
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VTokConfig
@@ -30,14 +31,6 @@ from vtok.feature_extractor import build_feature_extractor
 from vtok.rows.plan import assemble, plan_rows
 from vtok.rows.prompts import DECODER_TEMPLATE
 from vtok.rows.text import RowText, TextEncoder
-
-TYPED_TEMPLATE = (
-    "{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}<image>\n{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}<|eot_id|>"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-
 
 # ---------------------------------------------------------------- CLIP
 

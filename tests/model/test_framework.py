@@ -6,7 +6,7 @@ import torch
 
 from support.reference import clip_losses, global_loss
 from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
-from vtok import generation
+from vtok import visual_sampling
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
 from vtok.generation import generate, generate_batch
@@ -291,8 +291,8 @@ def test_the_conditioning_holds_every_visual_token(framework):
 def test_sampling_with_a_cache_equals_recomputation(framework, monkeypatch):
     """Feed the cached run's own tokens back through one uncached pass."""
     framework.eval()
-    drawn, draw = [], generation.sample_token
-    monkeypatch.setattr(generation, "sample_token", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    drawn, draw = [], visual_sampling.token_of
+    monkeypatch.setattr(visual_sampling, "token_of", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     prompt = "A small red circle"
     cached = imagined(framework, prompt, 16 + 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
-from vtok import generation
+from vtok import visual_sampling
 from vtok.assembly.build import build_framework
 from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import ConfigError, LossConfig, VTokConfig
@@ -179,8 +179,8 @@ def test_sampled_tokens_condition_the_decoder_as_real_ones_do(strategy, monkeypa
     """The cached run's own tokens through one uncached pass give the same rows: prompt, then every token."""
     name, framework = strategy
     framework.eval()
-    drawn, draw = [], generation.sample_token
-    monkeypatch.setattr(generation, "sample_token", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    drawn, draw = [], visual_sampling.token_of
+    monkeypatch.setattr(visual_sampling, "token_of", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     prompt, count = "A small red circle", sum(framework.tokeniser.counts(9))
     cached = imagined(framework, prompt, count, generator=torch.Generator().manual_seed(0))
     assert len(drawn) == count == TOKENS[name]

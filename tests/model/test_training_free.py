@@ -1,13 +1,18 @@
 """``training_free`` for LLaVA-Next: a published model answers on VTok's tokens, nothing in between drawn at random."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 
+from support.templates import TYPED_TEMPLATE
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework, drawn_weights
+from vtok.mllm.llama import LLAMA
+from vtok.mllm.llava_next import LLAVA_NEXT
+from vtok.rows.text import TextEncoder
 from vtok.spatial_encoder import pool_grid
 from vtok.understanding import understand, video_embeddings
 
@@ -66,3 +71,41 @@ def drawn(tiny_models, **changes):
     names = drawn_weights(build_framework(settings))
     assert names
     return names
+
+
+SYSTEM = (
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, and assist the user with a variety of tasks "
+    "using natural language.<|eot_id|>"
+)
+USER = "<|start_header_id|>user<|end_header_id|>\n\n"
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_an_untrained_model_is_asked_as_its_card_says(framework, tiny_models, typed):
+    """LLaMA-3's LLaVA-Next has a message of the system; a model that trains was never told it."""
+    settings = model_config(tiny_models)
+    for strategy, system in (("training_free", SYSTEM), ("vtok", "<|begin_of_text|>")):
+        settings.tokeniser = replace(settings.tokeniser, strategy=strategy)
+        text = TextEncoder.from_pretrained(settings)
+        if typed:
+            text.tokenizer.chat_template = "<|begin_of_text|>" + TYPED_TEMPLATE
+        before, after = text.question(QUESTION)
+        assert text.tokenizer.decode(before) == system + USER
+        assert text.tokenizer.decode(after).startswith(f"\n{QUESTION}<|eot_id|><|start_header_id|>assistant")
+
+
+def test_other_language_models_are_not_told_llama_3_s_message(framework):
+    assert LLAVA_NEXT.system(framework.text.tokenizer).startswith("You are a helpful language and vision assistant.")
+    assert LLAVA_NEXT.system(SimpleNamespace(get_vocab=dict)) is None
+    assert LLAMA.system(framework.text.tokenizer) is None
+
+
+def test_an_answer_ends_at_the_end_of_a_turn_too(tiny_models):
+    """LLaMA-3's own tokenizers name the end of a document as their end token, but chats end with <|eot_id|>."""
+    text = TextEncoder.from_pretrained(model_config(tiny_models))
+    tokenizer = text.tokenizer
+    assert text.end_ids == [tokenizer.convert_tokens_to_ids("<|eot_id|>")]
+    tokenizer.eos_token = "<|begin_of_text|>"
+    again = TextEncoder(tokenizer, None, 64)
+    assert again.end_ids == tokenizer.convert_tokens_to_ids(["<|begin_of_text|>", "<|eot_id|>"])

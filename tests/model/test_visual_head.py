@@ -4,6 +4,7 @@ import torch
 from vtok.config import VisualHeadConfig
 from vtok.feature_scale import FeatureScale
 from vtok.flow_matching import integrate
+from vtok.sampling import Sampling
 from vtok.visual_head import build_visual_head
 from vtok.visual_head.codes import dequantise, quantise
 
@@ -27,7 +28,7 @@ def test_the_mixture_is_a_density():
 
 def test_samples_have_the_mixture_s_moments():
     gmm, hidden = head(dim=2), torch.randn(1, 8) * 2
-    samples = gmm.sample(hidden.expand(40000, -1), 1.0, torch.Generator().manual_seed(0))
+    samples = gmm.sample(hidden.expand(40000, -1), Sampling(1.0), torch.Generator().manual_seed(0))
     log_weight, mean, scale = (p[0] for p in gmm.parameters_of(hidden))
     weight = log_weight.exp()[:, None]
     expected = (weight * mean).sum(0)
@@ -39,7 +40,7 @@ def test_samples_have_the_mixture_s_moments():
 def test_temperature_zero_is_the_likeliest_component_s_mean():
     gmm, hidden = head(dim=2), torch.randn(5, 8)
     log_weight, mean, _ = gmm.parameters_of(hidden)
-    assert torch.equal(gmm.sample(hidden, 0.0), mean[torch.arange(5), log_weight.argmax(-1)])
+    assert torch.equal(gmm.sample(hidden, Sampling(0.0)), mean[torch.arange(5), log_weight.argmax(-1)])
 
 
 def test_scale_has_a_floor():
@@ -52,7 +53,7 @@ def test_regression_is_the_mean_squared_error():
     regression, hidden, target = head("mse", dim=4), torch.randn(3, 8), torch.randn(3, 4)
     expected = (regression.linear(hidden) - target).pow(2).mean(-1)
     torch.testing.assert_close(regression.loss(hidden, target), expected)
-    assert torch.equal(regression.sample(hidden, 1.0), regression.linear(hidden))
+    assert torch.equal(regression.sample(hidden, Sampling(1.0)), regression.linear(hidden))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,15 +71,15 @@ def test_a_row_s_loss_and_sample_are_its_own(kind):
     losses = module.loss(hidden, target, noise)
     torch.testing.assert_close(module.loss(hidden[order], target[order], noise[order]), losses[order])
     torch.testing.assert_close(module.loss(hidden[2:3], target[2:3], noise[2:3]), losses[2:3])
-    torch.testing.assert_close(module.sample(hidden, 0.0)[order], module.sample(hidden[order], 0.0))
-    drawn = [module.sample(hidden, 1.0, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    torch.testing.assert_close(module.sample(hidden, Sampling(0.0))[order], module.sample(hidden[order], Sampling(0.0)))
+    drawn = [module.sample(hidden, Sampling(1.0), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and (kind == "mse" or not torch.equal(drawn[0], drawn[2]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_samples_are_fp32_in_a_bf16_model(kind):
     module, hidden, target = head(kind, dim=4).bfloat16(), torch.randn(5, 8).bfloat16(), torch.randn(5, 4)
-    loss, sample = module.loss(hidden, target, torch.randn(5, module.noise_dim)), module.sample(hidden, 1.0)
+    loss, sample = module.loss(hidden, target, torch.randn(5, module.noise_dim)), module.sample(hidden, Sampling(1.0))
     assert loss.dtype == sample.dtype == torch.float32
     assert loss.isfinite().all() and sample.isfinite().all()
 
@@ -129,8 +130,8 @@ def test_a_trained_flow_samples_the_distribution_it_was_shown():
         flow.loss(hidden, target, torch.randn(512, 2, generator=generator)).mean().backward()
         optimiser.step()
     with torch.no_grad():
-        samples = flow.sample(torch.eye(8)[:2].repeat(2000, 1), 1.0, generator).view(2000, 2)
-        cold = flow.sample(torch.eye(8)[:2].repeat(2000, 1), 0.2, generator).view(2000, 2)
+        samples = flow.sample(torch.eye(8)[:2].repeat(2000, 1), Sampling(1.0), generator).view(2000, 2)
+        cold = flow.sample(torch.eye(8)[:2].repeat(2000, 1), Sampling(0.2), generator).view(2000, 2)
     share = (samples > 0).float().mean(0)
     torch.testing.assert_close(share, torch.tensor([0.8, 0.2]), atol=0.06, rtol=0)
     near = (samples.abs() - 1).abs() < 0.6
@@ -160,10 +161,10 @@ def test_sampled_codes_follow_their_probabilities():
     codes, hidden = head("codes", dim=2, levels=4), torch.randn(1, 8)
     values = dequantise(torch.arange(4), 4)
     for temperature in (1.0, 0.5):
-        drawn = codes.sample(hidden.expand(20000, -1), temperature, torch.Generator().manual_seed(0))
+        drawn = codes.sample(hidden.expand(20000, -1), Sampling(temperature), torch.Generator().manual_seed(0))
         share = torch.stack([(drawn == value).float().mean(0) for value in values], dim=-1)
         torch.testing.assert_close(share, (codes.logits(hidden)[0] / temperature).softmax(-1), atol=0.015, rtol=0)
-    assert torch.equal(codes.sample(hidden, 0.0), values[codes.logits(hidden).argmax(-1)])
+    assert torch.equal(codes.sample(hidden, Sampling(0.0)), values[codes.logits(hidden).argmax(-1)])
 
 
 def test_the_codes_loss_is_the_mean_cross_entropy():

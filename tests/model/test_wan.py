@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import WanPipeline
-from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,6 +15,7 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.metering.flops import sample_flops
 from pipelines.metering.workload import typical_workload
 from support.tiny import imagined, make_batch, model_config, planned_batch, planned_config, wan_config
+from support.wan import own_pipeline
 from vtok.assembly.architectures import meta_framework
 from vtok.assembly.build import build_framework, frozen_weights
 from vtok.assembly.pretrained import from_pretrained, save_pretrained
@@ -35,31 +34,9 @@ def wan_framework(models, **settings):
     return build_framework(wan_config(models, **settings)).train()
 
 
-HEEDING = (".attn2.to_v.", ".attn2.to_out.", ".text_embedder.")
-
-
-@pytest.fixture(scope="module")
-def heeding_models(tiny_models, tmp_path_factory):
-    """The tiny models, with transformers that heed what they are told: as drawn, it changes a video by some 1e-6."""
-    folder = shutil.copytree(tiny_models, tmp_path_factory.mktemp("heeding") / "models")
-    for file in folder.glob("wan*/transformer*/*.safetensors"):
-        weights = load_file(file)
-        for name, value in weights.items():
-            value *= 20 if any(part in name for part in HEEDING) and name.endswith("weight") else 1
-        save_file(weights, file, {"format": "pt"})
-    return folder
-
-
 @pytest.fixture(params=[ONE, TWO], ids=["one", "experts"])
 def wan(request, heeding_models):
     return wan_framework(heeding_models, **request.param)
-
-
-def own_pipeline(framework):
-    """Diffusers' own, from the same folder."""
-    pipeline = WanPipeline.from_pretrained(framework.config.decoder.weights)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def seeded():
@@ -295,7 +272,7 @@ def test_the_presets_build_on_the_meta_device_with_the_published_parameter_count
     assert {name for name, p in framework.decoder.named_parameters() if p.requires_grad} == {
         f"adapter.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")
     }
-    assert framework.decoder.shift == (3.0 if config.model.decoder.expert else 5.0)
+    assert framework.decoder.shift == (12.0 if config.model.decoder.expert else 5.0)
     if config.model.decoder.expert is None:  # published at 24 frames per second, 121 frames
         assert framework.decoder.latent_shape(121, 704, 1280) == (48, 31, 44, 80)
         assert framework.decoder.timestep_per_token
@@ -324,6 +301,8 @@ def test_what_does_not_go_together_is_one_clear_line(tiny_models, tmp_path):
         DecoderConfig(kind="wan", vae="somewhere")
     with pytest.raises(ConfigError, match="decoder.expert is a setting of decoder.kind wan"):
         DecoderConfig(expert="low_noise")
+    with pytest.raises(ConfigError, match="true_guidance_2.*needs decoder.expert"):
+        DecoderConfig(kind="wan", true_guidance=4.0, true_guidance_2=3.0)
     with pytest.raises(ConfigError, match="the published model has no such part"):
         meta_framework(replace(model_config(tiny_models), decoder=DecoderConfig(kind="wan")))
 

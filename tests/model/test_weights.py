@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPVisionModel, LlavaNextForConditional
 
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
+from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
 from vtok.mllm.packed_attention import PACKED_SDPA
@@ -214,3 +215,33 @@ def test_what_is_wrong_is_one_line_that_names_the_file_and_the_key(models):
 
     shutil.copytree(good / "hunyuan/text_encoder_2", models / "clip", dirs_exist_ok=True)
     refused("tokeniser.weights", models / "clip", "'clip_text_model'")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_folders_that_hold_only_a_variant_load_and_are_exported(models, tmp_path, sharded):
+    """``*.fp16.safetensors``, in one file or several: the values are those that the libraries read."""
+    size = dict(max_shard_size="300KB") if sharded else {}
+    kinds = {
+        "llava": LlavaNextForConditionalGeneration,
+        "clip": CLIPVisionModel,
+        "hunyuan/transformer": HunyuanVideoTransformer3DModel,
+        "hunyuan/vae": AutoencoderKLHunyuanVideo,
+    }
+    for folder, kind in kinds.items():
+        kind.from_pretrained(models / folder, torch_dtype=torch.float16).save_pretrained(
+            models / folder, variant="fp16", **size
+        )
+        for file in [*(models / folder).glob("*.safetensors"), *(models / folder).glob("*.index.json")]:
+            if "fp16" not in file.name:
+                file.unlink()
+    indexed = ("llava/model", "hunyuan/transformer/diffusion_pytorch_model")
+    assert all((models / f"{name}.safetensors.index.fp16.json").exists() == sharded for name in indexed)
+    framework = built(models)
+    transformer = HunyuanVideoTransformer3DModel.from_pretrained(models / "hunyuan/transformer", variant="fp16")
+    assert_same(framework.decoder.transformer, transformer.float())
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(models / "hunyuan/vae", variant="fp16")
+    assert_same(framework.decoder.vae, vae.float())
+    llava = LlavaNextForConditionalGeneration.from_pretrained(models / "llava", variant="fp16").float()
+    assert_same(framework.mllm.causal_lm.model, llava.model.language_model)
+    save_pretrained(framework, tmp_path / "saved")
+    assert_same(from_pretrained(tmp_path / "saved").mllm, framework.mllm)

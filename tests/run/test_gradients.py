@@ -42,3 +42,10 @@ def test_gradients_of_the_other_configurations_equal_the_reference(ranks, tiny_m
     others = ("zero2.json", "zero3_offload.json", "zero3_hpz.json")
     result = checked(ranks.run(WORKER, tiny_models, "hunyuan", 2, False, *others))
     assert all(result.stdout.count(f"{name}: ") == 2 for name in others)
+
+
+@pytest.mark.slow
+def test_in_bf16_sharded_wan_keeps_its_fp32_parts_and_loses_as_in_one_process(ranks, tiny_models):
+    worker = REPO / "tests/support/fp32_worker.py"
+    result = checked(ranks.run(worker, tiny_models, "zero2.json", "zero3.json", "zero3_hpz.json"))
+    assert result.stdout.count("FP32 PARTS KEPT") == 2

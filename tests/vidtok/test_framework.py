@@ -11,6 +11,7 @@ from vtok.assembly import pretrained
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VisualHeadConfig
 from vtok.generation import generate
+from vtok.sampling import PLAIN
 from vtok.video_decoder import build_vae
 from vtok.vidtok.latent_space import save_folder
 
@@ -129,7 +130,7 @@ def test_codes_are_learned_and_sampled(coding_framework, coder):
     assert losses["loss_vis_lm"].isfinite()
     assert framework.visual_head["spatial"].linear.weight.grad.abs().sum() > 0
     head = framework.visual_head["spatial"]
-    sampled = head.sample(torch.randn(16, framework.mllm.dim), 1.0, torch.Generator().manual_seed(0))
+    sampled = head.sample(torch.randn(16, framework.mllm.dim), PLAIN, torch.Generator().manual_seed(0))
     codes = model.regularization.quantise(sampled)
     torch.testing.assert_close(
         index_of(head.cells.quantise(sampled)).int(), model.regularization.codes_to_indices(codes)

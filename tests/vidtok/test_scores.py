@@ -11,13 +11,14 @@ from data_tools.errors import DataError
 from data_tools.shapes import render_clips
 from data_tools.video.files import list_videos
 from pipelines import evaluate
-from pipelines.evaluation.vidtok_scores import reconstructions, scores_of, unit_range
+from pipelines.evaluation.vidtok_scores import long_reconstruction, reconstructions, scores_of, unit_range
 from pipelines.vidtok_training.clips import read_clips
 from support.vidtok import lpips_files, small_model
 from vtok.config import ConfigError
-from vtok.vidtok import metrics
+from vtok.vidtok import metrics, model
 from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
+from vtok.vidtok.upstream_compat import decode_overlapping
 
 NAME = "vidtok_kl_causal_488_4chn"
 
@@ -135,6 +136,54 @@ def test_tiles_are_compared_with_whole_frames(videos, tile, overlap):
     whole = scores_of(reconstructions(model, video, 10, 32, 32), {"psnr": metrics.psnr}).frames
     torch.testing.assert_close(whole["psnr"], scores["psnr"])
     assert "tiles" not in whole
+
+
+def whole_video(path, size=32):
+    _, clips = read_clips(path, 8, size, size, 1000)
+    return torch.cat(list(clips), dim=2)
+
+
+@pytest.mark.parametrize("name, chunk", [(NAME, 5), (NAME, 16), (f"{NAME}_v1_1", 16), (f"{NAME}_v1_1", 7)])
+def test_a_long_video_is_scored_as_if_it_were_reconstructed_at_once(videos, name, chunk):
+    """24 frames in chunks: all frames, in order, as clips of 17 and 7, like one pass over the whole video."""
+    net, x = small_model(name, ch=8), whole_video(videos / "000.mp4")
+    clips = list(long_reconstruction(net, videos / "000.mp4", 8, 32, 32, chunk))
+    assert [(len(clip.original), clip.complete) for clip in clips] == [(17, True), (7, False)]
+    with torch.no_grad():
+        expected = unit_range(net(x)[1])
+    torch.testing.assert_close(torch.cat([clip.original for clip in clips]), unit_range(x))
+    torch.testing.assert_close(torch.cat([clip.reconstruction for clip in clips]), expected, atol=1e-4, rtol=0)
+    alone = torch.cat([clip.reconstruction for clip in reconstructions(net, videos / "000.mp4", 8, 32, 32)])
+    assert (alone[17:] - expected[17:]).abs().max() > 1e-3  # clips of their own do not see the frames before
+
+
+@torch.no_grad()
+def test_chunks_that_overlap_as_published_are_decoded_so(videos, monkeypatch):
+    """That this is the published decoding, and another than at once, is shown in test_chunks.py."""
+    net, x, asked = small_model(f"{NAME}_v1_1", ch=8), whole_video(videos / "000.mp4"), []
+    monkeypatch.setattr(
+        model, "decode_overlapping", lambda *given: asked.append(given[2:]) or decode_overlapping(*given)
+    )
+    clips = list(long_reconstruction(net, videos / "000.mp4", 8, 32, 32, 8, compatible=True))
+    assert asked == [(2, True)] and [len(clip.original) for clip in clips] == [17, 7]
+    published = decode_overlapping(net.decoder, net.encode(x).movedim(1, -1), 2, overlap=True).movedim(-1, 1)
+    found = torch.cat([clip.reconstruction for clip in clips])
+    torch.testing.assert_close(found, unit_range(published[:, :, -24:]), atol=1e-4, rtol=0)
+
+
+def test_long_videos_by_the_command(videos, tmp_path, capsys):
+    command = list(map(str, [*command_on(videos, tmp_path), "--read-long-video", "--chunk", 6]))
+    evaluate.main(command)
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert report["mean"]["frames"] == 48 and report["settings"]["read_long_video"] == "True"
+    for options, told in (
+        (["--tile", "16"], "choose one of --read-long-video and --tile"),
+        (["--upstream-compat"], "--upstream-compat goes with --read-long-video and a v1.1 model"),
+        (["--chunk", "0"], "--chunk must be at least 1, not 0"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            evaluate.main([*command, *options])
+        assert exit.value.code == 2 and told in capsys.readouterr().err
 
 
 def command_on(videos, folder):

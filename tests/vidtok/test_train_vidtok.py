@@ -18,6 +18,7 @@ from pipelines import train_vidtok
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import parse_vidtok_arguments
 from pipelines.vidtok_training.models import load_vidtok, read_vidtok_config
+from pipelines.vidtok_training.validation import Validation
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import log_of, without_rates
@@ -35,6 +36,7 @@ SMALL = {
     "loss": {"discriminator_start": 2},
     "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-4, "ema_decay": 0.9},
     "checkpoint": {"every": 2},
+    "validation": {"every": 3, "samples": 3, "videos": 1},
 }
 GAME = ("loss_adv", "adv_weight", "loss_disc", "logits_real", "logits_fake", "grad_norm_disc")
 
@@ -118,6 +120,36 @@ def test_what_a_run_saves_is_what_load_model_reads(one_rank):
             assert torch.equal(parameter.flatten(), stored.get_tensor(f"ema/model.{name}")), name
 
 
+def test_a_run_is_validated_with_its_weights_and_their_average(folder):
+    """Reconstruction loss and PSNR of the middles of the first videos, as ``load_vidtok`` gives them; and a picture."""
+    output = folder / "validated"
+    options = ("--data.shards", folder / "shards", "--validation.root", folder / "clips", "--output", output)
+    checked(called(COMMAND, "--config", folder / "small.yaml", *options))
+    lines = [json.loads(line) for line in (output / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 4] and lines[0]["rec_loss"] != lines[1]["rec_loss"]
+    assert without_rates(log_of(output)) == without_rates(log_of(folder / "one"))  # it disturbs nothing
+    config = parse_vidtok_arguments(["--config", str(output / "config.yaml")]).config
+    for suffix in ("", "_ema"):
+        model = load_vidtok(output / "config.yaml", output / f"vidtok{suffix}.safetensors").eval()
+        figures, shown = Validation(config, VideoFiles(folder / "clips"), None).run(model)
+        assert lines[-1][f"psnr{suffix}"] == pytest.approx(figures["psnr"], rel=1e-5)
+        assert lines[-1][f"rec_loss{suffix}"] == pytest.approx(figures["rec_loss"], rel=1e-5)
+    assert lines[-1]["psnr"] != lines[-1]["psnr_ema"] and lines[-1]["samples"] == 3
+    (video,) = shown
+    assert video.frames.shape == (5, 3, 32, 64) and video.frames.dtype == torch.uint8
+    written = b"".join(path.read_bytes() for path in (output / "tensorboard").iterdir())
+    assert b"videos/000.mp4" in written and b"GIF89a" in written and b"validation/psnr_ema" in written
+
+
+def test_checkpointed_blocks_give_the_same_run(folder, one_rank):
+    output = folder / "checkpointed"
+    options = ("--data.shards", folder / "shards", "--output", output, "--train.gradient_checkpointing", "true")
+    checked(called(COMMAND, "--config", folder / "small.yaml", *options))
+    for ours, theirs in zip(log_of(output), log_of(one_rank), strict=True):
+        for name in ("loss", "loss_nll", "grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
 def test_lpips_counts_in_the_likelihood(folder, one_rank):
     lpips_files(folder)
     output = folder / "perceptual"
@@ -185,6 +217,10 @@ def test_bf16_trains_along_the_curve_of_fp32(folder):
         for name in ("loss_nll", "l1"):
             assert a[name] == pytest.approx(b[name], rel=0.02) and a[name] != b[name], name
     model = load_vidtok(outputs[1] / "config.yaml", outputs[1] / "vidtok.safetensors")
+    assert any(not torch.equal(p, p.bfloat16().float()) for p in model.parameters())  # the masters, not their rounding
+    with safe_open(outputs[1] / "checkpoints/step_00000004/rank_00000.safetensors", framework="pt") as masters:
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter.flatten(), masters.get_tensor(f"weights/model.{name}")), name
     stored = load_file(outputs[0] / "vidtok.safetensors")
     for name, parameter in model.named_parameters():
         assert parameter.dtype == torch.float32

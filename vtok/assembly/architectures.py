@@ -7,7 +7,7 @@ so they need no network and no download.
 from typing import Any
 
 import torch
-from transformers import LlavaNextConfig, Qwen2_5_VLConfig
+from transformers import LlavaConfig, LlavaNextConfig, Qwen2_5_VLConfig
 
 from vtok.config import ModelConfig
 from vtok.feature_extractor import CLIP_L_336, empty_feature_extractor
@@ -74,6 +74,12 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
         "": dict(
             model_type=LlavaNextConfig.model_type, text_config=LLAMA3_8B, vision_config=CLIP_L_336_VISION,
             image_token_index=128256,
+        )
+    },
+    "xtuner/llava-llama-3-8b-v1_1-transformers": {  # HunyuanVideo's text encoder
+        "": dict(
+            model_type=LlavaConfig.model_type, text_config=LLAMA3_8B, vision_config=CLIP_L_336_VISION,
+            image_token_index=128257,
         )
     },
     "Qwen/Qwen2.5-VL-7B-Instruct": {"": QWEN25_VL_7B},

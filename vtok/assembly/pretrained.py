@@ -1,4 +1,4 @@
-"""Saves and loads a framework as a folder. transformers can open it as a LLaVA-Next or Qwen2.5-VL.
+"""Saves and loads a framework as a folder. transformers can open it as the published kind, such as LLaVA-Next.
 
     FOLDER/config.json, model*.safetensors, tokenizer and processor files     of transformers' class
            vtok.safetensors     g_phi, visual heads, P, the decoder's adapter, the features' mean and deviation
@@ -19,8 +19,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.llava_next.modeling_llava_next import LlavaNextMultiModalProjector
 from transformers.utils import cached_file
 
@@ -30,7 +31,7 @@ from vtok.assembly.build import with_weights
 from vtok.config import ConfigError, LoraConfig, ModelConfig
 from vtok.framework import VTokFramework
 from vtok.lora import is_adapter
-from vtok.mllm import published
+from vtok.mllm import mllm_part, published
 from vtok.weights import first_line
 from vtok.weights.materialise import Place
 from vtok.weights.shipped import folder_of, folder_or_id
@@ -74,19 +75,27 @@ def as_published(framework: VTokFramework) -> PreTrainedModel:
     """
     mllm = framework.config.mllm
     try:
-        whole = published(mllm).model.from_pretrained(folder_or_id(mllm.weights), revision=mllm.revision or "main")
+        variant = mllm_part(mllm).open().variant
+        source = folder_or_id(mllm.weights)
+        whole = published(mllm).model.from_pretrained(source, revision=mllm.revision or "main", variant=variant)
     except (OSError, ValueError) as error:
         raise ConfigError(f"mllm.weights: cannot load {mllm.weights!r}: {first_line(error)}") from error
     causal_lm = framework.mllm.causal_lm
-    whole.model.language_model, whole.lm_head = causal_lm.model, causal_lm.lm_head
+    setattr(*language_model_of(whole), causal_lm.model)
+    whole.lm_head = causal_lm.lm_head
     if has_llava_projector(framework):
         whole.model.multi_modal_projector = framework.projection.projector
     return whole.to(causal_lm.dtype)  # type: ignore[arg-type]  # a decorator of transformers hides self
 
 
+def language_model_of(whole: PreTrainedModel) -> tuple[nn.Module, str]:
+    """Returns the module that holds a published model's language model, and the attribute's name."""
+    return (whole.model, "language_model") if hasattr(whole.model, "language_model") else (whole, "model")
+
+
 def has_llava_projector(framework: VTokFramework) -> bool:
     """Whether phi_vis is LLaVA's projector, trained further. A new one does not fit LLaVA's vision tower."""
-    return isinstance(framework.projection.projector, LlavaNextMultiModalProjector)
+    return isinstance(framework.projection.projector, LlavaNextMultiModalProjector | LlavaMultiModalProjector)
 
 
 def own_state(framework: VTokFramework) -> dict[str, Tensor]:

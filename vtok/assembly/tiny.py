@@ -25,8 +25,12 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -101,7 +105,8 @@ def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0, mllm: s
     """Writes the models for one kind of language model.
 
     Args:
-        folder: Gets the subfolders ``llava``, ``clip``, ``hunyuan``, ``wan`` and ``wan_experts``, or ``qwen``.
+        folder: Gets the subfolders ``llava`` (for ``llama``: a bare LLaMA), ``clip``, ``hunyuan``, ``wan`` and
+            ``wan_experts``, or ``qwen``.
         texts: Captions (and questions, answers) that train the tokenizer.
         seed: Seed of the random weights.
         mllm: The kind.
@@ -155,13 +160,35 @@ def write_clip(folder: Path, tokenizer: Tokenizer) -> None:
 
 def write_llava(folder: Path, tokenizer: Tokenizer, language: Settings = LANGUAGE, vision: Settings = VISION) -> None:
     """Writes ``llava``: LLaVA-Next with its tokenizer."""
-    vocabulary = tokenizer.get_vocab_size()
-    config = LlavaNextConfig(
-        text_config=LlamaConfig(**language, vocab_size=vocabulary),
+    config = LlavaNextConfig(**llava_parts(tokenizer, language, vision))
+    save_language_model(folder, LlavaNextForConditionalGeneration(config), tokenizer)
+
+
+def write_first_llava(folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes ``llava``: the LLaVA before LLaVA-Next, as which HunyuanVideo's text encoder was published."""
+    save_language_model(
+        folder, LlavaForConditionalGeneration(LlavaConfig(**llava_parts(tokenizer, LANGUAGE, VISION))), tokenizer
+    )
+
+
+def write_llama(folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes ``llava``: a bare LLaMA with LLaVA's tokenizer."""
+    config = LlamaConfig(**LANGUAGE, vocab_size=tokenizer.get_vocab_size())
+    save_language_model(folder, LlamaForCausalLM(config), tokenizer)
+
+
+def llava_parts(tokenizer: Tokenizer, language: Settings, vision: Settings) -> Settings:
+    """Returns the settings that both kinds of LLaVA have."""
+    return dict(
+        text_config=LlamaConfig(**language, vocab_size=tokenizer.get_vocab_size()),
         vision_config=CLIPVisionConfig(**vision),
         image_token_index=token_id(tokenizer, IMAGE_TOKEN),
     )
-    LlavaNextForConditionalGeneration(config).save_pretrained(folder / "llava")
+
+
+def save_language_model(folder: Path, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    """Writes ``llava``: a language model with its tokenizer."""
+    model.save_pretrained(folder / "llava")
     language_tokenizer = wrapped(tokenizer, f"{BOS} $A")
     language_tokenizer.chat_template = CHAT_TEMPLATE
     language_tokenizer.save_pretrained(folder / "llava")
@@ -245,7 +272,10 @@ def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
     qwen.save_pretrained(folder / "qwen")
 
 
+OTHER_PARTS = (write_clip, write_hunyuan, write_wan, write_wan_experts)
 WRITERS: dict[str, tuple[Callable[[Path, Tokenizer], None], ...]] = {
-    "llava-next": (write_llava, write_clip, write_hunyuan, write_wan, write_wan_experts),
+    "llava-next": (write_llava, *OTHER_PARTS),
+    "llava": (write_first_llava, *OTHER_PARTS),
+    "llama": (write_llama, *OTHER_PARTS),
     "qwen2.5-vl": (write_qwen,),
 }

@@ -9,13 +9,14 @@ from transformers import GenerationConfig
 from vtok.config import MLLMConfig, member
 from vtok.lora import LANGUAGE_TARGETS, add_adapters
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM, Hidden, Published, Split
-from vtok.mllm.llava_next import LLAVA_NEXT
+from vtok.mllm.llama import LLAMA
+from vtok.mllm.llava_next import LLAVA, LLAVA_NEXT
 from vtok.mllm.qwen25_vl import QWEN25_VL
 from vtok.weights import TRANSFORMERS_FILES, Location, Part, ReadConfig
 
 __all__ = ["CONDITIONING_LAYER", "MLLM", "Hidden", "Split", "empty_mllm", "generation_config", "mllm_part", "published"]
 
-KINDS: dict[str, Published] = {"llava-next": LLAVA_NEXT, "qwen2.5-vl": QWEN25_VL}
+KINDS: dict[str, Published] = {"llava-next": LLAVA_NEXT, "llava": LLAVA, "llama": LLAMA, "qwen2.5-vl": QWEN25_VL}
 
 
 def published(config: MLLMConfig) -> Published:
@@ -46,7 +47,11 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
     kind, location = published(config), mllm_location(config)
     stored = read_config(location, "config.json")
     if (found := stored.get("model_type")) != kind.config.model_type:
-        raise location.error(f"its config.json is of a {found!r}, not a {kind.config.model_type!r}")
+        fits = [name for name, other in KINDS.items() if other.config.model_type == found]
+        raise location.error(
+            f"its config.json is of a {found!r}, not a {kind.config.model_type!r}"
+            + (f": set mllm.kind {fits[0]}" if fits else "")
+        )
     with torch.device("meta"):
         split = kind.split(kind.model(kind.config.from_dict(stored)), config)
     if config.lora is not None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, LlamaModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vtok.config import MLLMConfig
 from vtok.devices import to_device
@@ -128,7 +128,7 @@ class Split(NamedTuple):
     Attributes:
         mllm: The language model.
         projector: Maps features of its vision tower into the language model's space. It becomes phi_vis.
-        projector_dim: Width of these features.
+        projector_dim: Width of these features. 0 if the published model has no projector: phi_vis is then new.
     """
 
     mllm: MLLM
@@ -143,15 +143,21 @@ class Placeholder(NamedTuple):
     token: str
 
 
+def no_system(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Says that a model was published without a message of the system."""
+
+
 class Published(NamedTuple):
     """A kind of multimodal language model as transformers publishes it.
 
     Attributes:
         name: Its name in error messages.
-        config, model: transformers' classes. ``model.model.language_model`` and ``model.lm_head`` are trained.
+        config, model: transformers' classes. Its language model and ``lm_head`` are trained.
         keys: Maps the prefix of a framework's parameters to the prefixes that a checkpoint may use for them.
         split: Takes the parts out of the model.
         placeholder: Marks the visual tokens in its chat template.
+        system: Returns the message of the system that the model was published with, if it has one and its chat template
+            does not write it. Only untrained models get it.
         template_lengths: Tokens of that template before a video, and behind it with an instruction; for plans, which
             have no tokenizer.
     """
@@ -163,15 +169,21 @@ class Published(NamedTuple):
     split: Callable[[PreTrainedModel, MLLMConfig], Split]
     placeholder: Placeholder
     template_lengths: tuple[int, int]
+    system: Callable[[PreTrainedTokenizerBase], str | None] = no_system
 
 
 def causal_lm_of(shell: PreTrainedModel, published: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:
     """Puts the published model's language model and head into ``shell``, an ``...ForCausalLM`` on the meta device."""
-    shell.model = published.model.language_model
-    shell.lm_head = LanguageHead.of(published.lm_head)
-    shell.set_attn_implementation(PACKED_SDPA)
+    shell.model, shell.lm_head = published.model.language_model, published.lm_head
+    return prepared(shell, config)
+
+
+def prepared(causal_lm: PreTrainedModel, config: MLLMConfig) -> PreTrainedModel:
+    """Gives a language model our head, our attention and, if wanted, gradient checkpointing."""
+    causal_lm.lm_head = LanguageHead.of(causal_lm.lm_head)
+    causal_lm.set_attn_implementation(PACKED_SDPA)
     if config.gradient_checkpointing:
         # Renamed within transformers 5. Both methods take torch's own arguments first.
-        newer = getattr(shell, "activation_checkpointing_enable", None)
-        (newer or shell.gradient_checkpointing_enable)({"use_reentrant": False})
-    return shell
+        newer = getattr(causal_lm, "activation_checkpointing_enable", None)
+        (newer or causal_lm.gradient_checkpointing_enable)({"use_reentrant": False})
+    return causal_lm

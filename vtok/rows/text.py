@@ -22,6 +22,9 @@ from vtok.weights.shipped import folder_or_id
 
 QUESTION = "\ue000"  # stands for the question in a filled template
 
+# LLaMA-3's end of a turn. Some of its tokenizers name another end token, which ends documents.
+END_OF_TURN = "<|eot_id|>"
+
 
 class RowText(NamedTuple):
     """Token ids of one sample.
@@ -50,8 +53,10 @@ class TextEncoder:
         caption_ids: Turns a caption into token ids of the decoder's own text encoder. ``None`` if there is no decoder.
         max_prompt_tokens: Caption and template tokens that are kept after the crop, as in diffusers' pipeline.
         placeholder: Marks the place of the visual tokens in the chat template.
+        system: A message of the system that goes before a question, or ``None``.
 
     Attributes:
+        turn_ids: LLaMA-3's end of a turn, if the tokenizer has it.
         crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
     """
 
@@ -61,10 +66,13 @@ class TextEncoder:
         caption_ids: CaptionTokenizer | None,
         max_prompt_tokens: int,
         placeholder: Placeholder = LLAVA_NEXT.placeholder,
+        system: str | None = None,
     ):
         self.tokenizer = tokenizer
         self.caption_ids = caption_ids
         self.placeholder = placeholder
+        self.system = system
+        self.turn_ids = [tokenizer.convert_tokens_to_ids(END_OF_TURN)] if END_OF_TURN in tokenizer.get_vocab() else []
         self.control = control_words(tokenizer, [placeholder.token])
         # The template's system part is cropped. diffusers' constant (95) fits LLaMA-3's tokenizer only, so we count.
         self.crop_start = len(tokenizer(DECODER_TEMPLATE.split("{}")[0]).input_ids)
@@ -86,7 +94,14 @@ class TextEncoder:
             caption_ids = caption_tokenizer(config.decoder) if config.generates else None
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, published(config.mllm).placeholder)
+        kind = published(config.mllm)
+        system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
+        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return list(dict.fromkeys([self.tokenizer.eos_token_id, *self.turn_ids]))
 
     def question(self, question: str) -> tuple[list[int], list[int]]:
         """Tokenises a question in the model's chat template. Returns the ids before and after the visual tokens.
@@ -115,10 +130,16 @@ class TextEncoder:
             ConfigError: Neither form shows both the video and the question.
         """
         part, token = self.placeholder
-        for content in ([{"type": part}, {"type": "text", "text": QUESTION}], f"{token}\n{QUESTION}"):
-            message: dict[str, Any] = {"role": "user", "content": content}
+        typed: list[Any] = [
+            [{"type": "text", "text": self.system}],
+            [{"type": part}, {"type": "text", "text": QUESTION}],
+        ]
+        plain: list[Any] = [self.system, f"{token}\n{QUESTION}"]
+        for contents in (typed, plain):
+            messages = [{"role": role, "content": content} for role, content in zip(("system", "user"), contents)]
+            told = messages if self.system else messages[1:]
             try:
-                chat = self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+                chat = self.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
             except (TypeError, TemplateError):  # a template of strings that joins or strips them
                 continue
             if isinstance(chat, str) and chat.count(token) == 1 and chat.count(QUESTION) == 1:
@@ -153,3 +174,9 @@ class TextEncoder:
         if self.caption_ids is not None:
             prompt, decoder_ids = self.prompt(caption or ""), self.caption_ids(caption or "")
         return RowText(before, after, self.answer(answer) if answer else [], prompt, decoder_ids, bool(caption))
+
+    def without_caption(self, row: RowText) -> RowText:
+        """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""
+        return (
+            row if self.caption_ids is None else row._replace(prompt=self.prompt(""), decoder_ids=self.caption_ids(""))
+        )

@@ -81,6 +81,17 @@ def encode_video(vae: Autoencoder, video: Tensor, tiling: VaeTiling = "auto") ->
     return Posterior(posterior.mean, posterior.std)
 
 
+def shift_key(scheduler: Any) -> str:
+    """Returns the name that the shift of noise levels has in a scheduler's configuration."""
+    return "flow_shift" if "flow_shift" in scheduler.config else "shift"
+
+
+def with_shift(scheduler: Any, shift: float) -> Any:
+    """Returns the scheduler with another shift of noise levels."""
+    with torch.device("cpu"):  # it computes its noise levels at once
+        return type(scheduler).from_config(scheduler.config, **{shift_key(scheduler): shift})
+
+
 class VideoDecoder(nn.Module):
     """A video decoder. Its pretrained parts are frozen; gradients pass through the transformer to the conditioning.
 
@@ -90,9 +101,10 @@ class VideoDecoder(nn.Module):
         vae: The autoencoder.
         text_encoder: The decoder's own text encoder.
         scheduler: diffusers' scheduler, for sampling.
-        shift: Shift of the noise levels, in training and in sampling.
 
     Attributes:
+        shift: Shift of the noise levels, in training and in sampling.
+        published_negative_prompt: What classifier-free guidance leads away from, unless the settings say it.
         stacks: Names of the transformer's lists of equal blocks.
         tokenizer: Subfolder of the text encoder's tokenizer.
         latent_channels: Channels of a latent.
@@ -107,18 +119,18 @@ class VideoDecoder(nn.Module):
     latent_channels: int
     space_factor: int
     latents_per_frame = FRAMES_PER_LATENT
+    published_negative_prompt = ""
 
     def __init__(
-        self, config: DecoderConfig, transformer: nn.Module, vae: Autoencoder, text_encoder: nn.Module, scheduler: Any,
-        shift: float,
-    ):  # fmt: skip
+        self, config: DecoderConfig, transformer: nn.Module, vae: Autoencoder, text_encoder: nn.Module, scheduler: Any
+    ):
         super().__init__()
         self.config = config
         self.transformer = transformer
         self.vae = vae
         self.text_encoder = text_encoder
-        self.scheduler = scheduler
-        self.shift = shift
+        self.scheduler = scheduler if config.shift is None else with_shift(scheduler, config.shift)
+        self.shift: float = self.scheduler.config[shift_key(scheduler)]
         self.requires_grad_(False).eval()
 
     # ---------------------------------------------------------------- each decoder's own
@@ -217,6 +229,12 @@ class VideoDecoder(nn.Module):
         raise NotImplementedError
 
     # ---------------------------------------------------------------- the same for all
+
+    @property
+    def negative_prompt(self) -> str:
+        """What classifier-free guidance leads away from."""
+        own = self.config.negative_prompt
+        return self.published_negative_prompt if own is None else own
 
     def parts(self) -> dict[str, nn.Module]:
         """Returns the frozen parts, by their names in plans and logs."""

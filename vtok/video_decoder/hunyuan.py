@@ -86,7 +86,7 @@ class HunyuanDecoder(VideoDecoder):
         text_encoder: CLIPTextModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ):
-        super().__init__(config, transformer, vae, text_encoder, scheduler, scheduler.config["shift"])
+        super().__init__(config, transformer, vae, text_encoder, scheduler)
         latents = latent_config(vae)
         self.latent_channels = latents.latent_channels
         self.space_factor = latents.spatial_compression_ratio

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import AutoencoderKLWan, WanTransformer3DModel
-from diffusers.pipelines.wan.pipeline_wan import WanPipeline, prompt_clean
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor, nn
@@ -41,10 +41,8 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.wan_fit import require_fit
+from vtok.video_decoder.wan_text import NEGATIVE_PROMPT, TEXT_ROWS, umt5_ids
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
-
-# Rows that the transformer reads, including zeros.
-TEXT_ROWS = 512
 
 # The experts' subfolders. A model with one transformer has the first.
 EXPERTS = {"high_noise": "transformer", "low_noise": "transformer_2"}
@@ -75,6 +73,7 @@ class WanDecoder(VideoDecoder):
     text_encoder: UMT5EncoderModel
     stacks = ("blocks",)
     tokenizer = "tokenizer"
+    published_negative_prompt = NEGATIVE_PROMPT
 
     def __init__(
         self,
@@ -87,8 +86,7 @@ class WanDecoder(VideoDecoder):
         boundary: float | None,
         timestep_per_token: bool,
     ):
-        shift = scheduler.config.get("flow_shift") or scheduler.config["shift"]
-        super().__init__(config, transformer, vae, text_encoder, scheduler, shift)
+        super().__init__(config, transformer, vae, text_encoder, scheduler)
         self.adapter = adapter
         self.boundary = boundary
         self.timestep_per_token = timestep_per_token
@@ -176,12 +174,13 @@ class WanDecoder(VideoDecoder):
     @staticmethod
     @torch.no_grad()
     def encode_captions(text_encoder: UMT5EncoderModel, ids: list[list[int]], device: torch.device) -> list[Tensor]:
-        """Computes UMT5's embeddings of each caption, (own length, text_dim)."""
+        """Computes UMT5's embeddings of each caption, (own length, text_dim).
+
+        Captions are padded to 512 ids, as in diffusers' pipeline. In bf16 a shorter padding rounds differently.
+        """
         counts = [len(own) for own in ids]
-        padded = to_device(torch.tensor([own + [0] * (max(counts) - len(own)) for own in ids]), device)
-        mask = None
-        if min(counts) < max(counts):
-            mask = to_device((torch.arange(max(counts)) < torch.tensor(counts)[:, None]).long(), device)
+        padded = to_device(torch.tensor([own + [0] * (TEXT_ROWS - len(own)) for own in ids]), device)
+        mask = to_device((torch.arange(TEXT_ROWS) < torch.tensor(counts)[:, None]).long(), device)
         states = text_encoder(input_ids=padded, attention_mask=mask).last_hidden_state
         return [own[:count] for own, count in zip(states, counts)]
 
@@ -263,6 +262,7 @@ class WanDecoder(VideoDecoder):
                 num_frames=num_frames,
                 num_inference_steps=steps,
                 guidance_scale=1.0 if empty is None else self.config.true_guidance,
+                guidance_scale_2=None if empty is None else self.config.true_guidance_2,
                 generator=generator,
                 output_type="pt",
                 callback_on_step_end=None if trained is None else self.cross_boundary,
@@ -297,9 +297,3 @@ class WanDecoder(VideoDecoder):
 def expert_part(config: DecoderConfig, expert: str) -> Part:
     """Returns where the weights of one of the transformers lie."""
     return Part(WanDecoder.location_of(config, EXPERTS[expert]), DIFFUSERS_FILES, {"transformer.": ("",)})
-
-
-def umt5_ids(tokenizer: PreTrainedTokenizerBase, caption: str) -> list[int]:
-    """Tokenises a caption for UMT5, cleaned like in diffusers' pipeline, without padding. Control words stay text."""
-    length = {"truncation": True, "max_length": TEXT_ROWS}
-    return tokenizer(prompt_clean(caption), split_special_tokens=True, **length).input_ids

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vtok.vidtok.layers import ActivatedNorm, Norm, SpaceConv
 from vtok.vidtok.stream import Stream
@@ -68,6 +70,27 @@ class FrameAttention(nn.Module):
         q, k, v = (layer(normed, stream).flatten(2, 3) for layer in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v).unflatten(2, x.shape[2:4])
         return x + self.proj_out(attended, stream)
+
+
+class Runner:
+    """Runs blocks.
+
+    Attributes:
+        checkpointing: Whether a block keeps only its input in training, and computes the rest again in backward.
+    """
+
+    def __init__(self) -> None:
+        self.checkpointing = False
+
+    def __call__(self, block: nn.Module, x: Tensor, stream: Stream) -> Tensor:
+        """Maps (B, T, H, W, C) with a block.
+
+        A checkpointed block gets a stream of its own, since the other has moved on when the block runs again. So only
+        clips in one chunk are checkpointed.
+        """
+        if self.checkpointing and torch.is_grad_enabled() and stream.first and stream.last:
+            return checkpoint(block, x, Stream(stream.repeats), use_reentrant=False)
+        return block(x, stream)
 
 
 class Level(nn.Module):

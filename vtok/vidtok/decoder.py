@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from vtok.vidtok.blocks import Level, Middle, space_block, time_block
+from vtok.vidtok.blocks import Level, Middle, Runner, space_block, time_block
 from vtok.vidtok.config import VidTokConfig
 from vtok.vidtok.layers import ActivatedNorm
 from vtok.vidtok.resample import InterpolatedTimeUp, SpaceUp, TimeUp
@@ -22,6 +22,7 @@ class Decoder(nn.Module):
     def __init__(self, config: VidTokConfig):
         super().__init__()
         self.config = config
+        self.run = Runner()
         rules = TimeRules(config.time)
         time_up = InterpolatedTimeUp if rules.replicate else TimeUp
         top = len(config.ch_mult) - 1
@@ -56,7 +57,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(z.contiguous(), stream), stream)
         for space, time in cast(Iterable[tuple[Level, Level]], zip(reversed(self.up), reversed(self.up_temporal))):
             for over_space, over_time in zip(space.block, time.block):
-                x = over_time(over_space(x, stream), stream)
+                x = self.run(over_time, self.run(over_space, x, stream), stream)
             for level in (space, time):
                 if hasattr(level, "upsample"):
                     x = level.upsample(x, stream)

@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from vtok.vidtok.blocks import Level, Middle, space_block, time_block
+from vtok.vidtok.blocks import Level, Middle, Runner, space_block, time_block
 from vtok.vidtok.config import VidTokConfig
 from vtok.vidtok.layers import ActivatedNorm
 from vtok.vidtok.resample import SpaceDown, TimeDown
@@ -19,6 +19,7 @@ class Encoder(nn.Module):
     def __init__(self, config: VidTokConfig):
         super().__init__()
         self.config = config
+        self.run = Runner()
         rules, levels = TimeRules(config.time), range(len(config.ch_mult))
         self.conv_in = rules.over_space_time(3, config.ch)
         self.down, self.down_temporal = nn.ModuleList(), nn.ModuleList()
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x.contiguous(), stream)
         for space, time in cast(Iterable[tuple[Level, Level]], zip(self.down, self.down_temporal)):
             for over_space, over_time in zip(space.block, time.block):
-                x = over_time(over_space(x, stream), stream)
+                x = self.run(over_time, self.run(over_space, x, stream), stream)
             for level in (space, time):
                 if hasattr(level, "downsample"):
                     x = level.downsample(x, stream)

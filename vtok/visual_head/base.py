@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
+from vtok.sampling import PLAIN, Sampling
 
 
 class VisualHead(nn.Module):
@@ -12,10 +13,14 @@ class VisualHead(nn.Module):
     Losses and samples are fp32. With no rows (n = 0) the parameters still get a gradient, which is zero.
 
     Attributes:
+        dim: Width of the features.
         noise_dim: Standard normal draws that the loss of one position takes.
+        has_density: Whether the loss is -log p, divided by ``dim``.
     """
 
+    dim: int
     noise_dim: int = 0
+    has_density: bool = False
 
     @classmethod
     def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "VisualHead":
@@ -41,12 +46,24 @@ class VisualHead(nn.Module):
         """
         raise NotImplementedError
 
-    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        hidden: Tensor,
+        sampling: Sampling = PLAIN,
+        generator: torch.Generator | None = None,
+        without_text: Tensor | None = None,
+    ) -> Tensor:
         """Samples a feature (n, dim) for each state (n, hidden_dim).
 
         Args:
             hidden: The states.
-            temperature: 0 gives a deterministic sample, 1 the distribution itself.
+            sampling: How to sample. A temperature of 0 gives a deterministic sample.
             generator: On the CPU, so a seed gives the same sample on every device.
+            without_text: The states without text, (n, hidden_dim), for classifier-free guidance.
         """
         raise NotImplementedError
+
+
+def guided(given: Tensor, without: Tensor | None, sampling: Sampling) -> Tensor:
+    """Leads an output away from the one without text, if there is one: classifier-free guidance."""
+    return given if without is None else without + sampling.guidance * (given - without)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
+from vtok.sampling import PLAIN, Sampling
 from vtok.vidtok.fsq import FSQ
-from vtok.visual_head.base import VisualHead
+from vtok.visual_head.base import VisualHead, guided
 
 
 class Cells(Protocol):
@@ -65,6 +66,8 @@ class CodesHead(VisualHead):
     standard deviation of 0.097 on normally distributed features (test_visual_head.py).
     """
 
+    has_density = True
+
     def __init__(self, hidden_dim: int, dim: int, cells: Cells):
         super().__init__()
         self.dim, self.cells = dim, cells
@@ -83,13 +86,19 @@ class CodesHead(VisualHead):
         logits, codes = self.logits(hidden).flatten(0, 1), self.cells.quantise(target)
         return F.cross_entropy(logits, codes.flatten(), reduction="none").view_as(codes).mean(-1)
 
-    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Samples a code for each dimension. ``temperature`` divides the logits; 0 takes the likeliest code."""
-        logits = self.logits(hidden)
-        if temperature == 0:
+    def sample(
+        self,
+        hidden: Tensor,
+        sampling: Sampling = PLAIN,
+        generator: torch.Generator | None = None,
+        without_text: Tensor | None = None,
+    ) -> Tensor:
+        """Samples a code for each dimension. Guidance leads the logits, then the temperature divides them."""
+        logits = guided(self.logits(hidden), None if without_text is None else self.logits(without_text), sampling)
+        if sampling.temperature == 0:
             codes = logits.argmax(-1)
         else:
-            likely = (logits / temperature).softmax(-1).flatten(0, 1).cpu()
+            likely = (logits / sampling.temperature).softmax(-1).flatten(0, 1).cpu()
             drawn = torch.multinomial(likely, 1, generator=generator).view(logits.shape[:2])
             codes = to_device(drawn, logits.device)
         return self.cells.dequantise(codes)

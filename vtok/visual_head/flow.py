@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
 from vtok.flow_matching import integrate, interpolate, shifted_logit_normal
-from vtok.visual_head.base import VisualHead
+from vtok.sampling import PLAIN, Sampling
+from vtok.visual_head.base import VisualHead, guided
 
 FREQUENCIES = 32  # of the noise level's encoding
 
@@ -46,14 +47,22 @@ class FlowHead(VisualHead):
         velocity = self.velocity(interpolate(target.float(), noise, sigma), sigma, hidden)
         return (velocity - (noise - target.float())).square().mean(-1)
 
-    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Follows the flow from noise to a feature. ``temperature`` scales the noise."""
+    def sample(
+        self,
+        hidden: Tensor,
+        sampling: Sampling = PLAIN,
+        generator: torch.Generator | None = None,
+        without_text: Tensor | None = None,
+    ) -> Tensor:
+        """Follows the flow from noise to a feature. The temperature scales the noise; guidance leads the velocity."""
         noise = to_device(torch.randn(len(hidden), self.dim, generator=generator), hidden.device)
-        return integrate(
-            lambda x, sigma: self.velocity(x, to_device(sigma, x.device).expand(len(x), 1), hidden),
-            temperature * noise,
-            self.steps,
-        )
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            level = to_device(sigma, x.device).expand(len(x), 1)
+            without = None if without_text is None else self.velocity(x, level, without_text)
+            return guided(self.velocity(x, level, hidden), without, sampling)
+
+        return integrate(velocity, sampling.temperature * noise, self.steps)
 
 
 class ModulatedBlock(nn.Module):

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
-from vtok.visual_head.base import VisualHead
+from vtok.sampling import PLAIN, Sampling
+from vtok.visual_head.base import VisualHead, guided
 
 
 class GaussianMixtureHead(VisualHead):
     """A mixture of K diagonal Gaussians. The loss is the negative log-likelihood divided by the dimension."""
+
+    has_density = True
 
     def __init__(self, hidden_dim: int, dim: int, components: int, min_scale: float):
         super().__init__()
@@ -41,14 +44,30 @@ class GaussianMixtureHead(VisualHead):
         log_density = -0.5 * (z.square() + math.log(2 * math.pi)) - scale.log()
         return -torch.logsumexp(log_weight + log_density.sum(-1), dim=-1) / self.dim
 
-    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        """Samples a component, then a value. ``temperature`` scales the deviation; 0 gives the likeliest mean."""
+    def sample(
+        self,
+        hidden: Tensor,
+        sampling: Sampling = PLAIN,
+        generator: torch.Generator | None = None,
+        without_text: Tensor | None = None,
+    ) -> Tensor:
+        """Samples a component, then a value. The temperature scales the deviation; 0 gives the likeliest mean.
+
+        Guidance leads the weights, and each component's mean as if both Gaussians had its deviation.
+        """
         log_weight, mean, scale = self.parameters_of(hidden)
-        if temperature == 0:
+        if without_text is not None:
+            other_weight, other_mean, _ = self.parameters_of(without_text)
+            log_weight = guided(log_weight, other_weight, sampling).log_softmax(-1)
+            mean = guided(mean, other_mean, sampling)
+        if sampling.top_components is not None:
+            least = log_weight.topk(min(sampling.top_components, self.components)).values[:, -1:]
+            log_weight = log_weight.masked_fill(log_weight < least, -math.inf)
+        if sampling.temperature == 0:
             component = log_weight.argmax(-1)
         else:
             drawn = torch.multinomial(log_weight.exp().cpu(), 1, generator=generator).squeeze(-1)
             component = to_device(drawn, mean.device)
         mean, scale = (x[torch.arange(len(x), device=x.device), component] for x in (mean, scale))
         noise = torch.randn(mean.shape, generator=generator)
-        return mean + temperature * scale * to_device(noise, mean.device)
+        return mean + sampling.temperature * scale * to_device(noise, mean.device)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
-from vtok.visual_head.base import VisualHead
+from vtok.sampling import PLAIN, Sampling
+from vtok.visual_head.base import VisualHead, guided
 
 
 class RegressionHead(VisualHead):
@@ -12,6 +13,7 @@ class RegressionHead(VisualHead):
 
     def __init__(self, hidden_dim: int, dim: int):
         super().__init__()
+        self.dim = dim
         self.linear = nn.Linear(hidden_dim, dim)
 
     @classmethod
@@ -21,5 +23,12 @@ class RegressionHead(VisualHead):
     def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:
         return (self.linear(hidden).float() - target.float()).square().mean(-1)
 
-    def sample(self, hidden: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-        return self.linear(hidden).float()
+    def sample(
+        self,
+        hidden: Tensor,
+        sampling: Sampling = PLAIN,
+        generator: torch.Generator | None = None,
+        without_text: Tensor | None = None,
+    ) -> Tensor:
+        without = None if without_text is None else self.linear(without_text).float()
+        return guided(self.linear(hidden).float(), without, sampling)

@@ -27,6 +27,7 @@ from vtok.weights.shipped import folder_of
 PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+VARIANTS = ("fp16", "bf16")  # a folder may hold only one of them
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -196,31 +197,43 @@ def open_file(path: Path) -> dict[str, StoredTensor]:
     return open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
 
 
+def varied(name: str, variant: str | None) -> str:
+    """Returns the name that transformers and diffusers give to a variant: ``model.fp16.safetensors``."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}.{variant}.{suffix}" if variant else name
+
+
 class Checkpoint:
     """The tensors of a part, in one file or several. A file is opened when one of its tensors is asked for.
 
     Args:
         location: Where the files lie.
         names: Names to look for; the first that exists is taken. Each may also exist as ``{name}.index.json`` with
-            several files.
+            several files. If there is none, they are looked for as variants: ``model.fp16.safetensors``.
+
+    Attributes:
+        variant: ``fp16`` or ``bf16`` if there is only a variant, else ``None``.
 
     Raises:
         ConfigError: There is no such file.
     """
 
     files: dict[str, str]
+    variant: str | None
 
     def __init__(self, location: Location, names: tuple[str, ...]):
         self.location = location
         self.opened: dict[str, dict[str, StoredTensor]] = {}
-        for name in names:
-            if path := location.find(name):
-                self.opened[name] = open_file(path)
-                self.files = dict.fromkeys(self.opened[name], name)
-                return
-            if location.find(f"{name}.index.json"):
-                self.files = location.read_json(f"{name}.index.json")["weight_map"]
-                return
+        for self.variant in (None, *VARIANTS):
+            for name in names:
+                file, index = varied(name, self.variant), varied(f"{name}.index.json", self.variant)
+                if path := location.find(file):
+                    self.opened[file] = open_file(path)
+                    self.files = dict.fromkeys(self.opened[file], file)
+                    return
+                if location.find(index):
+                    self.files = location.read_json(index)["weight_map"]
+                    return
         raise location.missing(names[0], f"{names[0]}.index.json")
 
     def __contains__(self, key: str) -> bool:

@@ -13,21 +13,22 @@ from torch import Tensor, nn
 
 from vtok.lora import base_of, row_lengths
 from vtok.weights import Part, shapes_of
+from vtok.weights.precision import kept_in_fp32
 
 M = TypeVar("M", bound=nn.Module)
 
 # Fills a flat tensor with a parameter's elements, from a given index on.
 Read = Callable[[Tensor, int], None]
-# Makes the parameter that replaces one on the meta device.
-Place = Callable[[nn.Parameter, Read], nn.Parameter]
+# Makes the parameter that replaces one on the meta device. The flag tells that it stays fp32.
+Place = Callable[[nn.Parameter, Read, bool], nn.Parameter]
 EMPTY: Mapping[str, Read] = {}
 
 
 def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Place:
-    """Places whole parameters, in one dtype, on one device."""
+    """Places whole parameters on one device, in ``dtype`` unless they stay fp32."""
 
-    def place(parameter: nn.Parameter, read: Read) -> nn.Parameter:
-        values = torch.empty(parameter.shape, dtype=dtype, device=device)
+    def place(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:
+        values = torch.empty(parameter.shape, dtype=torch.float32 if fp32 else dtype, device=device)
         read(values.view(-1), 0)
         return nn.Parameter(values, parameter.requires_grad)
 
@@ -61,18 +62,18 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
         base = base_of(name)
         return row_lengths(read_of(base), shapes[base][1]) if base in shapes else zeros
 
+    kept = kept_in_fp32(module)
     placed: dict[nn.Parameter, nn.Parameter] = {}  # a tied parameter has several names; it is placed once
     for prefix, owner in module.named_modules():
         for name, parameter in list(owner.named_parameters(recurse=False)):
             whole_name = f"{prefix}.{name}".lstrip(".")
             if parameter.is_meta:
                 if parameter not in placed:
-                    placed[parameter] = place(parameter, read_of(whole_name))
+                    placed[parameter] = place(parameter, read_of(whole_name), parameter in kept)
                 setattr(owner, name, placed[parameter])
-            elif whole_name in trained:
-                setattr(owner, name, place(parameter, trained[whole_name]))
             else:
-                setattr(owner, name, place(parameter, partial(read_from, parameter)))
+                read = trained.get(whole_name) or partial(read_from, parameter)
+                setattr(owner, name, place(parameter, read, parameter in kept))
         for name, buffer in list(owner.named_buffers(recurse=False)):
             if buffer.is_meta:
                 setattr(owner, name, computed_buffer(owner, name))
@@ -99,9 +100,3 @@ def computed_buffer(owner: nn.Module, name: str) -> Tensor:
     if name in ("freqs_cos", "freqs_sin"):
         return getattr(type(owner)(owner.attention_head_dim, owner.patch_size, owner.max_seq_len), name)
     raise NotImplementedError(f"no rule to compute the buffer {name} of {type(owner).__name__}")
-
-
-def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
-    """Casts parameters only. Buffers, such as rotary frequencies and feature statistics, stay fp32."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)

@@ -52,21 +52,27 @@ class Loaded(NamedTuple):
 
 
 class SampleToModel:
-    """Tokenises a sample's text. One of the sample's own draws picks the instruction.
+    """Tokenises a sample's text. The sample's own draws pick the instruction, and whether its caption is dropped.
 
     Raises:
         DataError: The stored caption is not that of this tokenizer.
+
+    Args:
+        text: The tokenizers.
+        dropout: Share of samples whose generation row has no text (``data.text_dropout``).
     """
 
-    def __init__(self, text: TextEncoder):
-        self.text = text
+    def __init__(self, text: TextEncoder, dropout: float = 0.0):
+        self.text, self.dropout = text, dropout
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
         text = self.text.sample(sample.caption, sample.question, sample.answer, instruction)
+        if sample.draws.uniform("text dropout") < self.dropout:
+            text = self.text.without_caption(text)
         stored, caption = sample.extras.get(precomputed.CAPTIONS), None
         if stored and self.text.caption_ids:
-            caption = precomputed.unpack_caption(stored, sample.caption_index, text.decoder_ids)
+            caption = precomputed.unpack_caption(stored, text.decoder_ids)
             if caption is None:
                 raise DataError(
                     f"{sample.key}: its stored caption has other token ids than decoder.weights' tokenizer gives: "
@@ -147,7 +153,7 @@ def build_dataset(
         draw_window=config.data.window == "drawn",
         stored=precomputed.stored_views(config, reader, framework),
         order=build_order(config, reader),
-        transform=SampleToModel(framework.text),
+        transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
     )
     return WatchedDataset(clips, config.data.workers)
 

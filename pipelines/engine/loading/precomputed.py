@@ -182,8 +182,9 @@ def pack_captions(ids: list[list[int]], captions: list[Tensor]) -> bytes:
     return save(tensors)
 
 
-def unpack_caption(stored: bytes, index: int, ids: list[int]) -> Tensor | None:
-    """Returns an encoded caption of a clip, or ``None`` if the stored one is of other token ids."""
+def unpack_caption(stored: bytes, ids: list[int]) -> Tensor | None:
+    """Returns a clip's encoded caption of these token ids, or ``None`` if none of those stored has them."""
     clip = load(stored)
-    own = clip.get(f"ids.{index}")
-    return clip[f"caption.{index}"] if own is not None and own.tolist() == ids else None
+    keys = (key for key, own in clip.items() if key.startswith("ids.") and own.tolist() == ids)
+    found = next(keys, None)
+    return None if found is None else clip[found.replace("ids.", "caption.")]

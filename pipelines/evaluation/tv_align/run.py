@@ -24,6 +24,7 @@ from pipelines.inference.shares import own_share
 from pipelines.inference.understand import Understanding
 from vtok.config import require
 from vtok.framework import VTokFramework
+from vtok.sampling import Sampling
 
 # The configuration of a run, its framework and its step.
 Run = tuple[RunConfig, VTokFramework, int]
@@ -154,7 +155,7 @@ def generated_videos(
 
             missing = (each for each in own[own.index(viewing) :] if not path_of(each).exists())
             wanted = list(map(wanted_of, islice(missing, batch_size)))
-            generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, how.temperature)
+            generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, Sampling(how.temperature))
         return path_of(viewing), {"seed": seed_of(viewing), "step": step}
 
     return generated

@@ -20,8 +20,12 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """Returns the autoencoder's loss, a scalar, from the discriminator's logits for its reconstructions."""
-    return -fake.mean()
+    """Returns the autoencoder's loss, a scalar: the non-saturating cross-entropy of each frame's or clip's mean logit.
+
+    Args:
+        fake: The discriminator's logits for patches of reconstructions. The first axis is frames or clips.
+    """
+    return F.softplus(-fake.flatten(1).mean(1)).mean()
 
 
 class LeCAM(nn.Module):

@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.engine import distributed
-from pipelines.engine.loading.workers import STOP_SIGNALS, silence_children
+from pipelines.engine.loading.workers import STOP_SIGNALS
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; start again with --resume auto
 LOST_PEER = 1
@@ -188,7 +188,6 @@ def end_children(keep: Collection[BaseProcess] = ()) -> None:
     Args:
         keep: Other children of this process, which the calling program began before the run.
     """
-    silence_children()
     for process in multiprocessing.active_children():
         if process not in keep:
             process.kill()

@@ -9,10 +9,9 @@ from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
 
 import psutil
 import pytest
-from torch.utils.data import DataLoader
 
 from data_tools.processes.child import FORK
-from pipelines.engine.loading.workers import ignore_signals
+from pipelines.engine.loading.workers import read_ahead
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from support import runs
 from support.ends import wait_for
@@ -35,7 +34,7 @@ def steps(dataset, tell) -> None:
     os.setsid()
     stopper = Stopper("vtok-train")
     with stopper.deferred():
-        for step in DataLoader(dataset, batch_size=1, num_workers=1, worker_init_fn=ignore_signals):
+        for (step,) in read_ahead(dataset, ([position] for position in range(len(dataset))), 1, list):
             if step == 0:
                 tell.send("ready")
             if stopper.requested():

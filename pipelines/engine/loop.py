@@ -3,6 +3,7 @@
 The loop ends after the last step, or after the first step that follows a request to stop.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.config import CheckpointConfig, OptimisationConfig
-from pipelines.engine import distributed, internals
+from pipelines.engine import distributed, internals, roll_call, waiting
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import DroppedSteps
 from pipelines.engine.loading.bad_samples import BadSamples
@@ -24,6 +25,7 @@ from pipelines.engine.setup import Engine, learning_rate, set_learning_rate
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.slow_ranks import SlowRanks
 
 
 class DataSettings(Protocol):
@@ -121,6 +123,8 @@ def run_steps(
         Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
+    roll_call.start(run.output)
+    slow = SlowRanks([host for (host,) in distributed.gather_lists([socket.gethostname()])])
     metrics = Metrics(run.output, own.state.step, run.max_steps) if distributed.rank() == 0 else None
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
@@ -129,11 +133,12 @@ def run_steps(
         judge(own.state.step, metrics)
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
-        stopper.doing = f"in step {number}"
+        roll_call.doing(f"in step {number}")
         lr = learning_rate(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
             set_learning_rate(player.engine, lr)
-        step = take_step(batches, number)
+        with waiting.measured():
+            step = take_step(batches, number)
         # Not before the first step, which is slow: it compiles kernels and fills the loaders.
         internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
 
@@ -151,6 +156,7 @@ def run_steps(
             player.writer.poll()
         figures["checkpoint_stall"] = 0.0
         if stop or number % config.checkpoint.every == 0 or number == run.max_steps:
+            roll_call.doing(phase="saving")
             started = time.perf_counter()
             for player in run.players:
                 player.writer.save(replace(player.state))
@@ -158,15 +164,19 @@ def run_steps(
             figures["checkpoint_stall"] = time.perf_counter() - started
         if metrics:
             metrics.write({"step": number} | figures)
+            metrics.say(slow.check(figures.get("rank_s", [])))
         bad.check(own.state.consumed_samples)
         dropped.check(step.keys if False in step.applied else [])
         if stop:
             break
+        roll_call.doing(phase="validating")
         judge(number, metrics)
 
+    roll_call.doing("after the last step")
     internals.set_timeout(distributed.ALONE_TIMEOUT)  # gives the slowest rank time to write
     for player in run.players:
         player.writer.wait()
+    roll_call.end()
     if metrics:
         metrics.close()
     return not stop

@@ -19,12 +19,13 @@ GROUPS = {
     "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
     "data": ("bad_samples",),
     "speed": ("samples_per_s", "tokens_per_s", "mfu", "hfu", "data_wait", "checkpoint_stall"),
+    "ranks": ("slowest_rank", "slowest_rank_s", "median_rank_s"),
     "memory": ("gpu_allocated_gb", "gpu_reserved_gb", "host_gb"),
 }
 TAGS = {name: f"{group}/{name}" for group, names in GROUPS.items() for name in names}
 
 # Columns that depend on the machine. All others are identical in two runs with the same settings.
-MEASURED = GROUPS["speed"] + GROUPS["memory"]
+MEASURED = (*GROUPS["speed"], *GROUPS["memory"], *GROUPS["ranks"], "rank_s")
 
 
 class Metrics:
@@ -63,6 +64,11 @@ class Metrics:
             self._video(f"videos/{video.key}", video, step)
         self.tensorboard.flush()
         self.console.validation(step, figures)
+
+    def say(self, text: str | None) -> None:
+        """Prints a line, if there is one."""
+        if text:
+            self.console.say(text)
 
     def close(self) -> None:
         for log in self.logs.values():

@@ -165,6 +165,7 @@ def run_steps(
         if metrics:
             metrics.write({"step": number} | figures)
             metrics.say(slow.check(figures.get("rank_s", [])))
+            metrics.cut_texts(figures["cut_texts"])
         bad.check(own.state.consumed_samples)
         dropped.check(step.keys if False in step.applied else [])
         if stop:

@@ -83,7 +83,7 @@ def accumulate(
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-    keys, replaced = [], []
+    keys, replaced, cut = [], [], 0
     waiting.take()
     for _ in range(plan.accumulation):
         roll_call.doing(phase="waiting for data")
@@ -95,17 +95,19 @@ def accumulate(
         sums += torch.stack([losses[name].detach().double() for name in names])
         keys.append(loaded.batch.keys)
         replaced += loaded.replaced
+        cut += loaded.cut
 
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
     own = max(0.0, time.perf_counter() - started - waiting.take())
-    by_rank = distributed.gather_lists([keys, replaced, own, {"waited": waited, **memory.used_gb()}])
-    all_keys, all_replaced, seconds_by_rank, used = zip(*by_rank)
+    by_rank = distributed.gather_lists([keys, replaced, cut, own, {"waited": waited, **memory.used_gb()}])
+    all_keys, all_replaced, all_cut, seconds_by_rank, used = zip(*by_rank)
     seconds = time.perf_counter() - started
     batch_keys = in_global_order(all_keys)
     most = {name: max(rank[name] for rank in used) for name in used[0]}
     figures = dict(zip(names, means)) | {
         "samples_per_s": plan.global_batch_size / seconds,
         "data_wait": most.pop("waited") / seconds,
+        "cut_texts": sum(all_cut),
         **most,
         **slow_ranks.columns(list(seconds_by_rank)),
         "batch_digest": batch_digest(batch_keys),

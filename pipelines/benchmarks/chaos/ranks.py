@@ -22,10 +22,10 @@ from pipelines.engine.run_control import STOPPED
 from pipelines.engine.watching.metrics import MEASURED
 
 ROOT = Path(__file__).parents[3]
-RANKS, STEPS, EVERY = 2, 8, 2
-TIMEOUT_MINUTES = 0.25  # that a rank waits for the others
+RANKS, STEPS, EVERY = 2, 6, 2
+TIMEOUT_MINUTES = 1.0  # that a rank waits for the others
 GRACE = 15.0  # seconds from the end of one rank until the others get TERM, and again until they are killed
-LONGEST = 600.0  # seconds after which a run counts as hung
+LONGEST = 1200.0  # seconds after which a run counts as hung
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__, "pipelines.vtok_training.run"])
 
@@ -63,7 +63,8 @@ class Ranks:
             "--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json",
             "--data.shards", str(shards), "--data.seconds", "1", "--train.global_batch_size", "4",
             "--train.max_steps", str(STEPS), "--checkpoint.every", str(EVERY), "--resume", "auto",
-            "--train.timeout_minutes", str(TIMEOUT_MINUTES), "--output", str(output),
+            "--train.timeout_minutes", str(TIMEOUT_MINUTES), "--train.calibration_batches", "1", "--data.workers", "1",
+            "--output", str(output),
         ]  # fmt: skip
         port = str(free_port())
         self.processes: list[BaseProcess] = []

@@ -37,10 +37,17 @@ class Encoded(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A micro-batch, and the samples that were replaced in it: (position, bad key, reason) each."""
+    """A micro-batch.
+
+    Attributes:
+        batch: The micro-batch itself.
+        replaced: The samples that were replaced in it: (position, bad key, reason) each.
+        cut: Samples of it with a text that was too long and was cut.
+    """
 
     batch: Batch
     replaced: list[tuple[int, str, str]]
+    cut: int = 0
 
     def to(self, device: torch.device) -> "Loaded":
         return self._replace(batch=self.batch.to(device))
@@ -70,7 +77,8 @@ def collate(items: list[Encoded]) -> Loaded:
         head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
     )
-    return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
+    replaced = [(s.position, key, reason) for s in samples for key, reason in s.replaced]
+    return Loaded(batch, replaced, sum(item.text.cut for item in items))
 
 
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:

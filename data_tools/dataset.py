@@ -78,6 +78,9 @@ class ClipDataset(Dataset):
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         transform: applied to each Sample in the worker.
+
+    Attributes:
+        crashes: for a position at which processes have died: how many of its clips, the first ones, count as bad.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class ClipDataset(Dataset):
         self.stored = stored
         self.transform = transform
         self.order = order or reader.order(seed)
+        self.crashes: dict[int, int] = {}
 
     def __len__(self) -> int:
         """The number of samples N. Positions may exceed it."""
@@ -127,6 +131,9 @@ class ClipDataset(Dataset):
         replaced: list[tuple[str, str]] = []
         for attempt in range(MAX_ATTEMPTS):
             row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self.row(position)
+            if attempt < self.crashes.get(position, 0):
+                replaced.append((self.reader.key(row), "decoder_crash"))
+                continue
             try:
                 return self._decoded(row, draws, tuple(replaced))
             except BadVideo as problem:

@@ -10,6 +10,7 @@ python pipelines/bench.py run          imports, the first step, waiting for data
 python pipelines/bench.py profile      where a step's CPU time goes
 python pipelines/bench.py vidtok       VidTok's network against the plain arrangement of it
 python pipelines/bench.py compile      what torch.compile would gain; ten minutes of compilation
+python pipelines/bench.py chaos        runs that are killed, stopped and damaged at random; an hour (--help says how)
 python pipelines/bench.py gpu          what only a GPU can show, in eight minutes of one (--help says how)
 
 --json prints one JSON list; --check compares the ratios with those kept in pipelines/benchmarks/ratios.json, and ends
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.errors import DataError
-from pipelines.benchmarks import gpu
+from pipelines.benchmarks import chaos, gpu
 from pipelines.benchmarks.figure import Figure
 from pipelines.cli.errors import die
 
@@ -42,8 +43,13 @@ def main(argv: list[str] | None = None) -> None:
 
         measure_gpu(arguments)
         return
+    if argv[:1] == ["chaos"]:
+        arguments = chaos.parse_arguments(argv[1:])
+        from pipelines.benchmarks.chaos.command import chaos as disturb
+
+        sys.exit(0 if disturb(arguments) else 1)
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=[*PARTS, "gpu"], help="which part to measure")
+    parser.add_argument("what", choices=[*PARTS, "chaos", "gpu"], help="which part to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--quick", action="store_true", help="see that it runs: the values mean nothing")
     kept = parser.add_mutually_exclusive_group()

@@ -155,7 +155,7 @@ class LoraConfig:
     """
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.0
     dora: bool = False
     targets: list[str] | None = None
@@ -179,6 +179,7 @@ class MLLMConfig:
             ``LlamaForCausalLM`` stores it, with its tokenizer.
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         max_motion_tokens: Rows of the temporal position table in ``P`` (eq. 3). Videos with more steps are refused.
+        max_text_tokens: Tokens of a question, and of a caption or answer, at most. Longer ones are cut in training.
         gradient_checkpointing: Recompute the blocks in backward instead of keeping their activations.
         lora: Adapters on the linear layers of its blocks. The language model itself is then frozen, unless
             ``train.parts`` names it. ``null``: no adapters.
@@ -188,8 +189,12 @@ class MLLMConfig:
     weights: str = "llava-hf/llama3-llava-next-8b-hf"
     revision: str | None = None
     max_motion_tokens: int = 1024
+    max_text_tokens: int = 2048
     gradient_checkpointing: bool = False
     lora: LoraConfig | None = None
+
+    def __post_init__(self):
+        require(self.max_text_tokens >= 1, "mllm.max_text_tokens must be at least 1")
 
 
 @dataclass

@@ -15,6 +15,10 @@ from typing import Any
 FORK = get_context("fork")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
+# Errors of a pipe, or of receiving a tensor in shared memory, when the process at the other end has died.
+LOST_CONNECTION = (EOFError, ConnectionError, FileNotFoundError)
+ENDING = 5.0  # seconds until a process whose connection broke has ended
+
 
 class ChildDied(Exception):
     """The child ended, or was killed, before it answered."""
@@ -28,15 +32,19 @@ class ChildTimedOut(ChildDied):
 
 
 class Child:
-    """A child process that answers requests with `function(request)`, one at a time, until `close`.
+    """A child process that answers requests with `function(request)`, in their order, until `close`.
 
     It ends when its parent ends, even if the parent is killed. `function` need not be picklable; requests and answers
     must be.
+
+    Args:
+        function: Answers a request.
+        prepare: Called first in the child, after its signal handlers are set.
     """
 
-    def __init__(self, function: Callable[[Any], Any]):
+    def __init__(self, function: Callable[[Any], Any], prepare: Callable[[], None] = lambda: None):
         self.connection, theirs = FORK.Pipe()
-        self._process = FORK.Process(target=_serve, args=(function, self.connection, theirs))
+        self._process = FORK.Process(target=_serve, args=(function, prepare, self.connection, theirs))
         self._process.start()
         theirs.close()
 
@@ -48,7 +56,7 @@ class Child:
             pass
 
     def receive(self, timeout: float | None = None) -> Any:
-        """Wait for the answer to the last request, at most `timeout` seconds.
+        """Wait for the answer to the earliest request without one, at most `timeout` seconds.
 
         Raises:
             ChildTimedOut: there is no answer in time; the child is closed.
@@ -60,8 +68,8 @@ class Child:
                 self.close()
                 raise ChildTimedOut(f"no end after {timeout:g} s")
             answered, answer = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self._process.join()
+        except LOST_CONNECTION:
+            self._process.join(ENDING)
             code = self._process.exitcode or 0
             self.close()
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -108,13 +116,14 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
             child.close()
 
 
-def _serve(function: Callable[[Any], Any], parents: Connection, ours: Connection) -> None:
+def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents: Connection, ours: Connection) -> None:
     """Answer requests until the parent closes the connection."""
     end_with_parent()
     parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: no core files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    prepare()
     while True:
         try:
             request = ours.recv()

@@ -1,12 +1,19 @@
 """Tensors in memory shared with the trainer, so that frames from a loader process are not copied."""
 
 import torch
-from torch.utils.data import get_worker_info
+
+_shares = False
+
+
+def share_memory() -> None:
+    """Make :func:`blank` take shared memory from now on in this process. A loader process calls it once."""
+    global _shares
+    _shares = True
 
 
 def blank(shape: tuple[int, ...]) -> torch.Tensor:
     """uint8 zeros of `shape`; in a loader process they lie in shared memory."""
-    if get_worker_info() is None:
+    if not _shares:
         return torch.zeros(shape, dtype=torch.uint8)
     count = torch.Size(shape).numel()
     # New shared memory is zero already; writing zeros would touch every page twice.

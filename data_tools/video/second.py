@@ -2,9 +2,10 @@
 
 FFmpeg's decoder of VP8 stops inside a damaged frame without an error. The rest of the picture is then what was in
 memory before, which may differ from one decode to the next. libvpx raises an error instead. The two agree in every bit
-of sound frames.
+of sound frames. An FFmpeg without libvpx leaves the check out, and one line says so.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import av
@@ -13,16 +14,30 @@ from av.codec.codec import UnknownCodecError
 from isal.isal_zlib import crc32
 
 from data_tools.errors import BadVideo
+from data_tools.processes.child import FORK
 from data_tools.video.container import codec_of
 
 SECOND = {"vp8": "libvpx"}
 
+_told = FORK.RawArray("b", 1)  # shared with the processes that are forked later: one of all says it
+
 
 def second_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
     """A fresh second decoder for a stream; None if its codec needs none or this FFmpeg has none."""
+    codec = codec_of(stream)
+    if codec not in SECOND:
+        return None
     try:
-        context = av.codec.Codec(SECOND[codec_of(stream)], "r").create("video")
-    except (KeyError, UnknownCodecError):
+        context = av.codec.Codec(SECOND[codec], "r").create("video")
+    except UnknownCodecError:
+        if not _told[0]:
+            _told[0] = 1
+            print(
+                f"warning: this FFmpeg has no {SECOND[codec]}: damage inside the frames of {codec} clips may go "
+                "unnoticed; PyAV's wheels have it",
+                file=sys.stderr,
+                flush=True,
+            )
         return None
     context.thread_count = 1
     return context

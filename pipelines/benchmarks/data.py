@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import webdataset
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.order import RunOrder, RunSampler
@@ -24,6 +23,7 @@ from data_tools.streaming.memory import stacked
 from data_tools.video.decode import validate
 from data_tools.video.views import View, decoder_view, make_views, tokeniser_view
 from pipelines.benchmarks.paired import cpu_seconds, ratio
+from pipelines.engine.loading.workers import read_ahead
 
 WARM_UP = 2  # batches of a loader that are not counted: processes start
 
@@ -80,7 +80,7 @@ def reading(folder: Path, samples: int = 200, size: int = 500_000, repeats: int 
 
 
 def loading(folder: Path, clip: bytes, both_views: bool, clips: int = 10, repeats: int = 5) -> float:
-    """Clips per CPU-second through a DataLoader's worker over those of the bare decoder and resize.
+    """Clips per CPU-second through a loader process over those of the bare decoder and resize.
 
     The loader's cost is its worker's and the trainer's together, per clip, once it is running.
     """
@@ -101,7 +101,7 @@ def loading(folder: Path, clip: bytes, both_views: bool, clips: int = 10, repeat
 
     def loader() -> float:
         sampler = RunSampler(1, 1, 0, 1, end=WARM_UP + clips)
-        batches = DataLoader(dataset, batch_sampler=sampler, num_workers=1, collate_fn=_timed)
+        batches = read_ahead(dataset, sampler, 1, _timed)
         marks = [worker + time.process_time() for _, _, worker in batches]
         return (marks[-1] - marks[WARM_UP - 1]) / clips
 
@@ -149,7 +149,7 @@ def resuming(folder: Path, clip: bytes, rows: int = 5_000_000, position: int = 4
     started = time.perf_counter()
     dataset = ClipDataset(ShardReader(folder), seed=0, seconds=1.0, tokeniser_view=view)
     sampler = RunSampler(2, 2, 0, 1, consumed_samples=position)
-    next(iter(DataLoader(dataset, batch_sampler=sampler, num_workers=2, collate_fn=_timed)))
+    next(read_ahead(dataset, sampler, 2, _timed))
     first = time.perf_counter() - started
     return {"open_s": opened, "index_mb": reader.rows.nbytes / 1e6, "first_batch_s": first, "own_mb": own / 1e6}
 

@@ -22,6 +22,9 @@ T = TypeVar("T")
 # How long the other ranks wait for work that only rank 0 does, before the first step and after the last.
 ALONE_TIMEOUT = timedelta(hours=2)
 
+# Collectives of which torch keeps a record, for the message about a lost rank.
+RECORDED = "2000"
+
 
 def rank() -> int:
     """Returns this process's rank. The process group need not exist yet."""
@@ -65,6 +68,7 @@ def connect() -> None:
     # DeepSpeed calls collectives by names that torch 2.13 renames.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", RECORDED)
     with redirect_stdout(io.StringIO()), port_in_use_told():  # each rank would print that it builds an operator
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()

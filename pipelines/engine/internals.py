@@ -13,10 +13,13 @@ its own trace.
 Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pads the last. A rank keeps its part.
 """
 
-from collections.abc import Hashable, Iterator
+import json
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from datetime import timedelta
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -222,6 +225,39 @@ def set_timeout(timeout: timedelta) -> None:
     """Sets how long this rank waits for the others, in every process group including DeepSpeed's."""
     for group in distributed_c10d._world.pg_map:
         distributed_c10d._set_pg_timeout(timeout, group)
+
+
+@contextmanager
+def waits_through(observe: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+    """Within, every wait for a collective goes through ``observe``, which gets the wait and calls it."""
+    own = dist.Work.wait
+    dist.Work.wait = lambda work, *arguments, **options: observe(partial(own, work, *arguments, **options))
+    try:
+        yield
+    finally:
+        dist.Work.wait = own
+
+
+def own_store() -> dist.Store:
+    """Returns another connection to the store of the process group, for a thread of its own."""
+    return distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+
+
+def record_of_collectives() -> str:
+    """Returns torch's record of this rank's latest collectives, as JSON. Empty if this torch keeps none."""
+    ours = ("_dump_nccl_trace_json", "_dump_fr_trace_json")[not torch.cuda.is_available() :]
+    dump = next((getattr(torch._C._distributed_c10d, name, None) for name in ours), None)
+    return dump(includeCollectives=True, onlyActive=False).decode() if dump else "{}"
+
+
+def last_collective() -> str:
+    """Describes the latest collective that this rank has begun."""
+    entries = json.loads(record_of_collectives()).get("entries")
+    if not entries:
+        return "no recorded collective"
+    last = entries[-1]
+    shapes = ", ".join("x".join(map(str, size)) for size in last.get("input_sizes", []))
+    return f"collective {last.get('collective_seq_id')}, {last.get('profiling_name')} of {shapes or 'nothing'}"
 
 
 def is_installed(operator: str) -> bool:

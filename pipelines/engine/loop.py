@@ -3,6 +3,7 @@
 The loop ends after the last step, or after the first step that follows a request to stop.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ from typing import Protocol
 
 from pipelines.cli.config_files import plain
 from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers
-from pipelines.engine import distributed, internals
+from pipelines.engine import distributed, internals, roll_call, waiting
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.finite import DroppedSteps
 from pipelines.engine.loading.bad_samples import BadSamples
@@ -25,6 +26,7 @@ from pipelines.engine.setup import Engine, learning_rates, set_learning_rates
 from pipelines.engine.stepping import Step
 from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.profiler import profiled
+from pipelines.engine.watching.slow_ranks import SlowRanks
 from pipelines.engine.watching.trackers import flat, open_trackers
 
 
@@ -124,6 +126,8 @@ def run_steps(
         Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
+    roll_call.start(run.output)
+    slow = SlowRanks([host for (host,) in distributed.gather_lists([socket.gethostname()])])
     metrics = distributed.every_rank(lambda: metrics_of(run) if distributed.rank() == 0 else None)
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
@@ -132,11 +136,12 @@ def run_steps(
         judge(own.state.step, metrics)
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):
-        stopper.doing = f"in step {number}"
+        roll_call.doing(f"in step {number}")
         rates = learning_rates(own.state.updates + 1, config.train, run.max_steps)
         for player in run.players:
             set_learning_rates(player.engine, rates)
-        step = take_step(batches, number)
+        with waiting.measured():
+            step = take_step(batches, number)
         # Not before the first step, which is slow: it compiles kernels and fills the loaders.
         internals.set_timeout(timedelta(minutes=config.train.timeout_minutes))
 
@@ -154,6 +159,7 @@ def run_steps(
             player.writer.poll()
         figures["checkpoint_stall"] = 0.0
         if stop or number % config.checkpoint.every == 0 or number == run.max_steps:
+            roll_call.doing(phase="saving")
             started = time.perf_counter()
             for player in run.players:
                 player.writer.save(replace(player.state))
@@ -161,15 +167,20 @@ def run_steps(
             figures["checkpoint_stall"] = time.perf_counter() - started
         if metrics:
             metrics.write({"step": number} | figures)
+            metrics.say(slow.check(figures.get("rank_s", [])))
+            metrics.cut_texts(figures["cut_texts"])
         bad.check(own.state.consumed_samples)
         dropped.check(step.keys if False in step.applied else [])
         if stop:
             break
+        roll_call.doing(phase="validating")
         judge(number, metrics)
 
+    roll_call.doing("after the last step")
     internals.set_timeout(distributed.ALONE_TIMEOUT)  # gives the slowest rank time to write
     for player in run.players:
         player.writer.wait()
+    roll_call.end()
     if metrics:
         metrics.close()
     return not stop

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from data_tools.errors import DataError
 from pipelines.cli.errors import OF_THE_MACHINE, one_line
 from pipelines.cli.parsing import Config, RunArguments
-from pipelines.engine import distributed
+from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from vtok.config import ConfigError
@@ -40,7 +40,7 @@ def run_program(
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
-        with distributed.connected():
+        with distributed.connected(), roll_call.own_errors_told():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         end_with(name, error)

@@ -27,12 +27,11 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
-from pipelines.engine import distributed
-from pipelines.engine.loading.workers import STOP_SIGNALS, silence_children
+from pipelines.engine import distributed, roll_call
+from pipelines.engine.loading.workers import STOP_SIGNALS
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; start again with --resume auto
 LOST_PEER = 1
-GRACE = 3.0  # seconds that a launcher gets to end this rank after another rank failed
 LAST_STEP = 1800.0  # seconds for the last step and its save; after them a rank exits as stuck
 TICK = 0.5  # seconds between two checks of the launcher
 
@@ -49,14 +48,12 @@ class Stopper:
     Attributes:
         wanted: Reason of the first request, or None.
         closed: Whether the run ends for another reason.
-        doing: What the run does, for the message about a lost rank.
     """
 
     def __init__(self, program: str):
         self.program = program
         self.wanted: str | None = None  # reason of the first request
         self.closed = False
-        self.doing = "before the first step"
         self._deferred = False
         self._latest_end = math.inf
         self._launcher_is_gone = launcher_watch()
@@ -87,22 +84,21 @@ class Stopper:
         return stops
 
     def end_without_peer(self, error: RuntimeError) -> NoReturn:
-        """Reports a lost rank in one line and exits with code 1.
+        """Reports a lost rank in one line, unless that rank has reported its own error, and exits with code 1.
 
-        It waits first: usually the launcher ends this rank because another rank failed and reported its own error.
+        One of the ranks that are left reports. Meanwhile it ignores the launcher, which ends all when one is gone.
 
         Args:
             error: Error of the collective that failed.
         """
         self.closed = True
-        signal.signal(signal.SIGTERM, lambda *_: leave(LOST_PEER))
-        time.sleep(GRACE)
-        reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the C++ file and line
-        self._say(
-            f"error: rank {distributed.rank()} lost another rank, which died, left or hangs ({reason}); this one is on "
-            f"{socket.gethostname()}, {self.doing}; its own output tells why; --resume auto goes on from the last "
-            "checkpoint"
-        )
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if lost := roll_call.missing():
+            reason = str(error).split("] ", 1)[-1].splitlines()[0].split(". ")[0]  # without the C++ file and line
+            self._say(
+                f"error: rank {distributed.rank()} on {socket.gethostname()}, {roll_call.now()}, lost another rank, "
+                f"which died, left or hangs ({reason}): {lost}; --resume auto goes on from the last checkpoint"
+            )
         leave(LOST_PEER)
 
     def dismiss(self) -> None:
@@ -188,7 +184,6 @@ def end_children(keep: Collection[BaseProcess] = ()) -> None:
     Args:
         keep: Other children of this process, which the calling program began before the run.
     """
-    silence_children()
     for process in multiprocessing.active_children():
         if process not in keep:
             process.kill()

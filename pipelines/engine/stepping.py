@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipelines.engine import distributed, memory
+from pipelines.engine import distributed, memory, roll_call, waiting
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.finite import finite_on_all_ranks
 from pipelines.engine.internals import follow_trace
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import Engine
+from pipelines.engine.watching import slow_ranks
 from vtok.framework import LOSSES
 from vtok.rows.batch import Batch
 
@@ -21,14 +22,15 @@ class Step(NamedTuple):
     """The result of a step, the same on every rank.
 
     Attributes:
-        figures: Columns of ``log.jsonl``. ``data_wait`` and memory are each the largest of all ranks.
+        figures: Columns of ``log.jsonl``. ``data_wait`` and memory are each the largest of all ranks. ``rank_s`` are
+            the seconds of each rank in which it did not wait for others.
         replaced: Samples of the step that could not be read: (position, bad key, reason) each.
         keys: Keys of its samples, in global order.
         applied: For each trained module, whether its weights changed; ``None`` if it took no part. The weights do not
             change if the loss or a gradient is not finite (see ``engine.finite``).
     """
 
-    figures: dict[str, float | str | None]
+    figures: dict[str, float | str | list[float] | None]
     replaced: list[tuple[int, str, str]]
     keys: list[str]
     applied: tuple[bool | None, ...] = ()
@@ -81,26 +83,33 @@ def accumulate(
     """
     started, waited = time.perf_counter(), 0.0
     sums = torch.zeros(len(names), dtype=torch.float64, device=device)
-    keys, replaced = [], []
+    keys, replaced, cut = [], [], 0
+    waiting.take()
     for _ in range(plan.accumulation):
+        roll_call.doing(phase="waiting for data")
         asked = time.perf_counter()
         loaded = next(batches)
         waited += time.perf_counter() - asked
+        roll_call.doing(phase="computing")
         losses = micro_step(loaded.batch)
         sums += torch.stack([losses[name].detach().double() for name in names])
         keys.append(loaded.batch.keys)
         replaced += loaded.replaced
+        cut += loaded.cut
 
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
-    by_rank = distributed.gather_lists([keys, replaced, {"waited": waited, **memory.used_gb()}])
-    all_keys, all_replaced, used = zip(*by_rank)
+    own = max(0.0, time.perf_counter() - started - waiting.take())
+    by_rank = distributed.gather_lists([keys, replaced, cut, own, {"waited": waited, **memory.used_gb()}])
+    all_keys, all_replaced, all_cut, seconds_by_rank, used = zip(*by_rank)
     seconds = time.perf_counter() - started
     batch_keys = in_global_order(all_keys)
     most = {name: max(rank[name] for rank in used) for name in used[0]}
     figures = dict(zip(names, means)) | {
         "samples_per_s": plan.global_batch_size / seconds,
         "data_wait": most.pop("waited") / seconds,
+        "cut_texts": sum(all_cut),
         **most,
+        **slow_ranks.columns(list(seconds_by_rank)),
         "batch_digest": batch_digest(batch_keys),
     }
     return Step(figures, [one for rank in all_replaced for one in rank], batch_keys)

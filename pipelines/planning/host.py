@@ -1,6 +1,7 @@
 """Host memory of a node: that of its ranks and their loader processes."""
 
 from pipelines.config import RunConfig
+from pipelines.engine.loading.workers import AHEAD
 from pipelines.engine.saving.host_buffers import pinned_bytes
 from pipelines.metering.workload import Workload
 from pipelines.planning.memory import Parameter, Share, trained_shard
@@ -8,9 +9,7 @@ from pipelines.planning.memory import Parameter, Share, trained_shard
 # Kinds of fp32 buffers that a checkpoint copies: master weights and two moments. An EMA is one more.
 SAVED_KINDS = 3
 
-# Micro-batches that each loader process prepares in advance (``prefetch_factor`` of torch's DataLoader), and the one
-# in pinned memory.
-PREFETCHED, PINNED = 4, 1
+PINNED = 1  # micro-batches in pinned memory
 
 # Bytes of a rank's process without models and data, measured on a CPU with torch 2.13 and two loader processes. Each of
 # these adds only 20 MB of its own. CUDA's share on the host is not included.
@@ -20,7 +19,7 @@ PROCESS = 700_000_000
 def host_memory(parameters: list[Parameter], ranks: int, config: RunConfig, load: Workload) -> list[Share]:
     """Returns the host memory of one rank, without offloaded states."""
     kinds = SAVED_KINDS + (config.train.ema_decay is not None)
-    batches = config.data.workers * PREFETCHED + PINNED
+    batches = config.data.workers * AHEAD + PINNED
     return [
         Share("checkpoint copies, pinned", pinned_bytes([trained_shard(parameters, ranks)] * kinds), on_host=True),
         Share(f"{batches} micro-batches loaded ahead", batches * load.bytes, on_host=True),

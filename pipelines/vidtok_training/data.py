@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 
 from data_tools.dataset import ClipDataset, Sample
-from data_tools.errors import DataError
 from data_tools.shards import ShardReader
 from data_tools.streaming.memory import stacked
 from data_tools.video.files import VideoFiles
 from data_tools.video.views import View
 from pipelines.engine.loading.loader import Loaded
-from pipelines.engine.loading.workers import WatchedDataset
 from pipelines.engine.outputs import open_dataset
 from pipelines.vidtok_training.config import VideoDataConfig, VidTokRunConfig, VidTokValidationConfig
 
@@ -35,15 +33,13 @@ class Clips(NamedTuple):
         return self._replace(frames=self.frames.to(device, non_blocking=True))
 
 
-def collate(items: list[Sample | DataError], crop: int | None = None) -> Loaded | DataError:
-    """Stacks samples into a micro-batch, or returns their first error.
+def collate(items: list[Sample], crop: int | None = None) -> Loaded:
+    """Stacks samples into a micro-batch.
 
     Args:
-        items: Samples or errors.
+        items: The samples.
         crop: Side in pixels of the square to cut out of each sample, or ``None`` for whole frames.
     """
-    if errors := [item for item in items if isinstance(item, DataError)]:
-        return errors[0]
     frames = [cropped(s, crop) if crop else s.frames for s in items]
     clips = Clips(stacked(frames), [s.key for s in items], items[0].draws.seed("latents"))
     return Loaded(clips, [(s.position, key, reason) for s in items for key, reason in s.replaced])
@@ -83,10 +79,10 @@ def opened(config: VidTokRunConfig, named: VideoDataConfig | VidTokValidationCon
     return VideoFiles(named.root, named.meta_path)
 
 
-def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> WatchedDataset:
+def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> ClipDataset:
     """Returns a dataset of clips, each at a random place of its video."""
     data = config.data
-    clips = ClipDataset(
+    return ClipDataset(
         reader,
         seed=config.seed,
         seconds=(data.frames - 1) / data.fps,
@@ -94,4 +90,3 @@ def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> 
         fit=data.fit,
         decoder=data.decoder,
     )
-    return WatchedDataset(clips, data.workers)

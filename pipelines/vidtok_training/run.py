@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from data_tools.dataset import ClipDataset
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.engine import distributed, ownership
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
-from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
@@ -51,7 +51,7 @@ class Training:
 
     config: VidTokRunConfig
     run: Run
-    dataset: WatchedDataset
+    dataset: ClipDataset
     lpips: LPIPS | None
     validation: Validation | None
 
@@ -82,7 +82,7 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         run, dataset = training.run, training.dataset
         collate = partial(data.collate, crop=config.data.crop)
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
-        with deaths_explained(dataset), stopper.deferred():
+        with stopper.deferred():
             return run_steps(
                 run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge
             )
@@ -101,7 +101,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
     reader = distributed.every_rank(lambda: data.open_videos(config))
     held_out = distributed.every_rank(lambda: data.open_held_out(config))
     dataset = data.build_dataset(config, reader)
-    distributed.every_rank(lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers))
+    distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers))
     models, lpips = load_models(config)
 
     frozen = distributed.rank_zero_first(lambda: {"encoder": encoder_hash(config)} if config.fix_encoder else {})

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from data_tools.dataset import ClipDataset
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
@@ -18,7 +19,6 @@ from pipelines.engine import calibration, distributed, initial, models, ownershi
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
-from pipelines.engine.loading.workers import WatchedDataset, deaths_explained
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
 from pipelines.engine.run_control import Stopper
@@ -54,7 +54,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         training = prepare(arguments, output)
         run, dataset = training.run, training.dataset
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
-        with deaths_explained(dataset), stopper.deferred():
+        with stopper.deferred():
             finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
         if finished and config.demo:
             distributed.rank_zero_first(lambda: result.show(config, output))
@@ -76,7 +76,7 @@ class Training:
 
     config: RunConfig
     run: Run
-    dataset: WatchedDataset
+    dataset: ClipDataset
     validation: Validation | None
     utilisation: Utilisation | None
     judged: set[int]
@@ -122,9 +122,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1
-    distributed.every_rank(
-        lambda: in_flight.require_room(dataset.clips, plan.micro_batch_size, config.data.workers, loaders)
-    )
+    distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers, loaders))
 
     order = order_settings(config)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, start.frozen, order)
@@ -235,9 +233,8 @@ def load_model(
     return distributed.every_rank(filled)
 
 
-def calibrate(config: RunConfig, player: Player, dataset: WatchedDataset, plan: BatchPlan) -> None:
+def calibrate(config: RunConfig, player: Player, dataset: ClipDataset, plan: BatchPlan) -> None:
     """Measures mean and standard deviation of the frozen features over the run's first batches."""
     end = config.train.calibration_batches * plan.global_batch_size
     batches = micro_batches(dataset, plan, config.data.workers, end=end)
-    with deaths_explained(dataset):
-        calibration.calibrate(player.engine.module, batches, player.engine.device)
+    calibration.calibrate(player.engine.module, batches, player.engine.device)

@@ -11,6 +11,8 @@ import torch
 
 from data_tools.errors import BadVideo
 from data_tools.packing.parts import part_frames
+from data_tools.processes.child import FORK, Child
+from data_tools.video import second
 from data_tools.video.container import opened
 from data_tools.video.decode import decode, validate, whole_frames
 from data_tools.video.packets import decodable, packets_of
@@ -137,3 +139,18 @@ def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
     for tag in (tags[30], tags[-2]):
         with pytest.raises(BadVideo, match="tag at byte"):
             validate(whole[: tag + 200] + whole[tag + 204 :])  # four bytes of a frame are lost
+
+
+def test_a_missing_second_decoder_is_told_of_once(clips, monkeypatch, capfd):
+    monkeypatch.setattr(second, "SECOND", {"vp8": "no_such_decoder"})
+    monkeypatch.setattr(second, "_told", FORK.RawArray("b", 1))
+    child = Child(lambda name: validate(clips(name)).frames)
+    for _ in range(2):
+        child.send("vp8_hidden.webm")
+        assert child.receive() == validate(clips("vp8_hidden.webm")).frames
+    child.close()
+    told = [line for line in capfd.readouterr().err.splitlines() if "no_such_decoder" in line]
+    assert told == [
+        "warning: this FFmpeg has no no_such_decoder: damage inside the frames of vp8 clips may go unnoticed; PyAV's "
+        "wheels have it"
+    ]

@@ -91,6 +91,15 @@ def test_without_a_decoder_view_there_is_no_video(built):
     assert sample.video is None and sample.video_valid == 0
 
 
+def test_clips_that_killed_processes_are_replaced_like_bad_ones(built):
+    data, sound = dataset(built), dataset(built)[3]
+    data.crashes = {3: 2}
+    sample = data[3]
+    assert sample.replaced[0] == (sound.key, "decoder_crash") and len(sample.replaced) == 2
+    third = Draws(3, 3).integer("substitute-2", len(data))
+    assert sample.key == data.reader.key(third)
+
+
 def test_training_follows_the_run_order_past_the_end(built):
     data, order = dataset(built), RunOrder(3, ShardReader(built).shard_sizes)
     assert len(data) == 10

@@ -1,4 +1,6 @@
-"""Damaged files of many kinds through build, verify and dataset: no run fails, and what is accepted is read right.
+"""Damaged files of many kinds through build, verify, dataset and a training step.
+
+No run fails, and what is accepted is read right.
 
 pytest -n 0 -m slow tests/data/test_fuzz.py -s      prints the figures
 """
@@ -15,7 +17,11 @@ from data_tools.packing import build_shards
 from data_tools.shards import ShardReader
 from data_tools.video.decode import decode, whole_frames
 from data_tools.video.views import View
+from pipelines import train
+from support import runs
+from support.commands import called
 from support.encoded import KINDS, encode, needs_ffmpeg, shown_by_ffmpeg
+from support.launch import checked
 
 DAMAGED = [
     "h264_b_frames.mp4",
@@ -99,3 +105,14 @@ def test_damage_neither_stops_a_run_nor_is_trained_on(tmp_path):
     )
     print(dict(done.reasons), dict(entries), dict(against), sep="\n")
     assert set(against) == {"as ffmpeg"}
+
+    # One step whose batch is all of them.
+    options = {
+        "--config": runs.CONFIG, "--ds_config": runs.DS_CONFIG, "--data.shards": tmp_path / "shards",
+        "--data.seconds": 1, "--train.max_steps": 1, "--train.global_batch_size": len(reader),
+        "--train.micro_batch_size": 4, "--validation.every": 0, "--output": tmp_path / "run",
+    }  # fmt: skip
+    checked(called(train.main, *sum(options.items(), ())))
+    (line,) = runs.log_of(tmp_path / "run")
+    assert line["bad_samples"] == 0 and np.isfinite(line["loss"])
+    print(f"one step on all {len(reader)}: loss {line['loss']:.3f}, none replaced")

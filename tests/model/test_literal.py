@@ -45,3 +45,24 @@ def test_a_call_that_keeps_control_words_as_text_changes_no_other():
     before = tokenizer(EOS).input_ids
     clip_ids(tokenizer, EOS)
     assert tokenizer(EOS).input_ids == before
+
+
+def test_a_text_that_is_too_long_is_cut_and_said_to_be(framework):
+    text = framework.text
+    text.max_text_tokens = 12
+    whole = text.sample("A dog runs.", "What?", "It runs.", 0)
+    assert not whole.cut and whole.answer[-1] == text.tokenizer.eos_token_id
+
+    long = "word " * 100
+    for caption, question, answer in ((long, None, None), ("A dog.", "What?", long), ("A dog.", long, "It.")):
+        row = text.sample(caption, question, answer, 0)
+        assert row.cut and len(row.answer) <= 13
+        assert (row.answer[-1] == text.tokenizer.eos_token_id) == (answer == "It.")  # what was cut does not end there
+    assert text.tokenizer.decode(text.sample(long, None, None, 0).answer) == text.shortened(long)
+    assert long.startswith(text.shortened(long)) and not text.shortened("é" * 100).endswith("\ufffd")
+
+
+def test_a_prompt_that_the_decoder_cuts_is_counted(framework):
+    text = framework.text
+    row = text.sample("word " * 300, "What?", "It.", 0)
+    assert row.cut and len(row.prompt) == text.max_prompt_length

@@ -1,6 +1,8 @@
 """Asked to stop, a run saves and ends with 75; its launcher gone, or a rank, none of its processes stays."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,10 +11,9 @@ from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
 
 import psutil
 import pytest
-from torch.utils.data import DataLoader
 
 from data_tools.processes.child import FORK
-from pipelines.engine.loading.workers import ignore_signals
+from pipelines.engine.loading.workers import read_ahead
 from pipelines.engine.ports import free_port
 from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
 from support import runs
@@ -36,7 +37,7 @@ def steps(dataset, tell) -> None:
     os.setsid()
     stopper = Stopper("vtok-train")
     with stopper.deferred():
-        for step in DataLoader(dataset, batch_size=1, num_workers=1, worker_init_fn=ignore_signals):
+        for (step,) in read_ahead(dataset, ([position] for position in range(len(dataset))), 1, list):
             if step == 0:
                 tell.send("ready")
             if stopper.requested():
@@ -180,7 +181,12 @@ def test_a_rank_that_hangs_is_an_error_when_the_time_is_up(start, shards, tmp_pa
     assert here.wait(12 + 20) == 1
     told = (tmp_path / "0.txt").read_text()
     (line,) = [line for line in told.splitlines() if ": error: " in line]
-    assert "rank 0 lost another rank" in line and "Timed out waiting 12000ms" in line
+    assert (
+        re.search(r"rank 0 on \S+, in step \d+, \w+, lost another rank", line) and "Timed out waiting 12000ms" in line
+    )
+    assert re.search(r"rank 1 does not answer, it was on \S+, process \d+, in step \d+", line)
+    record = json.loads((tmp_path / "out/flight_recorder/rank_00000.json").read_text())
+    assert record["entries"][-1]["profiling_name"].startswith("gloo:")
     assert "Traceback" not in told
 
 

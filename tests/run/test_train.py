@@ -65,9 +65,10 @@ def test_the_run_s_folder(two_ranks):
     assert [line["step"] for line in log] == [1, 2, 3, 4]
     assert set(log[0]) == {
         "step", "loss", "loss_under", "loss_vis_lm", "loss_dec", "lr", "grad_norm", "samples_per_s", "tokens_per_s",
-        "data_wait", "batch_digest", "bad_samples", "ema_distance", "checkpoint_stall", "host_gb",
-        "mfu", "hfu", "skipped",
+        "data_wait", "batch_digest", "bad_samples", "cut_texts", "ema_distance", "checkpoint_stall", "host_gb",
+        "mfu", "hfu", "skipped", "rank_s", "slowest_rank", "slowest_rank_s", "median_rank_s",
     }  # fmt: skip
+    assert all(len(line["rank_s"]) == 2 and line["slowest_rank"] in (0, 1) for line in log)
     for line in log:
         assert line["loss"] == pytest.approx(line["loss_under"] + line["loss_vis_lm"] + line["loss_dec"], rel=1e-5)
     assert log[-1]["loss"] < log[0]["loss"]

@@ -1,80 +1,96 @@
 """What becomes of a run's loader processes and of the samples they cannot read."""
 
 import json
+import multiprocessing
+import os
+import signal
 
 import pytest
-import torch
 
 from data_tools.errors import DataError
-from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.loading import loader
 from pipelines.engine.loading.bad_samples import BadSamples
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
-from support.launch import python
+from pipelines.engine.loading.workers import LoaderError, read_ahead
+from support.ends import kill_myself, leave
 
 
 class Clips:
-    """A ClipDataset of which position 5 cannot be read."""
+    """As much of a ClipDataset as loader processes need; position 5 has a fate of its own.
+
+    Args:
+        fate: Called when position 5 is read, for as long as its clip does not count as bad.
+    """
+
+    def __init__(self, fate):
+        self.fate, self.crashes, self.reader = fate, {}, self
 
     def __getitem__(self, position):
-        if position == 5:
-            raise DataError("position 5: none of 8 clips can be read")
-        return torch.tensor(position)
+        if position != 5:
+            return position
+        if not self.crashes.get(5):
+            self.fate()
+        return 500  # the substitute's
+
+    def key(self, row):
+        return f"key-{row}"
+
+    def row(self, position):
+        return position + 100
 
 
-# A process of its own: a worker's death leaves torch's handler of signals in a state that other tests should not meet.
-DEATH = """
-import os, signal
-from torch.utils.data import DataLoader
-from pipelines.cli.errors import die
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset, deaths_explained
-
-class Clips:
-    class reader:
-        def key(row): return f"key-{row}"
-    def row(self, position): return position + 100
-    def __getitem__(self, position):
-        if position == 5:
-            FATE
-        return position
-
-dataset = WatchedDataset(Clips(), workers=2)
-try:
-    with deaths_explained(dataset):
-        for _ in DataLoader(dataset, batch_size=1, sampler=range(20), num_workers=2):
-            pass
-except LoaderError as error:
-    die("vtok-train", error)
-"""
+def unreadable():
+    raise DataError("position 5: none of 8 clips can be read")
 
 
-@pytest.mark.parametrize("fate", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)"])
-def test_a_worker_s_death_names_its_clip(fate, tmp_path):
-    (tmp_path / "death.py").write_text(DEATH.replace("FATE", fate))
-    result = python(tmp_path / "death.py")
-    # Torch ends its own word about a segmentation fault with a zero byte, not with a line.
-    (line,) = [line for line in result.stderr.split("\0") for line in line.splitlines() if ": error: " in line]
-    assert result.returncode == 2
-    assert "a loader process died at position 5, clip key-105 (or a substitute" in line
+def bus_error():
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def in_pairs():
+    return ([position, position + 1] for position in range(0, 20, 2))
+
+
+@pytest.mark.parametrize("fate, how", [(kill_myself, "SIGKILL"), (leave, "exit code 0")])
+def test_a_process_that_dies_is_replaced_and_a_clip_that_kills_two_has_a_substitute(fate, how, capfd):
+    taken = sum(read_ahead(Clips(fate), in_pairs(), 2, list), [])
+    assert taken == [500 if position == 5 else position for position in range(20)]
+    told = f"warning: rank 0: a loader process died (the process ended with {how}) at position 5, clip key-105: "
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")] == [
+        told + "it is read again",
+        told + "a substitute takes its place",
+    ]
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_killed_by_chance_costs_no_sample():
+    """At every point of the run one of the processes is killed."""
+    batches = read_ahead(Clips(lambda: None), in_pairs(), 3, list)
+    taken = []
+    for number, batch in enumerate(batches):
+        taken += batch
+        children = sorted(multiprocessing.active_children(), key=lambda process: process.pid)
+        if children:
+            children[number % len(children)].kill()
+    assert taken == [500 if position == 5 else position for position in range(20)]
+
+
+def test_a_full_shared_memory_is_named():
+    with pytest.raises(LoaderError, match="ended with a bus error: /dev/shm is full"):
+        list(read_ahead(Clips(bus_error), in_pairs(), 1, list))
 
 
 def test_other_errors_pass_unchanged():
-    with pytest.raises(RuntimeError, match="^something else$"), deaths_explained(WatchedDataset(Clips(), 1)):
-        raise RuntimeError("something else")
-
-
-def first_error_or_all(items):
-    return next((item for item in items if isinstance(item, DataError)), items)
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(Clips(lambda: 1 // 0), in_pairs(), 1, list))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_unreadable_sample_is_one_line_without_a_traceback(workers):
-    plan = plan_batch(2, 2, 1)
-    batches = loader.micro_batches(WatchedDataset(Clips(), workers), plan, workers, collate=first_error_or_all)
-    assert [len(next(batches)) for _ in range(2)] == [2, 2]
+def test_an_unreadable_sample_is_one_line_without_a_traceback(workers, capfd):
+    batches = read_ahead(Clips(unreadable), in_pairs(), workers, list)
+    assert [next(batches) for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(LoaderError) as caught:
         next(batches)
     assert str(caught.value) == "position 5: none of 8 clips can be read"
+    assert not capfd.readouterr().err
 
 
 def test_bad_samples_are_counted_on_after_resuming(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
-from vtok.config import ConfigError, ModelConfig
+from vtok.config import ConfigError, MLLMConfig, ModelConfig
 from vtok.mllm import published
 from vtok.mllm.base import Placeholder
 from vtok.mllm.llava_next import LLAVA_NEXT
@@ -35,6 +35,7 @@ class RowText(NamedTuple):
         prompt: The generation row's template with the caption. Empty if there is no decoder.
         decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
         captioned: Whether the sample has a caption. Without one the generation row has no loss.
+        cut: Whether a text was longer than its limit, and was cut.
     """
 
     before: list[int]
@@ -43,6 +44,7 @@ class RowText(NamedTuple):
     prompt: list[int]
     decoder_ids: list[int]
     captioned: bool
+    cut: bool = False
 
 
 class TextEncoder:
@@ -54,6 +56,7 @@ class TextEncoder:
         max_prompt_tokens: Caption and template tokens that are kept after the crop, as in diffusers' pipeline.
         placeholder: Marks the place of the visual tokens in the chat template.
         system: A message of the system that goes before a question, or ``None``.
+        max_text_tokens: Tokens of a training sample's question, and of its caption or answer, at most.
 
     Attributes:
         turn_ids: LLaMA-3's end of a turn, if the tokenizer has it.
@@ -67,8 +70,10 @@ class TextEncoder:
         max_prompt_tokens: int,
         placeholder: Placeholder = LLAVA_NEXT.placeholder,
         system: str | None = None,
+        max_text_tokens: int = MLLMConfig.max_text_tokens,
     ):
         self.tokenizer = tokenizer
+        self.max_text_tokens = max_text_tokens
         self.caption_ids = caption_ids
         self.placeholder = placeholder
         self.system = system
@@ -96,7 +101,8 @@ class TextEncoder:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
         kind = published(config.mllm)
         system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system)
+        longest = config.decoder.max_prompt_tokens, config.mllm.max_text_tokens
+        return cls(tokenizer, caption_ids, longest[0], kind.placeholder, system, longest[1])
 
     @property
     def end_ids(self) -> list[int]:
@@ -154,13 +160,30 @@ class TextEncoder:
 
     def prompt(self, caption: str) -> list[int]:
         """Tokenises the decoder's template with a caption, cut to its maximum length."""
+        return self.whole_prompt(caption)[: self.max_prompt_length]
+
+    def whole_prompt(self, caption: str) -> list[int]:
+        """Tokenises the decoder's template with a caption of any length."""
         head, tail = DECODER_TEMPLATE.split("{}")
-        return literal_ids(self.tokenizer, self.control, head, caption, tail)[: self.max_prompt_length]
+        return literal_ids(self.tokenizer, self.control, head, caption, tail)
+
+    def shortened(self, text: str) -> str:
+        """Cuts a text after ``max_text_tokens`` tokens. Shorter texts stay as they are."""
+        if len(text.encode("utf-8", "surrogatepass")) <= self.max_text_tokens:  # a token has one byte or more
+            return text
+        ids = literal_ids(self.tokenizer, self.control, "", text, add_special_tokens=False)
+        if len(ids) <= self.max_text_tokens:
+            return text
+        return str(self.tokenizer.decode(ids[: self.max_text_tokens])).rstrip(
+            "\ufffd"
+        )  # the cut may divide a character
 
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Tokenises both rows of a training sample.
 
-        The understanding row asks the sample's question. Without one it asks for the caption.
+        The understanding row asks the sample's question. Without one it asks for the caption. An answer that was cut
+        has no end token, since it does not end there. The generation row keeps the caption's first
+        ``decoder.max_prompt_tokens``.
 
         Args:
             caption, question, answer: The sample's text.
@@ -168,12 +191,21 @@ class TextEncoder:
         """
         if question is None:
             question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
-        before, after = self.question(question)
+        asked, answered = self.shortened(question), self.shortened(answer or "")
+        cut = asked != question or answered != (answer or "")
+        before, after = self.question(asked)
+        ids = self.answer(answered) if answered else []
+        if answered != (answer or ""):
+            ids.pop()
         prompt: list[int] = []
         decoder_ids: list[int] = []
         if self.caption_ids is not None:
-            prompt, decoder_ids = self.prompt(caption or ""), self.caption_ids(caption or "")
-        return RowText(before, after, self.answer(answer) if answer else [], prompt, decoder_ids, bool(caption))
+            caption = caption or ""
+            # The decoder's tokenizer has the limit of its published model.
+            prompt, decoder_ids = self.whole_prompt(self.shortened(caption)), self.caption_ids(caption)
+            cut = cut or len(prompt) > self.max_prompt_length
+            prompt = prompt[: self.max_prompt_length]
+        return RowText(before, after, ids, prompt, decoder_ids, bool(caption), cut)
 
     def without_caption(self, row: RowText) -> RowText:
         """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""

@@ -15,7 +15,7 @@ from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import HunyuanVideoPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
@@ -154,7 +154,7 @@ class HunyuanDecoder(VideoDecoder):
 
     @staticmethod
     @torch.no_grad()
-    def encode_captions(text_encoder: CLIPTextModel, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+    def encode_captions(text_encoder: nn.Module, ids: list[list[int]], device: torch.device) -> list[Tensor]:
         """Computes CLIP's pooled text vector (d_pooled,) of each caption."""
         return list(text_encoder(to_device(torch.tensor(ids), device)).pooler_output)
 

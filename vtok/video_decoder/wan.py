@@ -173,7 +173,7 @@ class WanDecoder(VideoDecoder):
 
     @staticmethod
     @torch.no_grad()
-    def encode_captions(text_encoder: UMT5EncoderModel, ids: list[list[int]], device: torch.device) -> list[Tensor]:
+    def encode_captions(text_encoder: nn.Module, ids: list[list[int]], device: torch.device) -> list[Tensor]:
         """Computes UMT5's embeddings of each caption, (own length, text_dim).
 
         Captions are padded to 512 ids, as in diffusers' pipeline. In bf16 a shorter padding rounds differently.

@@ -21,7 +21,6 @@ from pipelines.benchmarks.gpu.findings import Finding
 from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.loading.loader import micro_batches
-from pipelines.engine.loading.workers import WatchedDataset
 
 SHARD = 4  # samples, all of the same clip
 
@@ -42,7 +41,7 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as name:
         dataset = write_dataset(Path(name), moving_clip(seconds, *shape), sizes)
         for workers in sorted({published.paper_run().data.workers, os.cpu_count() or 1}):
-            taken = reading(WatchedDataset(dataset, workers), workers, clips, device)
+            taken = reading(dataset, workers, clips, device)
             yield Finding(f"clips with {workers} processes", clips / taken, "clips/s")
 
 
@@ -57,7 +56,7 @@ def write_dataset(folder: Path, clip: bytes, sizes: Sizes) -> ClipDataset:
     return ClipDataset(ShardReader(folder), seed=0, seconds=seconds, tokeniser_view=small, decoder_view=large)
 
 
-def reading(dataset: WatchedDataset, workers: int, clips: int, device: torch.device) -> float:
+def reading(dataset: ClipDataset, workers: int, clips: int, device: torch.device) -> float:
     """Seconds of ``clips`` clips on the device, once every process has given one."""
     batches = micro_batches(dataset, plan_batch(1, 1, 1), workers, end=workers + clips, collate=pixels)
     for _ in range(workers):

@@ -3,9 +3,7 @@
 from data_tools.dataset import ClipDataset
 from data_tools.errors import BadVideo
 from pipelines.engine import distributed, shared_memory
-
-# Micro-batches that each loader process prepares in advance.
-PREFETCH = 4
+from pipelines.engine.loading.workers import AHEAD
 
 
 def require_room(clips: ClipDataset, micro_batch_size: int, workers: int, loaders: int = 1) -> None:
@@ -32,7 +30,7 @@ def bytes_in_flight(sample: int, micro_batch_size: int, workers: int) -> int:
         micro_batch_size: Samples per micro-batch.
         workers: Loader processes.
     """
-    batches = workers * (PREFETCH + 1) + 2 if workers else 0
+    batches = workers * (AHEAD + 1) + 2 if workers else 0
     return batches * micro_batch_size * sample
 
 

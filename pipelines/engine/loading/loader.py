@@ -3,17 +3,15 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
 
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.errors import DataError
 from data_tools.order import Order, RunSampler
-from data_tools.processes.child import FORK
 from data_tools.shards import ShardReader
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
@@ -22,9 +20,8 @@ from pipelines.config import RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
-from pipelines.engine.loading.in_flight import PREFETCH
 from pipelines.engine.loading.prefetch import on_device
-from pipelines.engine.loading.workers import LoaderError, WatchedDataset, ignore_signals
+from pipelines.engine.loading.workers import read_ahead
 from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
@@ -42,10 +39,17 @@ class Encoded(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A micro-batch, and the samples that were replaced in it: (position, bad key, reason) each."""
+    """A micro-batch.
+
+    Attributes:
+        batch: The micro-batch itself.
+        replaced: The samples that were replaced in it: (position, bad key, reason) each.
+        cut: Samples of it with a text that was too long and was cut.
+    """
 
     batch: Batch
     replaced: list[tuple[int, str, str]]
+    cut: int = 0
 
     def to(self, device: torch.device) -> "Loaded":
         return self._replace(batch=self.batch.to(device))
@@ -81,10 +85,8 @@ class SampleToModel:
         return Encoded(sample, text, caption)
 
 
-def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
-    """Stacks samples of one shape into a micro-batch. Returns the first error instead if there is one."""
-    if errors := [item for item in items if isinstance(item, DataError)]:
-        return errors[0]
+def collate(items: list[Encoded]) -> Loaded:
+    """Stacks samples of one shape into a micro-batch."""
     samples = [item.sample for item in items]
     batch = Batch(
         frames=frames_of(samples),
@@ -97,7 +99,8 @@ def collate(items: list[Encoded | DataError]) -> Loaded | DataError:
         keys=[s.key for s in samples],
         captions=[item.caption for item in items] if items[0].caption is not None else None,
     )
-    return Loaded(batch, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
+    replaced = [(s.position, key, reason) for s in samples for key, reason in s.replaced]
+    return Loaded(batch, replaced, sum(item.text.cut for item in items))
 
 
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
@@ -138,10 +141,10 @@ def order_settings(config: RunConfig) -> str:
 
 def build_dataset(
     config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
-) -> WatchedDataset:
+) -> ClipDataset:
     """Builds the run's dataset: the model's views, with tokenised text."""
     tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
-    clips = ClipDataset(
+    return ClipDataset(
         reader,
         seed=config.seed,
         seconds=config.data.seconds,
@@ -155,16 +158,15 @@ def build_dataset(
         order=build_order(config, reader),
         transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
     )
-    return WatchedDataset(clips, config.data.workers)
 
 
 def micro_batches(
-    dataset: WatchedDataset,
+    dataset: ClipDataset,
     plan: BatchPlan,
     workers: int,
     consumed_samples: int = 0,
     end: int | None = None,
-    collate: Callable[[list], Loaded | DataError] = collate,
+    collate: Callable[[list], Loaded] = collate,
 ) -> Iterator[Loaded]:
     """Yields this rank's micro-batches on its device, from sample ``consumed_samples`` on: endlessly, or up to ``end``.
 
@@ -174,7 +176,7 @@ def micro_batches(
         workers: Loader processes.
         consumed_samples: Samples of the run before the first one.
         end: Number of the run's last sample, or ``None``.
-        collate: Makes a micro-batch of the dataset's items, or returns an error among them.
+        collate: Makes a micro-batch of the dataset's items.
 
     Raises:
         LoaderError: A clip and all its substitutes are bad, or shards cannot be read.
@@ -182,22 +184,4 @@ def micro_batches(
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
     )
-    loader = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=ignore_signals,
-        multiprocessing_context=FORK if workers else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-    return on_device(sound(loader), distributed.device())
-
-
-def sound(items: Iterable[Loaded | DataError]) -> Iterator[Loaded]:
-    """Yields the micro-batches and raises the first error among them."""
-    for item in items:
-        if isinstance(item, DataError):
-            raise LoaderError(str(item))
-        yield item
+    return on_device(read_ahead(dataset, sampler, workers, collate), distributed.device())

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 
 class Movable(Protocol):
@@ -28,8 +28,9 @@ def on_device(batches: Iterator[M], device: torch.device) -> Iterator[M]:
     copies = torch.cuda.Stream(device)
     ahead = None
     for batch in batches:
+        pinned = tree_map_only(Tensor, Tensor.pin_memory, batch)
         with torch.cuda.stream(copies):
-            following = batch.to(device), copies.record_event()
+            following = pinned.to(device), copies.record_event()
         if ahead is not None:
             yield arrived(*ahead)
         ahead = following

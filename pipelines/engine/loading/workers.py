@@ -1,87 +1,176 @@
-"""Loader processes: records the clip that each one reads, so the error can name it if the process dies.
+"""Loader processes: they prepare micro-batches in advance, and one that dies is replaced.
 
-A video decoder can crash without an exception. This is rare, since shards are validated when they are built. The dead
-process cannot replace the sample, so the run stops. The error names the clip to remove.
+A video decoder can crash without an exception, and the system can kill a process. The rank then starts another
+process, which repeats what the dead one had not delivered: the samples stay the same. If a second process dies at the
+same sample, the sample's clip counts as bad, and a drawn substitute takes its place (see :mod:`data_tools.dataset`).
 """
 
-import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sys
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle, islice
+from typing import TypeVar
 
 import torch
-from torch.utils.data import Dataset, get_worker_info
 
 from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
-from data_tools.processes.child import end_with_parent
+from data_tools.processes.child import Child, ChildDied, end_with_parent
+from data_tools.streaming.memory import share_memory
+from pipelines.engine import shared_memory
 
-LOST_CONNECTION = (ConnectionError, FileNotFoundError, EOFError)
+M = TypeVar("M")
+
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-GRACE = 0.5  # seconds until a process whose connection broke is known to be dead
+AHEAD = 4  # micro-batches that each loader process is asked for in advance
 
 
 class LoaderError(DataError):
     """The loader of one rank cannot continue. The other ranks do not know it."""
 
 
-class WatchedDataset(Dataset):
-    """A dataset whose workers record their positions. A sample may be a DataError, which the trainer raises."""
+def read_ahead(
+    dataset: ClipDataset, requests: Iterable[list[int]], workers: int, collate: Callable[[list], M]
+) -> Iterator[M]:
+    """Yields a micro-batch for each list of positions, in order.
 
-    def __init__(self, clips: ClipDataset, workers: int):
-        self.clips = clips
-        self.at = torch.full((workers, 2), -1).share_memory_()  # each worker's process id and position
+    Args:
+        dataset: Gives the item at a position.
+        requests: Positions of each micro-batch.
+        workers: Loader processes. With 0 this process reads.
+        collate: Makes a micro-batch of the items at some positions.
 
-    def __getitem__(self, position: int):
-        if worker := get_worker_info():
-            self.at[worker.id] = torch.tensor([os.getpid(), position])
+    Raises:
+        LoaderError: A clip and all its substitutes are bad, shards cannot be read, or /dev/shm is full.
+    """
+    if not workers:
+        yield from map(Reader(dataset, collate).read, requests)
+        return
+    left = iter(requests)
+    readers = [Reader(dataset, collate) for _ in range(workers)]
+    try:
+        for reader, positions in zip(cycle(readers), islice(left, workers * AHEAD)):
+            reader.ask(positions)
+        for reader in cycle(readers):
+            if not reader.asked:
+                return
+            micro_batch = reader.take()
+            for positions in islice(left, 1):
+                reader.ask(positions)
+            yield micro_batch
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+class Reader:
+    """Reads micro-batches, in a loader process of its own where they are asked for in advance.
+
+    Args:
+        dataset: Gives the item at a position.
+        collate: Makes a micro-batch of some items.
+
+    Attributes:
+        asked: Positions of the micro-batches that were asked for and not yet taken.
+    """
+
+    def __init__(self, dataset: ClipDataset, collate: Callable[[list], M]):
+        self.dataset, self.collate = dataset, collate
+        self.asked: deque[list[int]] = deque()
+        self.deaths: Counter[int] = Counter()
+        self._at = torch.full((1,), -1).share_memory_()  # the position that the process reads
+        self._child: Child | None = None
+
+    def ask(self, positions: list[int]) -> None:
+        """Has the process prepare a micro-batch."""
+        self._child = self._child or Child(self._answer, prepare_process)
+        self.asked.append(positions)
+        self._child.send(positions)
+
+    def take(self) -> M:
+        """Returns the earliest micro-batch that was asked for. Replaces the process if it has died.
+
+        Raises:
+            LoaderError: As in :func:`read_ahead`.
+        """
+        while True:
+            assert self._child is not None  # there was a request
+            try:
+                answer = self._child.receive()
+            except ChildDied as death:
+                self._replace(death)
+                continue
+            self.asked.popleft()
+            if isinstance(answer, DataError):
+                raise LoaderError(str(answer))
+            return answer
+
+    def read(self, positions: list[int]) -> M:
+        """Reads a micro-batch in this process.
+
+        Raises:
+            LoaderError: As in :func:`read_ahead`.
+        """
         try:
-            return self.clips[position]
+            return self.collate([self._item(position) for position in positions])
+        except DataError as error:
+            raise LoaderError(str(error)) from error
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._child:
+            self._child.close()
+
+    def _answer(self, positions: list[int]) -> M | DataError:
+        try:
+            return self.read(positions)
         except DataError as error:
             return error
+        except Exception:
+            traceback.print_exc()  # the rank raises the error, without this process's traceback
+            raise
 
-    def dead(self) -> dict[int, int]:
-        """Returns the last position of each dead worker, by process id."""
-        alive = {process.pid for process in multiprocessing.active_children()}
-        return {pid: position for pid, position in self.at.tolist() if pid > 0 and pid not in alive}
-
-
-@contextmanager
-def deaths_explained(dataset: WatchedDataset) -> Iterator[None]:
-    """Turns torch's errors about a dead worker into a LoaderError that names its clip.
-
-    torch raises a RuntimeError at any moment, or an error of the connection to the worker.
-    """
-    try:
+    def _item(self, position: int):
+        self._at[0] = position
         try:
-            yield
-        except LOST_CONNECTION:
-            time.sleep(GRACE)  # else torch's handler of the same death could raise within the code below
-            raise
-    except (RuntimeError, *LOST_CONNECTION) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        if not (dead := dataset.dead()):
-            raise
-        silence_children()
-        clips = dataset.clips
-        held = ", ".join(f"position {at}, clip {clips.reader.key(clips.row(at))}" for at in dead.values())
-        raise LoaderError(
-            f"a loader process died at {held} (or a substitute of it): check that clip with `vtok-shards verify "
-            f"--decode`, and the machine's memory; torch says: {str(error).splitlines()[0]}"
-        ) from error
+            return self.dataset[position]
+        finally:
+            self._at[0] = -1
+
+    def _replace(self, death: ChildDied) -> None:
+        """Starts another process and asks it for what the dead one had not delivered."""
+        position = int(self._at.item())
+        if signal.SIGBUS.name in str(death):
+            raise LoaderError(
+                f"a loader process ended with a bus error: {shared_memory.FOLDER} is full, or a file was cut while it "
+                "was read; give the container more (docker run --shm-size), or set --data.workers 0"
+            )
+        then = "between two samples: another one goes on"
+        if position >= 0:
+            self.deaths[position] += 1
+            bad = self.dataset.crashes[position] = self.deaths[position] - 1
+            key = self.dataset.reader.key(self.dataset.row(position))
+            fate = "a substitute takes its place" if bad else "it is read again"
+            then = f"at position {position}, clip {key}: {fate}"
+        rank = os.environ.get("RANK", "0")
+        print(f"warning: rank {rank}: a loader process died ({death}) {then}", file=sys.stderr, flush=True)
+        self._at[0] = -1
+        self._child = Child(self._answer, prepare_process)
+        for positions in self.asked:
+            self._child.send(positions)
 
 
-def silence_children() -> None:
-    """Stops torch's handler from raising errors when the other workers end, since the run is over."""
-    while signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL:
-        with suppress(RuntimeError):  # the handler's, for a worker that ended just before
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def prepare_process() -> None:
+    """Sets up a loader process: one thread, tensors in shared memory, and the job's signals left to its rank."""
+    ignore_signals()
+    torch.set_num_threads(1)
+    share_memory()
 
 
-def ignore_signals(worker: int = 0) -> None:
+def ignore_signals() -> None:
     """Makes a loader process ignore the job's signals, which its rank handles, and end when its rank ends."""
     signal.set_wakeup_fd(-1)
     for number in STOP_SIGNALS:

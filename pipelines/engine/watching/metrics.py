@@ -14,14 +14,15 @@ from pipelines.engine.watching.trackers import Tracker
 GROUPS = {
     "loss": ("loss", "loss_under", "loss_vis_lm", "loss_dec"),
     "optim": ("grad_norm", "lr", "ema_distance", "skipped"),
-    "data": ("bad_samples",),
+    "data": ("bad_samples", "cut_texts"),
     "speed": ("samples_per_s", "tokens_per_s", "mfu", "hfu", "data_wait", "checkpoint_stall"),
+    "ranks": ("slowest_rank", "slowest_rank_s", "median_rank_s"),
     "memory": ("gpu_allocated_gb", "gpu_reserved_gb", "host_gb"),
 }
 TAGS = {name: f"{group}/{name}" for group, names in GROUPS.items() for name in names}
 
 # Columns that depend on the machine. All others are identical in two runs with the same settings.
-MEASURED = GROUPS["speed"] + GROUPS["memory"]
+MEASURED = (*GROUPS["speed"], *GROUPS["memory"], *GROUPS["ranks"], "rank_s")
 
 
 class Metrics:
@@ -41,6 +42,7 @@ class Metrics:
             self.logs[name] = PatientFile(output / f"{name}.jsonl")
         self.trackers = trackers
         self.console = Console(step, max_steps)
+        self.cut_told = False
 
     def write(self, line: dict) -> None:
         """Writes one step's figures: ``step`` and numbers. Text goes only to the log."""
@@ -62,6 +64,20 @@ class Metrics:
                 tracker.text(f"videos/{video.key}", video.prompt, step)
                 tracker.video(f"videos/{video.key}", video, step)
         self.console.validation(step, figures)
+
+    def say(self, text: str | None) -> None:
+        """Prints a line, if there is one."""
+        if text:
+            self.console.say(text)
+
+    def cut_texts(self, count: int) -> None:
+        """Prints a line for the first step in which texts were cut."""
+        if count and not self.cut_told:
+            self.cut_told = True
+            self.console.say(
+                f"warning: {count} captions, answers or questions of this step are longer than mllm.max_text_tokens or "
+                "decoder.max_prompt_tokens and are cut; cut_texts in log.jsonl counts them in each step"
+            )
 
     def close(self) -> None:
         for log in self.logs.values():

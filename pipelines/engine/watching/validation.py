@@ -19,7 +19,6 @@ from pipelines.config import VALIDATE_EVERY, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order
 from pipelines.engine.loading.loader import build_dataset, micro_batches
-from pipelines.engine.loading.workers import deaths_explained
 from pipelines.engine.watching.examples import Caption, Video, caption_of, example_of, video_of
 from vtok.config import require
 from vtok.framework import LOSSES, VTokFramework
@@ -57,7 +56,7 @@ class Validation:
         asked = range(min(config.validation.captions, len(reader)))
         videos = config.validation.videos if config.model.generates else 0
         captioned = np.flatnonzero(reader.rows["words"])[:videos].tolist()  # no video is made of an empty caption
-        examples = {row: example_of(self.dataset.clips[row].sample) for row in sorted({*asked, *captioned})}
+        examples = {row: example_of(self.dataset[row].sample) for row in sorted({*asked, *captioned})}
         self.to_caption = [examples[row] for row in asked]
         self.to_draw = [examples[row] for row in captioned]
 
@@ -66,7 +65,7 @@ class Validation:
 
     def run(self, framework: VTokFramework) -> Validated:
         """Judge the weights that are in place; every rank calls this at the same step."""
-        with evaluating(framework), deaths_explained(self.dataset):
+        with evaluating(framework):
             return Validated(
                 self.figures(framework),
                 [caption_of(example, framework, self.device) for example in self.to_caption],

@@ -5,7 +5,8 @@
 
 One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loading.loader`` (text, collate),
 ``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update). The steps are taken by
-``pipelines.engine.loop``; ``pipelines.vtok_training.run`` prepares them.
+``pipelines.engine.loop``; ``pipelines.vtok_training.run`` prepares them, and ``pipelines.vtok_training.stages`` takes one
+stage after another.
 """
 
 from pipelines.cli.errors import user_errors
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
             return
 
     from pipelines.engine.program import run_program  # only now: this imports the libraries, which takes seconds
-    from pipelines.vtok_training.run import train
+    from pipelines.vtok_training.stages import train
 
     run_program("vtok-train", arguments, train)
 

@@ -21,8 +21,9 @@ def model_of(place: Path) -> dict[str, Any] | None:
     Returns:
         The section ``model``; ``None`` if ``place`` is no such folder.
     """
-    if (place / "config.yaml").is_file():
-        model, folder = read_yaml(place / "config.yaml")["model"], run_of(place)
+    if (run_of(place) / "config.yaml").is_file():
+        folder = run_of(place)
+        model = read_yaml(folder / "config.yaml")["model"]
     elif (place / "vtok_config.json").is_file():
         model, folder = json.loads((place / "vtok_config.json").read_text()), place
         model.pop("seconds", None)  # a fact about the training

@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+from torch import nn
+
 from pipelines.metering.meter import BACKWARD
 from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
+from vtok.lora import adapted_layers
 from vtok.parts import part_of
+from vtok.quantised import BYTES
 from vtok.weights.precision import kept_in_fp32
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes per trained parameter, all fp32
@@ -21,17 +25,17 @@ class Parameter(NamedTuple):
         part: The part it belongs to. All trained ones are one part.
         size: Its elements.
         trained: Whether it is trained.
-        fp32: Whether it stays fp32 in a bf16 run.
+        own_width: Bytes of an element, if they are not those of the run's precision.
     """
 
     part: str
     size: int
     trained: bool
-    fp32: bool = False
+    own_width: float | None = None
 
-    def width(self, sharding: Sharding) -> int:
+    def width(self, sharding: Sharding) -> float:
         """Returns the bytes of an element in the forward pass."""
-        return MASTER if self.fp32 else sharding.parameter_bytes
+        return self.own_width or sharding.parameter_bytes
 
 
 class Share(NamedTuple):
@@ -44,14 +48,26 @@ class Share(NamedTuple):
 
 def parameters_of(framework: VTokFramework) -> list[Parameter]:
     """Lists the framework's parameter tensors. All trained ones are one part; frozen ones have the name of theirs."""
-    kept = kept_in_fp32(framework)
     listed = [Parameter("trained", p.numel(), True) for p in framework.parameters() if p.requires_grad]
     never = [
         (part, p) for part, module in framework.frozen_parts.items() for p in module.parameters() if not p.requires_grad
     ]
     others = {p for p in framework.parameters() if not p.requires_grad} - {p for _, p in never}
     left_out = [(part_of(name) or name, p) for name, p in framework.named_parameters() if p in others]
-    return listed + [Parameter(part, p.numel(), False, p in kept) for part, p in left_out + never]
+    width = widths(framework)
+    return listed + [Parameter(part, p.numel(), False, width.get(p)) for part, p in left_out + never]
+
+
+def widths(framework: VTokFramework) -> dict[nn.Parameter, float]:
+    """Returns the bytes per element of the weights that stay fp32 or that the settings quantise."""
+    bases = ((framework.mllm, framework.config.mllm.lora), (framework.decoder, framework.config.decoder.lora))
+    quantised = {
+        layer.base_layer.weight: BYTES[lora.bits]
+        for module, lora in bases
+        if module is not None and lora is not None and lora.bits in BYTES
+        for layer in adapted_layers(module)
+    }
+    return dict.fromkeys(kept_in_fp32(framework), float(MASTER)) | quantised
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
@@ -88,7 +104,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
     for part in dict.fromkeys(p.part for p in parameters if not p.trained):
         own = [p for p in parameters if p.part == part]
         held = sum(p.width(sharding) * (-(-p.size // ranks) if stage3 else p.size) for p in own)
-        shares.append(Share(f"frozen {part}", held, sharding.offload_parameters))
+        shares.append(Share(f"frozen {part}", round(held), sharding.offload_parameters))
     if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
         persistent = bytes_of([p for p in parameters if is_persistent(p, sharding)], sharding)
         shares.append(Share("persistent parameters", persistent))
@@ -100,7 +116,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
 
 def bytes_of(parameters: list[Parameter], sharding: Sharding) -> int:
     """Returns the bytes of whole parameters in the forward pass."""
-    return sum(p.width(sharding) * p.size for p in parameters)
+    return round(sum(p.width(sharding) * p.size for p in parameters))
 
 
 def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:

@@ -13,7 +13,7 @@ RunConfig
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vtok.config import ModelConfig, require
 from vtok.parts import EVERYTHING, require_entries
@@ -293,6 +293,8 @@ class RunConfig:
         track: What shows figures, captions and videos. All but TensorBoard are packages to install.
         tiny_models: Write tiny models with random weights into the output and train those. Overrides ``weights``.
         demo: Render the data and show the result; ``null`` for a run on given data.
+        stages: The run goes through these in turn (see :mod:`pipelines.cli.stages`). Each has a ``name`` and the
+            settings in which it differs from the rest of the file. ``null``: one stage.
     """
 
     train: TrainConfig
@@ -305,8 +307,15 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     demo: DemoConfig | None = None
+    stages: list[dict[str, Any]] | None = None
 
     def __post_init__(self):
+        names = [str(stage.get("name", "")) for stage in self.stages or []]
+        require(self.stages != [], "stages is empty: list some, or leave it out")
+        require(
+            all(name.isidentifier() for name in names) and len({*names}) == len(names),
+            "each of the stages needs a name of its own, of letters, digits and _",
+        )
         require(
             self.model.generates or self.demo is None,
             f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",

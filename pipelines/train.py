@@ -4,8 +4,8 @@
     vtok-train --data_root DIR --batch_size 8 --epochs 10          one rank, no launcher
 
 One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loading.loader`` (text, collate),
-``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update). The steps are taken by
-``pipelines.engine.loop``; ``pipelines.vtok_training.run`` prepares them.
+``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update). ``pipelines.engine.loop`` takes
+the steps; ``pipelines.vtok_training.run`` prepares them, and ``pipelines.vtok_training.stages`` goes through stages.
 """
 
 from pipelines.cli.errors import user_errors
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
             return
 
     from pipelines.engine.program import run_program  # only now: this imports the libraries, which takes seconds
-    from pipelines.vtok_training.run import train
+    from pipelines.vtok_training.stages import train
 
     run_program("vtok-train", arguments, train)
 

@@ -24,6 +24,7 @@ Where it comes from:
 
 config               every setting of the model
 weights/             where pretrained weights lie; reads slices of them
+parts                the parts that can train;  lora, quantised: adapters over what is frozen
 assembly/            builds a framework, saves it as a folder, writes tiny models
 vidtok/              the VidTok family of video autoencoders
 """

@@ -150,6 +150,8 @@ class LoraConfig:
         alpha: Numerator of that scale.
         dropout: Share of an adapter's inputs that training drops. The decoder's adapters take none.
         dora: DoRA: also learn the length of every row of the layer's weight, apart from its direction.
+        bits: Precision of the frozen layers under the adapters: 16 is the run's, 8 and 4 are bitsandbytes' (on a GPU,
+            with ZeRO-2, without DoRA). An export is over the layers in full precision.
         targets: Names of the linear layers that get an adapter, as they end: ``q_proj``. If omitted, all of a block in
             the language model, and those of attention (``to_q``, ``to_k``, ``to_v``, ``to_out.0``) in the decoder.
     """
@@ -158,12 +160,15 @@ class LoraConfig:
     alpha: float = 32.0
     dropout: float = 0.0
     dora: bool = False
+    bits: Literal[16, 8, 4] = 16
     targets: list[str] | None = None
 
     def __post_init__(self) -> None:
         require(self.rank >= 1, "lora.rank must be at least 1")
         require(self.alpha > 0, "lora.alpha must be positive")
         require(0 <= self.dropout < 1, "lora.dropout must lie in 0..1, below 1")
+        require(self.bits in (16, 8, 4), "lora.bits must be 16, 8 or 4")
+        require(self.bits == 16 or not self.dora, "lora.dora needs lora.bits 16: leave one of them out")
         require(self.targets != [], "lora.targets is empty: name linear layers, or leave it out")
 
 

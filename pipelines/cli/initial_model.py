@@ -36,8 +36,9 @@ def trained_model(place: str) -> tuple[dict[str, Any], float] | None:
     folder = Path(place).expanduser()
     if not folder.is_dir():
         return named_model(place)
-    if (folder / "config.yaml").is_file():
-        settings, inside = read_yaml(folder / "config.yaml"), run_of(folder)
+    if (run_of(folder) / "config.yaml").is_file():
+        inside = run_of(folder)
+        settings = read_yaml(inside / "config.yaml")
         model, seconds = settings["model"], settings["data"]["seconds"]
     elif (folder / EXPORTED).is_file():
         (model, seconds), inside = exported_model(folder / EXPORTED), folder

@@ -7,6 +7,7 @@ from pathlib import Path
 from vtok.config import require
 
 NAME = re.compile(r"step_(\d{8,})")
+STAGE = re.compile(r"stage_\d+_\w+")
 
 
 def folder_of(output: Path, step: int) -> Path:
@@ -14,8 +15,20 @@ def folder_of(output: Path, step: int) -> Path:
     return output / "checkpoints" / f"step_{step:08d}"
 
 
+def stages_in(output: Path) -> list[Path]:
+    """Lists the folders of a run's stages in their order; none if it has no stages."""
+    found = [path for path in output.glob("stage_*_*") if STAGE.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.split("_")[1]))
+
+
 def run_of(checkpoint: Path) -> Path:
-    """Returns the folder of the run that a checkpoint's folder belongs to, or ``checkpoint`` if that is a run."""
+    """Returns the folder of the run that a checkpoint's folder belongs to, or ``checkpoint`` if that is a run.
+
+    Of a run in stages it is the folder of the last stage that has a complete checkpoint.
+    """
+    reached = [stage for stage in stages_in(checkpoint) if any(stage.glob("checkpoints/step_*/COMPLETE"))]
+    if reached:
+        return reached[-1]
     inside = checkpoint.absolute().parent
     return inside.parent if inside.name == "checkpoints" and (inside.parent / "config.yaml").exists() else checkpoint
 
@@ -36,5 +49,5 @@ def with_step(a: argparse.Namespace) -> argparse.Namespace:
         require(a.step >= 0, f"--step must not be negative, and is {a.step}")
         require((a.checkpoint / "config.yaml").is_file() and NAME.fullmatch(a.checkpoint.name) is None,
                 f"--step goes with a run's folder, which --checkpoint {a.checkpoint} is not")  # fmt: skip
-        a.checkpoint = folder_of(a.checkpoint, a.step)
+        a.checkpoint = folder_of(run_of(a.checkpoint), a.step)
     return a

@@ -29,14 +29,14 @@ TINY_MODELS = "models"
 
 
 def prepare_tiny_models(config: RunConfig, output: Path, texts: Iterable[str]) -> None:
-    """Writes tiny models into the run's folder. A run that has begun keeps the tiny models it has.
+    """Writes tiny models into the run's folder. A run that has begun, or a later stage, keeps the tiny models it has.
 
     Args:
         config: Configuration of the run.
         output: Folder of the run.
         texts: Texts that the tiny tokenizer is trained on.
     """
-    if not begun(output):
+    if not begun(output) and not (output / TINY_MODELS).is_symlink():
         quiet_libraries()
         write_tiny_models(output / TINY_MODELS, texts, config.seed, config.model.mllm.kind)
 

@@ -43,6 +43,8 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
     config = config_of(run_of(checkpoint))
+    for lora in filter(None, (config.model.mllm.lora, config.model.decoder.lora)):
+        lora.bits = 16
     run, folder = located(checkpoint)
     require(not merge or config.model.mllm.lora is not None, "--merge: the run has no adapters (model.mllm.lora)")
     if config.model.mllm.lora and not merge:

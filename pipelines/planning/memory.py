@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+from torch import nn
+
 from pipelines.metering.meter import BACKWARD
 from pipelines.metering.step import ENCODERS, Step
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
+from vtok.lora import adapted_layers
 from vtok.parts import part_of
+from vtok.quantised import BYTES
 
 MASTER, MOMENTS, EMA = 4, 8, 4  # bytes per trained parameter, all fp32
 
@@ -14,11 +18,15 @@ UPDATE = "update"
 
 
 class Parameter(NamedTuple):
-    """One parameter tensor: its part, elements, and whether it is trained."""
+    """One parameter tensor: its part, elements, and whether it is trained.
+
+    ``width`` is the bytes of an element if they are not those of the run's precision.
+    """
 
     part: str
     size: int
     trained: bool
+    width: float | None = None
 
 
 class Share(NamedTuple):
@@ -37,7 +45,19 @@ def parameters_of(framework: VTokFramework) -> list[Parameter]:
     ]
     others = {p for p in framework.parameters() if not p.requires_grad} - {p for _, p in never}
     left_out = [(part_of(name) or name, p) for name, p in framework.named_parameters() if p in others]
-    return listed + [Parameter(part, p.numel(), False) for part, p in left_out + never]
+    width = widths(framework)
+    return listed + [Parameter(part, p.numel(), False, width.get(p)) for part, p in left_out + never]
+
+
+def widths(framework: VTokFramework) -> dict[nn.Parameter, float]:
+    """Returns the bytes per element of the weights that the settings quantise."""
+    bases = ((framework.mllm, framework.config.mllm.lora), (framework.decoder, framework.config.decoder.lora))
+    return {
+        layer.base_layer.weight: BYTES[lora.bits]
+        for module, lora in bases
+        if module is not None and lora is not None and lora.bits in BYTES
+        for layer in adapted_layers(module)
+    }
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
@@ -73,9 +93,9 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
         Share("EMA", EMA * shard * ema, on_host),
     ]  # fmt: skip
     for part in dict.fromkeys(p.part for p in parameters if not p.trained):
-        sizes = [p.size for p in parameters if p.part == part]
-        held = sum(-(-size // ranks) for size in sizes) if stage3 else sum(sizes)
-        shares.append(Share(f"frozen {part}", weight * held, sharding.offload_parameters))
+        own = [p for p in parameters if p.part == part]
+        held = sum((p.width or weight) * (-(-p.size // ranks) if stage3 else p.size) for p in own)
+        shares.append(Share(f"frozen {part}", round(held), sharding.offload_parameters))
     if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
         persistent = sum(p.size for p in parameters if is_persistent(p, sharding))
         shares.append(Share("persistent parameters", weight * persistent))

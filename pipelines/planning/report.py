@@ -4,7 +4,9 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
@@ -26,14 +28,59 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     Raises:
         ConfigError: Weights cannot be read, or no run has written its tiny models yet.
     """
+    if config.stages:
+        plans = {stage.folder: plan_of(arguments, stage.config) for stage in stages_of(config)}
+        shown = stages_as_json(plans) if arguments.json else stages_report(plans)
+    else:
+        plan = plan_of(arguments, config)
+        shown = as_json(*plan) if arguments.json else report(*plan)
+    print(json.dumps(shown) if arguments.json else "\n".join(shown))
+
+
+class Plan(NamedTuple):
+    """A plan: the needs, what would make a run fit that does not, and notes."""
+
+    planned: Forecast
+    remedies: list[Suggestion]
+    notes: list[str]
+
+
+def plan_of(arguments: argparse.Namespace, config: RunConfig) -> Plan:
+    """Plans a run without stages. Arguments and errors as in :func:`print_plan`."""
     scenario = scenario_of(arguments, config)
     planned = forecast(scenario)
-    remedies = [] if planned.fits else suggestions(scenario)
-    notes = notes_on(scenario, planned)
-    if arguments.json:
-        print(json.dumps(as_json(planned, remedies, notes)))
-    else:
-        print("\n".join(report(planned, remedies, notes)))
+    return Plan(planned, [] if planned.fits else suggestions(scenario), notes_on(scenario, planned))
+
+
+def stages_as_json(plans: dict[str, Plan]) -> dict[str, object]:
+    """Returns the figures of all stages, and their sums. Sums are ``None`` if the length of a stage is in epochs."""
+    days, cost = totals(plans)
+    fits = all(plan.planned.fits for plan in plans.values())
+    return {"stages": {name: as_json(*plan) for name, plan in plans.items()}, "fits": fits} | dict(
+        run_days=days, run_cost=cost
+    )
+
+
+def stages_report(plans: dict[str, Plan]) -> list[str]:
+    """Returns the lines of all stages' reports, and of their sums."""
+    lines = []
+    for name, plan in plans.items():
+        lines += [f"==== {name}", *report(*plan), ""]
+    lines += ["==== all stages"]
+    for name, (planned, _, _) in plans.items():
+        verdict = "fits" if planned.fits else "DOES NOT FIT"
+        lines += [row(name, planned.gpu_bytes / 1e9, "GB", verdict)]
+        lines += [row(f"  {planned.steps:,} steps", planned.run_days, "days")] if planned.steps else []
+    days, cost = totals(plans)
+    return lines + ([row("total", days, "days"), row("cost", cost, "$")] if days is not None else [])
+
+
+def totals(plans: dict[str, Plan]) -> tuple[float, float] | tuple[None, None]:
+    """Returns days and cost of all stages, or ``None`` for both if the length of a stage is in epochs."""
+    forecasts = [plan.planned for plan in plans.values()]
+    if not all(planned.steps for planned in forecasts):
+        return None, None
+    return sum(planned.run_days for planned in forecasts), sum(planned.run_cost for planned in forecasts)
 
 
 def scenario_of(arguments: argparse.Namespace, config: RunConfig) -> Scenario:

@@ -1,10 +1,12 @@
 """Checks a run up to its first step and prints a summary of it. It writes nothing and loads no weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.shards.remote import is_remote
 from pipelines.cli.parsing import RunArguments
+from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
 from pipelines.engine import initial, models
 from pipelines.engine.loading.loader import build_dataset, collate
@@ -25,6 +27,11 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         ConfigError: A setting, the DeepSpeed JSON or the weights are wrong.
         DataError: The data are wrong.
     """
+    for stage in stages_of(arguments.config) if arguments.config.stages else []:
+        print(f"\n{stage.folder}")
+        dry_run(replace(arguments, config=stage.config))
+    if arguments.config.stages:
+        return
     config = arguments.config
     require_installed(config.track)
     plan, _ = settle(config.train, arguments.ds_config)

@@ -35,6 +35,7 @@ from pipelines.engine.watching.validation import Validation
 from pipelines.vtok_training.summary import done_line, growth_line, number_of_steps, origin
 from vtok.config import require
 from vtok.framework import VTokFramework
+from vtok.lora import is_base
 
 
 def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
@@ -218,6 +219,11 @@ def load_model(
         texts = models.dataset_texts(reader)
         distributed.rank_zero_first(lambda: models.prepare_tiny_models(config, output, texts))
         models.point_to_tiny_models(config)
+    bits = min([lora.bits for lora in (config.model.mllm.lora, config.model.decoder.lora) if lora], default=16)
+    require(
+        bits == 16 or ds_config["zero_optimization"]["stage"] == 2,
+        f"lora.bits {bits} needs ZeRO-2: pass --ds_config deepspeed_configs/zero2.json",
+    )
     unused = precomputed.unused_encoders(config, reader, held_out)
     place = weights.placement(ds_config, precision(config.train))
     empty = distributed.every_rank(lambda: models.assembled(config, output))
@@ -229,6 +235,11 @@ def load_model(
                 return Start(models.with_weights(config, empty, place, unused, models.readers(stored)), frozen, {}, [])
         with initial.opened(config.init, empty) as (stored, statistics):
             only_here = kept.only_here(empty, stored)
+            require(
+                bits == 16 or not any(map(is_base, only_here)),
+                f"init.weights: with lora.bits {bits} the language model must be that of model.mllm.weights: export "
+                f"{config.init.weights} (--merge, if it has adapters) and name the export in both",
+            )
             framework = models.with_weights(config, empty, place, unused, models.readers(stored))
             return Start(framework, frozen, statistics, only_here)
 

@@ -24,7 +24,7 @@ from support.engines import all_sharded, own_part
 from support.reference import global_loss
 from support.tiny import make_batch, model_config, wan_config
 from vtok.assembly.build import build_framework
-from vtok.parts import train_only
+from vtok.parts import learnable_names, train_only
 
 # What trains of the model, under "parts": half of the language model's blocks, its head, and two parts beside it.
 PARTS = {"language_model.layers.2-3": 1e-5, "lm_head": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
@@ -50,7 +50,9 @@ batch = make_batch(plain)
 # Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
 (global_loss(plain.train(), batch) if variant != "wan" else plain.train()(batch)["loss"]).backward()
 if parts is not None:
-    train_only(plain, plain.learnable, parts)  # after its backward: frozen parameters change no other's gradient
+    train_only(plain, learnable_names(plain), parts)  # after its backward: frozen parameters change no other's gradient
+# In fp32 an adapter's gradient is rounded more: it passes two further products, and is smaller than a layer's.
+tolerance = 1e-4 if lora else 1e-5
 reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
 
 train = TrainConfig(
@@ -89,7 +91,7 @@ for ds_config in ds_configs:
         gradient = safe_get_full_grad(parameter)
         assert gradient is not None, f"{name} got no gradient"
         error, size = (gradient - reference[name]).norm().item(), reference[name].norm().item()
-        assert error <= 1e-5 * size or (size == 0 and error <= 1e-8), (name, error, size)
+        assert error <= tolerance * size or (size == 0 and error <= 1e-8), (name, error, size)
         worst = max(worst, error / size if size else 0.0)
     copies = [getattr(p, "ds_secondary_tensor", None) is not None for p in engine.module.parameters()]
     assert all(copies) if "hpz" in ds_config else not any(copies)

@@ -11,6 +11,7 @@ from vtok.framework import VTokFramework
 from vtok.lora import is_adapter
 from vtok.mllm import generation_config, mllm_part
 from vtok.motion_encoder import MeanMotionEncoder
+from vtok.quantised import quantise_layers, quantising
 from vtok.rows.text import TextEncoder
 from vtok.video_decoder import decoder_kind, decoder_parts
 from vtok.weights import Part
@@ -53,7 +54,11 @@ def with_weights(
     for name in without:
         drop_weights(framework.frozen_parts[name])
         parts.pop(name, None)
-    return materialise(framework, parts.values(), place or whole(), trained)
+    place, transformer = place or whole(), getattr(framework.decoder, "transformer", None)
+    bases = {"mllm.lora": (framework.mllm, config.mllm.lora), "decoder.lora": (transformer, config.decoder.lora)}
+    if quantise_layers(bases):
+        place = quantising(place)
+    return materialise(framework, parts.values(), place, trained)
 
 
 def drop_weights(module: nn.Module) -> None:

@@ -9,7 +9,7 @@ import re
 from itertools import count
 from pathlib import Path
 
-from pipelines.cli.steps import NAME, folder_of
+from pipelines.cli.steps import NAME, folder_of, stages_in
 
 COMPLETE = "COMPLETE"
 STATE = "state.json"
@@ -41,7 +41,7 @@ def begun(output: Path) -> bool:
     if not os.path.isdir(output):  # which never raises, whatever the name
         return False
     log = output / "log.jsonl"
-    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output))
+    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output)) or any(map(begun, stages_in(output)))
 
 
 def newest(output: Path) -> Path | None:

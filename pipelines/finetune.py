@@ -54,6 +54,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArgu
     a.output = (a.output or Path("runs") / f"finetune-{Path(a.clips).name}").expanduser()
     require_new_folder("--output", a.output)
     arguments = parse_run_arguments([*settings(a.start, rest), "--output", str(a.output / "run"), "--resume", "auto"])
+    require(not arguments.config.stages, f"{PROGRAM} has no stages: train them with vtok-train")
     require(
         arguments.config.data.window == "centred",
         "what the encoders give is stored for one window of each clip: set data.window to centred",

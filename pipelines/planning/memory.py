@@ -105,7 +105,7 @@ def kept_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, ema
         own = [p for p in parameters if p.part == part]
         held = sum(p.width(sharding) * (-(-p.size // ranks) if stage3 else p.size) for p in own)
         shares.append(Share(f"frozen {part}", round(held), sharding.offload_parameters))
-    if stage3 and ranks > 1:  # a single rank's shard is the parameter itself
+    if stage3 and (ranks > 1 or sharding.offload_parameters):  # a single rank's shard is the parameter itself
         persistent = bytes_of([p for p in parameters if is_persistent(p, sharding)], sharding)
         shares.append(Share("persistent parameters", persistent))
     if sharding.secondary_partition > 1:
@@ -125,7 +125,8 @@ def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding)
     DeepSpeed counts the limit in elements. Those that stay fp32 count like the others here: they are few.
     """
     sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
-    if sharding.stage < 3 or ranks == 1 or not sharded:
+    alone = ranks == 1 and not sharding.offload_parameters  # its shard is the parameter itself
+    if sharding.stage < 3 or alone or not sharded:
         return 0
     limit = max(sharding.max_live + sharding.prefetch, max(sharded))
     return sharding.parameter_bytes * min(limit, sum(sharded))

@@ -20,7 +20,7 @@ from pipelines.planning import report
 from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Scenario, forecast
 from pipelines.planning.hardware import Hardware
-from pipelines.planning.memory import kept_memory, parameters_of
+from pipelines.planning.memory import gathered_memory, kept_memory, parameters_of
 from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.traffic import traffic
@@ -154,6 +154,13 @@ def test_other_ways_of_sharding(paper_parameters):
     small = sum(p.size for p in paper_parameters if p.size <= 100_000)
     assert shares()["persistent parameters"].bytes == 2 * small
     assert "persistent parameters" not in shares(persistence_threshold=0)
+
+
+def test_a_single_gpu_gathers_what_lies_on_its_host(paper_parameters):
+    sharding = read_sharding(ZERO3, 2)
+    limit = 2 * (sharding.max_live + sharding.prefetch)
+    assert gathered_memory(paper_parameters, 1, sharding) == 0
+    assert gathered_memory(paper_parameters, 1, replace(sharding, offload_parameters=True)) == limit
 
 
 # ---------------------------------------------------------------- against the real step of the tiny models

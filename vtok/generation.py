@@ -11,6 +11,7 @@ from vtok.framework import VTokFramework
 from vtok.sampling import PLAIN, Sampling
 from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
+from vtok.trained_length import warn_if_longer
 from vtok.video_decoder import GenerationRow, VideoDecoder
 from vtok.visual_sampling import generation_row, sample_row
 
@@ -71,6 +72,7 @@ def generate_batch(
     num_tokens = 0
     if features is None:
         num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
+        warn_if_longer(framework, num_tokens, "make videos of at most {seconds:g} s")
     require_alike(
         framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps,
         candidates=sampling.candidates, rows_of_a_prompt=1 + (sampling.guidance != 1),

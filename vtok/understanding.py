@@ -11,6 +11,7 @@ from vtok.framework import VTokFramework
 from vtok.mllm.mrope import row_positions
 from vtok.sharded import needs_all_ranks, require_alike
 from vtok.tokeniser import VisualFeatures
+from vtok.trained_length import warn_if_longer
 
 
 @torch.no_grad()
@@ -138,6 +139,7 @@ def video_embeddings(
     parts = cut_into_parts(framework, frames, fps, key_frame_every)
     keys = [key] + [key if isinstance(key, str) else min(key, len(part) - 1) for part in parts[1:]]
     tokens = [framework.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
+    warn_if_longer(framework, max(each.shape[1] for each in tokens), "pass key_frame_every={seconds:g}")
     return torch.cat([framework.projection(each) for each in tokens], dim=1)
 
 

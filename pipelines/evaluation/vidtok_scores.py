@@ -62,10 +62,7 @@ def evaluate(a: argparse.Namespace) -> None:
         min(a.height, a.width) >= metrics.WINDOW and a.height % factor == a.width % factor == 0,
         f"--height and --width must be multiples of {factor} and at least {metrics.WINDOW}, not {a.height}x{a.width}",
     )
-    require(
-        model.is_causal or not a.read_long_video,
-        "--read-long-video needs a causal VidTok: others see a clip as a whole",
-    )
+    require(model.is_causal or not a.read_long_video, "--read-long-video needs a causal VidTok")
     compatible = a.upstream_compat
     require(
         not compatible or (a.read_long_video and model.config.time == "causal_v1_1"),

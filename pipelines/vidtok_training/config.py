@@ -191,7 +191,7 @@ class VidTokRunConfig:
         require_seed(self.seed)
         require(
             self.checkpoint.keep != "best",
-            "a VidTok's run does not keep its best checkpoint: set checkpoint.keep to a number",
+            "a VidTok's run keeps no best checkpoint: set checkpoint.keep to a number",
         )
         require("name" in self.model, "model.name is missing: give a published name")
         model, data = config_of(self.model), self.data

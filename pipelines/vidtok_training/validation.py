@@ -2,6 +2,7 @@
 
 Always the same clips: the first videos of the split, each in the middle, as whole frames. The published code's
 ``val/rec_loss`` is ``rec_loss`` here, of the weights and, with an average of the weights, of the average (``_ema``).
+``loss`` is the last of the two.
 """
 
 import math
@@ -47,12 +48,14 @@ class Validation:
             return
         model = player.engine.module.model
         figures, shown = self.run(model)
+        loss = figures["rec_loss"]
         if player.ema:
             with player.ema.applied():
                 averaged, shown = self.run(model)
             figures |= {f"{name}_ema": value for name, value in averaged.items()}
+            loss = averaged["rec_loss"]
         if log:
-            log.validation(number, figures | {"samples": self.samples}, [], shown)
+            log.validation(number, {"loss": loss} | figures | {"samples": self.samples}, [], shown)
 
     @torch.no_grad()
     def run(self, model: VidTok) -> tuple[dict[str, float], list[Video]]:
@@ -94,7 +97,5 @@ class Validation:
         facts = raw.meta["facts"]
         view = View(data.fps, data.frames, data.height, data.width)
         start = window(facts["duration"], (data.frames - 1) / data.fps, CENTRE)
-        views = make_views(
-            raw.video, facts["duration"], view, None, start, data.fit, data.decoder, (), facts.get("entry")
-        )
-        return views.frames, raw.key
+        how = data.fit, data.decoder, (), facts.get("entry")
+        return make_views(raw.video, facts["duration"], view, None, start, *how).frames, raw.key

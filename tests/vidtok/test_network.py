@@ -166,3 +166,18 @@ def test_under_autocast_as_the_published_examples_use_it(name):
 def test_mistakes_are_named(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vidtok_kl_causal_488_4chn", "vidtok_kl_causal_488_4chn_v1_1"])
+def test_compiled_blocks_give_the_same(name):
+    """Also chunk by chunk; the parameters keep their names."""
+    model, x = small_model(name, ch=8, num_res_blocks=1), random_video(9)
+    names = list(model.state_dict())
+    with torch.no_grad():
+        expected = model(x)[1]
+        model.compile_blocks()
+        torch.testing.assert_close(model(x)[1], expected, atol=1e-4, rtol=0)
+        chunks = torch.cat(list(model.reconstruct(x.split(4, dim=2), 9)), dim=2)
+    torch.testing.assert_close(chunks, expected, atol=1e-4, rtol=0)
+    assert list(model.state_dict()) == names

@@ -38,7 +38,7 @@ class Console:
             self.say(f"step {step}/{self.max_steps}: {figures}, {tqdm.format_interval(left)} left")
 
     def validation(self, step: int, figures: dict) -> None:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if "loss" in name)
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name.startswith("loss"))
         self.say(f"validation after step {step}, {figures['samples']} samples: {losses}")
 
     def say(self, text: str) -> None:

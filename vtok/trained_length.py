@@ -1,0 +1,34 @@
+"""Warns where a video is longer than those that the model was trained with.
+
+The rows of P's table of steps in time start at zero, and training moves only those that its videos reach. So a row that
+is zero behind the last one that is not was never trained.
+"""
+
+import warnings
+
+from vtok.framework import VTokFramework
+
+
+def trained_steps(framework: VTokFramework) -> int:
+    """Returns the number of steps in time that training reached; 0 if P is untrained, or sharded among ranks."""
+    moved = framework.projection.positions.temporal.weight.detach().flatten(1).any(1).nonzero()
+    return int(moved.max()) + 1 if moved.numel() else 0
+
+
+def warn_if_longer(framework: VTokFramework, num_tokens: int, advice: str) -> None:
+    """Warns if a video's visual tokens use rows of P that were never trained.
+
+    Args:
+        framework: The model.
+        num_tokens: Visual tokens that share one key frame.
+        advice: What to do; ``{seconds:g}`` becomes the trained length.
+    """
+    places = map(framework.tokeniser.place, range(num_tokens))
+    steps = 1 + max((place.time for place in places if place.time is not None), default=-1)
+    trained, rate = trained_steps(framework), framework.config.tokeniser.motion_rate
+    if rate and 0 < trained < steps:
+        warnings.warn(
+            f"the video has {steps} steps in time, but the model was trained with {trained}, "
+            f"{trained / rate:g} s: {advice.format(seconds=trained / rate)}",
+            stacklevel=3,
+        )

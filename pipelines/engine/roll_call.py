@@ -129,8 +129,9 @@ class RollCall:
 
     def _last_note(self, rank: int) -> str:
         with suppress(DistError):
-            return self._notes.get(f"doing/{rank}").decode()
-        return "never heard"
+            if self._notes.check([f"doing/{rank}"]):
+                return self._notes.get(f"doing/{rank}").decode()
+        return "never heard of"
 
     def _serve(self) -> None:
         with suppress(DistError):

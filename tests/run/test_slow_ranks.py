@@ -59,9 +59,10 @@ def roll(tmp_path, monkeypatch):
 
 def test_the_roll_call_names_the_rank_that_does_not_answer_and_what_it_did(roll, tmp_path):
     first, second, third = map(roll, range(3))
-    third.note("on n7, process 5, in step 17, waiting for data")
+    third.note("in step 17, waiting for data")
     third.end()
-    assert second.called() == "rank 2 does not answer, it was on n7, process 5, in step 17, waiting for data"
+    told = r"rank 2 does not answer, it was on \S+, process \d+, in step 17, waiting for data"
+    assert re.fullmatch(told, second.called())
     assert first.called() is None  # rank 1 reports
     assert (tmp_path / "flight_recorder/rank_00001.json").exists()
 

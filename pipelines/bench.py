@@ -47,7 +47,10 @@ def main(argv: list[str] | None = None) -> None:
         arguments = chaos.parse_arguments(argv[1:])
         from pipelines.benchmarks.chaos.command import chaos as disturb
 
-        sys.exit(0 if disturb(arguments) else 1)
+        try:
+            sys.exit(0 if disturb(arguments) else 1)
+        except (DataError, OSError) as error:
+            die("bench", error)
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=[*PARTS, "chaos", "gpu"], help="which part to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON list")

@@ -167,7 +167,7 @@ def run_steps(
             figures["checkpoint_stall"] = time.perf_counter() - started
         if metrics:
             metrics.write({"step": number} | figures)
-            metrics.say(slow.check(figures.get("rank_s", [])))
+            metrics.say(slow.check(figures.get("rank_s", []), run.plan.global_batch_size / figures["samples_per_s"]))
             metrics.cut_texts(figures["cut_texts"])
         bad.check(own.state.consumed_samples)
         dropped.check(step.keys if False in step.applied else [])

@@ -114,12 +114,12 @@ class RollCall:
         self._asked = True
         self._wake.set()
         self._thread.join(PATIENCE + 2 * TICK)
-        if self._silent:
-            return None
         with suppress(OSError):
             path = self._folder / "flight_recorder" / f"rank_{self._rank:05d}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(internals.record_of_collectives())
+        if self._silent:
+            return None
         if self._answers is None:
             return "rank 0 does not answer"
         silent = [rank for rank in range(self._ranks) if rank not in self._answers]
@@ -129,8 +129,9 @@ class RollCall:
 
     def _last_note(self, rank: int) -> str:
         with suppress(DistError):
-            return self._notes.get(f"doing/{rank}").decode()
-        return "never heard"
+            if self._notes.check([f"doing/{rank}"]):
+                return self._notes.get(f"doing/{rank}").decode()
+        return "never heard of"
 
     def _serve(self) -> None:
         with suppress(DistError):

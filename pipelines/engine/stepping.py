@@ -30,7 +30,7 @@ class Step(NamedTuple):
             change if the loss or a gradient is not finite (see ``engine.finite``).
     """
 
-    figures: dict[str, float | str | list[float] | None]
+    figures: dict[str, Any]
     replaced: list[tuple[int, str, str]]
     keys: list[str]
     applied: tuple[bool | None, ...] = ()

@@ -15,7 +15,7 @@ KEPT = Path(__file__).parents[1] / "chaos.json"
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Parses the arguments after ``bench.py chaos``."""
     parser = argparse.ArgumentParser(prog="bench chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=60, help="no disturbance begins later (default 60)")
+    parser.add_argument("--minutes", type=float, default=60, help="the longest, but each kind comes once (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="kinds of disturbances; all by default")
     parser.add_argument("--keep", action="store_true", help=f"store the figures in {KEPT.name}")

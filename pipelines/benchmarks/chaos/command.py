@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from data_tools.errors import DataError
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from pipelines.benchmarks.chaos import KEPT
@@ -41,17 +42,21 @@ class End(NamedTuple):
 
 
 def chaos(arguments: Namespace) -> bool:
-    """Disturbs runs until the time is up. Returns whether all ended like the undisturbed run."""
+    """Disturbs runs until the time is up, at least once in each way. Returns whether all ended like an undisturbed one.
+
+    Raises:
+        DataError: A kind is unknown.
+    """
     kinds = arguments.only or list(KINDS)
     if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"unknown kinds {', '.join(sorted(unknown))}: choose among {', '.join(KINDS)}")
+        raise DataError(f"unknown kinds {', '.join(sorted(unknown))}: choose among {', '.join(KINDS)}")
     folder, began = Path(tempfile.mkdtemp(prefix="chaos-")), time.monotonic()
     ends: list[End] = []
     try:
         preload(folder)
         setting, expected = undisturbed(folder)
         print(f"the undisturbed run took {setting.seconds:.0f} s and {setting.writes} writes", flush=True)
-        while time.monotonic() - began < 60 * arguments.minutes:
+        while len(ends) < len(kinds) or time.monotonic() - began < 60 * arguments.minutes:
             kind = kinds[len(ends) % len(kinds)]
             draw, output = random.Random(f"{arguments.seed}/{len(ends)}"), folder / f"run-{len(ends)}"
             ends.append(disturbed(kind, setting, output, draw, expected))

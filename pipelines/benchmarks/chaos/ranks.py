@@ -18,7 +18,6 @@ import psutil
 
 from pipelines import train
 from pipelines.engine.distributed import free_port
-from pipelines.engine.run_control import STOPPED
 from pipelines.engine.watching.metrics import MEASURED
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +26,6 @@ TIMEOUT_MINUTES = 1.0  # that a rank waits for the others
 GRACE = 15.0  # seconds from the end of one rank until the others get TERM, and again until they are killed
 LONGEST = 1200.0  # seconds after which a run counts as hung
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__, "pipelines.vtok_training.run"])
 
 
 def preload(folder: Path) -> None:
@@ -39,6 +37,7 @@ def preload(folder: Path) -> None:
     library = folder / "faults.so"
     source = Path(__file__).with_name("faults.c")
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    SERVER.set_forkserver_preload([__name__, "pipelines.vtok_training.run"])
     own = {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
@@ -140,11 +139,6 @@ def serve(argv: list[str], told: dict[str, str], printed: Path) -> None:
         written = ctypes.CDLL(None).fault_writes()
         os.environ.pop("FAULT_FOLDER", None)
         printed.with_suffix(".writes").write_text(str(written))
-
-
-def may_start_again(codes: list[int]) -> bool:
-    """Whether slurm/train.sh would start a run again after these ends."""
-    return any(codes) and max(codes) != 2 or STOPPED in codes
 
 
 def log_of(output: Path) -> list[dict]:

@@ -3,7 +3,7 @@
 from statistics import median
 
 PATIENCE = 20  # steps in a row after which a rank counts as slow
-TOO_LONG = 1.25  # times the other ranks' own seconds
+TOO_LONG = 0.2  # share of the step by which its own seconds exceed the others'
 
 
 def columns(seconds: list[float]) -> dict[str, float | list[float]]:
@@ -31,11 +31,12 @@ class SlowRanks:
         self.suspect, self.steps = -1, 0
         self.told = False
 
-    def check(self, seconds: list[float]) -> str | None:
+    def check(self, seconds: list[float], whole: float) -> str | None:
         """Counts a step.
 
         Args:
             seconds: The ranks' own seconds in it.
+            whole: Seconds of the whole step.
 
         Returns:
             A line if a rank has been slow in many steps in a row, or is slow no longer; else ``None``.
@@ -44,7 +45,7 @@ class SlowRanks:
             return None
         slowest = max(range(len(seconds)), key=seconds.__getitem__)
         others = median(value for rank, value in enumerate(seconds) if rank != slowest)
-        slow = seconds[slowest] > TOO_LONG * others
+        slow = seconds[slowest] - others > TOO_LONG * whole
         if slow and slowest == self.suspect:
             self.steps += 1
         else:

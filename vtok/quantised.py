@@ -65,8 +65,8 @@ def quantising(place: Place) -> Place:
     """Returns a function that places parameters like ``place``, and quantises those of quantised layers."""
     from bitsandbytes.nn import Int8Params, Params4bit
 
-    def quantised(parameter: nn.Parameter, read: Read) -> nn.Parameter:
-        placed = place(parameter, read)
+    def quantised(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:
+        placed = place(parameter, read, fp32)
         if not isinstance(parameter, (Int8Params, Params4bit)):
             return placed
         values = placed.detach().cpu()  # bitsandbytes quantises on the way from the host

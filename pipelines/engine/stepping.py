@@ -16,7 +16,6 @@ from pipelines.engine.setup import Engine
 from vtok.framework import LOSSES
 from vtok.rows.batch import Batch
 
-
 # Salt: separates the draws of adapters' dropout from those of the visual heads.
 DROPOUT = 0x64726F70
 

@@ -4,8 +4,9 @@
     vtok-train --data_root DIR --batch_size 8 --epochs 10          one rank, no launcher
 
 One batch from tar to loss: ``data_tools.dataset`` (decode), ``pipelines.engine.loading.loader`` (text, collate),
-``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update). ``pipelines.engine.loop`` takes
-the steps; ``pipelines.vtok_training.run`` prepares them, and ``pipelines.vtok_training.stages`` goes through stages.
+``vtok.framework.VTokFramework.forward`` (losses), ``pipelines.engine.stepping`` (update). ``pipelines.engine.loop``
+takes the steps; ``pipelines.vtok_training.run`` prepares them, and ``pipelines.vtok_training.stages`` goes through
+stages.
 """
 
 from pipelines.cli.errors import user_errors

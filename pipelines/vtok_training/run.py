@@ -138,16 +138,16 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
     # Saved only after all checks, since a folder with a config.yaml counts as a run.
     distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
-    if not found:
-        kept.write(output, engine.module, start.only_here)
     if found:
         distributed.rank_zero_first(lambda: choosing.set_later_aside(output, state.step))
         checkpoint.resume(engine, ema, found, state)
         state.ranks = plan.ranks
-    elif start.statistics:
-        initial.set_statistics(engine.module, start.statistics)
     else:
-        calibrate(config, player, dataset, plan)
+        kept.write(output, engine.module, start.only_here)
+        if start.statistics:
+            initial.set_statistics(engine.module, start.statistics)
+        else:
+            calibrate(config, player, dataset, plan)
 
     utilisation = None
     if distributed.rank() == 0:

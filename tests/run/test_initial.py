@@ -90,11 +90,11 @@ def test_an_export_says_what_a_run_says(trained, exported):
     wanted = {name: parameter for name, parameter in framework.named_parameters() if parameter.requires_grad}
     for place in (trained, exported):
         with stored_in(str(place), ema=False) as found:
-            readers, unlike = found.readers(framework)
-            assert readers.keys() == wanted.keys() and not unlike
+            stored, unlike = found.fitting(framework)
+            assert stored.keys() == wanted.keys() and not unlike
             for name, parameter in wanted.items():
                 values = torch.empty(parameter.numel())
-                readers[name](values, 0)
+                stored[name].read_into(values, 0)
                 assert torch.equal(values, parameter.detach().flatten()), name
 
 

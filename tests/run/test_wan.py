@@ -103,4 +103,8 @@ def test_the_presets_can_be_planned(capsys, name):
     counted = {part["part"]: part for part in figures["parameters"]}
     assert counted["adapter"]["trained"] and not counted["diffusion_transformer"]["trained"]
     assert figures["flops_per_sample"]["diffusion_transformer"]["model"] > 1e15
-    assert figures["gpu_memory"]["kept"]["frozen text_encoder"] == pytest.approx(2 * 5.68e9 / 16, rel=0.01)
+    kept = figures["gpu_memory"]["kept"]
+    assert kept["frozen text_encoder"] == pytest.approx(2 * 5.68e9 / 16, rel=0.01)
+    assert kept["frozen autoencoder"] == pytest.approx(4 * counted["autoencoder"]["parameters"] / 16, rel=0.01)
+    transformer = counted["diffusion_transformer"]["parameters"]
+    assert 2 * transformer < 16 * kept["frozen diffusion_transformer"] < 2.01 * transformer  # the time embedder is fp32

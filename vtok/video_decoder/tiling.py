@@ -10,14 +10,14 @@ from diffusers.models import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 from vtok.config import DecoderConfig, VaeTiling, require
 from vtok.video_decoder.autoencoder import Autoencoder
 
-# The largest frames, in pixels, that ``auto`` leaves whole: encoding and decoding a clip stay below 16 GB. Peaks in GB
-# for one clip in bf16, encode / decode, measured by pipelines/metering/meter.py:
+# The largest frames, in pixels, that ``auto`` leaves whole: encoding a clip stays below 16 GB, decoding it below 21 GB.
+# Peaks in GB for one clip, encode / decode, measured by pipelines/metering/meter.py: HunyuanVideo in bf16, Wan in fp32.
 #
 #                  320 x 576 x 121    480 x 832 x 81    720 x 1280 x 121
 #     HunyuanVideo      4.1 /  7.4       8.9 / 15.9         31.3 / 37.0
 #       in tiles        1.5 /  2.7       1.5 /  2.8          1.5 / not counted
-#     Wan2.1            1.4 /  2.0       3.0 /  4.2          6.9 / 10.0
-#     Wan2.2-TI2V-5B    0.8 /  2.1       1.7 /  4.5          4.1 / 10.4     (704 x 1280)
+#     Wan2.1            2.6 /  3.9       5.6 /  8.2         13.0 / 19.3
+#     Wan2.2-TI2V-5B    1.6 /  4.2       3.3 /  9.0          7.8 / 20.7     (704 x 1280)
 #
 # HunyuanVideo's peak grows with the square of the frame, since its attention masks all pairs of latent pixels in a
 # window of frames: 72,000 x 72,000 at 720p. Tiles cost it 1.45 to 1.63 times the FLOPs.

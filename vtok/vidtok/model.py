@@ -72,12 +72,12 @@ class VidTok(nn.Module):
         """Lets each block compute its activations again in backward, which takes less memory and a third more time."""
         self.encoder.run.checkpointing = self.decoder.run.checkpointing = True
 
-    def compile_blocks(self) -> None:
+    def compile_blocks(self, backend: str = "inductor") -> None:
         """Compiles the blocks with ``torch.compile`` at their first use. Parameters keep their names."""
         for half in (self.encoder, self.decoder):
             for block in half.modules():
                 if isinstance(block, ResidualBlock | FrameAttention):
-                    block.compile()
+                    block.compile(backend=backend)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, RegLog]:
         """Encodes and decodes a video of any length.

@@ -126,7 +126,7 @@ def run_steps(
         Whether all steps were taken and judged.
     """
     config, own = run.config, run.players[0]
-    roll_call.start(run.output)
+    roll_call.keep_record(run.output)
     slow = SlowRanks([host for (host,) in distributed.gather_lists([socket.gethostname()])])
     metrics = distributed.every_rank(lambda: metrics_of(run) if distributed.rank() == 0 else None)
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
@@ -180,7 +180,6 @@ def run_steps(
     internals.set_timeout(distributed.ALONE_TIMEOUT)  # gives the slowest rank time to write
     for player in run.players:
         player.writer.wait()
-    roll_call.end()
     if metrics:
         metrics.close()
     return not stop

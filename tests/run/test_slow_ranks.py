@@ -49,7 +49,8 @@ def roll(tmp_path, monkeypatch):
 
     def rank(number: int) -> roll_call.RollCall:
         monkeypatch.setattr(distributed, "rank", lambda: number)
-        made.append(roll_call.RollCall(store, store, tmp_path))
+        made.append(roll_call.RollCall(store, store))
+        made[-1].folder = tmp_path
         return made[-1]
 
     yield rank

@@ -178,7 +178,7 @@ def test_a_rank_that_hangs_is_an_error_when_the_time_is_up(start, shards, tmp_pa
     )  # fmt: skip
     wait_for(lambda: runs.steps_done(tmp_path / "out") >= 2 or here.poll() is not None, 300)
     there.send_signal(SIGSTOP)
-    assert here.wait(12 + 20) == 1
+    assert here.wait(12 + 30) == 1
     told = (tmp_path / "0.txt").read_text()
     (line,) = [line for line in told.splitlines() if ": error: " in line]
     assert (

@@ -1,5 +1,6 @@
 """What becomes of a run's loader processes and of the samples they cannot read."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import signal
 import pytest
 
 from data_tools.errors import DataError
+from data_tools.processes.child import FORK
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.workers import LoaderError, read_ahead
 from support.ends import kill_myself, leave
@@ -42,7 +44,14 @@ def unreadable():
 
 
 def bus_error():
+    faulthandler.disable()  # pytest's would fill the screen
     os.kill(os.getpid(), signal.SIGBUS)
+
+
+def loaders():
+    """The loader processes of this process, which may have other children."""
+    children = [process for process in multiprocessing.active_children() if isinstance(process, FORK.Process)]
+    return sorted(children, key=lambda process: process.pid)
 
 
 def in_pairs():
@@ -58,7 +67,7 @@ def test_a_process_that_dies_is_replaced_and_a_clip_that_kills_two_has_a_substit
         told + "it is read again",
         told + "a substitute takes its place",
     ]
-    assert not multiprocessing.active_children()
+    assert not loaders()
 
 
 def test_a_process_killed_by_chance_costs_no_sample():
@@ -67,9 +76,8 @@ def test_a_process_killed_by_chance_costs_no_sample():
     taken = []
     for number, batch in enumerate(batches):
         taken += batch
-        children = sorted(multiprocessing.active_children(), key=lambda process: process.pid)
-        if children:
-            children[number % len(children)].kill()
+        if living := loaders():
+            living[number % len(living)].kill()
     assert taken == [500 if position == 5 else position for position in range(20)]
 
 

@@ -42,7 +42,7 @@ def test_the_plan_needs_neither(tiny_models):
     sizes = []
     for bits in (16, 8, 4):
         parameters = parameters_of(meta_framework(adapted_config(tiny_models, LoraConfig(bits=bits))))
-        sizes.append(sum(p.size * (p.width or 2) for p in parameters if p.part == "language_model"))
+        sizes.append(sum(p.size * (p.own_width or 2) for p in parameters if p.part == "language_model"))
     layers = 4 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 384)
     assert sizes[0] - sizes[1] == layers and sizes[1] - sizes[2] == layers * (0.5 - 1 / 16)
 

@@ -2,7 +2,7 @@
 
 No run fails, and what is accepted is read right.
 
-pytest -n 0 -m slow tests/data/test_fuzz.py -s      prints the figures
+pytest -n 0 -m long tests/data/test_fuzz.py -s      prints the figures
 
 With PyAV 18: 12 kinds, 528 files, of which 128 were packed and 400 rejected. All 128 showed ffmpeg's frames in all
 windows, and one training step took all of them without a substitute.
@@ -65,7 +65,7 @@ def damaged(data, draw):
     return bytes(data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_ffmpeg
 def test_damage_neither_stops_a_run_nor_is_trained_on(tmp_path):
     source = tmp_path / "in"

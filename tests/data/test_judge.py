@@ -60,7 +60,7 @@ def test_what_is_not_there_is_not_seen():
         assert answer(clip, replace(item, question=question)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_row_of_the_judge_s_table(category):
     """A third of what ``judge_table.py`` asks; none of the clean clips may be misjudged, as in the whole table."""

@@ -18,6 +18,8 @@ from vtok.assembly.pretrained import from_pretrained
 from vtok.lora import is_adapter
 from vtok.parts import part_of
 
+pytestmark = pytest.mark.slow  # it trains
+
 LAST = "checkpoints/step_00000004"
 LORA = ("--model.mllm.lora.rank", 2, "--model.mllm.lora.dropout", 0.1)
 SETTINGS = (

@@ -9,7 +9,7 @@ from pipelines.benchmarks.chaos.disturbances import KINDS
 from support.launch import assert_user_error, checked, python
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_disturbed_in_each_way_end_like_an_undisturbed_one(tmp_path):
     result = checked(python("pipelines/bench.py", "chaos", "--minutes", "0", timeout=3600))
     found = json.loads(result.stdout[result.stdout.index("\n{") :])

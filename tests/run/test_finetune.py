@@ -32,6 +32,7 @@ def clips(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_clips_to_an_export_and_a_picture_and_on_after_a_stop(clips, tmp_path, monkeypatch):
     output = tmp_path / "out"
     command = (

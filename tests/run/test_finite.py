@@ -16,6 +16,7 @@ from support.launch import REPO, assert_user_error, checked
 from vtok.config import ConfigError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [

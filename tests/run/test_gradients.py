@@ -1,12 +1,15 @@
+from functools import partial
+
 import pytest
 
 from support.launch import REPO, checked
 
 WORKER = REPO / "tests/support/gradient_worker.py"
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
-    "count, accumulation, checkpointing", [(1, 1, False), (2, 1, False), (2, 2, False), (2, 1, True)]
+    "count, accumulation, checkpointing", [slow(1, 1, False), slow(2, 1, False), (2, 2, False), slow(2, 1, True)]
 )
 def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """1 rank x 4, 2 x 2, 2 x 1 x (accumulate 2), and 2 x 2 with gradient checkpointing in MLLM and decoder."""
@@ -14,13 +17,14 @@ def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumula
     assert result.stdout.count("gradients agree") == count
 
 
+@pytest.mark.slow
 def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_models):
     """2 x 1 x (accumulate 2), with gradient checkpointing; the adapter's among them."""
     result = checked(ranks.run(WORKER, tiny_models, "wan", 2, True, "zero3.json"))
     assert result.stdout.count("gradients agree") == 2
 
 
-@pytest.mark.parametrize("count, accumulation, checkpointing", [(1, 1, False), (2, 2, True)])
+@pytest.mark.parametrize("count, accumulation, checkpointing", [slow(1, 1, False), slow(2, 2, True)])
 def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """Each part has its own groups in the optimiser, under ZeRO-2 and ZeRO-3. What is frozen has no gradient."""
     configs = "zero2.json", "zero3.json"
@@ -28,7 +32,7 @@ def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accum
     assert all(result.stdout.count(f"{name}: ") == count for name in configs)
 
 
-@pytest.mark.parametrize("variant, count", [("lora", 1), ("lora", 2), ("dora", 2), ("decoder_lora", 2)])
+@pytest.mark.parametrize("variant, count", [slow("lora", 1), ("lora", 2), slow("dora", 2), slow("decoder_lora", 2)])
 def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, variant, count):
     """Each rank accumulates twice, with gradient checkpointing, under ZeRO-2 and ZeRO-3."""
     configs = "zero2.json", "zero3.json"

@@ -43,6 +43,7 @@ def digests(reader, steps, size):
     }
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_over_shards_that_were_added(parts, tmp_path):
     shards, output = tmp_path / "shards", tmp_path / "out"
     shutil.copytree(parts / "old", shards)

@@ -54,6 +54,7 @@ def alone(*words):
     return called(train.main, *words)
 
 
+@pytest.mark.slow
 def test_each_rank_reads_its_slices(ranks, trained, shards, tmp_path):
     new = tmp_path / "new"
     done = checked(started(lambda *words: ranks.run(train.main, *words), trained, shards, new))
@@ -66,6 +67,7 @@ def test_each_rank_reads_its_slices(ranks, trained, shards, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_one_checkpoint_of_a_run(trained, shards, tmp_path):
     place = trained / "checkpoints/step_00000001"
     checked(started(alone, place, shards, tmp_path / "new"))
@@ -117,6 +119,7 @@ def test_what_is_no_trained_model_is_refused(shards, tmp_path):
     assert_user_error(refused, "init.weights", "vtok_config.json")
 
 
+@pytest.mark.slow
 def test_an_export_is_read_at_the_start_only(trained, exported, shards, tmp_path):
     place, new = shutil.copytree(exported, tmp_path / "export"), tmp_path / "new"
     checked(started(alone, place, shards, new))

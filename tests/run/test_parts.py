@@ -77,6 +77,7 @@ def test_the_log_has_a_rate_for_each(parts):
     assert [event.value for event in events.Scalars("lr/g_phi")] == pytest.approx([5e-3, 1e-2, 1e-2, 1e-2])
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_last_digit_and_on_another_number_of_ranks(ranks, parts, shards, tmp_path):
     again = shutil.copytree(parts, tmp_path / "again")
     shutil.rmtree(again / LAST)
@@ -88,6 +89,7 @@ def test_it_resumes_to_the_last_digit_and_on_another_number_of_ranks(ranks, part
     assert ours == pytest.approx(theirs, rel=1e-4) and len(log_of(again)) == 5
 
 
+@pytest.mark.slow
 def test_other_parts_are_another_run(parts, shards, tmp_path):
     again = shutil.copytree(parts, tmp_path / "again")
     refused = started(shards, again, "--train.parts.g_phi", 1e-2, "--resume", "auto")
@@ -101,6 +103,7 @@ def test_other_parts_are_another_run(parts, shards, tmp_path):
     assert_user_error(refused, "its language_model had the weights")
 
 
+@pytest.mark.slow
 def test_frozen_weights_of_a_trained_vtok_stay_with_the_run(ranks, whole, shards, tmp_path):
     """The run keeps them, so it needs its source at the start only. It is exported and started from like any other."""
     source, new = shutil.copytree(whole, tmp_path / "source"), tmp_path / "new"

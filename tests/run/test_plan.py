@@ -297,12 +297,14 @@ def test_every_suggestion_fits_when_planned_again(tiny):
         assert suggestion.forecast.fits and suggestion.forecast.gpu_bytes < needed.gpu_bytes
 
 
+@pytest.mark.slow
 def test_changes_are_combined_where_none_is_enough(tiny):
     least = min(suggestion.forecast.gpu_bytes for suggestion in suggestions(tight_by(tiny, 0.999)))
     (together,) = suggestions(replace(tiny, hardware=replace(tiny.hardware, gpu_memory=(least - 1e5) / 1e9)))
     assert together.options.count("--") > 1 and together.forecast.fits
 
 
+@pytest.mark.slow
 def test_nothing_is_suggested_where_nothing_helps(tiny):
     assert suggestions(tight_by(tiny, 0.01)) == []
 

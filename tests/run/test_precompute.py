@@ -49,6 +49,7 @@ def stored(ranks, shards):
     return output
 
 
+@pytest.mark.slow
 def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored, tmp_path):
     features_only = tmp_path / "features_only"
     checked(called(precompute.main, shards, "--output", features_only, *CONFIG))
@@ -66,6 +67,7 @@ def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored
                 assert ours[loss] == pytest.approx(theirs[loss], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder",
     [("hunyuan", "--data.text_dropout", 0.5), ("wan", "--model.decoder.adapter_dim", 64)],

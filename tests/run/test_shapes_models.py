@@ -25,7 +25,7 @@ from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])

@@ -17,6 +17,8 @@ from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, without_rates
 from vtok.config import ConfigError
 from vtok.parts import part_of
 
+pytestmark = pytest.mark.slow  # it trains
+
 PRESET = REPO / "pipelines/configs/llava_next_8b_hunyuan_stages.yaml"
 STAGES = [
     {"name": "align", "train": {"max_steps": 2, "parts": {"visual_head": 1e-2, "g_phi": 1e-2}}},

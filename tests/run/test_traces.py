@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from support.launch import REPO, checked
 
 
+@pytest.mark.slow
 def test_steps_with_and_without_the_decoder_in_turn_gather_as_much_as_each_kind_alone(ranks, tiny_models):
     """On two ranks, from the second step of a kind on; with one trace for both kinds it was 403 and 137 gathers."""
     result = checked(ranks.run(REPO / "tests/support/trace_worker.py", tiny_models))

@@ -111,6 +111,7 @@ def test_a_resumed_run_repeats_the_log_to_the_last_digit(ranks, two_ranks, shard
     assert (output / "checkpoints/step_00000004/COMPLETE").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
 def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(
     ranks, one_rank, two_ranks, shards, tmp_path, before, after
@@ -125,6 +126,7 @@ def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tmp_path):
     """One sample's bytes are damaged: it is replaced, one line says so, and only its batches have another digest."""
     damaged = tmp_path / "shards"
@@ -147,6 +149,7 @@ def test_a_swapped_sample_changes_the_digest_and_is_logged(two_ranks, shards, tm
     assert_user_error(result, "max_bad_share", reader.key(0), "bad_samples.jsonl")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(two_ranks, shards, tmp_path):
     """A limit on the size of files stands for the disk: the log still fits, a checkpoint does not."""
     output = tmp_path / "out"
@@ -186,6 +189,7 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
     assert facts.duration == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torchrun", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ranks_share_prompts_out(ranks, two_ranks, tmp_path, torchrun):
     (tmp_path / "prompts.txt").write_text("A red circle\nA blue square\nA green star\n")
@@ -265,6 +269,7 @@ def test_the_launcher_ends_with_the_ranks_exit_code(shards, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_one_line(ranks, two_ranks, shards, clips, tmp_path):
     shutil.copytree(two_ranks, tmp_path / "out")
     resume = (train.main, *TINY, "--data.shards", shards, "--output", tmp_path / "out", "--resume", "auto")

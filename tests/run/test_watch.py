@@ -79,6 +79,7 @@ def events(output):
     return accumulator.Reload()
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_it_had_not_been_validated(runs):
     quiet, watched = (lines(runs / name / "log.jsonl") for name in ("quiet", "watched"))
     assert [line["step"] for line in watched] == [1, 2, 3, 4, 5]
@@ -86,6 +87,7 @@ def test_training_goes_on_as_if_it_had_not_been_validated(runs):
     assert (runs / "quiet/validation.jsonl").read_text() == ""
 
 
+@pytest.mark.slow
 def test_validation_is_written_down(runs):
     validated = lines(runs / "watched/validation.jsonl")
     assert [line["step"] for line in validated] == [2, 4, 5]  # and after the last step
@@ -101,6 +103,7 @@ def test_validation_is_written_down(runs):
     assert 0 < fallen < 0.05 < 0.2 < log[0]["loss_under"] - log[-1]["loss_under"]
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_scalars_captions_and_videos(shards, runs):
     found = events(runs / "watched")
     log = lines(runs / "watched/log.jsonl")
@@ -120,12 +123,14 @@ def test_tensorboard_holds_scalars_captions_and_videos(shards, runs):
     assert gif.size == (64, 64) and gif.n_frames == 8  # one second
 
 
+@pytest.mark.slow
 def test_memory_and_stalls_are_logged(runs):
     log = lines(runs / "watched/log.jsonl")
     assert all(0.1 < line["host_gb"] < 100 and 0 <= line["data_wait"] <= 1 for line in log)
     assert [line["checkpoint_stall"] > 0 for line in log] == [False, True, False, True, True]
 
 
+@pytest.mark.slow
 def test_the_trace_shows_the_chosen_steps(runs):
     (path,) = (runs / "watched/profile").iterdir()
     assert path.name == "rank0_steps_3-3.json.gz"
@@ -135,6 +140,7 @@ def test_the_trace_shows_the_chosen_steps(runs):
     assert not (runs / "quiet/profile").exists()
 
 
+@pytest.mark.slow
 def test_one_rank_validates_to_the_same_figures_and_resuming_drops_the_later_ones(runs, shards, tmp_path):
     """Seven samples where there are five, a micro-batch that does not divide them, and no loader processes."""
     output = tmp_path / "out"
@@ -206,6 +212,7 @@ def test_profile_takes_steps_or_one_step():
             parse_run_arguments([*map(str, TINY), "--profile", steps])
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_among_the_chosen_steps_leaves_their_trace(tmp_path):
     for step in profiled(range(1, 10), range(2, 6), tmp_path):
         torch.ones(3).sum()

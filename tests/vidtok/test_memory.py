@@ -32,7 +32,7 @@ def test_in_chunks_memory_does_not_grow_with_the_length():
         assert long[index] < 1.05 * short[index] < 0.5 * at_once[index]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_17_frames_of_768_pixels_fit_6_gb():
     """Published width, fp32, weights included, chunks of four frames, tiles of 384 pixels: the peak is 5.1 GB."""
     model = meta_model("vidtok_kl_causal_488_4chn")

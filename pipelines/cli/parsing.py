@@ -68,6 +68,7 @@ HABITS = {
     "bf16": "train.precision bf16",
     "mixed_precision": "train.precision",
     "dataloader_num_workers": "data.workers",
+    "report_to": "track",
     "gradient_checkpointing": "model.mllm.gradient_checkpointing",
     "model_name_or_path": "model.mllm.weights",
     "pretrained_model_name_or_path": "model.mllm.weights",

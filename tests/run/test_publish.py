@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 
 from pipelines import export, train, understand
 from pipelines.cli.initial_model import model_of
+from pipelines.engine.initial import stored_in, whole
 from pipelines.inference.load import load_run
 from support.commands import called
 from support.hub import TOKEN, standing_in
 from support.launch import assert_user_error, checked
 from support.runs import make_shards
 from vtok.assembly.pretrained import from_pretrained
+from vtok.lora import plain_name
 
 NAME = "someone/shapes-more"
 
@@ -76,6 +78,26 @@ def test_an_export_is_pushed_with_its_card_and_used_by_its_name(trained, shards,
     name = next(name for name in load_file(folder / "vtok.safetensors") if "motion_encoder" in name)
     stored = load_file(folder / "vtok.safetensors")[name].float()
     assert torch.equal(weights[f"weights/{name}"].view_as(stored), stored)
+
+
+@pytest.mark.slow
+def test_adapters_alone_are_pushed_and_found_by_their_name(shards, hub, tmp_path):
+    """Over a published language model, which the settings name."""
+    run, name = tmp_path / "run", "someone/adapters"
+    options = ("--config", "pipelines/configs/demo.yaml", "--demo", "null", "--validation.every", 0)
+    adapted = ("--init.weights", "null", "--model.mllm.lora.rank", 4, "--train.micro_batch_size", 2)
+    checked(called(train.main, *options, *start("null", shards, run)[2:], *adapted))
+    checked(called(export.main, "--checkpoint", run, "--output", tmp_path / "export", "--push", name))
+    assert "adapter_model.safetensors" in hub.files[name] and "model.safetensors" not in hub.files[name]
+    assert model_of(name)["mllm"]["weights"] == "shapes/llava-next"
+    ours = load_run(run)[1].state_dict()
+    trained = [key for key in ours if ".lora_B." in key]
+    with stored_in(name, ema=False) as found:
+        stored = {key: whole(found.find(plain_name(key))) for key in trained}
+    theirs = from_pretrained(name).state_dict()
+    assert trained
+    for key in trained:
+        assert torch.allclose(ours[key], stored[key], rtol=2**-7) and torch.equal(theirs[key], stored[key]), key
 
 
 def test_what_cannot_be_pushed_or_fetched_is_one_line(trained, hub, tmp_path, monkeypatch):

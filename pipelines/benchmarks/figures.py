@@ -12,6 +12,7 @@ from pipelines.benchmarks import (
     checkpoint,
     compiled,
     data,
+    halves,
     prefill,
     profile,
     running,
@@ -155,6 +156,15 @@ def compile_figures(quick: bool = False) -> Iterator[Figure]:
             yield Figure(f"{part}: compiled blocks / as they are, CPU time", value)
 
 
+def halves_figures(quick: bool = False) -> Iterator[Figure]:
+    """What training on new data gains and forgets; ``quick`` only shows that it runs."""
+    with tempfile.TemporaryDirectory() as name:
+        found = halves.gained_and_forgotten(Path(name), halves.QUICK if quick else halves.Size())
+    for model, shares in found.items():
+        for half, share in shares.items():
+            yield Figure(f"trained on clips {model}: right captions of clips {half}", share, is_ratio=False)
+
+
 # Part of the bench -> what measures it.
 FIGURES = {
     "data": data_figures,
@@ -167,4 +177,5 @@ FIGURES = {
     "run": run_figures,
     "profile": profile_figures,
     "compile": compile_figures,
+    "halves": halves_figures,
 }

@@ -1,0 +1,114 @@
+"""What training on new data gains, and what it forgets: the shapes world in halves, one after the other.
+
+    shapes/llava-next --> trained on clips at rest --+--> all weights trained on clips that move
+                                                     +--> adapters (LoRA) trained on clips that move
+
+Each model then describes held-out clips of both halves. Only captions are trained on: ``L_under`` alone, without
+decoder losses.
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from data_tools.draws import Draws
+from data_tools.packing import build_shards
+from data_tools.shapes import CATEGORIES, caption_is_right, draw_scene, render_clips
+from pipelines.inference.load import load_run
+from pipelines.inference.understand import Understanding
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+
+ROOT = Path(__file__).parents[2]
+SPLIT = "train"
+AT_REST = frozenset({"counting", "relative_position", "relative_size", "colour"})
+HALVES = {"at rest": AT_REST, "moving": frozenset(CATEGORIES) - AT_REST}
+ADAPTERS = ("--model.mllm.lora.rank", 8, "--model.mllm.lora.alpha", 16)
+
+
+class Size(NamedTuple):
+    """How much is trained and asked.
+
+    Attributes:
+        clips: Clips to train on, of both halves together.
+        asked: Held-out clips, of both halves together.
+        first: Steps on the first half.
+        then: Steps on the second half.
+    """
+
+    clips: int = 1600
+    asked: int = 160
+    first: int = 500
+    then: int = 250
+
+
+QUICK = Size(clips=24, asked=6, first=2, then=2)
+
+
+def gained_and_forgotten(folder: Path, size: Size) -> dict[str, dict[str, float]]:
+    """Returns each model's share of right captions, by half.
+
+    Args:
+        folder: An empty folder.
+        size: How much is trained and asked.
+    """
+    clips, held_out = folder / "clips", folder / "held_out"
+    render_clips(clips, size.clips, seed=1, split=SPLIT)
+    render_clips(held_out, size.asked, seed=2, split=SPLIT)
+    shards = {half: packed(clips, half, folder / half.replace(" ", "_")) for half in HALVES}
+    first = folder / "first"
+    train(first, shards["at rest"], size.first, 1e-3, "--init.weights", "null")
+    models = {"at rest": first, "then moving, all weights": folder / "all", "then moving, adapters": folder / "lora"}
+    train(folder / "all", shards["moving"], size.then, 1e-3, "--init.weights", first)
+    train(folder / "lora", shards["moving"], size.then, 4e-3, "--init.weights", first, *ADAPTERS)
+    return {name: right_captions(run, held_out, size.asked) for name, run in models.items()}
+
+
+def packed(clips: Path, half: str, shards: Path) -> Path:
+    """Packs the clips of one half, with their captions alone. Returns the folder of the shards."""
+    with (clips / "captions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = [row for number, row in enumerate(rows) if category_of(1, number) in HALVES[half]]
+    table = clips / f"{shards.name}.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "caption"))
+        writer.writerows((row["path"], row["caption"]) for row in own)
+    build_shards(table, shards, progress=False)
+    return shards
+
+
+def category_of(seed: int, number: int) -> str:
+    """Returns the category of a clip that :func:`data_tools.shapes.render_clips` rendered."""
+    return draw_scene(Draws(seed, number), SPLIT).category
+
+
+def train(run: Path, shards: Path, steps: int, lr: float, *options: object) -> None:
+    """Trains the demo's model on captions, in a process of its own.
+
+    Raises:
+        CalledProcessError: The training failed.
+    """
+    command = (
+        sys.executable, ROOT / "pipelines/train.py", "--config", ROOT / "pipelines/configs/demo.yaml",
+        "--ds_config", ROOT / "deepspeed_configs/zero3.json", "--demo", "null", *options,
+        "--model.loss.vis_lm", 0, "--model.loss.dec", 0, "--model.loss.dec_every", 1,
+        "--data.shards", shards, "--output", run, "--train.max_steps", steps, "--train.lr", lr,
+        "--train.global_batch_size", 16, "--train.micro_batch_size", 16,
+        "--validation.every", 0, "--checkpoint.every", 100,
+    )  # fmt: skip
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def right_captions(run: Path, clips: Path, count: int) -> dict[str, float]:
+    """Returns the share of a run's captions of held-out clips that are right, by half."""
+    config, framework, _ = load_run(run)
+    understanding = Understanding(config, framework)
+    right: dict[str, list[bool]] = {half: [] for half in HALVES}
+    for number in range(count):
+        scene = draw_scene(Draws(2, number), SPLIT)
+        half = next(half for half, categories in HALVES.items() if scene.category in categories)
+        said = understanding.answer(clips / f"{number:03d}.mp4", CAPTION_INSTRUCTIONS[0])
+        right[half].append(caption_is_right(said, scene))
+    return {half: sum(answers) / len(answers) for half, answers in right.items()}

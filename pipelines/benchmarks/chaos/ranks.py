@@ -4,6 +4,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import psutil
 
-from pipelines import train
 from pipelines.engine.distributed import free_port
 from pipelines.engine.watching.metrics import MEASURED
 
 ROOT = Path(__file__).parents[3]
+TRAIN = ROOT / "pipelines" / "train.py"
 RANKS, STEPS, EVERY = 2, 6, 2
 TIMEOUT_MINUTES = 1.0  # that a rank waits for the others
 GRACE = 15.0  # seconds from the end of one rank until the others get TERM, and again until they are killed
@@ -129,7 +130,8 @@ def serve(argv: list[str], told: dict[str, str], printed: Path) -> None:
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
     try:
-        train.main(argv)
+        sys.argv = [str(TRAIN), *argv]
+        runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         sys.exit(end.code)
     except BaseException:

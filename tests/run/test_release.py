@@ -1,0 +1,46 @@
+"""An engine that is released holds no memory, so that a process can go on to the next stage."""
+
+import gc
+
+import pytest
+import torch
+
+from pipelines.config import TrainConfig
+from pipelines.engine import distributed, internals
+from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.setup import build_engine, deepspeed_config
+from support.launch import REPO
+from support.tiny import make_batch, model_config
+from vtok.assembly.build import build_framework
+
+
+def held() -> int:
+    """Bytes of all tensors that Python knows."""
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+@pytest.mark.parametrize("ds_config", ["zero2.json", "zero3.json"])
+def test_a_released_engine_holds_no_memory(tiny_models, ds_config):
+    linear = torch.nn.functional.linear
+
+    def one_step() -> tuple[int, int]:
+        train = TrainConfig(max_steps=1, global_batch_size=4, micro_batch_size=4)
+        framework = build_framework(model_config(tiny_models))
+        batch = make_batch(framework)
+        path = REPO / "deepspeed_configs" / ds_config
+        engine = build_engine(framework, deepspeed_config(path, train, plan_batch(4, 4, 1)), train)
+        engine.backward(engine(batch)["loss"])
+        engine.step()
+        size = sum(p.numel() for p in framework.parameters() if p.requires_grad)
+        internals.release(engine)
+        return size, held()
+
+    before = held()
+    try:
+        with distributed.connected():
+            size, after = one_step()
+            assert 4 * size > 1e6 and after - before < 0.5 * 4 * size
+    finally:
+        torch.nn.functional.linear = linear

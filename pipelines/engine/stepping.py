@@ -16,6 +16,9 @@ from pipelines.engine.setup import Engine
 from vtok.framework import LOSSES
 from vtok.rows.batch import Batch
 
+# Salt: separates the draws of adapters' dropout from those of the visual heads.
+DROPOUT = 0x64726F70
+
 
 class Step(NamedTuple):
     """The result of a step, the same on every rank.
@@ -46,6 +49,7 @@ def train_step(engine: Engine, batches: Iterator[Loaded], plan: BatchPlan, with_
 
     def micro_step(batch: Batch) -> dict[str, Tensor]:
         follow_trace(engine, with_decoder)
+        torch.manual_seed(batch.head_seeds[0] ^ DROPOUT)  # loaders draw from torch's generator too, when they start
         losses = engine(batch, with_decoder=with_decoder)
         backward(engine, losses["loss"])
         return losses

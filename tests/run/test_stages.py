@@ -39,7 +39,7 @@ def shards(tmp_path_factory):
 def config(shards, tmp_path_factory):
     """A preset of the tiny models in two stages."""
     settings = yaml.safe_load((REPO / CONFIG).read_text()) | {"stages": STAGES}
-    settings["train"] |= {"global_batch_size": 4}
+    settings["train"] |= {"global_batch_size": 4, "warmup_steps": 0}
     settings["data"] = {"shards": str(shards), "seconds": 1, "workers": 0}
     settings |= {"validation": {"every": 0}, "checkpoint": {"every": 1, "keep": 9}}
     path = tmp_path_factory.mktemp("config") / "staged.yaml"

@@ -3,7 +3,8 @@
     FOLDER/adapter_config.json            names the published model and the layers with adapters
            adapter_model.safetensors      the adapters
 
-``peft.PeftModel.from_pretrained(published, FOLDER)`` opens it, and so does transformers' ``from_pretrained(FOLDER)``.
+``peft.PeftModel.from_pretrained(published, FOLDER)`` opens it. transformers' ``from_pretrained(FOLDER)`` does too, but
+transformers 5.24 leaves out DoRA's magnitudes.
 """
 
 import re

@@ -55,7 +55,7 @@ def write(output: Path, module: nn.Module, names: Collection[str]) -> None:
     if not names:
         return
     cuts = {name: internals.frozen_slice(p) for name, p in module.named_parameters() if name in names}
-    tensors = {f"{WEIGHTS}/{name}": values.cpu().clone() for name, (_, values) in cuts.items()}
+    tensors = {f"{WEIGHTS}/{name}": values.to("cpu", copy=True) for name, (_, values) in cuts.items()}
     starts = {name: start for name, (start, _) in cuts.items()}
 
     def write_own() -> dict[str, dict[str, int]]:

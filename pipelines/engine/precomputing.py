@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from data_tools.dataset import captions_of
@@ -17,6 +17,7 @@ from data_tools.video.views import CENTRE, Views, make_views, window
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.workers import read_ahead
 from pipelines.engine.setup import precision
 from pipelines.views import views_of
 from vtok.config import ConfigError
@@ -89,18 +90,28 @@ class Encoders:
         return stored
 
 
-class CentredViews(Dataset):
-    """Rows of a dataset, each with the views of its centred window, as in training with ``data.window: centred``."""
+class CentredViews:
+    """Rows of a dataset, each with the views of its centred window, as in training with ``data.window: centred``.
+
+    Attributes:
+        crashes: Not 0 for an index at which two loader processes died (see :mod:`pipelines.engine.loading.workers`).
+    """
 
     def __init__(self, reader: ShardReader, rows: range, config: RunConfig, image_size: int, latents: bool):
         self.reader, self.rows, self.data = reader, rows, config.data
         self.views = views_of(config, image_size)
         self.skip = () if latents else ("video",)
+        self.crashes: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def row(self, index: int) -> int:
+        return self.rows[index]
+
     def __getitem__(self, index: int) -> tuple[RawSample, Views] | BadVideo:
+        if self.crashes.get(index):
+            return BadVideo("decoder_crash", f"sample {self.reader.key(self.row(index))}: two loader processes died")
         try:
             raw = self.reader.read(self.rows[index])
             facts = raw.meta["facts"]
@@ -144,7 +155,7 @@ def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video
                 bar.update(size)
                 continue
             dataset = CentredViews(reader, range(first, first + size), config, image_size, latents)
-            clips = DataLoader(dataset, batch_size=None, num_workers=config.data.workers)
+            clips = read_ahead(dataset, ([index] for index in range(size)), config.data.workers, itemgetter(0))
             write_shard(output, number, encoded(clips, encoders, drop_video, bar))
     distributed.barrier()
     distributed.rank_zero_first(lambda: write_manifest(output, precomputed=encoders.recipe) and None)

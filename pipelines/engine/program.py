@@ -58,6 +58,7 @@ def run_program(
         stopper.end_without_peer(error)
     finally:
         stopper.closed = True
+        roll_call.linger()
         end_children(keep=others)
         if not distributed.is_launched(os.environ):
             stopper.dismiss()

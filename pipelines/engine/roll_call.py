@@ -48,6 +48,12 @@ def joined() -> Iterator[None]:
     _call = None
 
 
+def linger() -> None:
+    """Has rank 0 stay a moment after an error, since it keeps the store that the other ranks still ask."""
+    if _call and distributed.rank() == 0:
+        time.sleep(3 * TICK)
+
+
 def keep_record(folder: Path) -> None:
     """Names the run's folder, into which :func:`missing` writes this rank's record of collectives."""
     if _call:
@@ -99,10 +105,9 @@ class RollCall:
             self._notes.set(f"doing/{self._rank}", f"on {socket.gethostname()}, process {os.getpid()}, {text}")
 
     def leave(self) -> None:
-        """Lets the other ranks know that this one reports an error. Rank 0 stays until they can have read it."""
+        """Lets the other ranks know that this one reports an error."""
         with suppress(DistError):
             self._notes.set(LEFT, str(self._rank))
-        time.sleep(3 * TICK if self._rank == 0 else 0)
 
     def end(self) -> None:
         """Ends the thread."""

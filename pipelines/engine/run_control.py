@@ -99,6 +99,7 @@ class Stopper:
                 f"error: rank {distributed.rank()} on {socket.gethostname()}, {roll_call.now()}, lost another rank, "
                 f"which died, left or hangs ({reason}): {lost}; --resume auto goes on from the last checkpoint"
             )
+        roll_call.linger()
         leave(LOST_PEER)
 
     def dismiss(self) -> None:

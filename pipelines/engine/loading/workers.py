@@ -12,11 +12,10 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from data_tools.dataset import ClipDataset
 from data_tools.errors import DataError
 from data_tools.processes.child import Child, ChildDied, end_with_parent
 from data_tools.streaming.memory import share_memory
@@ -28,12 +27,28 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AHEAD = 4  # micro-batches that each loader process is asked for in advance
 
 
+class Items(Protocol):
+    """A dataset of items by position, such as :class:`data_tools.dataset.ClipDataset`.
+
+    Attributes:
+        reader: The clips, whose ``key(row)`` names one.
+        crashes: For a position: how many of its clips, the first ones, count as bad.
+    """
+
+    reader: Any
+    crashes: dict[int, int]
+
+    def __getitem__(self, position: int) -> Any: ...
+
+    def row(self, position: int) -> int: ...
+
+
 class LoaderError(DataError):
     """The loader of one rank cannot continue. The other ranks do not know it."""
 
 
 def read_ahead(
-    dataset: ClipDataset, requests: Iterable[list[int]], workers: int, collate: Callable[[list], M]
+    dataset: Items, requests: Iterable[list[int]], workers: int, collate: Callable[[list], M]
 ) -> Iterator[M]:
     """Yields a micro-batch for each list of positions, in order.
 
@@ -77,7 +92,7 @@ class Reader:
         asked: Positions of the micro-batches that were asked for and not yet taken.
     """
 
-    def __init__(self, dataset: ClipDataset, collate: Callable[[list], M]):
+    def __init__(self, dataset: Items, collate: Callable[[list], M]):
         self.dataset, self.collate = dataset, collate
         self.asked: deque[list[int]] = deque()
         self.deaths: Counter[int] = Counter()
@@ -104,8 +119,8 @@ class Reader:
                 self._replace(death)
                 continue
             self.asked.popleft()
-            if isinstance(answer, DataError):
-                raise LoaderError(str(answer))
+            if isinstance(answer, LoaderError):
+                raise answer
             return answer
 
     def read(self, positions: list[int]) -> M:
@@ -124,10 +139,10 @@ class Reader:
         if self._child:
             self._child.close()
 
-    def _answer(self, positions: list[int]) -> M | DataError:
+    def _answer(self, positions: list[int]) -> M | LoaderError:
         try:
             return self.read(positions)
-        except DataError as error:
+        except LoaderError as error:
             return error
         except Exception:
             traceback.print_exc()  # the rank raises the error, without this process's traceback

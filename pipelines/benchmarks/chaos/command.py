@@ -68,7 +68,7 @@ def chaos(arguments: Namespace) -> bool:
     found = summary(ends, time.monotonic() - began, arguments.seed)
     print(json.dumps(found, indent=2))
     if arguments.keep:
-        KEPT.write_text(json.dumps(found, indent=2) + "\n")
+        KEPT.write_text(json.dumps(found, indent=2).replace(f"{folder}/", "") + "\n")  # no path of this machine
     return not found["failed"]
 
 

@@ -24,6 +24,7 @@ from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.lora import no_loss
 from vtok.video_decoder.autoencoder import Autoencoder
+from vtok.video_decoder.shift import shift_key, with_shift
 from vtok.video_decoder.tiling import set_tiling
 from vtok.weights import Location, Part, ReadConfig
 
@@ -79,17 +80,6 @@ def encode_video(vae: Autoencoder, video: Tensor, tiling: VaeTiling = "auto") ->
     pixels = video.to(vae.dtype).transpose(1, 2) / 127.5 - 1
     posterior = vae.encode(pixels).latent_dist
     return Posterior(posterior.mean, posterior.std)
-
-
-def shift_key(scheduler: Any) -> str:
-    """Returns the name that the shift of noise levels has in a scheduler's configuration."""
-    return "flow_shift" if "flow_shift" in scheduler.config else "shift"
-
-
-def with_shift(scheduler: Any, shift: float) -> Any:
-    """Returns the scheduler with another shift of noise levels."""
-    with torch.device("cpu"):  # it computes its noise levels at once
-        return type(scheduler).from_config(scheduler.config, **{shift_key(scheduler): shift})
 
 
 class VideoDecoder(nn.Module):

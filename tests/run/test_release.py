@@ -21,9 +21,9 @@ def held() -> int:
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-@pytest.mark.parametrize("ds_config, copies", [("zero2.json", 1.1), ("zero3.json", 0.5)])
+@pytest.mark.parametrize("ds_config, copies", [("zero2.json", 1.2), ("zero3.json", 0.5)])
 def test_a_released_engine_leaves_its_memory(tiny_models, ds_config, copies):
-    """Of five copies of what trains, none is left with ZeRO-3, and one with ZeRO-2."""
+    """Of five copies of what trains, none is left with ZeRO-3, and one with ZeRO-2. The batch stays."""
     linear = torch.nn.functional.linear
 
     def one_step() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The names that peft gives the parameters of adapters. It imports no library: settings are checked before those load."""
+"""The names that peft gives the parameters of adapters. It imports no library, so settings can be checked first."""
 
 BASE, ADAPTER = ".base_layer.", ".lora_"
 

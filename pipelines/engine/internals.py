@@ -32,6 +32,7 @@ from torch.distributed import distributed_c10d
 # ---------------------------------------------------------------- partitions
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+GRADIENTS = "grad_partitions_flat_buffer"  # of stage 3
 
 
 class Partition(NamedTuple):
@@ -121,6 +122,28 @@ def start_moments(engine: DeepSpeedEngine, updates: int) -> None:
 def optimiser_of(engine: DeepSpeedEngine) -> torch.optim.Optimizer:
     """Returns the optimiser of this rank's master weights, which DeepSpeed's wraps."""
     return engine.optimizer.optimizer
+
+
+def release(engine: DeepSpeedEngine) -> None:
+    """Frees the memory of an engine that is no longer used.
+
+    The engine itself stays until the process ends, since DeepSpeed's hooks in torch's C++ part hold it. So its tensors
+    are emptied.
+    """
+    engine.destroy()
+    optimiser, tensors = engine.optimizer, [*masters(engine), *model_weights(engine), *engine.module.buffers()]
+    for parameter in engine.module.parameters():
+        shards = (getattr(parameter, name, None) for name in ("grad", "ds_tensor", "ds_secondary_tensor"))
+        tensors += [parameter.data, *(shard for shard in shards if shard is not None)]
+    for state in optimiser_of(engine).state.values():
+        tensors += [value for value in state.values() if torch.is_tensor(value)]
+    tensors += [*filter(torch.is_tensor, [getattr(optimiser, GRADIENTS, None)])]
+    tensors += getattr(optimiser, "bit16_groups_flat", [])
+    for tensor in tensors:
+        if tensor.untyped_storage().resizable():
+            tensor.untyped_storage().resize_(0)
+    for name in ("averaged_gradients", "all_grad_tensors"):  # lists of stage 2
+        getattr(optimiser, name, {}).clear()
 
 
 @torch.no_grad()

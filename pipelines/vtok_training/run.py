@@ -14,7 +14,7 @@ from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
 from pipelines.demo import result
-from pipelines.engine import calibration, distributed, initial, models, ownership, weights
+from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
@@ -38,12 +38,13 @@ from vtok.framework import VTokFramework
 from vtok.lora import is_base
 
 
-def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
+def train(arguments: RunArguments[RunConfig], stopper: Stopper, another_follows: bool = False) -> bool:
     """Runs a whole training: prepares or resumes it and takes its steps.
 
     Args:
         arguments: Arguments of the run.
         stopper: Receives requests to stop.
+        another_follows: Whether the process goes on to another run, for which this one must leave its memory.
 
     Returns:
         Whether the run took its last step.
@@ -57,6 +58,8 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
         with deaths_explained(dataset), stopper.deferred():
             finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
+        if another_follows:
+            internals.release(run.players[0].engine)
         if finished and config.demo:
             distributed.rank_zero_first(lambda: result.show(config, output))
     return finished

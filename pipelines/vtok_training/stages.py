@@ -48,10 +48,12 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
             if distributed.rank() == 0:
                 print(f"stage {number + 1} of {len(stages)}: {stage.folder}", flush=True)
             with begins(arguments.config, output):
-                if not run.train(stage_arguments(arguments, output, stage, before), stopper):
+                if not run.train(
+                    stage_arguments(arguments, output, stage, before), stopper, another_follows=bool(after)
+                ):
                     return False
             distributed.rank_zero_first(lambda: (output / stage.folder / FINISHED).write_text(length(stage)))
-            gc.collect()  # the engine holds itself in a circle
+            gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return True

@@ -8,6 +8,11 @@ def is_adapter(name: str) -> bool:
     return ADAPTER in name
 
 
+def is_base(name: str) -> bool:
+    """Whether a parameter of this name belongs to a layer under an adapter."""
+    return BASE in name
+
+
 def plain_name(name: str) -> str:
     """Returns a parameter's name in the model without adapters."""
     return name.replace(BASE, ".")

@@ -16,29 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vtok.adapter_names import BASE
 from vtok.config import LoraConfig, require
 
-BASE, ADAPTER, MAGNITUDE = ".base_layer.", ".lora_", ".lora_magnitude_vector.default.weight"
+MAGNITUDE = ".lora_magnitude_vector.default.weight"
 DEFAULT = ".default"  # peft's name of a model's only adapter
 
 # The layers that get adapters if the settings name none.
 LANGUAGE_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TRANSFORMER_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a parameter of this name belongs to an adapter."""
-    return ADAPTER in name
-
-
-def is_base(name: str) -> bool:
-    """Whether a parameter of this name belongs to a layer under an adapter."""
-    return BASE in name
-
-
-def plain_name(name: str) -> str:
-    """Returns a parameter's name in the model without adapters."""
-    return name.replace(BASE, ".")
 
 
 def peft_config(config: LoraConfig, targets: list[str] | str) -> Any:

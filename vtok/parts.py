@@ -15,11 +15,13 @@ decoder_lora        adapters in the frozen transformer (``decoder.lora``)
 import re
 from collections.abc import Iterable, Mapping
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-from torch import nn
-
+from vtok.adapter_names import is_adapter
 from vtok.config import ConfigError, require
-from vtok.lora import is_adapter
+
+if TYPE_CHECKING:  # torch takes seconds to import, and settings are checked before
+    from torch import nn
 
 # Prefix of a parameter's name -> its part. The longest prefix counts.
 PREFIXES = {
@@ -89,13 +91,13 @@ def require_entries(table: Mapping[str, float]) -> None:
         require(not set(ours) & set(theirs), f"train.parts: {one} and {other} name the same blocks")
 
 
-def learnable_names(framework: nn.Module) -> frozenset[str]:
+def learnable_names(framework: "nn.Module") -> frozenset[str]:
     """Returns the names of all parameters that can train, in a framework whose parts have not been chosen yet."""
     named = framework.named_parameters()
     return frozenset(name for name, p in named if p.requires_grad or part_of(name) in LANGUAGE)
 
 
-def train_only(framework: nn.Module, learnable: Iterable[str], table: Mapping[str, float] | None) -> None:
+def train_only(framework: "nn.Module", learnable: Iterable[str], table: Mapping[str, float] | None) -> None:
     """Freezes what a table does not name, and lets the rest train. Without a table nothing changes.
 
     Args:

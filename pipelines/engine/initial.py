@@ -20,12 +20,12 @@ from pipelines.config import InitConfig
 from pipelines.engine.models import inside_run
 from pipelines.engine.saving import checkpoint, choosing, folders, kept
 from pipelines.engine.saving.slices import SliceReader, Slices, Source
+from vtok.adapter_names import is_adapter, plain_name
 from vtok.assembly.adapters import WEIGHTS as ADAPTERS
 from vtok.assembly.adapters import stored_adapters
 from vtok.assembly.pretrained import CONFIG, WEIGHTS, read_config
 from vtok.config import ConfigError, MLLMConfig
 from vtok.framework import VTokFramework
-from vtok.lora import is_adapter, plain_name
 from vtok.mllm import mllm_part
 from vtok.weights import Location, Part, open_safetensors, shape_of
 

@@ -33,9 +33,9 @@ from pipelines.engine.watching.trackers import require_installed
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
 from pipelines.vtok_training.summary import done_line, growth_line, number_of_steps, origin
+from vtok.adapter_names import is_base
 from vtok.config import require
 from vtok.framework import VTokFramework
-from vtok.lora import is_base
 
 
 def train(arguments: RunArguments[RunConfig], stopper: Stopper, another_follows: bool = False) -> bool:

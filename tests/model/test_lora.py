@@ -11,12 +11,12 @@ from transformers import LlavaNextForConditionalGeneration
 
 from support.adapters import DORA, LORA, adapted_config, disturbed, with_peft
 from support.tiny import make_batch, model_config, qwen_config, wan_config
+from vtok.adapter_names import is_adapter, plain_name
 from vtok.assembly.adapters import merged
 from vtok.assembly.architectures import meta_framework
 from vtok.assembly.build import build_framework
 from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import ConfigError, DecoderConfig, LoraConfig
-from vtok.lora import is_adapter, plain_name
 from vtok.parts import part_of
 
 IDS = torch.tensor([[3, 14, 15, 92, 65, 35]])

@@ -15,8 +15,8 @@ from support.commands import called
 from support.hub import TOKEN, standing_in
 from support.launch import assert_user_error, checked
 from support.runs import make_shards
+from vtok.adapter_names import plain_name
 from vtok.assembly.pretrained import from_pretrained
-from vtok.lora import plain_name
 
 NAME = "someone/shapes-more"
 

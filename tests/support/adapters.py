@@ -7,10 +7,11 @@ from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 
 from support.tiny import model_config
+from vtok.adapter_names import is_adapter
 from vtok.assembly.build import build_framework
 from vtok.config import LoraConfig, ModelConfig
 from vtok.framework import VTokFramework
-from vtok.lora import LANGUAGE_TARGETS, is_adapter
+from vtok.lora import LANGUAGE_TARGETS
 
 LORA = LoraConfig(rank=3, alpha=12.0)
 DORA = LoraConfig(rank=3, alpha=12.0, dora=True)

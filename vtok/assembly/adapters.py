@@ -14,9 +14,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from vtok.adapter_names import is_adapter
 from vtok.config import MLLMConfig
 from vtok.framework import VTokFramework
-from vtok.lora import DEFAULT, LANGUAGE_TARGETS, MAGNITUDE, is_adapter, merge_adapters, peft_config
+from vtok.lora import DEFAULT, LANGUAGE_TARGETS, MAGNITUDE, merge_adapters, peft_config
 from vtok.mllm import published
 from vtok.weights import StoredTensor, open_safetensors
 from vtok.weights.shipped import folder_or_id

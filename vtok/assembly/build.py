@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
+from vtok.adapter_names import is_adapter
 from vtok.assembly.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.feature_extractor import extractor_parts, warn_if_random
 from vtok.framework import VTokFramework
-from vtok.lora import is_adapter
 from vtok.mllm import generation_config, mllm_part
 from vtok.motion_encoder import MeanMotionEncoder
 from vtok.quantised import quantise_layers, quantising

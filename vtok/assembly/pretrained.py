@@ -25,12 +25,12 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.models.llava_next.modeling_llava_next import LlavaNextMultiModalProjector
 from transformers.utils import cached_file
 
+from vtok.adapter_names import is_adapter
 from vtok.assembly.adapters import save_adapters, stored_adapters
 from vtok.assembly.architectures import assemble
 from vtok.assembly.build import with_weights
 from vtok.config import ConfigError, LoraConfig, ModelConfig
 from vtok.framework import VTokFramework
-from vtok.lora import is_adapter
 from vtok.mllm import mllm_part, published
 from vtok.weights import first_line
 from vtok.weights.materialise import Place

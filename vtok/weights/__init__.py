@@ -20,8 +20,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from torch import Tensor, nn
 
+from vtok.adapter_names import is_adapter, plain_name
 from vtok.config import ConfigError
-from vtok.lora import is_adapter, plain_name
 from vtok.weights.shipped import folder_of
 
 PIECE = 1 << 20  # elements held at once while reading

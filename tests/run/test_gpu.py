@@ -17,7 +17,7 @@ from support.runs import log_of, make_shards, options, without_rates
 from support.tiny import make_batch
 from vtok.generation import generate
 from vtok.understanding import understand
-from vtok.weights.materialise import cast_parameters
+from vtok.weights.precision import cast_parameters
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

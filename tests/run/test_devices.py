@@ -27,7 +27,7 @@ def machine(monkeypatch):
 
     def seen(gpus: int, **environment: str) -> list:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        for name, value in ({"RANK": "11", "WORLD_SIZE": "16"} | environment).items():
+        for name, value in ({"RANK": "11", "WORLD_SIZE": "16", "TORCH_FR_BUFFER_SIZE": "9"} | environment).items():
             monkeypatch.setenv(name, value)
         return done
 

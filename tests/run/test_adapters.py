@@ -14,8 +14,8 @@ from pipelines.inference.load import load_run
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, without_rates
+from vtok.adapter_names import is_adapter
 from vtok.assembly.pretrained import from_pretrained
-from vtok.lora import is_adapter
 from vtok.parts import part_of
 
 pytestmark = pytest.mark.slow  # it trains

@@ -11,7 +11,7 @@ import torch
 
 from data_tools.errors import BadVideo
 from data_tools.packing.parts import part_frames
-from data_tools.processes.child import FORK, Child
+from data_tools.processes.child import FORK
 from data_tools.video import second
 from data_tools.video.container import opened
 from data_tools.video.decode import decode, validate, whole_frames
@@ -144,11 +144,7 @@ def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
 def test_a_missing_second_decoder_is_told_of_once(clips, monkeypatch, capfd):
     monkeypatch.setattr(second, "SECOND", {"vp8": "no_such_decoder"})
     monkeypatch.setattr(second, "_told", FORK.RawArray("b", 1))
-    child = Child(lambda name: validate(clips(name)).frames)
-    for _ in range(2):
-        child.send("vp8_hidden.webm")
-        assert child.receive() == validate(clips("vp8_hidden.webm")).frames
-    child.close()
+    assert validate(clips("vp8_hidden.webm")).frames == validate(clips("vp8_hidden.webm")).frames > 0
     told = [line for line in capfd.readouterr().err.splitlines() if "no_such_decoder" in line]
     assert told == [
         "warning: this FFmpeg has no no_such_decoder: damage inside the frames of vp8 clips may go unnoticed; PyAV's "

@@ -1,6 +1,7 @@
 """Work in a child process that may crash or hang, and work in several of them at once."""
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -118,6 +119,7 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
 
 def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents: Connection, ours: Connection) -> None:
     """Answer requests until the parent closes the connection."""
+    settle_after_fork()
     end_with_parent()
     parents.close()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # crashes are expected: no core files
@@ -134,6 +136,17 @@ def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents:
         except Exception as error:
             reply = (False, error)
         ours.send(reply)
+
+
+def settle_after_fork() -> None:
+    """Keep a forked process from waiting for threads that only its parent has.
+
+    The garbage collector never frees what the parent left: a video decoder would wait for its threads. torch uses one
+    thread, since its pool is the parent's.
+    """
+    gc.freeze()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def end_with_parent() -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import TypeVar
 
 from data_tools.errors import DataError
+from data_tools.processes.child import FORK, settle_after_fork
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,7 +24,7 @@ def in_processes(function: Callable[[T], R], things: Iterable[T], workers: int) 
         yield from map(function, things)
         return
     # fork: a fresh process would spend seconds on importing torch.
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=FORK, initializer=settle_after_fork) as pool:
         try:
             yield from pool.map(function, things)
         except BrokenProcessPool:

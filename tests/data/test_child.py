@@ -1,15 +1,19 @@
 """Processes that may die: they answer, raise, crash and hang as their function does, and leave nobody behind."""
 
+import gc
 import os
 import sys
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from data_tools.errors import DataError
 from data_tools.processes.child import Child, ChildDied, ChildTimedOut, in_children
+from data_tools.video.encode import encode_mp4
 from support.ends import kill_myself, leave, sleep_for_ever, wait_for
 
 
@@ -70,3 +74,26 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_child_does_not_free_its_parent_s_decoders(tmp_path):
+    """A decoder that decodes with threads waits for them when it is freed, and the child has none."""
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(np.zeros((9, 64, 64, 3), np.uint8), 8, 18))
+    gc.collect()
+    gc.disable()
+    try:
+        decode_and_forget(tmp_path / "clip.mp4")
+        child = asked(gc.collect)
+        assert child.receive(timeout=20) >= 0
+        child.close()
+    finally:
+        gc.enable()
+
+
+def decode_and_forget(clip: Path):
+    file = av.open(str(clip))
+    stream = file.streams.video[0]
+    stream.thread_type, stream.codec_context.thread_count = "FRAME", 4
+    next(file.decode(stream))
+    circle = [file, stream]
+    circle.append(circle)

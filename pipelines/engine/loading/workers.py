@@ -179,9 +179,8 @@ class Reader:
 
 
 def prepare_process() -> None:
-    """Sets up a loader process: one thread, tensors in shared memory, and the job's signals left to its rank."""
+    """Sets up a loader process: tensors in shared memory, and the job's signals left to its rank."""
     ignore_signals()
-    torch.set_num_threads(1)
     share_memory()
 
 

@@ -79,6 +79,6 @@ def fetch(config: ModelConfig) -> None:
     Raises:
         ConfigError: The hub lacks a file, or a file does not fit the framework.
     """
-    framework = build_framework(config, place=lambda parameter, read: parameter)
+    framework = build_framework(config, place=lambda parameter, read, fp32: parameter)
     for part in frozen_weights(config).values():  # includes all experts of a decoder
         part.tensors(shapes_of(framework))

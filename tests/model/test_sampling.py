@@ -151,7 +151,8 @@ def test_text_is_dropped_from_the_generation_row_by_the_sample_s_own_draw(tiny_m
     text = framework_of(tiny_models).text
 
     def encoded(position, dropout):
-        sample = SimpleNamespace(caption="A red circle.", question=None, answer=None, draws=Draws(0, position))
+        draws = Draws(0, position)
+        sample = SimpleNamespace(caption="A red circle.", question=None, answer=None, draws=draws, extras={})
         return SampleToModel(text, dropout)(sample).text
 
     kept = [encoded(position, 0.0) for position in range(200)]

@@ -46,6 +46,7 @@ def roll(tmp_path, monkeypatch):
     store, made = HashStore(), []
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     monkeypatch.setattr(roll_call, "PATIENCE", 1.0)
+    roll_call.doing("before the first step")  # and not what an earlier run in this process did last
 
     def rank(number: int) -> roll_call.RollCall:
         monkeypatch.setattr(distributed, "rank", lambda: number)

@@ -13,6 +13,7 @@ most=$((64 * 1024 * 1024))
 missing=(
     "av<19" webdataset braceexpand isal                     # data_tools
     "diffusers>=0.42,<0.43" importlib-metadata         # vtok; its other needs are there
+    "peft>=0.21,<0.22" ftfy wcwidth                    # vtok
     hjson                                              # DeepSpeed; its other needs, pydantic apart, are there
     jsonargparse                                       # pipelines
 )

@@ -110,6 +110,7 @@ def test_parts_of_a_broadcast_count_from_the_first_shown_frame(clips, tmp_path):
     assert got == [time for time in times if 0.5 - 1e-6 <= time < 1 - 1e-6]
 
 
+@pytest.mark.slow
 def test_damage_of_which_two_decoders_make_different_pictures_is_refused(clips):
     whole, accepted = clips("vp8_hidden.webm").read_bytes(), 0
     for place in range(2000, len(whole), 397):

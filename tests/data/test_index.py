@@ -359,6 +359,7 @@ def test_a_sample_too_large_to_hold_is_left_out(clips, tmp_path, monkeypatch):
     assert (summary.samples, summary.reasons) == (1, {"too_large": 1})
 
 
+@pytest.mark.slow
 @needs_shared
 def test_real_and_damaged_clips_fare_as_in_a_build(tmp_path):
     videos = [path for path in sorted(BAD_CLIPS.iterdir()) if path.suffix != ".md"]

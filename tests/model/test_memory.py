@@ -1,5 +1,6 @@
 """What the language model's gradient checkpointing saves."""
 
+import pytest
 import torch
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 
@@ -36,6 +37,7 @@ def activations(width: int, layers: int, length: int, checkpointing: bool, rows:
     return kept, memory.peak
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_the_input_of_each_block_and_one_block_s_activations():
     width, layers, length = 512, 8, 64
     block_input = 2 * length * width * 2  # bf16

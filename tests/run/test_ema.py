@@ -3,7 +3,8 @@ import pytest
 from support.launch import REPO, checked
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
 def test_ema_and_checkpoints_are_the_same_under_every_way_to_shard(ranks, tiny_models, tmp_path, count):
     """Stage 3 sharded and persistent, stage 2, offload: each goes on from the checkpoint that the last one wrote."""
     worker = REPO / "tests/support/ema_worker.py"

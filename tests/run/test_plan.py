@@ -248,6 +248,7 @@ def trained_by_default(models) -> int:
 SOME = {"language_model.layers.3": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count, checkpointing, parts", [(1, True, None), (2, False, None), (4, True, None), (2, True, SOME)]
 )

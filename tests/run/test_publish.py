@@ -48,6 +48,7 @@ def hub(tmp_path, monkeypatch):
         yield hub
 
 
+@pytest.mark.slow
 def test_an_export_is_pushed_with_its_card_and_used_by_its_name(trained, shards, hub, tmp_path):
     folder = tmp_path / "export"
     pushed = checked(called(export.main, "--checkpoint", trained, "--output", folder, "--push", NAME))

@@ -238,6 +238,7 @@ def test_an_exported_run_opens_as_llava_next_and_as_our_own(two_ranks, clips, tm
     assert_user_error(called(understand.main, "--checkpoint", tmp_path / "live", *asked, "--ema"), "--ema")
 
 
+@pytest.mark.slow
 def test_the_short_form_packs_raw_clips_once(clips, tmp_path):
     short = ("--data_root", clips, "--token_dim", 96, "--lr", "2e-4", "--batch_size", 5,
              "--epochs", 1, "--data.seconds", 1)  # fmt: skip

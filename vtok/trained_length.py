@@ -11,7 +11,10 @@ from vtok.framework import VTokFramework
 
 def trained_steps(framework: VTokFramework) -> int:
     """Returns the number of steps in time that training reached; 0 if P is untrained, or sharded among ranks."""
-    moved = framework.projection.positions.temporal.weight.detach().flatten(1).any(1).nonzero()
+    rows = framework.projection.positions.temporal.weight.detach()
+    if rows.ndim < 2:  # under ZeRO-3 a rank has a slice of it
+        return 0
+    moved = rows.any(1).nonzero()
     return int(moved.max()) + 1 if moved.numel() else 0
 
 

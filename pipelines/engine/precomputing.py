@@ -73,6 +73,13 @@ class Encoders:
         for module in filter(None, (self.tokeniser, self.vae, self.text_encoder)):
             cast_parameters(module, precision(config.train))
             module.to(distributed.device())
+        self.no_caption = self.encoded_caption("") if captions else None  # what data.text_dropout takes
+
+    def encoded_caption(self, caption: str) -> tuple[list[int], torch.Tensor]:
+        """Returns a caption's token ids, and the caption as the text encoder encodes it."""
+        ids = self.caption_ids(caption)
+        encode = decoder_kind(self.config.model.decoder).encode_captions
+        return ids, encode(self.text_encoder, [ids], distributed.device())[0]
 
     def encode(self, views: Views, captions: list[str]) -> dict[str, bytes]:
         """Returns the bytes to store with a clip, by name of the member."""
@@ -82,11 +89,9 @@ class Encoders:
         if self.vae is not None:
             posterior = encode_video(self.vae, views.video[None].to(device), self.config.model.decoder.vae_tiling)
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
-        if self.text_encoder is not None:
-            encode = decoder_kind(self.config.model.decoder).encode_captions
-            ids = [self.caption_ids(caption) for caption in (*captions, "")]  # data.text_dropout takes the empty one
-            encoded = [encode(self.text_encoder, [own], device)[0] for own in ids]
-            stored[precomputed.CAPTIONS] = precomputed.pack_captions(ids, encoded)
+        if self.no_caption is not None:
+            ids, encoded = zip(*map(self.encoded_caption, captions), self.no_caption)
+            stored[precomputed.CAPTIONS] = precomputed.pack_captions(list(ids), list(encoded))
         return stored
 
 

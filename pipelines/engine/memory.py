@@ -1,4 +1,6 @@
-"""Measures the memory of this rank, in GB (10^9 bytes)."""
+"""The memory of this rank: measures it in GB (10^9 bytes), and gives it back."""
+
+import gc
 
 import psutil
 import torch
@@ -19,3 +21,10 @@ def used_gb() -> dict[str, float]:
         }
         torch.cuda.reset_peak_memory_stats()
     return {name: size / 1e9 for name, size in used.items()}
+
+
+def give_back() -> None:
+    """Gives the memory of models that are no longer used to the next one."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -129,7 +129,7 @@ def shards_of(root: str, output: Path) -> str:
         return root
     place = Path(root).resolve()
     name = f"shards-{place.name}-{_digest(str(place))}"
-    shards = output.parent / f"{name}-{_digest(_state(place))}"
+    shards = output.parent / f"{name}-{state_of(place)}"
     if not (shards / "manifest.json").exists():
         if list(output.parent.glob(f"{name}-*/manifest.json")):
             print(f"{place} has changed since it was packed: packing it again into {shards}", flush=True)
@@ -137,11 +137,11 @@ def shards_of(root: str, output: Path) -> str:
     return str(shards)
 
 
-def _state(place: Path) -> str:
-    """Returns names, sizes and modification times of all files of a folder or table, sorted by name."""
+def state_of(place: Path) -> str:
+    """Returns a hash of names, sizes and modification times of all files of a folder or table."""
     files = sorted(walk(place)) if place.is_dir() else [place]
     found = ((file.relative_to(place), file.stat()) for file in files if file.is_file())
-    return "\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found)
+    return _digest("\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found))
 
 
 def _digest(text: str) -> str:

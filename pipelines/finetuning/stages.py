@@ -11,23 +11,19 @@ OUTPUT/finetune.json    what was asked for; another start must ask for the same
 """
 
 import argparse
-import gc
-import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data_tools.packing import build_shards
-from data_tools.packing.sources.files import walk
 from data_tools.shards import ShardReader
 from data_tools.shards.layout import MANIFEST
 from pipelines.cli.config_files import plain
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
-from pipelines.engine import models
+from pipelines.engine import memory, models
+from pipelines.engine.outputs import state_of
 from pipelines.engine.precomputing import precompute_shards
 from pipelines.engine.program import run_program
 from pipelines.engine.watching.trackers import require_installed
@@ -75,12 +71,12 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
     if config.init.weights and prompts:
         told("videos before", output / "before")
         make_videos(Path(config.init.weights), output / "before", *making, ema=config.init.ema)
-        freed()
+        memory.give_back()
     told("training", output / "run")
     if not (output / "export" / CONFIG).exists():
         data = replace(config.data, shards=str(output / "ready"))
         run_program(PROGRAM, replace(arguments, config=replace(config, data=data)), train)
-        freed()
+        memory.give_back()
         told("export", output / "export")
         # Adapters alone would belong to a published language model, not to the one that it started from.
         merge = config.model.mllm.lora is not None and config.init.weights is not None
@@ -104,7 +100,8 @@ def pack(clips: Path, shards: Path) -> Path:
 
 def asked_for(a: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     """Returns everything that the trained model depends on."""
-    return plain(asdict(config)) | {"clips": state_of(Path(a.clips).expanduser())}
+    clips = Path(a.clips).expanduser().absolute()
+    return plain(asdict(config)) | {"clips": f"{clips} {state_of(clips)}"}
 
 
 def require_same(output: Path, asked: dict[str, Any]) -> None:
@@ -114,20 +111,6 @@ def require_same(output: Path, asked: dict[str, Any]) -> None:
         raise ConfigError(
             f"{output} was begun with other {', '.join(changed)}: choose another --output, or delete it to begin anew"
         )
-
-
-def state_of(clips: Path) -> str:
-    """Returns a hash of names, sizes and modification times of all files of a folder or table."""
-    files = sorted(walk(clips)) if clips.is_dir() else [clips]
-    found = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files if file.is_file()]
-    return hashlib.sha256("\n".join([str(clips.absolute()), *found]).encode()).hexdigest()
-
-
-def freed() -> None:
-    """Gives the memory of a model that is no longer used to the next one."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def told(stage: str, place: Path) -> None:

@@ -1,6 +1,5 @@
 """Runs a training stage by stage (:mod:`pipelines.cli.stages`). A run without stages is one stage."""
 
-import gc
 import json
 import os
 from collections.abc import Iterator
@@ -8,13 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.cli.stages import Stage, stages_of
 from pipelines.config import InitConfig, RunConfig, TrainConfig
-from pipelines.engine import distributed, ownership
+from pipelines.engine import distributed, memory, ownership
 from pipelines.engine.models import TINY_MODELS
 from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
@@ -53,9 +50,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
                 ):
                     return False
             distributed.rank_zero_first(lambda: (output / stage.folder / FINISHED).write_text(length(stage)))
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            memory.give_back()
     return True
 
 

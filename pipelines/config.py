@@ -22,6 +22,8 @@ from vtok.parts import EVERYTHING, require_entries
 Scenes = Literal["counting", "direction", "relative_position", "relative_size", "colour", "state", "motion",
                  "bounce_count", "two_movers"]  # fmt: skip
 Trackers = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
+# What ``precompute.py`` stores with the clips, and the encoder that then does not run.
+STORED = {"features": "feature_extractor", "latents": "autoencoder", "captions": "text_encoder"}
 # Steps between validations by default, if there is a held-out split.
 VALIDATE_EVERY = 1000
 # Tokens of a caption, if the data are unknown.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipelines.cli.errors import user_errors
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.config import CAPTION_TOKENS, RunConfig
-from pipelines.planning.hardware import STORED, Hardware
+from pipelines.config import CAPTION_TOKENS, STORED, RunConfig
+from pipelines.planning.hardware import Hardware
 from pipelines.planning.rates import ASSUMED, cards, rates_of
 from vtok.config import require
 

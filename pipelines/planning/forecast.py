@@ -4,12 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipelines.config import CAPTION_TOKENS, RunConfig
+from pipelines.config import CAPTION_TOKENS, STORED, RunConfig
 from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
 from pipelines.metering.flops import Flops, part_flops
 from pipelines.metering.step import Step, measure_step, meta_copy
 from pipelines.metering.workload import Workload, typical_workload
-from pipelines.planning.hardware import STORED, Hardware
+from pipelines.planning.hardware import Hardware
 from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
 from pipelines.planning.rates import Rates

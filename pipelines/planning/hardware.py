@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-# What ``precompute.py`` stores with the clips, and the encoder that then does not run.
-STORED = {"features": "feature_extractor", "latents": "autoencoder", "captions": "text_encoder"}
-
 
 @dataclass(frozen=True)
 class Hardware:

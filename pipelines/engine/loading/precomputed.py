@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import plain
-from pipelines.config import RunConfig
+from pipelines.config import STORED, RunConfig
 from vtok.assembly.architectures import assemble
 from vtok.config import ConfigError, DecoderConfig, require
 from vtok.feature_extractor import extractor_parts
@@ -29,7 +29,7 @@ FEATURES, LATENTS, CAPTIONS = "features.safetensors", "latents.safetensors", "ca
 
 # The view of a sample that a kind replaces. The decoder reads the others.
 VIEWS = {"features": "frames", "latents": "video"}
-OF_DECODER = {"latents": "autoencoder", "captions": "text_encoder"}
+OF_DECODER = ("latents", "captions")
 
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
@@ -122,12 +122,11 @@ def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: 
     """Returns the encoders that a run on these shards never runs, for ``build_framework``'s ``without``."""
     readers = readers_of(reader) + [held_out] * (held_out is not None)
     stored = [one.precomputed or {} for one in readers]
-    unused = {"feature_extractor"} if all(kinds.get("features") for kinds in stored) else set()
+    whole = [kind for kind in STORED if all(kinds.get(kind) for kinds in stored)]
     # Validation encodes the prompts of the videos that it samples, and decodes these.
     sampled = held_out is not None and config.validation.videos
-    if config.model.generates and not sampled:
-        unused |= {part for kind, part in OF_DECODER.items() if all(kinds.get(kind) for kinds in stored)}
-    return frozenset(unused)
+    decodes = config.model.generates and not sampled
+    return frozenset(STORED[kind] for kind in whole if decodes or kind not in OF_DECODER)
 
 
 def readers_of(reader: ShardReader | Mixture) -> list[ShardReader]:

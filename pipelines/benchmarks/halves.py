@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 from data_tools.draws import Draws
 from data_tools.packing import build_shards
-from data_tools.shapes import CATEGORIES, caption_is_right, draw_scene, render_clips
+from data_tools.shapes import CATEGORIES, draw_scene, render_clips
+from data_tools.shapes.reading import AT_REST
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
-from vtok.rows.prompts import CAPTION_INSTRUCTIONS
+from pipelines.shapes_models.clips import SPLIT
+from pipelines.shapes_models.joint import described
 
 ROOT = Path(__file__).parents[2]
-SPLIT = "train"
-AT_REST = frozenset({"counting", "relative_position", "relative_size", "colour"})
-HALVES = {"at rest": AT_REST, "moving": frozenset(CATEGORIES) - AT_REST}
+HALVES = {"at rest": frozenset(AT_REST), "moving": frozenset(CATEGORIES) - frozenset(AT_REST)}
 ADAPTERS = ("--model.mllm.lora.rank", 8, "--model.mllm.lora.alpha", 16)
 
 
@@ -104,11 +104,5 @@ def train(run: Path, shards: Path, steps: int, lr: float, *options: object) -> N
 def right_captions(run: Path, clips: Path, count: int) -> dict[str, float]:
     """Returns the share of a run's captions of held-out clips that are right, by half."""
     config, framework, _ = load_run(run)
-    understanding = Understanding(config, framework)
-    right: dict[str, list[bool]] = {half: [] for half in HALVES}
-    for number in range(count):
-        scene = draw_scene(Draws(2, number), SPLIT)
-        half = next(half for half, categories in HALVES.items() if scene.category in categories)
-        said = understanding.answer(clips / f"{number:03d}.mp4", CAPTION_INSTRUCTIONS[0])
-        right[half].append(caption_is_right(said, scene))
-    return {half: sum(answers) / len(answers) for half, answers in right.items()}
+    right, asked = described(Understanding(config, framework), clips, count, seed=2)
+    return {half: sum(right[c] for c in own) / sum(asked[c] for c in own) for half, own in HALVES.items()}

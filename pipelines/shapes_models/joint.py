@@ -92,7 +92,7 @@ def train(
     save_pretrained(framework, folder / VTOK)
     add_seconds(folder / VTOK / CONFIG, study.seconds)
     understanding = Understanding(run_config, framework)
-    right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed)
+    right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed + ASKED_ABOUT)
     by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
     lines = plain(judged_videos(folder, items, config, study, framework))
     shares = {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
@@ -102,12 +102,14 @@ def train(
 def described(understanding: Understanding, clips: Path, count: int, seed: int) -> tuple[Counter, Counter]:
     """Counts right descriptions of held-out clips, and all, by category.
 
+    The clips are those that :func:`data_tools.shapes.render_clips` rendered with this seed.
+
     A description is right if it tells the number, colours and shapes of the clip's things, and what each of them does.
     """
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     for number in range(count):
-        scene: Scene = draw_scene(Draws(seed + ASKED_ABOUT, number), SPLIT)
+        scene: Scene = draw_scene(Draws(seed, number), SPLIT)
         said = understanding.answer(clips / f"{number:03d}.mp4", CAPTION_INSTRUCTIONS[0])
         asked[scene.category] += 1
         right[scene.category] += caption_is_right(said, scene)

@@ -268,8 +268,8 @@ def own_store() -> dist.Store:
 
 def record_of_collectives() -> str:
     """Returns torch's record of this rank's latest collectives, as JSON. Empty if this torch keeps none."""
-    ours = ("_dump_nccl_trace_json", "_dump_fr_trace_json")[not torch.cuda.is_available() :]
-    dump = next((getattr(torch._C._distributed_c10d, name, None) for name in ours), None)
+    name = "_dump_nccl_trace_json" if torch.cuda.is_available() else "_dump_fr_trace_json"
+    dump = getattr(torch._C._distributed_c10d, name, None)
     return dump(includeCollectives=True, onlyActive=False).decode() if dump else "{}"
 
 

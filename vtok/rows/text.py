@@ -101,8 +101,8 @@ class TextEncoder:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
         kind = published(config.mllm)
         system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
-        longest = config.decoder.max_prompt_tokens, config.mllm.max_text_tokens
-        return cls(tokenizer, caption_ids, longest[0], kind.placeholder, system, longest[1])
+        longest = config.mllm.max_text_tokens
+        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system, longest)
 
     @property
     def end_ids(self) -> list[int]:
@@ -174,9 +174,8 @@ class TextEncoder:
         ids = literal_ids(self.tokenizer, self.control, "", text, add_special_tokens=False)
         if len(ids) <= self.max_text_tokens:
             return text
-        return str(self.tokenizer.decode(ids[: self.max_text_tokens])).rstrip(
-            "\ufffd"
-        )  # the cut may divide a character
+        kept = str(self.tokenizer.decode(ids[: self.max_text_tokens]))
+        return kept.rstrip("\ufffd")  # the cut may divide a character
 
     def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
         """Tokenises both rows of a training sample.
@@ -192,10 +191,11 @@ class TextEncoder:
         if question is None:
             question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
         asked, answered = self.shortened(question), self.shortened(answer or "")
-        cut = asked != question or answered != (answer or "")
+        unended = answered != (answer or "")
+        cut = unended or asked != question
         before, after = self.question(asked)
         ids = self.answer(answered) if answered else []
-        if answered != (answer or ""):
+        if unended:
             ids.pop()
         prompt: list[int] = []
         decoder_ids: list[int] = []

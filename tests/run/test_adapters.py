@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from transformers import LlavaNextForConditionalGeneration
 
 from pipelines import export, plan, train
 from pipelines.inference.load import load_run
+from support import runs
 from support.commands import called
 from support.launch import assert_user_error, checked
-from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, without_rates
+from support.runs import log_of, make_shards, without_rates
 from vtok.adapter_names import is_adapter
 from vtok.assembly.pretrained import from_pretrained
 from vtok.parts import part_of
@@ -34,9 +36,7 @@ def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("data"))
 
 
-def started(shards, output, *more, start=called):
-    options = ("--config", CONFIG, "--ds_config", DS_CONFIG, "--data.shards", shards, "--output", output)
-    return start(train.main, *options, *SETTINGS, *more)
+started = partial(runs.started, SETTINGS)
 
 
 @pytest.fixture(scope="module")

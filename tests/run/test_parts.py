@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipelines import export, train
+from pipelines import export
 from pipelines.engine.initial import stored_in
 from pipelines.inference.load import load_run
+from support import runs
 from support.commands import called
 from support.launch import assert_user_error, checked
-from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, without_rates
+from support.runs import log_of, make_shards, without_rates
 from vtok.assembly.pretrained import from_pretrained
 from vtok.parts import part_of
 
@@ -31,9 +33,7 @@ def shards(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("data"))
 
 
-def started(shards, output, *more, start=called):
-    options = ("--config", CONFIG, "--ds_config", DS_CONFIG, "--data.shards", shards, "--output", output)
-    return start(train.main, *options, *SETTINGS, *more)
+started = partial(runs.started, SETTINGS)
 
 
 @pytest.fixture(scope="module")

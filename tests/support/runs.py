@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
+from pipelines import train
 from pipelines.cli.config_files import save_config
 from pipelines.cli.steps import folder_of
 from pipelines.config import RunConfig
@@ -18,6 +19,7 @@ from pipelines.engine.saving.folders import STATE, STATISTICS
 from pipelines.engine.saving.slices import slice_file, write_slices
 from pipelines.engine.saving.writing import mark_complete
 from pipelines.engine.watching.metrics import MEASURED
+from support.commands import called
 from vtok.framework import VTokFramework
 
 CONFIG, DS_CONFIG = "pipelines/configs/tiny.yaml", "deepspeed_configs/zero3.json"
@@ -28,6 +30,12 @@ def make_shards(folder: Path, clips: int = 22) -> Path:
     render_clips(folder / "clips", clips, seed=5)
     build_shards(folder / "clips", folder / "shards", samples_per_shard=5, progress=False)
     return folder / "shards"
+
+
+def started(settings, shards: Path, output: Path, *more, start=called):
+    """Trains the tiny preset in this process, or with ``Ranks.run`` as ``start``."""
+    given = ("--config", CONFIG, "--ds_config", DS_CONFIG, "--data.shards", shards, "--output", output)
+    return start(train.main, *given, *settings, *more)
 
 
 def options(shards: Path, output: Path, steps: int, every: int) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ from typing import Any
 FORK = get_context("fork")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
+# In no forked process does the garbage collector free what the parent left: a video decoder would wait for threads that
+# only the parent has.
+os.register_at_fork(after_in_child=gc.freeze)
+
 # Errors of a pipe, or of receiving a tensor in shared memory, when the process at the other end has died.
 LOST_CONNECTION = (EOFError, ConnectionError, FileNotFoundError)
 ENDING = 5.0  # seconds until a process whose connection broke has ended
@@ -139,12 +143,7 @@ def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents:
 
 
 def settle_after_fork() -> None:
-    """Keep a forked process from waiting for threads that only its parent has.
-
-    The garbage collector never frees what the parent left: a video decoder would wait for its threads. torch uses one
-    thread, since its pool is the parent's.
-    """
-    gc.freeze()
+    """Let torch use one thread, since its pool of threads is the parent's."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 

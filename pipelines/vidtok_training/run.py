@@ -10,7 +10,7 @@ import torch
 from data_tools.dataset import ClipDataset
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
-from pipelines.engine import distributed, ownership
+from pipelines.engine import distributed, internals, ownership
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
 from pipelines.engine.loop import Player, Run, run_steps
@@ -73,7 +73,7 @@ class Training:
 
 
 def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
-    """Prepares, or resumes, and trains; returns whether the run reached its last step."""
+    """Prepares, or resumes, and trains; returns whether the run took its last step. Afterwards its memory is free."""
     config = arguments.config
     require_installed(config.track)
     output = distributed.rank_zero_first(lambda: claim_output(arguments))
@@ -83,9 +83,12 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         collate = partial(data.collate, crop=config.data.crop)
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
         with stopper.deferred():
-            return run_steps(
+            finished = run_steps(
                 run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge
             )
+        for player in run.players:
+            internals.release(player.engine)
+    return finished
 
 
 def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:

@@ -38,13 +38,12 @@ from vtok.config import require
 from vtok.framework import VTokFramework
 
 
-def train(arguments: RunArguments[RunConfig], stopper: Stopper, another_follows: bool = False) -> bool:
-    """Runs a whole training: prepares or resumes it and takes its steps.
+def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
+    """Runs a whole training: prepares or resumes it and takes its steps. Afterwards its memory is free.
 
     Args:
         arguments: Arguments of the run.
         stopper: Receives requests to stop.
-        another_follows: Whether the process goes on to another run, for which this one must leave its memory.
 
     Returns:
         Whether the run took its last step.
@@ -58,8 +57,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper, another_follows:
         batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
         with stopper.deferred():
             finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
-        if another_follows:
-            internals.release(run.players[0].engine)
+        internals.release(run.players[0].engine)
         if finished and config.demo:
             distributed.rank_zero_first(lambda: result.show(config, output))
     return finished

@@ -45,9 +45,7 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
             if distributed.rank() == 0:
                 print(f"stage {number + 1} of {len(stages)}: {stage.folder}", flush=True)
             with begins(arguments.config, output):
-                if not run.train(
-                    stage_arguments(arguments, output, stage, before), stopper, another_follows=bool(after)
-                ):
+                if not run.train(stage_arguments(arguments, output, stage, before), stopper):
                     return False
             distributed.rank_zero_first(lambda: (output / stage.folder / FINISHED).write_text(length(stage)))
             memory.give_back()

@@ -1,6 +1,8 @@
 """An engine that is released leaves its memory, so that a process can go on to the next stage."""
 
 import gc
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed, internals
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine, deepspeed_config
-from support.launch import REPO
+from support.launch import REPO, checked
+from support.runs import make_shards, started
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
 
@@ -45,3 +48,19 @@ def test_a_released_engine_leaves_its_memory(tiny_models, ds_config, copies):
             assert 4 * size > 1e6 and after - before < copies * 4 * size
     finally:
         torch.nn.functional.linear = linear
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_memory(tmp_path):
+    """Of a second run in the same process nothing stays, not even buffers that were never written: forks need them."""
+    shards = make_shards(tmp_path)
+    sizes = []
+    for number in range(3):
+        checked(started(("--train.max_steps", 1, "--validation.every", 0), shards, tmp_path / str(number)))
+        sizes.append(virtual_bytes())
+    assert sizes[2] - sizes[1] < 1e9  # DeepSpeed's bucket alone has 2e9
+
+
+def virtual_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -275,20 +275,23 @@ class DemoConfig:
         prompts: Categories of the scenes whose captions are the prompts of the videos at the end.
         seconds: Length of these videos.
         steps: Denoising steps of these videos.
+        best_of: Videos made of each prompt, of which the model keeps one (:mod:`vtok.best_of`).
     """
 
     clips: int = 64
     held_out: int = 9
     captions: list[Scenes] = field(default_factory=lambda: ["motion", "counting", "colour", "direction"])
-    prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position"] * 2)
+    prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position", "counting", "state"])
     seconds: float = 3.0
     steps: int = 20
+    best_of: int = 8
 
     def __post_init__(self):
         require(self.clips >= 1, "demo.clips must be at least 1")
         require(self.held_out >= 9, "demo.held_out must be at least 9: clips of all nine categories")
         require(self.captions != [] and self.prompts != [], "demo.captions or demo.prompts is empty")
         require(self.seconds > 0 and self.steps >= 1, "demo.seconds and demo.steps must be positive")
+        require(self.best_of >= 1, f"demo.best_of must be at least 1, not {self.best_of}")
 
 
 @dataclass

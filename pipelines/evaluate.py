@@ -58,6 +58,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
     command.add_argument("--steps", type=int, default=50, help="denoising steps")
     command.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
+    command.add_argument("--best_of", type=int, default=1, metavar="N", help="videos made of a prompt; one is kept")
     command.add_argument("--real_tokens", type=Path, help="folder of true ID.mp4: their tokens, not sampled ones")
     command.add_argument("--seed", type=int, default=0, help="each item's own follows from it")
     command.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")

@@ -38,6 +38,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="leads visual tokens away from those without text; 1 is off, above 1 needs data.text_dropout in training",
     )  # fmt: skip
     parser.add_argument("--candidates", type=int, default=1, help="samples of the tokens; the likeliest one is shown")
+    parser.add_argument(
+        "--best_of", type=int, default=1, metavar="N",
+        help="videos made of a prompt; the one that the model itself would describe by the prompt is kept",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
@@ -45,7 +49,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     a = with_step(parser.parse_args(argv))
     require(a.samples >= 1, "--samples must be at least 1")
     require_generation(a)
-    a.sampling = Sampling(a.temperature, a.top_components, a.visual_guidance, a.candidates)
+    a.sampling = Sampling(a.temperature, a.top_components, a.visual_guidance, a.candidates, a.best_of)
     if a.prompts:
         require_new_folder("--output", a.output)
     else:

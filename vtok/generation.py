@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtok.best_of import best_of
 from vtok.config import ConfigError
+from vtok.frame_rate import at_rate
 from vtok.framework import VTokFramework
 from vtok.sampling import PLAIN, Sampling
 from vtok.sharded import require_alike
@@ -43,17 +45,17 @@ def generate_batch(
     generators: list[torch.Generator] | None = None,
     features: list[VisualFeatures] | None = None,
 ) -> Tensor:
-    """Makes a video for each of B prompts.
+    """Makes a video for each of B prompts, or the best of several (:mod:`vtok.best_of`).
 
-    Visual tokens are sampled video after video. Then the decoder runs once for all videos. Under ZeRO-3 all ranks call
-    this together. Each may have its own prompts.
+    Visual tokens are sampled video after video. Then the decoder runs once for all B videos. Under ZeRO-3 all ranks
+    call this together. Each may have its own prompts.
 
     Args:
         framework: The model.
         prompts: The prompts.
         seconds: Length of a video. Visual tokens and the decoder's frames, at its own rate, cover it.
         fps: Frames per second of the result, by default the decoder's. At another rate the decoder's frames are
-            repeated or left out (:func:`at_rate`).
+            repeated or left out (:func:`vtok.frame_rate.at_rate`).
         steps: Denoising steps.
         sampling: How the visual tokens are sampled.
         generators: One per video, on the CPU.
@@ -75,37 +77,25 @@ def generate_batch(
         warn_if_longer(framework, num_tokens, "make videos of at most {seconds:g} s")
     require_alike(
         framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps,
-        candidates=sampling.candidates, rows_of_a_prompt=1 + (sampling.guidance != 1),
+        candidates=sampling.candidates, rows_of_a_prompt=1 + (sampling.guidance != 1), best_of=sampling.best_of,
     )  # fmt: skip
-    if features is None:
-        draws: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
-        rows = [sample_row(framework, prompt, num_tokens, sampling, draw) for prompt, draw in zip(prompts, draws)]
-    else:
-        rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
     empty = None
     if framework.config.decoder.true_guidance > 1:
         negative = decoder.negative_prompt
         row = sample_row(framework, negative, 0)
         empty = decoder_conditioning(framework, [negative] * len(prompts), [row] * len(prompts))
-    conditioning = decoder_conditioning(framework, prompts, rows)
-    videos = decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+
+    def make() -> Tensor:
+        if features is None:
+            draws: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
+            rows = [sample_row(framework, prompt, num_tokens, sampling, draw) for prompt, draw in zip(prompts, draws)]
+        else:
+            rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
+        conditioning = decoder_conditioning(framework, prompts, rows)
+        return decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+
+    videos = best_of(framework, sampling.best_of, prompts, seconds, make)
     return at_rate(videos, own_fps, fps or own_fps, seconds)
-
-
-def at_rate(videos: Tensor, own_fps: float, fps: float, seconds: float) -> Tensor:
-    """Shows videos at another frame rate: at each time, the frame that is then on the screen.
-
-    Args:
-        videos: (B, F, ...) at ``own_fps`` frames per second, the first frame at time 0.
-        own_fps: Their rate.
-        fps: The wanted rate.
-        seconds: Their length.
-
-    Returns:
-        (B, round(seconds * fps), ...).
-    """
-    shown = [min(videos.shape[1] - 1, int(frame * own_fps / fps + 1e-6)) for frame in range(round(seconds * fps))]
-    return videos[:, shown]
 
 
 def decoder_of(framework: VTokFramework) -> VideoDecoder:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vtok.assembly.pretrained import from_pretrained, save_pretrained
 from vtok.config import require
+from vtok.crops import as_seen
 from vtok.framework import VTokFramework
 from vtok.generation import generate
 from vtok.sampling import Sampling
@@ -85,10 +85,7 @@ class VTokPipeline:
             key_frame_every: Seconds between key frames in a long video.
         """
         require(frames.dtype == torch.uint8 and frames.ndim == 4, "frames should be a uint8 tensor (T, 3, H, W)")
-        frames, config = frames.to(self.device), self.framework.config
-        if config.generates:
-            frames = centre_part(frames, *config.decoder.loss_size)
-        frames = centre_square(frames, self.framework.tokeniser.feature_extractor.image_size)
+        frames = as_seen(self.framework, frames.to(self.device))
         return understand(self.framework, frames, question, max_new_tokens, fps, key_frame_idx, key_frame_every)
 
     def generate(
@@ -102,6 +99,7 @@ class VTokPipeline:
         top_components: int | None = None,
         guidance: float = 1.0,
         candidates: int = 1,
+        best_of: int = 1,
     ) -> Tensor:
         """Makes a ``uint8`` video (``round(seconds * fps)``, 3, height, width) from a prompt, on the CPU.
 
@@ -111,11 +109,11 @@ class VTokPipeline:
             fps: Frames per second. The decoder's own if omitted.
             steps: Denoising steps.
             seed: The same seed gives the same video.
-            temperature, top_components, guidance, candidates: How the visual tokens are sampled
+            temperature, top_components, guidance, candidates, best_of: How the video is sampled
                 (:class:`vtok.sampling.Sampling`).
         """
         generator = torch.Generator().manual_seed(seed)
-        sampling = Sampling(temperature, top_components, guidance, candidates)
+        sampling = Sampling(temperature, top_components, guidance, candidates, best_of)
         return generate(self.framework, prompt, seconds, fps, steps, sampling, generator).cpu()
 
 
@@ -123,20 +121,3 @@ def chosen(device: str | torch.device | None, dtype: torch.dtype | None) -> tupl
     """Fills in defaults: the GPU with bf16 if there is one, else the CPU with fp32."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return device, dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-
-
-def centre_part(frames: Tensor, height: int, width: int) -> Tensor:
-    """Crops frames (T, 3, H, W) to their largest centred part with the aspect ratio ``width`` : ``height``."""
-    full_height, full_width = frames.shape[-2:]
-    inner_width = max(1, min(full_width, round(full_height * width / height)))
-    inner_height = max(1, min(full_height, round(full_width * height / width)))
-    top, left = (full_height - inner_height) // 2, (full_width - inner_width) // 2
-    return frames[..., top : top + inner_height, left : left + inner_width]
-
-
-def centre_square(frames: Tensor, size: int) -> Tensor:
-    """Resizes ``uint8`` frames (T, 3, H, W) to cover ``size`` x ``size`` and crops the centre. Rounds as CLIP does."""
-    height, width = (edge * size // min(frames.shape[-2:]) for edge in frames.shape[-2:])
-    resized = F.interpolate(frames, (height, width), mode="bicubic", antialias=True, align_corners=False)
-    top, left = (height - size) // 2, (width - size) // 2
-    return resized[..., top : top + size, left : left + size]

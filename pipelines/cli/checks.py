@@ -26,6 +26,7 @@ def require_generation(a: argparse.Namespace) -> None:
     require_frames(a.seconds, a.fps or 1 / a.seconds)
     require(1 <= a.steps <= MAX_STEPS, f"--steps must lie between 1 and {MAX_STEPS:,}, not {a.steps}")
     require(0 <= a.temperature < math.inf, f"--temperature must be finite and not negative, not {a.temperature:g}")
+    require(a.best_of >= 1, f"--best_of must be at least 1, not {a.best_of}")
     require(a.batch_size >= 1, f"--batch_size must be at least 1, not {a.batch_size}")
     require_seed(a.seed)
 

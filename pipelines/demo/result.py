@@ -16,6 +16,7 @@ from pipelines.inference.generate import Wanted, generate_videos
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
 from vtok.framework import VTokFramework
+from vtok.sampling import Sampling
 
 DESCRIBE = "Describe this video."
 SHEET, GIF = "demo.png", "demo.gif"
@@ -92,7 +93,8 @@ def make_videos(config: RunConfig, framework: VTokFramework, output: Path) -> li
     """Makes the videos of the demo's prompts and has the pixel judge look at them."""
     items = prompts_of(config.demo, config.seed)
     wanted = [Wanted(output / f"{item.id}.mp4", item.prompt, config.seed) for item in items]
-    made = generate_videos(config, framework, wanted, config.demo.seconds, steps=config.demo.steps)
+    demo, sampling = config.demo, Sampling(best_of=config.demo.best_of)
+    made = generate_videos(config, framework, wanted, demo.seconds, steps=demo.steps, sampling=sampling)
     return [Video(frames, item, answer(frames.permute(0, 2, 3, 1).numpy(), item)) for frames, item in zip(made, items)]
 
 
@@ -103,7 +105,8 @@ def report(
     lines = [f"\nAfter {step} further steps of training. Captions of {len(captions)} clips that it has never seen:"]
     for one in captions:
         lines += [f"  {mark(one.right)} it says  {one.said}", f"    true     {one.true}"]
-    lines.append(f"Videos of {len(videos)} prompts, and what a judge of pixels answers about them:")
+    kept = "" if config.demo.best_of == 1 else f", of each the best of {config.demo.best_of} in the model's own eyes"
+    lines.append(f"Videos of {len(videos)} prompts{kept}, and what a judge of pixels answers about them:")
     for made in videos:
         question, answer = made.item.question, made.answer or "cannot tell"
         lines += [f"  {mark(made.right)} asked    {made.item.prompt}", f"    judge    {question} {answer}"]

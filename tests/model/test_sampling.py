@@ -137,6 +137,7 @@ def test_heads_without_a_density_or_a_mixture_refuse(tiny_models):
         ("--top_components", "0", "top_components must be at least 1, not 0"),
         ("--visual_guidance", "-1", "guidance must be finite and not negative, not -1"),
         ("--candidates", "0", "candidates must be at least 1, not 0"),
+        ("--best_of", "0", "best_of must be at least 1, not 0"),
     ],
 )
 def test_impossible_options_are_one_line(tmp_path, option, value, message):

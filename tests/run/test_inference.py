@@ -25,7 +25,8 @@ from vtok import understanding
 from vtok.assembly.build import build_framework
 from vtok.assembly.pretrained import save_pretrained
 from vtok.config import ConfigError
-from vtok.pipeline import VTokPipeline, centre_part, centre_square
+from vtok.crops import centre_part, centre_square
+from vtok.pipeline import VTokPipeline
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ class Generation:
         fps: Frames per second of the files; by default the decoder's.
         steps: Denoising steps.
         temperature: Temperature of the sampled visual tokens.
+        best_of: Videos made of a prompt, of which the model keeps one (:mod:`vtok.best_of`).
         seed: Determines the seed of each item.
         real_tokens: Folder of true videos ID.mp4. If set, their tokens replace the sampled ones.
     """
@@ -49,6 +50,7 @@ class Generation:
     fps: float | None = None
     steps: int = 50
     temperature: float = 1.0
+    best_of: int = 1
     seed: int = 0
     real_tokens: Path | None = None
 
@@ -81,7 +83,7 @@ def evaluate(a: argparse.Namespace) -> None:
     if a.videos:
         common, videos = {"videos": str(a.videos.resolve())}, given_videos(a.videos, viewed)
     else:
-        how = Generation(a.seconds, a.fps, a.steps, a.temperature, a.seed, a.real_tokens)
+        how = Generation(a.seconds, a.fps, a.steps, a.temperature, a.best_of, a.seed, a.real_tokens)
         if a.real_tokens:
             require_videos(a.real_tokens, [viewing.name for viewing in viewed])
         common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema} | how.settings
@@ -155,7 +157,8 @@ def generated_videos(
 
             missing = (each for each in own[own.index(viewing) :] if not path_of(each).exists())
             wanted = list(map(wanted_of, islice(missing, batch_size)))
-            generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, Sampling(how.temperature))
+            sampling = Sampling(how.temperature, best_of=how.best_of)
+            generate_videos(config, framework, wanted, how.seconds, how.fps, how.steps, sampling)
         return path_of(viewing), {"seed": seed_of(viewing), "step": step}
 
     return generated

@@ -1,6 +1,7 @@
 """The files that say what a run is: presets, its own ``config.yaml``, DeepSpeed's JSON."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
+    """Writes a configuration. If the disk is full, the file that is there stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_yaml(config))
+    part = path.with_suffix(".part")
+    part.write_text(as_yaml(config))
+    os.replace(part, path)
 
 
 def as_yaml(config: Any) -> str:

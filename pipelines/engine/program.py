@@ -15,9 +15,11 @@ from pipelines.cli.errors import OF_THE_MACHINE, one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
-from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.run_control import STOPPED, UNSAVED, Stopper, end_children, leave
+from pipelines.engine.saving.persistent import Unsaved
 from vtok.config import ConfigError
 
+MEND = 2  # exit code after an error that the user can correct
 RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
 
@@ -29,7 +31,7 @@ def run_program(
     Without a launcher, signal handlers and environment are restored afterwards, since the calling program may go on.
 
     Exit codes: 0 finished; 75 saved and stopped early; 2 an error that the user can correct, reported in one line;
-    1 another rank was lost. Any other error is raised.
+    74 a disk failed after the first step, reported in one line; 1 another rank was lost. Any other error is raised.
 
     Args:
         name: Name of the command. Its messages begin with it.
@@ -43,15 +45,13 @@ def run_program(
         with distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
-        end_with(name, error)
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+        end_with(name, error, MEND)
+    except (OSError, SafetensorError) as error:
+        if not (getattr(error, "errno", None) in OF_THE_MACHINE or "I/O error" in str(error)):
             raise
-        end_with(name, error)
-    except SafetensorError as error:
-        if "I/O error" not in str(error):
-            raise
-        end_with(name, error)
+        end_with(name, error, UNSAVED if stopper.begun else MEND)
+    except Unsaved as error:
+        end_with(name, error, UNSAVED)
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
@@ -67,11 +67,11 @@ def run_program(
         leave(STOPPED)
 
 
-def end_with(program: str, error: Exception) -> NoReturn:
-    """Reports an error in one line and exits with code 2. If several ranks have the same error, one reports it."""
+def end_with(program: str, error: Exception, code: int) -> NoReturn:
+    """Reports an error in one line and exits. If several ranks have the same error, one reports it."""
     rank = distributed.rank()
     time.sleep(RANK_ZERO_FIRST if rank else 0)
     text = one_line(error)
     if first_to_say(text):
         print(f"{program}: error: {f'rank {rank}: ' if rank else ''}{text}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
+    raise SystemExit(code)

@@ -67,11 +67,18 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Writes a configuration. If the disk is full, the file that is there stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a configuration.
+
+    Raises:
+        ConfigError: The disk is full, or something else forbids it. The file that is there stays.
+    """
     part = path.with_suffix(".part")
-    part.write_text(as_yaml(config))
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(as_yaml(config))
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}: make room or change --output") from error
 
 
 def as_yaml(config: Any) -> str:

@@ -92,7 +92,10 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         training = prepare(arguments, output)
         run, dataset = training.run, training.dataset
         collate = partial(data.collate, crop=config.data.crop)
-        batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
+        batches = micro_batches(
+            dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate,
+            patience=config.train.sample_seconds,
+        )  # fmt: skip
         with stopper.deferred():
             return run_steps(
                 run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge

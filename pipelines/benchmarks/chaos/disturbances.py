@@ -68,6 +68,16 @@ def loader_killed(setting: Setting, output: Path, draw: random.Random) -> tuple[
     return ranks, f"{deaths} loader processes killed"
 
 
+def loader_stopped(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
+    """A loader process hangs, and the run goes on."""
+    ranks = Ranks(setting.shards, output)
+    _after_steps(ranks, draw.randrange(1, STEPS - 1))
+    if loaders := ranks.loaders():
+        with suppress(psutil.NoSuchProcess):
+            draw.choice(loaders).suspend()
+    return ranks, f"a loader process stopped after {ranks.steps()} steps"
+
+
 def full_disk(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The disk is full, for a moment or from now on."""
     return _failing(setting, output, draw, errno.ENOSPC)
@@ -117,7 +127,8 @@ def started_twice(setting: Setting, output: Path, draw: random.Random) -> tuple[
 KINDS: dict[str, Disturbance] = {
     function.__name__: function
     for function in (
-        killed, stopped, asked, loader_killed, full_disk, broken_disk, flipped_bit, clock_back, started_twice,
+        killed, stopped, asked, loader_killed, loader_stopped, full_disk, broken_disk, flipped_bit, clock_back,
+        started_twice,
     )
 }  # fmt: skip
 

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.engine import loop
 from pipelines.engine.ports import free_port
+from pipelines.engine.saving import persistent
 from pipelines.engine.watching.metrics import MEASURED
 
 ROOT = Path(__file__).parents[3]
@@ -25,6 +27,7 @@ TRAIN = ROOT / "pipelines/train.py"
 RANKS, STEPS, EVERY = 2, 6, 2
 TIMEOUT_MINUTES = 1.0  # that a rank waits for the others
 GRACE = 15.0  # seconds from the end of one rank until the others get TERM, and again until they are killed
+FULL = 10.0  # seconds for which a run waits at its end for room on a full disk
 LONGEST = 1200.0  # seconds after which a run counts as hung
 SERVER = multiprocessing.get_context("forkserver")
 
@@ -129,6 +132,8 @@ def serve(argv: list[str], told: dict[str, str], printed: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
+    loop.AT_STOP = loop.AT_END = FULL
+    persistent.PAUSE = 1.0
     try:
         sys.argv = [str(TRAIN), *argv]
         runpy.run_path(str(TRAIN), run_name="__main__")

@@ -75,7 +75,10 @@ def save_config(config: RunConfig, path: Path) -> None:
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(as_yaml(config))
+        with part.open("w") as file:
+            file.write(as_yaml(config))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}: make room or change --output") from error

@@ -91,12 +91,15 @@ def truncate_log(path: Path, step: int) -> None:
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
     part = path.with_suffix(".part")
-    part.write_text("".join(kept))
+    with part.open("w") as file:
+        file.write("".join(kept))
+        file.flush()
+        os.fsync(file.fileno())  # before it takes the place of the log
     os.replace(part, path)
 
 
 def is_kept(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except ValueError:  # a killed process was writing this line
+    except (ValueError, KeyError, TypeError):  # a killed process was writing this line
         return False

@@ -155,7 +155,7 @@ class Writer:
         times = dict(seconds=round(time.perf_counter() - started, 3), stalled=round(stalled, 3))
         seals = distributed.gather_lists(list(result.result().items()))
         try:
-            distributed.rank_zero_first(lambda: mark_complete(folder, times | {"files": dict(sum(seals, []))}))
+            distributed.rank_zero_first(lambda: self.complete(folder, times | {"files": dict(sum(seals, []))}))
         except OSError as error:
             if last_try:
                 self.give_up(folder, error)
@@ -163,6 +163,12 @@ class Writer:
         self.saving, self.unsaved = None, 0
         if self.rotates and distributed.rank() == 0:
             remove_old(self.output, self.config)
+
+    def complete(self, folder: Path, content: dict) -> None:
+        """Marks a checkpoint complete. The run's logs are on disk before: a resumed run does not write them again."""
+        for log in sorted(self.output.glob("*.jsonl")):
+            flush(log)
+        mark_complete(folder, content)
 
     def wait(self, patience: float = 0.0) -> None:
         """Waits until the checkpoint that is being written, if any, is complete or given up.
@@ -281,10 +287,10 @@ def write_all(write, folder: Path, statistics: dict[str, Tensor], state: RunStat
 
 
 def mark_complete(folder: Path, content: dict) -> None:
-    """Writes the marker. It is on disk when this returns."""
+    """Writes the marker. It is on disk when this returns, and so are the names of the folders that lead to it."""
     part = folder / f"{COMPLETE}.part"
     part.write_text(json.dumps(content))
     flush(part)
     os.replace(part, folder / COMPLETE)
-    flush(folder)
-    flush(folder.parent)
+    for place in (folder, folder.parent, folder.parent.parent):
+        flush(place)

@@ -17,6 +17,7 @@ from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
 from pipelines.engine.run_control import STOPPED, UNSAVED, Stopper, end_children, leave
 from pipelines.engine.saving.persistent import Unsaved
+from pipelines.engine.streams import tolerant
 from vtok.config import ConfigError
 
 MEND = 2  # exit code after an error that the user can correct
@@ -42,7 +43,7 @@ def run_program(
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
-        with distributed.connected(), roll_call.joined():
+        with tolerant(), distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         end_with(name, error, MEND)

@@ -1,6 +1,7 @@
 """How a training command ends on an error: one line, by one rank, exit code 2 or 74."""
 
 import errno
+import io
 import socket
 from signal import SIGKILL
 from types import SimpleNamespace
@@ -67,6 +68,18 @@ def test_what_a_disk_does_is_one_line_and_after_the_first_step_another_start_may
 def test_checkpoints_that_no_disk_takes_end_with_a_code_that_is_queued_again(ended):
     assert ended(Unsaved("no room"), begun=True, expected=74) == "vtok-train: error: no room\n"
     assert ended(ConfigError("set lr"), begun=True) == "vtok-train: error: set lr\n"
+
+
+def test_a_job_s_output_on_a_full_disk_ends_no_run(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    monkeypatch.setattr("sys.stderr", Full())
+    program.run_program("vtok-train", None, lambda arguments, stopper: print("step 1", flush=True) is None)
+    with pytest.raises(OSError, match="No space"):
+        print("after the run")
 
 
 def test_an_error_of_ours_keeps_its_traceback(ended):

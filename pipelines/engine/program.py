@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
-from pipelines.cli.errors import OF_THE_MACHINE, one_line
+from pipelines.cli.errors import is_of_the_machine, one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
@@ -48,7 +48,7 @@ def run_program(
     except (ConfigError, DataError) as error:
         end_with(name, error, MEND)
     except (OSError, SafetensorError) as error:
-        if not (getattr(error, "errno", None) in OF_THE_MACHINE or "I/O error" in str(error)):
+        if not is_of_the_machine(error):
             raise
         end_with(name, error, UNSAVED if stopper.begun else MEND)
     except Unsaved as error:

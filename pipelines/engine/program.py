@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
-from pipelines.cli.errors import is_of_the_machine, one_line
+from pipelines.cli.errors import is_of_the_machine, is_out_of_memory, one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
@@ -20,6 +20,7 @@ from pipelines.engine.saving.persistent import Unsaved
 from pipelines.engine.streams import tolerant
 from vtok.config import ConfigError
 
+LESS_MEMORY = "lower train.micro_batch_size or the buckets of the DeepSpeed JSON; pipelines/plan.py tells what fits"
 MEND = 2  # exit code after an error that the user can correct
 RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
@@ -54,6 +55,8 @@ def run_program(
     except Unsaved as error:
         end_with(name, error, UNSAVED)
     except RuntimeError as error:
+        if is_out_of_memory(error) and not stopper.begun:
+            end_with(name, ConfigError(f"out of memory ({one_line(error)}): {LESS_MEMORY}"), MEND)
         if not distributed.is_lost_peer(error):
             raise
         stopper.end_without_peer(error)

@@ -70,6 +70,14 @@ def test_checkpoints_that_no_disk_takes_end_with_a_code_that_is_queued_again(end
     assert ended(ConfigError("set lr"), begun=True) == "vtok-train: error: set lr\n"
 
 
+def test_no_memory_for_the_first_step_is_one_line_and_later_an_error_of_ours(ended):
+    error = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+    (line,) = ended(error).splitlines()
+    assert "out of memory" in line and "lower train.micro_batch_size" in line
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        ended(error, begun=True)
+
+
 def test_a_job_s_output_on_a_full_disk_ends_no_run(monkeypatch):
     class Full(io.StringIO):
         def write(self, text):

@@ -146,7 +146,8 @@ class OptimisationConfig:
         ema_warmup: Start with a low decay that grows to ``ema_decay``, for short runs.
         deterministic: Use deterministic operations only. Some of them are slower on GPUs.
         max_nonfinite_steps: Number of consecutive steps with a non-finite loss or gradient that stops the run.
-        timeout_minutes: How long a rank waits for the others after the first step, before it counts them as dead.
+        timeout_minutes: How long a rank waits for the others after the first step, before it counts them as dead. A
+            loader process that stays at one sample for a quarter of it, while its rank waits for it, is replaced.
     """
 
     max_steps: int | None = None
@@ -186,6 +187,11 @@ class OptimisationConfig:
         require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
         require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
+
+    @property
+    def sample_seconds(self) -> float:
+        """Seconds that a loader process may take for a sample. It can hang twice before the other ranks give up."""
+        return 60 * self.timeout_minutes / 4
 
     @property
     def rates(self) -> dict[str, float]:

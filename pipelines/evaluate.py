@@ -14,7 +14,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from pipelines.cli.checks import require_generation, require_new_file, require_new_folder
+from pipelines.cli.checks import require_generation, require_new_file, require_new_folder, require_picture
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
@@ -30,8 +30,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     a = parser.parse_args(argv)
     if a.protocol == "vidtok_scores":
-        require(min(a.height, a.width, a.fps) > 0, "--height, --width and --fps must be positive")
-        require(a.chunk >= 1, f"--chunk must be at least 1, not {a.chunk}")
+        require_picture(a.height, a.width, a.fps, a.chunk)
         require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
         require_new_file("--output", a.output)
         return a

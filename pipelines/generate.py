@@ -11,7 +11,7 @@ only those that are not there yet are made.
 import argparse
 from pathlib import Path
 
-from pipelines.cli.checks import require_generation, require_new_file, require_new_folder, require_text
+from pipelines.cli.checks import MAX_SAMPLES, require_generation, require_new_file, require_new_folder, require_text
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
@@ -47,7 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ema", action="store_true", help="use the average of the weights")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
     a = with_step(parser.parse_args(argv))
-    require(a.samples >= 1, "--samples must be at least 1")
+    require(1 <= a.samples <= MAX_SAMPLES, f"--samples must lie between 1 and {MAX_SAMPLES:,}, not {a.samples}")
     require_generation(a)
     a.sampling = Sampling(a.temperature, a.top_components, a.visual_guidance, a.candidates, a.best_of)
     if a.prompts:

@@ -10,6 +10,7 @@ chunk by chunk. With --tile frames are reconstructed in tiles: the result is alm
 import argparse
 from pathlib import Path
 
+from pipelines.cli.checks import require_new_folder, require_picture
 from pipelines.cli.errors import user_errors
 
 
@@ -28,7 +29,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tile", type=int, help="side of square tiles in pixels, for frames too large for memory")
     parser.add_argument("--tile-overlap", type=int, default=64, help="overlap of neighbouring tiles, in pixels")
     parser.add_argument("--compile", action="store_true", help="compile the model's blocks, which takes minutes once")
-    return parser.parse_args(argv)
+    a = parser.parse_args(argv)
+    require_picture(a.height, a.width, a.fps, a.chunk)
+    require_new_folder("--output-dir", a.output_dir)
+    return a
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,8 +9,9 @@
 # Five minutes before its time limit, and on `scancel --signal=USR1 JOB`, the run saves and the job is requeued. A run
 # that is started again with the same arguments, by Slurm or by hand, resumes from its newest complete checkpoint.
 #
-# If a rank is lost (killed, out of memory, a hung collective), the job is requeued too: at most VTOK_RESTARTS times
-# (default 3) in a row without a new checkpoint. An error that the user must mend (exit code 2) ends the job.
+# If a rank is lost (killed, out of memory, a hung collective) or a disk fails (exit code 74), the job is requeued too: at
+# most VTOK_RESTARTS times (default 3) in a row without a new checkpoint. An error that the user must mend (exit code 2)
+# ends the job.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -49,6 +50,8 @@ srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     exec python pipelines/train.py "$@"
 ' train "${arguments[@]}" || code=$?
 
+reason() { [[ $code == 74 ]] && echo "a disk failed" || echo "a rank was lost"; }
+
 # Counts the restarts since the newest checkpoint in OUTPUT/restarts. Fails if there were too many.
 may_restart() {
     local newest before=none count=0
@@ -58,7 +61,7 @@ may_restart() {
     [[ $before == "$newest" ]] || count=0
     ((count < ${VTOK_RESTARTS:-3})) || return 1
     mkdir -p "$output" && printf '%s\n' $((count + 1)) "$newest" >"$output/restarts"
-    echo "a rank was lost ($code): restart $((count + 1)) of at most ${VTOK_RESTARTS:-3} after $newest"
+    echo "$(reason) ($code): restart $((count + 1)) of at most ${VTOK_RESTARTS:-3} after $newest"
 }
 
 # 75: the run saved and stopped early. 138: USR1 arrived before a task had installed its signal handler. A job that is
@@ -70,7 +73,7 @@ if [[ $code != 0 && $code != 2 && $(squeue --noheader --jobs "$SLURM_JOB_ID" --f
     elif may_restart; then
         scontrol requeue "$SLURM_JOB_ID" || true
     else
-        echo "a rank was lost ($code), again without a new checkpoint: the job ends"
+        echo "$(reason) ($code), again without a new checkpoint: the job ends"
     fi
 fi
 exit $code

@@ -83,10 +83,14 @@ class Child:
             return answer
         raise answer
 
+    def has_answer(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; whether `receive` has something to return or raise."""
+        return self.connection.poll(timeout)
+
     def close(self) -> None:
-        """Kill the child."""
+        """Kill the child. One that waits for a lost mount cannot be killed; it is left behind."""
         self._process.kill()
-        self._process.join()
+        self._process.join(ENDING)
         self.connection.close()
 
 

@@ -9,6 +9,7 @@ from pipelines.config import require_seed
 from vtok.config import require
 
 MAX_FRAMES, MAX_STEPS, MAX_NEW_TOKENS = 100_000, 10_000, 100_000
+MAX_SAMPLES, MAX_SIDE = 100_000, 16_384
 MAX_NAME = 255  # bytes
 
 
@@ -29,6 +30,14 @@ def require_generation(a: argparse.Namespace) -> None:
     require(a.best_of >= 1, f"--best_of must be at least 1, not {a.best_of}")
     require(a.batch_size >= 1, f"--batch_size must be at least 1, not {a.batch_size}")
     require_seed(a.seed)
+
+
+def require_picture(height: int, width: int, fps: float, chunk: int) -> None:
+    """Raises ConfigError if the size of frames, their rate or the frames of a chunk are impossible."""
+    for name, side in {"height": height, "width": width}.items():
+        require(1 <= side <= MAX_SIDE, f"--{name} must lie between 1 and {MAX_SIDE:,}, not {side}")
+    require(0 < fps < math.inf, f"--fps must be positive and finite, not {fps:g}")
+    require(1 <= chunk < MAX_FRAMES, f"--chunk must lie between 1 and {MAX_FRAMES:,}, not {chunk}")
 
 
 def require_frames(seconds: float, fps: float) -> None:

@@ -1,6 +1,7 @@
 """The files that say what a run is: presets, its own ``config.yaml``, DeepSpeed's JSON."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,21 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(as_yaml(config))
+    """Writes a configuration.
+
+    Raises:
+        ConfigError: The disk is full, or something else forbids it. The file that is there stays.
+    """
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w") as file:
+            file.write(as_yaml(config))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}: make room or change --output") from error
 
 
 def as_yaml(config: Any) -> str:

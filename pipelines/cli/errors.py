@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from safetensors import SafetensorError
+
 from data_tools.errors import DataError
 from pipelines.cli.launcher import rank_and_ranks
 from vtok.config import ConfigError
@@ -14,6 +16,19 @@ OF_THE_MACHINE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
     errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EADDRINUSE, errno.EMFILE, errno.ENOENT,
 }  # fmt: skip
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether a disk, a mount or another program is at fault. safetensors has an error of its own for it."""
+    if isinstance(error, SafetensorError):
+        return "I/O error" in str(error)
+    return isinstance(error, OSError) and error.errno in OF_THE_MACHINE
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there is not enough memory, of the host or of a GPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and named)
 
 
 def one_line(error: BaseException) -> str:
@@ -34,7 +49,9 @@ def user_errors(program: str) -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         die(program, error, rank_and_ranks()[0])
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+    except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            error = ConfigError(f"out of memory: ask for less at once, or use a larger machine ({one_line(error)})")
+        elif not is_of_the_machine(error):
             raise
         die(program, error, rank_and_ranks()[0])

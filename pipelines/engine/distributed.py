@@ -22,6 +22,9 @@ T = TypeVar("T")
 # How long the other ranks wait for work that only rank 0 does, before the first step and after the last.
 ALONE_TIMEOUT = timedelta(hours=2)
 
+# Errors of one rank that the others are told of: the user's, and those of a disk.
+TOLD = (ConfigError, DataError, OSError)
+
 # Collectives of which torch keeps a record, for the message about a lost rank.
 RECORDED = "2000"
 
@@ -138,12 +141,12 @@ def ranks_here() -> int:
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:
-    """Runs ``work`` on rank 0 only and returns its result on every rank. Its user errors are raised on every rank."""
+    """Runs ``work`` on rank 0 only and returns its result on every rank. Its ``TOLD`` are raised on every rank."""
     outcome: list = [None, None]
     if rank() == 0:
         try:
             outcome[0] = work()
-        except (ConfigError, DataError) as error:
+        except TOLD as error:
             outcome[1] = error
     if world_size() > 1:
         dist.broadcast_object_list(outcome)
@@ -153,11 +156,11 @@ def rank_zero_first(work: Callable[[], T]) -> T:
 
 
 def every_rank(work: Callable[[], T]) -> T:
-    """Runs ``work`` on every rank and returns each rank's own result. One rank's user error is raised on all ranks."""
+    """Runs ``work`` on every rank and returns each rank's own result. One rank's ``TOLD`` is raised on all ranks."""
     outcome, problem = None, None
     try:
         outcome = work()
-    except (ConfigError, DataError) as error:
+    except TOLD as error:
         problem = error
     for (found,) in gather_lists([problem]):
         if found is not None:

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 # Errors that may pass while a run goes on.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
@@ -14,18 +15,20 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 class PatientFile:
     """A file to append to. If the disk is full, what was written waits in memory until there is room.
 
-    One line on stderr says so, and another one that all was written. So a disk that is full for a moment does not end a
-    run of weeks.
+    One line on stderr says so, and another one that all was written. So a disk that is full or a mount that is lost for
+    a moment does not end a run of weeks.
 
     Args:
-        path: The file. It is created if it does not exist.
+        path: The file. It is created if it does not exist, and opened again after an error.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = path.open("ab", buffering=0)
+        self._file: BinaryIO | None = None
+        self._end: int | None = None  # of what is written; a part of a write that failed may follow
         self._waiting: list[bytes] = []
         self._told = False
+        self.flush()
 
     def write(self, data: bytes) -> None:
         """Takes data; :meth:`flush` writes it."""
@@ -37,14 +40,10 @@ class PatientFile:
         Raises:
             OSError: Writing fails, and not because of a full or lost disk.
         """
-        data = b"".join(self._waiting)
-        end = self._file.seek(0, os.SEEK_END)
         try:
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._append(b"".join(self._waiting))
         except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(end)
+            self._lose()
             if error.errno not in PASSING:
                 raise
             self._tell(f"cannot write to {self.path} ({error.strerror}): the run goes on and what it logs waits")
@@ -58,7 +57,27 @@ class PatientFile:
         self.flush()
         if self._waiting:
             print(f"warning: the end of {self.path} is lost: there is still no room", file=sys.stderr, flush=True)
-        self._file.close()
+        self._lose()
+
+    def _append(self, data: bytes) -> None:
+        self._file = self._file or self.path.open("ab", buffering=0)
+        size = self._file.seek(0, os.SEEK_END)
+        self._end = size if self._end is None else min(size, self._end)  # smaller if a user has removed the file
+        if size > self._end:
+            self._file.truncate(self._end)
+        if self._file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._end += len(data)
+
+    def _lose(self) -> None:
+        """Closes the file. Takes back what was written of a failed write, if the system lets it."""
+        file, self._file = self._file, None
+        if file and self._end is not None:
+            with suppress(OSError):
+                file.truncate(self._end)
+        if file:
+            with suppress(OSError):
+                file.close()
 
     def _tell(self, text: str) -> None:
         if not self._told:
@@ -72,12 +91,15 @@ def truncate_log(path: Path, step: int) -> None:
         return
     kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
     part = path.with_suffix(".part")
-    part.write_text("".join(kept))
+    with part.open("w") as file:
+        file.write("".join(kept))
+        file.flush()
+        os.fsync(file.fileno())  # before it takes the place of the log
     os.replace(part, path)
 
 
 def is_kept(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except ValueError:  # a killed process was writing this line
+    except (ValueError, KeyError, TypeError):  # a killed process was writing this line
         return False

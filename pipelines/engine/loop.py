@@ -29,6 +29,9 @@ from pipelines.engine.watching.profiler import profiled
 from pipelines.engine.watching.slow_ranks import SlowRanks
 from pipelines.engine.watching.trackers import flat, open_trackers
 
+# Seconds for which the last checkpoint waits for room on a full disk. At a stop a scheduler soon kills the run.
+AT_STOP, AT_END = 120.0, 1800.0
+
 
 class DataSettings(Protocol):
     max_bad_share: float
@@ -124,6 +127,9 @@ def run_steps(
 
     Returns:
         Whether all steps were taken and judged.
+
+    Raises:
+        Unsaved: The disk does not take the run's checkpoints (see :mod:`pipelines.engine.saving.writing`).
     """
     config, own = run.config, run.players[0]
     roll_call.keep_record(run.output)
@@ -179,7 +185,7 @@ def run_steps(
     roll_call.doing("after the last step")
     internals.set_timeout(distributed.ALONE_TIMEOUT)  # gives the slowest rank time to write
     for player in run.players:
-        player.writer.wait()
+        player.writer.finish(AT_STOP if stop else AT_END)
     if metrics:
         metrics.close()
     return not stop

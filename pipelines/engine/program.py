@@ -11,13 +11,17 @@ import torch
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
-from pipelines.cli.errors import OF_THE_MACHINE, one_line
+from pipelines.cli.errors import is_of_the_machine, is_out_of_memory, one_line
 from pipelines.cli.parsing import Config, RunArguments
 from pipelines.engine import distributed, roll_call
 from pipelines.engine.internals import first_to_say
-from pipelines.engine.run_control import STOPPED, Stopper, end_children, leave
+from pipelines.engine.run_control import STOPPED, UNSAVED, Stopper, end_children, leave
+from pipelines.engine.saving.persistent import Unsaved
+from pipelines.engine.streams import tolerant
 from vtok.config import ConfigError
 
+LESS_MEMORY = "lower train.micro_batch_size or the buckets of the DeepSpeed JSON; pipelines/plan.py tells what fits"
+MEND = 2  # exit code after an error that the user can correct
 RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
 
@@ -29,7 +33,7 @@ def run_program(
     Without a launcher, signal handlers and environment are restored afterwards, since the calling program may go on.
 
     Exit codes: 0 finished; 75 saved and stopped early; 2 an error that the user can correct, reported in one line;
-    1 another rank was lost. Any other error is raised.
+    74 a disk failed after the first step, reported in one line; 1 another rank was lost. Any other error is raised.
 
     Args:
         name: Name of the command. Its messages begin with it.
@@ -40,19 +44,19 @@ def run_program(
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
-        with distributed.connected(), roll_call.joined():
+        with tolerant(), distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
-        end_with(name, error)
-    except OSError as error:
-        if error.errno not in OF_THE_MACHINE:
+        end_with(name, error, MEND)
+    except (OSError, SafetensorError) as error:
+        if not is_of_the_machine(error):
             raise
-        end_with(name, error)
-    except SafetensorError as error:
-        if "I/O error" not in str(error):
-            raise
-        end_with(name, error)
+        end_with(name, error, UNSAVED if stopper.begun else MEND)
+    except Unsaved as error:
+        end_with(name, error, UNSAVED)
     except RuntimeError as error:
+        if is_out_of_memory(error) and not stopper.begun:
+            end_with(name, ConfigError(f"out of memory ({one_line(error)}): {LESS_MEMORY}"), MEND)
         if not distributed.is_lost_peer(error):
             raise
         stopper.end_without_peer(error)
@@ -67,11 +71,11 @@ def run_program(
         leave(STOPPED)
 
 
-def end_with(program: str, error: Exception) -> NoReturn:
-    """Reports an error in one line and exits with code 2. If several ranks have the same error, one reports it."""
+def end_with(program: str, error: Exception, code: int) -> NoReturn:
+    """Reports an error in one line and exits. If several ranks have the same error, one reports it."""
     rank = distributed.rank()
     time.sleep(RANK_ZERO_FIRST if rank else 0)
     text = one_line(error)
     if first_to_say(text):
         print(f"{program}: error: {f'rank {rank}: ' if rank else ''}{text}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
+    raise SystemExit(code)

@@ -31,6 +31,7 @@ from pipelines.engine import distributed, roll_call
 from pipelines.engine.loading.workers import STOP_SIGNALS
 
 STOPPED = 75  # EX_TEMPFAIL: saved, not finished; start again with --resume auto
+UNSAVED = 74  # EX_IOERR: a disk failed after the first step; another start may succeed
 LOST_PEER = 1
 LAST_STEP = 1800.0  # seconds for the last step and its save; after them a rank exits as stuck
 TICK = 0.5  # seconds between two checks of the launcher
@@ -48,12 +49,13 @@ class Stopper:
     Attributes:
         wanted: Reason of the first request, or None.
         closed: Whether the run ends for another reason.
+        begun: Whether the run has taken a step.
     """
 
     def __init__(self, program: str):
         self.program = program
         self.wanted: str | None = None  # reason of the first request
-        self.closed = False
+        self.closed = self.begun = False
         self._deferred = False
         self._latest_end = math.inf
         self._launcher_is_gone = launcher_watch()
@@ -76,7 +78,8 @@ class Stopper:
             self._deferred = self.wanted is not None
 
     def requested(self) -> bool:
-        """Whether any rank was asked to stop. All ranks call this at the same step and get the same answer."""
+        """Whether any rank was asked to stop. All ranks call this after each step and get the same answer."""
+        self.begun = True
         wanted = torch.tensor(float(self.wanted is not None), device=distributed.device())
         stops = bool(distributed.reduce_over_ranks(wanted, dist.ReduceOp.MAX).item())
         if stops and self.wanted is None and distributed.rank() == 0:

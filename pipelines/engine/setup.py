@@ -24,6 +24,7 @@ from vtok.weights.precision import kept_in_fp32
 
 Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
+MOST_ELEMENTS = 2**63  # torch cannot count more, in a bucket or elsewhere
 
 # End of the messages about a value that the run computes.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
@@ -93,6 +94,8 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
         ConfigError: Its settings contradict one another, or this engine cannot train with them.
     """
     stage, devices = zero.get("stage"), {part: (zero.get(part) or {}).get("device", "none") for part in OFFLOADS}
+    too_large = {key for key, value in zero.items() if isinstance(value, (int, float)) and value >= MOST_ELEMENTS}
+    require(not too_large, f"{path}: zero_optimization.{min(too_large, default='')} must be below {MOST_ELEMENTS:,}")
     require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage!r}: this engine trains with 2 or 3")
     for old, new in {"cpu_offload": "offload_optimizer", "cpu_offload_param": "offload_param"}.items():
         require(old not in zero, f'{path}: zero_optimization.{old} is deprecated: write {new}: {{"device": "cpu"}}')

@@ -56,9 +56,12 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
         merged(framework)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    save_pretrained(framework, part)
-    add_seconds(part / CONFIG, config.data.seconds)
-    os.replace(part, output)
+    try:
+        save_pretrained(framework, part)
+        add_seconds(part / CONFIG, config.data.seconds)
+        os.replace(part, output)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # of a write that failed
     return step
 
 

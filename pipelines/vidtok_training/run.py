@@ -1,5 +1,6 @@
 """A run of a VidTok: everything before its first step, and what one is; ``pipelines.engine.loop`` takes the steps."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -63,8 +64,18 @@ class Training:
         return train_step(own.engine, critic, batches, self.run.plan, own.state.updates, self.lpips)
 
     def export(self) -> None:
-        """Writes the autoencoder's weights for inference."""
-        export(self.run.players[0], self.config, self.run.output)
+        """Writes the autoencoder's weights for inference. On a full disk, only the last step's must be written.
+
+        Raises:
+            OSError: The disk does not take those of the last step.
+        """
+        try:
+            export(self.run.players[0], self.config, self.run.output)
+        except OSError as error:
+            if self.run.finished:
+                raise
+            if distributed.rank() == 0:
+                print(f"warning: the next checkpoint writes it again: {error}", file=sys.stderr, flush=True)
 
     def judge(self, number: int, metrics: Metrics | None) -> None:
         """Validates, if it is due."""
@@ -81,7 +92,10 @@ def train(arguments: RunArguments[VidTokRunConfig], stopper: Stopper) -> bool:
         training = prepare(arguments, output)
         run, dataset = training.run, training.dataset
         collate = partial(data.collate, crop=config.data.crop)
-        batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate)
+        batches = micro_batches(
+            dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate,
+            patience=config.train.sample_seconds,
+        )  # fmt: skip
         with stopper.deferred():
             finished = run_steps(
                 run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge

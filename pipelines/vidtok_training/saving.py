@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.cli.steps import folder_of
@@ -20,6 +19,7 @@ from pipelines.engine.internals import Partition, masters, partitions
 from pipelines.engine.loop import Player
 from pipelines.engine.saving import choosing
 from pipelines.engine.saving.folders import complete, step_of
+from pipelines.engine.saving.slices import write_tensors
 from pipelines.engine.setup import Engine
 from pipelines.vidtok_training.config import VidTokRunConfig
 from vtok.config import ConfigError
@@ -107,5 +107,5 @@ def write(engine: Engine, buffers: list[Tensor], frozen: dict[str, StoredTensor]
 def write_file(state: dict[str, Tensor], path: Path) -> None:
     """Writes a file that appears only when it is complete."""
     part = path.with_suffix(".part")
-    save_file(state, part)
+    write_tensors(part, state)
     os.replace(part, path)

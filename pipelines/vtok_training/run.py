@@ -54,7 +54,9 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
     with ownership.held(output):
         training = prepare(arguments, output)
         run, dataset = training.run, training.dataset
-        batches = micro_batches(dataset, run.plan, config.data.workers, run.state.consumed_samples)
+        batches = micro_batches(
+            dataset, run.plan, config.data.workers, run.state.consumed_samples, patience=config.train.sample_seconds
+        )
         with stopper.deferred():
             finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, judge=training.judge)
         internals.release(run.players[0].engine)
@@ -248,5 +250,5 @@ def load_model(
 def calibrate(config: RunConfig, player: Player, dataset: ClipDataset, plan: BatchPlan) -> None:
     """Measures mean and standard deviation of the frozen features over the run's first batches."""
     end = config.train.calibration_batches * plan.global_batch_size
-    batches = micro_batches(dataset, plan, config.data.workers, end=end)
+    batches = micro_batches(dataset, plan, config.data.workers, end=end, patience=config.train.sample_seconds)
     calibration.calibrate(player.engine.module, batches, player.engine.device)

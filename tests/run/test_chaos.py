@@ -24,6 +24,8 @@ def test_what_is_wrong_with_an_end():
     line = "vtok-train: error: set lr"
     assert command.wrong_with([0, 0], []) == command.wrong_with([75, 75], []) == command.wrong_with([-9, 143], []) == []
     assert command.wrong_with([2, 2], [line]) == command.wrong_with([1, -9], [line]) == []
+    assert command.wrong_with([74, 74], [line]) == []
     assert command.wrong_with([2, 2], [line, line]) and command.wrong_with([2, 2], [])  # twice, or never
+    assert command.wrong_with([74, -15], [])
     assert command.wrong_with([1, -9], [])
     assert command.wrong_with([1, 1], ["Traceback (most recent call last):"])

@@ -102,6 +102,12 @@ def test_rotation_removes_only_what_the_run_wrote(run, tmp_path_factory):
     assert [step_of(folder) for folder in complete(run)] == [2, 6]
 
 
+def test_what_a_process_left_that_was_killed_as_it_wrote_goes_with_its_checkpoint(run):
+    (folder_of(run, 2) / ".tmpd0slAd").write_bytes(b"safetensors' own")
+    remove_old(run, CheckpointConfig(keep=2))
+    assert names(run) == ["step_00000004", "step_00000006"]
+
+
 def test_a_checkpoint_that_cannot_be_removed_does_not_end_the_run(run, capsys, monkeypatch):
     def refused(path, **options):
         raise PermissionError(13, "Permission denied", str(path))
@@ -206,4 +212,4 @@ def test_all_files_are_on_disk_before_the_marker(tmp_path, monkeypatch):
     marked = calls.index(f"-> {COMPLETE}")
     assert seals.keys() == {path.name for path in folder.iterdir()} - {COMPLETE}
     before = {"rank_00000.part", "feature_scale.safetensors", "state.json", "config.yaml", folder.name, "COMPLETE.part"}
-    assert before <= set(calls[:marked]) and calls[marked + 1 :] == [folder.name, "checkpoints"]
+    assert before <= set(calls[:marked]) and calls[marked + 1 :] == [folder.name, "checkpoints", tmp_path.name]

@@ -1,8 +1,9 @@
 """Arguments that make no sense are refused before a model is loaded: one line, exit code 2."""
 
 import pytest
+from safetensors import SafetensorError
 
-from pipelines import evaluate, export, generate, tokenise, understand
+from pipelines import evaluate, export, generate, reconstruct, tokenise, understand
 from pipelines.cli.errors import user_errors
 from support.commands import called
 from support.launch import assert_user_error
@@ -36,6 +37,8 @@ PROMPT = ("--prompt", "A dog runs.", "--output", "x.mp4")
         ((*PROMPT, "--temperature", "nan"), "--temperature must be finite and not negative, not nan"),
         ((*PROMPT, "--seed", str(2**64)), "seed must lie between 0 and 2^63 - 1"),
         ((*PROMPT, "--batch_size", "0"), "--batch_size must be at least 1, not 0"),
+        ((*PROMPT, "--samples", "0"), "--samples must lie between 1 and 100,000, not 0"),
+        ((*PROMPT, "--samples", str(10**12)), "--samples must lie between 1 and 100,000"),
         (("--prompt", "  ", "--output", "x.mp4"), "--prompt is empty"),
         (("--prompt", "A dog.", "--output", "folder"), "--output folder is a folder"),
         (("--prompt", "A dog.", "--output", ""), "--output . is a folder"),
@@ -65,6 +68,16 @@ def test_understand_export_tokenise_and_evaluate(here):
     assert_user_error(called(*judged, "--fps", "nan"), "--fps must be positive and finite, not nan")
 
 
+def test_a_vidtok(here):
+    score = (evaluate.main, "vidtok", "--config", "x", "--checkpoint", "x", "--data", "x")
+    again = (reconstruct.main, "--config", "x", "--checkpoint", "x", "--input", "x", "--output-dir", "new")
+    for command in (score, again):
+        assert_user_error(called(*command, "--fps", "nan"), "--fps must be positive and finite, not nan")
+        assert_user_error(called(*command, "--height", 10**9), "--height must lie between 1 and 16,384, not 1000000000")
+        assert_user_error(called(*command, "--chunk", 0), "--chunk must lie between 1 and 100,000, not 0")
+    assert_user_error(called(*again[:-1], "file"), "is a file, and must be a folder")
+
+
 def test_a_read_only_folder_is_told_of_before_anything_is_loaded(here, monkeypatch):
     monkeypatch.setattr("pipelines.cli.checks.os.access", lambda path, mode: False)
     assert_user_error(called(generate.main, "--checkpoint", "none", *PROMPT), "x.mp4: . is read-only for you")
@@ -74,3 +87,24 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(capsys):
     with pytest.raises(SystemExit, match="2"), user_errors("generate"):
         raise OSError(28, "No space left on device", "x.mp4")
     assert capsys.readouterr().err == "generate: error: [Errno 28] No space left on device: 'x.mp4'\n"
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "No space left"),
+        (MemoryError(), "out of memory: ask for less at once"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "out of memory"),
+    ],
+)
+def test_what_the_machine_refuses_at_the_end_is_one_line(error, words, capsys):
+    with pytest.raises(SystemExit, match="2"), user_errors("export"):
+        raise error
+    told = capsys.readouterr().err
+    assert told.startswith("export: error: ") and words in told and told.count("\n") == 1
+
+
+def test_an_error_of_ours_is_raised():
+    for error in (RuntimeError("shapes differ"), SafetensorError("no such tensor"), OSError("no number")):
+        with pytest.raises(type(error)), user_errors("export"):
+            raise error

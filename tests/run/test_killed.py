@@ -1,19 +1,27 @@
 """Runs that are killed, and resumed, on as many ranks or on fewer: their curve is that of an undisturbed run."""
 
+import json
 import os
-import random
 import signal
 import subprocess
 
 import pytest
 
 from pipelines.engine.ports import free_port
-from run import kill_many
 from support import runs
 from support.ends import wait_for
-from support.launch import REPO, checked, environment, python
+from support.launch import REPO, checked, deepspeed, environment, python
 
 pytestmark = pytest.mark.slow
+STEPS, EVERY = 9, 3
+
+
+def test_a_rank_killed_at_a_random_moment():
+    """The whole run ends with it, and resumed on as many ranks gives the same log to the last digit."""
+    moments = ("killed", "killed_in_step", "killed_in_save")
+    result = checked(python("pipelines/bench.py", "chaos", "--minutes", 0, "--only", *moments, timeout=900))
+    found = json.loads(result.stdout[result.stdout.index("\n{") :])
+    assert found["kinds"] == {moment: {"tried": 1, "equal": 1} for moment in moments}
 
 
 @pytest.fixture(scope="module")
@@ -21,31 +29,35 @@ def shards(tmp_path_factory):
     return runs.make_shards(tmp_path_factory.mktemp("data"))
 
 
+def command(shards, output):
+    return ("pipelines/train.py", "--config", runs.CONFIG, *runs.options(shards, output, STEPS, EVERY))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(shards, tmp_path_factory):
-    return kill_many.undisturbed(shards, tmp_path_factory.mktemp("undisturbed") / "out")
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    checked(deepspeed(2, *command(shards, output)))
+    return runs.without_rates(runs.log_of(output))
 
 
-@pytest.mark.parametrize("moment", kill_many.MOMENTS)
-def test_a_rank_killed_at_a_random_moment(moment, shards, undisturbed, tmp_path):
-    """The whole run ends with it, and resumed on as many ranks gives the same log to the last digit."""
-    print(kill_many.kill_and_resume(moment, random.Random(moment), shards, tmp_path / "out"))
-    assert runs.without_rates(runs.log_of(tmp_path / "out")) == undisturbed
-
-
-def test_all_of_two_ranks_killed_and_resumed_on_one(shards, undisturbed, tmp_path):
+@pytest.mark.parametrize("whole", [False, True])
+def test_one_or_all_of_two_ranks_killed_and_resumed_on_one(whole, shards, undisturbed, tmp_path):
+    """Under the deepspeed launcher none of their processes stays."""
     output = tmp_path / "out"
-    command = kill_many.command(shards, output)
     run = subprocess.Popen(
-        ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *command],
+        ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *command(shards, output)],
         cwd=REPO, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(lambda: runs.steps_done(output) >= 5 or run.poll() is not None, 300)
     assert run.poll() is None
-    os.killpg(run.pid, signal.SIGKILL)
+    if whole:
+        os.killpg(run.pid, signal.SIGKILL)
+    else:
+        runs.ranks(output)[1].kill()
     run.wait()
-    assert runs.steps_done(output) < kill_many.STEPS
+    wait_for(lambda: not runs.processes(output), 60)
+    assert runs.steps_done(output) < STEPS
 
-    checked(python(*command))
+    checked(python(*command(shards, output)))
     digests = [line["batch_digest"] for line in runs.log_of(output)]
     assert digests == [line["batch_digest"] for line in undisturbed]

@@ -1,8 +1,10 @@
-"""How a training command ends on an error: one line, by one rank, exit code 2."""
+"""How a training command ends on an error: one line, by one rank, exit code 2 or 74."""
 
 import errno
+import io
 import socket
 from signal import SIGKILL
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -12,6 +14,7 @@ from data_tools.errors import DataError
 from data_tools.processes.child import FORK
 from pipelines.engine import program
 from pipelines.engine.distributed import port_in_use_told
+from pipelines.engine.saving.persistent import Unsaved
 from support.ends import sleep_for_ever
 from vtok.config import ConfigError
 
@@ -19,14 +22,16 @@ from vtok.config import ConfigError
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs a program whose training raises an error, on a rank; returns what it says."""
-    monkeypatch.setattr(program, "Stopper", lambda name: type("Stopper", (), {"closed": False})())
+    stopper = SimpleNamespace(closed=False)
+    monkeypatch.setattr(program, "Stopper", lambda name: stopper)
     monkeypatch.setattr(program.distributed, "connect", lambda: None)
     monkeypatch.setattr(program, "end_children", lambda keep: None)
     monkeypatch.setattr(program, "RANK_ZERO_FIRST", 0)
     said = set()
     monkeypatch.setattr(program, "first_to_say", lambda text: text not in said and not said.add(text))
 
-    def end(error: Exception, rank: int = 0) -> str:
+    def end(error: Exception, rank: int = 0, begun: bool = False, expected: int = 2) -> str:
+        stopper.begun = begun
         monkeypatch.setenv("RANK", str(rank))
 
         def train(arguments, stopper):
@@ -34,7 +39,7 @@ def ended(monkeypatch, capsys):
 
         with pytest.raises(SystemExit) as code:
             program.run_program("vtok-train", None, train)
-        assert code.value.code == 2
+        assert code.value.code == expected
         return capsys.readouterr().err
 
     return end
@@ -54,9 +59,35 @@ def test_an_error_of_one_rank_names_it_and_one_of_all_is_said_once(ended):
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_what_a_disk_does_is_one_line(ended, error):
+def test_what_a_disk_does_is_one_line_and_after_the_first_step_another_start_may_succeed(ended, error):
     (line,) = ended(error).splitlines()
     assert line.startswith("vtok-train: error: ") and ("log.jsonl" in line or "No space left" in line)
+    assert ended(error, rank=1, begun=True, expected=74) == ""  # rank 0 has said it
+
+
+def test_checkpoints_that_no_disk_takes_end_with_a_code_that_is_queued_again(ended):
+    assert ended(Unsaved("no room"), begun=True, expected=74) == "vtok-train: error: no room\n"
+    assert ended(ConfigError("set lr"), begun=True) == "vtok-train: error: set lr\n"
+
+
+def test_no_memory_for_the_first_step_is_one_line_and_later_an_error_of_ours(ended):
+    error = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+    (line,) = ended(error).splitlines()
+    assert "out of memory" in line and "lower train.micro_batch_size" in line
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        ended(error, begun=True)
+
+
+def test_a_job_s_output_on_a_full_disk_ends_no_run(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    monkeypatch.setattr("sys.stderr", Full())
+    program.run_program("vtok-train", None, lambda arguments, stopper: print("step 1", flush=True) is None)
+    with pytest.raises(OSError, match="No space"):
+        print("after the run")
 
 
 def test_an_error_of_ours_keeps_its_traceback(ended):

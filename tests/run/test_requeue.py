@@ -34,14 +34,17 @@ def job(tmp_path):
     return start
 
 
-@pytest.mark.parametrize("code, requeued", [(0, False), (2, False), (75, True), (138, True), (1, True), (137, True)])
+@pytest.mark.parametrize(
+    "code, requeued", [(0, False), (2, False), (75, True), (138, True), (1, True), (74, True), (137, True)]
+)
 def test_which_ends_are_queued_again(job, code, requeued):
     assert job(code)[1] == requeued
 
 
 def test_a_job_without_progress_ends_after_three_restarts_and_progress_counts_anew(job):
     assert [job(1)[1] for _ in range(4)] == [True, True, True, False]
-    assert "again without a new checkpoint: the job ends" in job(137)[0]
+    assert "a rank was lost (137), again without a new checkpoint: the job ends" in job(137)[0]
+    assert "a disk failed (74), again" in job(74)[0]
     told, requeued = job(1, "checkpoints/step_00000005")
     assert requeued and "restart 1 of at most 3 after" in told and "step_00000005" in told
     assert [job(1)[1] for _ in range(3)] == [True, True, False]

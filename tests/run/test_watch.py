@@ -7,6 +7,7 @@ import json
 import math
 import mmap
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -254,13 +255,13 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch):
     """The disk of all files that wait for it."""
-    start = PatientFile.__init__
+    start = Path.open
 
-    def on_disk(file, path):
-        start(file, path)
-        file._file = Disk(file._file)
+    def on_disk(path, mode="r", **options):
+        file = start(path, mode, **options)
+        return Disk(file) if mode == "ab" else file
 
-    monkeypatch.setattr(PatientFile, "__init__", on_disk)
+    monkeypatch.setattr(Path, "open", on_disk)
     return Disk
 
 
@@ -278,6 +279,23 @@ def test_what_is_logged_while_the_disk_is_full_waits_and_is_told_of(disk, tmp_pa
     told = capsys.readouterr().err
     assert told.count("log.jsonl (No space left on device): the run goes on and what it logs waits") == 1
     assert told.count("log.jsonl can be written to again: nothing is lost") == 1
+
+
+def test_a_log_whose_file_cannot_be_opened_waits_and_is_opened_again(tmp_path, capsys, monkeypatch):
+    def lost(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as mount:
+        mount.setattr(Path, "open", lost)
+        log = PatientFile(tmp_path / "bad.jsonl")
+        log.write(b"1\n")
+        log.flush()
+    assert not (tmp_path / "bad.jsonl").exists()
+    log.write(b"2\n")
+    log.close()
+    assert (tmp_path / "bad.jsonl").read_bytes() == b"1\n2\n"
+    told = capsys.readouterr().err
+    assert told.count("Stale file handle") == told.count("can be written to again") == 1
 
 
 def test_another_error_of_a_log_is_raised(disk, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
@@ -12,7 +13,7 @@ from data_tools.errors import DataError
 from data_tools.processes.child import FORK
 from pipelines.engine.loading.bad_samples import BadSamples
 from pipelines.engine.loading.workers import LoaderError, read_ahead
-from support.ends import kill_myself, leave
+from support.ends import kill_myself, leave, sleep_for_ever
 
 
 class Clips:
@@ -68,6 +69,38 @@ def test_a_process_that_dies_is_replaced_and_a_clip_that_kills_two_has_a_substit
         told + "a substitute takes its place",
     ]
     assert not loaders()
+
+
+def stop_myself():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("fate", [sleep_for_ever, stop_myself])
+def test_a_process_that_hangs_is_replaced_within_a_limit_and_named(fate, capfd):
+    taken = sum(read_ahead(Clips(fate), in_pairs(), 2, list, patience=0.6), [])
+    assert taken == [500 if position == 5 else position for position in range(20)]
+    told = "warning: rank 0: a loader process hangs (no progress for 0.6 s) at position 5, clip key-105: "
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning")] == [
+        told + "it is read again",
+        told + "a substitute takes its place",
+    ]
+    assert not loaders()
+
+
+def test_a_process_that_hangs_between_two_samples_is_replaced(capfd):
+    batches = read_ahead(Clips(lambda: None), in_pairs(), 1, list, patience=0.6)
+    taken = next(batches)
+    (process,) = loaders()
+    os.kill(process.pid, signal.SIGSTOP)
+    assert sum(batches, taken) == [500 if position == 5 else position for position in range(20)]
+    assert "hangs (no progress for 0.6 s)" in capfd.readouterr().err
+
+
+def test_a_slow_process_that_goes_on_is_left_alone(capfd):
+    clips = Clips(lambda: time.sleep(0.5))
+    taken = sum(read_ahead(clips, in_pairs(), 2, list, patience=5), [])
+    assert taken == [500 if position == 5 else position for position in range(20)]
+    assert "warning" not in capfd.readouterr().err
 
 
 def test_a_process_killed_by_chance_costs_no_sample():

@@ -3,7 +3,6 @@
 import faulthandler
 import gc
 import os
-import runpy
 import signal
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from time import monotonic, sleep
 import deepspeed
 from torch.distributed import DistError, distributed_c10d
 
+from pipelines.benchmarks.forked import run_script
 from support.commands import called, environment_of
 from support.launch import REPO
 
@@ -61,9 +61,3 @@ def await_others() -> None:
     store.add("ended", 1)
     while os.environ["RANK"] == "0" and store.add("ended", 0) < int(os.environ["WORLD_SIZE"]) and monotonic() < latest:
         sleep(0.01)
-
-
-def run_script(script: Path, argv: list[str]) -> None:
-    """What ``python SCRIPT *argv`` does, in this process."""
-    sys.argv = [str(script), *argv]
-    runpy.run_path(str(script), run_name="__main__")

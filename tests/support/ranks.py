@@ -6,7 +6,6 @@ A fork server makes them: it imports torch, DeepSpeed and transformers once, and
 What only a launch shows (the launcher's output, signals, the end of a dead rank) is not tested with them.
 """
 
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic, sleep
 
+from pipelines.benchmarks.forked import LIBRARIES, SERVER, environment_of_rank
 from pipelines.engine.ports import free_port
 from support.commands import environment_of
 from support.launch import REPO, environment
@@ -22,8 +22,7 @@ from support.rank import STACK_SIGNAL, serve, stack_file
 
 Program = Callable[[list[str]], None] | Path
 GRACE_SECONDS = 60
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["support.rank", "pipelines.vtok_training.run"])
+SERVER.set_forkserver_preload(["support.rank", LIBRARIES])
 
 
 class Ranks:
@@ -49,9 +48,7 @@ class Ranks:
             self._started[ranks] = [start() for _ in range(ranks)]
         used, port = self._started[ranks], free_port()
         for rank, (_, connection) in enumerate(used):
-            names = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=ranks, LOCAL_SIZE=ranks, MASTER_PORT=port)
-            told = {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            connection.send((program, list(map(str, arguments)), told))
+            connection.send((program, list(map(str, arguments)), environment_of_rank(rank, ranks, port)))
         ends = self._ends(timeout, ranks)
         code = next((end.returncode for end in ends.values() if end.returncode), 0)
         if code:  # the ranks may have stopped at different places: DeepSpeed's counters of modules then differ

@@ -107,7 +107,7 @@ def wrong_with(codes: list[int], lines: list[str]) -> list[str]:
     """Judges the end of one start by its exit codes and the errors that it printed."""
     if "Traceback (most recent call last):" in lines:
         return [f"a traceback, exit codes {codes}"]
-    if 2 in codes and len(lines) != 1:
+    if {2, 74} & set(codes) and len(lines) != 1:
         return [f"{len(lines)} lines of errors, exit codes {codes}: {lines}"]
     if 1 in codes and 2 not in codes and not lines:
         return [f"no line of error, exit codes {codes}"]

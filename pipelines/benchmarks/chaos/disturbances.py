@@ -41,10 +41,26 @@ def killed(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, 
     return ranks, f"rank {rank} killed after {_signalled(ranks, [rank], signal.SIGKILL)}"
 
 
+def killed_in_step(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
+    """A rank is killed between two steps or in one."""
+    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    _await(ranks, Ranks.steps, draw.randrange(1, STEPS))
+    time.sleep(draw.uniform(0, 1))
+    return ranks, f"rank {rank} killed after {_signalled(ranks, [rank], signal.SIGKILL)}"
+
+
+def killed_in_save(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
+    """A rank is killed soon after a save has begun."""
+    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    _await(ranks, Ranks.saves, draw.randrange(1, STEPS // EVERY))
+    time.sleep(draw.uniform(0, 0.1))
+    return ranks, f"rank {rank} killed in save {ranks.saves()}, {_signalled(ranks, [rank], signal.SIGKILL)}"
+
+
 def stopped(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A rank hangs after a step."""
     ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
-    _after_steps(ranks, draw.randrange(1, STEPS))
+    _await(ranks, Ranks.steps, draw.randrange(1, STEPS))
     return ranks, f"rank {rank} stopped after {_signalled(ranks, [rank], signal.SIGSTOP)}"
 
 
@@ -60,12 +76,22 @@ def loader_killed(setting: Setting, output: Path, draw: random.Random) -> tuple[
     """The system kills loader processes, and the run goes on."""
     ranks, deaths = Ranks(setting.shards, output), 0
     for step in sorted(draw.sample(range(1, STEPS), 3)):
-        _after_steps(ranks, step)
+        _await(ranks, Ranks.steps, step)
         if loaders := ranks.loaders():
             with suppress(psutil.NoSuchProcess):
                 draw.choice(loaders).kill()
                 deaths += 1
     return ranks, f"{deaths} loader processes killed"
+
+
+def loader_stopped(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
+    """A loader process hangs, and the run goes on."""
+    ranks = Ranks(setting.shards, output)
+    _await(ranks, Ranks.steps, draw.randrange(1, STEPS - 1))
+    if loaders := ranks.loaders():
+        with suppress(psutil.NoSuchProcess):
+            draw.choice(loaders).suspend()
+    return ranks, f"a loader process stopped after {ranks.steps()} steps"
 
 
 def full_disk(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
@@ -81,7 +107,7 @@ def broken_disk(setting: Setting, output: Path, draw: random.Random) -> tuple[Ra
 def flipped_bit(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The run is stopped, and a bit of its newest checkpoint flips before it goes on."""
     ranks = Ranks(setting.shards, output)
-    _after_steps(ranks, draw.randrange(2 * EVERY, STEPS))
+    _await(ranks, Ranks.steps, draw.randrange(2 * EVERY, STEPS))
     _signalled(ranks, [0, 1], signal.SIGUSR1)
     ranks.ended()
     newest = max(output.glob("checkpoints/*/COMPLETE")).parent
@@ -105,7 +131,7 @@ def clock_back(setting: Setting, output: Path, draw: random.Random) -> tuple[Ran
 def started_twice(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The same command is started again while the run goes on; it must be refused in one line."""
     ranks = Ranks(setting.shards, output)
-    _after_steps(ranks, draw.randrange(1, STEPS - 1))
+    _await(ranks, Ranks.steps, draw.randrange(1, STEPS - 1))
     second = Ranks(setting.shards, output)
     codes, lines = second.ended(), second.errors()
     refused = set(codes) <= {1, 2} and 2 in codes and len(lines) == 1 and "is in use by process" in lines[0]
@@ -117,7 +143,8 @@ def started_twice(setting: Setting, output: Path, draw: random.Random) -> tuple[
 KINDS: dict[str, Disturbance] = {
     function.__name__: function
     for function in (
-        killed, stopped, asked, loader_killed, full_disk, broken_disk, flipped_bit, clock_back, started_twice,
+        killed, killed_in_step, killed_in_save, stopped, asked, loader_killed, loader_stopped, full_disk, broken_disk,
+        flipped_bit, clock_back, started_twice,
     )
 }  # fmt: skip
 
@@ -129,10 +156,10 @@ def _failing(setting: Setting, output: Path, draw: random.Random, number: int) -
     return Ranks(setting.shards, output, own), f"{errno.errorcode[number]} at {words} of each rank"
 
 
-def _after_steps(ranks: Ranks, steps: int) -> None:
-    """Waits until so many steps are logged, or a rank has ended."""
-    while ranks.steps() < steps and len(ranks.alive()) == len(ranks.processes):
-        time.sleep(0.05)
+def _await(ranks: Ranks, reached: Callable[[Ranks], int], count: int) -> None:
+    """Waits until so many steps are logged or saves begun, or a rank has ended."""
+    while reached(ranks) < count and len(ranks.alive()) == len(ranks.processes):
+        time.sleep(0.02)
 
 
 def _signalled(ranks: Ranks, chosen: list[int], number: signal.Signals) -> str:

@@ -2,9 +2,7 @@
 
 import ctypes
 import json
-import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -17,7 +15,10 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.benchmarks.forked import LIBRARIES, SERVER, environment_of_rank, run_script
+from pipelines.engine import loop
 from pipelines.engine.ports import free_port
+from pipelines.engine.saving import persistent
 from pipelines.engine.watching.metrics import MEASURED
 
 ROOT = Path(__file__).parents[3]
@@ -25,8 +26,8 @@ TRAIN = ROOT / "pipelines/train.py"
 RANKS, STEPS, EVERY = 2, 6, 2
 TIMEOUT_MINUTES = 1.0  # that a rank waits for the others
 GRACE = 15.0  # seconds from the end of one rank until the others get TERM, and again until they are killed
+FULL = 10.0  # seconds for which a run waits at its end for room on a full disk
 LONGEST = 1200.0  # seconds after which a run counts as hung
-SERVER = multiprocessing.get_context("forkserver")
 
 
 def preload(folder: Path) -> None:
@@ -38,7 +39,7 @@ def preload(folder: Path) -> None:
     library = folder / "faults.so"
     source = Path(__file__).with_name("faults.c")
     subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
-    SERVER.set_forkserver_preload([__name__, "pipelines.vtok_training.run"])
+    SERVER.set_forkserver_preload([__name__, LIBRARIES])
     own = {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
@@ -66,11 +67,10 @@ class Ranks:
             "--train.timeout_minutes", str(TIMEOUT_MINUTES), "--train.calibration_batches", "1", "--data.workers", "1",
             "--output", str(output),
         ]  # fmt: skip
-        port = str(free_port())
+        port = free_port()
         self.processes: list[BaseProcess] = []
         for rank in range(RANKS):
-            own = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=RANKS, LOCAL_SIZE=RANKS, MASTER_PORT=port)
-            told = {name: str(value) for name, value in own.items()} | {"MASTER_ADDR": "127.0.0.1"} | (faults or {})
+            told = environment_of_rank(rank, RANKS, port) | (faults or {})
             process = SERVER.Process(target=serve, args=(argv, told, self.printed / str(rank)))
             process.start()
             self.processes.append(process)
@@ -78,6 +78,10 @@ class Ranks:
     def steps(self) -> int:
         """Returns the number of logged steps."""
         return len(log_of(self.output))
+
+    def saves(self) -> int:
+        """Returns the number of checkpoints that have been begun."""
+        return len(list(self.output.glob("checkpoints/*")))
 
     def alive(self) -> list[BaseProcess]:
         return [process for process in self.processes if process.is_alive()]
@@ -129,9 +133,10 @@ def serve(argv: list[str], told: dict[str, str], printed: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
+    loop.AT_STOP = loop.AT_END = FULL
+    persistent.PAUSE = 1.0
     try:
-        sys.argv = [str(TRAIN), *argv]
-        runpy.run_path(str(TRAIN), run_name="__main__")
+        run_script(TRAIN, argv)
     except SystemExit as end:
         sys.exit(end.code)
     except BaseException:

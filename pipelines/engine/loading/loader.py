@@ -21,7 +21,7 @@ from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.prefetch import on_device
-from pipelines.engine.loading.workers import read_ahead
+from pipelines.engine.loading.workers import PATIENCE, read_ahead
 from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
@@ -167,6 +167,7 @@ def micro_batches(
     consumed_samples: int = 0,
     end: int | None = None,
     collate: Callable[[list], Loaded] = collate,
+    patience: float = PATIENCE,
 ) -> Iterator[Loaded]:
     """Yields this rank's micro-batches on its device, from sample ``consumed_samples`` on: endlessly, or up to ``end``.
 
@@ -177,6 +178,7 @@ def micro_batches(
         consumed_samples: Samples of the run before the first one.
         end: Number of the run's last sample, or ``None``.
         collate: Makes a micro-batch of the dataset's items.
+        patience: Seconds that a loader process may take for a sample before it is replaced.
 
     Raises:
         LoaderError: A clip and all its substitutes are bad, or shards cannot be read.
@@ -184,4 +186,4 @@ def micro_batches(
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
     )
-    return on_device(read_ahead(dataset, sampler, workers, collate), distributed.device())
+    return on_device(read_ahead(dataset, sampler, workers, collate, patience), distributed.device())

@@ -1,13 +1,15 @@
-"""Loader processes: they prepare micro-batches in advance, and one that dies is replaced.
+"""Loader processes: they prepare micro-batches in advance, and one that dies or hangs is replaced.
 
-A video decoder can crash without an exception, and the system can kill a process. The rank then starts another
-process, which repeats what the dead one had not delivered: the samples stay the same. If a second process dies at the
-same sample, the sample's clip counts as bad, and a drawn substitute takes its place (see :mod:`data_tools.dataset`).
+A video decoder can crash without an exception or never return, and the system can kill a process. The rank then starts
+another process, which repeats what the other had not delivered: the samples stay the same. If a second process dies or
+hangs at the same sample, the sample's clip counts as bad, and a drawn substitute takes its place (see
+:mod:`data_tools.dataset`).
 """
 
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from data_tools.errors import DataError
-from data_tools.processes.child import Child, ChildDied, end_with_parent
+from data_tools.processes.child import Child, ChildDied, ChildTimedOut, end_with_parent
 from data_tools.streaming.memory import share_memory
 from pipelines.engine import shared_memory
 
@@ -25,6 +27,8 @@ M = TypeVar("M")
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AHEAD = 4  # micro-batches that each loader process is asked for in advance
+PATIENCE = 150.0  # seconds without progress after which a loader process that is waited for counts as hung
+TICK = 0.5  # seconds between two looks at its progress
 
 
 class Items(Protocol):
@@ -48,7 +52,11 @@ class LoaderError(DataError):
 
 
 def read_ahead(
-    dataset: Items, requests: Iterable[list[int]], workers: int, collate: Callable[[list], M]
+    dataset: Items,
+    requests: Iterable[list[int]],
+    workers: int,
+    collate: Callable[[list], M],
+    patience: float = PATIENCE,
 ) -> Iterator[M]:
     """Yields a micro-batch for each list of positions, in order.
 
@@ -57,15 +65,16 @@ def read_ahead(
         requests: Positions of each micro-batch.
         workers: Loader processes. With 0 this process reads.
         collate: Makes a micro-batch of the items at some positions.
+        patience: Seconds for which the rank waits for a process that stays at one sample.
 
     Raises:
         LoaderError: A clip and all its substitutes are bad, shards cannot be read, or /dev/shm is full.
     """
     if not workers:
-        yield from map(Reader(dataset, collate).read, requests)
+        yield from map(Reader(dataset, collate, patience).read, requests)
         return
     left = iter(requests)
-    readers = [Reader(dataset, collate) for _ in range(workers)]
+    readers = [Reader(dataset, collate, patience) for _ in range(workers)]
     try:
         for reader, positions in zip(cycle(readers), islice(left, workers * AHEAD)):
             reader.ask(positions)
@@ -87,13 +96,14 @@ class Reader:
     Args:
         dataset: Gives the item at a position.
         collate: Makes a micro-batch of some items.
+        patience: As in :func:`read_ahead`.
 
     Attributes:
         asked: Positions of the micro-batches that were asked for and not yet taken.
     """
 
-    def __init__(self, dataset: Items, collate: Callable[[list], M]):
-        self.dataset, self.collate = dataset, collate
+    def __init__(self, dataset: Items, collate: Callable[[list], M], patience: float):
+        self.dataset, self.collate, self.patience = dataset, collate, patience
         self.asked: deque[list[int]] = deque()
         self.deaths: Counter[int] = Counter()
         self._at = torch.full((1,), -1).share_memory_()  # the position that the process reads
@@ -106,7 +116,7 @@ class Reader:
         self._child.send(positions)
 
     def take(self) -> M:
-        """Returns the earliest micro-batch that was asked for. Replaces the process if it has died.
+        """Returns the earliest micro-batch that was asked for. Replaces the process if it has died or hangs.
 
         Raises:
             LoaderError: As in :func:`read_ahead`.
@@ -114,6 +124,7 @@ class Reader:
         while True:
             assert self._child is not None  # there was a request
             try:
+                self._await(self._child)
                 answer = self._child.receive()
             except ChildDied as death:
                 self._replace(death)
@@ -138,6 +149,21 @@ class Reader:
         """Ends the process."""
         if self._child:
             self._child.close()
+
+    def _await(self, child: Child) -> None:
+        """Waits until the process has an answer or has died.
+
+        Raises:
+            ChildTimedOut: It has stayed at one sample, or between two, for ``patience`` seconds; it is closed.
+        """
+        at, since = int(self._at.item()), time.monotonic()
+        while not child.has_answer(TICK):
+            before, at = at, int(self._at.item())
+            if at != before:
+                since = time.monotonic()
+            elif time.monotonic() - since >= self.patience:
+                child.close()
+                raise ChildTimedOut(f"no progress for {self.patience:g} s")
 
     def _answer(self, positions: list[int]) -> M | LoaderError:
         try:
@@ -171,7 +197,8 @@ class Reader:
             fate = "a substitute takes its place" if bad else "it is read again"
             then = f"at position {position}, clip {key}: {fate}"
         rank = os.environ.get("RANK", "0")
-        print(f"warning: rank {rank}: a loader process died ({death}) {then}", file=sys.stderr, flush=True)
+        end = "hangs" if isinstance(death, ChildTimedOut) else "died"
+        print(f"warning: rank {rank}: a loader process {end} ({death}) {then}", file=sys.stderr, flush=True)
         self._at[0] = -1
         self._child = Child(self._answer, prepare_process)
         for positions in self.asked:

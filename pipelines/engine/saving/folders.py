@@ -15,8 +15,9 @@ COMPLETE = "COMPLETE"
 STATE = "state.json"
 STATISTICS = "feature_scale.safetensors"
 CONFIG = "config.yaml"
+# The names of what a run writes there. A process that is killed in safetensors' ``save_file`` leaves a ".tmp".
 WRITTEN = re.compile(
-    rf"rank_\d{{5,}}\.(safetensors|part)|{re.escape(STATISTICS)}|{re.escape(STATE)}|{re.escape(CONFIG)}|"
+    rf"\.tmp[A-Za-z0-9]{{6}}|rank_\d{{5,}}\.(safetensors|part)|{re.escape(STATISTICS)}|{re.escape(STATE)}|{re.escape(CONFIG)}|"
     rf"{COMPLETE}(\.part)?"
 )
 
@@ -63,16 +64,25 @@ def erase(folder: Path) -> None:
         folder.rmdir()
 
 
-def make_empty(folder: Path) -> None:
-    """Makes a checkpoint's folder, or empties it of what a run has written. What is not a folder is set aside.
+def clear(folder: Path) -> None:
+    """Empties a checkpoint's folder of what a run has written, if it exists. What is not a folder is set aside.
 
     Raises:
-        OSError: The disk is full, or something else forbids it.
+        OSError: The system forbids it.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         set_aside(folder)
     elif folder.exists():
         erase(folder)
+
+
+def make_empty(folder: Path) -> None:
+    """Makes a checkpoint's folder, which is empty of what a run has written.
+
+    Raises:
+        OSError: The disk is full, or something else forbids it.
+    """
+    clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -12,10 +12,14 @@ from pipelines.engine.saving.folders import COMPLETE, begun_folders, complete, e
 def remove_old(output: Path, config: CheckpointConfig) -> None:
     """Removes the checkpoints that a run does not keep, and what it left of incomplete ones.
 
-    Links stay, and what they lead to. A folder that cannot be removed is told of and does not end the run.
+    Links stay, and what they lead to. What cannot be read or removed is told of and does not end the run.
     """
     steps = [step_of(folder) for folder in complete(output)]
-    kept = kept_steps(steps, config, losses(output / "validation.jsonl"))
+    try:
+        kept = kept_steps(steps, config, losses(output / "validation.jsonl"))
+    except (OSError, ValueError) as error:
+        print(f"warning: all checkpoints stay: {output / 'validation.jsonl'}: {error}", file=sys.stderr, flush=True)
+        return
     for folder in begun_folders(output):
         if folder.is_symlink() or (step_of(folder) in kept and (folder / COMPLETE).is_file()):
             continue

@@ -10,12 +10,13 @@ A reader asks for a range of a parameter's elements. It does not need to know ho
 import errno
 import json
 import os
+import re
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -38,8 +39,25 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file from tensors on the CPU.
+
+    Raises:
+        OSError: The disk is full, or something else forbids it. safetensors itself raises an error of its own.
+    """
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
 def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int]) -> None:
     """Writes a rank's slices. They are on disk when this returns. A file of this name is always complete.
+
+    If it fails, it leaves nothing, so that a full disk gets its room back.
 
     Args:
         path: The file.
@@ -47,9 +65,13 @@ def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int])
         starts: First element of a slice in the flattened parameter, by NAME. 0 if missing.
     """
     part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"starts": json.dumps(starts)})
-    flush(part)
-    os.replace(part, path)
+    try:
+        write_tensors(part, tensors, {"starts": json.dumps(starts)})
+        flush(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

@@ -78,7 +78,8 @@ class Validation:
         plan = BatchPlan(ranks * size, ranks, size, accumulation=1)
         end = -(-self.samples // plan.global_batch_size) * plan.global_batch_size
         rows = []
-        for loaded in micro_batches(self.dataset, plan, self.config.data.workers, end=end):
+        patience = self.config.train.sample_seconds
+        for loaded in micro_batches(self.dataset, plan, self.config.data.workers, end=end, patience=patience):
             losses = framework(loaded.batch, reduce=False)
             rows.append(list(zip(loaded.batch.keys, *(losses[name].tolist() for name in LOSSES))))
         keys, *columns = zip(*in_global_order(distributed.gather_lists(rows))[: self.samples])

@@ -12,6 +12,7 @@ import numpy as np
 from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.items import Item, read_items
+from pipelines.cli.checks import MAX_SAMPLES
 from pipelines.config import RunConfig
 from pipelines.evaluation.judges.base import Judge, read_frames
 from pipelines.evaluation.judges.pixels import PixelJudge
@@ -72,7 +73,7 @@ def evaluate(a: argparse.Namespace) -> None:
         DataError: The items or videos are wrong.
     """
     require(a.unconditional == 0 or a.checkpoint is not None, "--unconditional goes with --checkpoint")
-    require(a.unconditional >= 0, "--unconditional must not be negative")
+    require(0 <= a.unconditional <= MAX_SAMPLES, f"--unconditional must lie between 0 and {MAX_SAMPLES:,}")
     require(a.real_tokens is None or a.checkpoint is not None, "--real_tokens goes with --checkpoint")
     require(a.real_tokens is None or a.unconditional == 0, "--real_tokens does not go with --unconditional")
     items = read_items(a.items)

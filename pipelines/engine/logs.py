@@ -89,17 +89,19 @@ def truncate_log(path: Path, step: int) -> None:
     """Keeps the lines up to ``step``. A resumed run repeats the steps after its last checkpoint."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines(keepends=True) if is_kept(line, step)]
+    lines = path.read_bytes().splitlines(keepends=True)
     part = path.with_suffix(".part")
-    with part.open("w") as file:
-        file.write("".join(kept))
+    with part.open("wb") as file:
+        file.write(b"".join(line for line in lines if (found := entry(line)) and found["step"] <= step))
         file.flush()
         os.fsync(file.fileno())  # before it takes the place of the log
     os.replace(part, path)
 
 
-def is_kept(line: str, step: int) -> bool:
+def entry(line: bytes) -> dict | None:
+    """Returns what a line of a log says; ``None`` if a process was killed as it wrote it, or it is not ours."""
     try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):  # a killed process was writing this line
-        return False
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None

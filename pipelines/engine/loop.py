@@ -21,6 +21,7 @@ from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving.checkpoint import RunState
 from pipelines.engine.saving.ema import Ema
+from pipelines.engine.saving.rotation import losses
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import Engine, learning_rates, set_learning_rates
 from pipelines.engine.stepping import Step
@@ -122,8 +123,8 @@ def run_steps(
         stopper: Tells whether any rank was asked to stop.
         profile: Steps to trace.
         after_save: Called when the writing of a checkpoint has started.
-        judge: Called after each step, except one at which a request stops the run, and first of all for the last
-            step of an earlier start. It gets the number of the step, and on rank 0 the metrics.
+        judge: Called after each step, except one at which a request stops the run. Such a step's call is made up for
+            at the next start. It gets the number of the step, and on rank 0 the metrics.
 
     Returns:
         Whether all steps were taken and judged.
@@ -138,7 +139,8 @@ def run_steps(
     bad = BadSamples(run.output, config.data.max_bad_share, own.state.step)
     dropped = DroppedSteps(config.train.max_nonfinite_steps)
     stop = False
-    if own.state.step:
+    judged = distributed.rank_zero_first(lambda: losses(run.output / "validation.jsonl"))
+    if own.state.step and own.state.step not in judged:  # an earlier start was stopped before it
         judge(own.state.step, metrics)
 
     for number in profiled(range(own.state.step + 1, run.max_steps + 1), profile, run.output):

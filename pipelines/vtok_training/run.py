@@ -24,7 +24,6 @@ from pipelines.engine.outputs import claim_output, find_held_out, find_shards, o
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint, choosing, kept
 from pipelines.engine.saving.ema import Ema
-from pipelines.engine.saving.rotation import losses
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, precision, settle
 from pipelines.engine.stepping import Step, train_step
@@ -75,7 +74,6 @@ class Training:
         dataset: Its samples.
         validation: Validates it on held-out clips, if there are any.
         utilisation: Measures the utilisation of the devices; only on rank 0.
-        judged: Steps that an earlier start of the run has validated.
     """
 
     config: RunConfig
@@ -83,7 +81,6 @@ class Training:
     dataset: ClipDataset
     validation: Validation | None
     utilisation: Utilisation | None
-    judged: set[int]
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """Takes one optimiser step."""
@@ -95,7 +92,7 @@ class Training:
 
     def judge(self, number: int, metrics: Metrics | None) -> None:
         """Validates, if it is due: the average of the weights if the run keeps one, else the weights."""
-        if self.validation is None or not self.validation.due(number, self.run.max_steps) or number in self.judged:
+        if self.validation is None or not self.validation.due(number, self.run.max_steps):
             return
         player = self.run.players[0]
         with player.ema.applied() if player.ema else nullcontext():
@@ -158,9 +155,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     run = Run(config, output, plan, [player], max_steps)
     if run.finished and distributed.rank() == 0:
         print(done_line(output, state.step, max_steps, config.train), flush=True)
-    validated = distributed.rank_zero_first(lambda: losses(output / "validation.jsonl"))
-    judged = {step for step in validated if step <= state.step}
-    return Training(config, run, dataset, validation, utilisation, judged)
+    return Training(config, run, dataset, validation, utilisation)
 
 
 def resumed_from(output: Path, step: int | None) -> Path | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine import loop, ownership
+from pipelines.engine import loop, ownership, stepping
 from pipelines.engine.saving import persistent, writing
 from pipelines.engine.saving.folders import complete, step_of
 from support import runs
@@ -62,15 +62,15 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def run(shards, tmp_path, monkeypatch):
     """Trains for six steps, each with a checkpoint, on a disk that is full when the steps in question are saved."""
-    settings = ("--train.max_steps", 6, "--train.global_batch_size", 1, "--train.calibration_batches", 1,
-                "--data.workers", 0, "--data.seconds", 1, "--checkpoint.every", 1, "--checkpoint.keep", 9,
+    settings = ("--train.global_batch_size", 1, "--train.calibration_batches", 1,
+                "--data.workers", 0, "--data.seconds", 1, "--checkpoint.every", 1,
                 "--resume", "auto")  # fmt: skip
     monkeypatch.setattr(persistent, "PAUSE", 0.05)
     monkeypatch.setattr(loop, "AT_END", 0.2)
     write = writing.write_slices
 
-    def start(refused: dict[int, int]):
-        left = dict(refused)
+    def start(refused: dict[int, int], steps: int = 6, keep: int = 9):
+        left, more = dict(refused), ("--train.max_steps", steps, "--checkpoint.keep", keep)
 
         def on_disk(path: Path, *arguments) -> None:
             step = step_of(path.parent)
@@ -78,7 +78,7 @@ def run(shards, tmp_path, monkeypatch):
             full() if left[step] >= 0 else write(path, *arguments)
 
         monkeypatch.setattr(writing, "write_slices", on_disk)
-        return runs.started(settings, shards, tmp_path / "out")
+        return runs.started(settings, shards, tmp_path / "out", *more)
 
     return start
 
@@ -91,6 +91,19 @@ def test_a_disk_that_is_full_for_a_moment_costs_at_most_a_checkpoint(run, tmp_pa
     assert "step_00000004 could not be written (No space left on device): make room; " in result.stderr
     assert "step_00000003 is complete: --resume auto goes on from there (1 of 3 in a row end the run)" in result.stderr
     assert not list((tmp_path / "out/checkpoints").glob("step_00000004*"))
+
+
+@pytest.mark.slow
+def test_while_steps_are_dropped_no_checkpoint_goes(run, tmp_path, monkeypatch):
+    def dropped(engine, batches, plan, with_decoder):
+        step = stepping.train_step(engine, batches, plan, with_decoder)
+        return step._replace(applied=(False,))
+
+    checked(run({}, steps=3, keep=1))
+    assert [step_of(folder) for folder in complete(tmp_path / "out")] == [3]
+    monkeypatch.setattr("pipelines.vtok_training.run.train_step", dropped)
+    checked(run({}, keep=1))
+    assert [step_of(folder) for folder in complete(tmp_path / "out")] == [3, 4, 5, 6]
 
 
 @pytest.mark.slow

@@ -104,6 +104,16 @@ def test_before_the_first_step_there_is_nothing_to_wait_for(number, code, begin)
     assert process.exitcode == code
 
 
+def test_a_rank_that_stops_because_of_another_says_so(monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.engine.distributed.reduce_over_ranks", lambda values, operation: values + 1)
+    stopper = Stopper("vtok-train")
+    try:
+        assert stopper.requested() and stopper.begun
+    finally:
+        stopper.dismiss()
+    assert "another rank was asked to stop: this step is the last" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return runs.make_shards(tmp_path_factory.mktemp("data"))

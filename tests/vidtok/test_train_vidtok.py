@@ -139,6 +139,8 @@ def test_a_run_is_validated_with_its_weights_and_their_average(folder):
     assert video.frames.shape == (5, 3, 32, 64) and video.frames.dtype == torch.uint8
     written = b"".join(path.read_bytes() for path in (output / "tensorboard").iterdir())
     assert b"videos/000.mp4" in written and b"GIF89a" in written and b"validation/psnr_ema" in written
+    checked(called(COMMAND, "--config", folder / "small.yaml", *options, "--resume", "auto"))
+    assert len((output / "validation.jsonl").read_text().splitlines()) == len(lines)  # that of the last step is there
 
 
 def test_checkpointed_blocks_give_the_same_run(folder, one_rank):

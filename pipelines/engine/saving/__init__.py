@@ -7,4 +7,5 @@ kept            frozen weights that no checkpoint and no pretrained model holds
 choosing        the newest undamaged one, or the one that a user names
 checkpoint      what it holds: check, resume, read for inference
 writing         write them while training goes on, from host_buffers: memory taken at the start
+persistent      tries again while a disk is full
 """

@@ -1,11 +1,11 @@
 """Removes a run's old checkpoints: all but the latest, those of every n-th step, and the best one by validation."""
 
-import json
 import math
 import sys
 from pathlib import Path
 
 from pipelines.config import CheckpointConfig
+from pipelines.engine.logs import entry
 from pipelines.engine.saving.folders import COMPLETE, begun_folders, complete, erase, step_of
 
 
@@ -17,7 +17,7 @@ def remove_old(output: Path, config: CheckpointConfig) -> None:
     steps = [step_of(folder) for folder in complete(output)]
     try:
         kept = kept_steps(steps, config, losses(output / "validation.jsonl"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         print(f"warning: all checkpoints stay: {output / 'validation.jsonl'}: {error}", file=sys.stderr, flush=True)
         return
     for folder in begun_folders(output):
@@ -49,5 +49,5 @@ def losses(path: Path) -> dict[int, float]:
     """Reads the losses of ``validation.jsonl`` by step. A loss that was not finite is infinite."""
     if not path.exists():
         return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]  # not cut by a kill
-    return {line["step"]: math.inf if line["loss"] is None else line["loss"] for line in lines}
+    lines = filter(None, map(entry, path.read_bytes().splitlines()))
+    return {line["step"]: math.inf if line.get("loss") is None else line["loss"] for line in lines}

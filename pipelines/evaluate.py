@@ -2,8 +2,8 @@
 
     python pipelines/evaluate.py tv-align --videos DIR --output RESULTS
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
-    torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --items X.jsonl --videos DIR \\
-        --output RESULTS
+    torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --suite videomme \\
+        --items test.parquet --videos DIR --output RESULTS
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
 The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
@@ -19,6 +19,7 @@ from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
+from pipelines.evaluation.understanding.suites import SUITES
 from vtok.config import require
 
 
@@ -37,6 +38,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         return a
     if a.protocol == "tv_align.run":
         require_generation(a)
+    else:
+        require(a.max_frames >= 2, f"--max_frames must be at least 2, not {a.max_frames}")
+        require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
     require_new_folder("--output", a.output)
     return with_step(a)
 
@@ -65,10 +69,19 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="questions")
-    command.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
-    command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
-    command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
+    command.set_defaults(protocol="understanding.run")
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
+    model.add_argument("--config", type=Path, help="YAML: its published weights as they are, untrained")
+    command.add_argument(
+        "--suite", choices=SUITES, default="own", help="whose questions they are (default: %(default)s)"
+    )
+    command.add_argument("--items", type=Path, required=True, help="table of questions, or a folder of tables")
+    command.add_argument("--videos", type=Path, required=True, help="folder that holds the suite's videos")
+    command.add_argument(
+        "--max_frames", type=int, default=512, help="evenly spaced frames of a longer video (default: %(default)s)"
+    )
+    command.add_argument("--hide_options", action="store_true", help="ask openly, as in training; no letter is read")
     shared_arguments(command)
 
 

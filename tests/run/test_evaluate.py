@@ -122,7 +122,7 @@ def test_true_videos_are_judged_right_by_several_ranks_and_the_controls_are_not(
         evaluate.main(command(videos, tmp_path))
         out = capsys.readouterr().out
         assert ("6 of 12 answers are still to come" in out) == (rank == 1)
-    lines = {line["name"]: line for line in json.loads((tmp_path / "report.json").read_text())["lines"]}
+    lines = {line["name"]: line for line in json.loads((tmp_path / "report.json").read_text())["tables"]["judge"]}
     assert list(lines) == ["counting", "direction", "relative_size", "all"]
     assert (lines["all"]["right"], lines["all"]["asked"], lines["all"]["abstained"]) == (12, 12, 0)
     assert lines["direction"]["controls"]["frozen"] == 0 and lines["counting"]["controls"]["frozen"] == 1

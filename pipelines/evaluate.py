@@ -29,24 +29,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     tv_align_command(commands.add_parser("tv-align", help="does a generated video show what its prompt says?"))
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
+    items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
     a = parser.parse_args(argv)
-    if a.protocol == "vidtok_scores":
-        require(min(a.height, a.width, a.fps) > 0, "--height, --width and --fps must be positive")
-        require(a.chunk >= 1, f"--chunk must be at least 1, not {a.chunk}")
-        require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
-        require_new_file("--output", a.output)
-        return a
-    if a.protocol == "tv_align.run":
-        require_generation(a)
-    else:
-        require(a.max_frames >= 2, f"--max_frames must be at least 2, not {a.max_frames}")
-        require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
-    require_new_folder("--output", a.output)
-    return with_step(a)
+    a.require_valid(a)
+    return a
 
 
 def tv_align_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="tv_align.run")
+    command.set_defaults(protocol="tv_align.run", require_valid=require_tv_align)
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
     what.add_argument(
@@ -69,7 +59,7 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="understanding.run")
+    command.set_defaults(protocol="understanding.run", require_valid=require_understanding)
     model = command.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
     model.add_argument("--config", type=Path, help="YAML: its published weights as they are, untrained")
@@ -86,7 +76,7 @@ def understanding_command(command: argparse.ArgumentParser) -> None:
 
 
 def vidtok_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="vidtok_scores")
+    command.set_defaults(protocol="vidtok_scores", require_valid=require_vidtok)
     command.add_argument("--config", required=True, help="a published name, or a YAML file")
     command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
     command.add_argument("--data", type=Path, required=True, help="folder of videos")
@@ -109,11 +99,43 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")
 
 
+def items_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="tv_align.natural.command", require_valid=require_items)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--output", type=Path, help="JSONL to write")
+    what.add_argument("--check", type=Path, help="JSONL to examine")
+
+
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
     add_step(command)
     command.add_argument("--ema", action="store_true", help="use the average of the weights")
     command.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
+
+
+def require_tv_align(a: argparse.Namespace) -> None:
+    require_generation(a)
+    require_new_folder("--output", a.output)
+    with_step(a)
+
+
+def require_understanding(a: argparse.Namespace) -> None:
+    require(a.max_frames >= 2, f"--max_frames must be at least 2, not {a.max_frames}")
+    require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
+    require_new_folder("--output", a.output)
+    with_step(a)
+
+
+def require_vidtok(a: argparse.Namespace) -> None:
+    require(min(a.height, a.width, a.fps) > 0, "--height, --width and --fps must be positive")
+    require(a.chunk >= 1, f"--chunk must be at least 1, not {a.chunk}")
+    require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
+    require_new_file("--output", a.output)
+
+
+def require_items(a: argparse.Namespace) -> None:
+    if a.output:
+        require_new_file("--output", a.output)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
     torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --suite videomme \\
         --items test.parquet --videos DIR --output RESULTS
+    python pipelines/evaluate.py compare RESULTS_A RESULTS_B [--output TABLES]
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
 The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
@@ -30,6 +31,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
+    compare_command(commands.add_parser("compare", help="evaluations of the same items side by side"))
     a = parser.parse_args(argv)
     a.require_valid(a)
     return a
@@ -106,6 +108,15 @@ def items_command(command: argparse.ArgumentParser) -> None:
     what.add_argument("--check", type=Path, help="JSONL to examine")
 
 
+def compare_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="comparison.command", require_valid=require_compare)
+    command.add_argument(
+        "results", type=Path, nargs="+", help="folders of evaluations; all are compared with the first"
+    )
+    command.add_argument("--names", nargs="+", help="a name for each (default: the folders')")
+    command.add_argument("--output", type=Path, help="folder for the tables as .md and .tex, and their pictures")
+
+
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
     add_step(command)
@@ -131,6 +142,13 @@ def require_vidtok(a: argparse.Namespace) -> None:
     require(a.chunk >= 1, f"--chunk must be at least 1, not {a.chunk}")
     require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
     require_new_file("--output", a.output)
+
+
+def require_compare(a: argparse.Namespace) -> None:
+    known = a.names is None or len(a.names) == len(set(a.names)) == len(a.results)
+    require(known, f"--names needs {len(a.results)} different names, one for each evaluation")
+    if a.output:
+        require_new_folder("--output", a.output)
 
 
 def require_items(a: argparse.Namespace) -> None:

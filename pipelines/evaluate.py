@@ -45,10 +45,15 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export, to generate them with"
     )
     command.add_argument("--items", type=Path, default=tv_align.FOLDER / "shapes.jsonl", help="JSONL of questions")
-    command.add_argument("--judge", choices=["pixels", "qwen2.5-vl"], default="pixels", help="who answers them")
+    command.add_argument(
+        "--judge", choices=["pixels", "qwen2.5-vl", "openai"], default="pixels", help="who answers them"
+    )
     command.add_argument(
         "--judge_config", type=Path, default=PRESETS / "qwen2.5-vl_judge.yaml", help="YAML for qwen2.5-vl"
     )
+    command.add_argument("--judge_url", help="for openai: the server's address up to /v1")
+    command.add_argument("--judge_model", help="for openai: the model's name there")
+    command.add_argument("--judge_cache", type=Path, help="for openai: folder of its replies (default: in --output)")
     command.add_argument("--unconditional", type=int, default=0, help="videos without a prompt, as a control")
     command.add_argument("--seconds", type=float, default=3.0)
     command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
@@ -126,6 +131,11 @@ def shared_arguments(command: argparse.ArgumentParser) -> None:
 
 def require_tv_align(a: argparse.Namespace) -> None:
     require_generation(a)
+    for option in ("judge_url", "judge_model"):
+        require(bool(getattr(a, option)) == (a.judge == "openai"), f"--judge openai and --{option} go together")
+    require(a.judge_cache is None or a.judge == "openai", "--judge_cache goes with --judge openai")
+    known = a.judge_url is None or a.judge_url.startswith(("http://", "https://"))
+    require(known, f"--judge_url {a.judge_url} is no address: give one such as http://127.0.0.1:8000/v1")
     require_new_folder("--output", a.output)
     with_step(a)
 

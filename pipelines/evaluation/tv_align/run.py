@@ -1,6 +1,7 @@
 """Runs TV-Align: a judge answers questions about videos, which are given or generated from the items' prompts."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,6 +14,7 @@ from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.items import Item, read_items
 from pipelines.evaluation.judges.base import Judge, read_frames
+from pipelines.evaluation.judges.openai import OpenAIJudge
 from pipelines.evaluation.judges.pixels import PixelJudge
 from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig
 from pipelines.evaluation.results import item_result, lines_of, place_of, write_results
@@ -95,6 +97,8 @@ def evaluate(a: argparse.Namespace) -> None:
         load = cache(partial(load_run, a.checkpoint, a.ema))
         videos = generated_videos(how, viewed, a.output / "videos", load, a.batch_size)
     lines = judge_videos(items, viewed, judge, videos, common, a.output)
+    if isinstance(judge, OpenAIJudge):
+        print(judge.endpoint.told(), file=sys.stderr)
     if lines:
         print(as_table(lines))
 
@@ -105,6 +109,8 @@ def build_judge(a: argparse.Namespace) -> Judge:
     Raises:
         ConfigError: Its settings are wrong, or its weights cannot be loaded.
     """
+    if a.judge == "openai":
+        return OpenAIJudge.at(a.judge_url, a.judge_model, a.judge_cache or a.output / "judge_cache")
     return PixelJudge() if a.judge == "pixels" else QwenJudge(QwenJudgeConfig.from_yaml(a.judge_config))
 
 

@@ -5,6 +5,7 @@
     torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --suite videomme \\
         --items test.parquet --videos DIR --output RESULTS
     python pipelines/evaluate.py compare RESULTS_A RESULTS_B [--output TABLES]
+    python pipelines/evaluate.py page RESULTS --output page.html
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
 The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
@@ -32,6 +33,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
     compare_command(commands.add_parser("compare", help="evaluations of the same items side by side"))
+    page_command(commands.add_parser("page", help="an evaluation as one HTML page, to look through and to check"))
     a = parser.parse_args(argv)
     a.require_valid(a)
     return a
@@ -122,6 +124,15 @@ def compare_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, help="folder for the tables as .md and .tex, and their pictures")
 
 
+def page_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="page.command", require_valid=require_page)
+    command.add_argument("results", type=Path, help="folder of an evaluation")
+    command.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    command.add_argument(
+        "--embed_mb", type=float, default=8.0, help="larger videos are left out, megabytes (default: %(default)s)"
+    )
+
+
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
     add_step(command)
@@ -159,6 +170,11 @@ def require_compare(a: argparse.Namespace) -> None:
     require(known, f"--names needs {len(a.results)} different names, one for each evaluation")
     if a.output:
         require_new_folder("--output", a.output)
+
+
+def require_page(a: argparse.Namespace) -> None:
+    require(a.embed_mb >= 0, f"--embed_mb must not be negative, and is {a.embed_mb:g}")
+    require_new_file("--output", a.output)
 
 
 def require_items(a: argparse.Namespace) -> None:

@@ -2,8 +2,10 @@
 
     python pipelines/evaluate.py tv-align --videos DIR --output RESULTS
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
-    torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --items X.jsonl --videos DIR \\
-        --output RESULTS
+    torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --suite videomme \\
+        --items test.parquet --videos DIR --output RESULTS
+    python pipelines/evaluate.py compare RESULTS_A RESULTS_B [--output TABLES]
+    python pipelines/evaluate.py page RESULTS --output page.html
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
 The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
@@ -19,6 +21,7 @@ from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
+from pipelines.evaluation.understanding.suites import SUITES
 from vtok.config import require
 
 
@@ -28,30 +31,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     tv_align_command(commands.add_parser("tv-align", help="does a generated video show what its prompt says?"))
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
+    items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
+    compare_command(commands.add_parser("compare", help="evaluations of the same items side by side"))
+    page_command(commands.add_parser("page", help="an evaluation as one HTML page, to look through and to check"))
     a = parser.parse_args(argv)
-    if a.protocol == "vidtok_scores":
-        require_picture(a.height, a.width, a.fps, a.chunk)
-        require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
-        require_new_file("--output", a.output)
-        return a
-    if a.protocol == "tv_align.run":
-        require_generation(a)
-    require_new_folder("--output", a.output)
-    return with_step(a)
+    a.require_valid(a)
+    return a
 
 
 def tv_align_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="tv_align.run")
+    command.set_defaults(protocol="tv_align.run", require_valid=require_tv_align)
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--videos", type=Path, help="folder of ID.mp4 for each item")
     what.add_argument(
         "--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export, to generate them with"
     )
     command.add_argument("--items", type=Path, default=tv_align.FOLDER / "shapes.jsonl", help="JSONL of questions")
-    command.add_argument("--judge", choices=["pixels", "qwen2.5-vl"], default="pixels", help="who answers them")
+    command.add_argument(
+        "--judge", choices=["pixels", "qwen2.5-vl", "openai"], default="pixels", help="who answers them"
+    )
     command.add_argument(
         "--judge_config", type=Path, default=PRESETS / "qwen2.5-vl_judge.yaml", help="YAML for qwen2.5-vl"
     )
+    command.add_argument("--judge_url", help="for openai: the server's address up to /v1")
+    command.add_argument("--judge_model", help="for openai: the model's name there")
+    command.add_argument("--judge_cache", type=Path, help="for openai: folder of its replies (default: in --output)")
     command.add_argument("--unconditional", type=int, default=0, help="videos without a prompt, as a control")
     command.add_argument("--seconds", type=float, default=3.0)
     command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
@@ -65,15 +69,24 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
 
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="questions")
-    command.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
-    command.add_argument("--items", type=Path, required=True, help="JSONL of questions")
-    command.add_argument("--videos", type=Path, required=True, help="folder of ID.mp4 for each item")
+    command.set_defaults(protocol="understanding.run", require_valid=require_understanding)
+    model = command.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export")
+    model.add_argument("--config", type=Path, help="YAML: its published weights as they are, untrained")
+    command.add_argument(
+        "--suite", choices=SUITES, default="own", help="whose questions they are (default: %(default)s)"
+    )
+    command.add_argument("--items", type=Path, required=True, help="table of questions, or a folder of tables")
+    command.add_argument("--videos", type=Path, required=True, help="folder that holds the suite's videos")
+    command.add_argument(
+        "--max_frames", type=int, default=512, help="evenly spaced frames of a longer video (default: %(default)s)"
+    )
+    command.add_argument("--hide_options", action="store_true", help="ask openly, as in training; no letter is read")
     shared_arguments(command)
 
 
 def vidtok_command(command: argparse.ArgumentParser) -> None:
-    command.set_defaults(protocol="vidtok_scores")
+    command.set_defaults(protocol="vidtok_scores", require_valid=require_vidtok)
     command.add_argument("--config", required=True, help="a published name, or a YAML file")
     command.add_argument("--checkpoint", type=Path, required=True, help="the published .ckpt, or a .safetensors")
     command.add_argument("--data", type=Path, required=True, help="folder of videos")
@@ -96,11 +109,77 @@ def vidtok_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, default=Path("vidtok_scores.json"), help="JSON file to write")
 
 
+def items_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="tv_align.natural.command", require_valid=require_items)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--output", type=Path, help="JSONL to write")
+    what.add_argument("--check", type=Path, help="JSONL to examine")
+
+
+def compare_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="comparison.command", require_valid=require_compare)
+    command.add_argument(
+        "results", type=Path, nargs="+", help="folders of evaluations; all are compared with the first"
+    )
+    command.add_argument("--names", nargs="+", help="a name for each (default: the folders')")
+    command.add_argument("--output", type=Path, help="folder for the tables as .md and .tex, and their pictures")
+
+
+def page_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="page.command", require_valid=require_page)
+    command.add_argument("results", type=Path, help="folder of an evaluation")
+    command.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    command.add_argument(
+        "--embed_mb", type=float, default=8.0, help="larger videos are left out, megabytes (default: %(default)s)"
+    )
+
+
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
     add_step(command)
     command.add_argument("--ema", action="store_true", help="use the average of the weights")
     command.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
+
+
+def require_tv_align(a: argparse.Namespace) -> None:
+    require_generation(a)
+    for option in ("judge_url", "judge_model"):
+        require(bool(getattr(a, option)) == (a.judge == "openai"), f"--judge openai and --{option} go together")
+    require(a.judge_cache is None or a.judge == "openai", "--judge_cache goes with --judge openai")
+    known = a.judge_url is None or a.judge_url.startswith(("http://", "https://"))
+    require(known, f"--judge_url {a.judge_url} is no address: give one such as http://127.0.0.1:8000/v1")
+    require_new_folder("--output", a.output)
+    with_step(a)
+
+
+def require_understanding(a: argparse.Namespace) -> None:
+    require(a.max_frames >= 2, f"--max_frames must be at least 2, not {a.max_frames}")
+    require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")
+    require_new_folder("--output", a.output)
+    with_step(a)
+
+
+def require_vidtok(a: argparse.Namespace) -> None:
+    require_picture(a.height, a.width, a.fps, a.chunk)
+    require(not a.read_long_video or a.tile is None, "choose one of --read-long-video and --tile")
+    require_new_file("--output", a.output)
+
+
+def require_compare(a: argparse.Namespace) -> None:
+    known = a.names is None or len(a.names) == len(set(a.names)) == len(a.results)
+    require(known, f"--names needs {len(a.results)} different names, one for each evaluation")
+    if a.output:
+        require_new_folder("--output", a.output)
+
+
+def require_page(a: argparse.Namespace) -> None:
+    require(a.embed_mb >= 0, f"--embed_mb must not be negative, and is {a.embed_mb:g}")
+    require_new_file("--output", a.output)
+
+
+def require_items(a: argparse.Namespace) -> None:
+    if a.output:
+        require_new_file("--output", a.output)
 
 
 def main(argv: list[str] | None = None) -> None:

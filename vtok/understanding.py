@@ -53,8 +53,30 @@ def understand(
         counts = [len(part) for part in cut_into_parts(framework, frames, fps, key_frame_every)]
         require_alike(framework, parts_of_a_video=len(counts))
         visual = video_embeddings(framework, frames, fps, key_frame_idx, key_frame_every)
+    return generated_answer(framework, visual, counts, question, max_new_tokens, fps)
+
+
+@torch.no_grad()
+def generated_answer(
+    framework: VTokFramework,
+    visual: Tensor,
+    frame_counts: list[int],
+    question: str,
+    max_new_tokens: int = 128,
+    fps: float | None = None,
+) -> str:
+    """Generates an answer to a question about embedded visual tokens, greedily.
+
+    Args:
+        framework: The model.
+        visual: (1, L, d), from :func:`video_embeddings`. With L = 0 the model sees the question alone.
+        frame_counts: Frames of each part of the video.
+        question: The question.
+        max_new_tokens: Longest answer.
+        fps: Frames per second. The configuration's if omitted.
+    """
     embeddings = question_embeddings(framework, visual, question)
-    positions = question_positions(framework, question, counts, fps)
+    positions = question_positions(framework, question, frame_counts, fps)
     causal_lm = framework.mllm.causal_lm
     assert isinstance(causal_lm, GenerationMixin)  # as all of transformers' ...ForCausalLM are
     ids = causal_lm.generate(
@@ -72,14 +94,14 @@ def understand(
 
 @torch.no_grad()
 def answer_losses(
-    framework: VTokFramework, visual: Tensor, num_frames: int, question: str, answers: list[str]
+    framework: VTokFramework, visual: Tensor, frame_counts: list[int], question: str, answers: list[str]
 ) -> list[Tensor]:
     """Computes -log p of each token of each answer to a question about a video, including end tokens, in fp32.
 
     Args:
         framework: The model.
-        visual: (1, L, d), from :func:`video_embeddings`.
-        num_frames: Frames of this video, at the configuration's frames per second.
+        visual: (1, L, d), from :func:`video_embeddings`. With L = 0 the model sees the question alone.
+        frame_counts: Frames of each part of the video, at the configuration's frames per second.
         question: The question.
         answers: The answers.
 
@@ -90,7 +112,7 @@ def answer_losses(
     ids = [torch.tensor(framework.text.answer(answer), device=question_row.device) for answer in answers]
     rows = [question_row, *(framework.mllm.embed(own)[None] for own in ids)]
     lengths = [row.shape[1] for row in rows]
-    positions = question_positions(framework, question, [num_frames], answer=max(lengths[1:]))
+    positions = question_positions(framework, question, frame_counts, answer=max(lengths[1:]))
     if positions is not None:
         beginning, behind = positions.tensor_split([lengths[0]], dim=-1)
         positions = torch.cat([beginning, *(behind[..., :length] for length in lengths[1:])], -1)

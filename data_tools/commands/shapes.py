@@ -18,7 +18,7 @@ def register(commands: argparse._SubParsersAction) -> None:
 
     items = commands.add_parser("shapes-items", help="write questions about shapes, and prompts to generate videos")
     items.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSONL to write")
-    items.add_argument("--per-category", type=int, default=143, metavar="N", help="default: %(default)s")
+    items.add_argument("--per-category", type=int, default=120, metavar="N", help="default: %(default)s")
     items.add_argument("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     items.add_argument("--split", choices=SPLITS, default="test", help="default: %(default)s")
     items.set_defaults(run=_shapes_items)

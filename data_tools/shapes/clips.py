@@ -13,6 +13,7 @@ from data_tools.shapes.words import caption_of, item_of
 from data_tools.video.encode import encode_mp4
 
 CRF = 18  # of x264
+TRIES = 1000  # draws of a scene whose prompt is new
 
 
 def render_clips(
@@ -63,16 +64,26 @@ def render_clips(
 def scene_items(per_category: int, seed: int, split: str = "test") -> list[Item]:
     """Questions about scenes of the seven TV-Align categories; each category cycles through its labels.
 
+    No prompt is repeated. Where a draw repeats one, the scene is drawn again.
+
     Raises:
-        DataError: `per_category` is below 1.
+        DataError: `per_category` is below 1, or above the number of different prompts.
     """
     if per_category < 1:
         raise DataError(f"the number of items must be at least 1, not {per_category}")
-    items = []
+    items: list[Item] = []
+    prompts: set[str] = set()
     for category in TV_ALIGN:
         labels = tuple(CATEGORIES[category].answers)
         for number in range(per_category):
-            draws = Draws(seed, number)
-            scene = scene_of(category, labels[number % len(labels)], draws, split)
-            items.append(item_of(scene, draws, f"{category}-{number:03d}"))
+            label, id = labels[number % len(labels)], f"{category}-{number:03d}"
+            for attempt in range(TRIES):
+                draws = Draws(seed, number + attempt * per_category)
+                item = item_of(scene_of(category, label, draws, split), draws, id)
+                if item.prompt not in prompts:
+                    break
+            else:
+                raise DataError(f"the category {category} has fewer than {per_category} different prompts in {split!r}")
+            prompts.add(item.prompt)
+            items.append(item)
     return items

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
@@ -18,6 +19,9 @@ from vtok.framework import VTokFramework
 from vtok.weights.materialise import whole
 from vtok.weights.shipped import folder_of
 
+# The configuration of a run, its framework and the step of its weights.
+Run = tuple[RunConfig, VTokFramework, int]
+
 # What may be a hub id, if there is no such folder.
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -33,7 +37,7 @@ def config_of(output: Path) -> RunConfig:
     return load_config(output / "config.yaml")
 
 
-def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramework, int]:
+def load_run(checkpoint: Path, ema: bool = False) -> Run:
     """Loads a checkpoint or an export.
 
     Args:
@@ -60,7 +64,7 @@ def load_run(checkpoint: Path, ema: bool = False) -> tuple[RunConfig, VTokFramew
     return config, framework, step
 
 
-def load_export(folder: Path) -> tuple[RunConfig, VTokFramework, int]:
+def load_export(folder: Path) -> Run:
     """Loads what ``export.py`` wrote. Returns the same as :func:`load_run`."""
     config = RunConfig(TrainConfig(max_steps=1), model=read_config(folder / CONFIG))
     config.data.seconds = json.loads((folder / CONFIG).read_text()).get("seconds", config.data.seconds)
@@ -68,16 +72,24 @@ def load_export(folder: Path) -> tuple[RunConfig, VTokFramework, int]:
     return config, framework.eval().to(distributed.device()), 0
 
 
-def load_untrained(path: Path) -> tuple[RunConfig, VTokFramework, int]:
+def load_untrained(path: Path, drawn: bool = False) -> Run:
     """Loads a configuration's published weights. Returns the same as :func:`load_run`, with step 0.
 
+    Args:
+        path: The configuration.
+        drawn: Whether parts between frames and answer may have random weights, drawn from the configuration's seed.
+            Such a model is the untrained row of a table; it says so.
+
     Raises:
-        ConfigError: There is no such configuration, or a part between frames and answer must be trained first.
+        ConfigError: There is no such configuration, or such a part must be trained first.
     """
     config = load_config(path)
     framework = models.load_on_device(config, path.parent)
-    if drawn := drawn_weights(framework):
-        raise ConfigError(
-            f"{path}: {drawn[0]} has random weights: train the model first, or set tokeniser.strategy to training_free"
-        )
+    if names := drawn_weights(framework):
+        if not drawn:
+            raise ConfigError(
+                f"{path}: {names[0]} has random weights: train the model first, or set tokeniser.strategy to "
+                "training_free"
+            )
+        print(f"{path}: untrained: {names[0]} and {len(names) - 1} more have random weights", file=sys.stderr)
     return config, framework, 0

@@ -48,11 +48,14 @@ class Look(NamedTuple):
         end: Where it ends, in seconds. ``None`` is the end of the video.
         key_frame_every: Seconds between key frames. By default a part that is longer than the run's samples has one as
             often as these are long, so that no position is used that was not trained.
+        max_frames: Frames that the model sees at most. Of a longer part it sees evenly spaced ones, its ends included,
+            as if they followed at the configuration's rate.
     """
 
     start: float = 0.0
     end: float | None = None
     key_frame_every: float | None = None
+    max_frames: int | None = None
 
 
 class Understanding:
@@ -92,7 +95,9 @@ class Understanding:
         duration, trained = duration_of(video), self.config.data.seconds
         end = duration if look.end is None else min(look.end, duration)
         require(0 <= look.start < end, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
-        length, every = end - look.start, look.key_frame_every
+        sampled, decoder = self.views
+        rate = sampled.fps if look.max_frames is None else thinned(sampled.fps, end - look.start, look.max_frames)
+        length, every = (end - look.start) * rate / sampled.fps, look.key_frame_every  # as long as the frames appear
         if length < SLACK * trained:
             length = min(length, trained)
         elif every is None:
@@ -100,8 +105,7 @@ class Understanding:
             print(f"{video}: {length:.1f} s, with a key frame every {every:g} s as in training", file=sys.stderr)
         elif every > trained:
             print(f"{video}: key frames are {every:g} s apart, in training {trained:g} s at most", file=sys.stderr)
-        sampled, decoder = self.views
-        view = tokeniser_view(length, sampled.fps, sampled.height, sampled.width)
+        view = tokeniser_view(length * sampled.fps / rate, rate, sampled.height, sampled.width)
         return self.frames_at(video, duration, view, decoder, look.start), every
 
     def features_of(self, video: Path) -> VisualFeatures:
@@ -115,6 +119,17 @@ class Understanding:
         data = self.config.data
         views = make_views(video, duration, sampled, decoder, start, data.fit, data.decoder, skip=("video",))
         return views.frames[: views.frames_valid].to(distributed.device())
+
+
+def thinned(fps: float, seconds: float, max_frames: int) -> float:
+    """Returns the frames per second, at most ``fps``, at which so many seconds have ``max_frames`` frames (2 or more).
+
+    >>> thinned(6, 5, 1000)
+    6
+    >>> thinned(6, 60, 31)
+    0.5
+    """
+    return min(fps, (max_frames - 1) / seconds)
 
 
 def answer_question(a: argparse.Namespace) -> None:

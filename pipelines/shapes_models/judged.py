@@ -14,7 +14,8 @@ from data_tools.draws import Draws
 from data_tools.items import Item
 from data_tools.shapes import CATEGORIES, TV_ALIGN, Scene, item_of, scene_of
 from pipelines.evaluation.judges.pixels import PixelJudge
-from pipelines.evaluation.tv_align.protocol import Line, categories_of, line_of, viewings
+from pipelines.evaluation.tables import Line, categories_of, line_of
+from pipelines.evaluation.tv_align.protocol import viewings
 from pipelines.evaluation.tv_align.run import Generation, generated_videos, judge_videos
 from pipelines.shapes_models.clips import SPLIT, frames_of
 from pipelines.shapes_models.config import ModelsConfig

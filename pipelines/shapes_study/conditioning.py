@@ -14,7 +14,7 @@ from torch import Tensor
 from data_tools.items import Item, read_items
 from data_tools.video.decode import validate
 from data_tools.video.views import decoder_view
-from pipelines.evaluation.tv_align.run import Run
+from pipelines.inference.load import Run
 from pipelines.inference.understand import Understanding
 from pipelines.shapes_study.config import StudyConfig
 from pipelines.shapes_study.latents import seen

@@ -10,10 +10,12 @@ from data_tools.shapes import CATEGORIES, TV_ALIGN
 from pipelines.config import RunConfig, TrainConfig
 from pipelines.engine import distributed
 from pipelines.evaluation.judges.pixels import PixelJudge
-from pipelines.evaluation.questions import ask_all
-from pipelines.evaluation.tv_align.protocol import Line, viewings
-from pipelines.evaluation.tv_align.run import Generation, Run, generated_videos, judge_videos
+from pipelines.evaluation.tables import Line
+from pipelines.evaluation.tv_align.protocol import viewings
+from pipelines.evaluation.tv_align.run import Generation, generated_videos, judge_videos
+from pipelines.inference.load import Run
 from pipelines.shapes_study.config import StudyConfig
+from pipelines.shapes_study.questions import ask_all
 from pipelines.shapes_study.seeds import share
 from pipelines.shapes_study.stages import gate
 from vtok.framework import VTokFramework

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from data_tools.items import Item, read_items
 from data_tools.shards import ShardReader
 from pipelines.engine.loading.precomputed import FEATURES, unpack_features
-from pipelines.evaluation.questions import lines_of
 from pipelines.shapes_study.config import Fitting
 from pipelines.shapes_study.evaluation import plain
 from pipelines.shapes_study.fitting import fit
+from pipelines.shapes_study.questions import lines_of
 
 HELD_OUT = 5  # the last fifth of the clips is asked about, the others are trained on
 WIDTH = 512

@@ -94,7 +94,7 @@ def test_with_all_tokens_kept_the_logits_and_the_answer_are_the_library_s(folder
     answer = framework.text.tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert understand(framework, frames, QUESTION, max_new_tokens=12) == answer
     visual = video_embeddings(framework, frames)
-    own, _ = answer_losses(framework, visual, len(frames), QUESTION, ["Blue.", "A longer answer beside it."])
+    own, _ = answer_losses(framework, visual, [len(frames)], QUESTION, ["Blue.", "A longer answer beside it."])
     answered = torch.cat([inputs["input_ids"], torch.tensor([framework.text.answer("Blue.")])], 1)
     types = torch.where(answered == model.config.video_token_id, 2, 0)
     longer = inputs | dict(input_ids=answered, attention_mask=torch.ones_like(answered), mm_token_type_ids=types)

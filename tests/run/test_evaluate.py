@@ -17,6 +17,8 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.evaluation import tv_align
 from pipelines.evaluation.accuracy import wilson
 from pipelines.evaluation.tv_align import run as generation
+from pipelines.evaluation.tv_align.natural.items import natural_items
+from pipelines.evaluation.tv_align.natural.proof import prove
 from pipelines.evaluation.tv_align.protocol import partners
 from pipelines.inference import generate as inference_generate
 from pipelines.inference.understand import Understanding
@@ -46,11 +48,30 @@ def test_no_interval_without_questions():
 
 def test_shipped_items_are_whole_and_what_the_command_writes():
     items = read_items(tv_align.FOLDER / "shapes.jsonl")
-    assert Counter(item.category for item in items) == dict.fromkeys(TV_ALIGN, 143) and len(items) == 1001
-    assert items == scene_items(143, seed=0)
+    assert Counter(item.category for item in items) == dict.fromkeys(TV_ALIGN, 120)
+    assert len({item.prompt for item in items}) == len(items) and items == scene_items(120, seed=0)
+    for category in TV_ALIGN:
+        assert len(set(Counter(item.answer for item in items if item.category == category).values())) == 1
+    with pytest.raises(DataError, match="counting has fewer than 121 different prompts"):
+        scene_items(121, seed=0)
     natural = read_items(tv_align.FOLDER / "natural.jsonl")
-    assert Counter(item.category for item in natural) == dict.fromkeys(TV_ALIGN, 29)
-    assert len({item.prompt for item in natural}) == len(natural)
+    assert natural == natural_items() and len(natural) == 1064
+
+
+def test_no_guess_from_the_text_is_better_than_chance(tmp_path, capsys):
+    """Question and options alone are right in exactly 25 %, by any rule: each question has each of its answers once."""
+    proof = prove(natural_items())
+    assert proof.counts == dict.fromkeys(TV_ALIGN, 152) and proof.repeats == 0 and not proof.faults
+    assert proof.guesses["best_possible"] == proof.chance == 0.25 and set(proof.places.values()) == {266}
+    evaluate.main(["items", "--output", str(tmp_path / "items.jsonl")])
+    assert read_items(tmp_path / "items.jsonl") == natural_items()
+    assert "best_possible: 25.0 %" in capsys.readouterr().out
+
+    known = [ITEM, ITEM | {"id": "b", "prompt": "Two dogs."}, ITEM | {"id": "c", "category": "colour"}]
+    (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)))
+    error = refused(["items", "--check", str(tmp_path / "known.jsonl")], capsys)
+    for fault in ("differ in size", "1 prompts are repeated", "'best_possible' is right in 100.0 %, chance is 50.0 %"):
+        assert fault in error
 
 
 @pytest.mark.parametrize(
@@ -122,7 +143,7 @@ def test_true_videos_are_judged_right_by_several_ranks_and_the_controls_are_not(
         evaluate.main(command(videos, tmp_path))
         out = capsys.readouterr().out
         assert ("6 of 12 answers are still to come" in out) == (rank == 1)
-    lines = {line["name"]: line for line in json.loads((tmp_path / "report.json").read_text())["lines"]}
+    lines = {line["name"]: line for line in json.loads((tmp_path / "report.json").read_text())["tables"]["judge"]}
     assert list(lines) == ["counting", "direction", "relative_size", "all"]
     assert (lines["all"]["right"], lines["all"]["asked"], lines["all"]["abstained"]) == (12, 12, 0)
     assert lines["direction"]["controls"]["frozen"] == 0 and lines["counting"]["controls"]["frozen"] == 1

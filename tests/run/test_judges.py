@@ -13,7 +13,8 @@ from data_tools.video.encode import encode_mp4
 from pipelines import evaluate
 from pipelines.cli.config_files import PRESETS
 from pipelines.evaluation import tv_align
-from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig, listed, parse_option
+from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig
+from pipelines.evaluation.options import listed, parse_option
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError
 
@@ -97,7 +98,7 @@ def test_tv_align_with_the_judge_from_a_folder(qwen, tmp_path, capsys):
     evaluate.main(list(map(str, arguments)))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["settings"]["judge_settings"]["weights"] == str(qwen)
-    line = report["lines"][-1]
+    line = report["tables"]["judge"][-1]
     assert line["asked"] == 2 and line["right"] + line["abstained"] <= 2 and line["interval"]["high"] < 1.01
     stored = {item.id: json.loads((tmp_path / "out" / "answers" / f"{item.id}.json").read_text()) for item in items}
     assert line["abstained"] == sum(stored[item.id]["said"][item.id] is None for item in items)

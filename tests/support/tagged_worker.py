@@ -256,7 +256,7 @@ def micro_steps(device: torch.device, found: TaggedDevice, configs: dict[str, Mo
 
 def likelihood(framework: VTokFramework, batch: Batch) -> float:
     visual = video_embeddings(framework, batch.frames[0])
-    losses = answer_losses(framework, visual, batch.frames.shape[1], "What moves?", ["A red circle.", "Blue."])
+    losses = answer_losses(framework, visual, [batch.frames.shape[1]], "What moves?", ["A red circle.", "Blue."])
     return torch.cat(losses).sum().item()
 
 

@@ -1,6 +1,5 @@
 """``qwen2.5-vl``: a pretrained model sees the video and answers with an option's letter."""
 
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from data_tools.items import Item
 from pipelines.cli.config_files import read_yaml
 from pipelines.cli.errors import one_line
 from pipelines.engine import distributed
+from pipelines.evaluation.options import LETTERS, PROMPT, listed, parse_option
 from vtok.config import ConfigError, require
 from vtok.feature_extractor.qwen25_vl import fit, patchify
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.tokeniser.layout import evenly_spaced
 from vtok.weights import first_line
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 TEXT, VIDEO = 0, 2  # token types; the model finds the tokens of a video by them
 
 
@@ -44,7 +43,7 @@ class QwenJudgeConfig:
     frames: int = 16
     min_pixels: int = 128 * 28 * 28
     max_pixels: int = 768 * 28 * 28
-    prompt: str = "{question}\n{options}\nAnswer with the letter of the right option only."
+    prompt: str = PROMPT
     max_new_tokens: int = 16
 
     def __post_init__(self):
@@ -129,29 +128,3 @@ class QwenJudge:
             video_grid_thw=video.grid,
             second_per_grid_ts=torch.tensor([gap * vision.temporal_patch_size], device=ids.device),
         )
-
-
-def listed(options: tuple[str, ...]) -> str:
-    """Returns the options, each on a line with its letter."""
-    return "\n".join(f"({letter}) {option}" for letter, option in zip(LETTERS, options))
-
-
-def parse_option(reply: str, options: tuple[str, ...]) -> str | None:
-    """Returns the option that a reply names by its letter, its text, or both in agreement, and nothing else.
-
-    Returns ``None`` if there is no such option.
-
-    >>> parse_option("(B) Two.", ("One.", "Two."))
-    'Two.'
-    >>> parse_option("A or B", ("One.", "Two.")) is None
-    True
-    """
-    words = " ".join(reply.split())
-    for option in options:
-        if words.rstrip(".").casefold() == option.rstrip(".").casefold():
-            return option
-    match = re.fullmatch(r"\(?([A-Z])(?:[.:)]+\s*(.*)|\s*)", words)
-    if not match or (place := LETTERS.index(match[1])) >= len(options):
-        return None
-    text = (match[2] or "").rstrip(".").casefold()
-    return options[place] if text in ("", options[place].rstrip(".").casefold()) else None

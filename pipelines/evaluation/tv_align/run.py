@@ -1,6 +1,7 @@
 """Runs TV-Align: a judge answers questions about videos, which are given or generated from the items' prompts."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,22 +14,30 @@ from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.items import Item, read_items
 from pipelines.cli.checks import MAX_SAMPLES
-from pipelines.config import RunConfig
 from pipelines.evaluation.judges.base import Judge, read_frames
+from pipelines.evaluation.judges.openai import OpenAIJudge
 from pipelines.evaluation.judges.pixels import PixelJudge
 from pipelines.evaluation.judges.qwen import QwenJudge, QwenJudgeConfig
-from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
-from pipelines.evaluation.tv_align.protocol import Answers, Line, Viewing, as_dict, as_table, report, viewings
+from pipelines.evaluation.results import item_result, lines_of, place_of, write_results
+from pipelines.evaluation.stored_answers import answer_all, stored_answers
+from pipelines.evaluation.tables import Line, as_table
+from pipelines.evaluation.tv_align.protocol import (
+    FREE,
+    FROZEN,
+    JUDGE,
+    SHUFFLED,
+    Answers,
+    Viewing,
+    sayings,
+    viewings,
+)
 from pipelines.inference.generate import Wanted, generate_videos
-from pipelines.inference.load import load_run
+from pipelines.inference.load import Run, load_run
 from pipelines.inference.shares import own_share
 from pipelines.inference.understand import Understanding
 from vtok.config import require
-from vtok.framework import VTokFramework
 from vtok.sampling import Sampling
 
-# The configuration of a run, its framework and its step.
-Run = tuple[RunConfig, VTokFramework, int]
 # Returns the path of a viewing's video, and the facts to store with the answers about it.
 Videos = Callable[[Viewing], tuple[Path, dict]]
 
@@ -91,6 +100,8 @@ def evaluate(a: argparse.Namespace) -> None:
         load = cache(partial(load_run, a.checkpoint, a.ema))
         videos = generated_videos(how, viewed, a.output / "videos", load, a.batch_size)
     lines = judge_videos(items, viewed, judge, videos, common, a.output)
+    if isinstance(judge, OpenAIJudge):
+        print(judge.endpoint.told(), file=sys.stderr)
     if lines:
         print(as_table(lines))
 
@@ -101,6 +112,8 @@ def build_judge(a: argparse.Namespace) -> Judge:
     Raises:
         ConfigError: Its settings are wrong, or its weights cannot be loaded.
     """
+    if a.judge == "openai":
+        return OpenAIJudge.at(a.judge_url, a.judge_model, a.judge_cache or a.output / "judge_cache")
     return PixelJudge() if a.judge == "pixels" else QwenJudge(QwenJudgeConfig.from_yaml(a.judge_config))
 
 
@@ -185,18 +198,29 @@ def judge_videos(
         ConfigError: ``output`` holds answers of another evaluation.
     """
     named, common = {viewing.name: viewing for viewing in viewed}, common | judge.settings
-    answer_all(list(named), output, common, lambda name: judged(judge, named[name], *videos(named[name])))
+    answer_all(list(named), output, common, lambda name: judged(judge, named[name], *videos(named[name]), output))
     stored = stored_answers(list(named), output, common)
     if stored is None:
         return None
-    asked = all(one["said"].keys() == {item.id for item in viewing.asked} for one, viewing in zip(stored, viewed))
-    require(asked, f"{output} holds answers to other items: choose another --output or delete it")
-    lines = report(items, viewed, [Answers(one["said"], one["frozen"]) for one in stored])
-    write_report(output, {"settings": common, "lines": [as_dict(line) for line in lines]})
+    asked = [one["said"].keys() == {item.id for item in viewing.asked} for one, viewing in zip(stored, viewed)]
+    require(
+        all(asked) and all("video" in one for one in stored),
+        f"{output} holds answers to other items: choose another --output or delete it",
+    )
+    told = sayings(viewed, [Answers(one["said"], one["frozen"]) for one in stored])
+    paths = {viewing.own.id: one["video"] for one, viewing in zip(stored, viewed) if viewing.own}
+    results = [
+        item_result(item.id, item.category, paths[item.id], item.prompt, item.question, item.options, item.answer,
+                    told[item.id])
+        for item in items
+    ]  # fmt: skip
+    controls = [FROZEN, SHUFFLED] + [FREE] * any(FREE in said for said in told.values())
+    lines = lines_of(results, JUDGE, *controls)
+    write_results(output, common, {JUDGE: lines}, results)
     return lines
 
 
-def judged(judge: Judge, viewing: Viewing, video: Path, made: dict) -> dict:
+def judged(judge: Judge, viewing: Viewing, video: Path, made: dict, output: Path) -> dict:
     """Asks the judge about a video and about its first frame, and returns the answers for JSON.
 
     Args:
@@ -204,10 +228,12 @@ def judged(judge: Judge, viewing: Viewing, video: Path, made: dict) -> dict:
         viewing: The questions.
         video: Path of the video.
         made: Facts about the video, returned with the answers.
+        output: Folder of the evaluation.
     """
     frames, times = read_frames(video)
     frozen = np.repeat(frames[:1], len(frames), axis=0)
     return {
         "said": {item.id: judge.answer(frames, times, item) for item in viewing.asked},
         "frozen": {viewing.own.id: judge.answer(frozen, times, viewing.own)} if viewing.own else {},
+        "video": place_of(video, output),
     } | made

@@ -1,44 +1,24 @@
 """Asks a model multiple-choice questions about given videos: accuracy by category, and the loss of the captions.
 
-The model sees the question without the options, as in training. Its answer is the option that it finds likeliest. As a
+The model sees the question without the options, as in training. Its answer is the option that it finds likeliest; the
+options of the shapes world are of nearly equal length, so the likelihood is not normalised. As a
 control the same is asked about the first frame, repeated: a right answer there needed no video.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
 
 from torch import Tensor
 
-from data_tools.items import Item, read_items
+from data_tools.items import Item
 from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
-from pipelines.evaluation.tv_align.protocol import Line, as_dict, as_table, categories_of, line_of
-from pipelines.evaluation.tv_align.run import Run, require_videos
-from pipelines.inference.load import load_run
+from pipelines.evaluation.tables import Line, as_dict, categories_of, line_of
+from pipelines.inference.load import Run
 from pipelines.inference.understand import Understanding
 from vtok.framework import VTokFramework
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.understanding import answer_losses, video_embeddings
-
-
-def evaluate(a: argparse.Namespace) -> None:
-    """Runs the command ``evaluate.py understanding``.
-
-    Args:
-        a: The arguments that ``evaluate.py`` parsed.
-
-    Raises:
-        ConfigError: The checkpoint or the output folder is wrong.
-        DataError: The items or videos are wrong.
-    """
-    items = read_items(a.items)
-    require_videos(a.videos, [item.id for item in items])
-    common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema, "videos": str(a.videos.resolve())}
-    answers = ask_all(items, a.videos, cache(partial(load_run, a.checkpoint, a.ema)), common, a.output)
-    if answers:
-        print(f"{as_table(answers.lines)}\ncaptions: {answers.caption_cross_entropy:.4f} nats per token")
 
 
 @dataclass(frozen=True)
@@ -89,7 +69,7 @@ def asked(run: Run, item: Item, video: Path) -> dict:
     video, frozen = (
         video_embeddings(framework, shown, key_frame_every=every) for shown in (frames, frames[:1].expand_as(frames))
     )
-    (caption,) = answer_losses(framework, video, len(frames), CAPTION_INSTRUCTIONS[0], [item.prompt])
+    (caption,) = answer_losses(framework, video, [len(frames)], CAPTION_INSTRUCTIONS[0], [item.prompt])
     return {
         "said": likeliest(framework, video, len(frames), item),
         "frozen": likeliest(framework, frozen, len(frames), item),
@@ -108,7 +88,7 @@ def likeliest(framework: VTokFramework, visual: Tensor, num_frames: int, item: I
         num_frames: Frames of the video.
         item: The item.
     """
-    losses = answer_losses(framework, visual, num_frames, item.question, list(item.options))
+    losses = answer_losses(framework, visual, [num_frames], item.question, list(item.options))
     return min(zip(item.options, losses), key=lambda pair: float(pair[1].sum()))[0]
 
 

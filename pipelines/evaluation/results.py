@@ -1,0 +1,111 @@
+"""The report of an evaluation: settings, tables, and what was said to each item.
+
+All protocols write this one form.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.evaluation.stored_answers import REPORT, write_report
+from pipelines.evaluation.tables import Line, as_dict, categories_of, line_of
+from vtok.config import ConfigError
+
+
+class Scored(NamedTuple):
+    """What scoring needs of an item: see :class:`data_tools.items.Item`."""
+
+    id: str
+    category: str
+    options: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was read.
+
+    Attributes:
+        folder: Its folder.
+        settings: What was evaluated.
+        tables: Lines of each table, by the scorer's name.
+        items: Results of :func:`item_result`.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    tables: dict[str, list[dict]]
+    items: list[dict]
+
+
+def place_of(video: Path, output: Path) -> str:
+    """Returns the path of a video for a report: below the evaluation's folder if it is there, else the whole path."""
+    whole, folder = video.resolve(), output.resolve()
+    return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
+
+
+def item_result(
+    id: str, category: str, video: str, prompt: str, question: str, options: Sequence[str], answer: str,
+    said: dict[str, str | None],
+) -> dict:  # fmt: skip
+    """Returns an item and what was said to it, for JSON.
+
+    Args:
+        id, category, question, options: Of the item.
+        video: Result of :func:`place_of`.
+        prompt: The text that the video was made from, if any.
+        answer: The right answer: an option's text or its letter.
+        said: Answers of the same kind, or ``None`` for an abstention, by the name of scorer or control.
+    """
+    return {
+        "id": id, "category": category, "video": video, "prompt": prompt, "question": question,
+        "options": list(options), "answer": answer, "said": said,
+    }  # fmt: skip
+
+
+def lines_of(items: list[dict], scorer: str, *controls: str, **guesses: dict[str, str]) -> list[Line]:
+    """Returns a line for each category and one for all.
+
+    Args:
+        items: Results of :func:`item_result`.
+        scorer: Name of the answers to score.
+        controls: Names of the answers to compare with.
+        guesses: Further answers to compare with, by the items' ids.
+    """
+    scored = [Scored(item["id"], item["category"], tuple(item["options"]), item["answer"]) for item in items]
+    own = {item["id"]: item["said"][scorer] for item in items}
+    seen = {
+        name.removesuffix(f" {scorer}"): {item["id"]: item["said"].get(name) for item in items} for name in controls
+    }
+    return [line_of(name, group, own, seen | guesses) for name, group in categories_of(scored)]
+
+
+def write_results(output: Path, settings: dict, tables: dict[str, list[Line]], items: list[dict]) -> None:
+    """Writes ``output/report.json``.
+
+    Args:
+        output: Folder of the evaluation.
+        settings: What was evaluated.
+        tables: Lines of each table, by the scorer's name. The names are those of the items' answers.
+        items: Results of :func:`item_result`.
+    """
+    plain = {name: [as_dict(line) for line in lines] for name, lines in tables.items()}
+    write_report(output, {"settings": settings, "tables": plain, "items": items})
+
+
+def read_report(folder: Path) -> Report:
+    """Reads the report of an evaluation.
+
+    Raises:
+        ConfigError: There is none, or it is not of this form.
+    """
+    path = folder / REPORT
+    try:
+        read = json.loads(path.read_bytes())
+        return Report(folder, read["settings"], read["tables"], read["items"])
+    except OSError as error:
+        raise ConfigError(f"{folder} holds no finished evaluation: cannot read {REPORT}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no report of evaluate.py, or one of an older version: run it again") from error

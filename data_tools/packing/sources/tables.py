@@ -1,9 +1,9 @@
 """Videos and images named by a table: `captions.csv` with `path` and `caption`, or the same as .jsonl or .parquet.
 
 Paths are relative to the table's folder. A row without a path is a clip of its own, which is rejected unless it holds
-the video itself, or a conversation that names none: that is a text. Rows with the same video, `start` and `end` describe one clip: all their
-captions and questions are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss,
-cut the clip out of its video.
+the video itself, or a conversation that names none: that is a text. Rows with the same video, `start` and `end`
+describe one clip: all their captions and questions are kept, and all other columns of the first row. `start` and `end`,
+in seconds or as h:mm:ss, cut the clip out of its video.
 """
 
 import hashlib

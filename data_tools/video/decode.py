@@ -101,6 +101,8 @@ def measured_duration(source: Source) -> float:
     Raises:
         BadVideo: the duration cannot be found.
     """
+    if is_image(source):
+        return 0.0
     with opened(source) as stream:
         packets = list(decodable(packets_of(stream)))
         stamps = [packet.pts for packet in packets]
@@ -152,7 +154,7 @@ def decode(
     """
     if backend not in BACKENDS:
         raise DataError(f"unknown decoder '{backend}': choose one of {', '.join(BACKENDS)}")
-    if entry == IMAGE:
+    if entry == IMAGE or (entry is None and is_image(source)):
         return iter([(list(range(len(times))), picture_of(source))])
     if backend == "decord":
         return _by_decord(source, times, entry)

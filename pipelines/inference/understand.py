@@ -91,7 +91,8 @@ class Understanding:
         """
         duration, trained = duration_of(video), self.config.data.seconds
         end = duration if look.end is None else min(look.end, duration)
-        require(0 <= look.start < end, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
+        inside = 0 <= look.start < end or look.start == end == duration == 0  # an image lasts no time
+        require(inside, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
         length, every = end - look.start, look.key_frame_every
         if length < SLACK * trained:
             length = min(length, trained)

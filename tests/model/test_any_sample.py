@@ -25,7 +25,7 @@ def test_a_text_has_no_visual_token_and_a_loss_on_every_answer(framework):
     text = mixed_batch(framework, "t").texts[0]
     decode = framework.text.tokenizer.decode
     whole = text.before + text.after + text.answer + [token for turn in text.turns for ids in turn for token in ids]
-    messages = [{"role": role, "content": [{"type": "text", "text": said}]} for role, said in (
+    messages = [{"role": role, "content": said} for role, said in (
         ("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", TALK[0][0]), ("assistant", TALK[0][1]),
         ("user", TALK[1][0]), ("assistant", TALK[1][1]))]  # fmt: skip
     published = framework.text.tokenizer.apply_chat_template(messages, tokenize=False)

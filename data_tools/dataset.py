@@ -6,34 +6,51 @@ moves.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from data_tools.draws import Draws
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import Order
-from data_tools.shards import ShardReader
+from data_tools.shards import RawSample, ShardReader
 from data_tools.streaming.mixture import Mixture
-from data_tools.video.views import CENTRE, View, make_views, view_times, window
+from data_tools.video.facts import IMAGE
+from data_tools.video.views import (
+    CENTRE,
+    ROUNDING,
+    View,
+    Views,
+    make_views,
+    stand_in,
+    stand_in_video,
+    valid_frames,
+    window,
+)
 
 MAX_ATTEMPTS = 8
+KINDS = ("text", "image", "video")
+ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass
 class Sample:
     """One decoded sample. Both views show the same window of one clip (see `views.Views`).
 
-    A view that is precomputed in the shard is not decoded: it is None, and `extras` holds the stored data.
+    Views hold the clip's own frames. A view that is precomputed in the shard is not decoded: it is None, and `extras`
+    holds the stored data. An image is a clip of one frame. A text has a black frame in its place, and a sample without
+    a caption a small black video (see `views.stand_in`).
 
     Attributes:
         position: position in the endless sequence.
         key: key of the clip used, which may be a substitute.
         draws: randomness for further choices about this sample.
         frames: uint8 (T, 3, h, w), for the tokeniser.
-        frames_valid: number of leading frames inside the clip; later ones repeat the last of them.
+        frames_valid: number of frames of the clip in `frames`, or in what is stored for them.
         video: uint8 (F, 3, H, W), for the decoder's loss.
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
@@ -42,6 +59,9 @@ class Sample:
         answer: answer to `question`.
         extras: other members of the sample, by ending.
         replaced: (key, reason) of each clip that could not be used, in order.
+        kind: one of `KINDS`.
+        turns: further (question, answer) pairs, which go on from the first one: all pairs of a text, and of a clip if
+            the dataset takes all turns.
     """
 
     position: int
@@ -57,6 +77,8 @@ class Sample:
     answer: str | None
     extras: dict[str, bytes]
     replaced: tuple[tuple[str, str], ...]
+    kind: str = KINDS[-1]
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 class ClipDataset(Dataset):
@@ -77,6 +99,8 @@ class ClipDataset(Dataset):
         draw_window: in training, whether the window is drawn; else it is at the clip's centre.
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
+        all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
+        padded: whether views of short clips have full length (see `views.make_views`).
         transform: applied to each Sample in the worker.
 
     Attributes:
@@ -97,6 +121,8 @@ class ClipDataset(Dataset):
         draw_window: bool = True,
         stored: frozenset[str] = frozenset(),
         order: Order | None = None,
+        all_turns: bool = False,
+        padded: bool = False,
         transform: Callable[[Sample], Any] | None = None,
     ):
         self.reader = reader
@@ -109,6 +135,8 @@ class ClipDataset(Dataset):
         self.training = training
         self.draw_window = draw_window
         self.stored = stored
+        self.all_turns = all_turns
+        self.padded = padded
         self.transform = transform
         self.order = order or reader.order(seed)
         self.crashes: dict[int, int] = {}
@@ -148,23 +176,14 @@ class ClipDataset(Dataset):
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
         raw = self.reader.read(row)
         facts = raw.meta["facts"]
-        duration = facts["duration"]
+        duration, kind = facts["duration"], kind_of(raw)
         drawn = self.training and self.draw_window
         start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
-        views = make_views(
-            raw.video,
-            duration,
-            self.tokeniser_view,
-            self.decoder_view,
-            start,
-            self.fit,
-            self.decoder,
-            self.stored,
-            facts.get("entry"),
-        )
         captions = captions_of(raw.meta)
+        views = self._views(raw, start, kind, captioned=any(captions))
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
-        question, answer = pairs[draws.integer("conversation", len(pairs))]
+        whole = self.all_turns or kind == KINDS[0]
+        question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
         if answer is None:  # a question alone is not asked
             question = None
         return Sample(
@@ -172,16 +191,67 @@ class ClipDataset(Dataset):
             key=raw.key,
             draws=draws,
             frames=views.frames,
-            frames_valid=view_times(self.tokeniser_view, start, duration)[1],
+            frames_valid=views.frames_valid or valid_frames(self.tokeniser_view, start, duration),
             video=views.video,
-            video_valid=view_times(self.decoder_view, start, duration)[1] if self.decoder_view else 0,
+            video_valid=views.video_valid or valid_frames(self.decoder_view, start, duration),
             start=start,
             caption=captions[draws.integer("caption", len(captions))],
             question=question,
             answer=answer,
             extras=raw.extras,
             replaced=replaced,
+            kind=kind,
+            turns=tuple((asked, told) for asked, told in pairs[1:]) if whole else (),
         )
+
+    def _views(self, raw: RawSample, start: float, kind: str, captioned: bool) -> Views:
+        """The views of a sample, without those that are stored. Raises BadVideo."""
+        if kind == KINDS[0]:
+            views = stand_in(self.tokeniser_view, self.decoder_view)
+            return Views(
+                None if "frames" in self.stored else views.frames,
+                views.frames_valid,
+                None if "video" in self.stored else views.video,
+                views.video_valid,
+            )
+        facts = raw.meta["facts"]
+        black = self.decoder_view is not None and not captioned and "video" not in self.stored
+        views = make_views(
+            raw.video,
+            facts["duration"],
+            self.tokeniser_view,
+            self.decoder_view,
+            start,
+            self.fit,
+            self.decoder,
+            self.stored | ({"video"} if black else set()),
+            facts.get("entry"),
+            padded=self.padded,
+        )
+        return replace(views, video=stand_in_video(), video_valid=1) if black else views
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether the views of all samples have full length, and all samples have a caption.
+
+        Then every micro-batch is of one shape. It follows from the data and the settings, so it is the same on every
+        rank.
+        """
+        views = [view for view in (self.tokeniser_view, self.decoder_view) if view]
+        longest = max((view.num_frames - 1) / view.fps for view in views)
+        if longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it
+            return False
+        for first in range(0, len(self), ROWS_AT_ONCE):
+            facts = self.reader.facts(np.arange(first, min(first + ROWS_AT_ONCE, len(self))))
+            if facts["duration"].min() < longest or facts["frames"].min() < 2 or not facts["words"].all():
+                return False
+        return True
+
+
+def kind_of(raw: RawSample) -> str:
+    """Returns the kind of a sample, one of `KINDS`."""
+    text, image, video = KINDS
+    return text if not raw.extension else image if raw.meta["facts"].get("entry") == IMAGE else video
 
 
 def captions_of(meta: dict[str, Any]) -> list[str]:

@@ -88,6 +88,8 @@ class DataConfig:
         max_bad_share: Largest share of unreadable samples. With more of them the run stops.
         text_dropout: Share of samples whose caption is dropped from the generation row, also for the decoder. It
             teaches what ``generate.py --visual_guidance`` needs.
+        turns: Of a clip with several questions, training asks ``one``, drawn anew each time, or ``all``, as one
+            conversation with a loss on every answer. A text's conversation is always whole.
         group_by_length: Number of consecutive samples within which batches are formed of samples of similar length: a
             multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order.
         allow_growth: Whether a resumed run goes on if shards or datasets were added behind those that it had. From then
@@ -107,6 +109,7 @@ class DataConfig:
     workers: int = 2
     max_bad_share: float = 0.01
     text_dropout: float = 0.0
+    turns: Literal["one", "all"] = "one"
     group_by_length: int = 0
     allow_growth: bool = False
     cache_dir: str = "~/.cache/vtok/shards"

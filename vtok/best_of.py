@@ -57,5 +57,5 @@ def description_loss(framework: VTokFramework, frames: Tensor, prompt: str) -> f
         prompt: The prompt.
     """
     visual = video_embeddings(framework, as_seen(framework, frames.to(framework.mllm.device)))
-    (losses,) = answer_losses(framework, visual, len(frames), CAPTION_INSTRUCTIONS[0], [prompt])
+    (losses,) = answer_losses(framework, visual, [len(frames)], CAPTION_INSTRUCTIONS[0], [prompt])
     return losses.sum().item()

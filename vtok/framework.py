@@ -150,8 +150,10 @@ class VTokFramework(nn.Module):
         with phase("language_model"):
             visual = self.projection(self.tokeniser.encode(features))
 
+        # A text has a black frame, which keeps the ranks alike; its tokens stand in no row.
+        counts = [count * text.visual for count, text in zip(features.token_counts, batch.texts)]
         plan = plan_rows(
-            batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
+            batch.texts, counts, self.text.crop_start, understanding, generation,
             spatial=features.spatial.shape[1],
         ).to(device)  # fmt: skip
         with phase("language_model"):
@@ -242,13 +244,20 @@ class VTokFramework(nn.Module):
             if captions is None:
                 ids = [text.decoder_ids for text in batch.texts]
                 captions = self.decoder.encode_text(ids, hidden.conditioning.device)
-        with phase("diffusion_transformer"):
-            conditioning = self.decoder.condition(self.generation_rows(hidden.conditioning, plan), captions)
-        with phase("autoencoder"):
-            assert batch.video is not None  # with a decoder, every batch has videos
-            posterior = batch.video if isinstance(batch.video, Posterior) else self.decoder.encode(batch.video)
-        with phase("diffusion_transformer"):
-            return self.decoder.loss(posterior, batch.video_counts, conditioning, batch.decoder_seeds)
+        rows = self.generation_rows(hidden.conditioning, plan)
+        groups, losses = batch.groups, []
+        size = len(rows) // len(groups)
+        for first, video in zip(range(0, len(rows), size), groups):
+            own = slice(first, first + size)
+            with phase("diffusion_transformer"):
+                conditioning = self.decoder.condition(rows[own], captions[own])
+            with phase("autoencoder"):
+                posterior = video if isinstance(video, Posterior) else self.decoder.encode(video)
+            with phase("diffusion_transformer"):
+                losses.append(
+                    self.decoder.loss(posterior, batch.video_counts[own], conditioning, batch.decoder_seeds[own])
+                )
+        return torch.cat(losses)
 
     def generation_rows(self, states: Tensor, plan: RowPlan) -> list[GenerationRow]:
         """Takes each clip's states for the decoder from the packed states (1, L, d): cropped prompt and visual tokens.

@@ -28,7 +28,8 @@ from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_keys
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import entry, write_sidecar
-from data_tools.video.decode import VideoFacts, validate
+from data_tools.video.decode import validate
+from data_tools.video.facts import TEXT, VideoFacts
 
 DURATION_SLACK = 0.05  # tolerance for the duration in a sample's json, seconds
 
@@ -130,7 +131,7 @@ def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> d
     """Decode a sample in full and make its sidecar entry. Raises BadVideo if it is not a sound captioned clip."""
     bodies = bodies_of(group, data)
     sample = from_members(group.key, bodies)
-    facts = decoder(sample.video).to_dict()
+    facts = (decoder(sample.video) if sample.extension else TEXT).to_dict()
     _check_told(sample.meta.get("facts", {}), facts)
     sample.meta["facts"] = facts
     whole = data[group.offset : group.offset + group.length]

@@ -61,6 +61,8 @@ def _card(reader: ShardReader, row: int) -> Card:
     captions = meta.get("captions") or [meta["caption"]]
     card = Card(row, sample.key, shard, captions, meta.get("question") or "", meta.get("answer") or "")
     try:
+        if not sample.extension:
+            return replace(card, facts={"kind": "text", "source": meta["path"]})
         key_frame, strip = _pictures(sample)
         return replace(card, key_frame=key_frame, strip=strip, facts=_facts(sample))
     except BadVideo as problem:
@@ -69,9 +71,10 @@ def _card(reader: ShardReader, row: int) -> Card:
 
 def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
     """The key frame, and the strip from the first frame to the last. Raises BadVideo."""
-    times = np.linspace(0, sample.meta["facts"]["duration"], STRIP_FRAMES).tolist()
+    facts = sample.meta["facts"]
+    times = np.linspace(0, facts["duration"], min(facts["frames"], STRIP_FRAMES)).tolist()
     frames = {}
-    for indices, frame in decode(sample.video, times, entry=sample.meta["facts"].get("entry")):
+    for indices, frame in decode(sample.video, times, entry=facts.get("entry")):
         image = Image.fromarray(frame.numpy())
         for index in indices:
             frames[index] = image

@@ -8,7 +8,7 @@ import numpy as np
 from data_tools.errors import DataError
 from data_tools.shards import ShardReader, read_sidecar, sidecar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
-from data_tools.shards.samples import video_ending
+from data_tools.shards.samples import media_endings
 
 PERCENTILES = (5, 25, 50, 75, 95)
 MEASURES = {  # name: (heading in the table, decimals)
@@ -21,7 +21,8 @@ MEASURES = {  # name: (heading in the table, decimals)
     "video_bytes": ("clip, bytes", 0),
     "caption_words": ("caption, words", 0),
 }
-KINDS = {"codecs": "codecs", "sizes": "sizes, px", "pix_fmts": "pixel formats"}
+KINDS = {"kinds": "kinds", "codecs": "codecs", "sizes": "sizes, px", "pix_fmts": "pixel formats"}
+NAMES = ("text", "image", "video")  # by the number of frames
 LISTED = 8  # number of values of a kind that the table lists; the others are summed
 
 
@@ -29,8 +30,8 @@ def dataset_stats(folder: str | Path) -> dict:
     """Counts, totals and distributions over all samples, ready for JSON.
 
     Returns:
-        "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "codecs",
-        "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, most frequent first.
+        "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "kinds",
+        "codecs", "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, most frequent first.
 
     Raises:
         DataError: the folder is not a finished dataset, or a sidecar lacks a field.
@@ -95,15 +96,21 @@ def _measured(samples: list[dict]) -> dict[str, list]:
         "seconds": [fact["duration"] for fact in facts],
         **{name: [fact[name] for fact in facts] for name in ("frames", "fps", "width", "height")},
         "pixels": [fact["width"] * fact["height"] for fact in facts],
-        "video_bytes": [sample["members"][video_ending(sample["members"])] for sample in samples],
+        "video_bytes": [_media_bytes(sample["members"]) for sample in samples],
         "caption_words": [sample["words"] for sample in samples],
     }
+
+
+def _media_bytes(members: dict[str, int]) -> int:
+    """Bytes of a sample's video or image; 0 for a text alone."""
+    return sum(members[ending] for ending in media_endings(list(members)))
 
 
 def _kinds(samples: list[dict]) -> dict[str, list[str]]:
     """`KINDS` name -> one value per sample."""
     facts = [sample["facts"] for sample in samples]
     return {
+        "kinds": [NAMES[min(fact["frames"], 2)] for fact in facts],
         "codecs": [fact["codec"] for fact in facts],
         "sizes": [f"{fact['width']}x{fact['height']}" for fact in facts],
         "pix_fmts": [fact["pix_fmt"] for fact in facts],

@@ -26,7 +26,8 @@ from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, 
 from data_tools.shards.samples import bodies_of, from_members
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import collect
-from data_tools.video.decode import VideoFacts, validate
+from data_tools.video.decode import validate
+from data_tools.video.facts import TEXT, VideoFacts
 
 _ClipDecoder = Decoder[bytes, VideoFacts]
 # Facts that every sidecar has. Older builds did not measure the others.
@@ -162,7 +163,8 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecode
         return
     try:
         sample = from_members(group.key, bodies_of(group, data))
-        facts = decoder(sample.video).to_dict() if decoder else entry["facts"]
+        measured = decoder(sample.video) if decoder and sample.extension else TEXT
+        facts = measured.to_dict() if decoder else entry["facts"]
     except BadVideo as problem:
         yield str(problem)
         return

@@ -10,10 +10,12 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources import Clip, Item
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.shards import RawSample
-from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.shards.samples import MEDIA_ENDINGS
 from data_tools.texts import plain
-from data_tools.video.decode import VideoFacts, told_transfer, validate
+from data_tools.video.decode import told_transfer, validate
 from data_tools.video.encode import HDR
+from data_tools.video.facts import TEXT, VideoFacts
+from data_tools.video.image import is_image
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class Recipe:
     """How every clip is processed and filtered.
 
     Attributes:
-        encoding: how to re-encode; None keeps the bytes, except for clips that must be cut.
+        encoding: how to re-encode; None keeps the bytes, except for clips that must be cut. Images keep theirs.
         max_seconds: longer clips are cut to their first seconds; None for no limit.
-        min_frames: least number of frames in the result.
+        min_frames: least number of frames of a video.
         min_side: least shorter side of the result, pixels.
         hdr: what becomes of clips with a high dynamic range (see `HDR`).
     """
@@ -52,12 +54,15 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
     """
     try:
         clip = item.load()
-        if recipe.hdr == "reject" and (kind := told_transfer(clip.video)) != "sdr":
+        if clip.is_text:
+            return RawSample(f"{number:09d}", b"", "", plain(clip.meta) | {"facts": TEXT.to_dict()})
+        image = is_image(clip.video)
+        if recipe.hdr == "reject" and not image and (kind := told_transfer(clip.video)) != "sdr":
             raise BadVideo("hdr", f"the clip has a high dynamic range ({kind}); --hdr tonemap packs it")
         video, extension, facts = _video(clip, recipe)
     except OSError as error:
         raise BadVideo("unreadable", str(error)) from error
-    if facts.frames < recipe.min_frames:
+    if not image and facts.frames < recipe.min_frames:
         raise BadVideo("too_few_frames", f"{facts.frames} frames, fewer than {recipe.min_frames}")
     if min(facts.width, facts.height) < recipe.min_side:
         raise BadVideo("too_small", f"{facts.width} x {facts.height} pixels, a side is below {recipe.min_side}")
@@ -67,12 +72,14 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
 def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
     """(bytes, ending, facts from a full decode) of the processed clip. Raises BadVideo."""
     longest = recipe.max_seconds or math.inf
-    if clip.span is None and recipe.encoding is None and isinstance(clip.video, bytes):
+    if is_image(clip.video) and clip.span:
+        raise BadVideo("bad_span", "an image has no part from `start` to `end`: leave both out")
+    if clip.span is None and isinstance(clip.video, bytes) and (recipe.encoding is None or is_image(clip.video)):
         facts = validate(clip.video)
         if facts.duration <= longest:
             ending = clip.extension.removeprefix(".").lower()
             # In a shard the ending tells the video from the texts, so one like ".txt" or none would not do.
-            return clip.video, f".{ending if ending in VIDEO_ENDINGS else 'video'}", facts
+            return clip.video, f".{ending if ending in MEDIA_ENDINGS else 'video'}", facts
     start, end = clip.span or (0.0, math.inf)
     encoded = transcode(clip.video, recipe.encoding or Encoding(), start, min(end, start + longest))
     return encoded, ".mp4", validate(encoded)

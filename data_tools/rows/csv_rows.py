@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 from data_tools.errors import DataError
 from data_tools.rows.row import Row, TextRows
-from data_tools.shards.samples import VIDEO_ENDINGS
+from data_tools.shards.samples import MEDIA_ENDINGS
 from data_tools.texts import filled
 from data_tools.texts.reading import not_utf8
 
@@ -127,4 +127,4 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 
 def _names_video(cell: str) -> bool:
-    return cell.rpartition(".")[2].strip().lower() in VIDEO_ENDINGS and "." in cell
+    return cell.rpartition(".")[2].strip().lower() in MEDIA_ENDINGS and "." in cell

@@ -14,7 +14,7 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.order import RunOrder
 from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
 from data_tools.shards.remote import Cache, RemoteFolder, is_remote
-from data_tools.shards.samples import VIDEO_ENDINGS, RawSample, from_members, meta_of
+from data_tools.shards.samples import MEDIA_ENDINGS, RawSample, from_members, meta_of
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
 from data_tools.texts import TEXT_FIELDS, decoded, json_object
 
@@ -171,7 +171,7 @@ def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:
     makes reading a third faster.
     """
     key, _, suffix = head[:100].rstrip(b"\0").partition(b".")
-    if not key.isalnum() or head[345] or (ending := suffix.decode("ascii", "replace")) not in VIDEO_ENDINGS:
+    if not key.isalnum() or head[345] or (ending := suffix.decode("ascii", "replace")) not in MEDIA_ENDINGS:
         return None
     texts: list[bytes] = []
     at = -len(body) % BLOCK

@@ -3,7 +3,8 @@
 Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with everything else. Other tools
 use other names. `from_members` reads them so:
 
-    video     the one member with a video ending; if there is none, the only member that is not text
+    video     the one member with a video ending; else the one with an image ending; else the only member that is not
+              text. A sample without any is a text, if its json holds a conversation that names no video and no image
     caption   `.txt`, else `.caption`, else a field of the json
     meta      `.json`, an object, with captions, questions and conversations as `texts` reads them
     extras    every other member, unchanged
@@ -18,12 +19,14 @@ from dataclasses import dataclass, field
 
 from data_tools.errors import BadVideo
 from data_tools.shards.tars import Buffer, Group
-from data_tools.texts import Columns, decoded, describe, json_object, plain
+from data_tools.texts import Columns, decoded, describe, is_conversation_alone, json_object, plain
 
 MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample must fit in memory
 VIDEO_ENDINGS = frozenset(
     "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
 )
+IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp"})
+MEDIA_ENDINGS = VIDEO_ENDINGS | IMAGE_ENDINGS
 CAPTION_ENDINGS = ("txt", "caption")
 TEXT_ENDINGS = (*CAPTION_ENDINGS, "json")
 
@@ -34,8 +37,8 @@ class RawSample:
 
     Attributes:
         key: identifies the sample in its shard.
-        video: the bytes of the video file.
-        extension: of the video file, with its dot.
+        video: the bytes of the video file, or of an image: a video of one frame.
+        extension: of that file, with its dot; "" for a text alone.
         meta: "caption", "path" (the clip's name in the build's input), "facts" (see `video.VideoFacts`; at least
             frames and duration), and further fields of the input.
         extras: other members, by ending without the dot.
@@ -51,11 +54,8 @@ class RawSample:
 def to_members(sample: RawSample) -> dict[str, bytes]:
     """A sample's members as ending -> body, in the order in which they are written."""
     meta = {name: value for name, value in sample.meta.items() if name != "caption"}
-    return {
-        sample.extension.removeprefix("."): sample.video,
-        "txt": sample.meta["caption"].encode(),
-        "json": _json(meta),
-    } | sample.extras
+    media = {sample.extension.removeprefix("."): sample.video} if sample.extension else {}
+    return media | {"txt": sample.meta["caption"].encode(), "json": _json(meta)} | sample.extras
 
 
 def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
@@ -66,12 +66,22 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
     Raises:
         BadVideo: the members are not one clip with texts.
     """
-    extension, bodies = without_prefix(members)
-    video = bodies.pop(extension)
-    meta = take_meta(bodies, f"{key}.{video_ending(members)}")
+    if is_text(members):
+        extension, bodies, video, name = "", dict(members), b"", f"{key}.json"
+    else:
+        extension, bodies = without_prefix(members)
+        video, name, extension = bodies.pop(extension), f"{key}.{video_ending(members)}", f".{extension}"
+    meta = take_meta(bodies, name)
     if not isinstance(meta.get("facts", {}), dict):
         raise BadVideo("bad_meta", '"facts" of the json is not an object')
-    return RawSample(key, video, f".{extension}", meta, bodies)
+    return RawSample(key, video, extension, meta, bodies)
+
+
+def is_text(members: Mapping[str, bytes]) -> bool:
+    """Whether the members (ending -> body) are a text alone. Raises BadVideo if the json cannot be read."""
+    if "json" not in members or media_endings(list(members)):
+        return False
+    return is_conversation_alone(json_object(members["json"], "the json"))
 
 
 def take_meta(bodies: dict[str, bytes], name: str, columns: Columns = Columns()) -> dict:
@@ -132,17 +142,25 @@ def video_ending(endings: Iterable[str]) -> str:
         BadVideo: no member is a video, or more than one may be.
     """
     endings = list(endings)
+    candidates = media_endings(endings)
+    if len(candidates) > 1:
+        raise BadVideo("several_videos", f"the members {', '.join(candidates)} may each be the video")
+    if not candidates:
+        raise BadVideo("no_video", f"none of the members {', '.join(endings)} is a video")
+    return candidates[0]
+
+
+def media_endings(endings: list[str]) -> list[str]:
+    """The endings of the members that may be the sample's video or image; more than one if that is not clear."""
     undotted = [ending for ending in endings if "." not in ending]
-    for candidates in (
+    kinds = (
         [ending for ending in undotted if ending in VIDEO_ENDINGS],
         videos_of_dotted_keys(endings),
+        [ending for ending in undotted if ending in IMAGE_ENDINGS],
+        [ending for ending in endings if "." in ending and ending.rpartition(".")[2] in IMAGE_ENDINGS],
         [ending for ending in undotted if ending not in TEXT_ENDINGS],
-    ):
-        if len(candidates) > 1:
-            raise BadVideo("several_videos", f"the members {', '.join(candidates)} may each be the video")
-        if candidates:
-            return candidates[0]
-    raise BadVideo("no_video", f"none of the members {', '.join(endings)} is a video")
+    )
+    return next(filter(None, kinds), [])
 
 
 def videos_of_dotted_keys(endings: Iterable[str]) -> list[str]:

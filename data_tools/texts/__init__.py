@@ -7,7 +7,14 @@ turns.py      conversations in LLaVA's form, chat messages → (question, answer
 describe.py   the fields of a clip's rows → the fields that training reads
 """
 
-from data_tools.texts.describe import RESERVED_FIELDS, TEXT_FIELDS, Columns, describe
+from data_tools.texts.describe import (
+    RESERVED_FIELDS,
+    TEXT_FIELDS,
+    Columns,
+    describe,
+    is_conversation_alone,
+    video_field,
+)
 from data_tools.texts.reading import decoded, filled, json_object, json_value, plain
 
 __all__ = [
@@ -17,7 +24,9 @@ __all__ = [
     "decoded",
     "describe",
     "filled",
+    "is_conversation_alone",
     "json_object",
     "json_value",
     "plain",
+    "video_field",
 ]

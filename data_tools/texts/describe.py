@@ -8,6 +8,7 @@ conversations            all pairs [question, answer], if there are several: tra
 `describe` of a meta gives the same meta: a tar of ours is read by the rules for tars of other tools.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,10 @@ RESERVED_FIELDS = ("facts",)
 CONVERSATIONS = ("conversations", "messages")
 PAIR = ("question", "answer")
 TEXT_FIELDS = frozenset({"caption", "captions", *PAIR, *CONVERSATIONS})
+# Fields of the path where others have no field "path": LLaVA-Video's, LLaVA's and ShareGPT4Video's.
+OTHER_VIDEOS = ("video", "image", "video_path")
+NAMES_MEDIA = ("<image>", "<video>", '"type": "image', '"type": "video')  # in a conversation, as JSON
+WHOLE = "-1"  # number of the caption of the whole video, among those of its parts (ShareGPT4Video)
 SECOND_CAPTION = "text"  # field of the caption where others have no field "caption"
 
 
@@ -30,7 +35,7 @@ class Columns:
     """Names of the fields to read: columns of a table, or fields of a .json.
 
     Attributes:
-        video: the field with the path of the video.
+        video: the field with the path of the video or image. Where there is no "path", one of `OTHER_VIDEOS`.
         caption: the field with the caption. "text" is read instead where there is no "caption".
         source: the field that identifies the recording of a clip. Clips of one recording go to the same side of a
             split. None: the video itself.
@@ -39,6 +44,11 @@ class Columns:
     video: str = "path"
     caption: str = "caption"
     source: str | None = None
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """The fields that may have the path. The first one that a row has counts."""
+        return (self.video, *OTHER_VIDEOS) if self.video == "path" else (self.video,)
 
     @property
     def texts(self) -> frozenset[str]:
@@ -64,7 +74,14 @@ def describe(name: str, rows: Sequence[dict], columns: Columns = Columns()) -> d
     pairs = _unique(pair for row in rows for pair in _pairs(row))
     if not (captions or wordings or pairs):
         raise BadVideo("no_caption", "there is no caption, or it is empty, and there is no question")
-    known = {columns.video, columns.caption, "path", *TEXT_FIELDS.difference(PAIR), *RESERVED_FIELDS}
+    known = {
+        video_field(rows[0], columns),
+        columns.video,
+        columns.caption,
+        "path",
+        *TEXT_FIELDS.difference(PAIR),
+        *RESERVED_FIELDS,
+    }
     if not any(columns.caption in row for row in rows):
         known.add(SECOND_CAPTION)  # it is the caption, or a later reader would take it for one
     meta = {field: value for field, value in rows[0].items() if field not in known}
@@ -76,6 +93,20 @@ def describe(name: str, rows: Sequence[dict], columns: Columns = Columns()) -> d
     if len(pairs) > 1 or any(field in row for row in rows for field in CONVERSATIONS):
         meta["conversations"] = [list(pair) for pair in pairs]
     return meta
+
+
+def video_field(row: dict, columns: Columns) -> str:
+    """The field with the path of a row's video or image; the usual one if there is none."""
+    return next((name for name in columns.videos if name in row), columns.video)
+
+
+def is_conversation_alone(fields: dict) -> bool:
+    """Whether fields without a video are a text: a conversation that names no video and no image."""
+    told = [fields[name] for name in CONVERSATIONS if name in fields]
+    if not told or any(name in fields for name in OTHER_VIDEOS):
+        return False
+    text = json.dumps(told, ensure_ascii=False, default=str)
+    return not any(name in text for name in NAMES_MEDIA)
 
 
 def _caption_cell(row: dict, columns: Columns) -> Any:
@@ -91,6 +122,9 @@ def _captions(value: Any, reason: str) -> list[str]:
         value = [value]
     if not isinstance(value, list):
         raise BadVideo(reason, f"the caption is not a text or a list of texts, but {brief(value)}")
+    if value and all(isinstance(item, dict) and "content" in item for item in value):
+        whole = [item for item in value if str(item.get("idx")) == WHOLE]
+        value = [item["content"] for item in whole or value]
     return [text for item in value if item is not None and (text := text_of(item, reason, numbers=False))]
 
 

@@ -1,4 +1,4 @@
-"""Validate one video, and decode the frames that it shows at given times.
+"""Validate one video or image, and decode the frames that it shows at given times.
 
 `validate` decodes every frame, strictly, when shards are built. It also enters the clip at its key frames, as training
 does, and compares. `decode` trusts what was found and decodes only the wanted frames. It chooses them by timestamp,
@@ -11,7 +11,6 @@ references).
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain
 
@@ -22,8 +21,10 @@ from data_tools.errors import BadVideo, DataError
 from data_tools.video.complete import Receipts, check_end
 from data_tools.video.container import Source, codec_of, container_of, opened, time_base
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
+from data_tools.video.facts import IMAGE, KEY_FRAMES, START, VideoFacts
 from data_tools.video.flv import check_tags
 from data_tools.video.hdr import TRANSFERS
+from data_tools.video.image import image_facts, is_image, picture_of
 from data_tools.video.interlace import deinterlaced
 from data_tools.video.packets import decodable, entries, packets_of, promised
 from data_tools.video.reader import from_entry, in_sequence
@@ -34,46 +35,6 @@ from data_tools.video.with_decord import decord_frames, decord_is_right
 
 BACKENDS = ("pyav", "decord")
 
-# Where decoding may begin for a frame: at the last key frame before it, or only at the first.
-KEY_FRAMES, START = "key_frames", "start"
-
-
-@dataclass(frozen=True)
-class VideoFacts:
-    """Facts of a video, measured by a full decode.
-
-    Attributes:
-        width: pixels as displayed: square ones, after rotation. Later frames of another size are resized to it.
-        height: as `width`.
-        fps: frames / duration.
-        frames: number of shown frames.
-        duration: seconds from the first frame to the last, plus the median interval between frames.
-        codec: FFmpeg's name, such as "h264".
-        rotation: degrees counter-clockwise (0, 90, 180 or 270) by which coded frames are rotated for display.
-        mirrored: whether coded frames are mirrored left to right before that.
-        interlaced: whether some frames are interlaced; they are deinterlaced when they are read.
-        pix_fmt: FFmpeg's name of the pixel format, such as "yuv420p".
-        transfer: "sdr", or "pq" or "hlg" for a high dynamic range, which is tone-mapped when it is read.
-        entry: `KEY_FRAMES` or `START`.
-    """
-
-    width: int
-    height: int
-    fps: float
-    frames: int
-    duration: float
-    codec: str
-    rotation: int
-    mirrored: bool
-    interlaced: bool
-    pix_fmt: str
-    transfer: str
-    entry: str
-
-    def to_dict(self) -> dict:
-        """The facts as plain JSON values."""
-        return asdict(self)
-
 
 def validate(source: Source) -> VideoFacts:
     """Decode every frame strictly, convert one of each form, and try the key frames at which reading may begin.
@@ -81,9 +42,13 @@ def validate(source: Source) -> VideoFacts:
     A video cut in mid-GOP is accepted without the frames before its first key frame, which cannot be decoded. All
     later frames are exact.
 
+    An image has the facts of a video of one frame.
+
     Raises:
         BadVideo: anything is wrong with the file.
     """
+    if is_image(source):
+        return image_facts(source)
     with opened(source) as stream:
         packets = _whole(stream, source)
         tried = trials(stream, packets)
@@ -136,6 +101,8 @@ def measured_duration(source: Source) -> float:
     Raises:
         BadVideo: the duration cannot be found.
     """
+    if is_image(source):
+        return 0.0
     with opened(source) as stream:
         packets = list(decodable(packets_of(stream)))
         stamps = [packet.pts for packet in packets]
@@ -175,7 +142,8 @@ def decode(
         times: seconds, ascending, at least one. A time half-way between two frames means the earlier one; a time past
             the end means the last frame.
         backend: one of `BACKENDS`.
-        entry: as in `VideoFacts`; None if it is not known. All but `KEY_FRAMES` decode from the start.
+        entry: as in `VideoFacts`; None if it is not known. An `IMAGE` gives its picture for all times. Of a video all
+            but `KEY_FRAMES` decode from the start.
 
     Yields:
         (indices into `times` for this frame, uint8 RGB (H, W, 3) as displayed).
@@ -186,6 +154,8 @@ def decode(
     """
     if backend not in BACKENDS:
         raise DataError(f"unknown decoder '{backend}': choose one of {', '.join(BACKENDS)}")
+    if entry == IMAGE or (entry is None and is_image(source)):
+        return iter([(list(range(len(times))), picture_of(source))])
     if backend == "decord":
         return _by_decord(source, times, entry)
     return _from_key_frame(source, times) if entry == KEY_FRAMES else _from_start(source, times)

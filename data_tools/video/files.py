@@ -77,4 +77,4 @@ class VideoFiles:
         except OSError as error:
             raise BadVideo("unreadable", f"{path}: {error.strerror}") from error
         facts = {"duration": measured_duration(video)}
-        return RawSample(self.key(row), video, path.suffix, {"caption": "", "facts": facts})
+        return RawSample(self.key(row), video, path.suffix or ".video", {"caption": "", "facts": facts})

@@ -22,6 +22,9 @@ VAE_STRIDE = 4
 # Tolerance at a clip's end, seconds: some containers round timestamps to milliseconds.
 ROUNDING = 1e-3
 
+# Side of a stand-in for a video, pixels: every decoder takes multiples of it.
+SMALLEST = 32
+
 # The draw that puts `window` at the clip's centre.
 CENTRE = 0.5
 
@@ -126,6 +129,11 @@ def view_times(view: View, start: float, end_of_clip: float) -> tuple[list[float
     return times, _floor(max(inside, 1), view.stride)
 
 
+def valid_frames(view: View | None, start: float, end_of_clip: float) -> int:
+    """The number of a view's frames that are valid (see `view_times`); 0 without a view."""
+    return view_times(view, start, end_of_clip)[1] if view else 0
+
+
 def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placement:
     """Fit a frame of src_w × src_h to a view of dst_w × dst_h, centred, keeping the aspect ratio.
 
@@ -176,6 +184,7 @@ def make_views(
     backend: str = "pyav",
     skip: Collection[str] = (),
     entry: str | None = None,
+    padded: bool = True,
 ) -> Views:
     """Both views of one window, from one decode of the clip.
 
@@ -189,6 +198,7 @@ def make_views(
         backend: "pyav" or "decord".
         skip: views, of "frames" and "video", that are not drawn. The crop still takes them into account.
         entry: as `video.validate` found it; None if it is not known.
+        padded: whether a view that reaches past the clip's end has all its frames, or the valid ones only.
 
     Raises:
         BadVideo: the clip cannot be decoded.
@@ -196,8 +206,9 @@ def make_views(
     """
     views = {"frames": tokeniser} | ({"video": decoder} if decoder else {})
     drawn = {name: view for name, view in views.items() if name not in skip}
-    stacks = {name: blank((view.num_frames, 3, view.height, view.width)) for name, view in drawn.items()}
     sampled = {name: view_times(view, start, duration) for name, view in drawn.items()}
+    lengths = {name: view.num_frames if padded else sampled[name][1] for name, view in drawn.items()}
+    stacks = {name: blank((lengths[name], 3, view.height, view.width)) for name, view in drawn.items()}
     wanted = sorted(
         (time, name, index) for name, (times, valid) in sampled.items() for index, time in enumerate(times[:valid])
     )
@@ -212,6 +223,20 @@ def make_views(
     for name, stack in stacks.items():
         stack[counts[name] :] = stack[counts[name] - 1]
     return Views(stacks.get("frames"), counts.get("frames", 0), stacks.get("video"), counts.get("video", 0))
+
+
+def stand_in(tokeniser: View, decoder: View | None) -> Views:
+    """Black views for a sample that has no picture: one frame for the tokeniser, a small one for the decoder.
+
+    They keep the ranks of a run alike: each runs the same modules, whatever its samples are.
+    """
+    frame = blank((1, 3, tokeniser.height, tokeniser.width))
+    return Views(frame, 1, stand_in_video() if decoder else None, 1 if decoder else 0)
+
+
+def stand_in_video() -> torch.Tensor:
+    """A black video, uint8 (1, 3, 32, 32), for a sample without the decoder's loss."""
+    return blank((1, 3, SMALLEST, SMALLEST))
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:

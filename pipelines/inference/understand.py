@@ -94,7 +94,8 @@ class Understanding:
         """
         duration, trained = duration_of(video), self.config.data.seconds
         end = duration if look.end is None else min(look.end, duration)
-        require(0 <= look.start < end, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
+        inside = 0 <= look.start < end or look.start == end == duration == 0  # an image lasts no time
+        require(inside, f"{video} lasts {duration:.2f} s: nothing of it lies between --start and --end")
         sampled, decoder = self.views
         rate = sampled.fps if look.max_frames is None else thinned(sampled.fps, end - look.start, look.max_frames)
         length, every = (end - look.start) * rate / sampled.fps, look.key_frame_every  # as long as the frames appear
@@ -128,8 +129,10 @@ def thinned(fps: float, seconds: float, max_frames: int) -> float:
     6
     >>> thinned(6, 60, 31)
     0.5
+    >>> thinned(6, 0, 31)
+    6
     """
-    return min(fps, (max_frames - 1) / seconds)
+    return min(fps, (max_frames - 1) / seconds) if seconds else fps
 
 
 def answer_question(a: argparse.Namespace) -> None:

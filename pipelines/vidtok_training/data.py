@@ -89,4 +89,5 @@ def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> 
         tokeniser_view=View(data.fps, data.frames, data.height, data.width),
         fit=data.fit,
         decoder=data.decoder,
+        padded=True,
     )

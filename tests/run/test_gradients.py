@@ -17,6 +17,18 @@ def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumula
     assert result.stdout.count("gradients agree") == count
 
 
+# Samples in global order: v a clip, i an image, t a text alone, q a question about a clip without a caption.
+MIXES = {1: "ttvv:iqtt:vvtq", 2: "tvvt:tttv:qiti"}  # by accumulation: on two ranks, two samples a rank, or one
+
+
+@pytest.mark.parametrize("accumulation", [slow(1), 2])
+def test_zero3_gradients_of_mixed_samples_equal_the_reference(ranks, tiny_models, accumulation):
+    """One rank has only texts while the other has only clips; kinds change from one micro-step to the next."""
+    mixes = MIXES[accumulation]
+    result = checked(ranks.run(WORKER, tiny_models, f"mixed:{mixes}", accumulation, False, "zero3.json"))
+    assert result.stdout.count("gradients agree") == 2 * len(mixes.split(":"))
+
+
 @pytest.mark.slow
 def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_models):
     """2 x 1 x (accumulate 2), with gradient checkpointing; the adapter's among them."""

@@ -1,12 +1,15 @@
 """One rank: gradients of the summed loss after one global batch, against the plain reference.
 
 deepspeed --num_gpus R gradient_worker.py MODELS VARIANT ACCUMULATION CHECKPOINTING DS_CONFIG ...
+
+A VARIANT such as mixed:ttvv:tvvt has a batch for each mix of samples (see support.tiny.mixed_batch).
 """
 
 import copy
 import os
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -22,7 +25,7 @@ from pipelines.engine.setup import build_engine
 from support.adapters import DORA, LORA, adapted_config, disturbed, with_peft
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
-from support.tiny import make_batch, model_config, wan_config
+from support.tiny import make_batch, mixed_batch, model_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.parts import learnable_names, train_only
 
@@ -34,10 +37,12 @@ VARIANTS = {
     "parts": (model_config, PARTS),
     "lora": (adapted_config, None),
     "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
+    "mixed": (model_config, None),
     "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),
 }
 
-models, variant, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+models, variants, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+variant, *mixes = variants.split(":")
 distributed.connect()
 own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distributed.rank()}"
 assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
@@ -46,14 +51,23 @@ configuration, parts = VARIANTS[variant]
 lora = configuration(models).mllm.lora
 plain = with_peft(models, lora) if lora else disturbed(build_framework(configuration(models)))
 weights = copy.deepcopy(plain.state_dict())
-batch = make_batch(plain)
-# Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
-(global_loss(plain.train(), batch) if variant != "wan" else plain.train()(batch)["loss"]).backward()
+batches = [mixed_batch(plain, kinds) for kinds in mixes] or [make_batch(plain)]
+
+
+def gradients(batch):
+    """The plain reference's, by name."""
+    plain.zero_grad(set_to_none=True)
+    # Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
+    (global_loss(plain.train(), batch) if variant != "wan" else plain.train()(batch)["loss"]).backward()
+    return {name: p.grad for name, p in plain.named_parameters()}
+
+
+references = [gradients(batch) for batch in batches]
 if parts is not None:
     train_only(plain, learnable_names(plain), parts)  # after its backward: frozen parameters change no other's gradient
 # In fp32 an adapter's gradient is rounded more: it passes two further products, and is smaller than a layer's.
 tolerance = 1e-4 if lora else 1e-5
-reference = {name: p.grad for name, p in plain.named_parameters() if p.requires_grad}
+trained = [name for name, p in plain.named_parameters() if p.requires_grad]
 
 train = TrainConfig(
     max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation), parts=parts
@@ -80,7 +94,7 @@ def backward(engine, batch, with_decoder=True):
             engine.step()
 
 
-for ds_config in ds_configs:
+for ds_config, (batch, reference) in product(ds_configs, zip(batches, references)):
     engine = sharded(ds_config)
     backward(engine, batch)
     worst = 0.0
@@ -90,7 +104,8 @@ for ds_config in ds_configs:
             continue
         gradient = safe_get_full_grad(parameter)
         assert gradient is not None, f"{name} got no gradient"
-        error, size = (gradient - reference[name]).norm().item(), reference[name].norm().item()
+        expected = torch.zeros_like(gradient) if reference[name] is None else reference[name]
+        error, size = (gradient - expected).norm().item(), expected.norm().item()
         assert error <= tolerance * size or (size == 0 and error <= 1e-8), (name, error, size)
         worst = max(worst, error / size if size else 0.0)
     copies = [getattr(p, "ds_secondary_tensor", None) is not None for p in engine.module.parameters()]
@@ -111,6 +126,6 @@ for ds_config in ds_configs:
         if parameter.requires_grad:
             assert safe_get_full_grad(parameter).abs().max() == 0, f"{name} has a stale gradient"
     engine.step()
-    agreed = f"{len(reference)} gradients agree, worst relative error {worst:.1e}"
+    agreed = f"{len(trained)} gradients agree, worst relative error {worst:.1e}"
     print(f"rank {distributed.rank()}: {ds_config}: {agreed}", flush=True)
 deepspeed.comm.destroy_process_group()

@@ -78,7 +78,7 @@ def mixture_nll(head, hidden, target):
 
 
 def clip_losses(framework: VTokFramework, batch: Batch, index: int):
-    """L_under, L_visLM and L_dec of one clip."""
+    """L_under, L_visLM and L_dec of one clip; the last two are zero without a caption."""
     lm, text = framework.mllm.causal_lm, batch.texts[index]
     frames = batch.frames[index, : batch.frame_counts[index]]
     grid, residuals = visual_targets(framework, frames)
@@ -86,10 +86,20 @@ def clip_losses(framework: VTokFramework, batch: Batch, index: int):
     embed = lambda ids: lm.model.embed_tokens(torch.tensor(ids, dtype=torch.long))  # noqa: E731
 
     # eq. 7
-    row = torch.cat([embed(text.before), visual, embed(text.after), embed(text.answer)])
+    pieces = [embed(text.before), visual if text.visual else visual[:0], embed(text.after)]
+    answers, places = [], []
+    for asked, answer in [([], text.answer), *text.turns]:
+        pieces.append(embed(asked))
+        first = sum(map(len, pieces))
+        places += range(first - 1, first + len(answer) - 1)
+        answers += answer
+        pieces.append(embed(answer))
+    row = torch.cat(pieces)
     logits = lm(inputs_embeds=row[None]).logits[0]
-    answer = torch.tensor(text.answer, dtype=torch.long)
-    under = F.cross_entropy(logits[-len(answer) - 1 : -1], answer) if len(answer) else row.sum() * 0
+    answer = torch.tensor(answers, dtype=torch.long)
+    under = F.cross_entropy(logits[places], answer) if len(answer) else row.sum() * 0
+    if not text.captioned:
+        return under, row.sum() * 0, row.sum() * 0
 
     # eq. 10
     row = torch.cat([embed(text.prompt), visual])
@@ -113,7 +123,8 @@ def flow_matching_loss(framework, batch, index, conditioning):
     """|v - (eps - z)|^2 of one clip over its own latents."""
     decoder = framework.decoder
     generator = torch.Generator().manual_seed(batch.decoder_seeds[index])
-    pixels = batch.video[index].float().permute(1, 0, 2, 3)[None] / 127.5 - 1
+    video = batch.video[index][0] if isinstance(batch.video, list) else batch.video[index]
+    pixels = video.float().permute(1, 0, 2, 3)[None] / 127.5 - 1
     with torch.no_grad():
         posterior = decoder.vae.encode(pixels).latent_dist
         normal = torch.randn(1, 1, 1, 1, generator=generator)

@@ -20,6 +20,8 @@ CAPTIONS = [
     "The video shows a large green square that moves up and then stays where it is for the rest of the clip.",
     "A yellow triangle goes round in a circle.",
 ]
+# Further turns of a conversation.
+TALK = (("And what is 2 + 2?", "Four."), ("Sure?", "Yes."))
 
 
 def model_config(folder: Path, **changes) -> ModelConfig:
@@ -86,6 +88,34 @@ def make_batch(
         head_seeds=[200 + i for i in range(count)],
         keys=[f"clip{i}" for i in range(count)],
     )
+
+
+def mixed_batch(framework, kinds="vitq"):
+    """A micro-batch of a captioned video (v), image (i), text alone (t), and a question about a video (q)."""
+    whole = make_batch(framework, len(kinds), captions=CAPTIONS[: len(kinds)])
+    say = framework.text.sample
+    texts = {
+        "v": lambda n: say(CAPTIONS[n], None, None, n),
+        "i": lambda n: say(CAPTIONS[n], None, None, n, kind="image"),
+        "t": lambda n: say("", "What is 1 + 1?", "Two.", n, TALK, "text"),
+        "q": lambda n: say("", "What moves?", "A ball.", n, TALK[:1]),
+    }
+    frames, counts = whole.frames.clone(), list(whole.frame_counts)
+    videos, lengths = [], []
+    for n, kind in enumerate(kinds):
+        counts[n] = counts[n] if kind in "vq" else 1
+        frames[n, counts[n] :] = frames[n, counts[n] - 1]
+        if kind == "t":
+            frames[n] = 0
+        shape = {"v": (9, 3, 32, 32), "i": (1, 3, 48, 32)}.get(kind, (1, 3, 32, 32))
+        lengths.append(shape[0])
+        generator = torch.Generator().manual_seed(n)
+        pixels = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=generator)
+        videos.append(pixels if kind in "vi" else torch.zeros_like(pixels))
+    return whole._replace(
+        frames=frames, frame_counts=counts, video=videos, video_counts=lengths,
+        texts=[texts[kind](n) for n, kind in enumerate(kinds)],
+    )  # fmt: skip
 
 
 def part(batch: Batch, clips: list[int]) -> Batch:

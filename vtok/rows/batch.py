@@ -11,13 +11,17 @@ from vtok.video_decoder import Posterior
 
 
 class Batch(NamedTuple):
-    """B samples of one shape.
+    """B samples: clips, images (clips of one frame) and texts.
+
+    Every rank runs the same modules in every micro-step, whatever its samples are. So a text has a black frame, whose
+    tokens stand in no row, and a sample without a caption a small black video, whose loss has weight zero.
 
     Attributes:
         frames: (B, T, 3, h, w) ``uint8``, the tokeniser's view; or its stored frozen features.
         frame_counts: Real frames of each clip. The rest repeats the last one.
-        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or the stored posterior of its latents.
-            ``None`` if there is no decoder.
+        video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or the stored posterior of its latents. A list
+            of B of these, each of one clip and of a shape of its own: the decoder then runs clip by clip. All ranks
+            have the same form. ``None`` if there is no decoder.
         video_counts: Real frames of each video, 4k + 1 each.
         texts: Token ids of each sample's rows.
         decoder_seeds: Each sample's seed for sigma and the decoder's noise.
@@ -28,7 +32,7 @@ class Batch(NamedTuple):
 
     frames: Tensor | VisualFeatures
     frame_counts: list[int]
-    video: Tensor | Posterior | None
+    video: Tensor | Posterior | list[Tensor] | list[Posterior] | None
     video_counts: list[int]
     texts: list[RowText]
     decoder_seeds: list[int]
@@ -36,8 +40,16 @@ class Batch(NamedTuple):
     keys: list[str]
     captions: list[Tensor] | None = None
 
+    @property
+    def groups(self) -> list[Tensor] | list[Posterior]:
+        """The videos as the decoder takes them: all B at once, or clip by clip."""
+        if isinstance(self.video, list):
+            return self.video
+        return [] if self.video is None else [self.video]
+
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with its tensors on ``device``."""
-        video = None if self.video is None else self.video.to(device, non_blocking=True)
+        moved = [video.to(device, non_blocking=True) for video in self.groups]
+        video = moved if isinstance(self.video, list) else next(iter(moved), None)
         captions = self.captions and [caption.to(device, non_blocking=True) for caption in self.captions]
         return self._replace(frames=self.frames.to(device, non_blocking=True), video=video, captions=captions)

@@ -3,8 +3,11 @@
 Pure arithmetic on lengths. Both branches of B clips become up to 2B rows. They are packed into one sequence without
 padding, so the language model runs once per micro-step, on their tokens only:
 
-    row i      (understanding)  before | V | after | answer        position before an answer token predicts it
-    row B + i  (generation)     prompt | V                         position before V_j predicts V_j
+    row i      (understanding)  before | V | after | answer | later turns    position before an answer token predicts it
+    row B + i  (generation)     prompt | V                                   position before V_j predicts V_j
+
+A sample without a caption has no generation row, since it would have no loss. The decoder, which runs for every sample,
+then reads the first state of its other row; that loss has weight zero.
 
 All prompts begin with the template's system part. With several prompts, this shared prefix is stored once, as a row of
 its own; the generation rows attend to it.
@@ -101,10 +104,13 @@ def plan_rows(
         spatial: The number of spatial tokens of a clip. They come first.
     """
     batch, stride = len(texts), max(visual_counts)
-    shared = shared_beginning([t.prompt for t in texts], crop_start) if generation and batch > 1 else []
-    prompts = [t.prompt[len(shared) :] for t in texts]
-    answered = sum(len(t.before) + len(t.after) + len(t.answer) for t in texts) * understanding
-    num_text = answered + (len(shared) + sum(map(len, prompts))) * generation
+    generated = [clip for clip, t in enumerate(texts) if generation and (t.captioned or not understanding)]
+    shared = shared_beginning([texts[clip].prompt for clip in generated], crop_start) if len(generated) > 1 else []
+    prompts = {clip: texts[clip].prompt[len(shared) :] for clip in generated}
+    said = [[([], t.answer), *t.turns] for t in texts]
+    after = [len(t.after) + sum(len(part) for turn in turns for part in turn) for t, turns in zip(texts, said)]
+    answered = sum(len(t.before) + own for t, own in zip(texts, after)) * understanding
+    num_text = answered + len(shared) + sum(map(len, prompts.values()))
     token_ids: list[int] = []
     rows: list[list[int]] = []
     parts: list[RowParts] = []
@@ -116,32 +122,38 @@ def plan_rows(
     def visual(clip: int, count: int) -> list[int]:
         return list(range(num_text + clip * stride, num_text + clip * stride + count))
 
+    answers: list[tuple[int, int, int]] = []
+    first = 0
     for clip in range(batch * understanding):
         t = texts[clip]
-        rows.append(text(t.before) + visual(clip, visual_counts[clip]) + text(t.after) + text(t.answer))
-        parts.append(RowParts(clip, len(t.before), visual_counts[clip], len(t.after) + len(t.answer)))
+        row = text(t.before) + visual(clip, visual_counts[clip]) + text(t.after)
+        for asked, answer in said[clip]:
+            row += text(asked)
+            answers += [(first + len(row) + i - 1, token, clip) for i, token in enumerate(answer)]
+            row += text(answer)
+        rows.append(row)
+        parts.append(RowParts(clip, len(t.before), visual_counts[clip], after[clip]))
+        first += len(row)
     shared_row = len(rows) if shared else None
     if shared:
         rows.append(text(shared))
         parts.append(RowParts(0, len(shared), 0, 0))
     first_generation = len(rows)
-    for clip in range(batch * generation):
+    for clip in generated:
         rows.append(text(prompts[clip]) + visual(clip, visual_counts[clip]))
         parts.append(RowParts(clip, len(prompts[clip]), visual_counts[clip], 0))
 
     row_lengths = [len(row) for row in rows]
     ends = list(accumulate(row_lengths))
-    answers: list[tuple[int, int, int]] = []
     visuals: list[tuple[int, int, int]] = []
-    conditioning_start = []
-    for clip, end in enumerate(ends[: batch * understanding]):
-        ids = texts[clip].answer
-        answers += [(end - len(ids) + i - 1, token, clip) for i, token in enumerate(ids)]
     cropped = crop_start - len(shared)
-    for clip, end in enumerate(ends[first_generation:]):
+    # (first position, positions, visual tokens among them) of each clip's states for the decoder
+    conditioning = [(ends[clip] - row_lengths[clip], 1, 0) for clip in range(batch * understanding * generation)]
+    conditioning = conditioning or [(0, 0, 0)] * len(generated)
+    for clip, end, length in zip(generated, ends[first_generation:], row_lengths[first_generation:]):
         count = visual_counts[clip]
         visuals += [(end - count + j - 1, clip, j) for j in range(count)]
-        conditioning_start.append(end - row_lengths[first_generation + clip] + cropped)
+        conditioning[clip] = end - length + cropped, length - cropped, count
     visuals.sort(key=lambda visual: visual[2] >= spatial)  # stable: within a kind, clip after clip
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
     visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
@@ -152,12 +164,12 @@ def plan_rows(
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
         visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
         num_spatial=sum(index < spatial for _, _, index in visuals),
-        answer_counts=torch.tensor([len(t.answer) * understanding for t in texts]),
-        visual_counts=torch.tensor([count * generation for count in visual_counts]),
+        answer_counts=torch.tensor([sum(len(answer) for _, answer in turns) * understanding for turns in said]),
+        visual_counts=torch.tensor([count * (clip in prompts) for clip, count in enumerate(visual_counts)]),
         captioned=torch.tensor([int(t.captioned) for t in texts]),
-        conditioning_start=conditioning_start,
-        conditioning_rows=[length - cropped for length in row_lengths[first_generation:]],
-        conditioning_visual=visual_counts if generation else [],
+        conditioning_start=[start for start, _, _ in conditioning],
+        conditioning_rows=[count for _, count, _ in conditioning],
+        conditioning_visual=[count for _, _, count in conditioning],
     )  # fmt: skip
 
 

@@ -18,5 +18,18 @@ CAPTION_INSTRUCTIONS = (
     "State the content of the video.",
 )
 
+# The same for an image.
+IMAGE_INSTRUCTIONS = (
+    "Describe this image.",
+    "What is shown in this image?",
+    "Write a caption for this image.",
+    "Summarise the image in one sentence.",
+    "Tell me what you see in the picture.",
+    "Give a short description of this picture.",
+    "Describe the objects in the image and where they are.",
+    "How would you describe this image to someone who cannot see it?",
+    "State the content of the image.",
+)
+
 # HunyuanVideo was trained with exactly this text in front of each caption.
 DECODER_TEMPLATE = str(DEFAULT_PROMPT_TEMPLATE["template"])

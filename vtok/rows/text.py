@@ -1,9 +1,11 @@
 """Turns the text of a sample's two rows into token ids. It runs in the data workers and makes no tensors.
 
-understanding row:  before | visual tokens | after | answer, end token         (eq. 6; loss on the last two)
-generation row:     template with the caption | visual tokens                  (eqs. 8 and 10)
+understanding row:  before | visual tokens | after | answer, end token | later turns    (eq. 6; loss on answers)
+generation row:     template with the caption | visual tokens                           (eqs. 8 and 10)
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -14,13 +16,13 @@ from vtok.mllm import published
 from vtok.mllm.base import Placeholder
 from vtok.mllm.llava_next import LLAVA_NEXT
 from vtok.rows.literal import control_words, literal_ids
-from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
+from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE, IMAGE_INSTRUCTIONS
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
 from vtok.weights import first_line
 from vtok.weights.shipped import folder_or_id
 
-QUESTION = "\ue000"  # stands for the question in a filled template
+QUESTION = "\ue000"  # stands for the question in a filled template; the next characters stand for what follows it
 
 # LLaMA-3's end of a turn. Some of its tokenizers name another end token, which ends documents.
 END_OF_TURN = "<|eot_id|>"
@@ -36,6 +38,8 @@ class RowText(NamedTuple):
         decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
         captioned: Whether the sample has a caption. Without one the generation row has no loss.
         cut: Whether a text was longer than its limit, and was cut.
+        turns: Later turns of the conversation: (the template with the question, the answer with its end token) each.
+        visual: Whether the rows have visual tokens. A text alone has none.
     """
 
     before: list[int]
@@ -45,6 +49,8 @@ class RowText(NamedTuple):
     decoder_ids: list[int]
     captioned: bool
     cut: bool = False
+    turns: tuple[tuple[list[int], list[int]], ...] = ()
+    visual: bool = True
 
 
 class TextEncoder:
@@ -116,42 +122,77 @@ class TextEncoder:
             ConfigError: The template omits the video or the question, or there is no token for the video.
         """
         token = self.placeholder.token
-        head, tail = self.chat()
-        # Like LLaVA's processor: the template may write the first token itself or leave it to the tokenizer.
-        written = head.startswith(self.tokenizer.bos_token or token)
-        ids = literal_ids(self.tokenizer, self.control, head, question.strip(), tail, not written)
+        ids = self.asked(*self.chat(), question)
         visual = self.tokenizer.convert_tokens_to_ids(token)
         if visual not in ids:
             raise ConfigError(f"the tokenizer of mllm.weights has no token {token}: is it of mllm.kind?")
         place = ids.index(visual)
         return ids[:place], ids[place + 1 :]
 
+    def asked(self, head: str, tail: str, question: str) -> list[int]:
+        """Tokenises a first question between the two sides of a filled template."""
+        # Like LLaVA's processor: the template may write the first token itself or leave it to the tokenizer.
+        written = head.startswith(self.tokenizer.bos_token or self.placeholder.token)
+        return literal_ids(self.tokenizer, self.control, head, question.strip(), tail, not written)
+
+    def later(self, question: str) -> list[int]:
+        """Tokenises a question that follows an answer, whose end token is there already."""
+        *_, between, tail = self.template(2, visual=False)
+
+        def ids(before: str) -> list[int]:
+            return literal_ids(self.tokenizer, self.control, before, question.strip(), tail, False)
+
+        ended = ids(between.lstrip())  # some templates write a space before the end token
+        return ended[1:] if ended[0] in self.end_ids else ids(between)
+
     def chat(self) -> tuple[str, str]:
         """Fills the chat template with a video and a question. Returns the text on both sides of the question.
+
+        Raises:
+            ConfigError: The template does not show both the video and the question.
+        """
+        head, tail = self.template(1, visual=True)
+        return head, tail
+
+    def template(self, turns: int, visual: bool) -> list[str]:
+        """Fills the chat template with a conversation. Returns the pieces of text around questions and answers.
 
         The content of a message is a list of typed parts in some published templates (LLaVA's), one string in others
         (LLaMA's).
 
+        Args:
+            turns: The number of questions. The last one has no answer yet.
+            visual: Whether the first question is about a video.
+
         Raises:
-            ConfigError: Neither form shows both the video and the question.
+            ConfigError: Neither form shows a video and all questions and answers, each once.
         """
+        for typed in (True, False):
+            pieces = self.filled(typed, turns, visual)
+            if pieces and (visual or self.filled(typed, 1, visual=True)):
+                return pieces
+        raise ConfigError(
+            f"the chat template of mllm.weights shows {self.placeholder.part} or question neither as parts nor as text"
+        )
+
+    def filled(self, typed: bool, turns: int, visual: bool) -> list[str] | None:
+        """As :meth:`template`, with messages in one of the two forms; ``None`` if the template does not show them."""
         part, token = self.placeholder
-        typed: list[Any] = [
-            [{"type": "text", "text": self.system}],
-            [{"type": part}, {"type": "text", "text": QUESTION}],
-        ]
-        plain: list[Any] = [self.system, f"{token}\n{QUESTION}"]
-        for contents in (typed, plain):
-            messages = [{"role": role, "content": content} for role, content in zip(("system", "user"), contents)]
-            told = messages if self.system else messages[1:]
-            try:
-                chat = self.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
-            except (TypeError, TemplateError):  # a template of strings that joins or strips them
-                continue
-            if isinstance(chat, str) and chat.count(token) == 1 and chat.count(QUESTION) == 1:
-                head, tail = chat.split(QUESTION)
-                return head, tail
-        raise ConfigError(f"the chat template of mllm.weights shows {part} or question neither as parts nor as text")
+        said = [chr(ord(QUESTION) + number) for number in range(2 * turns - 1)]
+        contents = [([{"type": "text", "text": text}] if typed else text) for text in said]
+        messages = [dict(role=("user", "assistant")[n % 2], content=content) for n, content in enumerate(contents)]
+        if visual:
+            shown: Any = [{"type": part}, *contents[0]] if typed else f"{token}\n{contents[0]}"
+            messages[0]["content"] = shown
+        if visual and self.system:
+            told: Any = [{"type": "text", "text": self.system}] if typed else self.system
+            messages.insert(0, dict(role="system", content=told))
+        try:
+            chat = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (TypeError, TemplateError):  # a template of strings that joins or strips them
+            return None
+        once = isinstance(chat, str) and chat.count(token) == visual and all(chat.count(text) == 1 for text in said)
+        return re.split("|".join(said), chat) if once else None
 
     def answer(self, answer: str) -> list[int]:
         """Tokenises an answer, with its end token."""
@@ -177,7 +218,15 @@ class TextEncoder:
         kept = str(self.tokenizer.decode(ids[: self.max_text_tokens]))
         return kept.rstrip("\ufffd")  # the cut may divide a character
 
-    def sample(self, caption: str | None, question: str | None, answer: str | None, instruction_draw: int) -> RowText:
+    def sample(
+        self,
+        caption: str | None,
+        question: str | None,
+        answer: str | None,
+        instruction_draw: int,
+        turns: Sequence[tuple[str, str]] = (),
+        kind: str = "video",
+    ) -> RowText:
         """Tokenises both rows of a training sample.
 
         The understanding row asks the sample's question. Without one it asks for the caption. An answer that was cut
@@ -187,16 +236,29 @@ class TextEncoder:
         Args:
             caption, question, answer: The sample's text.
             instruction_draw: A random integer of the sample, which picks the wording that asks for the caption.
+            turns: Later questions and answers. Those past ``mllm.max_text_tokens`` in all are left out.
+            kind: ``video``, ``image`` or ``text``.
         """
         if question is None:
-            question, answer = CAPTION_INSTRUCTIONS[instruction_draw % len(CAPTION_INSTRUCTIONS)], caption
+            wordings = IMAGE_INSTRUCTIONS if kind == "image" else CAPTION_INSTRUCTIONS
+            question, answer = wordings[instruction_draw % len(wordings)], caption
         asked, answered = self.shortened(question), self.shortened(answer or "")
         unended = answered != (answer or "")
         cut = unended or asked != question
-        before, after = self.question(asked)
+        visual = kind != "text"
+        before, after = self.question(asked) if visual else (self.asked(*self.template(1, False), asked), [])
         ids = self.answer(answered) if answered else []
         if unended:
             ids.pop()
+        later: list[tuple[list[int], list[int]]] = []
+        left = 0 if unended else self.max_text_tokens
+        for turn in turns:
+            own = self.later(turn[0]), self.answer(turn[1])
+            left -= sum(map(len, own))
+            if left < 0:
+                cut = True
+                break
+            later.append(own)
         prompt: list[int] = []
         decoder_ids: list[int] = []
         if self.caption_ids is not None:
@@ -205,7 +267,7 @@ class TextEncoder:
             prompt, decoder_ids = self.whole_prompt(self.shortened(caption)), self.caption_ids(caption)
             cut = cut or len(prompt) > self.max_prompt_length
             prompt = prompt[: self.max_prompt_length]
-        return RowText(before, after, ids, prompt, decoder_ids, bool(caption), cut)
+        return RowText(before, after, ids, prompt, decoder_ids, bool(caption), cut, tuple(later), visual)
 
     def without_caption(self, row: RowText) -> RowText:
         """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""

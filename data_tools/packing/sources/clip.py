@@ -19,7 +19,8 @@ class Clip:
 
     Attributes:
         video: the bytes of the file; with `span` the path of the whole video, if it has one: it may not fit in memory.
-        extension: ending of the file, with the dot.
+            No bytes for a text alone.
+        extension: ending of the file, with the dot; "" for a text alone.
         meta: texts and other fields (see `texts.describe`).
         span: the part to cut out, (start, end) in seconds; None for the whole video.
     """
@@ -28,6 +29,11 @@ class Clip:
     extension: str
     meta: dict
     span: tuple[float, float] | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a text alone."""
+        return not self.extension
 
 
 class Item(Protocol):

@@ -3,7 +3,8 @@
 Folders may be nested, or links to folders. The name of a text is the video's with or without its ending, in letters of
 any case: `NAME.mp4.txt` and `NAME.TXT` are texts of `NAME.mp4` too. The .txt overrides the caption of the .json.
 
-A file is a video if it has a video ending, or if its .txt has no other file to describe. A .txt without a file is a
+A file is a video if it has a video ending, or if its .txt has no other file to describe. So is an image, a video of
+one frame, that has a .txt or a .json, if no video has the same name. A .txt without a file is a
 clip without a video, which is rejected.
 """
 
@@ -23,7 +24,7 @@ from data_tools.packing.sources.clip import (
     read_text,
     read_video,
 )
-from data_tools.shards.samples import TEXT_ENDINGS, VIDEO_ENDINGS
+from data_tools.shards.samples import IMAGE_ENDINGS, TEXT_ENDINGS, VIDEO_ENDINGS
 from data_tools.texts import Columns, describe, filled
 
 PLAN = "build.json"  # in the output of a build (see `packing.state`)
@@ -92,7 +93,10 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
     named = videos | {path.with_suffix("") for path in videos}
     lone = {name for name, found in described.items() if "txt" in found} - named
     others = {path for path in files - videos if _ending(path) not in TEXT_ENDINGS}
+    lone_json = described.keys() - named
     videos |= {path for path in others if not lone.isdisjoint((path, path.with_suffix("")))}
+    images = (path for path in others if _ending(path) in IMAGE_ENDINGS)
+    videos |= {path for path in images if not lone_json.isdisjoint((path, path.with_suffix("")))}
     named |= {name for path in videos for name in (path, path.with_suffix(""))}
     if not named & described.keys():
         return None

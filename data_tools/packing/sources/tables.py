@@ -1,9 +1,9 @@
-"""Videos named by a table: `captions.csv` with the columns `path` and `caption`, or the same as .jsonl or .parquet.
+"""Videos and images named by a table: `captions.csv` with `path` and `caption`, or the same as .jsonl or .parquet.
 
 Paths are relative to the table's folder. A row without a path is a clip of its own, which is rejected unless it holds
-the video itself. Rows with the same video, `start` and `end` describe one clip: all their
-captions and questions are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss,
-cut the clip out of its video.
+the video itself, or a conversation that names none: that is a text. Rows with the same video, `start` and `end`
+describe one clip: all their captions and questions are kept, and all other columns of the first row. `start` and `end`,
+in seconds or as h:mm:ss, cut the clip out of its video.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ import numpy as np
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
 from data_tools.rows import Row, Rows, open_rows
-from data_tools.texts import RESERVED_FIELDS, Columns, describe
+from data_tools.texts import RESERVED_FIELDS, Columns, describe, is_conversation_alone, video_field
+from data_tools.texts.describe import CONVERSATIONS
 from data_tools.texts.turns import brief
 
 
@@ -61,11 +62,15 @@ class TableItem:
         if problem := self.rows[0].problem:
             raise BadVideo("bad_row", problem)
         cells = [row.cells for row in self.rows]
-        span, stored = span_of(cells[0]), stored_video(cells[0].get(self.columns.video))
+        found = cells[0].get(video_field(cells[0], self.columns))
+        span, stored = span_of(cells[0]), stored_video(found)
         if stored is not None:
             return Clip(stored, member_ending(self.name), describe(self.name, cells, self.columns), span)
+        if isinstance(found, list) and len(found) > 1:
+            raise BadVideo("several_videos", f"a sample has one video or image, but the row names {len(found)}")
         if not video_of(self.rows[0], self.columns):
-            found = cells[0].get(self.columns.video)
+            if not found and is_conversation_alone(cells[0]):
+                return Clip(b"", "", describe(self.name, cells, self.columns))
             raise BadVideo(
                 "bad_row", f"the row has no {self.columns.video}" + (f" but {brief(found)}" if found else "")
             )
@@ -87,18 +92,18 @@ class TableSource:
         names = dict.fromkeys(self._rows.columns)
         places, clips, origins = array("q"), array("Q"), array("Q")
         first = problem = ""
-        found = columns.video in self._rows.embedded
+        found = not self._rows.embedded.isdisjoint(columns.videos)
         for place, row in self._rows.scan():
             video = video_of(row, columns)
             names.update(dict.fromkeys(row.cells))
             first, problem = first or video, problem or row.problem
-            found = found or os.path.isfile(path.parent / video)
+            found = found or (os.path.isfile(path.parent / video) if video else is_conversation_alone(row.cells))
             # A row that cannot be read, or names no video, is a clip of its own.
             alone = row.problem or not video
             cut = ["row", str(place)] if alone else [str(row.cells.get(name, "")) for name in ("start", "end")]
             places.append(place)
             clips.append(_hash(video, *cut))
-            origins.append(_hash(origin_of(row, columns)))
+            origins.append(_hash(origin_of(row, columns) or f"row {place}"))
         if not places:
             raise DataError(f"{path} has no rows{' below its header' * bool(names)}: add a row for each clip")
         if not names:
@@ -155,7 +160,7 @@ def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def video_of(row: Row, columns: Columns) -> str:
     """The path of a row's video; "" if there is none. The cell may be a list of one, or Hugging Face's struct."""
-    video = row.cells.get(columns.video)
+    video = row.cells.get(video_field(row.cells, columns))
     if isinstance(video, list) and len(video) == 1:
         video = video[0]
     if isinstance(video, dict):
@@ -176,7 +181,7 @@ def stored_video(cell: Any) -> bytes | None:
 
 def origin_of(row: Row, columns: Columns) -> str:
     """The recording of a row's clip (see `Columns.source`)."""
-    return str(row.cells.get(columns.source or columns.video, ""))
+    return str(row.cells.get(columns.source or video_field(row.cells, columns), ""))
 
 
 def span_of(cells: dict) -> tuple[float, float] | None:
@@ -210,7 +215,7 @@ def _hash(*words: str) -> int:
 def _check_columns(table: Path, found: list[str], columns: Columns) -> None:
     """Raise DataError if a column is missing or has a reserved name."""
     present = f"it has {', '.join(found) or 'none'}"
-    if columns.video not in found:
+    if {*columns.videos, *CONVERSATIONS}.isdisjoint(found):
         raise DataError(f"{table} has no column {columns.video}; {present}: give the videos' column by --video-column")
     if columns.source and columns.source not in found:
         raise DataError(f"{table} has no column {columns.source}; {present}: correct --source-column")

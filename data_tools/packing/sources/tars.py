@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name
-from data_tools.shards.samples import bodies_of, take_meta, without_prefix
+from data_tools.shards.samples import bodies_of, is_text, take_meta, without_prefix
 from data_tools.shards.tars import groups, mapped, members
 from data_tools.texts import Columns, json_object
 
@@ -41,15 +41,16 @@ class TarItem:
     def load(self) -> Clip:
         """See `Item`."""
         ending, bodies = self._members()
-        video = bodies.pop(ending)
+        video = bodies.pop(ending, b"")
         meta = take_meta(bodies, self.name, self.columns)
         meta.pop("facts", None)
-        return Clip(video, member_ending(f"clip.{ending}"), meta)
+        return Clip(video, member_ending(f"clip.{ending}") if ending else "", meta)
 
     def _members(self) -> tuple[str, dict[str, bytes]]:
-        """The video's ending, and all members as ending -> body. Raises BadVideo."""
+        """The video's ending, "" for a text alone, and all members as ending -> body. Raises BadVideo."""
         with mapped(self.tar) as data:
-            return without_prefix(bodies_of(next(groups(members(data, self.offset))), data))
+            bodies = bodies_of(next(groups(members(data, self.offset))), data)
+        return ("", bodies) if is_text(bodies) else without_prefix(bodies)
 
 
 class TarSource:

@@ -71,7 +71,7 @@ class SampleToModel:
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
-        text = self.text.sample(sample.caption, sample.question, sample.answer, instruction)
+        text = self.text.sample(sample.caption, sample.question, sample.answer, instruction, sample.turns, sample.kind)
         if sample.draws.uniform("text dropout") < self.dropout:
             text = self.text.without_caption(text)
         stored, caption = sample.extras.get(precomputed.CAPTIONS), None
@@ -85,13 +85,20 @@ class SampleToModel:
         return Encoded(sample, text, caption)
 
 
-def collate(items: list[Encoded]) -> Loaded:
-    """Stacks samples of one shape into a micro-batch."""
+def collate(items: list[Encoded], alike: bool = False) -> Loaded:
+    """Makes a micro-batch of samples.
+
+    Args:
+        items: The samples.
+        alike: Whether all samples of the run have one shape. The decoder then takes the micro-batch at once, else clip
+            by clip, without padding. This must not depend on the samples at hand: under ZeRO-3 all ranks have to run
+            the decoder equally often.
+    """
     samples = [item.sample for item in items]
     batch = Batch(
         frames=frames_of(samples),
         frame_counts=[s.frames_valid for s in samples],
-        video=video_of(samples),
+        video=videos_of(samples, alike),
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
         decoder_seeds=[s.draws.seed("decoder") for s in samples],
@@ -103,20 +110,41 @@ def collate(items: list[Encoded]) -> Loaded:
     return Loaded(batch, replaced, sum(item.text.cut for item in items))
 
 
+def collate_of(dataset: ClipDataset) -> Callable[[list[Encoded]], Loaded]:
+    """Returns the function that makes micro-batches of a dataset's samples."""
+    return partial(collate, alike=dataset.alike)
+
+
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
-    """Returns the tokeniser's view of a micro-batch, or the stored features that replace it."""
-    if samples[0].frames is None:
+    """Returns the tokeniser's view of a micro-batch, or the stored features that replace it.
+
+    Shorter clips repeat their last frame. The tokeniser does not encode these frames.
+    """
+    frames = [sample.frames for sample in samples if sample.frames is not None]
+    if not frames:
         return precomputed.unpack_features([s.extras[precomputed.FEATURES] for s in samples])
-    return stacked([s.frames for s in samples])
+    longest = max(map(len, frames))
+    indices = [torch.arange(longest).clamp_max(len(own) - 1) for own in frames]
+    return stacked([own if len(own) == longest else own[index] for own, index in zip(frames, indices)])
 
 
-def video_of(samples: list[Sample]) -> torch.Tensor | Posterior | None:
-    """Returns the decoder's view of a micro-batch, or the stored latents that replace it; ``None`` without decoder."""
+def videos_of(
+    samples: list[Sample], alike: bool
+) -> torch.Tensor | Posterior | list[torch.Tensor] | list[Posterior] | None:
+    """Returns the decoder's view of a micro-batch, or the stored latents that replace it; ``None`` without decoder.
+
+    Args:
+        samples: The micro-batch.
+        alike: As in :func:`collate`.
+    """
     if not samples[0].video_valid:
         return None
+    groups = [samples] if alike else [[sample] for sample in samples]
     if samples[0].video is None:
-        return precomputed.unpack_posteriors([s.extras[precomputed.LATENTS] for s in samples])
-    return stacked([s.video for s in samples])
+        found = [precomputed.unpack_posteriors([s.extras[precomputed.LATENTS] for s in group]) for group in groups]
+    else:
+        found = [stacked([s.video for s in group]) for group in groups]
+    return found[0] if alike else found
 
 
 def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
@@ -156,6 +184,7 @@ def build_dataset(
         draw_window=config.data.window == "drawn",
         stored=precomputed.stored_views(config, reader, framework),
         order=build_order(config, reader),
+        all_turns=config.data.turns == "all",
         transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
     )
 
@@ -166,7 +195,7 @@ def micro_batches(
     workers: int,
     consumed_samples: int = 0,
     end: int | None = None,
-    collate: Callable[[list], Loaded] = collate,
+    collate: Callable[[list], Loaded] | None = None,
     patience: float = PATIENCE,
 ) -> Iterator[Loaded]:
     """Yields this rank's micro-batches on its device, from sample ``consumed_samples`` on: endlessly, or up to ``end``.
@@ -177,7 +206,7 @@ def micro_batches(
         workers: Loader processes.
         consumed_samples: Samples of the run before the first one.
         end: Number of the run's last sample, or ``None``.
-        collate: Makes a micro-batch of the dataset's items.
+        collate: Makes a micro-batch of the dataset's items. :func:`collate_of` gives it if omitted.
         patience: Seconds that a loader process may take for a sample before it is replaced.
 
     Raises:
@@ -186,4 +215,5 @@ def micro_batches(
     sampler = RunSampler(
         plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
     )
+    collate = collate or collate_of(dataset)
     return on_device(read_ahead(dataset, sampler, workers, collate, patience), distributed.device())

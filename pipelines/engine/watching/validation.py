@@ -53,7 +53,7 @@ class Validation:
         self.every = config.validation.every or VALIDATE_EVERY
         self.dataset = build_dataset(config, reader, framework, training=False)
         self.samples = min(config.validation.samples, len(reader))
-        asked = range(min(config.validation.captions, len(reader)))
+        asked = np.flatnonzero(reader.rows["frames"])[: config.validation.captions].tolist()  # texts show no video
         videos = config.validation.videos if config.model.generates else 0
         captioned = np.flatnonzero(reader.rows["words"])[:videos].tolist()  # no video is made of an empty caption
         examples = {row: example_of(self.dataset[row].sample) for row in sorted({*asked, *captioned})}

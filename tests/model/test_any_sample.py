@@ -1,0 +1,113 @@
+"""Clips, images and texts in one micro-batch: rows, losses and gradients."""
+
+import pytest
+import torch
+
+from support.reference import clip_losses
+from support.tiny import TALK, mixed_batch, model_config
+from vtok.assembly.build import build_framework
+from vtok.rows.plan import plan_rows
+from vtok.video_decoder import Posterior
+
+
+def alone(batch, index):
+    """One sample of a batch with its own frames only."""
+    fields = (f and (f[index : index + 1] if isinstance(f, torch.Tensor) else [f[index]]) for f in batch[1:])
+    return type(batch)(batch.frames[index : index + 1, : batch.frame_counts[index]], *fields)
+
+
+def test_an_image_has_spatial_tokens_only(framework):
+    batch = mixed_batch(framework, "vi")
+    assert framework.tokeniser.features(batch.frames, batch.frame_counts).token_counts == [16 + 8, 16]
+
+
+def test_a_text_has_no_visual_token_and_a_loss_on_every_answer(framework):
+    text = mixed_batch(framework, "t").texts[0]
+    decode = framework.text.tokenizer.decode
+    whole = text.before + text.after + text.answer + [token for turn in text.turns for ids in turn for token in ids]
+    messages = [{"role": role, "content": said} for role, said in (
+        ("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", TALK[0][0]), ("assistant", TALK[0][1]),
+        ("user", TALK[1][0]), ("assistant", TALK[1][1]))]  # fmt: skip
+    published = framework.text.tokenizer.apply_chat_template(messages, tokenize=False)
+    written = framework.text.tokenizer(published, add_special_tokens=False).input_ids
+    assert [i for i in whole if i not in framework.text.end_ids] == [
+        i for i in written if i not in framework.text.end_ids
+    ], (decode(whole), published)
+    plan = plan_rows([text], [0], framework.text.crop_start)
+    assert plan.row_lengths == [len(whole)] and len(plan.token_ids) == len(whole)
+    answers = text.answer + [token for _, answer in text.turns for token in answer]
+    assert plan.answer_ids.tolist() == answers and plan.answer_counts.tolist() == [len(answers)]
+    assert [plan.token_ids[place + 1].item() for place in plan.answer_from] == answers
+    assert decode(answers).split("<|eot_id|>")[:3] == ["Two.", "Four.", "Yes."]
+
+
+def test_turns_past_the_limit_are_left_out(framework):
+    say = framework.text.sample
+    many = say("", "Hello?", "Hi.", 0, TALK * 2000, "text")
+    assert many.cut and 0 < len(many.turns) < 4000
+    assert sum(len(ids) for turn in many.turns for ids in turn) <= framework.text.max_text_tokens
+
+
+def test_a_sample_without_a_caption_has_no_generation_row(framework):
+    batch = mixed_batch(framework, "vq")
+    plan = plan_rows(batch.texts, [24, 19], framework.text.crop_start)
+    assert len(plan.row_lengths) == 3 and plan.shared_row is None
+    assert plan.visual_counts.tolist() == [24, 0]
+    assert (plan.conditioning_start[1], plan.conditioning_rows[1]) == (plan.row_lengths[0], 1)
+
+
+def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework):
+    """Also those of the plain reference, for the captioned clip and image."""
+    batch = mixed_batch(framework)
+    mixed = framework(batch, reduce=False)
+    for index in range(4):
+        own = framework(alone(batch, index), reduce=False)
+        for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+            torch.testing.assert_close(mixed[name][index], own[name][0], atol=1e-5, rtol=1e-5)
+    for index in (0, 1):
+        reference = clip_losses(framework, batch, index)
+        found = [mixed[name][index] for name in ("loss_under", "loss_vis_lm", "loss_dec")]
+        torch.testing.assert_close(torch.stack(found), torch.stack(reference), atol=1e-5, rtol=1e-5)
+    assert mixed["loss_under"].min() > 0 and mixed["loss_dec"][:2].min() > 0
+    assert mixed["loss_dec"][2:].tolist() == mixed["loss_vis_lm"][2:].tolist() == [0, 0]
+
+
+def test_what_stands_in_for_a_video_changes_nothing(framework):
+    batch = mixed_batch(framework, "tq")
+    before = framework(batch)["loss"]
+    noise = [torch.randint(0, 256, video.shape, dtype=torch.uint8) for video in batch.video]
+    frames = batch.frames.clone()
+    frames[0] = 255
+    torch.testing.assert_close(framework(batch._replace(video=noise, frames=frames))["loss"], before)
+
+
+@pytest.mark.parametrize("kinds", ["t", "q", "i", "tt", "ti", "vt"])
+@pytest.mark.parametrize("head", ["gmm", "mse", "flow"])
+def test_every_trainable_parameter_gets_a_gradient_from_any_mix(tiny_models, kinds, head):
+    config = model_config(tiny_models)
+    config.visual_head.kind = head
+    framework = build_framework(config)
+    out = framework(mixed_batch(framework, kinds))
+    out["loss"].backward()
+    assert out["loss"].isfinite()
+    for name, parameter in framework.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert not parameter.requires_grad or parameter.grad.isfinite().all(), name
+
+
+def test_the_autoencoder_sees_no_padding(framework, monkeypatch):
+    seen = []
+    encode = framework.decoder.encode
+
+    def noted(video):
+        seen.append(tuple(video.shape))
+        return encode(video)
+
+    monkeypatch.setattr(framework.decoder, "encode", noted)
+    framework(mixed_batch(framework))
+    assert seen == [(1, 9, 3, 32, 32), (1, 1, 3, 48, 32), (1, 1, 3, 32, 32), (1, 1, 3, 32, 32)]
+    stored = [encode(video) for video in mixed_batch(framework).video]
+    assert all(isinstance(own, Posterior) for own in stored)
+    torch.testing.assert_close(
+        framework(mixed_batch(framework)._replace(video=stored))["loss"], framework(mixed_batch(framework))["loss"]
+    )

@@ -18,6 +18,7 @@ model:
               motion_tokens_per_second: 4}}
   mllm: {{weights: shapes/llava-next, max_motion_tokens: 64}}
   loss: {{vis_lm: 0, dec: 0}}
+  decoder: {{weights: shapes/hunyuan-video, height: 32, width: 32}}
 data: {{seconds: 3.0}}
 train: {{max_steps: 1}}
 """

@@ -6,6 +6,7 @@
         --items test.parquet --videos DIR --output RESULTS
     python pipelines/evaluate.py compare RESULTS_A RESULTS_B [--output TABLES]
     python pipelines/evaluate.py page RESULTS --output page.html
+    python pipelines/evaluate.py all --checkpoint shapes/vtok --output TABLES
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
 The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
@@ -16,9 +17,16 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from pipelines.cli.checks import require_generation, require_new_file, require_new_folder, require_picture
+from pipelines.cli.checks import (
+    MAX_STEPS,
+    require_generation,
+    require_new_file,
+    require_new_folder,
+    require_picture,
+)
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
+from pipelines.cli.launcher import rank_and_ranks
 from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
 from pipelines.evaluation.understanding.suites import SUITES
@@ -34,6 +42,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
     compare_command(commands.add_parser("compare", help="evaluations of the same items side by side"))
     page_command(commands.add_parser("page", help="an evaluation as one HTML page, to look through and to check"))
+    all_command(commands.add_parser("all", help="the paper's tables on rendered clips, for the shipped small models"))
     a = parser.parse_args(argv)
     a.require_valid(a)
     return a
@@ -134,6 +143,14 @@ def page_command(command: argparse.ArgumentParser) -> None:
     )
 
 
+def all_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="everything", require_valid=require_all)
+    command.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
+    command.add_argument("--per_category", type=int, default=12, help="clips a category (default: %(default)s)")
+    command.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
+    command.add_argument("--output", type=Path, required=True, help="folder of clips, evaluations, tables and pages")
+
+
 def shared_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
     add_step(command)
@@ -177,6 +194,13 @@ def require_page(a: argparse.Namespace) -> None:
     require_new_file("--output", a.output)
 
 
+def require_all(a: argparse.Namespace) -> None:
+    require(a.per_category >= 1, f"--per_category must be at least 1, not {a.per_category}")
+    require(1 <= a.steps <= MAX_STEPS, f"--steps must lie between 1 and {MAX_STEPS:,}, not {a.steps}")
+    require(rank_and_ranks()[1] == 1, "evaluate.py all runs in one process: start it without a launcher")
+    require_new_folder("--output", a.output)
+
+
 def require_items(a: argparse.Namespace) -> None:
     if a.output:
         require_new_file("--output", a.output)
@@ -187,6 +211,12 @@ def main(argv: list[str] | None = None) -> None:
     with user_errors("evaluate"):
         arguments = parse_arguments(argv)
         protocol = import_module(f"pipelines.evaluation.{arguments.protocol}")  # with its libraries: takes seconds
+        if arguments.protocol == "everything":
+            protocol.prepare(arguments)
+            for command in protocol.commands(arguments):
+                print(f"\nevaluate.py {' '.join(command)}", flush=True)
+                main(command)
+            return
         protocol.evaluate(arguments)
 
 

@@ -7,6 +7,7 @@ options          lettered options, and the one that a reply names
 accuracy         shares with intervals;  stored_answers   answers that are kept and gone on with
 paired           two evaluations of the same items, item by item
 comparison       tables and pictures of several
+everything       the commands of ``evaluate.py all``
 page             an evaluation as one HTML page
 tables           answers scored by category
 results          the report, of one form for all protocols

@@ -65,21 +65,20 @@ def item_result(
     }  # fmt: skip
 
 
-def lines_of(items: list[dict], scorer: str, *controls: str, **guesses: dict[str, str]) -> list[Line]:
+def lines_of(items: list[dict], scorer: str, *controls: str) -> list[Line]:
     """Returns a line for each category and one for all.
 
     Args:
         items: Results of :func:`item_result`.
         scorer: Name of the answers to score.
         controls: Names of the answers to compare with.
-        guesses: Further answers to compare with, by the items' ids.
     """
     scored = [Scored(item["id"], item["category"], tuple(item["options"]), item["answer"]) for item in items]
     own = {item["id"]: item["said"][scorer] for item in items}
     seen = {
         name.removesuffix(f" {scorer}"): {item["id"]: item["said"].get(name) for item in items} for name in controls
     }
-    return [line_of(name, group, own, seen | guesses) for name, group in categories_of(scored)]
+    return [line_of(name, group, own, seen) for name, group in categories_of(scored)]
 
 
 def write_results(output: Path, settings: dict, tables: dict[str, list[Line]], items: list[dict]) -> None:

@@ -18,7 +18,7 @@ from vtok.mllm.mrope import row_positions
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.rows.plan import assemble, plan_rows
 from vtok.rows.text import RowText
-from vtok.understanding import answer_losses, understand, video_embeddings
+from vtok.understanding import answer_losses, generated_answer, understand, video_embeddings
 
 QUESTION = "What moves to the right?"
 
@@ -188,6 +188,19 @@ def test_a_long_video_in_parts_is_answered(folder):
     assert isinstance(understand(framework, frames, QUESTION, 4, key_frame_every=1.0), str)
     features = framework.tokeniser.features(frames[None])
     assert understand(framework, features, QUESTION, 8, num_frames=12) == understand(framework, frames, QUESTION, 8)
+
+
+@torch.no_grad()
+def test_answers_have_losses_after_several_parts_and_without_a_video(folder):
+    """The text goes on behind the last part, and behind nothing if there is no video."""
+    framework = framework_of(folder)
+    visual = video_embeddings(framework, video(12), key_frame_every=1.0)
+    for shown, counts in ((visual, [4, 4, 4]), (visual[:, :0], [])):
+        together = answer_losses(framework, shown, counts, QUESTION, ["Blue.", "A longer answer beside it."])
+        for answer, loss in zip(("Blue.", "A longer answer beside it."), together, strict=True):
+            (alone,) = answer_losses(framework, shown, counts, QUESTION, [answer])
+            torch.testing.assert_close(loss, alone, atol=1e-5, rtol=1e-5)
+        assert isinstance(generated_answer(framework, shown, counts, QUESTION, 4), str)
 
 
 # ---------------------------------------------------------------- training

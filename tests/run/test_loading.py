@@ -12,8 +12,9 @@ from pipelines.inference.load import load_run, load_untrained
 from support.live_memory import LiveMemory
 from support.runs import write_run
 from support.tiny import model_config
-from vtok.assembly.build import build_framework
+from vtok.assembly.build import build_framework, drawn_weights
 from vtok.assembly.pretrained import from_pretrained
+from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 from vtok.weights import SafeTensor, shapes_of
 
@@ -59,6 +60,16 @@ def test_published_weights_are_read_straight_onto_the_device(trained, monkeypatc
         _, loaded, _ = load_untrained(tmp_path / "config.yaml")
     assert {p.device.type for p in loaded.parameters()} == {"meta"}
     assert host.peak <= host_bytes_allowed(trained[1])
+
+
+def test_random_parts_are_refused_unless_the_untrained_model_is_wanted(trained, monkeypatch, tmp_path, capsys):
+    save_config(load.config_of(trained[0]), tmp_path / "config.yaml")
+    monkeypatch.setattr(load.models, "load_on_device", lambda config, folder: trained[1])
+    assert drawn_weights(trained[1])
+    with pytest.raises(ConfigError, match="has random weights: train the model first"):
+        load_untrained(tmp_path / "config.yaml")
+    assert load_untrained(tmp_path / "config.yaml", drawn=True)[1:] == (trained[1], 0)
+    assert "more have random weights" in capsys.readouterr().err
 
 
 def test_what_is_loaded_is_what_was_trained(trained):

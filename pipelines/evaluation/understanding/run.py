@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
@@ -91,8 +90,7 @@ def ask_all(
     scorers = {LIKELIHOOD: [LIKELIHOOD, *controls(LIKELIHOOD)]}
     if common["show_options"]:
         scorers[LETTER] = [LETTER, *controls(LETTER)]
-    guesses = commonest_letters(questions)
-    tables = {name: lines_of(items, *names, commonest_letter=guesses) for name, names in scorers.items()}
+    tables = {name: lines_of(items, *names) for name, names in scorers.items()}
     write_results(output, common | {"step": stored[0]["step"]}, tables, items)
     return tables
 
@@ -127,11 +125,3 @@ def sayings(question: Question, answer: dict[str, dict]) -> dict[str, str | None
         if each["reply"] is not None:
             found[f"{prefix}{LETTER}"] = written(each, question)
     return found
-
-
-def commonest_letters(questions: list[Question]) -> dict[str, str]:
-    """Returns the letter that is right most often in each question's category: a guess that needs no model."""
-    counts: dict[str, Counter] = {}
-    for question in questions:
-        counts.setdefault(question.category, Counter())[question.answer] += 1
-    return {question.id: counts[question.category].most_common(1)[0][0] for question in questions}

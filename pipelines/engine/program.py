@@ -25,6 +25,7 @@ MEND = 2  # exit code after an error that the user can correct
 RANK_ZERO_FIRST = 0.5  # seconds that other ranks wait, so that rank 0 reports an error that all ranks share
 
 
+@tolerant()
 def run_program(
     name: str, arguments: RunArguments[Config], train: Callable[[RunArguments[Config], Stopper], bool]
 ) -> None:
@@ -44,7 +45,7 @@ def run_program(
     stopper = Stopper(name)
     linear = torch.nn.functional.linear  # ZeRO-3 sets its own in its place
     try:
-        with tolerant(), distributed.connected(), roll_call.joined():
+        with distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
         end_with(name, error, MEND)

@@ -31,7 +31,7 @@ class Tolerant:
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Within, printing ends no run."""
+    """Within, printing ends no run. Also a decorator."""
     found = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(Tolerant, found)
     try:

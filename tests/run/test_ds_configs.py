@@ -119,7 +119,7 @@ ZERO3 = {"zero_optimization": {"stage": 3}}
             {"zero_optimization": {"stage": 3, "cpu_offload": True}},
             "cpu_offload is deprecated: write offload",
         ),
-        ({"zero_optimization": {"stage": 3, "reduce_bucket_size": 1e30}}, "reduce_bucket_size must be below 9,223"),
+        ({"zero_optimization": {"stage": 3, "reduce_bucket_size": 10**30}}, "reduce_bucket_size must be below 9,223"),
         ({"zero_optimization": None}, "zero_optimization is None, but must be a section"),
         ({"zero_optimization": True}, "zero_optimization is True, but must be a section"),
         ({"data_types": {"grad_accum_dtyp": "fp32"}}, "data_types.grad_accum_dtype?"),

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from data_tools.errors import DataError
 from data_tools.processes.child import FORK
+from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import program
 from pipelines.engine.distributed import port_in_use_told
 from pipelines.engine.saving.persistent import Unsaved
@@ -86,6 +87,8 @@ def test_a_job_s_output_on_a_full_disk_ends_no_run(monkeypatch):
     monkeypatch.setattr("sys.stdout", Full())
     monkeypatch.setattr("sys.stderr", Full())
     program.run_program("vtok-train", None, lambda arguments, stopper: print("step 1", flush=True) is None)
+    with pytest.raises(SystemExit, match="2"):
+        program.run_program("vtok-train", None, lambda arguments, stopper: parse_run_arguments(["--train.lr", "0"]))
     with pytest.raises(OSError, match="No space"):
         print("after the run")
 

@@ -1,7 +1,7 @@
 """What training on new data gains, and what it forgets: the shapes world in halves, one after the other.
 
     shapes/llava-next --> trained on clips at rest --+--> all weights trained on clips that move
-                                                     +--> adapters (LoRA) trained on clips that move
+                                                     +--> adapters (LoRA) trained on clips that move, at two rates
 
 Each model then describes held-out clips of both halves. Only captions are trained on: ``L_under`` alone, without
 decoder losses.
@@ -25,6 +25,12 @@ from pipelines.shapes_models.joint import described
 ROOT = Path(__file__).parents[2]
 HALVES = {"at rest": frozenset(AT_REST), "moving": frozenset(CATEGORIES) - frozenset(AT_REST)}
 ADAPTERS = ("--model.mllm.lora.rank", 8, "--model.mllm.lora.alpha", 16)
+# How the second half is trained on: a name, the rate of learning, options.
+THEN = (
+    ("all weights", 1e-3, ()),
+    ("adapters", 1e-3, ADAPTERS),
+    ("adapters at four times the rate", 4e-3, ADAPTERS),
+)
 
 
 class Size(NamedTuple):
@@ -59,9 +65,10 @@ def gained_and_forgotten(folder: Path, size: Size) -> dict[str, dict[str, float]
     shards = {half: packed(clips, half, folder / half.replace(" ", "_")) for half in HALVES}
     first = folder / "first"
     train(first, shards["at rest"], size.first, 1e-3, "--init.weights", "null")
-    models = {"at rest": first, "then moving, all weights": folder / "all", "then moving, adapters": folder / "lora"}
-    train(folder / "all", shards["moving"], size.then, 1e-3, "--init.weights", first)
-    train(folder / "lora", shards["moving"], size.then, 4e-3, "--init.weights", first, *ADAPTERS)
+    models = {"at rest": first}
+    for name, lr, options in THEN:
+        models[f"then moving, {name}"] = run = folder / name.replace(" ", "_")
+        train(run, shards["moving"], size.then, lr, "--init.weights", first, *options)
     return {name: right_captions(run, held_out, size.asked) for name, run in models.items()}
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from data_tools.packing.sources import COMPRESSED
 from data_tools.rows import TABLE_ENDINGS
-from data_tools.shards.samples import MEDIA_ENDINGS
+from data_tools.shards.samples import IMAGE_ENDINGS, VIDEO_ENDINGS
 
 NAMED = 3  # files that a sentence lists; the others are counted
 KINDS = (  # (what the files are, their endings, what to do)
     ("other tars", (".tar",), "give the index their folder, or pack all tars anew with build"),
     ("compressed archives", (*COMPRESSED, ".zip"), "unpack them first"),
-    ("videos and images", tuple(f".{ending}" for ending in MEDIA_ENDINGS), "pack them with build"),
+    ("videos", tuple(f".{ending}" for ending in VIDEO_ENDINGS), "pack them with build"),
+    ("images", tuple(f".{ending}" for ending in sorted(IMAGE_ENDINGS)), "pack them with build"),
     (
         "tables",
         tuple(ending for ending in TABLE_ENDINGS if ending != ".json"),

@@ -62,7 +62,7 @@ def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_pa
     kinds = {item.sample.kind for item in map(dataset.__getitem__, range(10))}
     assert kinds == {"video", "image", "text"}
     for item in map(dataset.__getitem__, range(10)):
-        sample, text = item
+        sample, text = item.sample, item.text
         assert len(sample.frames) == sample.frames_valid and len(sample.video) == sample.video_valid
         if sample.kind != "video":
             assert len(sample.frames) == 1

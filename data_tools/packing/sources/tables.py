@@ -66,8 +66,6 @@ class TableItem:
         span, stored = span_of(cells[0]), stored_video(found)
         if stored is not None:
             return Clip(stored, member_ending(self.name), describe(self.name, cells, self.columns), span)
-        if isinstance(found, list) and len(found) > 1:
-            raise BadVideo("several_videos", f"a sample has one video or image, but the row names {len(found)}")
         if not video_of(self.rows[0], self.columns):
             if not found and is_conversation_alone(cells[0]):
                 return Clip(b"", "", describe(self.name, cells, self.columns))

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     frames: Tensor | VisualFeatures
     frame_counts: list[int]
-    video: Tensor | Posterior | list[Tensor] | list[Posterior] | None
+    video: Tensor | Posterior | list[Tensor | Posterior] | None
     video_counts: list[int]
     texts: list[RowText]
     decoder_seeds: list[int]
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     captions: list[Tensor] | None = None
 
     @property
-    def groups(self) -> list[Tensor] | list[Posterior]:
+    def groups(self) -> list[Tensor | Posterior]:
         """The videos as the decoder takes them: all B at once, or clip by clip."""
         if isinstance(self.video, list):
             return self.video

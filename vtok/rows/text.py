@@ -180,7 +180,9 @@ class TextEncoder:
         part, token = self.placeholder
         said = [chr(ord(QUESTION) + number) for number in range(2 * turns - 1)]
         contents = [([{"type": "text", "text": text}] if typed else text) for text in said]
-        messages = [dict(role=("user", "assistant")[n % 2], content=content) for n, content in enumerate(contents)]
+        messages: list[Any] = [
+            dict(role=("user", "assistant")[n % 2], content=content) for n, content in enumerate(contents)
+        ]
         if visual:
             shown: Any = [{"type": part}, *contents[0]] if typed else f"{token}\n{contents[0]}"
             messages[0]["content"] = shown
@@ -191,8 +193,9 @@ class TextEncoder:
             chat = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except (TypeError, TemplateError):  # a template of strings that joins or strips them
             return None
-        once = isinstance(chat, str) and chat.count(token) == visual and all(chat.count(text) == 1 for text in said)
-        return re.split("|".join(said), chat) if once else None
+        if not isinstance(chat, str) or chat.count(token) != visual or any(chat.count(text) != 1 for text in said):
+            return None
+        return re.split("|".join(said), chat)
 
     def answer(self, answer: str) -> list[int]:
         """Tokenises an answer, with its end token."""
@@ -246,7 +249,11 @@ class TextEncoder:
         unended = answered != (answer or "")
         cut = unended or asked != question
         visual = kind != "text"
-        before, after = self.question(asked) if visual else (self.asked(*self.template(1, False), asked), [])
+        if visual:
+            before, after = self.question(asked)
+        else:
+            head, tail = self.template(1, visual=False)
+            before, after = self.asked(head, tail, asked), []
         ids = self.answer(answered) if answered else []
         if unended:
             ids.pop()

@@ -244,7 +244,8 @@ class VTokFramework(nn.Module):
             if captions is None:
                 ids = [text.decoder_ids for text in batch.texts]
                 captions = self.decoder.encode_text(ids, hidden.conditioning.device)
-        rows = self.generation_rows(hidden.conditioning, plan)
+        with phase("diffusion_transformer"):
+            rows = self.generation_rows(hidden.conditioning, plan)
         groups, losses = batch.groups, []
         size = len(rows) // len(groups)
         for first, video in zip(range(0, len(rows), size), groups):

@@ -153,7 +153,9 @@ def test_text_is_dropped_from_the_generation_row_by_the_sample_s_own_draw(tiny_m
 
     def encoded(position, dropout):
         draws = Draws(0, position)
-        sample = SimpleNamespace(caption="A red circle.", question=None, answer=None, draws=draws, extras={})
+        sample = SimpleNamespace(
+            caption="A red circle.", question=None, answer=None, draws=draws, extras={}, turns=(), kind="video"
+        )
         return SampleToModel(text, dropout)(sample).text
 
     kept = [encoded(position, 0.0) for position in range(200)]

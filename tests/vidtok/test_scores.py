@@ -179,7 +179,7 @@ def test_long_videos_by_the_command(videos, tmp_path, capsys):
     for options, told in (
         (["--tile", "16"], "choose one of --read-long-video and --tile"),
         (["--upstream-compat"], "--upstream-compat goes with --read-long-video and a v1.1 model"),
-        (["--chunk", "0"], "--chunk must be at least 1, not 0"),
+        (["--chunk", "0"], "--chunk must lie between 1 and 100,000, not 0"),
     ):
         with pytest.raises(SystemExit) as exit:
             evaluate.main([*command, *options])

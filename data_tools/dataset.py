@@ -41,16 +41,16 @@ ROWS_AT_ONCE = 1 << 20
 class Sample:
     """One decoded sample. Both views show the same window of one clip (see `views.Views`).
 
-    Views hold the clip's own frames. A view that is precomputed in the shard is not decoded: it is None, and `extras`
-    holds the stored data. An image is a clip of one frame. A text has a black frame in its place, and a sample without
-    a caption a small black video (see `views.stand_in`).
+    The tokeniser's view holds the clip's own frames, the decoder's is padded to full length. A view that is precomputed
+    in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of one frame. A text
+    has a black frame in its place, and a sample without a caption a small black video (see `views.stand_in`).
 
     Attributes:
         position: position in the endless sequence.
         key: key of the clip used, which may be a substitute.
         draws: randomness for further choices about this sample.
         frames: uint8 (T, 3, h, w), for the tokeniser.
-        frames_valid: number of frames of the clip in `frames`, or in what is stored for them.
+        frames_valid: number of leading frames inside the clip; later ones repeat the last of them.
         video: uint8 (F, 3, H, W), for the decoder's loss.
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
@@ -100,7 +100,7 @@ class ClipDataset(Dataset):
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
-        padded: whether views of short clips have full length (see `views.make_views`).
+        padded: whether the tokeniser's view of a short clip has full length; the decoder's always has.
         transform: applied to each Sample in the worker.
 
     Attributes:
@@ -226,9 +226,11 @@ class ClipDataset(Dataset):
             self.decoder,
             self.stored | ({"video"} if black else set()),
             facts.get("entry"),
-            padded=self.padded,
+            padded=("frames", "video") if self.padded else ("video",),
         )
-        return replace(views, video=stand_in_video(), video_valid=1) if black else views
+        if self.decoder_view is None or not black:
+            return views
+        return replace(views, video=stand_in_video(self.decoder_view), video_valid=1)
 
     @cached_property
     def alike(self) -> bool:

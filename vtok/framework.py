@@ -254,6 +254,8 @@ class VTokFramework(nn.Module):
                 conditioning = self.decoder.condition(rows[own], captions[own])
             with phase("autoencoder"):
                 posterior = video if isinstance(video, Posterior) else self.decoder.encode(video)
+            if isinstance(batch.video, list):  # the transformer computes no padding
+                posterior = posterior.first((batch.video_counts[first] - 1) // self.decoder.latents_per_frame + 1)
             with phase("diffusion_transformer"):
                 losses.append(
                     self.decoder.loss(posterior, batch.video_counts[own], conditioning, batch.decoder_seeds[own])

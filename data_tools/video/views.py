@@ -184,7 +184,7 @@ def make_views(
     backend: str = "pyav",
     skip: Collection[str] = (),
     entry: str | None = None,
-    padded: bool = True,
+    padded: Collection[str] = ("frames", "video"),
 ) -> Views:
     """Both views of one window, from one decode of the clip.
 
@@ -198,7 +198,8 @@ def make_views(
         backend: "pyav" or "decord".
         skip: views, of "frames" and "video", that are not drawn. The crop still takes them into account.
         entry: as `video.validate` found it; None if it is not known.
-        padded: whether a view that reaches past the clip's end has all its frames, or the valid ones only.
+        padded: views, of "frames" and "video", that have all their frames even past the clip's end. Others have the
+            valid ones only.
 
     Raises:
         BadVideo: the clip cannot be decoded.
@@ -207,7 +208,7 @@ def make_views(
     views = {"frames": tokeniser} | ({"video": decoder} if decoder else {})
     drawn = {name: view for name, view in views.items() if name not in skip}
     sampled = {name: view_times(view, start, duration) for name, view in drawn.items()}
-    lengths = {name: view.num_frames if padded else sampled[name][1] for name, view in drawn.items()}
+    lengths = {name: view.num_frames if name in padded else sampled[name][1] for name, view in drawn.items()}
     stacks = {name: blank((lengths[name], 3, view.height, view.width)) for name, view in drawn.items()}
     wanted = sorted(
         (time, name, index) for name, (times, valid) in sampled.items() for index, time in enumerate(times[:valid])
@@ -226,17 +227,20 @@ def make_views(
 
 
 def stand_in(tokeniser: View, decoder: View | None) -> Views:
-    """Black views for a sample that has no picture: one frame for the tokeniser, a small one for the decoder.
+    """Black views for a sample that has no picture: one frame for the tokeniser, a small video for the decoder.
 
     They keep the ranks of a run alike: each runs the same modules, whatever its samples are.
     """
     frame = blank((1, 3, tokeniser.height, tokeniser.width))
-    return Views(frame, 1, stand_in_video() if decoder else None, 1 if decoder else 0)
+    return Views(frame, 1, stand_in_video(decoder) if decoder else None, 1 if decoder else 0)
 
 
-def stand_in_video() -> torch.Tensor:
-    """A black video, uint8 (1, 3, 32, 32), for a sample without the decoder's loss."""
-    return blank((1, 3, SMALLEST, SMALLEST))
+def stand_in_video(view: View) -> torch.Tensor:
+    """A black video, uint8 (F, 3, 32, 32), for a sample without the decoder's loss.
+
+    It has the view's frames, since an autoencoder may take long videos piece by piece.
+    """
+    return blank((view.num_frames, 3, SMALLEST, SMALLEST))
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:

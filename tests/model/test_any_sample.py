@@ -95,19 +95,23 @@ def test_every_trainable_parameter_gets_a_gradient_from_any_mix(tiny_models, kin
         assert not parameter.requires_grad or parameter.grad.isfinite().all(), name
 
 
-def test_the_autoencoder_sees_no_padding(framework, monkeypatch):
-    seen = []
-    encode = framework.decoder.encode
+def test_the_transformer_computes_no_padding(framework, monkeypatch):
+    """All videos of a run are padded to one length, for the autoencoder's sake."""
+    batch, seen = mixed_batch(framework), []
+    padded = [torch.cat([video, video[:, -1:].expand(-1, 9 - video.shape[1], -1, -1, -1)], 1) for video in batch.video]
+    forward = framework.decoder.transformer.forward
 
-    def noted(video):
-        seen.append(tuple(video.shape))
-        return encode(video)
+    def noted(hidden_states, **others):
+        seen.append(tuple(hidden_states.shape[2:]))
+        return forward(hidden_states=hidden_states, **others)
 
-    monkeypatch.setattr(framework.decoder, "encode", noted)
-    framework(mixed_batch(framework))
-    assert seen == [(1, 9, 3, 32, 32), (1, 1, 3, 48, 32), (1, 1, 3, 32, 32), (1, 1, 3, 32, 32)]
-    stored = [encode(video) for video in mixed_batch(framework).video]
+    monkeypatch.setattr(framework.decoder.transformer, "forward", noted)
+    framework(batch._replace(video=padded))
+    assert seen == [(3, 4, 4), (1, 6, 4), (1, 4, 4), (1, 4, 4)]
+
+
+def test_stored_latents_give_the_loss_of_their_videos(framework):
+    batch = mixed_batch(framework)
+    stored = [framework.decoder.encode(video) for video in batch.video]
     assert all(isinstance(own, Posterior) for own in stored)
-    torch.testing.assert_close(
-        framework(mixed_batch(framework)._replace(video=stored))["loss"], framework(mixed_batch(framework))["loss"]
-    )
+    torch.testing.assert_close(framework(batch._replace(video=stored))["loss"], framework(batch)["loss"])

@@ -48,6 +48,10 @@ class Posterior(NamedTuple):
         """Returns the posterior on ``device``."""
         return Posterior(*(x.to(device, non_blocking=non_blocking) for x in self))
 
+    def first(self, frames: int) -> "Posterior":
+        """Returns the posterior of the first latent frames."""
+        return Posterior(*(x[:, :, :frames] for x in self))
+
 
 class GenerationRow(NamedTuple):
     """The language model's states at one clip's generation row.

@@ -289,7 +289,7 @@ class DemoConfig:
 
     clips: int = 64
     held_out: int = 9
-    captions: list[Scenes] = field(default_factory=lambda: ["motion", "counting", "relative_position", "relative_size"])
+    captions: list[Scenes] = field(default_factory=lambda: ["motion", "counting", "colour", "direction"])
     prompts: list[Scenes] = field(default_factory=lambda: ["direction", "relative_position", "counting", "state"])
     seconds: float = 3.0
     steps: int = 20

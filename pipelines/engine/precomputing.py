@@ -124,7 +124,7 @@ class CentredViews:
                 return raw, stand_in(*self.views)
             start = window(facts["duration"], self.data.seconds, CENTRE)
             how = self.data.fit, self.data.decoder, self.skip, facts.get("entry")
-            return raw, make_views(raw.video, facts["duration"], *self.views, start, *how, padded=False)
+            return raw, make_views(raw.video, facts["duration"], *self.views, start, *how, padded=("video",))
         except BadVideo as problem:
             return problem
 

@@ -1,7 +1,6 @@
 """The files that say what a run is: presets, its own ``config.yaml``, DeepSpeed's JSON."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,14 +71,12 @@ def save_config(config: RunConfig, path: Path) -> None:
     Raises:
         ConfigError: The disk is full, or something else forbids it. The file that is there stays.
     """
-    part = path.with_suffix(".part")
+    from data_tools.shards import atomic_write  # only now: this imports numpy
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w") as file:
-            file.write(as_yaml(config))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with atomic_write(path) as file:
+            file.write(as_yaml(config).encode())
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}: make room or change --output") from error
 

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from data_tools.shards import atomic_write
+
 # Errors that may pass while a run goes on.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
@@ -90,12 +92,8 @@ def truncate_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(b"".join(line for line in lines if (found := entry(line)) and found["step"] <= step))
-        file.flush()
-        os.fsync(file.fileno())  # before it takes the place of the log
-    os.replace(part, path)
+    with atomic_write(path) as file:
+        file.writelines(line for line in lines if (found := entry(line)) and found["step"] <= step)
 
 
 def entry(line: bytes) -> dict | None:

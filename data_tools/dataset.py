@@ -215,7 +215,8 @@ class ClipDataset(Dataset):
                 views.video_valid,
             )
         facts = raw.meta["facts"]
-        black = self.decoder_view is not None and not captioned and "video" not in self.stored
+        drawn = None if captioned or "video" in self.stored else self.decoder_view
+        black = stand_in_video(drawn) if drawn else None
         views = make_views(
             raw.video,
             facts["duration"],
@@ -224,13 +225,11 @@ class ClipDataset(Dataset):
             start,
             self.fit,
             self.decoder,
-            self.stored | ({"video"} if black else set()),
+            self.stored if black is None else self.stored | {"video"},
             facts.get("entry"),
             padded=("frames", "video") if self.padded else ("video",),
         )
-        if self.decoder_view is None or not black:
-            return views
-        return replace(views, video=stand_in_video(self.decoder_view), video_valid=1)
+        return views if black is None else replace(views, video=black, video_valid=1)
 
     @cached_property
     def alike(self) -> bool:

@@ -91,8 +91,8 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
     Args:
         items: The samples.
         alike: Whether all samples of the run have one shape. The decoder then takes the micro-batch at once, else clip
-            by clip, without padding. This must not depend on the samples at hand: under ZeRO-3 all ranks have to run
-            the decoder equally often.
+            by clip, and its transformer without padding. This must not depend on the samples at hand: under ZeRO-3 all
+            ranks have to run the decoder equally often.
     """
     samples = [item.sample for item in items]
     batch = Batch(
@@ -128,9 +128,7 @@ def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
     return stacked([own if len(own) == longest else own[index] for own, index in zip(frames, indices)])
 
 
-def videos_of(
-    samples: list[Sample], alike: bool
-) -> torch.Tensor | Posterior | list[torch.Tensor] | list[Posterior] | None:
+def videos_of(samples: list[Sample], alike: bool) -> torch.Tensor | Posterior | list[torch.Tensor | Posterior] | None:
     """Returns the decoder's view of a micro-batch, or the stored latents that replace it; ``None`` without decoder.
 
     Args:

@@ -60,8 +60,8 @@ def generation(
     items = [item for item in read_items(clips / "items.jsonl") if item.category in TV_ALIGN]
     viewed = viewings(balanced(items, per_category), 0, study.seed)
     how = Generation(
-        study.seconds, study.latents.fps, study.evaluation.denoising_steps, study.evaluation.temperature, study.seed,
-        clips if real else None,
+        seconds=study.seconds, fps=study.latents.fps, steps=study.evaluation.denoising_steps,
+        temperature=study.evaluation.temperature, seed=study.seed, real_tokens=clips if real else None,
     )  # fmt: skip
     videos = generated_videos(how, viewed, folder / "videos", load, VIDEOS_AT_ONCE)
     lines = judge_videos([viewing.own for viewing in viewed], viewed, PixelJudge(), videos, {}, folder)

@@ -120,6 +120,6 @@ def test_three_in_a_row_end_the_run_and_so_does_the_last(run, tmp_path):
 @pytest.mark.slow
 def test_a_disk_that_is_full_at_the_start_is_one_line(run, monkeypatch):
     with monkeypatch.context() as disk:
-        disk.setattr("os.replace", full)
+        disk.setattr("pathlib.Path.rename", full)
         assert_user_error(run({}), "cannot write", "out/config.yaml: No space left on device: make room")
     checked(run({}))

@@ -93,7 +93,10 @@ def evaluate(a: argparse.Namespace) -> None:
     if a.videos:
         common, videos = {"videos": str(a.videos.resolve())}, given_videos(a.videos, viewed)
     else:
-        how = Generation(a.seconds, a.fps, a.steps, a.temperature, a.best_of, a.seed, a.real_tokens)
+        how = Generation(
+            seconds=a.seconds, fps=a.fps, steps=a.steps, temperature=a.temperature, best_of=a.best_of, seed=a.seed,
+            real_tokens=a.real_tokens,
+        )  # fmt: skip
         if a.real_tokens:
             require_videos(a.real_tokens, [viewing.name for viewing in viewed])
         common = {"checkpoint": str(a.checkpoint.resolve()), "ema": a.ema} | how.settings

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from isal.isal_zlib import crc32
 from tqdm import tqdm
+from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout

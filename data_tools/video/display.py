@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 import torch
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from torch.nn.functional import interpolate
 
@@ -52,10 +53,11 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
     The matrix maps a coded (x, y) to the shown (a x + c y, b x + d y).
     """
-    if "DISPLAYMATRIX" not in frame.side_data:
+    # Not `frame.side_data`: it makes a cycle, so the picture stays until the garbage collector comes.
+    told = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV's stub leaves its argument out
+    if "DISPLAYMATRIX" not in told:
         return Orientation()
-    matrix = frame.side_data["DISPLAYMATRIX"]  # type: ignore[typeddict-item]  # PyAV annotates one kind of it only
-    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    a, b, _, c, d, *_ = np.frombuffer(memoryview(told["DISPLAYMATRIX"]), np.int32).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(False, a < 0, d < 0)
     return Orientation(True, c < 0, b < 0)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import av
 import numpy as np
 from av.codec.codec import UnknownCodecError
-from isal.isal_zlib import crc32
+from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo
 from data_tools.processes.child import FORK

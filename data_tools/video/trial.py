@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from isal.isal_zlib import crc32
+from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo
 from data_tools.video.container import Source, codec_of, opened

@@ -1,6 +1,7 @@
 """Clips are shown as players show them, when they are read and when they are encoded anew."""
 
 import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -13,7 +14,7 @@ from data_tools.packing.prepare import Recipe, prepare
 from data_tools.packing.sources import Clip
 from data_tools.packing.transcode import Encoding, transcode
 from data_tools.video.decode import decode, validate
-from data_tools.video.display import with_known_colours
+from data_tools.video.display import orientation, with_known_colours
 from data_tools.video.hdr import tone_mapped
 from support.encoded import encode, ffmpeg, needs_ffmpeg, shown_by_ffmpeg
 
@@ -68,6 +69,13 @@ def test_all_eight_orientations(tmp_path, rotation, mirrored):
     assert facts.mirrored == mirrored
     for source in (clip, transcode(clip, Encoding(crf=4))):
         assert np.abs(first(source) - expected).mean() < 4
+
+
+def test_reading_an_orientation_leaves_no_cycle_that_keeps_the_frame(tmp_path):
+    with av.open(str(quarters(tmp_path / "clip.mp4", rotation=90))) as file:
+        frame = next(file.decode(video=0))
+    before = sys.getrefcount(frame)
+    assert orientation(frame).rotation == 90 and sys.getrefcount(frame) == before
 
 
 @pytest.mark.parametrize("ratio, width", [("2:1", 192), ("64:45", 137), ("8:9", 85), ("1:1", 96)])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from isal.isal_zlib import crc32
+from zlib_ng.zlib_ng import crc32
 
 from pipelines.cli.steps import NAME, run_of
 from pipelines.engine import distributed

@@ -63,7 +63,7 @@ def test_lecam():
     assert lecam(real, fake).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("dims, patches", [(2, (6, 1, 6, 6)), (3, (2, 1, 1, 6, 6))])
+@pytest.mark.parametrize("dims, patches", [(2, (6, 1, 6, 6)), (3, (2, 1, 1, 8, 8))])
 def test_patchgan_judges_patches(dims, patches):
     torch.manual_seed(0)
     discriminator, x = PatchGAN(dims, width=8), random_video(3, 64, batch=2)
@@ -73,17 +73,20 @@ def test_patchgan_judges_patches(dims, patches):
     assert torch.equal(discriminator.eval()(x), logits)  # there are no running statistics
 
 
-def test_a_2d_patchgan_sees_70_pixels_of_one_frame():
+@pytest.mark.parametrize("dims, length, place, frames, side", [(2, 2, (0, 0), 1, 70), (3, 41, (0, 0, 5), 31, 47)])
+def test_what_a_patchgan_sees_of_a_video(dims, length, place, frames, side):
     torch.manual_seed(0)
-    x = random_video(2, 96).requires_grad_()
-    convs = PatchGAN(2, width=8)
-    norms = [name for name, module in convs.layers.named_children() if isinstance(module, nn.BatchNorm2d)]
+    x = random_video(length, 96).requires_grad_()
+    convs = PatchGAN(dims, width=8)
+    norms = [
+        name for name, module in convs.layers.named_children() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)
+    ]
     for name in norms:  # a norm mixes all patches
         convs.layers[int(name)] = nn.Identity()
     logits = convs(x)
-    logits[0, 0, 5, 5].backward()
+    logits[(*place, 5, 5)].backward()
     seen = x.grad[0, 0].abs() > 0
-    assert not seen[1].any() and seen[0].any(0).sum() == 70 and seen[0].any(1).sum() == 70
+    assert [seen.flatten(1).any(1).sum(), seen.any(0).any(0).sum(), seen.any(0).any(1).sum()] == [frames, side, side]
 
 
 def test_the_weight_of_the_adversarial_loss_by_finite_differences():

@@ -5,8 +5,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 LAYERS = 3
-KERNEL, PADDING = 4, 1
-TIME_KERNEL = 3  # odd, so that the kernel is centred on a frame
+KERNEL = {
+    2: 4,
+    3: 3,
+}  # by number of axes; those of 3 axes are Open-Sora-Plan's, whose module VidTok's loss is written for
+PADDING = 1
+TIME_STRIDED = 2  # layers that also halve the number of frames
 
 
 class PatchGAN(nn.Module):
@@ -21,20 +25,21 @@ class PatchGAN(nn.Module):
         super().__init__()
         self.dims = dims
         widths = [width * min(2**depth, 8) for depth in range(LAYERS + 1)]
-        layers = [self.conv(3, width, stride=2), nn.LeakyReLU(0.2)]
+        layers = [self.conv(3, width, 0), nn.LeakyReLU(0.2)]
         for depth in range(1, LAYERS + 1):
-            layers.append(self.conv(widths[depth - 1], widths[depth], stride=2 if depth < LAYERS else 1, bias=False))
+            layers.append(self.conv(widths[depth - 1], widths[depth], depth, bias=False))
             norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
             layers += [norm(widths[depth], track_running_stats=False), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, self.conv(widths[-1], 1, stride=1))
+        self.layers = nn.Sequential(*layers, self.conv(widths[-1], 1, LAYERS + 1))
         self.apply(initialise)
 
-    def conv(self, inputs: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
-        """Builds a convolution over space, or over space and time; ``stride`` is in space, or in all three axes."""
+    def conv(self, inputs: int, outputs: int, depth: int, bias: bool = True) -> nn.Module:
+        """Builds the convolution of a depth: the first three halve the frame's sides, the first two the time too."""
+        space = 2 if depth < LAYERS else 1
         if self.dims == 2:
-            return nn.Conv2d(inputs, outputs, KERNEL, stride, PADDING, bias=bias)
-        kernel, padding = (TIME_KERNEL, KERNEL, KERNEL), (TIME_KERNEL // 2, PADDING, PADDING)
-        return nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=bias)
+            return nn.Conv2d(inputs, outputs, KERNEL[2], space, PADDING, bias=bias)
+        time = 2 if depth < TIME_STRIDED else 1
+        return nn.Conv3d(inputs, outputs, KERNEL[3], (time, space, space), PADDING, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps videos (B, 3, T, H, W) to fp32 logits of patches; a higher logit means more real.

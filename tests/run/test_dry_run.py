@@ -15,7 +15,7 @@ from support.launch import REPO, environment
 from support.tiny import model_config
 
 COMMANDS = ("train", "train_vidtok", "understand", "generate", "tokenise", "evaluate", "export", "plan", "precompute",
-            "reconstruct", "study", "bench")  # fmt: skip
+            "reconstruct", "reconstruct_vidtwin", "study", "bench")  # fmt: skip
 MODULES = [*(f"pipelines.{command}" for command in COMMANDS), "data_tools.cli"]
 
 

@@ -1,12 +1,12 @@
-"""Reads a VidTok's weights from Lightning checkpoints and safetensors, and writes safetensors."""
+"""Reads a VidTok's or a VidTwin's weights from Lightning checkpoints and safetensors, and writes safetensors."""
 
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from vtok.config import ConfigError
-from vtok.vidtok.model import VidTok
 from vtok.weights import open_file
 
 # A Lightning checkpoint also stores the discriminator, the perceptual network and the averaged weights.
@@ -14,12 +14,13 @@ NOT_THE_MODEL = ("loss.", "model_ema.")
 
 
 @torch.no_grad()
-def load_weights(model: VidTok, path: str | Path) -> None:
+def load_weights(model: nn.Module, path: str | Path, ignored: tuple[str, ...] = NOT_THE_MODEL) -> None:
     """Copies the weights of a file into a model.
 
     Args:
         model: The model to fill, in place.
         path: A ``.safetensors``, or a Lightning ``.ckpt``. Only tensors are unpickled.
+        ignored: Beginnings of the names of stored tensors that the model does not have.
 
     Raises:
         ConfigError: The file is unreadable, or a tensor is missing, surplus or of another shape.
@@ -27,7 +28,7 @@ def load_weights(model: VidTok, path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"no such checkpoint: {path}")
-    stored = {name: tensor for name, tensor in open_file(path).items() if not name.startswith(NOT_THE_MODEL)}
+    stored = {name: tensor for name, tensor in open_file(path).items() if not name.startswith(ignored)}
     wanted = dict(model.named_parameters())
     for name in sorted(wanted.keys() | stored.keys()):
         expected = tuple(wanted[name].shape) if name in wanted else "nothing"
@@ -38,6 +39,6 @@ def load_weights(model: VidTok, path: str | Path) -> None:
         stored[name].read_into(parameter.view(-1), 0)
 
 
-def save_weights(model: VidTok, path: str | Path) -> None:
+def save_weights(model: nn.Module, path: str | Path) -> None:
     """Writes a ``.safetensors`` with the published parameter names."""
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)

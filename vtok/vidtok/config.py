@@ -7,12 +7,16 @@ height and width; the channels of the latent (``kl``) or the codes of the vocabu
 import difflib
 import re
 from dataclasses import dataclass, fields, replace
-from typing import Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, cast
 
 from vtok.config import ConfigError, require
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Regulariser = Literal["kl", "fsq"]
 Time = Literal["causal", "causal_v1_1", "noncausal"]
+C = TypeVar("C", bound="DataclassInstance")
 
 NAME = re.compile(r"vidtok_(kl|fsq)_(causal|noncausal)_(288|444|488|888|41616)_(?:(\d+)chn|(\d+))(_v1_1)?")
 FSQ_LEVELS = 8  # codes of each dimension, in every published codebook
@@ -200,15 +204,16 @@ def fsq_levels(codes: int) -> tuple[int, ...]:
     return (FSQ_LEVELS,) * count
 
 
-def changed(config: VidTokConfig, **overrides) -> VidTokConfig:
+def changed(config: C, **overrides) -> C:
     """Returns a copy of ``config`` with some fields changed.
 
     Raises:
         ConfigError: A field does not exist (the message names the nearest one), or the fields contradict each other.
     """
-    known = [field.name for field in fields(VidTokConfig)]
+    known = [field.name for field in fields(config)]
     for name in overrides:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"a VidTok has no setting {name}; did you mean {nearest}?")
+            kind = type(config).__name__.removesuffix("Config")
+            raise ConfigError(f"a {kind} has no setting {name}; did you mean {nearest}?")
     return replace(config, **overrides)

@@ -120,10 +120,10 @@ def vidtok_figures(quick: bool = False) -> Iterator[Figure]:
     options = {"ch": 8, "frames": 5, "size": 16, "repeats": 1} if quick else {}
     for version in ("", "_v1_1"):
         speed = vidtok.against_plain(f"vidtok_kl_causal_488_4chn{version}", **options)
-        name = f"VidTok {'1.1' if version else '1.0'}, plain / ours"
+        name = f"VidTok {'1.1' if version else '1.0'}, plain"
         for part in ("encode", "decode"):
-            yield Figure(f"{name}, {part}, CPU time", getattr(speed, part), at_least=1.75)
-            yield Figure(f"{name}'s convolutions, {part}: the limit", getattr(speed, f"{part}_limit"))
+            yield Figure(f"{name} / ours, {part}, CPU time", getattr(speed, part), at_least=1.75)
+            yield Figure(f"{name} / our convolutions alone, {part}", getattr(speed, f"{part}_limit"))
 
 
 def run_figures(quick: bool = False) -> Iterator[Figure]:

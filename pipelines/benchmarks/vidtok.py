@@ -1,5 +1,6 @@
 """VidTok's network against the plain arrangement of it, on the same weights and clip."""
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ def against_plain(name: str, ch: int = 128, frames: int = 17, size: int = 64, re
 
 def profiled(work: Callable[[], object]) -> tuple[float, float]:
     """Returns the seconds of a piece of work's torch operations, and those of its convolutions."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints a line at each start and stop
     with profile(activities=[ProfilerActivity.CPU]) as found:
         work()
     taken = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}

@@ -5,19 +5,30 @@ this engine can use are listed here. Those of the ZeRO section and of the monito
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Literal, get_args
 
+import deepspeed
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
+from deepspeed.runtime.config import DeepSpeedConfigError
 from deepspeed.runtime.config_utils import DeepSpeedConfigModel
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from vtok.config import ConfigError
+from vtok.weights import first_line
 
 Dtype = Literal["fp32", "fp16", "bf16"]
+
+# What DeepSpeed raises when sound settings contradict one another, or need what this machine lacks.
+REFUSALS = (AssertionError, ValueError, NotImplementedError, ImportError, DeepSpeedConfigError)
+
+UNKNOWN = "extra_forbidden"  # pydantic's name of a key that a section does not have
 
 
 class DataTypes(DeepSpeedConfigModel):
@@ -91,15 +102,16 @@ def require_sound(path: Path, config: dict[str, Any], computed: Collection[str])
     try:
         Settings(**{key: value for key, value in config.items() if key not in computed})
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_fault(error, config, computed)}") from error
+        faults = [fault for fault in error.errors() if fault["type"] == UNKNOWN or fault["input"] is not None]
+        if faults:
+            raise ConfigError(f"{path}: {described(faults[0], config, computed)}") from error
 
 
-def first_fault(error: ValidationError, config: dict[str, Any], computed: Collection[str]) -> str:
-    """Describes the first fault in one line, with the full name of the key."""
-    fault = error.errors()[0]
+def described(fault: ErrorDetails, config: dict[str, Any], computed: Collection[str]) -> str:
+    """Describes a fault in one line, with the full name of the key."""
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] == UNKNOWN:
         known = names_of(place[:-1]) | (set() if place[1:] else set(computed))
         near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
         return f"unknown key {name}; did you mean {'.'.join([*place[:-1], *near])}?"
@@ -123,3 +135,28 @@ def names_of(place: list[str]) -> set[str]:
         kinds = (field.annotation, *get_args(field.annotation))
         model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
     return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def without_nulls(section: dict[str, Any]) -> dict[str, Any]:
+    """Returns a section without its nulls, at every level: a null is no setting."""
+    return {
+        key: without_nulls(value) if isinstance(value, dict) else value
+        for key, value in section.items()
+        if value is not None
+    }
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns DeepSpeed's refusal of a combination of settings into one line.
+
+    Raises:
+        ConfigError: DeepSpeed's own code raised one of ``REFUSALS`` in the body of the ``with`` statement.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if Path(deepspeed.__file__).parent not in Path(frame.f_code.co_filename).parents:
+            raise
+        raise ConfigError(f"DeepSpeed refuses the settings of --ds_config: {first_line(error)}") from error

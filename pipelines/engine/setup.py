@@ -75,6 +75,7 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
     if agrees(config.get("fp16"), {"enabled": False}):  # as in the JSONs of other trainers
         config.pop("fp16")
     ds_json.require_sound(path, config, computed)
+    config = ds_json.without_nulls(config)
     return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
 
 
@@ -93,7 +94,7 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
     Raises:
         ConfigError: Its settings contradict one another, or this engine cannot train with them.
     """
-    stage, devices = zero.get("stage"), {part: (zero.get(part) or {}).get("device", "none") for part in OFFLOADS}
+    stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
     too_large = {key for key, value in zero.items() if isinstance(value, (int, float)) and value >= MOST_ELEMENTS}
     require(not too_large, f"{path}: zero_optimization.{min(too_large, default='')} must be below {MOST_ELEMENTS:,}")
     require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage!r}: this engine trains with 2 or 3")
@@ -162,7 +163,8 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     precision. So in a bf16 run they have only bf16 digits, even if a checkpoint has more.
 
     Raises:
-        ConfigError: The JSON makes DeepSpeed cast buffers, or DeepSpeed's AdamW for the host cannot be compiled.
+        ConfigError: DeepSpeed refuses the JSON, or the JSON makes it cast buffers, or DeepSpeed's AdamW for the host
+            cannot be compiled.
     """
     offloaded = ds_config.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none"
     kind = host_adamw if offloaded else partial(torch.optim.AdamW, fused=True)
@@ -172,7 +174,8 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     for layer in filter(has_magnitude, adapted_layers(model)):
         set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
     fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
-    engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
+    with ds_json.refusals():
+        engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)
     for parameter, values in fp32.items():
         if not hasattr(parameter, "ds_id"):  # ZeRO-3's shards keep their dtype; DeepSpeed casts whole parameters
             parameter.data = values.to(engine.device)

@@ -9,7 +9,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from pipelines.engine import distributed, hub, internals
+from pipelines.engine import distributed, ds_json, hub, internals
 from vtok.assembly.build import LANGUAGE_MODEL, frozen_weights, pretrained_parts
 from vtok.framework import VTokFramework
 from vtok.weights import combined_hash, content_hash, shape_of
@@ -24,11 +24,15 @@ def placement(ds_config: dict, dtype: torch.dtype) -> Place:
     Args:
         ds_config: DeepSpeed's configuration.
         dtype: Precision of the run.
+
+    Raises:
+        ConfigError: DeepSpeed refuses the configuration.
     """
     if ds_config.get("zero_optimization", {}).get("stage", 0) < 3:
         return whole(dtype, distributed.device())
     # Given any module, DeepSpeed also installs its linear layer, which does not save gathered weights for backward.
-    zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
+    with ds_json.refusals():
+        zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
     scratch = {kind: torch.empty(0, dtype=kind, device=zero.local_device) for kind in (dtype, torch.float32)}
 
     def place(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:

@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from deepspeed.runtime.config import DeepSpeedConfig
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from pipelines import train
 from pipelines.config import TrainConfig
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.ds_json import refusals
 from pipelines.engine.setup import deepspeed_config
 from support.launch import REPO, checked
 from vtok.config import ConfigError
@@ -120,7 +122,8 @@ ZERO3 = {"zero_optimization": {"stage": 3}}
             "cpu_offload is deprecated: write offload",
         ),
         ({"zero_optimization": {"stage": 3, "reduce_bucket_size": 10**30}}, "reduce_bucket_size must be below 9,223"),
-        ({"zero_optimization": None}, "zero_optimization is None, but must be a section"),
+        ({"zero_optimization": None}, "zero_optimization.stage is None: this engine trains with 2 or 3"),
+        ({"gradient_cliping": None}, "unknown key gradient_cliping; did you mean gradient_clipping?"),
         ({"zero_optimization": True}, "zero_optimization is True, but must be a section"),
         ({"data_types": {"grad_accum_dtyp": "fp32"}}, "data_types.grad_accum_dtype?"),
         ({"tensorboard": {"enable": True}}, "tensorboard.enabled?"),
@@ -138,6 +141,27 @@ def test_a_slip_in_the_json_is_one_line_with_the_key(tmp_path, config, message):
     with pytest.raises(ConfigError, match=message.replace("?", "[?]").replace("{", "[{]")) as refused:
         deepspeed_config(path, TrainConfig(max_steps=1), plan_batch(4, 1, 2))
     assert "\n" not in str(refused.value)
+
+
+def test_a_null_is_no_setting(tmp_path):
+    path = tmp_path / "x.json"
+    zero = {"stage": 3, "offload_optimizer": None, "overlap_comm": None, "zero_hpz_partition_size": None}
+    path.write_text(json.dumps({"zero_optimization": zero, "data_types": None, "wandb": {"enabled": None}}))
+    config = deepspeed_config(path, TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+    assert config["zero_optimization"] == {"stage": 3, "zero_hpz_partition_size": 1}
+    assert "data_types" not in config and config["wandb"] == {}
+
+
+def test_what_deepspeed_refuses_is_one_line_and_our_own_errors_stay():
+    sizes = {"train_batch_size": 3, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 7}
+    with pytest.raises(ConfigError, match="refuses the settings of --ds_config: .*3 != 2 .* 7") as refused:
+        with refusals():
+            DeepSpeedConfig(sizes)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ZeroDivisionError), refusals():
+        1 // 0
+    with pytest.raises(AssertionError, match="^ours$"), refusals():
+        raise AssertionError("ours")
 
 
 def test_a_key_twice_in_the_json_is_refused(tmp_path):

@@ -1,11 +1,11 @@
 """VidTok's network against the plain arrangement of it, on the same weights and clip."""
 
-import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipelines.benchmarks.paired import cpu_seconds, ratio
 from pipelines.benchmarks.vidtok_plain import PlainVidTok
@@ -34,14 +34,37 @@ def against_plain(name: str, ch: int = 128, frames: int = 17, size: int = 64, re
         (lambda: plain.decode(z), lambda: model.decode(z)),
     )
     speeds = [ratio(cpu_seconds(theirs), cpu_seconds(ours), repeats) for theirs, ours in pairs]
-    limits = [ratio(lambda: profiled(theirs)[0], lambda: profiled(ours)[1], repeats) for theirs, ours in pairs]
+    limits = [ratio(cpu_seconds(theirs), convolving(ours), repeats) for theirs, ours in pairs]
     return Speed(*speeds, *limits)
 
 
-def profiled(work: Callable[[], object]) -> tuple[float, float]:
-    """Returns the seconds of a piece of work's torch operations, and those of its convolutions."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints a line at each start and stop
-    with profile(activities=[ProfilerActivity.CPU]) as found:
-        work()
-    taken = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
-    return sum(taken.values()), sum(seconds for name, seconds in taken.items() if "conv" in name)
+class Convolutions(TorchDispatchMode):
+    """Sums up the CPU time of the convolutions that are computed in its context.
+
+    Attributes:
+        seconds: Their time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        started = time.process_time()
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.seconds += time.process_time() - started
+        return result
+
+
+def convolving(work: Callable[[], object]) -> Callable[[], float]:
+    """Returns a function that does a piece of work and returns the CPU seconds of its convolutions."""
+
+    def seconds() -> float:
+        with Convolutions() as found:
+            work()
+        return found.seconds
+
+    return seconds

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
@@ -72,18 +73,19 @@ def load_export(folder: Path) -> Run:
     return config, framework.eval().to(distributed.device()), 0
 
 
-def load_untrained(path: Path, drawn: bool = False) -> Run:
+def load_untrained(path: Path, drawn: bool = False, changes: Sequence[str] = ()) -> Run:
     """Loads a configuration's published weights. Returns the same as :func:`load_run`, with step 0.
 
     Args:
         path: The configuration.
         drawn: Whether parts between frames and answer may have random weights, drawn from the configuration's seed.
             Such a model is the untrained row of a table; it says so.
+        changes: Options of the command line, ``--section.key=value``, in which to differ from the configuration.
 
     Raises:
         ConfigError: There is no such configuration, or such a part must be trained first.
     """
-    config = load_config(path)
+    config = load_config(path, changes)
     framework = models.load_on_device(config, path.parent)
     if names := drawn_weights(framework):
         if not drawn:

@@ -52,10 +52,7 @@ def load_run(checkpoint: Path, ema: bool = False) -> Run:
     Raises:
         ConfigError: There is no such run, checkpoint or export, or it is damaged.
     """
-    exported = folder_of(str(checkpoint))
-    if exported is None and HUB_ID.fullmatch(str(checkpoint)):
-        exported = fetched(str(checkpoint))
-    if exported and (exported / CONFIG).is_file():
+    if exported := export_of(checkpoint):
         require(not ema, f"{checkpoint} is an export, which holds one set of weights: leave out --ema")
         return load_export(exported)
     config = config_of(run_of(checkpoint))
@@ -63,6 +60,23 @@ def load_run(checkpoint: Path, ema: bool = False) -> Run:
     framework = models.load_on_device(config, run)
     step = load_trained(framework, folder, ema)
     return config, framework, step
+
+
+def export_of(checkpoint: Path) -> Path | None:
+    """Returns the folder of an export; ``None`` if it is none. Arguments as in :func:`load_run`."""
+    exported = folder_of(str(checkpoint))
+    if exported is None and HUB_ID.fullmatch(str(checkpoint)):
+        exported = fetched(str(checkpoint))
+    return exported if exported and (exported / CONFIG).is_file() else None
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """Returns the folder whose weights :func:`load_run` loads: an export, or a checkpoint, of a run the newest.
+
+    Raises:
+        ConfigError: There is no such run, checkpoint or export, or it is damaged.
+    """
+    return export_of(checkpoint) or located(checkpoint)[1]
 
 
 def load_export(folder: Path) -> Run:

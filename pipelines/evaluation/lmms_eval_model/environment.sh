@@ -7,10 +7,21 @@ folder=${1:?give the folder of the new environment}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 
 python3 -m venv "$folder"
-"$folder/bin/pip" install -q -e "$root" "lmms-eval==0.7.3"
+pip=("$folder/bin/python" -m pip --disable-pip-version-check)
+"${pip[@]}" install -q --no-deps "lmms-eval==0.7.3"
+# What it needs, without three: latex2sympy2 wants another antlr4 than math-verify, so no resolver finds a solution; the
+# others are tools of its developers. The suites of the paper's Table 3 use none of them.
+"$folder/bin/python" - > "$folder/requirements.txt" <<'PYTHON'
+import re
+from importlib.metadata import requires
+for line in requires("lmms-eval"):
+    if "extra ==" not in line and re.match(r"[\w-]+", line)[0] not in ("latex2sympy2", "ruff", "pre-commit"):
+        print(line)
+PYTHON
+"${pip[@]}" install -q -e "$root" -r "$folder/requirements.txt"
 if ! "$folder/bin/python" -c "import torchvision" 2>/dev/null; then
-    # PyPI's torchvision is of torch's CUDA build. Neither VTok nor the suites of the paper's Table 3 need it.
+    # PyPI's torchvision is of torch's CUDA build. Neither VTok nor those suites need it.
     echo "torchvision does not fit this torch and is removed"
-    "$folder/bin/pip" uninstall -q -y torchvision
+    "${pip[@]}" uninstall -q -y torchvision
 fi
-"$folder/bin/python" -c "from lmms_eval.models import get_model; print(get_model('vtok'), 'is ready')"
+"$folder/bin/python" -c "from lmms_eval.models import get_model; print(get_model('vtok').__name__, 'is ready')"

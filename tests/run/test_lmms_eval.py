@@ -94,7 +94,7 @@ def test_replies_are_those_of_our_own_scorer(model):
 def test_losses_are_those_of_our_own_scorer(model):
     """lmms-eval takes the option with the smallest: the likeliest per token, as ours."""
     requests = [choose(asked_text(q, [], True), option, k) for k, q in enumerate(QUESTIONS) for option in q.options]
-    found = iter(model.loglikelihood(requests))
+    found = (each.text for each in model.loglikelihood(requests))
     for question in QUESTIONS:
         own, here = own_answers(model, question), [next(found) for _ in question.options]
         assert [loss for loss, _ in here] == pytest.approx([n / t for n, t in zip(own["nats"], own["tokens"])], 1e-5)
@@ -105,7 +105,7 @@ def test_losses_are_those_of_our_own_scorer(model):
 def test_a_continuation_is_greedy_if_the_model_would_write_it(model, monkeypatch):
     monkeypatch.setattr(model.asker, "reply", lambda video, question, tokens: "Up.")
     found = model.loglikelihood([choose("Which?", option, 0) for option in ("Up.", "Up", "Down.")])
-    assert [greedy for _, greedy in found] == [True, False, False]
+    assert [each.text[1] for each in found] == [True, False, False]
 
 
 def test_a_video_is_embedded_once_for_questions_in_a_row(model, monkeypatch):

@@ -22,6 +22,13 @@ class Instance:
         return self.arguments
 
 
+@dataclass
+class GenerationResult:
+    """An answer. lmms-eval hands ``text`` on as it is."""
+
+    text: str | tuple
+
+
 class lmms:  # noqa: N801 - its name there
     """A model."""
 
@@ -52,7 +59,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "lmms_eval.api": {},
         "lmms_eval.models": {},
         "lmms_eval.api.model": {"lmms": lmms},
-        "lmms_eval.api.instance": {"Instance": Instance},
+        "lmms_eval.api.instance": {"Instance": Instance, "GenerationResult": GenerationResult},
         "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest},
     }
     for name, attributes in contents.items():

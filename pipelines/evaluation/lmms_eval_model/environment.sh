@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes an environment with lmms-eval, which wants other versions than we do (av < 16), and VTok as a model of it:
+# Makes an environment with lmms-eval, which wants some versions that do not fit ours, and VTok as a model of it:
 #     bash pipelines/evaluation/lmms_eval_model/environment.sh FOLDER
-# Tried: Python 3.11, torch 2.13.0 (CPU), lmms-eval 0.7.3.
+# Tried: Python 3.11, lmms-eval 0.7.3, torch 2.13.0 (CPU), transformers 5.24, datasets 5.2, av 18.1, filelock 3.
 set -euo pipefail
 folder=${1:?give the folder of the new environment}
 root=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -9,16 +9,17 @@ root=$(cd "$(dirname "$0")/../../.." && pwd)
 python3 -m venv "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" install -q --no-deps "lmms-eval==0.7.3"
-# What it needs, without three: latex2sympy2 wants another antlr4 than math-verify, so no resolver finds a solution; the
-# others are tools of its developers. The suites of the paper's Table 3 use none of them.
+# What it needs, in other words than its own. latex2sympy2 wants another antlr4 than math-verify, so no resolver finds a
+# solution. It asks for av < 16, but VTok reads index_entries, which av has from 17 on. ruff and pre-commit are tools of
+# its developers. It reaches into filelock 3. The suites of the paper's Table 3 need none of what is left out.
 "$folder/bin/python" - > "$folder/requirements.txt" <<'PYTHON'
 import re
 from importlib.metadata import requires
 for line in requires("lmms-eval"):
-    if "extra ==" not in line and re.match(r"[\w-]+", line)[0] not in ("latex2sympy2", "ruff", "pre-commit"):
+    if "extra ==" not in line and re.match(r"[\w-]+", line)[0] not in ("latex2sympy2", "av", "ruff", "pre-commit"):
         print(line)
 PYTHON
-"${pip[@]}" install -q -e "$root" -r "$folder/requirements.txt"
+"${pip[@]}" install -q -e "$root" -r "$folder/requirements.txt" "filelock<4"
 if ! "$folder/bin/python" -c "import torchvision" 2>/dev/null; then
     # PyPI's torchvision is of torch's CUDA build. Neither VTok nor those suites need it.
     echo "torchvision does not fit this torch and is removed"

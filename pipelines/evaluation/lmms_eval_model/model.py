@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 
 from pipelines.cli.errors import user_errors
@@ -89,12 +89,13 @@ class VTok(lmms):
         return replies
 
     @told
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Returns, of each request ``(context, continuation, doc_to_visual, doc_id, task, split)``, two things.
 
         The first is the *loss* of the continuation per token, as the harness's own models return it: its
         ``ConfigurableTask.process_results`` takes the option with the smallest. The second is whether the model would
-        write this continuation.
+        write this continuation. They are wrapped because lmms-eval 0.7 turns whatever else it does not know into text
+        (``unwrap_generation_output``), pairs of numbers too.
         """
         found = []
         for _, group in groupby(requests, key=lambda request: (request.args[0], *request.args[3:])):
@@ -103,7 +104,8 @@ class VTok(lmms):
             video, answers = self.video(*document), [self.text(args).strip() for args in asked]
             losses = self.asker.losses(video, context, answers)
             reply = self.asker.reply(video, context, max(map(len, losses)))
-            found += [(float(loss.mean()), reply == answer) for loss, answer in zip(losses, answers)]
+            pairs = [(float(loss.mean()), reply == answer) for loss, answer in zip(losses, answers)]
+            found += map(GenerationResult, pairs)
         return found
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:

@@ -6,8 +6,11 @@
 
 import csv
 import json
+import os
 import sys
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from data_tools.video.media import save_mp4
 from pipelines import evaluate
 from pipelines.evaluation.vbench.totals import DIMENSIONS, QUALITY, SEMANTIC, mean_of, totals
 from pipelines.inference import generate
+from support.real_clips import CLIPS, needs_shared
 
 # A row of VBench's public leaderboard, ModelScope, in percent, and its three totals there.
 MODEL_SCOPE = {
@@ -44,7 +48,8 @@ class VBench:
         if dimension == "dynamic_degree":
             raise FileNotFoundError("raft-things.pth")
         if mode == "custom_input":
-            names = list(prompt_list)
+            names = os.listdir(videos_path)
+            assert set(names) == set(prompt_list)
         else:
             prompts = [row["prompt_en"] for row in self.info if dimension in row["dimension"]]
             names = [f"{prompt}-{k}.mp4" for prompt in prompts for k in range(5)]
@@ -209,3 +214,40 @@ def test_own_prompts_and_given_videos(environment, made, tmp_path, capsys):
     with pytest.raises(SystemExit):
         evaluate.main(["vbench", "--videos", str(tmp_path)])
     assert "need --environment and --output" in capsys.readouterr().err
+
+
+# --- the real thing ---
+
+ENVIRONMENT = os.environ.get("VTOK_VBENCH", "")
+
+
+def steadiness(video):
+    """What temporal_flickering is: 1 less the mean absolute difference of neighbouring frames."""
+    with av.open(str(video)) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(np.float32)
+    return 1 - float(np.abs(np.diff(frames, axis=0)).mean()) / 255
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.skipif(not ENVIRONMENT, reason="VTOK_VBENCH names no environment with VBench")
+def test_real_vbench_of_clips_and_of_generated_videos(tmp_path):
+    """The one dimension that needs no weights."""
+    flickering = ["--dimensions", "temporal_flickering"]
+    names = ["dog_catch_hevc_60fps.mp4", "carphone_pristine.mp4"]
+    clips = [CLIPS / name for name in names]
+    (tmp_path / "table.jsonl").write_text("\n".join(json.dumps({"path": name, "prompt": "x"}) for name in names))
+    given = ["--videos", str(CLIPS), "--prompts", str(tmp_path / "table.jsonl"), *flickering]
+    evaluate.main(command(ENVIRONMENT, tmp_path / "given", *given))
+    report = json.loads((tmp_path / "given" / "report.json").read_text())
+    expected = sum(map(steadiness, clips)) / 2
+    assert report["scores"]["temporal_flickering"] == pytest.approx(expected, abs=2e-3)
+    assert report["videos"] == {"temporal_flickering": 2}
+
+    (tmp_path / "prompts.txt").write_text("A red square moves up.\nA blue circle stays where it is.\n")
+    own = ["--checkpoint", "shapes/vtok", "--prompts", str(tmp_path / "prompts.txt"), "--samples", "2", *flickering]
+    evaluate.main(command(ENVIRONMENT, tmp_path / "made", *own, "--steps", "2", "--seconds", "2", "--batch_size", "4"))
+    report = json.loads((tmp_path / "made" / "report.json").read_text())
+    videos = sorted((tmp_path / "made" / "videos").iterdir())
+    assert len(videos) == 4
+    assert report["scores"]["temporal_flickering"] == pytest.approx(sum(map(steadiness, videos)) / 4, abs=2e-3)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pipelines.evaluation.stored_answers import answer_all, stored_answers, writ
 from pipelines.evaluation.vbench.suite import Environment, environment_of, prompts_of
 from pipelines.evaluation.vbench.table import as_markdown, scores_in
 from pipelines.evaluation.vbench.totals import totals
-from pipelines.evaluation.vbench.videos import SAMPLES, given_videos, require_there, wanted_videos
+from pipelines.evaluation.vbench.videos import ENDING, SAMPLES, given_videos, require_there, wanted_videos
 from pipelines.inference.generate import Wanted, make_videos
 from pipelines.inference.load import weights_of
 from pipelines.inference.shares import own_share, read_prompts
@@ -40,13 +41,16 @@ def evaluate(a: argparse.Namespace) -> None:
     videos, folder = videos_of(a, environment)
     common = settings_of(a, videos)
     require_same(a.output, common)
+    write_listing(a.output, videos)
     if a.checkpoint:
-        write_seeds(a.output, videos)
         make_videos([video for video in own_share(videos) if not video.path.exists()], a)
         if missing := sum(not video.path.exists() for video in videos):
             print(f"{missing} of {len(videos)} videos are still to come: from other ranks, or from another start")
             return
-    prompts = {str(video.path.relative_to(folder)): video.prompt for video in videos} if a.prompts else None
+    prompts = None
+    if a.prompts:
+        folder = a.output / "vbench" / "shown"
+        prompts = linked(videos, folder)
     failed: list[str] = []
 
     def answer(dimension: str) -> dict | None:
@@ -109,8 +113,24 @@ def require_same(output: Path, common: dict) -> None:
     )
 
 
-def write_seeds(output: Path, videos: list[Wanted]) -> None:
-    """Writes ``output/videos.csv``: the prompt and the seed of each video that is made."""
+def linked(videos: list[Wanted], folder: Path) -> dict[str, str]:
+    """Links videos into a folder as NUMBER.mp4, their rows in ``videos.csv``: VBench scores all that a folder holds.
+
+    Returns:
+        The prompt of each link.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prompts = {}
+    for row, video in enumerate(videos):
+        link = folder / f"{row:06d}{ENDING}"
+        with suppress(FileExistsError):  # of an earlier start, or of another rank
+            link.symlink_to(video.path.resolve())
+        prompts[link.name] = video.prompt
+    return prompts
+
+
+def write_listing(output: Path, videos: list[Wanted]) -> None:
+    """Writes ``output/videos.csv``: the prompt of each video, and its seed (0 of a given one)."""
     text = StringIO()
     csv.writer(text).writerows([("path", "prompt", "seed"), *((v.path.name, v.prompt, v.seed) for v in videos)])
     write_whole(output / "videos.csv", text.getvalue())
@@ -126,7 +146,7 @@ def scored(
         dimension: The dimension.
         folder: Folder of the videos.
         output: Folder of VBench's results.
-        prompts: Prompt by the video's path in its folder; ``None`` for the suite's videos.
+        prompts: Prompt by the video's name in its folder; ``None`` for the suite's videos.
 
     Returns:
         Score and number of videos, or ``None`` if VBench failed.

@@ -238,11 +238,12 @@ def as_task(settings):
     return re.sub(r'"(functions\.\w+)"', r"!function \1", lines)
 
 
-def run_real(tasks, folder, model, *names):
+def run_real(tasks, folder, model, *names, ranks=1):
     """Runs lmms-eval on tasks, and returns its results and, by task, what was logged of each document."""
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", str(ranks), "-m"] if ranks > 1 else []
     command = [
-        f"{ENVIRONMENT}/bin/python", "-m", "lmms_eval", "--model", "vtok", "--model_args", model, "--log_samples",
-        "--tasks", ",".join(names), "--include_path", str(tasks), "--output_path", str(folder / "out"),
+        f"{ENVIRONMENT}/bin/python", "-m", *launcher, "lmms_eval", "--model", "vtok", "--model_args", model,
+        "--log_samples", "--tasks", ",".join(names), "--include_path", str(tasks), "--output_path", str(folder / "out"),
     ]  # fmt: skip
     places = {"HF_HOME": str(folder / "hf"), "HF_DATASETS_OFFLINE": "1"}
     ended = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, timeout=900)
@@ -300,6 +301,14 @@ def test_real_published_weights_alone(own_tasks, tmp_path, strategy, more):
     ours = "".join(f"{key}: {value}, " for key, value in more.items())
     (tmp_path / "ours.yaml").write_text(UNTRAINED.format(strategy=strategy, more=ours))
     require_same_as_ours(clips, tmp_path, ["--config", str(tmp_path / "ours.yaml")], *found)
+
+
+@real
+@pytest.mark.slow
+def test_real_ranks_share_the_questions(own_tasks, tmp_path):
+    clips, tasks = own_tasks
+    found = run_real(tasks, tmp_path, "checkpoint=shapes/vtok", "own_letters", "own_options", ranks=2)
+    require_same_as_ours(clips, tmp_path, ["--checkpoint", "shapes/vtok"], *found)
 
 
 @real

@@ -21,8 +21,8 @@ for line in requires("lmms-eval"):
 PYTHON
 "${pip[@]}" install -q -e "$root" -r "$folder/requirements.txt" "filelock<4"
 if ! "$folder/bin/python" -c "import torchvision" 2>/dev/null; then
-    # PyPI's torchvision is of torch's CUDA build. Neither VTok nor those suites need it.
-    echo "torchvision does not fit this torch and is removed"
-    "${pip[@]}" uninstall -q -y torchvision
+    # PyPI's torchvision is of torch's CUDA build, and timm imports it. Neither VTok nor those suites need them.
+    echo "torchvision does not fit this torch and is removed, with timm"
+    "${pip[@]}" uninstall -q -y torchvision timm
 fi
 "$folder/bin/python" -c "from lmms_eval.models import get_model; print(get_model('vtok').__name__, 'is ready')"

@@ -3,7 +3,7 @@
 #     bash pipelines/evaluation/lmms_eval_model/environment.sh FOLDER
 # Tried: Python 3.11, lmms-eval 0.7.3, torch 2.13.0 (CPU), transformers 5.24, datasets 5.2, av 18.1, filelock 3.
 set -euo pipefail
-folder=${1:?give the folder of the new environment}
+folder=$(realpath -m "${1:?give the folder of the new environment}")
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 
 python3 -m venv "$folder"
@@ -25,4 +25,5 @@ if ! "$folder/bin/python" -c "import torchvision" 2>/dev/null; then
     echo "torchvision does not fit this torch and is removed, with timm"
     "${pip[@]}" uninstall -q -y torchvision timm
 fi
+cd "$root"  # metadata of another checkout in the current folder would hide ours
 "$folder/bin/python" -c "from lmms_eval.models import get_model; print(get_model('vtok').__name__, 'is ready')"

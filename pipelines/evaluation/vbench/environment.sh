@@ -4,7 +4,7 @@
 # Tried: Python 3.11, torch 2.14.1, torchvision 0.29.1, vbench 0.1.5. Four dimensions (object_class, multiple_objects, color,
 # spatial_relationship) also need detectron2, which VBench's own README tells how to install.
 set -euo pipefail
-folder=${1:?give the folder of the new environment}
+folder=$(realpath -m "${1:?give the folder of the new environment}")
 
 python3 -m venv "$folder"
 pip=("$folder/bin/python" -m pip --disable-pip-version-check)

@@ -86,7 +86,10 @@ def vbench_command(command: argparse.ArgumentParser) -> None:
     what.add_argument("--videos", type=Path, help="folder of PROMPT-K.mp4, or of those that --prompts lists")
     what.add_argument("--results", type=Path, nargs="+", help="VBench's NAME_eval_results.json: the table alone")
     command.add_argument("--environment", type=Path, help="folder that vbench/environment.sh made")
-    command.add_argument("--dimensions", nargs="+", choices=DIMENSIONS, help="(default: all that can be judged)")
+    command.add_argument(
+        "--dimensions", nargs="+", choices=DIMENSIONS, metavar="NAME",
+        help=f"of {', '.join(DIMENSIONS)} (default: all that can be judged)",
+    )  # fmt: skip
     command.add_argument(
         "--prompts", type=Path,
         help="other prompts than the suite's, one a line; with --videos a table with the columns path and prompt",
@@ -205,6 +208,7 @@ def require_vbench(a: argparse.Namespace) -> None:
     require(bool(a.environment and a.output), "--checkpoint and --videos need --environment and --output")
     require_new_folder("--output", a.output)
     require(1 <= a.samples <= MAX_SAMPLES, f"--samples must lie between 1 and {MAX_SAMPLES:,}, not {a.samples}")
+    require(bool(a.prompts) or a.samples == 1, "--samples goes with --prompts: of the suite's prompts there are 5 each")
     judged = [name for name in DIMENSIONS if not a.prompts or name not in OF_THE_SUITE]
     a.dimensions = [name for name in DIMENSIONS if name in (a.dimensions or judged)]
     if unknown := sorted(set(a.dimensions) - set(judged)):

@@ -212,6 +212,9 @@ def test_own_prompts_and_given_videos(environment, made, tmp_path, capsys):
         evaluate.main(command(tmp_path, tmp_path / "wrong", "--videos", str(tmp_path)))
     assert "is no environment with VBench" in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        evaluate.main(command(environment, tmp_path / "wrong", "--checkpoint", "shapes/vtok", "--samples", "3"))
+    assert "--samples goes with --prompts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         evaluate.main(["vbench", "--videos", str(tmp_path)])
     assert "need --environment and --output" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -163,7 +164,7 @@ def scored(
         print(f"{dimension}: VBench failed: {last}", file=sys.stderr)
         return None
     result = json.loads((output / f"{dimension}_eval_results.json").read_text())[dimension]
-    if not isinstance(result[0], float) or result[0] != result[0]:
+    if not isinstance(result[0], int | float) or math.isnan(result[0]):
         print(f"{dimension}: VBench gives no number: {result[0]}", file=sys.stderr)
         return None
     print(f"{dimension}: {100 * result[0]:.2f}", flush=True)

@@ -5,7 +5,7 @@ pure function of (seed, position, data). A clip that cannot be read is replaced 
 moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from data_tools.buckets import BucketedOrder, Bucketing
 from data_tools.draws import Draws
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import Order
@@ -23,11 +24,13 @@ from data_tools.video.facts import IMAGE
 from data_tools.video.views import (
     CENTRE,
     ROUNDING,
+    Shape,
     View,
     Views,
+    black,
     make_views,
+    one_shape,
     stand_in,
-    stand_in_video,
     valid_frames,
     window,
 )
@@ -101,6 +104,8 @@ class ClipDataset(Dataset):
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
         padded: whether the tokeniser's view of a short clip has full length; the decoder's always has.
+        bucketing: sorts the samples into buckets, each with its own views; None for one shape.
+        shapes: the views of each bucket, those of samples without a video last. The order tells a position's bucket.
         transform: applied to each Sample in the worker.
 
     Attributes:
@@ -123,6 +128,8 @@ class ClipDataset(Dataset):
         order: Order | None = None,
         all_turns: bool = False,
         padded: bool = False,
+        bucketing: Bucketing | None = None,
+        shapes: Sequence[Shape] = (),
         transform: Callable[[Sample], Any] | None = None,
     ):
         self.reader = reader
@@ -137,6 +144,8 @@ class ClipDataset(Dataset):
         self.stored = stored
         self.all_turns = all_turns
         self.padded = padded
+        self.bucketing = bucketing
+        self.shapes = list(shapes) or [one_shape(seconds, tokeniser_view, decoder_view)]
         self.transform = transform
         self.order = order or reader.order(seed)
         self.crashes: dict[int, int] = {}
@@ -157,13 +166,14 @@ class ClipDataset(Dataset):
     def _sample(self, position: int) -> Sample:
         draws = Draws(self.seed, position)
         replaced: list[tuple[str, str]] = []
+        bucket = self._bucket(position)
         for attempt in range(MAX_ATTEMPTS):
             row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self.row(position)
             if attempt < self.crashes.get(position, 0):
                 replaced.append((self.reader.key(row), "decoder_crash"))
                 continue
             try:
-                return self._decoded(row, draws, tuple(replaced))
+                return self._decoded(row, bucket, draws, tuple(replaced))
             except BadVideo as problem:
                 replaced.append((self.reader.key(row), problem.reason))
         tried = ", ".join(f"{key} ({reason})" for key, reason in replaced)
@@ -173,14 +183,24 @@ class ClipDataset(Dataset):
         """The row of a position, before any substitution."""
         return self.order.row(position) if self.training else position % len(self)
 
-    def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
-        raw = self.reader.read(row)
+    def _bucket(self, position: int) -> int:
+        """The number of a position's bucket; 0 if there is one shape."""
+        if self.bucketing is None:
+            return 0
+        if isinstance(self.order, BucketedOrder) and self.training:
+            return self.order.bucket(position)
+        return self.bucketing.nearest(self.row(position))
+
+    def _decoded(self, row: int, bucket: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
+        raw, shape = self.reader.read(row), self.shapes[bucket]
         facts = raw.meta["facts"]
         duration, kind = facts["duration"], kind_of(raw)
         drawn = self.training and self.draw_window
-        start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
-        captions = captions_of(raw.meta)
-        views = self._views(raw, start, kind, captioned=any(captions))
+        start = window(duration, shape.seconds, draws.uniform("window") if drawn else CENTRE)
+        # A substitute takes the form of the sample whose place it takes: none of a text has a video.
+        videoless = self.bucketing is not None and bucket == len(self.shapes) - 1
+        captions = [""] if videoless else captions_of(raw.meta)
+        views = self._views(raw, shape, start, kind, captioned=any(captions))
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         whole = self.all_turns or kind == KINDS[0]
         question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
@@ -191,9 +211,9 @@ class ClipDataset(Dataset):
             key=raw.key,
             draws=draws,
             frames=views.frames,
-            frames_valid=views.frames_valid or valid_frames(self.tokeniser_view, start, duration),
+            frames_valid=views.frames_valid or valid_frames(shape.tokeniser, start, duration),
             video=views.video,
-            video_valid=views.video_valid or valid_frames(self.decoder_view, start, duration),
+            video_valid=views.video_valid or valid_frames(shape.decoder, start, duration),
             start=start,
             caption=captions[draws.integer("caption", len(captions))],
             question=question,
@@ -204,10 +224,10 @@ class ClipDataset(Dataset):
             turns=tuple((asked, told) for asked, told in pairs[1:]) if whole else (),
         )
 
-    def _views(self, raw: RawSample, start: float, kind: str, captioned: bool) -> Views:
+    def _views(self, raw: RawSample, shape: Shape, start: float, kind: str, captioned: bool) -> Views:
         """The views of a sample, without those that are stored. Raises BadVideo."""
         if kind == KINDS[0]:
-            views = stand_in(self.tokeniser_view, self.decoder_view)
+            views = stand_in(shape)
             return Views(
                 None if "frames" in self.stored else views.frames,
                 views.frames_valid,
@@ -215,29 +235,31 @@ class ClipDataset(Dataset):
                 views.video_valid,
             )
         facts = raw.meta["facts"]
-        drawn = None if captioned or "video" in self.stored else self.decoder_view
-        black = stand_in_video(drawn) if drawn else None
+        drawn = None if captioned or "video" in self.stored else shape.stand_in
+        video = black(drawn) if drawn else None
         views = make_views(
             raw.video,
             facts["duration"],
-            self.tokeniser_view,
-            self.decoder_view,
+            shape.tokeniser,
+            shape.decoder,
             start,
             self.fit,
             self.decoder,
-            self.stored if black is None else self.stored | {"video"},
+            self.stored if video is None else self.stored | {"video"},
             facts.get("entry"),
             padded=("frames", "video") if self.padded else ("video",),
         )
-        return views if black is None else replace(views, video=black, video_valid=1)
+        return views if video is None else replace(views, video=video, video_valid=1)
 
     @cached_property
     def alike(self) -> bool:
-        """Whether the views of all samples have full length, and all samples have a caption.
+        """Whether every micro-batch has videos of one shape: in training with buckets, or if all samples are alike.
 
-        Then every micro-batch is of one shape. It follows from the data and the settings, so it is the same on every
-        rank.
+        Samples are alike if their views have full length and all have a caption. All this follows from the data and
+        the settings, so it is the same on every rank.
         """
+        if self.bucketing is not None:
+            return self.training
         views = [view for view in (self.tokeniser_view, self.decoder_view) if view]
         longest = max((view.num_frames - 1) / view.fps for view in views)
         if longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it

@@ -18,6 +18,7 @@ from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
+from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
@@ -111,7 +112,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         DataError: The data are wrong.
     """
     config = arguments.config
-    plan, ds_config = settle(config.train, arguments.ds_config)
+    plan, ds_config = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
     reader, held_out = open_data(config, output)
     require(
         held_out is not None or config.checkpoint.keep != "best",
@@ -120,12 +121,13 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     found = resumed_from(output, arguments.step) if arguments.resume else None
     start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
     framework = start.framework
+    distributed.every_rank(lambda: settle_buckets(config, reader, framework))
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1
     distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers, loaders))
 
-    order = order_settings(config)
+    order = order_settings(config, dataset.bucketing)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, start.frozen, order)
     if found:
         state = checkpoint.check(found, state, reader.earlier_hashes(), config.data.allow_growth)

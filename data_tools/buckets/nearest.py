@@ -21,6 +21,10 @@ from data_tools.video.views import ROUNDING, VAE_STRIDE
 UNFILLED = 4.0  # enlarging pictures, and repeating the last frame
 SHRUNK = 0.1  # showing fewer pixels than the clip has
 
+# Of a text alone: what its tar members take beside the text, and typical bytes of a token.
+TAR_BYTES = 2048
+BYTES_PER_TOKEN = 4
+
 # Distance of a sample without a video to all other buckets: it fits none, yet it may fill up a chunk.
 NO_VIDEO = 100.0
 
@@ -74,6 +78,12 @@ def latent_frames_of(duration: np.ndarray, seconds: float, fps: float) -> np.nda
     """
     span = np.minimum(duration.astype(np.float64) + ROUNDING, seconds)
     return np.floor(span * fps + 1e-6).astype(np.int64) // VAE_STRIDE + 1
+
+
+def text_tokens(facts: np.ndarray) -> np.ndarray:
+    """Estimated tokens of each sample's text, float64 (n,): by the words of captions, by the bytes of texts alone."""
+    alone = np.maximum(facts["length"].astype(np.float64) - TAR_BYTES, 0) / BYTES_PER_TOKEN
+    return np.where(facts["frames"] == 0, alone, TOKENS_PER_WORD * facts["words"])
 
 
 def has_video(facts: np.ndarray) -> np.ndarray:
@@ -147,7 +157,7 @@ class Bucketing:
 
     def text_costs(self, rows: np.ndarray) -> np.ndarray:
         """Predicted costs of the samples' texts, float64 (n,)."""
-        return self.token_cost * TOKENS_PER_WORD * self.reader.facts(rows)["words"]
+        return self.token_cost * text_tokens(self.reader.facts(rows))
 
     def nearest(self, row: int) -> int:
         """The number of a sample's bucket; B for a sample without a video."""

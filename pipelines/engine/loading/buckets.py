@@ -7,14 +7,11 @@ from data_tools.errors import DataError
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from data_tools.video.views import Shape
-from pipelines.config import CAPTION_TOKENS, RunConfig
-from pipelines.metering.bucket_flops import bucket_flops
+from pipelines.config import RunConfig
+from pipelines.metering.buckets import predicted_costs
 from pipelines.views import shapes_of, views_of
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
-
-# Another length of a caption, in tokens, to find what a token costs.
-LONG_CAPTION = 2 * CAPTION_TOKENS
 
 
 def settle_buckets(config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework) -> None:
@@ -78,10 +75,8 @@ def build_bucketing(
         return None, []
     buckets = buckets_of(config, framework)
     shapes = shapes_of(config, framework.tokeniser.feature_extractor.image_size, buckets)
-    predicted, token = np.zeros(len(shapes)), 0.0
+    predicted, token = [0.0] * len(shapes), 0.0
     if costs:
-        predicted = np.array([flops.hardware for flops in bucket_flops(config, framework, shapes, text=framework.text)])
-        longer = bucket_flops(config, framework, shapes[-1:], LONG_CAPTION, framework.text)
-        token = (longer[0].hardware - predicted[-1]) / (LONG_CAPTION - CAPTION_TOKENS)
-        predicted -= token * CAPTION_TOKENS
-    return Bucketing(reader, buckets, data.seconds, config.model.decoder.fps, data.fit, predicted, token), shapes
+        predicted, token = predicted_costs(config, framework, shapes, framework.text)
+    fps = config.model.decoder.fps
+    return Bucketing(reader, buckets, data.seconds, fps, data.fit, np.array(predicted), token), shapes

@@ -32,7 +32,8 @@ from pipelines.cli.errors import die
 
 # Parts of the bench; pipelines.benchmarks.figures has a function for each.
 PARTS = (
-    "data", "buckets", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile", "halves",
+    "data", "buckets", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile",
+    "halves",
 )  # fmt: skip
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1

@@ -46,6 +46,12 @@ class BucketedOrder:
         _, buckets = self._at(position)
         return int(buckets[position % self.window // self.unit])
 
+    def costs(self, positions: range) -> np.ndarray:
+        """Predicted costs of the samples at some positions, float64 (n,)."""
+        rows = np.array([self.row(position) for position in positions])
+        buckets = [self.bucket(position) for position in positions]
+        return self.bucketing.costs[buckets] + self.bucketing.text_costs(rows)
+
     def starts_epoch(self, position: int) -> bool:
         """Whether an epoch begins at `position`."""
         return self.order.starts_epoch(position)

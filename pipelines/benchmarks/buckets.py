@@ -182,9 +182,7 @@ def compared(samples: int, positions: int, preset: str = "llava_next_8b_hunyuan"
     found = rows[plain_rows]
     own = latent_frames_of(found["duration"], data.seconds, fps)
     plain = np.where(has_video(found), np.polyval(by_frames, own), own_costs[-1]) + bucketing.text_costs(plain_rows)
-    own_rows = np.array([arranged.row(position) for position in range(positions)])
-    numbers = np.array([arranged.bucket(position) for position in range(positions)])
-    dealt = bucketing.costs[numbers] + bucketing.text_costs(own_rows)
+    dealt = arranged.costs(range(positions))
     return Compared(
         one=measured(rows, one[-1:], by_tokens, data.seconds, fps),
         buckets=measured(rows, buckets, by_tokens, data.seconds, fps),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from data_tools.buckets import BucketedOrder
 from data_tools.dataset import ClipDataset
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
@@ -85,10 +86,13 @@ class Training:
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """Takes one optimiser step."""
-        engine = self.run.players[0].engine
+        engine, consumed = self.run.players[0].engine, self.run.state.consumed_samples
         step = train_step(engine, batches, self.run.plan, self.config.model.loss.with_decoder(number))
         if self.utilisation:
-            step.figures.update(self.utilisation.at(step.figures["samples_per_s"]))
+            order, batch = self.dataset.order, self.run.plan.global_batch_size
+            known = isinstance(order, BucketedOrder)
+            cost = float(order.costs(range(consumed, consumed + batch)).mean()) if known else None
+            step.figures.update(self.utilisation.at(step.figures["samples_per_s"], cost))
         return step
 
     def judge(self, number: int, metrics: Metrics | None) -> None:

@@ -218,12 +218,6 @@ def test_a_sample_goes_to_its_nearest_bucket_but_in_chunks_that_cannot_be_filled
         assert wanted[order.row(position)] == len(BUCKETS) or order.bucket(position) < len(BUCKETS)
 
 
-def costs_of(order, positions):
-    """Predicted costs of the samples at some positions."""
-    rows = np.array([order.row(p) for p in positions])
-    return order.bucketing.costs[[order.bucket(p) for p in positions]] + order.bucketing.text_costs(rows)
-
-
 @settings(max_examples=60, deadline=None)
 @given(run=runs(), data=st.data())
 def test_the_slowest_ranks_of_all_micro_steps_take_little_more_than_the_mean(run, data):
@@ -232,7 +226,7 @@ def test_the_slowest_ranks_of_all_micro_steps_take_little_more_than_the_mean(run
     order = make()
     micro = data.draw(st.sampled_from([m for m in range(1, unit + 1) if unit % m == 0]))
     world = data.draw(st.sampled_from([w for w in range(1, 17) if batch % (w * micro) == 0]))
-    costs = costs_of(order, range(window)).reshape(-1, world, micro).sum(axis=2)
+    costs = order.costs(range(window)).reshape(-1, world, micro).sum(axis=2)
     epochs = 1 + sum(order.starts_epoch(position) for position in range(1, window))
     # The chunks at either end of an epoch, and a micro-step that spans two epochs, are not sorted with the others.
     allowed = costs.max() * (1 if epochs == 1 else 5 * epochs)
@@ -243,7 +237,7 @@ def test_the_slowest_ranks_of_all_micro_steps_take_little_more_than_the_mean(run
 def test_of_many_samples_the_slowest_rank_has_a_tenth_more_than_the_mean_at_most(world):
     plain = RunOrder(0, [4096])
     order = BucketedOrder(plain, bucketing(4096), 2048, 16, 1, 0)
-    found = costs_of(order, range(4096)).reshape(-1, world)
+    found = order.costs(range(4096)).reshape(-1, world)
     rows = [plain.row(position) for position in range(4096)]
     far = order.bucketing.distances(np.array(rows)).argmin(axis=1)
     before = COSTS[far].reshape(-1, world)
@@ -253,7 +247,7 @@ def test_of_many_samples_the_slowest_rank_has_a_tenth_more_than_the_mean_at_most
 
 def test_batches_differ_in_cost_and_come_in_no_order():
     order = BucketedOrder(RunOrder(0, [4096]), bucketing(4096), 2048, 16, 1, 0)
-    means = costs_of(order, range(2048)).reshape(-1, 16).mean(axis=1)
+    means = order.costs(range(2048)).reshape(-1, 16).mean(axis=1)
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.25 and np.ptp(means) > 50
 
 

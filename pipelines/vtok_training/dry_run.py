@@ -51,6 +51,8 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
     print(f"steps        {number_of_steps(config.train, len(reader))}")
     if framework:
         settle_buckets(config, reader, framework)
+        if config.data.buckets:
+            print(f"buckets      {', '.join(config.data.buckets)}")
         loaded = collate([build_dataset(config, reader, framework, training=True)[0]])
         tokens = sum(framework.tokeniser.counts(loaded.batch.frame_counts[0]))
         print(f"first sample {loaded.batch.keys[0]}: {loaded.batch.frame_counts[0]} frames, {tokens} visual tokens")

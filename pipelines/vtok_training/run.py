@@ -13,7 +13,7 @@ from data_tools.dataset import ClipDataset
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
-from pipelines.cli.parsing import RunArguments
+from pipelines.cli.parsing import RunArguments, load_config
 from pipelines.config import RunConfig
 from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
@@ -125,7 +125,12 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     found = resumed_from(output, arguments.step) if arguments.resume else None
     start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
     framework = start.framework
-    distributed.every_rank(lambda: settle_buckets(config, reader, framework))
+    earlier = load_config(output / "config.yaml").data.buckets if found and config.data.buckets == "auto" else None
+    distributed.every_rank(
+        lambda: settle_buckets(config, reader, framework, earlier if isinstance(earlier, list) else None)
+    )
+    if distributed.rank() == 0 and config.data.buckets:
+        print(f"buckets: {', '.join(config.data.buckets)}", flush=True)
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1

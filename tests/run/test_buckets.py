@@ -199,6 +199,13 @@ def test_stored_latents_are_refused(opened, shards):
         stored_views(config, reader, framework)
 
 
+def test_a_run_that_goes_on_keeps_the_buckets_that_auto_stood_for(opened, shards):
+    config, framework, _ = opened("--data.buckets", LIST)
+    config.data.buckets, earlier = "auto", ["64x96x2", "64x64x0"]
+    settle_buckets(config, ShardReader(shards), framework, earlier)
+    assert config.data.buckets == earlier
+
+
 def test_auto_stays_within_the_size_of_l_dec(opened):
     config, framework, _ = opened("--data.buckets", "auto")
     buckets = [read_bucket(text, 8) for text in config.data.buckets]

@@ -14,8 +14,17 @@ from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 
 
-def settle_buckets(config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework) -> None:
+def settle_buckets(
+    config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, earlier: list[str] | None = None
+) -> None:
     """Replaces ``data.buckets: auto`` by the buckets that it stands for, the same on every rank. Checks those given.
+
+    Args:
+        config: The run's configuration.
+        reader: The run's data.
+        framework: The run's framework.
+        earlier: The buckets that ``auto`` stood for when the run began, if it goes on: data that have grown since then
+            keep them.
 
     Raises:
         ConfigError: A bucket is written wrong, or the decoder cannot take its size.
@@ -24,8 +33,11 @@ def settle_buckets(config: RunConfig, reader: ShardReader | Mixture, framework: 
     if not config.data.buckets:
         return
     if config.data.buckets == "auto":
-        side = framework.decoder.token_side if framework.decoder else 1
-        config.data.buckets = [bucket.written(config.model.decoder.fps) for bucket in chosen(config, reader, side)]
+        assert framework.decoder is not None  # the configuration has checked it
+        own = earlier or [
+            bucket.written(config.model.decoder.fps) for bucket in chosen(config, reader, framework.decoder.token_side)
+        ]
+        config.data.buckets = own
     buckets_of(config, framework)
 
 

@@ -44,9 +44,10 @@ ROWS_AT_ONCE = 1 << 20
 class Sample:
     """One decoded sample. Both views show the same window of one clip (see `views.Views`).
 
-    The tokeniser's view holds the clip's own frames, the decoder's is padded to full length. A view that is precomputed
-    in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of one frame. A text
-    has a black frame in its place, and a sample without a caption a small black video (see `views.stand_in`).
+    Both views hold the clip's own frames; with buckets the decoder's is padded to the length of the bucket. A view that
+    is precomputed in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of
+    one frame. A text has a black frame in its place, and a sample without a caption a small black video (see
+    `views.stand_in`).
 
     Attributes:
         position: position in the endless sequence.
@@ -103,7 +104,7 @@ class ClipDataset(Dataset):
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
-        padded: whether the tokeniser's view of a short clip has full length; the decoder's always has.
+        padded: whether the views of a short clip have full length. With buckets the decoder's has it in any case.
         bucketing: sorts the samples into buckets, each with its own views; None for one shape.
         shapes: the views of each bucket, those of samples without a video last. The order tells a position's bucket.
         transform: applied to each Sample in the worker.
@@ -247,7 +248,7 @@ class ClipDataset(Dataset):
             self.decoder,
             self.stored if video is None else self.stored | {"video"},
             facts.get("entry"),
-            padded=("frames", "video") if self.padded else ("video",),
+            padded=("frames", "video") if self.padded else ("video",) if self.bucketing else (),
         )
         return views if video is None else replace(views, video=video, video_valid=1)
 

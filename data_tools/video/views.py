@@ -244,8 +244,9 @@ def make_views(
 
 
 def one_shape(seconds: float, tokeniser: View, decoder: View | None) -> Shape:
-    """The shape of all samples. A stand-in has the decoder's frames: an autoencoder may take them piece by piece."""
-    return Shape(seconds, tokeniser, decoder, decoder and replace(decoder, height=SMALLEST, width=SMALLEST))
+    """The shape of all samples. A stand-in has one small frame."""
+    black = decoder and replace(decoder, num_frames=1, height=SMALLEST, width=SMALLEST)
+    return Shape(seconds, tokeniser, decoder, black)
 
 
 def stand_in(shape: Shape) -> Views:

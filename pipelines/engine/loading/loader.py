@@ -166,7 +166,9 @@ def order_settings(config: RunConfig, bucketing: Bucketing | None = None) -> str
         bucketing: Its buckets, if it has any.
     """
     if bucketing is not None:
-        by_cost = [bucketing.buckets[number].written(bucketing.fps) for number in bucketing.costs[:-1].argsort()]
+        by_cost = [
+            bucketing.buckets[number].written(bucketing.fps) for number in bucketing.costs[:-1].argsort(kind="stable")
+        ]
         return (
             f"data.buckets [{', '.join(by_cost)}] (by cost) among {config.arranged_samples} samples, with "
             f"train.global_batch_size {config.train.global_batch_size}, train.micro_batch_size "

@@ -325,7 +325,9 @@ def test_utilisation_is_the_share_of_the_peak_of_all_ranks(framework, monkeypatc
     config = RunConfig(TrainConfig(max_steps=1, precision="fp32"), model=framework.config, data=DataConfig(seconds=1))
     monkeypatch.setattr(utilisation, "device_peak", lambda device, dtype: 1e12)
     parts = sample_flops(config, framework).values()
-    shares = Utilisation(config, framework, ranks=4).at(samples_per_s=2.0)
+    watched = Utilisation(config, framework, ranks=4)
+    shares, of_half = watched.at(samples_per_s=2.0), watched.at(2.0, cost=watched.flops.hardware / 2)
+    assert of_half == pytest.approx({name: share / 2 for name, share in shares.items()})
     assert shares["mfu"] == pytest.approx(2 * sum(part.model for part in parts) / 4e12)
     assert shares["hfu"] == pytest.approx(2 * sum(part.hardware for part in parts) / 4e12)
 

@@ -8,6 +8,9 @@ The file has these tensors for each VIDEO; videos are numbered from 0:
     0.spatial    (S, d_v)               the key frame's pooled features, frozen
     0.motion     (M, residual_dim)      the pooled residuals, frozen
     0.times      (M,)                   the time of each motion token's frame, in seconds
+    0.vectors    (frames - 1, 2, h, w)  with video-lavit: the motion vectors that its codes are of
+
+With video-lavit ``motion`` are the vectors of the codes, and ``times`` those of the steps, each of several codes.
 
 The metadata has the names and key frames of the videos. Without a checkpoint g_phi has random weights. Then the frozen
 features are those of any run with this configuration, but the motion tokens are random projections.

@@ -36,6 +36,7 @@ class VTokConfig:
         strategy: How frames become tokens. ``vtok``: S tokens of the key frame and one motion token per later step.
             ``frames``: S tokens of each of ``sampled_frames`` frames. ``none``: no visual tokens, only text.
             ``training_free``: like ``vtok``, but a later step's token is the mean feature of its frame.
+            ``video-lavit``: S tokens of the first frame, then codes of motion vectors (:mod:`vtok.motion_codec`).
         sampled_frames: k of ``frames``: this many frames, evenly spaced over the clip.
         backbone: The frozen feature extractor ``F``. ``clip``: layer -2 without CLS. ``vgg19``: one layer.
             ``vidtok``: latents of a VidTok with FSQ; the visual head ``codes`` then predicts its codes. ``qwen2.5-vl``:
@@ -46,6 +47,10 @@ class VTokConfig:
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         clip_config: Overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: Index in VGG19's ``features``. 25 is ``conv4_4`` before its ReLU.
+        codec: For ``video-lavit``: folder of the motion codec, which ``pipelines/train_motion_codec.py`` writes.
+            ``None``: random weights, with a warning on stderr.
+        codec_config: For ``video-lavit``: sizes of a random codec: ``form`` (``budget`` or ``published``) and fields of
+            :class:`vtok.motion_codec.MotionCodecConfig`.
         spatial_grid_size: g. The key frame keeps ``S = g * g`` spatial tokens. With ``vidtok`` and ``qwen2.5-vl``,
             frames are resized so that the backbone yields g x g features.
         token_dim: Width of a token. If it is not the backbone's width, a linear layer is added.
@@ -66,6 +71,8 @@ class VTokConfig:
     revision: str | None = None
     clip_config: dict | None = None
     vgg_layer_index: int = 25
+    codec: str | None = None
+    codec_config: dict | None = None
     spatial_grid_size: int = 4
     token_dim: int = 1024
     fps: float = 6.0
@@ -98,6 +105,27 @@ class VTokConfig:
         require(self.fps > 0, "tokeniser.fps must be positive")
         key = self.key_frame_idx
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
+        require(
+            self.reads_vectors or self.codec is self.codec_config is None,
+            "tokeniser.codec and tokeniser.codec_config belong to tokeniser.strategy video-lavit: leave them out",
+        )
+        require(
+            self.codec is None or not self.codec_config,
+            "tokeniser.codec_config is for random weights; remove it or tokeniser.codec",
+        )
+        if self.reads_vectors:
+            require(
+                self.motion_stride is self.motion_tokens_per_second is None,
+                "tokeniser.strategy video-lavit has as many motion tokens as its codec has codes: leave out "
+                "tokeniser.motion_stride and tokeniser.motion_tokens_per_second",
+            )
+            require(
+                key == 0, "tokeniser.strategy video-lavit takes the first frame as key frame: leave key_frame_idx at 0"
+            )
+            require(
+                self.backbone != "qwen2.5-vl",
+                "tokeniser.strategy video-lavit has no places in Qwen2.5-VL's positions: choose another backbone",
+            )
         if self.backbone == "qwen2.5-vl":
             step = self.frames_per_motion_token()
             require(key == 0, "the backbone qwen2.5-vl takes the first frame as key frame: leave key_frame_idx at 0")
@@ -106,6 +134,11 @@ class VTokConfig:
                 f"the backbone qwen2.5-vl makes a motion token of two frames, but there is one every {step:g}: set "
                 "tokeniser.motion_stride to at least 2, or raise tokeniser.fps",
             )
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether the strategy reads motion vectors, and so has a motion codec."""
+        return self.strategy == "video-lavit"
 
     @property
     def stride(self) -> int:
@@ -124,9 +157,14 @@ class VTokConfig:
 
     @property
     def motion_rate(self) -> float:
-        """Visual tokens per second of video. 0 if the strategy has the same number for all clips."""
+        """Motion tokens per second of video. 0 if the strategy has the same number for all clips.
+
+        With ``video-lavit`` the codec decides; this is the number of its budget form, in proportion to the rate.
+        """
         if self.strategy in ("frames", "none"):
             return 0.0
+        if self.reads_vectors:
+            return self.fps
         return self.motion_tokens_per_second or self.fps / self.stride
 
     @property

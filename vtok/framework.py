@@ -70,21 +70,19 @@ class VTokFramework(nn.Module):
         keep = extractor.projected and config.tokeniser.token_dim == projector_dim
         self.projection = VisualProjection(
             projector if keep else mlp_projector(config.tokeniser.token_dim, mllm.dim),
-            VisualPositions(
-                tokeniser.place, config.tokeniser.num_spatial_tokens, config.mllm.max_motion_tokens, mllm.dim
-            ),
+            VisualPositions(tokeniser.place, tokeniser.num_cells, config.mllm.max_motion_tokens, mllm.dim),
         )
         feature_dims = tokeniser.feature_dims
         if not feature_dims:  # no visual tokens, so these would get no gradient
             self.projection.requires_grad_(False)
-        fsq_levels = extractor.levels if config.visual_head.kind == "codes" else None
+        cells = tokeniser.cells if config.visual_head.kind == "codes" else {}
         targets = feature_dims if config.generates else {}
         heads = {
-            kind: build_visual_head(config.visual_head, mllm.dim, dim, fsq_levels) for kind, dim in targets.items()
+            kind: build_visual_head(config.visual_head, mllm.dim, dim, cells.get(kind)) for kind, dim in targets.items()
         }
         self.visual_head: ModuleTable[VisualHead] = ModuleTable(heads)
-        for scale in tokeniser.feature_scale.values():
-            scale.fixed = fsq_levels is not None
+        for kind, scale in tokeniser.feature_scale.items():
+            scale.fixed = kind in cells
         self.learnable = learnable_names(self)
 
     @property
@@ -202,7 +200,7 @@ class VTokFramework(nn.Module):
     def features(self, batch: Batch) -> VisualFeatures:
         """Extracts the frozen features of the clips, unless the batch has them."""
         if isinstance(batch.frames, Tensor):
-            return self.tokeniser.features(batch.frames, batch.frame_counts)
+            return self.tokeniser.features(batch.frames, batch.frame_counts, vectors=batch.vectors)
         return self.in_model_dtype(batch.frames)
 
     def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:

@@ -22,16 +22,16 @@ class VisualPositions(nn.Module):
 
     Args:
         place: Returns the place of the token of an index (``Tokeniser.place``).
-        num_spatial_tokens: Cells of the grid.
+        num_cells: Different cells (``Tokeniser.num_cells``).
         max_motion_tokens: Steps in time.
         dim: d.
     """
 
-    def __init__(self, place: Callable[[int], Place], num_spatial_tokens: int, max_motion_tokens: int, dim: int):
+    def __init__(self, place: Callable[[int], Place], num_cells: int, max_motion_tokens: int, dim: int):
         super().__init__()
         self.place = place
         self.modality = nn.Embedding(2, dim)
-        self.spatial = nn.Embedding(num_spatial_tokens, dim)
+        self.spatial = nn.Embedding(num_cells, dim)
         self.temporal = nn.Embedding(max_motion_tokens, dim)
         for embedding in (self.modality, self.spatial, self.temporal):
             nn.init.zeros_(embedding.weight)

@@ -72,6 +72,8 @@ def point_to_tiny_models(config: RunConfig) -> None:
     decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"
     if config.model.tokeniser.backbone == "clip" and config.model.tokeniser.weights is None:
         config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
+    if config.model.tokeniser.reads_vectors and config.model.tokeniser.codec is None:
+        config.model.tokeniser.codec, config.model.tokeniser.codec_config = f"{TINY_MODELS}/motion_codec", None
 
 
 def load_framework(
@@ -141,11 +143,13 @@ def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
 def inside_run(model: ModelConfig, output: Path) -> ModelConfig:
     """Returns the configuration with full paths of those weights that are in the run's folder."""
 
-    def located(part):
-        inside = part.weights is not None and (output / part.weights).exists()
-        return replace(part, weights=str(output / part.weights)) if inside else part
+    def located(part, setting="weights"):
+        named = getattr(part, setting)
+        inside = named is not None and (output / named).exists()
+        return replace(part, **{setting: str(output / named)}) if inside else part
 
     parts = {name: located(getattr(model, name)) for name in ("tokeniser", "mllm", "decoder")}
+    parts["tokeniser"] = located(parts["tokeniser"], "codec")
     return replace(model, **parts)
 
 

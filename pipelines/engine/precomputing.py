@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from pipelines.engine.loading.workers import read_ahead
 from pipelines.engine.setup import precision
 from pipelines.views import views_of
 from vtok.config import ConfigError
-from vtok.tokeniser import build_tokeniser
+from vtok.tokeniser import Tokeniser, build_tokeniser
 from vtok.video_decoder import build_text_encoder, build_vae, caption_tokenizer, decoder_kind, encode_video
 from vtok.weights.precision import cast_parameters
 
@@ -81,11 +82,18 @@ class Encoders:
         encode = decoder_kind(self.config.model.decoder).encode_captions
         return ids, encode(self.text_encoder, [ids], distributed.device())[0]
 
-    def encode(self, views: Views, captions: list[str]) -> dict[str, bytes]:
-        """Returns the bytes to store with a clip, by name of the member."""
+    def encode(self, views: Views, vectors: torch.Tensor | None, captions: list[str]) -> dict[str, bytes]:
+        """Returns the bytes to store with a clip, by name of the member.
+
+        Args:
+            views: The clip.
+            vectors: Its motion vectors, if the strategy reads them.
+            captions: Its captions.
+        """
         device = distributed.device()
         frames = views.frames[None, : views.frames_valid].to(device)
-        stored = {precomputed.FEATURES: precomputed.pack_features(self.tokeniser.features(frames), 0)}
+        features = self.tokeniser.features(frames, vectors=None if vectors is None else vectors[None].to(device))
+        stored = {precomputed.FEATURES: precomputed.pack_features(features, 0)}
         if self.vae is not None:
             posterior = encode_video(self.vae, views.video[None].to(device), self.config.model.decoder.vae_tiling)
             stored[precomputed.LATENTS] = precomputed.pack_posterior(posterior, 0)
@@ -95,6 +103,14 @@ class Encoders:
         return stored
 
 
+class Clip(NamedTuple):
+    """A sample, the views of its window, and the motion vectors of its frames if the strategy reads them."""
+
+    raw: RawSample
+    views: Views
+    vectors: torch.Tensor | None
+
+
 class CentredViews:
     """Rows of a dataset, each with the views of its centred window, as in training with ``data.window: centred``.
 
@@ -102,9 +118,10 @@ class CentredViews:
         crashes: Not 0 for an index at which two loader processes died (see :mod:`pipelines.engine.loading.workers`).
     """
 
-    def __init__(self, reader: ShardReader, rows: range, config: RunConfig, image_size: int, latents: bool):
+    def __init__(self, reader: ShardReader, rows: range, config: RunConfig, tokeniser: Tokeniser, latents: bool):
         self.reader, self.rows, self.data = reader, rows, config.data
-        self.views = views_of(config, image_size)
+        self.views = views_of(config, tokeniser.feature_extractor.image_size)
+        self.vectors_of = tokeniser.vectors_of
         self.skip = () if latents else ("video",)
         self.crashes: dict[int, int] = {}
 
@@ -114,28 +131,32 @@ class CentredViews:
     def row(self, index: int) -> int:
         return self.rows[index]
 
-    def __getitem__(self, index: int) -> tuple[RawSample, Views] | BadVideo:
+    def __getitem__(self, index: int) -> Clip | BadVideo:
         if self.crashes.get(index):
             return BadVideo("decoder_crash", f"sample {self.reader.key(self.row(index))}: two loader processes died")
         try:
             raw = self.reader.read(self.rows[index])
             facts = raw.meta["facts"]
             if not raw.extension:
-                return raw, stand_in(one_shape(self.data.seconds, *self.views))
+                return self.clip(raw, stand_in(one_shape(self.data.seconds, *self.views)))
             start = window(facts["duration"], self.data.seconds, CENTRE)
             how = self.data.fit, self.data.decoder, self.skip, facts.get("entry")
-            return raw, make_views(raw.video, facts["duration"], *self.views, start, *how, padded=("video",))
+            views = make_views(raw.video, facts["duration"], *self.views, start, *how, padded=("video",))
+            return self.clip(raw, views)
         except BadVideo as problem:
             return problem
 
+    def clip(self, raw: RawSample, views: Views) -> Clip:
+        """Adds the motion vectors, if the strategy reads them."""
+        assert views.frames is not None  # the tokeniser's view is always drawn
+        return Clip(raw, views, self.vectors_of(views.frames[: views.frames_valid]) if self.vectors_of else None)
 
-def encoded(
-    items: Iterable[tuple[RawSample, Views] | BadVideo], encoders: Encoders, drop_video: bool, bar: tqdm
-) -> Iterator[RawSample]:
+
+def encoded(items: Iterable[Clip | BadVideo], encoders: Encoders, drop_video: bool, bar: tqdm) -> Iterator[RawSample]:
     """Yields the samples with what their encoders give. Reports a clip that cannot be read, and leaves it out.
 
     Args:
-        items: Samples and their views, or the reason why a clip cannot be read.
+        items: Clips, or the reason why one cannot be read.
         encoders: Encode the views.
         drop_video: Whether to leave out the video itself.
         bar: Advances with every item.
@@ -145,15 +166,14 @@ def encoded(
         if isinstance(item, BadVideo):
             bar.write(f"{PROGRAM}: left out: {item}", file=sys.stderr)
             continue
-        raw, views = item
-        extras = raw.extras | encoders.encode(views, captions_of(raw.meta))
+        raw, views, vectors = item
+        extras = raw.extras | encoders.encode(views, vectors, captions_of(raw.meta))
         yield replace(raw, extras=extras, video=b"" if drop_video else raw.video)
 
 
 def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video: bool) -> None:
     """Writes this rank's unfinished shards. When all ranks are done, rank 0 writes the manifest."""
     config, latents = encoders.config, encoders.vae is not None
-    image_size = encoders.tokeniser.feature_extractor.image_size
     mine = range(distributed.rank(), len(reader.shard_sizes), distributed.world_size())
     with tqdm(total=sum(reader.shard_sizes[n] for n in mine), unit="clip", disable=distributed.rank() > 0) as bar:
         for number in mine:
@@ -161,7 +181,7 @@ def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video
             if sidecar_path(output, shard_name(number)).exists():
                 bar.update(size)
                 continue
-            dataset = CentredViews(reader, range(first, first + size), config, image_size, latents)
+            dataset = CentredViews(reader, range(first, first + size), config, encoders.tokeniser, latents)
             clips = read_ahead(dataset, ([index] for index in range(size)), config.data.workers, itemgetter(0))
             write_shard(output, number, encoded(clips, encoders, drop_video, bar))
     distributed.barrier()

@@ -85,6 +85,7 @@ def without_folders(value: Any) -> Any:
 def parts_of(model: ModelConfig) -> dict[str, str]:
     """Returns the names of the weights that a model is made of, by part."""
     parts = {"language model": model.mllm.weights, "backbone": model.tokeniser.weights or "random weights"}
+    parts |= {"motion codec": model.tokeniser.codec} if model.tokeniser.codec else {}
     return parts | ({"decoder": model.decoder.weights} if model.generates else {})
 
 

@@ -69,11 +69,13 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
     config, frames = tokeniser.config, frames_of(tokeniser, video)[None]
     count = frames.shape[1]
     (key,) = tokeniser.key_frames(frames, [count])
-    features = tokeniser.features(frames, key_frame_idx=key)
+    vectors = tokeniser.vectors_of(frames[0].cpu())[None].to(frames.device) if tokeniser.vectors_of else None
+    features = tokeniser.features(frames, key_frame_idx=key, vectors=vectors)
     times = torch.tensor(tokeniser.time_frames(count, key_frame_idx=key)) / config.fps
     tensors = dict(
         tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
     )
+    tensors |= {} if vectors is None else {"vectors": vectors[0]}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
 
 
@@ -91,8 +93,13 @@ def frames_of(tokeniser: Tokeniser, video: Path) -> Tensor:
 def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], key_frame: Tensor) -> Image:
     """Draws the tokens of a video; arguments are results of :func:`tokenise`."""
     grid = tokeniser.config.spatial_grid_size
+    counts = f"{len(tensors['spatial'])} spatial + {len(tensors['motion'])} motion tokens"
+    if "vectors" in tensors:  # a code has no size, so the picture shows what the codes are of
+        lengths = tensors["vectors"].norm(dim=1).mean((1, 2)).tolist()
+        times = [(frame + 1) / tokeniser.config.fps for frame in range(len(lengths))]
+        title = f"{video.name}: {counts}; mean length of the motion vectors over time (% of the frame)"
+        return token_picture(key_frame, grid, times, lengths, title)
     # The norm is the residual's, not the token's: g_phi's bias hides how far a frame is from the key frame.
     norms = tensors["motion"].float().norm(dim=1).tolist()
-    counts = f"{len(tensors['spatial'])} spatial + {len(norms)} motion tokens"
     title = f"{video.name}: {counts}; norm of each one's residual over time"
     return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)

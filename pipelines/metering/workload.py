@@ -36,6 +36,7 @@ class Workload:
         crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
         frames, video: The tokeniser's view, and the decoder's if there is one.
         tokens: Visual tokens of a clip.
+        vectors: Shape of a clip's motion vectors, if the strategy reads them.
     """
 
     texts: list[RowText]
@@ -43,6 +44,7 @@ class Workload:
     frames: View
     video: View | None
     tokens: TokenCounts
+    vectors: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -74,6 +76,7 @@ class Workload:
             decoder_seeds=list(range(self.size)),
             head_seeds=list(range(self.size)),
             keys=["clip"] * self.size,
+            vectors=self.vectors and pixels((self.size, *self.vectors), dtype=torch.uint8).float(),
         )
 
 
@@ -96,7 +99,9 @@ def typical_workload(
     frames, video = views_of(config, framework.tokeniser.feature_extractor.image_size)
     lengths = [max(1, caption_tokens - clip % 2) for clip in range(size)]
     rows, crops = zip(*(typical_text(length, config.model, text) for length in lengths))
-    return Workload(list(rows), crops[0], frames, video, framework.tokeniser.counts(frames.num_frames))
+    shape = framework.tokeniser.vector_shape
+    vectors = shape and (frames.num_frames - 1, *shape)
+    return Workload(list(rows), crops[0], frames, video, framework.tokeniser.counts(frames.num_frames), vectors)
 
 
 def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | None) -> tuple[RowText, int]:

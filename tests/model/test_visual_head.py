@@ -6,7 +6,7 @@ from vtok.feature_scale import FeatureScale
 from vtok.flow_matching import integrate
 from vtok.sampling import Sampling
 from vtok.visual_head import build_visual_head
-from vtok.visual_head.codes import dequantise, quantise
+from vtok.visual_head.cells import dequantise, quantise
 
 KINDS = ("gmm", "mse", "flow", "codes")
 

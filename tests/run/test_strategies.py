@@ -1,7 +1,5 @@
 """Tokenisation strategies in the pipelines: planned, precomputed, tokenised, and trained on two ranks."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -14,30 +12,33 @@ from pipelines.metering.workload import typical_workload
 from support.commands import called
 from support.launch import checked
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards, options
-from support.tiny import make_batch, model_config, planned_config
+from support.tiny import make_batch, model_config, planned_config, with_strategy
 from vtok.assembly.build import build_framework
 from vtok.tokeniser import build_tokeniser
 
+LAVIT = "pipelines/configs/tiny_video-lavit.yaml"
 OTHERS = {
     "frames": dict(strategy="frames", sampled_frames=3),
     "none": dict(strategy="none"),
     "training_free": dict(strategy="training_free"),
+    "video-lavit": dict(strategy="video-lavit"),
 }
-
-
-def with_strategy(model, name):
-    return replace(model, tokeniser=replace(model.tokeniser, **OTHERS[name]))
 
 
 @pytest.mark.parametrize(
     "name, tokens, least, most",
-    [("frames", (48, 0), 1.1, 2.0), ("none", (0, 0), 0.1, 0.9), ("training_free", (16, 8), 0.99, 1.0)],
+    [
+        ("frames", (48, 0), 1.1, 2.0),
+        ("none", (0, 0), 0.1, 0.9),
+        ("training_free", (16, 8), 0.99, 1.0),
+        ("video-lavit", (16, 12), 1.0, 1.3),
+    ],
 )
 def test_a_step_is_planned_with_its_own_tokens(tiny_models, name, tokens, least, most):
     """Against vtok's 16 + 8: training_free spares g_phi."""
     config = planned_config(tiny_models)
     usual = measure_step(*planned(config)).usage["language_model"].flops
-    config.model = with_strategy(config.model, name)
+    config.model = with_strategy(config.model, tiny_models, **OTHERS[name])
     framework, load = planned(config)
     assert load.tokens == tokens
     assert least * usual < measure_step(framework, load).usage["language_model"].flops < most * usual
@@ -50,7 +51,7 @@ def planned(config):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_stored_features_train_as_those_of_the_videos(tiny_models, name):
-    framework = build_framework(with_strategy(model_config(tiny_models), name)).eval()
+    framework = build_framework(with_strategy(model_config(tiny_models), tiny_models, **OTHERS[name])).eval()
     batch = make_batch(framework, 2)
     features = framework.tokeniser.features(batch.frames, batch.frame_counts)
     stored = unpack_features([pack_features(features, clip) for clip in range(2)])
@@ -64,10 +65,16 @@ def test_stored_features_train_as_those_of_the_videos(tiny_models, name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_videos_become_tokens(tiny_models, tmp_path, name):
     (tmp_path / "clip.mp4").write_bytes(encode_mp4(torch.randint(0, 256, (17, 64, 64, 3)).byte().numpy(), 8, 18))
-    tokeniser = build_tokeniser(with_strategy(model_config(tiny_models), name).tokeniser)
+    tokeniser = build_tokeniser(with_strategy(model_config(tiny_models), tiny_models, **OTHERS[name]).tokeniser)
     tensors, key_frame, _ = tokenise(tokeniser, tmp_path / "clip.mp4")
-    assert len(tensors["tokens"]) == sum(tokeniser.counts(9)) and key_frame.shape == (3, 64, 64)
-    times = {"frames": [0, 1, 2], "none": [], "training_free": [step / 4 for step in range(1, 9)]}
+    frames = 13 if name == "video-lavit" else 9  # at 6 and at 4 per second
+    assert len(tensors["tokens"]) == sum(tokeniser.counts(frames)) and key_frame.shape == (3, 64, 64)
+    times = {
+        "frames": [0, 1, 2],
+        "none": [],
+        "training_free": [step / 4 for step in range(1, 9)],
+        "video-lavit": [1, 2],
+    }
     assert tensors["times"].tolist() == times[name]
 
 
@@ -78,7 +85,8 @@ def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     logs = []
     for run in (called, ranks.run):
         output = tmp_path / str(len(logs))
-        command = ("--config", CONFIG, "--ds_config", DS_CONFIG, *options(shards, output, 3, 3))
+        config = LAVIT if name == "video-lavit" else CONFIG
+        command = ("--config", config, "--ds_config", DS_CONFIG, *options(shards, output, 3, 3))
         command += tuple(f"--model.tokeniser.{key}={value}" for key, value in OTHERS[name].items())
         checked(run(train.main, *command))
         logs.append(log_of(output))

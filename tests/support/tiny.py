@@ -9,7 +9,7 @@ import torch
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
 from pipelines.metering.workload import Workload
-from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
+from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VisualHeadConfig, VTokConfig
 from vtok.framework import VTokFramework
 from vtok.generation import decoder_conditioning, sample_row
 from vtok.rows.batch import Batch
@@ -32,6 +32,15 @@ def model_config(folder: Path, **changes) -> ModelConfig:
         decoder=DecoderConfig(weights=f"{folder}/hunyuan", fps=8, height=32, width=32, max_prompt_tokens=64),
     )
     return replace(config, **changes)
+
+
+def with_strategy(config: ModelConfig, folder: Path, **tokeniser) -> ModelConfig:
+    """Another strategy, by settings of the tokeniser. ``video-lavit`` gets the tiny codec and predicts its codes."""
+    if tokeniser.get("strategy") == "video-lavit":
+        own = dict(codec=f"{folder}/motion_codec", fps=6, motion_tokens_per_second=None)
+        config = replace(config, visual_head=VisualHeadConfig(kind="codes"))
+        tokeniser = own | tokeniser
+    return replace(config, tokeniser=replace(config.tokeniser, **tokeniser))
 
 
 def wan_config(folder: Path, weights: str = "wan", **settings) -> ModelConfig:

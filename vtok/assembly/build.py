@@ -74,10 +74,10 @@ def drop_weights(module: nn.Module) -> None:
 
 def pretrained_parts(config: ModelConfig) -> dict[str, Part]:
     """Returns where the pretrained weights lie, by the names of :meth:`VTokFramework.parameter_counts`."""
-    extractor = extractor_parts(config.tokeniser)
+    extractor = extractor_parts(config.tokeniser).items()
     parts = {
         LANGUAGE_MODEL: mllm_part(config.mllm),
-        **{"feature_extractor": part.below("tokeniser.feature_extractor.") for part in extractor},
+        **{name: part.below("tokeniser.feature_extractor.") for name, part in extractor},
     }
     if not config.generates:
         return parts

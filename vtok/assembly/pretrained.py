@@ -52,6 +52,8 @@ def save_pretrained(framework: VTokFramework, folder: str | Path) -> None:
         raise ConfigError(f"{folder} is not empty: choose another folder")
     if framework.config.tokeniser.weights is None:
         raise ConfigError("the backbone has random weights, which are not saved: set tokeniser.weights")
+    if framework.config.tokeniser.reads_vectors and framework.config.tokeniser.codec is None:
+        raise ConfigError("the motion codec has random weights, which are not saved: set tokeniser.codec")
     mllm = framework.config.mllm
     whole, source = None if mllm.lora else as_published(framework), folder_or_id(mllm.weights)
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,9 @@ def portable(config: ModelConfig) -> ModelConfig:
     }
     if config.decoder.vae:
         named["decoder"] = replace(named.get("decoder", config.decoder), vae=str(Path(config.decoder.vae).resolve()))
+    if config.tokeniser.codec:
+        tokeniser = named.get("tokeniser", config.tokeniser)
+        named["tokeniser"] = replace(tokeniser, codec=str(Path(config.tokeniser.codec).resolve()))
     if config.mllm.lora is None:
         named["mllm"] = replace(config.mllm, weights=".", revision=None)
     return replace(config, **named)

@@ -42,6 +42,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 
 from vtok.mllm.llava_next import IMAGE_TOKEN
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
+from vtok.motion_codec import MotionCodec, codec_config
+from vtok.motion_codec.folder import save_folder
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder.hunyuan import CLIP_TEXT_LENGTH
 
@@ -96,6 +98,7 @@ QWEN_VISION: Settings = dict(
     depth=2, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, fullatt_block_indexes=[1],
     patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=56, tokens_per_second=2,
 )  # fmt: skip
+MOTION_CODEC: Settings = dict(form="budget", channels=16, heads=2, codes=64, code_dim=8)
 AUTOENCODER: Settings = dict(
     block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4
 )
@@ -105,8 +108,8 @@ def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0, mllm: s
     """Writes the models for one kind of language model.
 
     Args:
-        folder: Gets the subfolders ``llava`` (for ``llama``: a bare LLaMA), ``clip``, ``hunyuan``, ``wan`` and
-            ``wan_experts``, or ``qwen``.
+        folder: Gets the subfolders ``llava`` (for ``llama``: a bare LLaMA), ``clip``, ``hunyuan``, ``wan``,
+            ``wan_experts`` and ``motion_codec``, or ``qwen``.
         texts: Captions (and questions, answers) that train the tokenizer.
         seed: Seed of the random weights.
         mllm: The kind.
@@ -223,6 +226,11 @@ def write_hunyuan(folder: Path, tokenizer: Tokenizer) -> None:
         part.save_pretrained(folder / "hunyuan" / name)
 
 
+def write_motion_codec(folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes ``motion_codec``: the codec of the strategy ``video-lavit``, in its form with VTok's number of tokens."""
+    save_folder(MotionCodec(codec_config(MOTION_CODEC)), folder / "motion_codec")
+
+
 def write_wan(folder: Path, tokenizer: Tokenizer) -> None:
     """Writes ``wan``, like Wan2.2-TI2V-5B: one transformer, which takes a noise level for each token."""
     parts = wan_parts(tokenizer, WAN_PATCHED, shift=5.0)
@@ -272,7 +280,7 @@ def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
     qwen.save_pretrained(folder / "qwen")
 
 
-OTHER_PARTS = (write_clip, write_hunyuan, write_wan, write_wan_experts)
+OTHER_PARTS = (write_clip, write_hunyuan, write_wan, write_wan_experts, write_motion_codec)
 WRITERS: dict[str, tuple[Callable[[Path, Tokenizer], None], ...]] = {
     "llava-next": (write_llava, *OTHER_PARTS),
     "llava": (write_first_llava, *OTHER_PARTS),

@@ -15,6 +15,7 @@ from vtok.feature_extractor.clip import CLIP_L_336, CLIPFeatureExtractor
 from vtok.feature_extractor.qwen25_vl import QwenFeatures
 from vtok.feature_extractor.vgg19 import VGG19FeatureExtractor
 from vtok.feature_extractor.vidtok import VidTokFeatures
+from vtok.motion_codec.folder import codec_part, empty_motion_tokens
 from vtok.weights import Location, Part, ReadConfig
 from vtok.weights.materialise import materialise, whole
 
@@ -43,18 +44,23 @@ def build_feature_extractor(config: VTokConfig) -> FeatureExtractor:
         ConfigError: The named weights are missing or do not fit.
     """
     warn_if_random(config)
-    return materialise(empty_feature_extractor(config), extractor_parts(config), whole())
+    return materialise(empty_feature_extractor(config), extractor_parts(config).values(), whole())
 
 
 def warn_if_random(config: VTokConfig) -> None:
-    """Warns on stderr if the backbone has random weights."""
+    """Warns on stderr if the backbone or the motion codec has random weights."""
     if config.weights is None:
         print(f"vtok: {config.backbone} has random weights (set tokeniser.weights to load some)", file=sys.stderr)
+    if config.reads_vectors and config.codec is None:
+        print("vtok: the motion codec has random weights (set tokeniser.codec to a trained one)", file=sys.stderr)
 
 
-def extractor_parts(config: VTokConfig) -> list[Part]:
-    """Returns where ``F``'s weights lie; empty if they are random."""
-    return [] if config.weights is None else [backbone(config).part(config)]
+def extractor_parts(config: VTokConfig) -> dict[str, Part]:
+    """Returns where the weights of ``F`` lie, by part: ``feature_extractor`` and, if the strategy has one,
+    ``motion_codec``. Random ones are left out.
+    """
+    parts = {} if config.weights is None else {"feature_extractor": backbone(config).part(config)}
+    return parts | ({} if config.codec is None else {"motion_codec": codec_part(config.codec).below("motion_codec.")})
 
 
 def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Location.read_json) -> FeatureExtractor:
@@ -69,4 +75,6 @@ def empty_feature_extractor(config: VTokConfig, read_config: ReadConfig = Locati
     """
     with nullcontext() if config.weights is None else torch.device("meta"):
         extractor = backbone(config).empty(config, read_config)
+    if config.reads_vectors:
+        extractor.motion_codec = empty_motion_tokens(config, read_config)
     return extractor.requires_grad_(False).eval()

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vtok.config import VTokConfig
+from vtok.motion_codec.model import MotionTokens
 from vtok.weights import Location, Part, ReadConfig
 
 
@@ -20,6 +21,7 @@ class FeatureExtractor(nn.Module):
         projected: Whether a published language model's projector was trained on these features.
         in_language_space: Whether the features are tokens of the language model.
         levels: Codes of each dimension, if the features are latents of an FSQ.
+        motion_codec: The frozen codec of motion vectors, for the strategy ``video-lavit``.
     """
 
     width: int
@@ -28,6 +30,10 @@ class FeatureExtractor(nn.Module):
     projected: ClassVar[bool] = False
     in_language_space: ClassVar[bool] = False
     levels: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.motion_codec: MotionTokens | None = None
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "FeatureExtractor":

@@ -27,6 +27,8 @@ class Batch(NamedTuple):
         decoder_seeds: Each sample's seed for sigma and the decoder's noise.
         head_seeds: Each sample's seed for the noise of the visual head.
         keys: Names of the samples, for digests and messages.
+        vectors: (B, T - 1, ...) motion vectors of the frames, if the strategy reads them
+            (``Tokeniser.vectors_of``). Zero behind a clip's own frames.
         captions: Each sample's stored caption, as the decoder's own text encoder encodes it. ``None`` if it is to run.
     """
 
@@ -39,6 +41,7 @@ class Batch(NamedTuple):
     head_seeds: list[int]
     keys: list[str]
     captions: list[Tensor] | None = None
+    vectors: Tensor | None = None
 
     @property
     def groups(self) -> list[Tensor | Posterior]:
@@ -52,4 +55,6 @@ class Batch(NamedTuple):
         moved = [video.to(device, non_blocking=True) for video in self.groups]
         video = moved if isinstance(self.video, list) else next(iter(moved), None)
         captions = self.captions and [caption.to(device, non_blocking=True) for caption in self.captions]
-        return self._replace(frames=self.frames.to(device, non_blocking=True), video=video, captions=captions)
+        vectors = None if self.vectors is None else self.vectors.to(device, non_blocking=True)
+        frames = self.frames.to(device, non_blocking=True)
+        return self._replace(frames=frames, video=video, captions=captions, vectors=vectors)

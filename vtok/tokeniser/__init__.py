@@ -10,6 +10,7 @@ from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
 from vtok.tokeniser.frames import FrameTokeniser
 from vtok.tokeniser.none import NoTokeniser
 from vtok.tokeniser.training_free import TrainingFreeTokeniser
+from vtok.tokeniser.video_lavit import VideoLavitTokeniser
 from vtok.tokeniser.vtok import VTokTokeniser
 
 __all__ = ["Place", "TokenCounts", "Tokeniser", "VTokTokeniser", "VisualFeatures", "build_tokeniser"]
@@ -19,6 +20,7 @@ STRATEGIES: dict[str, type[Tokeniser]] = {
     "frames": FrameTokeniser,
     "none": NoTokeniser,
     "training_free": TrainingFreeTokeniser,
+    "video-lavit": VideoLavitTokeniser,
 }
 
 

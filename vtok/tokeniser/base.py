@@ -11,10 +11,11 @@ predict (``feature_scale``), the number of tokens of a clip (:meth:`Tokeniser.co
 and time (:meth:`Tokeniser.place`). Language model, heads, losses, packing, planning, precomputing and sampling use only
 this interface.
 
-Other tokenisations fit in: motion vectors of a codec are ``motion`` features, and 3D patches are ``spatial`` tokens
-with a cell and a time.
+Other tokenisations fit in: codes of motion vectors are ``motion`` features (``video-lavit``), and 3D patches are
+``spatial`` tokens with a cell and a time (``omnitokenizer``).
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from vtok.feature_scale import FeatureScale
 from vtok.module_table import ModuleTable
 from vtok.tokeniser.key_frame import detect_key_frame
 from vtok.tokeniser.layout import require_key_frame
+from vtok.visual_head.cells import Cells, FSQCells
 
 Kind = Literal["spatial", "motion"]
 
@@ -42,7 +44,8 @@ class Place(NamedTuple):
 
     Attributes:
         kind: Its kind.
-        cell: Its cell in the grid of a frame, row by row. ``None`` if it is not a single cell.
+        cell: Its cell, 0 ... ``Tokeniser.num_cells`` - 1: in the grid of a frame, row by row. ``None`` if it is not a
+            single cell.
         time: Its step in time. ``None`` for the key frame.
     """
 
@@ -105,6 +108,30 @@ class Tokeniser(nn.Module):
         """Width of the frozen features of each kind."""
         return {kind: scale.mean.numel() for kind, scale in self.feature_scale.items()}
 
+    @property
+    def num_cells(self) -> int:
+        """Number of different cells that tokens may have."""
+        return self.config.num_spatial_tokens
+
+    @property
+    def cells(self) -> dict[str, Cells]:
+        """The quantisers of the kinds whose frozen features have one of their own, for the visual head ``codes``."""
+        levels = self.feature_extractor.levels
+        return {kind: FSQCells(levels) for kind in self.feature_scale} if levels else {}
+
+    @property
+    def vector_shape(self) -> tuple[int, int, int] | None:
+        """Shape (2, height, width) of the motion vectors of a frame, if the strategy reads them."""
+        return None
+
+    @property
+    def vectors_of(self) -> Callable[[Tensor], Tensor] | None:
+        """Computes the motion vectors (T - 1, 2, height, width) of a clip's frames (T, 3, H, W) ``uint8``.
+
+        It runs on the CPU, in loader processes. ``None`` if the strategy does not read them.
+        """
+        return None
+
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
         """Returns the tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted)."""
         raise NotImplementedError
@@ -123,6 +150,7 @@ class Tokeniser(nn.Module):
         frame_counts: list[int] | None = None,
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
+        vectors: Tensor | None = None,
     ) -> VisualFeatures:
         """Extracts the frozen features of the frames that have a token. Other frames are not encoded.
 
@@ -132,6 +160,8 @@ class Tokeniser(nn.Module):
             fps: Frames per second of ``frames``. ``config.fps`` if omitted.
             key_frame_idx: Overrides ``config.key_frame_idx``: an index or ``detect``. A shorter clip uses its last
                 frame. Strategies without a key frame ignore it.
+            vectors: (B, T - 1, ...), what ``vectors_of`` gives for each clip. Computed if omitted. Other strategies
+                ignore it.
 
         Raises:
             ConfigError: ``key_frame_idx`` is not a frame of the video, or the token rate exceeds ``fps``.

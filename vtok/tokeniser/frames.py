@@ -45,6 +45,7 @@ class FrameTokeniser(Tokeniser):
         frame_counts: list[int] | None = None,
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
+        vectors: Tensor | None = None,
     ) -> VisualFeatures:
         batch, length = frames.shape[:2]
         wanted = [self.time_frames(count) for count in frame_counts or [length] * batch]

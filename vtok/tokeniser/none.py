@@ -32,6 +32,7 @@ class NoTokeniser(Tokeniser):
         frame_counts: list[int] | None = None,
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
+        vectors: Tensor | None = None,
     ) -> VisualFeatures:
         nothing = frames.new_zeros(len(frames), 0, 0, dtype=next(self.parameters()).dtype)
         return VisualFeatures(nothing, nothing, [0] * len(frames))

@@ -59,6 +59,7 @@ class VTokTokeniser(Tokeniser):
         frame_counts: list[int] | None = None,
         fps: float | None = None,
         key_frame_idx: int | Literal["detect"] | None = None,
+        vectors: Tensor | None = None,
     ) -> VisualFeatures:
         batch, length = frames.shape[:2]
         frame_counts = frame_counts or [length] * batch

@@ -6,12 +6,13 @@ head, write a subclass of :class:`vtok.visual_head.base.VisualHead` in a file he
 
 from vtok.config import VisualHeadConfig, member
 from vtok.visual_head.base import VisualHead
+from vtok.visual_head.cells import Cells, CodebookCells, FSQCells
 from vtok.visual_head.codes import CodesHead
 from vtok.visual_head.flow import FlowHead
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 from vtok.visual_head.regression import RegressionHead
 
-__all__ = ["VisualHead", "build_visual_head"]
+__all__ = ["Cells", "CodebookCells", "FSQCells", "VisualHead", "build_visual_head"]
 
 HEADS: dict[str, type[VisualHead]] = {
     "gmm": GaussianMixtureHead,
@@ -21,6 +22,6 @@ HEADS: dict[str, type[VisualHead]] = {
 }
 
 
-def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None = None) -> VisualHead:
+def build_visual_head(config: VisualHeadConfig, hidden_dim: int, dim: int, cells: Cells | None = None) -> VisualHead:
     """Builds the head of ``config.kind``. Arguments as in :meth:`VisualHead.build`."""
-    return member(HEADS, config.kind, "visual_head.kind").build(config, hidden_dim, dim, fsq_levels)
+    return member(HEADS, config.kind, "visual_head.kind").build(config, hidden_dim, dim, cells)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
+from vtok.visual_head.cells import Cells
 
 
 class VisualHead(nn.Module):
@@ -15,22 +16,27 @@ class VisualHead(nn.Module):
     Attributes:
         dim: Width of the features.
         noise_dim: Standard normal draws that the loss of one position takes.
-        has_density: Whether the loss is -log p, divided by ``dim``.
+        has_density: Whether the loss is -log p, divided by ``terms``.
     """
 
     dim: int
     noise_dim: int = 0
     has_density: bool = False
 
+    @property
+    def terms(self) -> int:
+        """How many parts of a feature the loss averages: its dimensions, if the head does not say otherwise."""
+        return self.dim
+
     @classmethod
-    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "VisualHead":
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, cells: Cells | None) -> "VisualHead":
         """Builds the head for states of ``hidden_dim`` and targets of ``dim``.
 
         Args:
             config: The settings.
             hidden_dim: Width of the language model.
             dim: Width of the features.
-            fsq_levels: Levels per dimension, if the features are latents of an FSQ.
+            cells: The quantiser that the features have of their own, if any. Only ``codes`` uses it.
         """
         raise NotImplementedError
 

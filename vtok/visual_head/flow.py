@@ -8,6 +8,7 @@ from vtok.devices import to_device
 from vtok.flow_matching import integrate, interpolate, shifted_logit_normal
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
+from vtok.visual_head.cells import Cells
 
 FREQUENCIES = 32  # of the noise level's encoding
 
@@ -30,7 +31,7 @@ class FlowHead(VisualHead):
         self.output = nn.Linear(width, dim)
 
     @classmethod
-    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "FlowHead":
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, cells: Cells | None) -> "FlowHead":
         return cls(hidden_dim, dim, config.width, config.depth, config.steps)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, hidden: Tensor) -> Tensor:

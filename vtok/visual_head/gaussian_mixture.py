@@ -10,6 +10,7 @@ from vtok.config import VisualHeadConfig
 from vtok.devices import to_device
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
+from vtok.visual_head.cells import Cells
 
 
 class GaussianMixtureHead(VisualHead):
@@ -23,9 +24,7 @@ class GaussianMixtureHead(VisualHead):
         self.linear = nn.Linear(hidden_dim, components * (1 + 2 * dim))
 
     @classmethod
-    def build(
-        cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None
-    ) -> "GaussianMixtureHead":
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, cells: Cells | None) -> "GaussianMixtureHead":
         return cls(hidden_dim, dim, config.components, config.min_scale)
 
     def parameters_of(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

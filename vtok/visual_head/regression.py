@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from vtok.config import VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
+from vtok.visual_head.cells import Cells
 
 
 class RegressionHead(VisualHead):
@@ -17,7 +18,7 @@ class RegressionHead(VisualHead):
         self.linear = nn.Linear(hidden_dim, dim)
 
     @classmethod
-    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, fsq_levels: int | None) -> "RegressionHead":
+    def build(cls, config: VisualHeadConfig, hidden_dim: int, dim: int, cells: Cells | None) -> "RegressionHead":
         return cls(hidden_dim, dim)
 
     def loss(self, hidden: Tensor, target: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@
 - transformers keeps those that ``_keep_in_fp32_modules_strict`` names. Its ``_keep_in_fp32_modules``, such as UMT5's
   ``wo``, is for fp16 alone.
 - Wan's autoencoder is published to run in fp32 beside a transformer in bf16.
+- A module of ours says so by ``stays_fp32``: the motion codec chooses codes, which must not depend on the precision.
 """
 
 import torch
@@ -23,7 +24,7 @@ def kept_in_fp32(module: nn.Module) -> set[nn.Parameter]:
 
 def kept_by(part: nn.Module) -> list[nn.Parameter]:
     """Returns the parameters that one model's own rule keeps in fp32; none if it has no rule."""
-    if isinstance(part, FP32_MODELS):
+    if isinstance(part, FP32_MODELS) or getattr(part, "stays_fp32", False):
         return list(part.parameters())
     if isinstance(part, ModelMixin):
         names = set(part._keep_in_fp32_modules or ())

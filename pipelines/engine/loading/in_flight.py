@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+import torch
+
 from data_tools.dataset import ClipDataset
 from data_tools.errors import BadVideo
 from data_tools.video.views import Shape
@@ -40,7 +42,7 @@ def bytes_in_flight(sample: int, micro_batch_size: int, workers: int) -> int:
 def sample_bytes(clips: ClipDataset) -> int:
     """Returns the bytes of the largest full-length sample: decoded views, and the stored data that replaces others."""
     stored = stored_bytes(clips) if clips.stored else 0
-    return stored + max(decoded_bytes(shape, clips.stored) for shape in clips.shapes)
+    return stored + max(decoded_bytes(shape, clips.stored) + vector_bytes(clips, shape) for shape in clips.shapes)
 
 
 def decoded_bytes(shape: Shape, stored: Collection[str]) -> int:
@@ -48,6 +50,15 @@ def decoded_bytes(shape: Shape, stored: Collection[str]) -> int:
     views = {"frames": shape.tokeniser, "video": shape.decoder}
     decoded = [view for name, view in views.items() if view and name not in stored]
     return sum(3 * view.num_frames * view.height * view.width for view in decoded)
+
+
+def vector_bytes(clips: ClipDataset, shape: Shape) -> int:
+    """Returns the bytes of the motion vectors that a full-length sample gets, if the strategy reads them."""
+    vectors_of = getattr(clips.transform, "vectors_of", None)
+    if vectors_of is None or "frames" in clips.stored:
+        return 0
+    one = vectors_of(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    return (shape.tokeniser.num_frames - 1) * one.nbytes
 
 
 def stored_bytes(clips: ClipDataset) -> int:

@@ -31,13 +31,23 @@ from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
 
+VectorsOf = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Encoded(NamedTuple):
-    """A sample with tokenised text, and its stored caption if it has one (see ``Batch.captions``)."""
+    """A sample with tokenised text.
+
+    Attributes:
+        sample: The sample.
+        text: Its rows.
+        caption: Its stored caption, if it has one (see ``Batch.captions``).
+        vectors: Motion vectors of its frames, if the strategy reads them.
+    """
 
     sample: Sample
     text: RowText
-    caption: torch.Tensor | None
+    caption: torch.Tensor | None = None
+    vectors: torch.Tensor | None = None
 
 
 class Loaded(NamedTuple):
@@ -58,7 +68,9 @@ class Loaded(NamedTuple):
 
 
 class SampleToModel:
-    """Tokenises a sample's text. The sample's own draws pick the instruction, and whether its caption is dropped.
+    """Tokenises a sample's text, and computes the motion vectors of its frames if the strategy reads them.
+
+    The sample's own draws pick the instruction, and whether its caption is dropped.
 
     Raises:
         DataError: The stored caption is not that of this tokenizer.
@@ -66,10 +78,11 @@ class SampleToModel:
     Args:
         text: The tokenizers.
         dropout: Share of samples whose generation row has no text (``data.text_dropout``).
+        vectors_of: Computes motion vectors (``Tokeniser.vectors_of``).
     """
 
-    def __init__(self, text: TextEncoder, dropout: float = 0.0):
-        self.text, self.dropout = text, dropout
+    def __init__(self, text: TextEncoder, dropout: float = 0.0, vectors_of: VectorsOf | None = None):
+        self.text, self.dropout, self.vectors_of = text, dropout, vectors_of
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
@@ -84,7 +97,10 @@ class SampleToModel:
                     f"{sample.key}: its stored caption has other token ids than decoder.weights' tokenizer gives: "
                     "run pipelines/precompute.py again"
                 )
-        return Encoded(sample, text, caption)
+        vectors = None
+        if self.vectors_of and sample.frames is not None:
+            vectors = self.vectors_of(sample.frames[: sample.frames_valid])
+        return Encoded(sample, text, caption, vectors)
 
 
 def collate(items: list[Encoded], alike: bool = False) -> Loaded:
@@ -107,9 +123,15 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
         head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
         captions=[item.caption for item in items] if items[0].caption is not None else None,
+        vectors=padded([item.vectors for item in items if item.vectors is not None]),
     )
     replaced = [(s.position, key, reason) for s in samples for key, reason in s.replaced]
     return Loaded(batch, replaced, sum(item.text.cut for item in items))
+
+
+def padded(vectors: list[torch.Tensor]) -> torch.Tensor | None:
+    """Stacks the motion vectors of clips. Zeros follow those of shorter clips. ``None`` if there are none."""
+    return torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True) if vectors else None
 
 
 def collate_of(dataset: ClipDataset) -> Callable[[list[Encoded]], Loaded]:
@@ -204,7 +226,9 @@ def build_dataset(
         bucketing=bucketing,
         shapes=shapes,
         all_turns=config.data.turns == "all",
-        transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
+        transform=SampleToModel(
+            framework.text, config.data.text_dropout if training else 0.0, framework.tokeniser.vectors_of
+        ),
     )
 
 

@@ -38,6 +38,8 @@ FEATURE_SETTINGS = (
     "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
     "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
 )  # fmt: skip
+# The setting that names the weights of a part of the feature extractor.
+SETTING_OF = {"feature_extractor": "weights", "motion_codec": "codec"}
 LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
 
 
@@ -47,11 +49,17 @@ def feature_recipe(config: RunConfig, tokeniser: Tokeniser) -> dict[str, Any]:
     Raises:
         ConfigError: The backbone has random weights, which another run would not have.
     """
-    parts = extractor_parts(tokeniser.config)
-    require(bool(parts), "precomputed features are those of trained weights: set tokeniser.weights")
-    return settings(config, WINDOW_SETTINGS + FEATURE_SETTINGS) | {
-        "tokeniser.weights (sha256)": weights_hash(tokeniser.feature_extractor, parts[0])
+    own = tokeniser.config
+    require(own.weights is not None, "precomputed features are those of trained weights: set tokeniser.weights")
+    require(
+        own.codec is not None or not own.reads_vectors,
+        "precomputed features are those of a trained motion codec: set tokeniser.codec",
+    )
+    hashes = {
+        f"tokeniser.{SETTING_OF[name]} (sha256)": weights_hash(tokeniser.feature_extractor, part)
+        for name, part in extractor_parts(own).items()
     }
+    return settings(config, WINDOW_SETTINGS + FEATURE_SETTINGS) | hashes
 
 
 def latent_recipe(config: RunConfig, decoder: DecoderConfig, vae: nn.Module) -> dict[str, Any]:

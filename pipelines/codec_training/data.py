@@ -1,0 +1,91 @@
+"""Turns shards or video files into micro-batches of a codec's input."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data_tools.dataset import ClipDataset, Sample
+from data_tools.shards import ShardReader
+from data_tools.video.files import VideoFiles
+from data_tools.video.views import View
+from pipelines.codec_training.config import CodecRunConfig
+from pipelines.engine.loading.loader import Loaded
+from pipelines.engine.outputs import open_dataset
+from pipelines.vidtok_training.data import cropped
+
+
+class Inputs(NamedTuple):
+    """A micro-batch.
+
+    Attributes:
+        values: The model's input, (B, ...).
+        keys: Keys of the samples.
+    """
+
+    values: Tensor
+    keys: list[str]
+
+    def to(self, device: torch.device) -> "Inputs":
+        """Returns the micro-batch with its input on a device."""
+        return self._replace(values=self.values.to(device, non_blocking=True))
+
+
+class Read(NamedTuple):
+    """A sample, and the model's input of it."""
+
+    sample: Sample
+    value: Tensor
+
+
+class Reading:
+    """Reads a sample as the model's input.
+
+    Args:
+        read: Turns frames (T, 3, H, W) ``uint8`` into the input.
+        crop: Side in pixels of the square to cut out of each sample, or ``None`` for whole frames.
+    """
+
+    def __init__(self, read: Callable[[Tensor], Tensor], crop: int | None):
+        self.read, self.crop = read, crop
+
+    def __call__(self, sample: Sample) -> Read:
+        assert sample.frames is not None  # videos without stored features
+        return Read(sample, self.read(cropped(sample, self.crop) if self.crop else sample.frames))
+
+
+def collate(items: list[Read]) -> Loaded:
+    """Stacks samples into a micro-batch."""
+    samples = [item.sample for item in items]
+    inputs = Inputs(torch.stack([item.value for item in items]), [sample.key for sample in samples])
+    return Loaded(inputs, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
+
+
+def open_videos(config: CodecRunConfig) -> ShardReader | VideoFiles:
+    """Opens the videos of a run.
+
+    Raises:
+        DataError: There are none.
+    """
+    if config.data.shards:
+        return open_dataset(config, config.data.shards)
+    assert config.data.root is not None  # the configuration has checked this
+    return VideoFiles(config.data.root, config.data.meta_path)
+
+
+def build_dataset(
+    config: CodecRunConfig, reader: ShardReader | VideoFiles, read: Callable[[Tensor], Tensor]
+) -> ClipDataset:
+    """Returns a dataset of clips, each at a random place of its video, read as the model's input."""
+    data = config.data
+    return ClipDataset(
+        reader,
+        seed=config.seed,
+        seconds=(data.frames - 1) / data.fps,
+        tokeniser_view=View(data.fps, data.frames, data.height, data.width),
+        fit=data.fit,
+        decoder=data.decoder,
+        padded=True,
+        transform=Reading(read, data.crop),
+    )

@@ -7,6 +7,8 @@ from typing import Literal, TypeVar
 T = TypeVar("T")
 
 DEFAULT_MOTION_STRIDE = 6
+# Strategies whose codec sees several frames at once (:mod:`vtok.tokeniser.grid_steps`).
+CODECS = ("video-lavit", "omnitokenizer")
 
 # See :class:`DecoderConfig`.
 VaeTiling = bool | Literal["auto"]
@@ -37,13 +39,15 @@ class VTokConfig:
             ``frames``: S tokens of each of ``sampled_frames`` frames. ``none``: no visual tokens, only text.
             ``training_free``: like ``vtok``, but a later step's token is the mean feature of its frame.
             ``video-lavit``: S tokens of the first frame, then codes of motion vectors (:mod:`vtok.motion_codec`).
+            ``omnitokenizer``: pooled latents of an OmniTokenizer, with the backbone of that name.
         sampled_frames: k of ``frames``: this many frames, evenly spaced over the clip.
         backbone: The frozen feature extractor ``F``. ``clip``: layer -2 without CLS. ``vgg19``: one layer.
             ``vidtok``: latents of a VidTok with FSQ; the visual head ``codes`` then predicts its codes. ``qwen2.5-vl``:
             Qwen2.5-VL's tower and merger, for the language model of that name; a patch is two frames.
+            ``omnitokenizer``: vectors of an OmniTokenizer's codes.
         weights: The backbone's weights: a hub id or folder for ``clip`` and ``qwen2.5-vl``, torchvision's checkpoint
-            file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`). ``None``: random
-            weights, with a warning on stderr.
+            file for ``vgg19``, a folder for ``vidtok`` (:mod:`vtok.vidtok.latent_space`), a published ``.ckpt`` or a
+            folder for ``omnitokenizer``. ``None``: random weights, with a warning on stderr.
         revision: Branch, tag or commit, if ``weights`` is a hub id.
         clip_config: Overrides of ``transformers.CLIPVisionConfig`` for a random CLIP (default: ViT-L/14-336).
         vgg_layer_index: Index in VGG19's ``features``. 25 is ``conv4_4`` before its ReLU.
@@ -59,6 +63,7 @@ class VTokConfig:
         motion_tokens_per_second: r: ``M = ceil((N - 1) * r / fps)``. Set at most one of the two rules. With neither,
             the stride is 6.
         residual_grid: n. The residual is pooled to n x n and flattened into ``g_phi``. 1 is the paper's global pool.
+            With ``omnitokenizer`` each cell is.
         motion_hidden_dim: Width between ``g_phi``'s two layers. ``token_dim`` if omitted.
         key_frame_idx: Index of the key frame, or ``detect``: a sharp and typical frame
             (:mod:`vtok.tokeniser.key_frame`). Earlier and later frames get motion tokens.
@@ -113,18 +118,24 @@ class VTokConfig:
             self.codec is None or not self.codec_config,
             "tokeniser.codec_config is for random weights; remove it or tokeniser.codec",
         )
-        if self.reads_vectors:
+        if self.strategy in CODECS:
             require(
                 self.motion_stride is self.motion_tokens_per_second is None,
-                "tokeniser.strategy video-lavit has as many motion tokens as its codec has codes: leave out "
+                f"tokeniser.strategy {self.strategy} has as many motion tokens as its codec says: leave out "
                 "tokeniser.motion_stride and tokeniser.motion_tokens_per_second",
             )
             require(
-                key == 0, "tokeniser.strategy video-lavit takes the first frame as key frame: leave key_frame_idx at 0"
+                key == 0,
+                f"tokeniser.strategy {self.strategy} takes the first frame as key frame: leave "
+                "tokeniser.key_frame_idx at 0",
             )
             require(
                 self.backbone != "qwen2.5-vl",
-                "tokeniser.strategy video-lavit has no places in Qwen2.5-VL's positions: choose another backbone",
+                f"tokeniser.strategy {self.strategy} has no places in Qwen2.5-VL's positions: choose another backbone",
+            )
+            require(
+                self.strategy != "omnitokenizer" or self.backbone == "omnitokenizer",
+                "tokeniser.strategy omnitokenizer needs tokeniser.backbone omnitokenizer",
             )
         if self.backbone == "qwen2.5-vl":
             step = self.frames_per_motion_token()
@@ -159,11 +170,11 @@ class VTokConfig:
     def motion_rate(self) -> float:
         """Motion tokens per second of video. 0 if the strategy has the same number for all clips.
 
-        With ``video-lavit`` the codec decides; this is the number of its budget form, in proportion to the rate.
+        With ``video-lavit`` and ``omnitokenizer`` the codec decides: as many as frames, if it has VTok's number.
         """
         if self.strategy in ("frames", "none"):
             return 0.0
-        if self.reads_vectors:
+        if self.strategy in CODECS:
             return self.fps
         return self.motion_tokens_per_second or self.fps / self.stride
 

@@ -28,7 +28,7 @@ def warn_if_longer(framework: VTokFramework, num_tokens: int, advice: str) -> No
     """
     places = map(framework.tokeniser.place, range(num_tokens))
     steps = 1 + max((place.time for place in places if place.time is not None), default=-1)
-    trained, rate = trained_steps(framework), framework.config.tokeniser.motion_rate
+    trained, rate = trained_steps(framework), framework.tokeniser.steps_per_second
     if rate and 0 < trained < steps:
         warnings.warn(
             f"the video has {steps} steps in time, but the model was trained with {trained}, "

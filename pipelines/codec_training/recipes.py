@@ -6,19 +6,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.vidtok_training.config import VideoDataConfig
 from vtok.config import require
 from vtok.motion_codec import MotionCodec, codec_config, motion_vectors
-from vtok.motion_codec.folder import WEIGHTS, write_config
+from vtok.motion_codec.folder import WEIGHTS as MOTION_CODEC
+from vtok.motion_codec.folder import write_config
+from vtok.omnitokenizer import OmniTokenizer, checkpoint, omni_config
+from vtok.omnitokenizer.model import initialise, to_model
+
+Trainable = MotionCodec | OmniTokenizer
 
 
 class Recipe(ABC):
     """A codec to train.
 
     Attributes:
-        losses: The figures that the model returns for a micro-batch; ``loss`` is minimised.
+        losses: The figures that the model's ``training_losses`` has; ``loss`` is minimised.
         weights: Name of the file of its weights.
     """
 
@@ -30,8 +35,8 @@ class Recipe(ABC):
         """Checks the configuration; raises ConfigError if model and data do not fit."""
 
     @abstractmethod
-    def build(self) -> nn.Module:
-        """Builds the model with random weights. Called with a micro-batch's input, it returns the losses."""
+    def build(self) -> Trainable:
+        """Builds the model with random weights."""
 
     @property
     @abstractmethod
@@ -47,7 +52,7 @@ class MotionCodecRecipe(Recipe):
     """A motion codec, trained on the motion vectors of clips."""
 
     losses = ("loss", "loss_rec", "loss_codes", "loss_usage", "codes_used")
-    weights = WEIGHTS
+    weights = MOTION_CODEC
 
     def __init__(self, model: dict[str, Any], data: VideoDataConfig):
         self.config = codec_config(model)
@@ -66,3 +71,33 @@ class MotionCodecRecipe(Recipe):
 
     def describe(self, folder: Path) -> None:
         write_config(self.config, folder)
+
+
+class OmniTokenizerRecipe(Recipe):
+    """An OmniTokenizer, trained on clips and on their first frames as images."""
+
+    losses = ("loss", "loss_rec", "loss_image", "loss_codes", "loss_usage", "codes_used")
+    weights = checkpoint.WEIGHTS
+
+    def __init__(self, model: dict[str, Any], data: VideoDataConfig):
+        self.config = omni_config({"resolution": data.sides[0]} | model)
+        frames, side = self.config.temporal_patch_size, self.config.resolution
+        require(
+            data.frames % frames == 1, f"an OmniTokenizer takes {frames} k + 1 frames, not data.frames {data.frames}"
+        )
+        require(
+            data.sides == (side, side),
+            f"this OmniTokenizer takes squares of {side} pixels: set data.height and data.width, or data.crop, to that",
+        )
+
+    def build(self) -> OmniTokenizer:
+        model = OmniTokenizer(self.config)
+        initialise(model)
+        return model
+
+    @property
+    def read(self) -> Callable[[Tensor], Tensor]:
+        return to_model
+
+    def describe(self, folder: Path) -> None:
+        checkpoint.write_config(self.config, folder)

@@ -18,7 +18,7 @@ from pipelines.cli.parsing import RunArguments
 from pipelines.codec_training import data
 from pipelines.codec_training.config import CodecRunConfig
 from pipelines.codec_training.data import Inputs
-from pipelines.codec_training.recipes import Recipe
+from pipelines.codec_training.recipes import Recipe, Trainable
 from pipelines.engine import distributed, internals, ownership
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
@@ -49,13 +49,13 @@ class Trainee(nn.Module):
         measured: Empty. The engine saves the buffers of a module of this name.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Trainable):
         super().__init__()
         self.model, self.measured = model, nn.Module()
 
     def forward(self, values: Tensor) -> dict[str, Tensor]:
         """Returns the losses of a micro-batch."""
-        return self.model(values)
+        return self.model.training_losses(values)
 
 
 @dataclass

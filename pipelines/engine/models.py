@@ -70,8 +70,9 @@ def point_to_tiny_models(config: RunConfig) -> None:
     config.model.mllm.weights = f"{TINY_MODELS}/llava"
     decoder = config.model.decoder
     decoder.weights = f"{TINY_MODELS}/{decoder.kind}{'_experts' if decoder.expert else ''}"
-    if config.model.tokeniser.backbone == "clip" and config.model.tokeniser.weights is None:
-        config.model.tokeniser.weights = f"{TINY_MODELS}/clip"
+    backbone = config.model.tokeniser.backbone
+    if backbone in ("clip", "omnitokenizer") and config.model.tokeniser.weights is None:
+        config.model.tokeniser.weights = f"{TINY_MODELS}/{backbone}"
     if config.model.tokeniser.reads_vectors and config.model.tokeniser.codec is None:
         config.model.tokeniser.codec, config.model.tokeniser.codec_config = f"{TINY_MODELS}/motion_codec", None
 

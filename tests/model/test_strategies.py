@@ -24,9 +24,13 @@ STRATEGIES = {
     "none": dict(strategy="none"),
     "training_free": dict(strategy="training_free"),
     "video-lavit": dict(strategy="video-lavit"),
+    "omnitokenizer": dict(strategy="omnitokenizer"),
 }
 # Of 9 frames.
-TOKENS = {"vtok": 24, "residual grid": 24, "frames": 48, "none": 0, "training_free": 24, "video-lavit": 28}
+TOKENS = {
+    "vtok": 24, "residual grid": 24, "frames": 48, "none": 0, "training_free": 24, "video-lavit": 28,
+    "omnitokenizer": 24,
+}  # fmt: skip
 
 # Five seconds as the paper counts them: 4 x 4 cells, 6 motion tokens per second, 120 frames at 24 per second.
 PAPER = {
@@ -171,6 +175,8 @@ def test_no_strategy_sees_a_later_token_or_another_clip(strategy):
     last = {"frames": 16, "none": 0}.get(name, 1)
     if name == "video-lavit":  # its codec sees 24 frames at once, as the published one does
         assert not any(differs[:16])
+    elif name == "omnitokenizer":  # see Surroundings: the published convolution over time mixes frames
+        assert any(differs[-4:])
     else:
         assert differs == [False] * (TOKENS[name] - last) + [True] * last
     if name == "none":
@@ -210,6 +216,7 @@ def test_every_strategy_generates_and_understands(strategy):
     assert (answers[0] == answers[1]) if name == "none" else isinstance(answers[0], str)
     parts = video_embeddings(framework, frames, key_frame_every=1.0)
     parts_of = {"vtok": 3 * 16 + 3 + 3, "frames": 3 * 48, "none": 0, "video-lavit": 2 * 16 + 6 + 6}
+    parts_of["omnitokenizer"] = 2 * 16 + 2 * 4 + 4
     assert parts.shape[1] == parts_of.get(name, parts_of["vtok"])
 
 

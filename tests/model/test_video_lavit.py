@@ -98,7 +98,7 @@ def test_a_codec_learns_and_gives_different_movements_different_codes():
     curve = []
     for _ in range(60):
         optimiser.zero_grad()
-        losses = codec(movement)
+        losses = codec.training_losses(movement)
         losses["loss"].backward()
         optimiser.step()
         curve.append({name: value.item() for name, value in losses.items()})

@@ -23,8 +23,8 @@ from vtok.config import ConfigError, DecoderConfig
 from vtok.video_decoder import build_vae
 
 PRESET_NAMES = [
-    "demo", "tiny", "tiny_qwen2.5-vl", "tiny_video-lavit", "llava_next_8b_hunyuan", "llava_next_8b_wan2.2_t2v_a14b",
-    "llava_next_8b_wan2.2_ti2v_5b", "qwen2.5-vl_7b",
+    "demo", "tiny", "tiny_qwen2.5-vl", "tiny_video-lavit", "tiny_omnitokenizer", "llava_next_8b_hunyuan",
+    "llava_next_8b_wan2.2_t2v_a14b", "llava_next_8b_wan2.2_ti2v_5b", "qwen2.5-vl_7b",
 ]  # fmt: skip
 COMPUTED = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",

@@ -16,12 +16,13 @@ from support.tiny import make_batch, model_config, planned_config, with_strategy
 from vtok.assembly.build import build_framework
 from vtok.tokeniser import build_tokeniser
 
-LAVIT = "pipelines/configs/tiny_video-lavit.yaml"
+CODECS = {name: f"pipelines/configs/tiny_{name}.yaml" for name in ("video-lavit", "omnitokenizer")}
 OTHERS = {
     "frames": dict(strategy="frames", sampled_frames=3),
     "none": dict(strategy="none"),
     "training_free": dict(strategy="training_free"),
     "video-lavit": dict(strategy="video-lavit"),
+    "omnitokenizer": dict(strategy="omnitokenizer"),
 }
 
 
@@ -32,6 +33,7 @@ OTHERS = {
         ("none", (0, 0), 0.1, 0.9),
         ("training_free", (16, 8), 0.99, 1.0),
         ("video-lavit", (16, 12), 1.0, 1.3),
+        ("omnitokenizer", (16, 12), 1.0, 1.3),
     ],
 )
 def test_a_step_is_planned_with_its_own_tokens(tiny_models, name, tokens, least, most):
@@ -67,15 +69,16 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
     (tmp_path / "clip.mp4").write_bytes(encode_mp4(torch.randint(0, 256, (17, 64, 64, 3)).byte().numpy(), 8, 18))
     tokeniser = build_tokeniser(with_strategy(model_config(tiny_models), tiny_models, **OTHERS[name]).tokeniser)
     tensors, key_frame, _ = tokenise(tokeniser, tmp_path / "clip.mp4")
-    frames = 13 if name == "video-lavit" else 9  # at 6 and at 4 per second
+    frames = 13 if name in CODECS else 9  # at 6 and at 4 per second
     assert len(tensors["tokens"]) == sum(tokeniser.counts(frames)) and key_frame.shape == (3, 64, 64)
     times = {
         "frames": [0, 1, 2],
         "none": [],
         "training_free": [step / 4 for step in range(1, 9)],
         "video-lavit": [1, 2],
+        "omnitokenizer": [4 / 6, 8 / 6, 2],
     }
-    assert tensors["times"].tolist() == times[name]
+    assert tensors["times"].tolist() == pytest.approx(times[name])
 
 
 @pytest.mark.slow
@@ -85,7 +88,7 @@ def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     logs = []
     for run in (called, ranks.run):
         output = tmp_path / str(len(logs))
-        config = LAVIT if name == "video-lavit" else CONFIG
+        config = CODECS.get(name, CONFIG)
         command = ("--config", config, "--ds_config", DS_CONFIG, *options(shards, output, 3, 3))
         command += tuple(f"--model.tokeniser.{key}={value}" for key, value in OTHERS[name].items())
         checked(run(train.main, *command))

@@ -35,7 +35,10 @@ def model_config(folder: Path, **changes) -> ModelConfig:
 
 
 def with_strategy(config: ModelConfig, folder: Path, **tokeniser) -> ModelConfig:
-    """Another strategy, by settings of the tokeniser. ``video-lavit`` gets the tiny codec and predicts its codes."""
+    """Another strategy, by settings of the tokeniser. Those with a codec get the tiny one."""
+    if tokeniser.get("strategy") == "omnitokenizer":
+        own = dict(backbone="omnitokenizer", weights=f"{folder}/omnitokenizer", fps=6, motion_tokens_per_second=None)
+        tokeniser = own | tokeniser
     if tokeniser.get("strategy") == "video-lavit":
         own = dict(codec=f"{folder}/motion_codec", fps=6, motion_tokens_per_second=None)
         config = replace(config, visual_head=VisualHeadConfig(kind="codes"))

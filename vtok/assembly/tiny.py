@@ -44,6 +44,7 @@ from vtok.mllm.llava_next import IMAGE_TOKEN
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.motion_codec import MotionCodec, codec_config
 from vtok.motion_codec.folder import save_folder
+from vtok.omnitokenizer import OmniTokenizer, checkpoint, omni_config
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE
 from vtok.video_decoder.hunyuan import CLIP_TEXT_LENGTH
 
@@ -98,6 +99,10 @@ QWEN_VISION: Settings = dict(
     depth=2, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, fullatt_block_indexes=[1],
     patch_size=14, spatial_merge_size=2, temporal_patch_size=2, window_size=56, tokens_per_second=2,
 )  # fmt: skip
+OMNITOKENIZER: Settings = dict(
+    resolution=64, twod_window_size=4, embedding_dim=32, heads=2, dim_head=16, n_codes=64, temporal_depth=2,
+    enc_block="tw", dec_block="t",
+)  # fmt: skip
 MOTION_CODEC: Settings = dict(form="budget", channels=16, heads=2, codes=64, code_dim=8)
 AUTOENCODER: Settings = dict(
     block_out_channels=(8, 8, 16, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4
@@ -109,7 +114,7 @@ def write_tiny_models(folder: Path, texts: Iterable[str], seed: int = 0, mllm: s
 
     Args:
         folder: Gets the subfolders ``llava`` (for ``llama``: a bare LLaMA), ``clip``, ``hunyuan``, ``wan``,
-            ``wan_experts`` and ``motion_codec``, or ``qwen``.
+            ``wan_experts``, ``motion_codec`` and ``omnitokenizer``, or ``qwen``.
         texts: Captions (and questions, answers) that train the tokenizer.
         seed: Seed of the random weights.
         mllm: The kind.
@@ -231,6 +236,11 @@ def write_motion_codec(folder: Path, tokenizer: Tokenizer) -> None:
     save_folder(MotionCodec(codec_config(MOTION_CODEC)), folder / "motion_codec")
 
 
+def write_omnitokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes ``omnitokenizer``: the codec of the strategy of that name."""
+    checkpoint.save_folder(OmniTokenizer(omni_config(OMNITOKENIZER)), folder / "omnitokenizer")
+
+
 def write_wan(folder: Path, tokenizer: Tokenizer) -> None:
     """Writes ``wan``, like Wan2.2-TI2V-5B: one transformer, which takes a noise level for each token."""
     parts = wan_parts(tokenizer, WAN_PATCHED, shift=5.0)
@@ -280,7 +290,7 @@ def write_qwen(folder: Path, tokenizer: Tokenizer) -> None:
     qwen.save_pretrained(folder / "qwen")
 
 
-OTHER_PARTS = (write_clip, write_hunyuan, write_wan, write_wan_experts, write_motion_codec)
+OTHER_PARTS = (write_clip, write_hunyuan, write_wan, write_wan_experts, write_motion_codec, write_omnitokenizer)
 WRITERS: dict[str, tuple[Callable[[Path, Tokenizer], None], ...]] = {
     "llava-next": (write_llava, *OTHER_PARTS),
     "llava": (write_first_llava, *OTHER_PARTS),

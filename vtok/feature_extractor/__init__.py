@@ -12,6 +12,7 @@ import torch
 from vtok.config import VTokConfig, member
 from vtok.feature_extractor.base import FeatureExtractor
 from vtok.feature_extractor.clip import CLIP_L_336, CLIPFeatureExtractor
+from vtok.feature_extractor.omnitokenizer import OmniTokenizerFeatures
 from vtok.feature_extractor.qwen25_vl import QwenFeatures
 from vtok.feature_extractor.vgg19 import VGG19FeatureExtractor
 from vtok.feature_extractor.vidtok import VidTokFeatures
@@ -29,6 +30,7 @@ BACKBONES: dict[str, type[FeatureExtractor]] = {
     "vgg19": VGG19FeatureExtractor,
     "vidtok": VidTokFeatures,
     "qwen2.5-vl": QwenFeatures,
+    "omnitokenizer": OmniTokenizerFeatures,
 }
 
 

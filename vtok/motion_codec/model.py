@@ -90,7 +90,7 @@ class MotionCodec(nn.Module):
         """Maps codes (B, t, h, w) to motion vectors (B, T, 2, H, W)."""
         return self.decoder(F.normalize(self.codebook.weight.float(), dim=-1)[codes])
 
-    def forward(self, vectors: Tensor) -> dict[str, Tensor]:
+    def training_losses(self, vectors: Tensor) -> dict[str, Tensor]:
         """Computes the losses of clips (B, T, 2, H, W), scalars in fp32.
 
         The decoder reads the codes' vectors, and gradients pass straight through to the latents. The codes' vectors

@@ -9,6 +9,7 @@ from vtok.feature_extractor import FeatureExtractor
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
 from vtok.tokeniser.frames import FrameTokeniser
 from vtok.tokeniser.none import NoTokeniser
+from vtok.tokeniser.omnitokenizer import OmniTokeniser
 from vtok.tokeniser.training_free import TrainingFreeTokeniser
 from vtok.tokeniser.video_lavit import VideoLavitTokeniser
 from vtok.tokeniser.vtok import VTokTokeniser
@@ -21,6 +22,7 @@ STRATEGIES: dict[str, type[Tokeniser]] = {
     "none": NoTokeniser,
     "training_free": TrainingFreeTokeniser,
     "video-lavit": VideoLavitTokeniser,
+    "omnitokenizer": OmniTokeniser,
 }
 
 

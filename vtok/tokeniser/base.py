@@ -114,6 +114,11 @@ class Tokeniser(nn.Module):
         return self.config.num_spatial_tokens
 
     @property
+    def steps_per_second(self) -> float:
+        """Steps in time per second of video. 0 if the strategy has the same number for all clips."""
+        return self.config.motion_rate
+
+    @property
     def cells(self) -> dict[str, Cells]:
         """The quantisers of the kinds whose frozen features have one of their own, for the visual head ``codes``."""
         levels = self.feature_extractor.levels

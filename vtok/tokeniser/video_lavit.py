@@ -2,9 +2,7 @@
 
 The motion vectors of frames 1, 2, ... are cut into clips of 24, the last one filled up with zeros. The frozen codec
 turns a clip into codes, each of one cell and one step in time. Steps that begin behind the video's end have no token.
-An MLP like ``g_phi`` maps a code's vector to a token; it trains.
-
-One key frame serves the whole video, as in ``vtok``; Video-LaViT itself has one for every 24 frames.
+An MLP like ``g_phi`` maps a code's vector to a token; it trains. Video-LaViT itself has a key frame for every clip.
 """
 
 from collections.abc import Callable
@@ -14,22 +12,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vtok.config import ConfigError, VTokConfig, require
+from vtok.config import ConfigError, VTokConfig
 from vtok.feature_extractor import FeatureExtractor
 from vtok.motion_codec import MotionTokens, motion_vectors
 from vtok.motion_codec.folder import stored_codebook
 from vtok.motion_encoder import MotionEncoder, StepEncoder
-from vtok.tokeniser.base import Place, TokenCounts, VisualFeatures
-from vtok.tokeniser.vtok import VTokTokeniser
+from vtok.tokeniser.base import VisualFeatures
+from vtok.tokeniser.grid_steps import GridStepsTokeniser
 from vtok.visual_head.cells import Cells, CodebookCells
 
 
-class VideoLavitTokeniser(VTokTokeniser):
+class VideoLavitTokeniser(GridStepsTokeniser):
     """Turns frames into S + M tokens, M of which are codes."""
 
     def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
         super().__init__(config, feature_extractor)
         self.codec_config = self.codec.config
+        self.cells_per_step, self.frames_per_step = self.codec_config.cells, self.codec_config.stride[0]
 
     @property
     def codec(self) -> MotionTokens:
@@ -41,10 +40,6 @@ class VideoLavitTokeniser(VTokTokeniser):
     def build_motion_encoder(self, width: int) -> StepEncoder:
         config = self.config
         return MotionEncoder(1, self.codec.config.code_dim, config.token_dim, config.motion_hidden_dim)
-
-    @property
-    def num_cells(self) -> int:
-        return self.config.num_spatial_tokens + self.codec_config.cells
 
     @property
     def cells(self) -> dict[str, Cells]:
@@ -62,35 +57,6 @@ class VideoLavitTokeniser(VTokTokeniser):
     def vectors_of(self) -> Callable[[Tensor], Tensor]:
         return partial(motion_vectors, height=self.codec_config.height, width=self.codec_config.width)
 
-    def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
-        steps = len(self.time_frames(num_frames, fps))
-        return TokenCounts(self.config.num_spatial_tokens, steps * self.codec_config.cells)
-
-    def place(self, index: int) -> Place:
-        split = self.config.num_spatial_tokens
-        if index < split:
-            return Place("spatial", cell=index)
-        time, cell = divmod(index - split, self.codec_config.cells)
-        return Place("motion", cell=split + cell, time=time)
-
-    def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
-        """Returns the last frame of each step in time."""
-        require(not key_frame_idx, "tokeniser.strategy video-lavit takes the first frame as key frame")
-        own, stride = self.own_frames(num_frames, fps), self.codec_config.stride[0]
-        return [own[min(first + stride - 1, len(own) - 1)] for first in range(1, len(own), stride)]
-
-    def own_frames(self, num_frames: int, fps: float | None = None) -> list[int]:
-        """Returns the frames that the vectors are of: ``config.fps`` per second of those given.
-
-        Raises:
-            ConfigError: The video has fewer.
-        """
-        rate, fps = self.config.fps, fps or self.config.fps
-        require(num_frames >= 1, f"a video needs at least one frame, got {num_frames}")
-        require(rate <= fps, f"tokeniser.strategy video-lavit needs {rate:g} frames per second, got {fps:g}")
-        count = int((num_frames - 1) * rate / fps + 1e-9) + 1
-        return [min(round(index * fps / rate), num_frames - 1) for index in range(count)]
-
     @torch.no_grad()
     def features(
         self,
@@ -100,7 +66,7 @@ class VideoLavitTokeniser(VTokTokeniser):
         key_frame_idx: int | Literal["detect"] | None = None,
         vectors: Tensor | None = None,
     ) -> VisualFeatures:
-        require(key_frame_idx in (None, 0), "tokeniser.strategy video-lavit takes the first frame as key frame")
+        self.require_first_frame(key_frame_idx)
         batch, length = frames.shape[:2]
         frame_counts = frame_counts or [length] * batch
         kept = [self.own_frames(count, fps) for count in frame_counts]
@@ -127,9 +93,6 @@ class VideoLavitTokeniser(VTokTokeniser):
         for clip, own in zip(clips, sum(cut, ())):
             clip[: len(own)] = own
         found = self.codec(clips).flatten(1, 2).split([len(own) for own in cut])
-        steps = [-(-len(clip) // config.stride[0]) for clip in vectors]
-        counts = [config.cells * step for step in steps]
-        motion = found[0].new_zeros(len(vectors), max(counts), config.code_dim)
-        for row, own, count in zip(motion, found, counts):
-            row[:count] = own.flatten(0, 1)[:count]
-        return motion, counts
+        counts = [config.cells * -(-len(clip) // self.frames_per_step) for clip in vectors]
+        rows = [own.flatten(0, 1)[:count] for own, count in zip(found, counts)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), counts

@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,14 +179,17 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def open_pickled(path: Path) -> dict[str, StoredTensor]:
-    """Opens one of PyTorch's own files. Returns its tensors, by key. Only tensors are unpickled.
+    """Opens one of PyTorch's own files. Returns its tensors, by key. Only tensors and plain values are unpickled.
+
+    Among these are the arguments of a command line, which Lightning stores.
 
     Raises:
         ConfigError: The file cannot be read.
     """
     try:
         mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6, which torchvision uses, must be read whole
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([Namespace]):
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         stored = stored.get("state_dict", stored)  # Lightning's files hold more than the weights
         return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
     except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:

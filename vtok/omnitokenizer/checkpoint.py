@@ -1,0 +1,76 @@
+"""The files of an OmniTokenizer: a published ``.ckpt``, or a folder that our training writes.
+
+    FOLDER/config.json, omnitokenizer.safetensors
+
+A published file holds the arguments that it was trained with, and these give the sizes. Its discriminators and
+perceptual network are not read.
+"""
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors.torch import save_file
+
+from vtok.config import ConfigError
+from vtok.omnitokenizer.config import OmniTokenizerConfig, omni_config, published_config
+from vtok.omnitokenizer.model import OmniTokenizer
+from vtok.weights import Location, Part, ReadConfig, first_line
+
+CONFIG, WEIGHTS, KIND = "config.json", "omnitokenizer.safetensors", "OmniTokenizer"
+PREFIXES = ("encoder.", "pre_vq_conv.", "codebook.", "post_vq_conv.", "decoder.")
+
+
+def omni_location(weights: str, setting: str = "tokeniser.weights") -> Location:
+    """Returns the folder of the weights, which is that of a published file."""
+    return Location(KIND, setting, str(Path(weights).parent) if is_published(weights) else weights)
+
+
+def is_published(weights: str) -> bool:
+    """Whether weights are a published file rather than a folder."""
+    return Path(weights).suffix == ".ckpt"
+
+
+def stored_config(weights: str, read_config: ReadConfig = Location.read_json) -> OmniTokenizerConfig:
+    """Reads the sizes of an OmniTokenizer; raises ConfigError if the weights are another model's or missing."""
+    where = omni_location(weights)
+    if is_published(weights):
+        return published_config(published_arguments(Path(weights), where))
+    stored = dict(read_config(where, CONFIG))
+    if stored.pop("_class_name", None) != KIND:
+        raise where.error("its config.json is of another model: pipelines/train_omnitokenizer.py writes such folders")
+    return omni_config(stored)
+
+
+def published_arguments(path: Path, where: Location) -> dict:
+    """Reads the arguments in a published file. Tensors and plain values are unpickled, nothing else."""
+    if not path.is_file():
+        raise where.missing(path.name)
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return vars(stored["hyper_parameters"]["args"])
+    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a checkpoint of OmniTokenizer: {first_line(error)}") from error
+
+
+def omni_part(weights: str, prefixes: tuple[str, ...] = PREFIXES[:3]) -> Part:
+    """Returns where the weights of these modules lie; by default of :class:`vtok.omnitokenizer.model.Encoding`."""
+    name = Path(weights).name if is_published(weights) else WEIGHTS
+    return Part(omni_location(weights), (name,), {prefix: (prefix,) for prefix in prefixes})
+
+
+def save_folder(model: OmniTokenizer, folder: str | Path) -> None:
+    """Writes a folder, which is created if it does not exist."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    write_config(model.config, folder)
+
+
+def write_config(config: OmniTokenizerConfig, folder: Path) -> None:
+    """Writes the sizes of a model into its folder."""
+    (folder / CONFIG).write_text(json.dumps({"_class_name": KIND, **asdict(config)}, indent=2))

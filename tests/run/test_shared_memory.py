@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from pipelines.engine import cpu_op, shared_memory
 from pipelines.engine.loading import in_flight
 from support.launch import REPO, assert_user_error, checked, run
 from vtok.config import ConfigError
+from vtok.motion_codec import motion_vectors
 
 CAN_MOUNT = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 with_own_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs mounts of its own (unshare --mount)")
@@ -23,6 +25,7 @@ class Clips:
 
     shapes = [one_shape(5.0, View(6, 31, 336, 336), View(24, 121, 320, 576))]
     stored = frozenset()
+    transform = None
 
     def __len__(self):
         return 2
@@ -45,6 +48,8 @@ def test_what_a_sample_takes_is_its_views_or_what_is_stored_in_their_place():
     assert in_flight.sample_bytes(own) == frames + 1500  # of the first clip that can be read
     own.shapes, own.stored = [one_shape(5.0, View(6, 31, 336, 336), None)], frozenset()
     assert in_flight.sample_bytes(own) == frames
+    own.transform = SimpleNamespace(vectors_of=partial(motion_vectors, height=20, width=36))
+    assert in_flight.sample_bytes(own) == frames + 30 * 2 * 20 * 36 * 4
 
 
 def test_the_paper_s_run_on_eight_gpus_needs_more_than_a_container_has(monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from support.tiny import CAPTIONS, make_batch, model_config, qwen_config, wan_config
+from support.tiny import CAPTIONS, make_batch, model_config, qwen_config, wan_config, with_strategy
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import VisualHeadConfig
@@ -95,6 +95,8 @@ def configurations(models):
     yield "residual grid", replace(base, tokeniser=replace(base.tokeniser, residual_grid=2))
     yield "frames", replace(base, tokeniser=replace(base.tokeniser, strategy="frames", sampled_frames=3))
     yield "training_free", replace(base, tokeniser=replace(base.tokeniser, strategy="training_free"))
+    for name in ("video-lavit", "omnitokenizer"):
+        yield name, with_strategy(base, models, strategy=name)
     for kind in ("gmm", "mse", "flow", "codes"):
         yield kind, replace(base, visual_head=VisualHeadConfig(kind, steps=2))
     yield "wan", replace(wan, decoder=replace(wan.decoder, gradient_checkpointing=True, true_guidance=2.0))
@@ -109,7 +111,10 @@ def models(tmp_path_factory):
     return folder
 
 
-CONFIGURATIONS = ("detect", "residual grid", "frames", "training_free", "gmm", "mse", "flow", "codes", "wan", "qwen")
+CONFIGURATIONS = (
+    "detect", "residual grid", "frames", "training_free", "video-lavit", "omnitokenizer", "gmm", "mse", "flow", "codes",
+    "wan", "qwen",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -41,7 +41,7 @@ from pipelines.engine.watching.examples import Example
 from support.tagged_device import TaggedDevice, register
 from support.tagged_engine import StandInEngine
 from support.tensor_uses import uses
-from support.tiny import make_batch, model_config, planned_config, qwen_config, wan_config
+from support.tiny import make_batch, model_config, planned_config, qwen_config, wan_config, with_strategy
 from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig, VisualHeadConfig
 from vtok.framework import LOSSES, VTokFramework
@@ -224,6 +224,7 @@ def variants(models: Path, qwen_models: Path) -> dict[str, ModelConfig]:
         "frames": tokeniser(strategy="frames", sampled_frames=3),
         "none": tokeniser(strategy="none"),
         "training_free": tokeniser(strategy="training_free"),
+        **{name: with_strategy(base, models, strategy=name) for name in ("video-lavit", "omnitokenizer")},
         "detected key frame": tokeniser(key_frame_idx="detect"),
         "stored": base,
         "wan": wan_config(models),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
+from pipelines.engine.loading.loader import padded
 from pipelines.metering.workload import Workload
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VisualHeadConfig, VTokConfig
 from vtok.framework import VTokFramework
@@ -87,6 +88,9 @@ def make_batch(
     for clip, real in enumerate(frame_counts):
         frames[clip, real:] = frames[clip, real - 1]
     texts = [framework.text.sample(caption, None, None, index) for index, caption in enumerate(captions)]
+    vectors_of, vectors = framework.tokeniser.vectors_of, None
+    if vectors_of is not None:
+        vectors = padded([vectors_of(clip[:real]) for clip, real in zip(frames, frame_counts)])
     video = None
     if framework.decoder is not None:
         video = torch.randint(0, 256, (count, 9, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -99,6 +103,7 @@ def make_batch(
         decoder_seeds=[100 + i for i in range(count)],
         head_seeds=[200 + i for i in range(count)],
         keys=[f"clip{i}" for i in range(count)],
+        vectors=vectors,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vtok.config import ConfigError, VTokConfig
+from vtok.devices import indices_on_device
 from vtok.feature_extractor import FeatureExtractor
 from vtok.feature_extractor.omnitokenizer import OmniTokenizerFeatures
 from vtok.feature_scale import feature_scales
@@ -58,7 +59,7 @@ class OmniTokeniser(GridStepsTokeniser):
         self.require_first_frame(key_frame_idx)
         counts = frame_counts or [frames.shape[1]] * len(frames)
         # Clip by clip: in the published codec latents depend on the length of the video.
-        latents = [self.latents(clip[self.own_frames(count, fps)]) for clip, count in zip(frames, counts)]
+        latents = [self.latents(clip, self.own_frames(count, fps)) for clip, count in zip(frames, counts)]
         grid, inner = self.config.spatial_grid_size, self.config.residual_grid
         spatial = torch.cat([cells(clip[:1], grid, inner) for clip in latents])
         steps = [cells(clip[1:], STEP_GRID, inner).flatten(0, 1) for clip in latents]
@@ -66,13 +67,13 @@ class OmniTokeniser(GridStepsTokeniser):
         dtype = next(self.motion_encoder.parameters()).dtype
         return VisualFeatures(spatial.to(dtype), motion.to(dtype), [len(own) for own in steps])
 
-    def latents(self, clip: Tensor) -> Tensor:
-        """Returns the codes' vectors (1 + k, grid, grid, width) of a clip (T, 3, H, W).
+    def latents(self, clip: Tensor, wanted: list[int]) -> Tensor:
+        """Returns the codes' vectors (1 + k, grid, grid, width) of some frames of a clip (T, 3, H, W).
 
-        Copies of its last frame fill up the last patch.
+        Copies of the last one fill up the last patch.
         """
-        length = whole_patches(len(clip), self.frames_per_step)
-        index = torch.arange(length, device=clip.device).clamp_max(len(clip) - 1)
+        missing = whole_patches(len(wanted), self.frames_per_step) - len(wanted)
+        (index,) = indices_on_device(clip.device, wanted + wanted[-1:] * missing)
         return self.codec.video(clip[index][None])[0]
 
 

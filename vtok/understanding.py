@@ -146,7 +146,7 @@ def question_positions(
         framework.clip_positions(sum(framework.tokeniser.counts(count, fps)), count, fps) for count in frame_counts
     ]
     before, after = map(len, framework.text.question(question))
-    return row_positions(before, videos, after + answer)[:, None].to(framework.mllm.device)
+    return row_positions([before, *videos, after + answer])[:, None].to(framework.mllm.device)
 
 
 def video_embeddings(

@@ -163,7 +163,7 @@ def test_text_is_dropped_from_the_generation_row_by_the_sample_s_own_draw(tiny_m
     dropped = [row.prompt == text.prompt("") for row in half]
     assert 70 < sum(dropped) < 130 and not any(row.prompt == text.prompt("") for row in kept)
     for row, own, gone in zip(half, kept, dropped):
-        assert row.answer == own.answer and row.captioned and row.before == own.before
+        assert row.answer == own.answer and row.captioned and row.question == own.question
         assert row.decoder_ids == (text.caption_ids("") if gone else own.decoder_ids)
         assert gone or row == own
     assert [row.prompt == text.prompt("") for row in (encoded(p, 0.5) for p in range(200))] == dropped

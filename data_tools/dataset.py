@@ -33,7 +33,7 @@ from data_tools.video.views import (
 )
 
 MAX_ATTEMPTS = 8
-KINDS = ("text", "image", "video")
+KINDS = ("text", "image", "video", "several")
 ROWS_AT_ONCE = 1 << 20
 
 
@@ -43,7 +43,8 @@ class Sample:
 
     The tokeniser's view holds the clip's own frames, the decoder's is padded to full length. A view that is precomputed
     in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of one frame. A text
-    has a black frame in its place, and a sample without a caption a small black video (see `views.stand_in`).
+    has a black frame in its place, and a sample without a caption a small black video (see `views.stand_in`). So has a
+    conversation about several media, each of which has a window of its own.
 
     Attributes:
         position: position in the endless sequence.
@@ -60,8 +61,10 @@ class Sample:
         extras: other members of the sample, by ending.
         replaced: (key, reason) of each clip that could not be used, in order.
         kind: one of `KINDS`.
-        turns: further (question, answer) pairs, which go on from the first one: all pairs of a text, and of a clip if
-            the dataset takes all turns.
+        turns: further (question, answer) pairs, which go on from the first one: all pairs of a text and of a
+            conversation about several media, and of a clip if the dataset takes all turns.
+        others: the frames of each further medium, uint8 (its own length, 3, h, w).
+        places: of several media: the (turn, number of characters of its question before it) of each.
     """
 
     position: int
@@ -77,8 +80,15 @@ class Sample:
     answer: str | None
     extras: dict[str, bytes]
     replaced: tuple[tuple[str, str], ...]
-    kind: str = KINDS[-1]
+    kind: str = "video"
     turns: tuple[tuple[str, str], ...] = ()
+    others: tuple[torch.Tensor, ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def frame_counts(self) -> list[int]:
+        """The number of valid frames of each medium."""
+        return [self.frames_valid, *map(len, self.others)]
 
 
 class ClipDataset(Dataset):
@@ -175,14 +185,14 @@ class ClipDataset(Dataset):
 
     def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
         raw = self.reader.read(row)
-        facts = raw.meta["facts"]
-        duration, kind = facts["duration"], kind_of(raw)
-        drawn = self.training and self.draw_window
-        start = window(duration, self.seconds, draws.uniform("window") if drawn else CENTRE)
+        kind = kind_of(raw)
+        first, *others = raw.meta["media"] if raw.others else [raw.meta]
+        duration = first["facts"]["duration"]
+        start = self._start(duration, draws, "window")
         captions = captions_of(raw.meta)
-        views = self._views(raw, start, kind, captioned=any(captions))
+        views = self._views(raw, first["facts"], start, kind, captioned=any(captions))
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
-        whole = self.all_turns or kind == KINDS[0]
+        whole = self.all_turns or kind in ("text", "several")
         question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
         if answer is None:  # a question alone is not asked
             question = None
@@ -202,11 +212,30 @@ class ClipDataset(Dataset):
             replaced=replaced,
             kind=kind,
             turns=tuple((asked, told) for asked, told in pairs[1:]) if whole else (),
+            others=tuple(
+                self._frames(body, medium["facts"], draws, f"window of {medium['member']}")
+                for body, medium in zip(raw.others, others)
+            ),
+            places=tuple((medium["turn"], medium["at"]) for medium in (first, *others)) if others else (),
         )
 
-    def _views(self, raw: RawSample, start: float, kind: str, captioned: bool) -> Views:
-        """The views of a sample, without those that are stored. Raises BadVideo."""
-        if kind == KINDS[0]:
+    def _start(self, duration: float, draws: Draws, purpose: str) -> float:
+        """The start of the window in a clip, seconds."""
+        drawn = self.training and self.draw_window
+        return window(duration, self.seconds, draws.uniform(purpose) if drawn else CENTRE)
+
+    def _frames(self, medium: bytes, facts: dict, draws: Draws, purpose: str) -> torch.Tensor:
+        """The tokeniser's view of a further medium, valid frames alone. Raises BadVideo."""
+        duration, entry = facts["duration"], facts["entry"]
+        start = self._start(duration, draws, purpose)
+        how = self.fit, self.decoder, ("video",), entry, ()
+        frames = make_views(medium, duration, self.tokeniser_view, self.decoder_view, start, *how).frames
+        assert frames is not None  # it is not skipped
+        return frames
+
+    def _views(self, raw: RawSample, facts: dict, start: float, kind: str, captioned: bool) -> Views:
+        """The views of a sample's first medium, without those that are stored. Raises BadVideo."""
+        if kind == "text":
             views = stand_in(self.tokeniser_view, self.decoder_view)
             return Views(
                 None if "frames" in self.stored else views.frames,
@@ -214,7 +243,6 @@ class ClipDataset(Dataset):
                 None if "video" in self.stored else views.video,
                 views.video_valid,
             )
-        facts = raw.meta["facts"]
         drawn = None if captioned or "video" in self.stored else self.decoder_view
         black = stand_in_video(drawn) if drawn else None
         views = make_views(
@@ -251,7 +279,9 @@ class ClipDataset(Dataset):
 
 def kind_of(raw: RawSample) -> str:
     """Returns the kind of a sample, one of `KINDS`."""
-    text, image, video = KINDS
+    text, image, video, several = KINDS
+    if raw.others:
+        return several
     return text if not raw.extension else image if raw.meta["facts"].get("entry") == IMAGE else video
 
 

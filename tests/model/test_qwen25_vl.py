@@ -18,7 +18,7 @@ from vtok.mllm.mrope import row_positions
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.rows.plan import assemble, plan_rows
 from vtok.rows.text import Place, RowText, mark
-from vtok.understanding import answer_losses, generated_answer, understand, video_embeddings
+from vtok.understanding import answer_losses, generated_answer, understand, understand_several, video_embeddings
 
 QUESTION = "What moves to the right?"
 
@@ -202,6 +202,29 @@ def test_several_videos_stand_where_the_published_template_has_them(folder):
     assert positions.shape == (3, sum(part.length for part in parts[0]))
     starts = [sum(part.length for part in parts[0][:n]) for n, part in enumerate(parts[0]) if part.medium is not None]
     assert all(positions[0, start] == positions[0, start - 1] + 1 for start in starts)
+
+
+@torch.no_grad()
+def test_an_answer_about_several_videos_depends_on_each_and_on_their_places(folder):
+    """About one at the beginning it is the answer about that video."""
+    framework, asked = framework_of(folder), "Which moves?"
+    seen = []
+    generate_ = framework.mllm.causal_lm.generate
+
+    def noted(**inputs):
+        seen.append((inputs["inputs_embeds"], inputs["position_ids"]))
+        return generate_(**inputs)
+
+    framework.mllm.causal_lm.generate = noted
+    one, two = video(5), video(3, seed=1)
+    assert understand_several(framework, [one], asked, max_new_tokens=4) == understand(framework, one, asked, 4)
+    for ours, theirs in zip(*seen):
+        torch.testing.assert_close(ours, theirs)
+    for media, at in (([one, two], None), ([two, one], None), ([one, two], [0, 5])):
+        understand_several(framework, media, asked, at, max_new_tokens=1)
+    same, swapped, moved = (embeddings for embeddings, _ in seen[2:])
+    assert same.shape == swapped.shape == moved.shape and same.shape[1] > seen[0][0].shape[1] + 16
+    assert not torch.equal(same, swapped) and not torch.equal(same, moved)
 
 
 def test_a_long_video_in_parts_is_answered(folder):

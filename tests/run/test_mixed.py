@@ -25,7 +25,7 @@ PLAIN = ["--config", CONFIG, "--train.max_steps", "3", "--data.workers", "0"]
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Four clips of 1 s and of 2 s, two images of other shapes, two texts, and two questions about clips."""
+    """Four clips of 1 s and of 2 s, two images of other shapes, two texts, and questions about one or several media."""
     folder = tmp_path_factory.mktemp("mixed")
     rows = []
     for name, frames in (("short", 8), ("long", 16)):
@@ -38,9 +38,12 @@ def shards(tmp_path_factory):
         rows.append({"image": name, "caption": "Red."})
     said = ("user", "Hello?"), ("assistant", "Yes?"), ("user", "Bye."), ("assistant", "Goodbye.")
     rows += [{"messages": [{"role": role, "content": text} for role, text in said]}] * 2
+    said = ("user", "<video>, <image>: which?"), ("assistant", "One."), ("user", "<video>?"), ("assistant", "Two.")
+    shown = {"videos": ["short/000.mp4", "long/001.mp4"], "images": ["wide.jpg"]}
+    rows += [shown | {"messages": [{"role": role, "content": text} for role, text in said]}] * 2
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     done = build_shards(folder, folder / "out", 4, progress=False)
-    assert (done.packed, done.rejected) == (10, 0)
+    assert (done.packed, done.rejected) == (12, 0)
     return folder / "out"
 
 
@@ -59,17 +62,17 @@ def mixed_dataset(shards, folder, **options):
 def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_path):
     config, framework, dataset = mixed_dataset(shards, tmp_path)
     assert not dataset.alike
-    kinds = {item.sample.kind for item in map(dataset.__getitem__, range(10))}
-    assert kinds == {"video", "image", "text"}
-    for item in map(dataset.__getitem__, range(10)):
-        sample, text = item.sample, item.text
+    items = [dataset[position] for position in range(12)]
+    assert {item.sample.kind for item in items} == {"video", "image", "text", "several"}
+    for sample, text, _ in items:
         assert len(sample.frames) == sample.frames_valid
         assert len(sample.video) == dataset.decoder_view.num_frames >= sample.video_valid
-        if sample.kind != "video":
+        if sample.kind in ("image", "text"):
             assert len(sample.frames) == 1
-        assert text.visual == (sample.kind != "text") and len(text.turns) == (sample.kind == "text")
+        assert text.media == {"text": set(), "several": {0, 1, 2}}.get(sample.kind, {0})
+        assert len(text.turns) == (sample.kind in ("text", "several"))
         assert sample.video.shape[-2:] == ((64, 64) if text.captioned else (32, 32))
-    for loaded in micro_batches(dataset, plan_batch(2, 2, 1), 0, end=10):
+    for loaded in micro_batches(dataset, plan_batch(2, 2, 1), 0, end=12):
         assert [len(video) for video in loaded.batch.groups] == [1, 1]
         with torch.no_grad():
             assert framework(loaded.batch)["loss"].isfinite()

@@ -51,6 +51,12 @@ class Batch(NamedTuple):
             return self.video
         return [] if self.video is None else [self.video]
 
+    @property
+    def shown(self) -> list[bool]:
+        """Whether each medium stands in a row. A text's black frame does not."""
+        counts = self.media_counts or [1] * len(self.texts)
+        return [medium in text.media for text, count in zip(self.texts, counts) for medium in range(count)]
+
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with its tensors on ``device``."""
         moved = [video.to(device, non_blocking=True) for video in self.groups]

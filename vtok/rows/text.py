@@ -51,6 +51,12 @@ class RowText(NamedTuple):
     cut: bool = False
     turns: tuple[tuple[list[int], list[int]], ...] = ()
 
+    @property
+    def media(self) -> set[int]:
+        """The media that the questions show."""
+        questions = (self.question, *(question for question, _ in self.turns))
+        return {-1 - token for question in questions for token in question if token < 0}
+
 
 class Place(NamedTuple):
     """The place of a medium, a video or an image, in a conversation about several.

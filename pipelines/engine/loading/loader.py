@@ -25,7 +25,7 @@ from pipelines.engine.loading.workers import PATIENCE, read_ahead
 from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
-from vtok.rows.text import RowText, TextEncoder
+from vtok.rows.text import Place, RowText, TextEncoder
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
 
@@ -71,7 +71,10 @@ class SampleToModel:
 
     def __call__(self, sample: Sample) -> Encoded:
         instruction = sample.draws.seed("instruction")
-        text = self.text.sample(sample.caption, sample.question, sample.answer, instruction, sample.turns, sample.kind)
+        text = self.text.sample(
+            sample.caption, sample.question, sample.answer, instruction, sample.turns, sample.kind,
+            [Place(*place) for place in sample.places],
+        )  # fmt: skip
         if sample.draws.uniform("text dropout") < self.dropout:
             text = self.text.without_caption(text)
         stored, caption = sample.extras.get(precomputed.CAPTIONS), None
@@ -97,7 +100,7 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
     samples = [item.sample for item in items]
     batch = Batch(
         frames=frames_of(samples),
-        frame_counts=[s.frames_valid for s in samples],
+        frame_counts=[count for s in samples for count in s.frame_counts],
         video=videos_of(samples, alike),
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
@@ -105,6 +108,7 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
         head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
         captions=[item.caption for item in items] if items[0].caption is not None else None,
+        media_counts=[len(s.frame_counts) for s in samples],
     )
     replaced = [(s.position, key, reason) for s in samples for key, reason in s.replaced]
     return Loaded(batch, replaced, sum(item.text.cut for item in items))
@@ -116,11 +120,11 @@ def collate_of(dataset: ClipDataset) -> Callable[[list[Encoded]], Loaded]:
 
 
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
-    """Returns the tokeniser's view of a micro-batch, or the stored features that replace it.
+    """Returns the tokeniser's view of a micro-batch's media, or the stored features that replace it.
 
     Shorter clips repeat their last frame. The tokeniser does not encode these frames.
     """
-    frames = [sample.frames for sample in samples if sample.frames is not None]
+    frames = [own for sample in samples for own in (sample.frames, *sample.others) if own is not None]
     if not frames:
         return precomputed.unpack_features([s.extras[precomputed.FEATURES] for s in samples])
     longest = max(map(len, frames))

@@ -56,6 +56,7 @@ class Sample:
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
         caption: one of the clip's captions, drawn; "" if it has questions only.
+        captions: all of them.
         question: question of one of the clip's pairs, drawn; None if it has none.
         answer: answer to `question`.
         extras: other members of the sample, by ending.
@@ -65,6 +66,7 @@ class Sample:
             conversation about several media, and of a clip if the dataset takes all turns.
         others: the frames of each further medium, uint8 (its own length, 3, h, w).
         places: of several media: the (turn, number of characters of its question before it) of each.
+        source: the number of its dataset in a mixture.
     """
 
     position: int
@@ -84,6 +86,8 @@ class Sample:
     turns: tuple[tuple[str, str], ...] = ()
     others: tuple[torch.Tensor, ...] = ()
     places: tuple[tuple[int, int], ...] = ()
+    captions: tuple[str, ...] = ()
+    source: int = 0
 
     @property
     def frame_counts(self) -> list[int]:
@@ -110,6 +114,7 @@ class ClipDataset(Dataset):
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
+        silent: the datasets of a mixture whose samples have a black video, as if they had no caption.
         padded: whether the tokeniser's view of a short clip has full length; the decoder's always has.
         transform: applied to each Sample in the worker.
 
@@ -132,6 +137,7 @@ class ClipDataset(Dataset):
         stored: frozenset[str] = frozenset(),
         order: Order | None = None,
         all_turns: bool = False,
+        silent: frozenset[int] = frozenset(),
         padded: bool = False,
         transform: Callable[[Sample], Any] | None = None,
     ):
@@ -146,6 +152,7 @@ class ClipDataset(Dataset):
         self.draw_window = draw_window
         self.stored = stored
         self.all_turns = all_turns
+        self.silent = silent
         self.padded = padded
         self.transform = transform
         self.order = order or reader.order(seed)
@@ -189,8 +196,8 @@ class ClipDataset(Dataset):
         first, *others = raw.meta["media"] if raw.others else [raw.meta]
         duration = first["facts"]["duration"]
         start = self._start(duration, draws, "window")
-        captions = captions_of(raw.meta)
-        views = self._views(raw, first["facts"], start, kind, captioned=any(captions))
+        captions, source = captions_of(raw.meta), self.reader.source(row)
+        views = self._views(raw, first["facts"], start, kind, any(captions) and source not in self.silent)
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         whole = self.all_turns or kind in ("text", "several")
         question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
@@ -216,6 +223,8 @@ class ClipDataset(Dataset):
                 self._frames(body, medium["facts"], draws, f"window of {medium['member']}")
                 for body, medium in zip(raw.others, others)
             ),
+            captions=tuple(captions),
+            source=source,
             places=tuple((medium["turn"], medium["at"]) for medium in (first, *others)) if others else (),
         )
 
@@ -234,7 +243,15 @@ class ClipDataset(Dataset):
         return frames
 
     def _views(self, raw: RawSample, facts: dict, start: float, kind: str, captioned: bool) -> Views:
-        """The views of a sample's first medium, without those that are stored. Raises BadVideo."""
+        """The views of a sample's first medium, without those that are stored. Raises BadVideo.
+
+        Args:
+            raw: the sample.
+            facts: of its first medium.
+            start: of the window, seconds.
+            kind: of the sample.
+            captioned: whether it has a loss of generation.
+        """
         if kind == "text":
             views = stand_in(self.tokeniser_view, self.decoder_view)
             return Views(
@@ -268,7 +285,7 @@ class ClipDataset(Dataset):
         """
         views = [view for view in (self.tokeniser_view, self.decoder_view) if view]
         longest = max((view.num_frames - 1) / view.fps for view in views)
-        if longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it
+        if self.silent or longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it
             return False
         for first in range(0, len(self), ROWS_AT_ONCE):
             facts = self.reader.facts(np.arange(first, min(first + ROWS_AT_ONCE, len(self))))

@@ -161,8 +161,8 @@ class VTokFramework(nn.Module):
 
         losses = {
             "loss_under": self.understanding_loss(hidden, plan),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.captioned,
-            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.captioned,
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.predicts,
+            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.decodes,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}

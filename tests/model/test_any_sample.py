@@ -88,7 +88,7 @@ def test_a_sample_without_a_caption_has_no_generation_row(framework):
     assert (plan.conditioning_start[1], plan.conditioning_rows[1]) == (plan.row_lengths[0], 1)
 
 
-@pytest.mark.parametrize("kinds", ["vitq", "slvs"])
+@pytest.mark.parametrize("kinds", ["vitq", "slvs", "dpvp"])
 def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework, kinds):
     """Also those of the plain reference."""
     batch = mixed_batch(framework, kinds)
@@ -97,13 +97,14 @@ def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework, kinds):
         own = framework(alone(batch, index), reduce=False)
         for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
             torch.testing.assert_close(mixed[name][index], own[name][0], atol=1e-5, rtol=1e-5)
-    for index in range(4):
-        reference = clip_losses(framework, batch, index)
+    for index, text in enumerate(batch.texts):
+        under, predicted, decoded = clip_losses(framework, batch, index)
+        reference = under, predicted * text.predicts, decoded * text.decodes
         found = [mixed[name][index] for name in ("loss_under", "loss_vis_lm", "loss_dec")]
         torch.testing.assert_close(torch.stack(found), torch.stack(reference), atol=1e-5, rtol=1e-5)
-    assert mixed["loss_under"].min() > 0
-    assert [loss > 0 for loss in mixed["loss_dec"]] == [kind in "vi" for kind in kinds]
-    assert [loss != 0 for loss in mixed["loss_vis_lm"]] == [kind in "vi" for kind in kinds]
+    assert [loss > 0 for loss in mixed["loss_under"]] == [kind != "d" for kind in kinds]
+    assert [loss > 0 for loss in mixed["loss_dec"]] == [kind in "vid" for kind in kinds]
+    assert [loss != 0 for loss in mixed["loss_vis_lm"]] == [kind in "vip" for kind in kinds]
 
 
 def test_what_stands_in_for_a_video_changes_nothing(framework):
@@ -115,7 +116,7 @@ def test_what_stands_in_for_a_video_changes_nothing(framework):
     torch.testing.assert_close(framework(batch._replace(video=noise, frames=frames))["loss"], before)
 
 
-@pytest.mark.parametrize("kinds", ["t", "q", "i", "s", "tt", "ti", "vt", "ls"])
+@pytest.mark.parametrize("kinds", ["t", "q", "d", "p", "s", "tt", "ti", "vt", "ls"])
 @pytest.mark.parametrize("head", ["gmm", "mse", "flow"])
 def test_every_trainable_parameter_gets_a_gradient_from_any_mix(tiny_models, kinds, head):
     config = model_config(tiny_models)

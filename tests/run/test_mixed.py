@@ -20,6 +20,7 @@ from vtok.assembly.tiny import write_tiny_models
 SETTINGS = ("--train.max_steps", 3, "--train.warmup_steps", 1, "--train.global_batch_size", 4, "--checkpoint.every", 2,
             "--train.micro_batch_size", 2, "--data.workers", 1, "--track", "[]", "--train.precision", "fp32",
             "--train.calibration_batches", 1)  # fmt: skip
+VALIDATED = ("--validation.every", 3, "--validation.samples", 6, "--validation.captions", 0, "--validation.videos", 0)
 PLAIN = ["--config", CONFIG, "--train.max_steps", "3", "--data.workers", "0"]
 
 
@@ -89,16 +90,31 @@ def test_clips_that_are_alike_are_decoded_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_mix_has_the_same_curve_on_1_and_2_ranks_and_resumed(ranks, shards, tmp_path):
-    """The run on two ranks loses its last checkpoint, and goes on from the one before."""
+    """The run on two ranks loses its last checkpoint, and goes on from the one before.
+
+    The samples come from a mixture: one dataset has captions and prompts of its own, the other counts in L_under alone.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
-    checked(started(SETTINGS, shards, one))
-    checked(started(SETTINGS, shards, two, start=ranks.run))
+    captioned = {"weight": 2, "name": "captioned", "captions": {"long": 2, "empty": 1}, "prompts": ["What is it?"]}
+    quiet = {"weight": 1, "name": "quiet", "losses": ["under"]}
+    mixture = json.dumps([own | {"shards": str(shards), "validation": str(shards)} for own in (captioned, quiet)])
+    settings = (*SETTINGS, "--data.shards", "null", "--data.mixture", mixture, *VALIDATED)
+    told = checked(started(settings, shards, one)).stdout
+    assert "dataset quiet: 33.3% of the samples; losses under" in told and "captions long 67%, empty 33%" in told
+    checked(started(settings, shards, two, start=ranks.run))
     whole = log_of(two)
+    ours, theirs = (json.loads((run / "validation.jsonl").read_text()) for run in (one, two))
+    assert ours == pytest.approx(theirs, rel=1e-4) and ours["samples"] == 12
+    assert (
+        ours["loss_dec/captioned"] > 0 == ours["loss_dec/quiet"] == ours["loss_vis_lm/quiet"] < ours["loss_under/quiet"]
+    )
+    for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
+        assert ours[name] == pytest.approx((2 * ours[f"{name}/captioned"] + ours[f"{name}/quiet"]) / 3)
     assert [line["batch_digest"] for line in log_of(one)] == [line["batch_digest"] for line in whole]
     for ours, theirs in zip(log_of(one), whole, strict=True):
         for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
     assert all(line["loss_dec"] > 0 for line in whole)
     (two / "checkpoints/step_00000003/COMPLETE").unlink()
-    checked(started(SETTINGS, shards, two, "--resume", "auto", start=ranks.run))
+    checked(started(settings, shards, two, "--resume", "auto", start=ranks.run))
     assert without_rates(log_of(two)) == without_rates(whole)

@@ -150,5 +150,6 @@ def global_loss(framework: VTokFramework, batch: Batch):
     weights, total = framework.config.loss, 0.0
     for index, text in enumerate(batch.texts):
         under, vis_lm, dec = clip_losses(framework, batch, index)
-        total = total + weights.under * under + text.captioned * (weights.vis_lm * vis_lm + weights.dec * dec)
+        total = total + weights.under * under
+        total = total + text.captioned * (text.predicts * weights.vis_lm * vis_lm + text.decodes * weights.dec * dec)
     return total / len(batch.texts)

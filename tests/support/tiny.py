@@ -94,7 +94,8 @@ def make_batch(
 def mixed_batch(framework, kinds="vitq"):
     """A micro-batch of a captioned video (v), image (i), text alone (t), and a question about a video (q).
 
-    Further kinds: a conversation about a video and two images (s), and one whose first turn shows nothing (l).
+    Further kinds: a conversation about a video and two images (s), one whose first turn shows nothing (l), a captioned
+    video that counts in L_dec alone (d), and one that does not count in it (p).
     """
     whole = make_batch(framework, len(kinds), captions=CAPTIONS[: len(kinds)])
     say = framework.text.sample
@@ -105,24 +106,26 @@ def mixed_batch(framework, kinds="vitq"):
         "t": lambda n: say("", "What is 1 + 1?", "Two.", n, TALK, "text"),
         "q": lambda n: say("", "What moves?", "A ball.", n, TALK[:1]),
         "s": lambda n: say("", *compared, n, TALK, "several", [Place(0, 0), Place(0, 19), Place(1, 3)]),
+        "d": lambda n: framework.text.counted(say(CAPTIONS[n], None, None, n), ["dec"]),
+        "p": lambda n: framework.text.counted(say(CAPTIONS[n], None, None, n), ["under", "vis_lm"]),
         "l": lambda n: say("", "Hello?", "Yes?", n, TALK, "several", [Place(2, 0), Place(2, 5)]),
     }
     generator = torch.Generator().manual_seed(2)
     frames, counts, videos, lengths = [], [], [], []
     for n, kind in enumerate(kinds):
         count = whole.frame_counts[n]
-        own = {"v": [count], "q": [count], "s": [count, 1, 1], "l": [1, 5]}.get(kind, [1])
+        own = {"v": [count], "q": [count], "d": [count], "p": [count], "s": [count, 1, 1], "l": [1, 5]}.get(kind, [1])
         for place, real in enumerate(own):
             noise = torch.randint(0, 256, whole.frames[n].shape, dtype=torch.uint8, generator=generator)
             pixels = (noise if place else whole.frames[n].clone()) * (kind != "t")
             pixels[real:] = pixels[real - 1]
             frames.append(pixels)
         counts.append(own)
-        shape = {"v": (9, 3, 32, 32), "i": (1, 3, 48, 32)}.get(kind, (1, 3, 32, 32))
+        shape = {"v": (9, 3, 32, 32), "d": (9, 3, 32, 32), "i": (1, 3, 48, 32)}.get(kind, (1, 3, 32, 32))
         lengths.append(shape[0])
         drawn = torch.Generator().manual_seed(n)
         pixels = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=drawn)
-        videos.append(pixels if kind in "vi" else torch.zeros_like(pixels))
+        videos.append(pixels if kind in "vid" else torch.zeros_like(pixels))
     return whole._replace(
         frames=torch.stack(frames), frame_counts=sum(counts, []), media_counts=[len(own) for own in counts],
         video=videos, video_counts=lengths, texts=[texts[kind](n) for n, kind in enumerate(kinds)],

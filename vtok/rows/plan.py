@@ -56,7 +56,7 @@ class RowPlan:
         visual_index: (v,), their indices within the medium.
         num_spatial: The number of spatial tokens among them.
         answer_counts, visual_counts: (B,), answer tokens and predicted visual tokens of each clip.
-        captioned: (B,), 1 for a clip with a caption, 0 for one without.
+        predicts, decodes: (B,), 1 for a clip that counts in L_visLM, and in L_dec; 0 for the others.
         first_medium: The first medium of each clip. Its visual tokens are those that are predicted.
         conditioning_start: First of each clip's positions whose states go to the decoder.
         conditioning_rows: The number of these positions in each clip.
@@ -77,7 +77,8 @@ class RowPlan:
     num_spatial: int
     answer_counts: Tensor
     visual_counts: Tensor
-    captioned: Tensor
+    predicts: Tensor
+    decodes: Tensor
     first_medium: list[int]
     conditioning_start: list[int]
     conditioning_rows: list[int]
@@ -185,7 +186,8 @@ def plan_rows(
             sum(map(len, (t.answer, *(answer for _, answer in t.turns)))) * understanding for t in texts
         ]),
         visual_counts=torch.tensor([visual_counts[first_medium[clip]] * (clip in prompts) for clip in range(batch)]),
-        captioned=torch.tensor([int(t.captioned) for t in texts]),
+        predicts=torch.tensor([int(t.captioned and t.predicts) for t in texts]),
+        decodes=torch.tensor([int(t.captioned and t.decodes) for t in texts]),
         first_medium=first_medium,
         conditioning_start=[start for start, _, _ in conditioning],
         conditioning_rows=[count for _, count, _ in conditioning],

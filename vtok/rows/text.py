@@ -6,7 +6,7 @@ generation row:     template with the caption | visual tokens                   
 
 import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -38,9 +38,10 @@ class RowText(NamedTuple):
         answer: The answer with its end token. Empty if there is no answer.
         prompt: The generation row's template with the caption. Empty if there is no decoder.
         decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
-        captioned: Whether the sample has a caption. Without one the generation row has no loss.
+        captioned: Whether the sample has a caption. Without one there is no generation row.
         cut: Whether a text was longer than its limit, and was cut.
         turns: Later turns of the conversation: (the template with the question, the answer with its end token) each.
+        predicts, decodes: Whether the generation row counts in L_visLM and in L_dec.
     """
 
     question: list[int]
@@ -50,6 +51,8 @@ class RowText(NamedTuple):
     captioned: bool
     cut: bool = False
     turns: tuple[tuple[list[int], list[int]], ...] = ()
+    predicts: bool = True
+    decodes: bool = True
 
     @property
     def media(self) -> set[int]:
@@ -287,6 +290,7 @@ class TextEncoder:
         turns: Sequence[tuple[str, str]] = (),
         kind: str = "video",
         media: Sequence[Place] = (),
+        prompts: Sequence[str] | None = None,
     ) -> RowText:
         """Tokenises both rows of a training sample.
 
@@ -300,9 +304,10 @@ class TextEncoder:
             turns: Later questions and answers. Those past ``mllm.max_text_tokens`` in all are left out.
             kind: ``video``, ``image``, ``text`` or ``several``. A video or an image stands where the template has it.
             media: For ``several``: the place of each. Those of a turn that is left out are left out.
+            prompts: Wordings that ask for a caption. By default those of :mod:`vtok.rows.prompts`.
         """
         if question is None:
-            wordings = IMAGE_INSTRUCTIONS if kind == "image" else CAPTION_INSTRUCTIONS
+            wordings = prompts or (IMAGE_INSTRUCTIONS if kind == "image" else CAPTION_INSTRUCTIONS)
             question, answer = wordings[instruction_draw % len(wordings)], caption
         asked, answered = self.shortened(question), self.shortened(answer or "")
         unended = answered != (answer or "")
@@ -338,6 +343,13 @@ class TextEncoder:
             cut = cut or len(prompt) > self.max_prompt_length
             prompt = prompt[: self.max_prompt_length]
         return RowText(first, ids, prompt, decoder_ids, bool(caption), cut, tuple(later))
+
+    def counted(self, row: RowText, losses: Collection[str]) -> RowText:
+        """Returns a sample's rows that count only in some losses, of ``under``, ``vis_lm`` and ``dec``."""
+        predicts, decodes = "vis_lm" in losses, "dec" in losses
+        if "under" not in losses:
+            row = row._replace(answer=[], turns=())
+        return row._replace(captioned=row.captioned and (predicts or decodes), predicts=predicts, decodes=decodes)
 
     def without_caption(self, row: RowText) -> RowText:
         """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""

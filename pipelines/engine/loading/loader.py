@@ -3,39 +3,30 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from data_tools.dataset import ClipDataset, Sample
-from data_tools.errors import DataError
 from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import RunConfig
+from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.encoding import Encoded, SampleToModel
 from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import PATIENCE, read_ahead
 from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
-from vtok.rows.text import Place, RowText, TextEncoder
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
-
-
-class Encoded(NamedTuple):
-    """A sample with tokenised text, and its stored caption if it has one (see ``Batch.captions``)."""
-
-    sample: Sample
-    text: RowText
-    caption: torch.Tensor | None
 
 
 class Loaded(NamedTuple):
@@ -53,39 +44,6 @@ class Loaded(NamedTuple):
 
     def to(self, device: torch.device) -> "Loaded":
         return self._replace(batch=self.batch.to(device))
-
-
-class SampleToModel:
-    """Tokenises a sample's text. The sample's own draws pick the instruction, and whether its caption is dropped.
-
-    Raises:
-        DataError: The stored caption is not that of this tokenizer.
-
-    Args:
-        text: The tokenizers.
-        dropout: Share of samples whose generation row has no text (``data.text_dropout``).
-    """
-
-    def __init__(self, text: TextEncoder, dropout: float = 0.0):
-        self.text, self.dropout = text, dropout
-
-    def __call__(self, sample: Sample) -> Encoded:
-        instruction = sample.draws.seed("instruction")
-        text = self.text.sample(
-            sample.caption, sample.question, sample.answer, instruction, sample.turns, sample.kind,
-            [Place(*place) for place in sample.places],
-        )  # fmt: skip
-        if sample.draws.uniform("text dropout") < self.dropout:
-            text = self.text.without_caption(text)
-        stored, caption = sample.extras.get(precomputed.CAPTIONS), None
-        if stored and self.text.caption_ids:
-            caption = precomputed.unpack_caption(stored, text.decoder_ids)
-            if caption is None:
-                raise DataError(
-                    f"{sample.key}: its stored caption has other token ids than decoder.weights' tokenizer gives: "
-                    "run pipelines/precompute.py again"
-                )
-        return Encoded(sample, text, caption)
 
 
 def collate(items: list[Encoded], alike: bool = False) -> Loaded:
@@ -170,9 +128,22 @@ def order_settings(config: RunConfig) -> str:
 
 
 def build_dataset(
-    config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
+    config: RunConfig,
+    reader: ShardReader | Mixture,
+    framework: VTokFramework,
+    training: bool,
+    sources: Sequence[MixtureConfig] | None = None,
 ) -> ClipDataset:
-    """Builds the run's dataset: the model's views, with tokenised text."""
+    """Builds a dataset of the run: the model's views, with tokenised text.
+
+    Args:
+        config: The run's configuration.
+        reader: The shards.
+        framework: The run's framework.
+        training: Whether the samples are for training.
+        sources: The datasets that ``reader`` joins. The run's if omitted.
+    """
+    sources = config.data.sources if sources is None else sources
     tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
     return ClipDataset(
         reader,
@@ -187,7 +158,8 @@ def build_dataset(
         stored=precomputed.stored_views(config, reader, framework),
         order=build_order(config, reader),
         all_turns=config.data.turns == "all",
-        transform=SampleToModel(framework.text, config.data.text_dropout if training else 0.0),
+        silent=frozenset(number for number, source in enumerate(sources) if "dec" not in source.losses),
+        transform=SampleToModel(framework.text, config.data.text_dropout, sources, training),
     )
 
 

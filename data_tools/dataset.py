@@ -108,7 +108,7 @@ class ClipDataset(Dataset):
         tokeniser_view: the view `frames`.
         decoder_view: the view `video`; None for none.
         fit: "crop" or "pad" (see `views.fit_box`).
-        decoder: "pyav" or "decord".
+        decoder: "pyav", "torchcodec" or "decord".
         training: whether positions follow `order`.
         draw_window: in training, whether the window is drawn; else it is at the clip's centre.
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.

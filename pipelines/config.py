@@ -131,7 +131,7 @@ class DataConfig:
         window: Position of the window in a longer clip: ``drawn`` anew each time, or ``centred``. Precomputed features
             and latents need ``centred``.
         fit: ``crop`` or ``pad`` clips to the views' shapes.
-        decoder: Video decoding library.
+        decoder: Video decoding library. ``torchcodec`` is ``pip install 'vtok[torchcodec]'``; ``decord`` is legacy.
         workers: Loader processes per rank; 0 decodes in the training process.
         max_bad_share: Largest share of unreadable samples. With more of them the run stops.
         text_dropout: Share of samples whose caption is dropped from the generation row, also for the decoder. It
@@ -153,7 +153,7 @@ class DataConfig:
     seconds: float = 5.0
     window: Literal["drawn", "centred"] = "drawn"
     fit: Literal["crop", "pad"] = "crop"
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Literal["pyav", "torchcodec", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
     text_dropout: float = 0.0

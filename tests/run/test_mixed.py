@@ -104,7 +104,8 @@ def test_a_mix_has_the_same_curve_on_1_and_2_ranks_and_resumed(ranks, shards, tm
     checked(started(settings, shards, two, start=ranks.run))
     whole = log_of(two)
     ours, theirs = (json.loads((run / "validation.jsonl").read_text()) for run in (one, two))
-    assert ours == pytest.approx(theirs, rel=1e-4) and ours["samples"] == 12
+    assert ours.pop("digest") == theirs.pop("digest") and ours["samples"] == 12
+    assert ours == pytest.approx(theirs, rel=1e-4)
     assert (
         ours["loss_dec/captioned"] > 0 == ours["loss_dec/quiet"] == ours["loss_vis_lm/quiet"] < ours["loss_under/quiet"]
     )
@@ -114,7 +115,7 @@ def test_a_mix_has_the_same_curve_on_1_and_2_ranks_and_resumed(ranks, shards, tm
     for ours, theirs in zip(log_of(one), whole, strict=True):
         for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec", "grad_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
-    assert all(line["loss_dec"] > 0 for line in whole)
+    assert any(line["loss_dec"] > 0 for line in whole)  # a step may have samples without a loss of generation alone
     (two / "checkpoints/step_00000003/COMPLETE").unlink()
     checked(started(settings, shards, two, "--resume", "auto", start=ranks.run))
     assert without_rates(log_of(two)) == without_rates(whole)

@@ -6,12 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
+from data_tools.errors import BadVideo
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.loading.loader import build_dataset, micro_batches
+from pipelines.engine.precomputing import CentredViews
 from support.launch import checked
 from support.runs import CONFIG, log_of, started, without_rates
 from vtok.assembly.build import build_framework
@@ -77,6 +79,14 @@ def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_pa
         assert [len(video) for video in loaded.batch.groups] == [1, 1]
         with torch.no_grad():
             assert framework(loaded.batch)["loss"].isfinite()
+
+
+def test_precompute_leaves_out_conversations_about_several(shards, tmp_path):
+    config, _, _ = mixed_dataset(shards, tmp_path)
+    reader = ShardReader(shards)
+    views = CentredViews(reader, range(12), config, 64, latents=False)
+    found = [views[row] for row in range(12)]
+    assert [item.reason for item in found if isinstance(item, BadVideo)] == ["several"] * 2
 
 
 def test_clips_that_are_alike_are_decoded_at_once(tmp_path):

@@ -7,6 +7,7 @@ rows/           the rows of tables: .csv, .tsv, .jsonl, .json and .parquet
 texts/          captions, questions and conversations, from the fields of any input
 shards/         the files of a dataset: writing, reading, fetching
 order.py        which sample is at which position of a run, and which rank takes it
+buckets/        shapes of videos, and the order with one shape a micro-batch
 streaming/      orders made of other orders, and the memory for decoded frames
 dataset.py      position → decoded sample
 inspect/        index, verify, stats, show

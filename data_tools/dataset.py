@@ -5,7 +5,7 @@ pure function of (seed, position, data). A clip that cannot be read is replaced 
 moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from data_tools.buckets import BucketedOrder, Bucketing
 from data_tools.draws import Draws
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import Order
@@ -23,11 +24,13 @@ from data_tools.video.facts import IMAGE
 from data_tools.video.views import (
     CENTRE,
     ROUNDING,
+    Shape,
     View,
     Views,
+    black,
     make_views,
+    one_shape,
     stand_in,
-    stand_in_video,
     valid_frames,
     window,
 )
@@ -41,10 +44,10 @@ ROWS_AT_ONCE = 1 << 20
 class Sample:
     """One decoded sample. Both views show the same window of one clip (see `views.Views`).
 
-    The tokeniser's view holds the clip's own frames, the decoder's is padded to full length. A view that is precomputed
-    in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of one frame. A text
-    has a black frame in its place, and a sample without a caption a small black video (see `views.stand_in`). So has a
-    conversation about several media, each of which has a window of its own.
+    Both views hold the clip's own frames; with buckets the decoder's is padded to the length of the bucket. A view that
+    is precomputed in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of
+    one frame. A text has a black frame in its place, and a sample without a caption a small black video (see
+    `views.stand_in`). So has a conversation about several media, each of which has a window of its own.
 
     Attributes:
         position: position in the endless sequence.
@@ -114,8 +117,11 @@ class ClipDataset(Dataset):
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
-        silent: the datasets of a mixture whose samples have a black video, as if they had no caption.
-        padded: whether the tokeniser's view of a short clip has full length; the decoder's always has.
+        silent: the datasets of a mixture whose samples have a black video, as if they had no caption. With buckets,
+            which have one shape each, they keep theirs.
+        padded: whether the views of a short clip have full length. With buckets the decoder's has it in any case.
+        bucketing: sorts the samples into buckets, each with its own views; None for one shape.
+        shapes: the views of each bucket, those of samples without a video last. The order tells a position's bucket.
         transform: applied to each Sample in the worker.
 
     Attributes:
@@ -139,6 +145,8 @@ class ClipDataset(Dataset):
         all_turns: bool = False,
         silent: frozenset[int] = frozenset(),
         padded: bool = False,
+        bucketing: Bucketing | None = None,
+        shapes: Sequence[Shape] = (),
         transform: Callable[[Sample], Any] | None = None,
     ):
         self.reader = reader
@@ -154,6 +162,8 @@ class ClipDataset(Dataset):
         self.all_turns = all_turns
         self.silent = silent
         self.padded = padded
+        self.bucketing = bucketing
+        self.shapes = list(shapes) or [one_shape(seconds, tokeniser_view, decoder_view)]
         self.transform = transform
         self.order = order or reader.order(seed)
         self.crashes: dict[int, int] = {}
@@ -174,13 +184,14 @@ class ClipDataset(Dataset):
     def _sample(self, position: int) -> Sample:
         draws = Draws(self.seed, position)
         replaced: list[tuple[str, str]] = []
+        bucket = self._bucket(position)
         for attempt in range(MAX_ATTEMPTS):
             row = draws.integer(f"substitute-{attempt}", len(self)) if attempt else self.row(position)
             if attempt < self.crashes.get(position, 0):
                 replaced.append((self.reader.key(row), "decoder_crash"))
                 continue
             try:
-                return self._decoded(row, draws, tuple(replaced))
+                return self._decoded(row, bucket, draws, tuple(replaced))
             except BadVideo as problem:
                 replaced.append((self.reader.key(row), problem.reason))
         tried = ", ".join(f"{key} ({reason})" for key, reason in replaced)
@@ -190,14 +201,25 @@ class ClipDataset(Dataset):
         """The row of a position, before any substitution."""
         return self.order.row(position) if self.training else position % len(self)
 
-    def _decoded(self, row: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
-        raw = self.reader.read(row)
-        kind = kind_of(raw)
+    def _bucket(self, position: int) -> int:
+        """The number of a position's bucket; 0 if there is one shape."""
+        if self.bucketing is None:
+            return 0
+        if isinstance(self.order, BucketedOrder) and self.training:
+            return self.order.bucket(position)
+        return self.bucketing.nearest(self.row(position))
+
+    def _decoded(self, row: int, bucket: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
+        raw, shape = self.reader.read(row), self.shapes[bucket]
+        kind, source = kind_of(raw), self.reader.source(row)
         first, *others = raw.meta["media"] if raw.others else [raw.meta]
         duration = first["facts"]["duration"]
-        start = self._start(duration, draws, "window")
-        captions, source = captions_of(raw.meta), self.reader.source(row)
-        views = self._views(raw, first["facts"], start, kind, any(captions) and source not in self.silent)
+        start = self._start(shape, duration, draws, "window")
+        # A substitute takes the form of the sample whose place it takes: none of a text has a video.
+        videoless = self.bucketing is not None and bucket == len(self.shapes) - 1
+        captions = [""] if videoless else captions_of(raw.meta)
+        silent = self.bucketing is None and source in self.silent
+        views = self._views(raw, first["facts"], shape, start, kind, captioned=any(captions) and not silent)
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
         whole = self.all_turns or kind in ("text", "several")
         question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
@@ -208,9 +230,9 @@ class ClipDataset(Dataset):
             key=raw.key,
             draws=draws,
             frames=views.frames,
-            frames_valid=views.frames_valid or valid_frames(self.tokeniser_view, start, duration),
+            frames_valid=views.frames_valid or valid_frames(shape.tokeniser, start, duration),
             video=views.video,
-            video_valid=views.video_valid or valid_frames(self.decoder_view, start, duration),
+            video_valid=views.video_valid or valid_frames(shape.decoder, start, duration),
             start=start,
             caption=captions[draws.integer("caption", len(captions))],
             question=question,
@@ -220,7 +242,7 @@ class ClipDataset(Dataset):
             kind=kind,
             turns=tuple((asked, told) for asked, told in pairs[1:]) if whole else (),
             others=tuple(
-                self._frames(body, medium["facts"], draws, f"window of {medium['member']}")
+                self._frames(body, medium["facts"], shape, draws, f"window of {medium['member']}")
                 for body, medium in zip(raw.others, others)
             ),
             captions=tuple(captions),
@@ -228,61 +250,64 @@ class ClipDataset(Dataset):
             places=tuple((medium["turn"], medium["at"]) for medium in (first, *others)) if others else (),
         )
 
-    def _start(self, duration: float, draws: Draws, purpose: str) -> float:
+    def _start(self, shape: Shape, duration: float, draws: Draws, purpose: str) -> float:
         """The start of the window in a clip, seconds."""
         drawn = self.training and self.draw_window
-        return window(duration, self.seconds, draws.uniform(purpose) if drawn else CENTRE)
+        return window(duration, shape.seconds, draws.uniform(purpose) if drawn else CENTRE)
 
-    def _frames(self, medium: bytes, facts: dict, draws: Draws, purpose: str) -> torch.Tensor:
+    def _frames(self, medium: bytes, facts: dict, shape: Shape, draws: Draws, purpose: str) -> torch.Tensor:
         """The tokeniser's view of a further medium, valid frames alone. Raises BadVideo."""
         duration, entry = facts["duration"], facts["entry"]
-        start = self._start(duration, draws, purpose)
+        start = self._start(shape, duration, draws, purpose)
         how = self.fit, self.decoder, ("video",), entry, ()
-        frames = make_views(medium, duration, self.tokeniser_view, self.decoder_view, start, *how).frames
+        frames = make_views(medium, duration, shape.tokeniser, shape.decoder, start, *how).frames
         assert frames is not None  # it is not skipped
         return frames
 
-    def _views(self, raw: RawSample, facts: dict, start: float, kind: str, captioned: bool) -> Views:
+    def _views(self, raw: RawSample, facts: dict, shape: Shape, start: float, kind: str, captioned: bool) -> Views:
         """The views of a sample's first medium, without those that are stored. Raises BadVideo.
 
         Args:
             raw: the sample.
             facts: of its first medium.
+            shape: its views.
             start: of the window, seconds.
             kind: of the sample.
             captioned: whether it has a loss of generation.
         """
         if kind == "text":
-            views = stand_in(self.tokeniser_view, self.decoder_view)
+            views = stand_in(shape)
             return Views(
                 None if "frames" in self.stored else views.frames,
                 views.frames_valid,
                 None if "video" in self.stored else views.video,
                 views.video_valid,
             )
-        drawn = None if captioned or "video" in self.stored else self.decoder_view
-        black = stand_in_video(drawn) if drawn else None
+        drawn = None if captioned or "video" in self.stored else shape.stand_in
+        video = black(drawn) if drawn else None
         views = make_views(
             raw.video,
             facts["duration"],
-            self.tokeniser_view,
-            self.decoder_view,
+            shape.tokeniser,
+            shape.decoder,
             start,
             self.fit,
             self.decoder,
-            self.stored if black is None else self.stored | {"video"},
+            self.stored if video is None else self.stored | {"video"},
             facts.get("entry"),
-            padded=("frames", "video") if self.padded else ("video",),
+            padded=("frames", "video") if self.padded else ("video",) if self.bucketing else (),
         )
-        return views if black is None else replace(views, video=black, video_valid=1)
+        return views if video is None else replace(views, video=video, video_valid=1)
 
     @cached_property
     def alike(self) -> bool:
-        """Whether the views of all samples have full length, and all samples have a caption.
+        """Whether every micro-batch has videos of one shape: in training with buckets, or if all samples are alike.
 
-        Then every micro-batch is of one shape. It follows from the data and the settings, so it is the same on every
-        rank.
+        Samples are alike if their views have full length and all have a caption. All this follows from the data and
+        the settings, so it is the same on every rank.
         """
+        if self.bucketing is not None:
+            return self.training
         views = [view for view in (self.tokeniser_view, self.decoder_view) if view]
         longest = max((view.num_frames - 1) / view.fps for view in views)
         if self.silent or longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it

@@ -1,6 +1,7 @@
 """Figures of this machine and this version, each with what it should be.
 
 python pipelines/bench.py data         reading, decoding, loading, resuming; about four minutes
+python pipelines/bench.py buckets      what buckets save on a simulated manifest of 1 M samples; two minutes
 python pipelines/bench.py checkpoint   how long a save holds up training; a minute, 4 GB of memory
 python pipelines/bench.py tokeniser    frames to tokens against CLIP alone
 python pipelines/bench.py step         an optimiser step against its modules, and under DeepSpeed; 8 GB
@@ -31,7 +32,8 @@ from pipelines.cli.errors import die
 
 # Parts of the bench; pipelines.benchmarks.figures has a function for each.
 PARTS = (
-    "data", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile", "halves",
+    "data", "buckets", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile",
+    "halves",
 )  # fmt: skip
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1

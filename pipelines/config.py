@@ -26,6 +26,9 @@ Trackers = Literal["tensorboard", "wandb", "mlflow", "swanlab", "trackio"]
 STORED = {"features": "feature_extractor", "latents": "autoencoder", "captions": "text_encoder"}
 # Steps between validations by default, if there is a held-out split.
 VALIDATE_EVERY = 1000
+# Batches that are formed together with ``data.buckets``. The slowest ranks of all of them together take at most one
+# sample's time more than the mean.
+ARRANGED_BATCHES = 128
 # Tokens of a caption, if the data are unknown.
 CAPTION_TOKENS = 64
 
@@ -138,8 +141,15 @@ class DataConfig:
             teaches what ``generate.py --visual_guidance`` needs.
         turns: Of a clip with several questions, training asks ``one``, drawn anew each time, or ``all``, as one
             conversation with a loss on every answer. A text's conversation is always whole.
+        buckets: The shapes of the videos in ``L_dec``: a list of HEIGHTxWIDTHxSECONDS, such as ``[320x576x5, 576x320x5,
+            432x416x0]`` (0 seconds for images), or ``auto``, which chooses them by the manifest. Each clip goes to the
+            nearest one (:mod:`data_tools.buckets`). Micro-batches have one bucket, micro-steps one cost.
+            ``null``: all videos have the size of ``L_dec``.
+        bucket_tokens: For ``auto``: latent tokens of a bucket at most. By default those of ``data.seconds`` at the size
+            of ``L_dec``, which is the largest size in any case.
         group_by_length: Number of consecutive samples within which batches are formed of samples of similar length: a
-            multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order.
+            multiple of ``train.global_batch_size``, such as 100 times. 0 keeps the order. With
+            ``buckets``, batches are formed of samples of similar cost, and 0 stands for 128 batches.
         allow_growth: Whether a resumed run goes on if shards or datasets were added behind those that it had. From then
             on, position p is that of a run that had all data from its start.
         cache_dir: Cache for shards at an address, on a disk of the machine. All its processes share the cache.
@@ -158,6 +168,8 @@ class DataConfig:
     max_bad_share: float = 0.01
     text_dropout: float = 0.0
     turns: Literal["one", "all"] = "one"
+    buckets: Literal["auto"] | list[str] | None = None
+    bucket_tokens: int | None = None
     group_by_length: int = 0
     allow_growth: bool = False
     cache_dir: str = "~/.cache/vtok/shards"
@@ -169,6 +181,9 @@ class DataConfig:
         require(0 <= self.max_bad_share <= 1, "data.max_bad_share must lie in 0..1")
         require(0 <= self.text_dropout < 1, "data.text_dropout must be at least 0 and below 1")
         require(self.group_by_length >= 0, "data.group_by_length must not be negative")
+        require(self.buckets != [], "data.buckets is empty: list some, or leave it out")
+        require(self.bucket_tokens is None or self.buckets == "auto", "data.bucket_tokens goes with data.buckets auto")
+        require(self.bucket_tokens is None or self.bucket_tokens >= 1, "data.bucket_tokens must be at least 1")
         require(self.cache_gb > 0, "data.cache_gb must be positive")
         weights = [part.weight for part in self.mixture or []]
         require(self.mixture != [], "data.mixture is empty")
@@ -401,9 +416,29 @@ class RunConfig:
             f"checkpoint.keep best needs a checkpoint at every validation: validation.every {every} is not a multiple "
             f"of checkpoint.every {self.checkpoint.every}",
         )
+        if self.data.buckets:
+            self._check_buckets()
         window, batch = self.data.group_by_length, self.train.global_batch_size
         require(
             window % batch == 0,
             f"data.group_by_length {window} is not a multiple of train.global_batch_size {batch}: try "
             f"{-(-window // batch) * batch}",
         )
+
+    def _check_buckets(self) -> None:
+        require(self.model.generates, f"data.buckets needs a decoder, but mllm.kind {self.model.mllm.kind} has none")
+        require(
+            self.model.decoder.loss_latent_frames is None,
+            "data.buckets gives the lengths of L_dec's videos: leave out model.decoder.loss_latent_frames",
+        )
+        micro, batch = self.train.micro_batch_size, self.train.global_batch_size
+        require(
+            batch % micro == 0,
+            f"with data.buckets, train.micro_batch_size {micro} must divide train.global_batch_size {batch}",
+        )
+
+    @property
+    def arranged_samples(self) -> int:
+        """Samples among which batches are formed; 0 keeps the order."""
+        batches = ARRANGED_BATCHES if self.data.buckets else 0
+        return self.data.group_by_length or batches * self.train.global_batch_size

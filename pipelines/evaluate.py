@@ -4,13 +4,15 @@
     torchrun --nproc_per_node 8 pipelines/evaluate.py tv-align --checkpoint OUTPUT --output RESULTS --unconditional 50
     torchrun --nproc_per_node 8 pipelines/evaluate.py understanding --checkpoint OUTPUT --suite videomme \\
         --items test.parquet --videos DIR --output RESULTS
+    torchrun --nproc_per_node 8 pipelines/evaluate.py vbench --checkpoint OUTPUT --environment ENV --output RESULTS
     python pipelines/evaluate.py compare RESULTS_A RESULTS_B [--output TABLES]
     python pipelines/evaluate.py page RESULTS --output page.html
     python pipelines/evaluate.py all --checkpoint shapes/vtok --output TABLES
     python pipelines/evaluate.py vidtok --config NAME --checkpoint X --data DIR [--meta-path videos.csv]
 
-The first three ask questions. Ranks share the work without talking to each other; started again, only what is missing
-is made and asked. The rank that finds all answers there prints the table and writes RESULTS/report.json.
+The first three ask questions, the fourth makes VBench's videos and has VBench score them. Ranks share the work without
+talking to each other; started again, only what is missing is made and asked. The rank that finds all answers there
+prints the table and writes RESULTS/report.json.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pipelines.cli.checks import (
+    MAX_SAMPLES,
     MAX_STEPS,
     require_generation,
     require_new_file,
@@ -30,7 +33,9 @@ from pipelines.cli.launcher import rank_and_ranks
 from pipelines.cli.steps import add_step, with_step
 from pipelines.evaluation import tv_align
 from pipelines.evaluation.understanding.suites import SUITES
-from vtok.config import require
+from pipelines.evaluation.vbench.totals import DIMENSIONS, OF_THE_SUITE
+from vtok.config import ConfigError, require
+from vtok.sampling import Sampling
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -38,6 +43,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="PROTOCOL")
     tv_align_command(commands.add_parser("tv-align", help="does a generated video show what its prompt says?"))
     understanding_command(commands.add_parser("understanding", help="does a model see what a given video shows?"))
+    vbench_command(commands.add_parser("vbench", help="VBench's dimensions of generated videos, and its totals"))
     vidtok_command(commands.add_parser("vidtok", help="how near are a VidTok's reconstructions?"))
     items_command(commands.add_parser("items", help="write TV-Align's natural items, or prove that items are fair"))
     compare_command(commands.add_parser("compare", help="evaluations of the same items side by side"))
@@ -66,15 +72,31 @@ def tv_align_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judge_model", help="for openai: the model's name there")
     command.add_argument("--judge_cache", type=Path, help="for openai: folder of its replies (default: in --output)")
     command.add_argument("--unconditional", type=int, default=0, help="videos without a prompt, as a control")
-    command.add_argument("--seconds", type=float, default=3.0)
-    command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
-    command.add_argument("--steps", type=int, default=50, help="denoising steps")
-    command.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
-    command.add_argument("--best_of", type=int, default=1, metavar="N", help="videos made of a prompt; one is kept")
     command.add_argument("--real_tokens", type=Path, help="folder of true ID.mp4: their tokens, not sampled ones")
-    command.add_argument("--seed", type=int, default=0, help="each item's own follows from it")
-    command.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
+    generation_arguments(command, seconds=3.0)
     shared_arguments(command)
+
+
+def vbench_command(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(protocol="vbench.run", require_valid=require_vbench)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--checkpoint", type=Path, help="a run's folder, a checkpoint's, or an export, to make videos with"
+    )
+    what.add_argument("--videos", type=Path, help="folder of PROMPT-K.mp4, or of those that --prompts lists")
+    what.add_argument("--results", type=Path, nargs="+", help="VBench's NAME_eval_results.json: the table alone")
+    command.add_argument("--environment", type=Path, help="folder that vbench/environment.sh made")
+    command.add_argument(
+        "--dimensions", nargs="+", choices=DIMENSIONS, metavar="NAME",
+        help=f"of {', '.join(DIMENSIONS)} (default: all that can be judged)",
+    )  # fmt: skip
+    command.add_argument(
+        "--prompts", type=Path,
+        help="other prompts than the suite's, one a line; with --videos a table with the columns path and prompt",
+    )  # fmt: skip
+    command.add_argument("--samples", type=int, default=1, help="videos of each of the --prompts; of the suite's: 5")
+    generation_arguments(command, seconds=5.0)
+    shared_arguments(command, output=False)
 
 
 def understanding_command(command: argparse.ArgumentParser) -> None:
@@ -151,8 +173,18 @@ def all_command(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", type=Path, required=True, help="folder of clips, evaluations, tables and pages")
 
 
-def shared_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", type=Path, required=True, help="folder of the answers and the report")
+def generation_arguments(command: argparse.ArgumentParser, seconds: float) -> None:
+    command.add_argument("--seconds", type=float, default=seconds, help="of a video (default: %(default)g)")
+    command.add_argument("--fps", type=float, help="frames per second of the videos (default: the decoder's)")
+    command.add_argument("--steps", type=int, default=50, help="denoising steps")
+    command.add_argument("--temperature", type=float, default=1.0, help="of the sampled visual tokens")
+    command.add_argument("--best_of", type=int, default=1, metavar="N", help="videos made of a prompt; one is kept")
+    command.add_argument("--seed", type=int, default=0, help="each video's own follows from it")
+    command.add_argument("--batch_size", type=int, default=1, help="videos that are denoised together")
+
+
+def shared_arguments(command: argparse.ArgumentParser, output: bool = True) -> None:
+    command.add_argument("--output", type=Path, required=output, help="folder of the answers and the report")
     add_step(command)
     command.add_argument("--ema", action="store_true", help="use the average of the weights")
     command.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher's; the environment is used
@@ -166,6 +198,22 @@ def require_tv_align(a: argparse.Namespace) -> None:
     known = a.judge_url is None or a.judge_url.startswith(("http://", "https://"))
     require(known, f"--judge_url {a.judge_url} is no address: give one such as http://127.0.0.1:8000/v1")
     require_new_folder("--output", a.output)
+    with_step(a)
+
+
+def require_vbench(a: argparse.Namespace) -> None:
+    require_generation(a)
+    if a.results:
+        return
+    require(bool(a.environment and a.output), "--checkpoint and --videos need --environment and --output")
+    require_new_folder("--output", a.output)
+    require(1 <= a.samples <= MAX_SAMPLES, f"--samples must lie between 1 and {MAX_SAMPLES:,}, not {a.samples}")
+    require(bool(a.prompts) or a.samples == 1, "--samples goes with --prompts: of the suite's prompts there are 5 each")
+    judged = [name for name in DIMENSIONS if not a.prompts or name not in OF_THE_SUITE]
+    a.dimensions = [name for name in DIMENSIONS if name in (a.dimensions or judged)]
+    if unknown := sorted(set(a.dimensions) - set(judged)):
+        raise ConfigError(f"VBench judges {', '.join(unknown)} by its own prompts only: leave out --prompts, or these")
+    a.sampling = Sampling(a.temperature, best_of=a.best_of)
     with_step(a)
 
 

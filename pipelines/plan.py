@@ -2,7 +2,8 @@
 
     python pipelines/plan.py --config pipelines/configs/llava_next_8b_hunyuan.yaml --gpus 16 --gpu-memory 80 [--json]
 
-Settings can be changed as in training (``--train.micro_batch_size 2``). What is assumed (the machines, their price, the
+Settings can be changed as in training (``--train.micro_batch_size 2``). With data (``--data.shards SHARDS``) it also
+says what their mix of sizes and lengths costs. What is assumed (the machines, their price, the
 length of a caption) is an option. Time follows from rates: assumed ones, or those measured on a card (``--card``).
 """
 

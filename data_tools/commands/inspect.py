@@ -66,8 +66,15 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _add_stats(commands: argparse._SubParsersAction) -> None:
-    stats = commands.add_parser("stats", help="durations, sizes, codecs, captions and rejects of a dataset")
+    stats = commands.add_parser("stats", help="durations, sizes, codecs, captions, rejects and buckets of a dataset")
     stats.add_argument("folder", metavar="DIR", help="folder of the dataset")
+    stats.add_argument(
+        "--largest",
+        default="320x576x5",
+        metavar="HxWxS",
+        help="size and seconds of a run's largest video, for the buckets; default: %(default)s",
+    )
+    stats.add_argument("--fps", type=float, default=24.0, help="rate of these videos; default: %(default)g")
     stats.add_argument("--json", action="store_true", help="print JSON")
     stats.set_defaults(run=_stats)
 
@@ -75,7 +82,7 @@ def _add_stats(commands: argparse._SubParsersAction) -> None:
 def _stats(arguments: argparse.Namespace) -> None:
     from data_tools.inspect.stats import dataset_stats, stats_table
 
-    numbers = dataset_stats(arguments.folder)
+    numbers = dataset_stats(arguments.folder, arguments.largest, arguments.fps)
     print(json.dumps(numbers, indent=1) if arguments.json else stats_table(numbers))
 
 

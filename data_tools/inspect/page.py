@@ -37,8 +37,7 @@ class Card:
         key: its key.
         shard: name of its shard.
         captions: all captions.
-        question: "" for none.
-        answer: "" for none.
+        pairs: its questions with their answers, "" for none: all turns of a conversation.
         key_frame: the first frame; None if it cannot be shown.
         strip: frames from first to last.
         facts: name -> value.
@@ -49,8 +48,7 @@ class Card:
     key: str
     shard: str
     captions: Sequence[str] = ()
-    question: str = ""
-    answer: str = ""
+    pairs: Sequence[tuple[str, str]] = ()
     key_frame: Picture | None = None
     strip: Sequence[Picture] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -59,8 +57,9 @@ class Card:
     @property
     def texts(self) -> list[tuple[str, str]]:
         """(kind, text) of every text of the sample."""
-        others = [("question", self.question), ("answer", self.answer), ("problem", self.problem)]
-        return [("caption", caption) for caption in self.captions] + [(kind, text) for kind, text in others if text]
+        turns = [turn for question, answer in self.pairs for turn in (("question", question), ("answer", answer))]
+        every = [("caption", caption) for caption in self.captions] + turns + [("problem", self.problem)]
+        return [(kind, text) for kind, text in every if text]
 
 
 def page(title: str, about: str, cards: Iterable[Card]) -> Iterator[str]:

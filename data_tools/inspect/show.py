@@ -59,7 +59,8 @@ def _card(reader: ShardReader, row: int) -> Card:
         return Card(row, reader.key(row), shard, problem=str(problem))
     meta = sample.meta
     captions = meta.get("captions") or [meta["caption"]]
-    card = Card(row, sample.key, shard, captions, meta.get("question") or "", meta.get("answer") or "")
+    pairs = meta.get("conversations") or [(meta.get("question") or "", meta.get("answer") or "")]
+    card = Card(row, sample.key, shard, captions, pairs)
     try:
         if not sample.extension:
             return replace(card, facts={"kind": "text", "source": meta["path"]})

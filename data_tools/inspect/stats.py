@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.buckets import choose_buckets, read_bucket
+from data_tools.buckets.nearest import distances
 from data_tools.errors import DataError
-from data_tools.shards import ShardReader, read_sidecar, sidecar_path
+from data_tools.shards import ROW, ShardReader, read_sidecar, sidecar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
 from data_tools.shards.samples import media_endings
 from data_tools.video.facts import SEVERAL
@@ -25,18 +27,27 @@ MEASURES = {  # name: (heading in the table, decimals)
 }
 KINDS = {"kinds": "kinds", "codecs": "codecs", "sizes": "sizes, px", "pix_fmts": "pixel formats"}
 NAMES = ("text", "image", "video")  # by the number of frames
+# Buckets are chosen for videos of this size and length at most, and of this rate: the paper's.
+LARGEST, FPS = "320x576x5", 24.0
+WITHOUT_VIDEO = "without a video"
 LISTED = 8  # number of values of a kind that the table lists; the others are summed
 
 
-def dataset_stats(folder: str | Path) -> dict:
+def dataset_stats(folder: str | Path, largest: str = LARGEST, fps: float = FPS) -> dict:
     """Counts, totals and distributions over all samples, ready for JSON.
+
+    Args:
+        folder: of the dataset.
+        largest: size and length of the largest video that a run draws, HEIGHTxWIDTHxSECONDS.
+        fps: of these videos.
 
     Returns:
         "samples", "shards", "bytes", "hours"; for each of `MEASURES` {"min", "p5" … "p95", "max", "mean"}; "kinds",
-        "codecs", "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, most frequent first.
+        "codecs", "sizes" ("WxH"), "pix_fmts" and "rejected" (by reason) as {name: count}, most frequent first;
+        "buckets": those that `data.buckets auto` chooses, as {HEIGHTxWIDTHxSECONDS: count of its samples}.
 
     Raises:
-        DataError: the folder is not a finished dataset, or a sidecar lacks a field.
+        DataError: the folder is not a finished dataset, a sidecar lacks a field, or `largest` has another form.
     """
     folder = Path(folder)
     names = ShardReader(folder).shard_names
@@ -66,7 +77,29 @@ def dataset_stats(folder: str | Path) -> dict:
         **{name: _distribution(column) for name, column in values.items()},
         **{name: dict(counts.most_common()) for name, counts in kinds.items()},
         "rejected": dict(rejected.most_common()),
+        "buckets": buckets_of(values, largest, fps),
     }
+
+
+def buckets_of(values: dict[str, np.ndarray], largest: str, fps: float) -> dict[str, int]:
+    """The buckets that `data.buckets auto` chooses, each with the number of its samples.
+
+    Args:
+        values: `MEASURES` name -> one value per sample.
+        largest, fps: as for `dataset_stats`.
+    """
+    if not 0 < fps < float("inf"):
+        raise DataError(f"the rate of videos must be positive, not {fps:g}")
+    facts = np.zeros(len(values["seconds"]), dtype=ROW)
+    fields = {"duration": "seconds", "words": "caption_words", "frames": "frames", "width": "width", "height": "height"}
+    for field, name in fields.items():
+        facts[field] = values[name]
+    whole = read_bucket(largest, fps)
+    window = whole.seconds(fps), fps, "crop"
+    buckets = choose_buckets(facts, whole, *window)
+    counts = np.bincount(distances(facts, buckets, *window).argmin(axis=1), minlength=len(buckets) + 1)
+    names = [*(bucket.written(fps) for bucket in buckets), WITHOUT_VIDEO]
+    return {name: int(count) for name, count in zip(names, counts) if count}
 
 
 def stats_table(numbers: dict) -> str:
@@ -88,6 +121,9 @@ def stats_table(numbers: dict) -> str:
     lines.append("")
     for name, heading in (KINDS | {"rejected": "rejected"}).items():
         lines.append(f"{heading.ljust(left)}  {_counted(numbers[name])}")
+    lines += ["", "data.buckets auto would choose"]
+    for name, count in numbers["buckets"].items():
+        lines.append(f"{name.ljust(left)}  {count:,} ({count / numbers['samples']:.1%})")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 from tqdm import tqdm
 from zlib_ng.zlib_ng import crc32
 
@@ -23,7 +24,7 @@ from data_tools.inspect.measured import measured
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
 from data_tools.shards import read_sidecar, sidecar_path
-from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
+from data_tools.shards.layout import EARLIER_ROW, MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
 from data_tools.shards.samples import bodies_of, from_members
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import collect
@@ -220,6 +221,8 @@ def _check_manifest(folder: Path, tars: set[str]) -> Iterator[str]:
     except (ValueError, EOFError, OSError) as problem:
         yield f"manifest.npy: cannot be read: {problem}"
         return
+    if stored.dtype == EARLIER_ROW:
+        rows = repack_fields(rows[list(EARLIER_ROW.fields or ())])
     if stored.dtype != rows.dtype or stored.shape != rows.shape:
         yield f"manifest.npy: {len(stored)} rows of {stored.dtype}, the sidecars have {len(rows)} of {rows.dtype}"
     elif wrong := np.flatnonzero(stored != rows).tolist():

@@ -16,7 +16,8 @@ SIDECAR = ".index.json"
 MANIFEST = "manifest.json"
 MANIFEST_ROWS = "manifest.npy"
 
-ROW = np.dtype(
+# A row of an earlier version, which did not know the sizes of frames. `vtok-shards index` writes a manifest anew.
+EARLIER_ROW = np.dtype(
     [
         ("shard", "<u4"),  # index of the shard in the manifest's list
         ("offset", "<u8"),  # of the sample's first header in the shard, bytes
@@ -27,6 +28,14 @@ ROW = np.dtype(
         ("words", "<u4"),  # words of the caption
     ]
 )
+ROW = np.dtype(
+    [
+        *EARLIER_ROW.descr,
+        ("width", "<u2"),  # pixels as displayed, at most LARGEST_SIDE; 0 of a text, or if it is not known
+        ("height", "<u2"),
+    ]
+)
+LARGEST_SIDE = 2**16 - 1
 
 
 def shard_name(number: int) -> str:

@@ -12,7 +12,16 @@ from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import RunOrder
-from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, ROW, SIDECAR, VERSION, read_sidecar, tar_path
+from data_tools.shards.layout import (
+    EARLIER_ROW,
+    MANIFEST,
+    MANIFEST_ROWS,
+    ROW,
+    SIDECAR,
+    VERSION,
+    read_sidecar,
+    tar_path,
+)
 from data_tools.shards.remote import Cache, RemoteFolder, is_remote
 from data_tools.shards.samples import MEDIA_ENDINGS, RawSample, from_members, meta_of
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
@@ -32,7 +41,7 @@ class ShardReader:
         cache: where fetched files go, for a URL.
 
     Attributes:
-        rows: the memory-mapped manifest, `ROW` (N,).
+        rows: the memory-mapped manifest, `ROW` (N,); without the sizes of frames if an earlier version wrote it.
         shard_sizes: number of samples of each shard.
         manifest_hash: identifies the state of the data.
         precomputed: how the stored views were made; None if there are none.
@@ -54,7 +63,7 @@ class ShardReader:
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
         self._shard_hashes: list[str] = [shard["sha256"] for shard in manifest["shards"]]
-        if self.rows.dtype != ROW or len(self.rows) != manifest["samples"]:
+        if self.rows.dtype not in (ROW, EARLIER_ROW) or len(self.rows) != manifest["samples"]:
             raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
 
     def _load_manifest(self) -> dict:
@@ -101,8 +110,12 @@ class ShardReader:
         return 0
 
     def facts(self, rows: np.ndarray) -> np.ndarray:
-        """The manifest's entries, `ROW` (n,), for `rows` (n,)."""
-        return self.rows[rows]
+        """The manifest's entries, `ROW` (n,), for `rows` (n,). An earlier version's manifest knows no sizes."""
+        known = self.rows[rows]
+        found = np.zeros(len(known), dtype=ROW)
+        for name in self.rows.dtype.names:
+            found[name] = known[name]
+        return found
 
     def read(self, row: int) -> RawSample:
         """The sample at `row`.

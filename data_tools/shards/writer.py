@@ -15,6 +15,7 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from data_tools.shards.layout import (
+    LARGEST_SIDE,
     MANIFEST,
     MANIFEST_ROWS,
     ROW,
@@ -148,4 +149,5 @@ def _row(shard: int, sample: dict) -> tuple:
     """A sidecar's entry as the values of one `ROW`."""
     facts = sample["facts"]
     place = (shard, sample["offset"], sample["length"], sample["crc32"])
-    return (*place, facts["frames"], facts["duration"], sample["words"])
+    size = (min(facts.get(side, 0), LARGEST_SIDE) for side in ("width", "height"))
+    return (*place, facts["frames"], facts["duration"], sample["words"], *size)

@@ -70,14 +70,19 @@ class GroupedOrder:
         """The rows of window `number`, int64 (window,)."""
         positions = range(number * self.window, (number + 1) * self.window)
         rows = np.array([self.order.row(position) for position in positions])
-        epochs = [place for place, position in enumerate(positions) if place and self.order.starts_epoch(position)]
         batches = range(0, self.window, self.batch)
         key = keyed_seed(self.seed, number, "group")
         pieces = []
-        for start, end in zip([0, *epochs], [*epochs, self.window]):
+        for start, end in pieces_of(self.order, positions):
             cuts = [start, *(place for place in batches if start < place < end), end]
             pieces.append(rows[start:end][group(self.lengths(rows[start:end]), np.diff(cuts), key)])
         return np.concatenate(pieces)
+
+
+def pieces_of(order: Order, positions: range) -> list[tuple[int, int]]:
+    """The (start, end) in a window of each piece of it that lies in one epoch."""
+    epochs = [place for place, position in enumerate(positions) if place and order.starts_epoch(position)]
+    return list(zip([0, *epochs], [*epochs, len(positions)]))
 
 
 def group(lengths: np.ndarray, sizes: np.ndarray, key: int) -> np.ndarray:

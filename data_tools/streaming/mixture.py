@@ -14,7 +14,7 @@ import numpy as np
 from data_tools.draws import keyed_seed
 from data_tools.errors import DataError
 from data_tools.order import Order, RunOrder
-from data_tools.shards import RawSample, ShardReader
+from data_tools.shards import ROW, RawSample, ShardReader
 
 ONE = 2**32  # 1 in fixed point; integer arithmetic is the same on every machine
 
@@ -120,7 +120,7 @@ class Mixture:
         """The manifest's entries, `shards.ROW` (n,), for `rows` (n,)."""
         datasets = np.searchsorted(np.cumsum(self.sizes), rows, side="right")
         first_rows = np.cumsum(self.sizes) - self.sizes
-        found = np.empty(len(rows), dtype=self.readers[0].rows.dtype)
+        found = np.empty(len(rows), dtype=ROW)
         for dataset in np.unique(datasets):
             mine = datasets == dataset
             found[mine] = self.readers[dataset].facts(rows[mine] - first_rows[dataset])

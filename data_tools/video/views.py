@@ -5,7 +5,7 @@ All functions but `make_views` are arithmetic.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import interpolate
@@ -46,6 +46,23 @@ class View:
     height: int
     width: int
     stride: int = 1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The views of a sample.
+
+    Attributes:
+        seconds: length of the window.
+        tokeniser: the view `frames`.
+        decoder: the view `video`; None for none.
+        stand_in: the view of a black video in the place of `video`, for a sample without the decoder's loss.
+    """
+
+    seconds: float
+    tokeniser: View
+    decoder: View | None
+    stand_in: View | None
 
 
 @dataclass(frozen=True)
@@ -226,21 +243,24 @@ def make_views(
     return Views(stacks.get("frames"), counts.get("frames", 0), stacks.get("video"), counts.get("video", 0))
 
 
-def stand_in(tokeniser: View, decoder: View | None) -> Views:
+def one_shape(seconds: float, tokeniser: View, decoder: View | None) -> Shape:
+    """The shape of all samples. A stand-in has one small frame."""
+    black = decoder and replace(decoder, num_frames=1, height=SMALLEST, width=SMALLEST)
+    return Shape(seconds, tokeniser, decoder, black)
+
+
+def stand_in(shape: Shape) -> Views:
     """Black views for a sample that has no picture: one frame for the tokeniser, a small video for the decoder.
 
     They keep the ranks of a run alike: each runs the same modules, whatever its samples are.
     """
-    frame = blank((1, 3, tokeniser.height, tokeniser.width))
-    return Views(frame, 1, stand_in_video(decoder) if decoder else None, 1 if decoder else 0)
+    frame = blank((1, 3, shape.tokeniser.height, shape.tokeniser.width))
+    return Views(frame, 1, black(shape.stand_in) if shape.stand_in else None, 1 if shape.stand_in else 0)
 
 
-def stand_in_video(view: View) -> torch.Tensor:
-    """A black video, uint8 (F, 3, 32, 32), for a sample without the decoder's loss.
-
-    It has the view's frames, since an autoencoder may take long videos piece by piece.
-    """
-    return blank((view.num_frames, 3, SMALLEST, SMALLEST))
+def black(view: View) -> torch.Tensor:
+    """A black video, uint8 (F, 3, H, W)."""
+    return blank((view.num_frames, 3, view.height, view.width))
 
 
 def _draw(picture: torch.Tensor, placement: Placement, stack: torch.Tensor, indices: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from data_tools.video.with_torchcodec import torchcodec_problem
 from pipelines.benchmarks import (
+    buckets,
     build,
     cached,
     checkpoint,
@@ -26,6 +27,13 @@ from pipelines.benchmarks import (
 from pipelines.benchmarks.figure import Figure
 from pipelines.benchmarks.models import SMALL
 
+# What is measured of buckets: a title, and what it should be at most.
+BUCKET_TITLES = {
+    "padding": ("padding, share of latent tokens", 0.03),
+    "wasted": ("DiT FLOPs on padding, share", 0.03),
+    "cropped": ("picture cropped away, mean share", None),
+    "cut": ("latent frames cut off, share", None),
+}
 PREFILL_PICTURE = Path(__file__).with_name("prefill.png")
 
 
@@ -57,6 +65,18 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
             yield Figure("PyAV / torchcodec, CPU time", data.torchcodec(clip, **few))
         # The last, for decord's threads do not live through the forks of the loaders above.
         yield Figure("PyAV path / decord, CPU time", data.decoding(clip, **few), at_most=0.7)
+
+
+def bucket_figures(quick: bool = False) -> Iterator[Figure]:
+    """Compares one shape with buckets on a simulated manifest; ``quick`` takes a small one."""
+    found = buckets.compared(*((4_000, 2_048) if quick else (1_000_000, 204_800)))
+    for name, of_one, of_buckets in zip(buckets.Measured._fields, found.one, found.buckets):
+        title, most = BUCKET_TITLES[name]
+        yield Figure(f"{title}, one shape", of_one)
+        yield Figure(f"{title}, {found.number} buckets", of_buckets, at_most=most)
+    yield Figure("slowest / mean of 16 ranks, plain order, own lengths", found.plain)
+    yield Figure("slowest / mean of 16 ranks, with buckets", found.arranged, at_most=1.1)
+    yield Figure("FLOPs of a mean sample, buckets / one shape", found.cost, at_most=1)
 
 
 def checkpoint_figures(quick: bool = False) -> Iterator[Figure]:
@@ -173,6 +193,7 @@ def halves_figures(quick: bool = False) -> Iterator[Figure]:
 # Part of the bench -> what measures it.
 FIGURES = {
     "data": data_figures,
+    "buckets": bucket_figures,
     "checkpoint": checkpoint_figures,
     "tokeniser": tokeniser_figures,
     "step": step_figures,

@@ -3,7 +3,7 @@
 import difflib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -204,9 +204,9 @@ def with_home(config: Config) -> Config:
     return config
 
 
-def load_config(path: Path) -> RunConfig:
-    """The configuration a run wrote to ``OUTPUT/config.yaml``."""
-    return parse_run_arguments(["--config", str(path)]).config
+def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """The configuration a run wrote to ``OUTPUT/config.yaml``; ``changes`` are ``--section.key=value``."""
+    return parse_run_arguments(["--config", str(path), *changes]).config
 
 
 def step_range(text: str | None) -> range | None:

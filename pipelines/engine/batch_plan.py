@@ -1,6 +1,7 @@
 """Batch arithmetic. The user chooses the global batch; the number of ranks decides how it is divided."""
 
 import hashlib
+import math
 from typing import NamedTuple, TypeVar
 
 from vtok.config import ConfigError
@@ -22,8 +23,14 @@ def smallest_valid_batch(global_batch_size: int, ranks: int) -> int:
     return -(-global_batch_size // ranks) * ranks
 
 
-def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> BatchPlan:
+def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int, even: bool = False) -> BatchPlan:
     """Plans with the largest micro-batch, at most ``largest_micro_batch``, that divides a rank's share evenly.
+
+    Args:
+        global_batch_size: Samples per optimiser step.
+        largest_micro_batch: Samples that a rank processes at once, at most.
+        ranks: Number of ranks.
+        even: Whether the micro-batch must also divide the largest one, which has one bucket (``data.buckets``).
 
     Raises:
         ConfigError: The global batch is not divisible by the ranks.
@@ -36,7 +43,8 @@ def plan_batch(global_batch_size: int, largest_micro_batch: int, ranks: int) -> 
             f"use {smaller} ranks or a global batch of {above}"
         )
     share = global_batch_size // ranks
-    micro = max(m for m in range(1, min(share, largest_micro_batch) + 1) if share % m == 0)
+    divided = math.gcd(share, largest_micro_batch) if even else share
+    micro = max(m for m in range(1, min(share, largest_micro_batch) + 1) if divided % m == 0)
     return BatchPlan(global_batch_size, ranks, micro, share // micro)
 
 

@@ -14,7 +14,7 @@ Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pa
 """
 
 import json
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import timedelta
@@ -27,8 +27,9 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from deepspeed.git_version_info import installed_ops
 from deepspeed.runtime.utils import all_gather_dp_groups
-from deepspeed.runtime.zero import Init
+from deepspeed.runtime.zero import GatheredParameters, Init
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor, nn
 from torch.distributed import distributed_c10d
 
@@ -239,6 +240,22 @@ def frozen_slice(parameter: nn.Parameter) -> tuple[int, Tensor]:
     size = -(-parameter.numel() // ranks)
     start = min(size * rank, parameter.numel())
     return start, parameter.detach().flatten()[start : start + size]
+
+
+def gather_at_once(module: nn.Module, methods: Sequence[str]) -> None:
+    """Makes ZeRO-3 gather a module whole around each call of these methods, and not part by part within them.
+
+    Call it before the engine is built. An autoencoder takes a long video piece by piece and a large one in tiles. If
+    each piece gathered its parts, ranks with other videos would gather another number of times, and hang.
+    """
+    set_z3_leaf_module(module, True)  # its parts get no hooks
+    for name in methods:
+        setattr(module, name, partial(_gathered, module, getattr(module, name)))
+
+
+def _gathered(module: nn.Module, method: Callable, *arguments: Any, **options: Any) -> Any:
+    with GatheredParameters(list(module.parameters())):
+        return method(*arguments, **options)
 
 
 # ---------------------------------------------------------------- processes

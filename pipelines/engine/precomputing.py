@@ -13,7 +13,7 @@ from tqdm import tqdm
 from data_tools.dataset import captions_of
 from data_tools.errors import BadVideo
 from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
-from data_tools.video.views import CENTRE, Views, make_views, stand_in, window
+from data_tools.video.views import CENTRE, Views, make_views, one_shape, stand_in, window
 from pipelines.config import RunConfig
 from pipelines.engine import distributed, models
 from pipelines.engine.loading import precomputed
@@ -123,7 +123,7 @@ class CentredViews:
                 raise BadVideo("several", f"sample {raw.key} is about several media, whose features are not stored")
             facts = raw.meta["facts"]
             if not raw.extension:
-                return raw, stand_in(*self.views)
+                return raw, stand_in(one_shape(self.data.seconds, *self.views))
             start = window(facts["duration"], self.data.seconds, CENTRE)
             how = self.data.fit, self.data.decoder, self.skip, facts.get("entry")
             return raw, make_views(raw.video, facts["duration"], *self.views, start, *how, padded=("video",))

@@ -14,9 +14,10 @@ from torch import nn
 
 from pipelines.cli.config_files import read_ds_config
 from pipelines.config import OptimisationConfig
-from pipelines.engine import cpu_op, distributed, ds_json
+from pipelines.engine import cpu_op, distributed, ds_json, internals
 from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from vtok.config import ConfigError, require
+from vtok.framework import VTokFramework
 from vtok.lora import adapted_layers, has_magnitude
 from vtok.parts import entry_of
 from vtok.weights import first_line, shape_of
@@ -37,17 +38,18 @@ def precision(train: OptimisationConfig) -> torch.dtype:
     return torch.bfloat16 if train.precision == "bf16" else torch.float32
 
 
-def settle(train: OptimisationConfig, ds_config: Path) -> tuple[BatchPlan, dict]:
+def settle(train: OptimisationConfig, ds_config: Path, even: bool = False) -> tuple[BatchPlan, dict]:
     """Returns the batch plan of a run and its DeepSpeed configuration. All ranks call this first.
 
     Args:
         train: Settings of the run.
         ds_config: Path of the user's DeepSpeed JSON.
+        even: As in :func:`plan_batch`.
 
     Raises:
         ConfigError: The settings do not fit the number of ranks, or one another.
     """
-    plan = plan_batch(train.global_batch_size, train.micro_batch_size, distributed.world_size())
+    plan = plan_batch(train.global_batch_size, train.micro_batch_size, distributed.world_size(), even)
     config = distributed.every_rank(lambda: deepspeed_config(ds_config, train, plan))
     if train.deterministic:
         repeat_to_the_last_digit()
@@ -173,6 +175,8 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
     for layer in filter(has_magnitude, adapted_layers(model)):
         set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
+    if isinstance(model, VTokFramework) and model.decoder is not None:
+        internals.gather_at_once(model.decoder.vae, ("encode", "decode"))
     fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
     with ds_json.refusals():
         engine, *_ = deepspeed.initialize(model=model.train(), optimizer=optimiser, config=ds_config)

@@ -2,6 +2,8 @@
 
 tv_align         does a generated video show what its prompt says?
 understanding    multiple-choice questions about given videos
+lmms_eval_model  VTok as a model of lmms-eval, which asks such questions too
+vbench           VBench's dimensions of generated videos
 judges           who answers questions about a video
 options          lettered options, and the one that a reply names
 accuracy         shares with intervals;  stored_answers   answers that are kept and gone on with

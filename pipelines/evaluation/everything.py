@@ -2,7 +2,7 @@
 
 Table 1: do generated videos keep to their prompts? The true clips are the judge's ceiling.
 Table 3: does the model see what a video shows? Asked openly, as our small models were trained, and with letters.
-Table 2 is VBench's, which needs weights that are not shipped: ``generate.py --layout vbench`` writes its videos.
+Table 2 is VBench's, which needs an environment and weights of its own: ``evaluate.py vbench``.
 """
 
 import argparse

@@ -7,20 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipelines.evaluation.stored_answers import REPORT, write_report
-from pipelines.evaluation.tables import Line, as_dict, categories_of, line_of
+from pipelines.evaluation.tables import Line, Scored, as_dict, categories_of, line_of
 from vtok.config import ConfigError
-
-
-class Scored(NamedTuple):
-    """What scoring needs of an item: see :class:`data_tools.items.Item`."""
-
-    id: str
-    category: str
-    options: tuple[str, ...]
-    answer: str
 
 
 @dataclass(frozen=True)

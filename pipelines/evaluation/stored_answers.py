@@ -15,21 +15,21 @@ from vtok.config import require
 REPORT = "report.json"
 
 
-def answer_all(names: Sequence[str], output: Path, common: dict, answer: Callable[[str], dict]) -> None:
+def answer_all(names: Sequence[str], output: Path, common: dict, answer: Callable[[str], dict | None]) -> None:
     """Writes this rank's share of ``output/answers/NAME.json``, except for files that exist.
 
     Args:
         names: Names of all answers.
         output: Folder of the evaluation.
         common: Settings that are stored with every answer.
-        answer: Returns the answer of a name, as plain data.
+        answer: Returns the answer of a name, as plain data; ``None`` if there is none, so that it is asked again later.
     """
     folder = output / "answers"
     folder.mkdir(parents=True, exist_ok=True)
     for name in own_share(names):
         path = folder / f"{name}.json"
-        if not path.exists():
-            stored = answer(name) | {"settings": common}
+        if not path.exists() and (found := answer(name)) is not None:
+            stored = found | {"settings": common}
             with atomic_write(path) as file:
                 file.write(json.dumps(stored, ensure_ascii=False).encode() + b"\n")
 
@@ -53,6 +53,11 @@ def stored_answers(names: Sequence[str], output: Path, common: dict) -> list[dic
 
 def write_report(output: Path, report: Mapping) -> None:
     """Writes ``output/report.json``; the file appears only when it is complete."""
-    part = output / f"{REPORT}.rank{rank_and_ranks()[0]}.part"  # two ranks may write at the same time
-    part.write_text(json.dumps(report, indent=1) + "\n")
-    part.replace(output / REPORT)
+    write_whole(output / REPORT, json.dumps(report, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that appears only when it is complete, though several ranks may write it at the same time."""
+    part = path.with_name(f"{path.name}.rank{rank_and_ranks()[0]}.part")
+    part.write_text(text)
+    part.replace(path)

@@ -3,13 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import NamedTuple
 
+from data_tools.items import Item
 from pipelines.evaluation.accuracy import wilson
 
 
-class Asked(Protocol):
-    """What scoring needs of an item; see :class:`data_tools.items.Item`."""
+class Scored(NamedTuple):
+    """What scoring needs of an item, and all that a report has of it; see :class:`data_tools.items.Item`."""
 
     id: str
     category: str
@@ -36,13 +37,13 @@ class Line:
     controls: dict[str, float]
 
 
-def categories_of(items: Sequence[Asked]) -> list[tuple[str, list[Asked]]]:
+def categories_of(items: Sequence[Scored | Item]) -> list[tuple[str, list[Scored | Item]]]:
     """Groups the items by category, in order of first appearance; the last group, ``all``, has all items."""
     names = dict.fromkeys(item.category for item in items)
     return [*((name, [item for item in items if item.category == name]) for name in names), ("all", items)]
 
 
-def line_of(name: str, items: Sequence[Asked], own: dict, seen: dict[str, dict]) -> Line:
+def line_of(name: str, items: Sequence[Scored | Item], own: dict, seen: dict[str, dict]) -> Line:
     """Scores the answers to some items.
 
     Args:

@@ -91,11 +91,20 @@ def generate_missing(a: argparse.Namespace) -> None:
     else:
         paths = {a.output: (a.prompt, 0)}
     wanted = [Wanted(path, prompt, a.seed + sample) for path, (prompt, sample) in paths.items()]
-    missing = [one for one in own_share(wanted) if a.prompt or not one.path.exists()]
-    if missing:
+    make_videos([one for one in own_share(wanted) if a.prompt or not one.path.exists()], a)
+
+
+def make_videos(wanted: list[Wanted], a: argparse.Namespace) -> None:
+    """Writes videos, ``a.batch_size`` at a time. The model is loaded only if there is something to do.
+
+    Args:
+        wanted: The videos.
+        a: ``checkpoint``, ``ema``, ``seconds``, ``fps``, ``steps``, ``sampling`` and ``batch_size``.
+    """
+    if wanted:
         config, framework, _ = load_run(a.checkpoint, a.ema)
-    for start in range(0, len(missing), a.batch_size):
-        batch = missing[start : start + a.batch_size]
+    for start in range(0, len(wanted), a.batch_size):
+        batch = wanted[start : start + a.batch_size]
         videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.sampling)
         for one, frames in zip(batch, videos):
             print(f"{one.path}: {len(frames)} frames, {a.seconds:g} s", flush=True)

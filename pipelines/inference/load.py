@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cli.parsing import load_config
@@ -51,10 +52,7 @@ def load_run(checkpoint: Path, ema: bool = False) -> Run:
     Raises:
         ConfigError: There is no such run, checkpoint or export, or it is damaged.
     """
-    exported = folder_of(str(checkpoint))
-    if exported is None and HUB_ID.fullmatch(str(checkpoint)):
-        exported = fetched(str(checkpoint))
-    if exported and (exported / CONFIG).is_file():
+    if exported := export_of(checkpoint):
         require(not ema, f"{checkpoint} is an export, which holds one set of weights: leave out --ema")
         return load_export(exported)
     config = config_of(run_of(checkpoint))
@@ -62,6 +60,23 @@ def load_run(checkpoint: Path, ema: bool = False) -> Run:
     framework = models.load_on_device(config, run)
     step = load_trained(framework, folder, ema)
     return config, framework, step
+
+
+def export_of(checkpoint: Path) -> Path | None:
+    """Returns the folder of an export; ``None`` if it is none. Arguments as in :func:`load_run`."""
+    exported = folder_of(str(checkpoint))
+    if exported is None and HUB_ID.fullmatch(str(checkpoint)):
+        exported = fetched(str(checkpoint))
+    return exported if exported and (exported / CONFIG).is_file() else None
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """Returns the folder whose weights :func:`load_run` loads: an export, or a checkpoint, of a run the newest.
+
+    Raises:
+        ConfigError: There is no such run, checkpoint or export, or it is damaged.
+    """
+    return export_of(checkpoint) or located(checkpoint)[1]
 
 
 def load_export(folder: Path) -> Run:
@@ -72,18 +87,19 @@ def load_export(folder: Path) -> Run:
     return config, framework.eval().to(distributed.device()), 0
 
 
-def load_untrained(path: Path, drawn: bool = False) -> Run:
+def load_untrained(path: Path, drawn: bool = False, changes: Sequence[str] = ()) -> Run:
     """Loads a configuration's published weights. Returns the same as :func:`load_run`, with step 0.
 
     Args:
         path: The configuration.
         drawn: Whether parts between frames and answer may have random weights, drawn from the configuration's seed.
             Such a model is the untrained row of a table; it says so.
+        changes: Options of the command line, ``--section.key=value``, in which to differ from the configuration.
 
     Raises:
         ConfigError: There is no such configuration, or such a part must be trained first.
     """
-    config = load_config(path)
+    config = load_config(path, changes)
     framework = models.load_on_device(config, path.parent)
     if names := drawn_weights(framework):
         if not drawn:

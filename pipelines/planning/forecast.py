@@ -119,7 +119,7 @@ def forecast(scenario: Scenario) -> Forecast:
     parameter_bytes = 4 if train.precision == "fp32" else 2
     sharding = read_sharding(scenario.ds_config, parameter_bytes, hardware.ranks_per_node)
     samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
-    batch = plan_batch(samples, train.micro_batch_size, hardware.gpus)
+    batch = plan_batch(samples, train.micro_batch_size, hardware.gpus, even=bool(scenario.config.data.buckets))
     framework = meta_copy(scenario.config.model, train.precision, train.parts)
     absent = {STORED[kind] for kind in scenario.stored}
     parameters = [parameter for parameter in parameters_of(framework) if parameter.part not in absent]

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
+from pipelines.engine.outputs import find_shards, open_shards
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
 from pipelines.planning.advice import Suggestion, replaced, suggestions
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 from pipelines.planning.hardware import Hardware
+from pipelines.planning.mix import Mix, mix_of
 from pipelines.planning.rates import ASSUMED, Rates
 from pipelines.planning.time import Seconds
 from vtok.config import require
@@ -38,18 +40,27 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
 
 
 class Plan(NamedTuple):
-    """A plan: the needs, what would make a run fit that does not, and notes."""
+    """A plan: the needs, what would make a run fit that does not, notes, and the data's mix if there are data."""
 
     planned: Forecast
     remedies: list[Suggestion]
     notes: list[str]
+    mix: Mix | None = None
 
 
 def plan_of(arguments: argparse.Namespace, config: RunConfig) -> Plan:
     """Plans a run without stages. Arguments and errors as in :func:`print_plan`."""
     scenario = scenario_of(arguments, config)
-    planned = forecast(scenario)
-    return Plan(planned, [] if planned.fits else suggestions(scenario), notes_on(scenario, planned))
+    planned, mix = forecast(scenario), None
+    notes = notes_on(scenario, planned)
+    if (config.data.shards or config.data.mixture) and config.model.generates:
+        mix = mix_of(scenario, open_shards(config, find_shards(config, Path())))
+        if mix.over:
+            notes.append(
+                f"buckets with more tokens than {mix.whole.name}, which is planned here, need more memory: "
+                f"{', '.join(mix.over)}; plan the largest (model.decoder.loss_height, loss_width, data.seconds)"
+            )
+    return Plan(planned, [] if planned.fits else suggestions(scenario), notes, mix)
 
 
 def stages_as_json(plans: dict[str, Plan]) -> dict[str, object]:
@@ -67,7 +78,7 @@ def stages_report(plans: dict[str, Plan]) -> list[str]:
     for name, plan in plans.items():
         lines += [f"==== {name}", *report(*plan), ""]
     lines += ["==== all stages"]
-    for name, (planned, _, _) in plans.items():
+    for name, (planned, *_) in plans.items():
         verdict = "fits" if planned.fits else "DOES NOT FIT"
         lines += [row(name, planned.gpu_bytes / 1e9, "GB", verdict)]
         lines += [row(f"  {planned.steps:,} steps", planned.run_days, "days")] if planned.steps else []
@@ -117,7 +128,9 @@ def notes_on(scenario: Scenario, planned: Forecast) -> list[str]:
     return notes
 
 
-def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> dict[str, object]:
+def as_json(
+    planned: Forecast, remedies: list[Suggestion], notes: list[str], mix: Mix | None = None
+) -> dict[str, object]:
     """Returns every figure of the report, in bytes and FLOPs."""
     return {
         "parameters": [
@@ -147,12 +160,44 @@ def as_json(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> 
         "step_seconds": planned.step_seconds,
         "run_days": planned.run_days,
         "run_cost": planned.run_cost,
+        "mix": mix and mix_as_json(planned, mix),
         "notes": notes,
         "suggestions": [dict(options=s.options, gpu_memory=s.forecast.gpu_bytes) for s in remedies],
     }
 
 
-def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> list[str]:
+def mix_as_json(planned: Forecast, mix: Mix) -> dict[str, object]:
+    """Returns the figures of the data's mix."""
+    step, days = mix_time(planned, mix)
+    figures = dict(samples=mix.samples, flops_per_sample=mix.flops, step_seconds=step, run_days=days)
+    return figures | {"kinds": [asdict(kind) for kind in mix.kinds]}
+
+
+def mix_time(planned: Forecast, mix: Mix) -> tuple[float, float | None]:
+    """Returns the seconds of a mean step on the data, and the days of the run if its steps are known."""
+    step = planned.batch.accumulation * planned.batch.micro_batch_size * mix.seconds
+    return step, planned.steps and planned.steps * step / 86400
+
+
+def mix_report(planned: Forecast, mix: Mix) -> list[str]:
+    """Returns the lines on the data's mix."""
+    step, days = mix_time(planned, mix)
+    lines = ["", f"the data's mix: share of {mix.samples:,} samples, and what each takes alone in a micro-step"]
+    lines += [
+        row(
+            kind.name, 100 * kind.samples / mix.samples, "%",
+            f"{kind.tokens:10,} latent tokens {kind.flops / 1e12:12,.2f} TFLOP {kind.seconds:8.2f} s",
+        )
+        for kind in mix.kinds
+    ]  # fmt: skip
+    lines += [
+        row("mean", mix.flops / 1e12, "TFLOP", f"{mix.flops / mix.whole.flops:.0%} of a clip of {mix.whole.name}")
+    ]
+    lines += [row("step", step, "s", "mean, with ranks of equal load")]
+    return lines + ([row(f"run of {planned.steps:,} steps", days, "days")] if days is not None else [])
+
+
+def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix: Mix | None = None) -> list[str]:
     """Returns the lines of the report: one table after another."""
     hardware, batch = planned.hardware, planned.batch
     lines = [f"note: {note}" for note in notes]
@@ -201,6 +246,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str]) -> l
     if planned.steps:
         lines += [row(f"run of {planned.steps:,} steps", planned.run_days, "days"), row("cost", planned.run_cost, "$")]
 
+    lines += mix_report(planned, mix) if mix else []
     if not planned.fits:
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]

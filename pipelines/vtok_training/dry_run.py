@@ -10,6 +10,7 @@ from pipelines.cli.parsing import RunArguments
 from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
 from pipelines.engine import initial, models
+from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import build_dataset, collate
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
 from pipelines.engine.setup import settle
@@ -35,7 +36,7 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         return
     config = arguments.config
     require_installed(config.track)
-    plan, _ = settle(config.train, arguments.ds_config)
+    plan, _ = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
     output = choose_output(arguments)
     print(f"output       {output}")
     print(f"starts from  {origin(config)}")
@@ -52,6 +53,9 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         print("\n".join(mixture_lines(config.data.sources, reader)))
     print(f"steps        {number_of_steps(config.train, len(reader))}")
     if framework:
+        settle_buckets(config, reader, framework)
+        if config.data.buckets:
+            print(f"buckets      {', '.join(config.data.buckets)}")
         loaded = collate([build_dataset(config, reader, framework, training=True)[0]])
         tokens = sum(framework.tokeniser.counts(loaded.batch.frame_counts[0]))
         print(f"first sample {loaded.batch.keys[0]}: {loaded.batch.frame_counts[0]} frames, {tokens} visual tokens")

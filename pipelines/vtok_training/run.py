@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from data_tools.buckets import BucketedOrder
 from data_tools.dataset import ClipDataset
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.config_files import save_config
-from pipelines.cli.parsing import RunArguments
+from pipelines.cli.parsing import RunArguments, load_config
 from pipelines.config import RunConfig
 from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import in_flight, precomputed
+from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import (
@@ -91,10 +93,13 @@ class Training:
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """Takes one optimiser step."""
-        engine = self.run.players[0].engine
+        engine, consumed = self.run.players[0].engine, self.run.state.consumed_samples
         step = train_step(engine, batches, self.run.plan, self.config.model.loss.with_decoder(number))
         if self.utilisation:
-            step.figures.update(self.utilisation.at(step.figures["samples_per_s"]))
+            order, batch = self.dataset.order, self.run.plan.global_batch_size
+            known = isinstance(order, BucketedOrder)
+            cost = float(order.costs(range(consumed, consumed + batch)).mean()) if known else None
+            step.figures.update(self.utilisation.at(step.figures["samples_per_s"], cost))
         return step
 
     def judge(self, number: int, metrics: Metrics | None) -> None:
@@ -118,7 +123,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         DataError: The data are wrong.
     """
     config = arguments.config
-    plan, ds_config = settle(config.train, arguments.ds_config)
+    plan, ds_config = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
     reader, held_out = open_data(config, output)
     require(
         bool(held_out) or config.checkpoint.keep != "best",
@@ -127,12 +132,18 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     found = resumed_from(output, arguments.step) if arguments.resume else None
     start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
     framework = start.framework
+    earlier = load_config(output / "config.yaml").data.buckets if found and config.data.buckets == "auto" else None
+    distributed.every_rank(
+        lambda: settle_buckets(config, reader, framework, earlier if isinstance(earlier, list) else None)
+    )
+    if distributed.rank() == 0 and config.data.buckets:
+        print(f"buckets: {', '.join(config.data.buckets)}", flush=True)
     dataset = build_dataset(config, reader, framework, training=True)
     validation = Validation(config, held_out, framework) if held_out else None
     loaders = 2 if validation else 1
     distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers, loaders))
 
-    order = order_settings(config)
+    order = order_settings(config, dataset.bucketing)
     state = checkpoint.fresh_state(config.seed, reader.manifest_hash, plan.ranks, framework, start.frozen, order)
     if found:
         state = checkpoint.check(found, state, reader.earlier_hashes(), config.data.allow_growth)

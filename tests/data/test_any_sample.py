@@ -159,7 +159,9 @@ def test_published_tables_are_packed_as_they_are(shards):
 def test_mixed_shards_are_verified_shown_and_counted(shards, tmp_path):
     assert verify_shards(shards, decode=True).faults == []
     assert write_report(shards, tmp_path / "page.html") == 5
-    assert "1 + 1?" in (tmp_path / "page.html").read_text()
+    text = (tmp_path / "page.html").read_text()
+    assert text.index("1 + 1?") < text.index("And 2 + 2?") < text.index('<p class="answer">4</p>')
+    assert '<p class="caption"></p>' not in text  # a text has no caption
     assert dataset_stats(shards)["kinds"] == {"video": 2, "text": 2, "image": 1}
 
 

@@ -52,7 +52,7 @@ def test_every_row_is_read_back(folder):
 
 def test_the_rows_are_small_mapped_and_say_what_is_in_the_shards(folder):
     rows = ShardReader(folder).rows
-    assert isinstance(rows, np.memmap) and rows.dtype == ROW and ROW.itemsize <= 32
+    assert isinstance(rows, np.memmap) and rows.dtype == ROW and ROW.itemsize <= 40  # 5 M samples take at most 200 MB
     assert rows["shard"].tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert rows["frames"].tolist() == [10, 11, 12, 13, 14, 15, 16]
     assert (rows["duration"] == 1.25).all()

@@ -243,12 +243,10 @@ def test_only_decoding_finds_a_clip_that_was_broken_when_it_was_packed(folder):
 
 
 def test_only_decoding_finds_facts_that_are_wrong(folder):
-    edit(
-        folder / "shard-000001.index.json", lambda sidecar: sidecar["samples"][1]["facts"].update(width=65, codec="av1")
-    )
+    edit(folder / "shard-000001.index.json", lambda sidecar: sidecar["samples"][1]["facts"].update(fps=65, codec="av1"))
     assert faults(folder) == []
     assert faults(folder, decode=True) == [
-        "shard-000001.tar: sample 000000003: its sidecar says width 65, the clip has 64",
+        "shard-000001.tar: sample 000000003: its sidecar says fps 65, the clip has 8.0",
         "shard-000001.tar: sample 000000003: its sidecar says codec 'av1', the clip has 'h264'",
     ]
 

@@ -131,7 +131,7 @@ def test_every_trainable_parameter_gets_a_gradient_from_any_mix(tiny_models, kin
 
 
 def test_the_transformer_computes_no_padding(framework, monkeypatch):
-    """All videos of a run are padded to one length, for the autoencoder's sake."""
+    """Stored latents may be of padded videos."""
     batch, seen = mixed_batch(framework), []
     padded = [torch.cat([video, video[:, -1:].expand(-1, 9 - video.shape[1], -1, -1, -1)], 1) for video in batch.video]
     forward = framework.decoder.transformer.forward

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.buckets import Bucket, choose_buckets
 from data_tools.shards import ROW, ShardReader
 from data_tools.streaming.grouping import GroupedOrder
 from data_tools.video.decode import validate
 from pipelines import bench
 from pipelines.bench import main
-from pipelines.benchmarks import figures, scaling
+from pipelines.benchmarks import buckets, figures, scaling
 from pipelines.benchmarks.data import moving_clip, resuming, write_large_index
 from pipelines.benchmarks.figure import Figure
 from pipelines.benchmarks.models import SMALL, random_batch, random_framework
@@ -50,6 +51,21 @@ def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""
     result = checked(python("pipelines/bench.py", what, "--quick", "--json"))
     assert all(figure["value"] >= 0 for figure in json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_the_simulated_manifest_is_what_its_text_says_and_buckets_save_on_it():
+    rows = buckets.simulated_manifest(20_000)
+    assert np.array_equal(rows[:100], buckets.simulated_manifest(20_000)[:100])
+    image, text, silent = rows["frames"] == 1, rows["frames"] == 0, (rows["frames"] > 1) & (rows["words"] == 0)
+    assert [kind.mean() for kind in (image, text, silent)] == pytest.approx([0.12, 0.05, 0.03], abs=0.01)
+    assert np.median(rows["duration"][rows["frames"] > 1]) == pytest.approx(6, rel=0.05)
+    assert (rows["width"][image] <= 2048).all() and not rows["width"][text].any()
+    largest, by_tokens = Bucket(320, 576, 121), np.array([1.0, 1e4, 1e6])
+    one = buckets.measured(rows, [largest], by_tokens, 5.0, 24.0)
+    chosen = buckets.measured(rows, choose_buckets(rows, largest, 5.0, 24.0, "crop"), by_tokens, 5.0, 24.0)
+    assert chosen.padding <= 0.03 < 0.2 < one.padding and one.wasted > one.padding and one.cut == 0
+    assert chosen.wasted <= 0.03 and chosen.cropped < one.cropped / 4 and chosen.cut < 0.03
+    assert buckets.imbalance(np.array([1, 1, 2, 4, 9]), ranks=2) == pytest.approx((1 + 4) / (1 + 3))
 
 
 def test_a_piece_of_work_that_fails_ends_the_others():

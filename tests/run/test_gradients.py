@@ -30,6 +30,13 @@ def test_zero3_gradients_of_mixed_samples_equal_the_reference(ranks, tiny_models
 
 
 @pytest.mark.slow
+def test_zero3_gradients_of_videos_of_unlike_length_through_wan_equal_those_of_one_process(ranks, tiny_models):
+    """Wan's autoencoder takes a video in pieces of four frames: three on one rank, one on the other."""
+    result = checked(ranks.run(WORKER, tiny_models, "mixed_wan:tvvt:vtqv", 2, False, "zero3.json", timeout=120))
+    assert result.stdout.count("gradients agree") == 4
+
+
+@pytest.mark.slow
 def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_models):
     """2 x 1 x (accumulate 2), with gradient checkpointing; the adapter's among them."""
     result = checked(ranks.run(WORKER, tiny_models, "wan", 2, True, "zero3.json"))

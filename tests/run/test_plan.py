@@ -10,6 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from data_tools.packing import build_shards
+from data_tools.shapes import render_clips
 from pipelines import plan
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
@@ -416,3 +418,45 @@ def test_a_stage_that_is_not_planned_is_refused(tmp_path):
     (tmp_path / "zero1.json").write_text('{"zero_optimization": {"stage": 1}}')
     with pytest.raises(ConfigError, match="stage 1 cannot be planned"):
         read_sharding(tmp_path / "zero1.json", 2)
+
+
+# ---------------------------------------------------------------- data
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """(shards of six clips of 2 s, two of 0.5 s and a text; a run's configuration)."""
+    folder = tmp_path_factory.mktemp("mix")
+    rows = []
+    for name, clips, frames in (("long", 6, 16), ("short", 2, 4)):
+        render_clips(folder / name, clips, seed=frames, frames=frames, fps=8)
+        rows += [{"path": f"{name}/{n:03d}.mp4", "caption": "A clip."} for n in range(clips)]
+    rows.append({"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hi."}]})
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    build_shards(folder, folder / "out", progress=False)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("buckets", [None, "auto", ["32x32x2", "64x64x0.5"]])
+def test_a_plan_says_what_the_mix_of_the_data_costs(mixed, tiny_models, tmp_path, capsys, buckets):
+    config = planned_config(tiny_models)
+    config.data.shards, config.data.buckets = str(mixed), buckets
+    save_config(config, tmp_path / "config.yaml")
+    plan.main(["--config", str(tmp_path / "config.yaml"), "--gpus", "1", "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    mix = planned["mix"]
+    assert [kind["samples"] for kind in mix["kinds"]][-1] == 1 and mix["samples"] == 9
+    assert sorted(kind["samples"] for kind in mix["kinds"]) == [1, 2, 6]
+    costs = [kind["samples"] * kind["flops"] for kind in mix["kinds"]]
+    assert mix["flops_per_sample"] == pytest.approx(sum(costs) / 9)
+    assert (
+        min(kind["flops"] for kind in mix["kinds"][:-1])
+        < mix["flops_per_sample"]
+        < max(kind["flops"] for kind in mix["kinds"])
+    )
+    assert mix["run_days"] == pytest.approx(10 * mix["step_seconds"] / 86400)
+    assert any("need more memory: 64x64x0.5" in note for note in planned["notes"]) == (
+        buckets == ["32x32x2", "64x64x0.5"]
+    )
+    plan.main(["--config", str(tmp_path / "config.yaml"), "--gpus", "1"])
+    assert "the data's mix: share of 9 samples" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_tools.errors import BadVideo
-from data_tools.video.views import View
+from data_tools.video.views import View, one_shape
 from pipelines.engine import cpu_op, shared_memory
 from pipelines.engine.loading import in_flight
 from support.launch import REPO, assert_user_error, checked, run
@@ -21,7 +21,8 @@ with_own_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs mounts of its 
 class Clips:
     """As much of the paper's dataset as matters here; the first clip cannot be read."""
 
-    tokeniser_view, decoder_view, stored = View(6, 31, 336, 336), View(24, 121, 320, 576), frozenset()
+    shapes = [one_shape(5.0, View(6, 31, 336, 336), View(24, 121, 320, 576))]
+    stored = frozenset()
 
     def __len__(self):
         return 2
@@ -42,7 +43,7 @@ def test_what_a_sample_takes_is_its_views_or_what_is_stored_in_their_place():
     assert in_flight.sample_bytes(own) == frames + video
     own.stored = frozenset({"video"})
     assert in_flight.sample_bytes(own) == frames + 1500  # of the first clip that can be read
-    own.decoder_view, own.stored = None, frozenset()
+    own.shapes, own.stored = [one_shape(5.0, View(6, 31, 336, 336), None)], frozenset()
     assert in_flight.sample_bytes(own) == frames
 
 

@@ -38,6 +38,7 @@ VARIANTS = {
     "lora": (adapted_config, None),
     "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
     "mixed": (model_config, None),
+    "mixed_wan": (wan_config, None),
     "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),
 }
 
@@ -58,7 +59,7 @@ def gradients(batch):
     """The plain reference's, by name."""
     plain.zero_grad(set_to_none=True)
     # Wan's own loss is compared with diffusers in tests/model/test_wan.py: here it is that of one process.
-    (global_loss(plain.train(), batch) if variant != "wan" else plain.train()(batch)["loss"]).backward()
+    (global_loss(plain.train(), batch) if "wan" not in variant else plain.train()(batch)["loss"]).backward()
     return {name: p.grad for name, p in plain.named_parameters()}
 
 

@@ -22,8 +22,7 @@ class Batch(NamedTuple):
         frame_counts: Real frames of each medium. The rest repeats the last one.
         video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or the stored posterior of its latents. A list
             of B of these, each of one clip: the decoder then runs clip by clip, and the transformer on the real frames
-            alone. All ranks have the same form, and all videos of a run the same F, since an autoencoder may take long
-            videos piece by piece. ``None`` if there is no decoder.
+            alone. All ranks have the same form. ``None`` if there is no decoder.
         video_counts: Real frames of each video, 4k + 1 each.
         texts: Token ids of each sample's rows.
         decoder_seeds: Each sample's seed for sigma and the decoder's noise.

@@ -238,6 +238,13 @@ class VideoDecoder(nn.Module):
         """Returns the modules that the decoder adds and trains, by name. None by default."""
         return {}
 
+    @property
+    def token_side(self) -> int:
+        """Height and width of a token of the transformer, in pixels. Videos are multiples of it."""
+        config: Any = self.transformer.config
+        patch = config["patch_size"]
+        return self.space_factor * (patch if isinstance(patch, int) else patch[-1])
+
     def encode_text(self, ids: list[list[int]], device: torch.device) -> list[Tensor]:
         """Encodes B captions. Returns a tensor for each (see :meth:`encode_captions`)."""
         return self.encode_captions(self.text_encoder, ids, device)

@@ -1,7 +1,10 @@
 """The micro-batches that loader processes have prepared, in memory that they share with their rank."""
 
+from collections.abc import Collection
+
 from data_tools.dataset import ClipDataset
 from data_tools.errors import BadVideo
+from data_tools.video.views import Shape
 from pipelines.engine import distributed, shared_memory
 from pipelines.engine.loading.workers import AHEAD
 
@@ -35,11 +38,16 @@ def bytes_in_flight(sample: int, micro_batch_size: int, workers: int) -> int:
 
 
 def sample_bytes(clips: ClipDataset) -> int:
-    """Returns the bytes of a full-length sample: its decoded views, and the stored data that replaces others."""
-    views = {"frames": clips.tokeniser_view, "video": clips.decoder_view}
-    decoded = [view for name, view in views.items() if view and name not in clips.stored]
+    """Returns the bytes of the largest full-length sample: decoded views, and the stored data that replaces others."""
     stored = stored_bytes(clips) if clips.stored else 0
-    return stored + sum(3 * view.num_frames * view.height * view.width for view in decoded)
+    return stored + max(decoded_bytes(shape, clips.stored) for shape in clips.shapes)
+
+
+def decoded_bytes(shape: Shape, stored: Collection[str]) -> int:
+    """Returns the bytes of a sample's views, without those that are stored."""
+    views = {"frames": shape.tokeniser, "video": shape.decoder}
+    decoded = [view for name, view in views.items() if view and name not in stored]
+    return sum(3 * view.num_frames * view.height * view.width for view in decoded)
 
 
 def stored_bytes(clips: ClipDataset) -> int:

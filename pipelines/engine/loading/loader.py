@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from data_tools.buckets import BucketedOrder, Bucketing
 from data_tools.dataset import ClipDataset, Sample
 from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
@@ -19,6 +20,7 @@ from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
+from pipelines.engine.loading.buckets import build_bucketing
 from pipelines.engine.loading.encoding import Encoded, SampleToModel
 from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import PATIENCE, read_ahead
@@ -107,17 +109,33 @@ def videos_of(samples: list[Sample], alike: bool) -> torch.Tensor | Posterior | 
     return found[0] if alike else found
 
 
-def build_order(config: RunConfig, reader: ShardReader | Mixture) -> Order:
-    """Returns the run's order of samples, grouped by length if asked for."""
-    order, window = reader.order(config.seed), config.data.group_by_length
+def build_order(config: RunConfig, reader: ShardReader | Mixture, bucketing: Bucketing | None = None) -> Order:
+    """Returns the run's order of samples, by bucket and cost or by length if asked for."""
+    order, window, batch = reader.order(config.seed), config.arranged_samples, config.train.global_batch_size
     if not window:
         return order
+    if bucketing is not None:
+        return BucketedOrder(order, bucketing, window, batch, config.train.micro_batch_size, config.seed)
     lengths = partial(estimated_tokens, reader, config.data.seconds, config.model.tokeniser.motion_rate)
-    return GroupedOrder(order, lengths, window, config.train.global_batch_size, config.seed)
+    return GroupedOrder(order, lengths, window, batch, config.seed)
 
 
-def order_settings(config: RunConfig) -> str:
-    """Returns the settings that the order of samples depends on, beside the seed and the data."""
+def order_settings(config: RunConfig, bucketing: Bucketing | None = None) -> str:
+    """Returns the settings that the order of samples depends on, beside the seed and the data.
+
+    Args:
+        config: The run's configuration.
+        bucketing: Its buckets, if it has any.
+    """
+    if bucketing is not None:
+        by_cost = [
+            bucketing.buckets[number].written(bucketing.fps) for number in bucketing.costs[:-1].argsort(kind="stable")
+        ]
+        return (
+            f"data.buckets [{', '.join(by_cost)}] (by cost) among {config.arranged_samples} samples, with "
+            f"train.global_batch_size {config.train.global_batch_size}, train.micro_batch_size "
+            f"{config.train.micro_batch_size}, data.seconds {config.data.seconds:g} and data.fit {config.data.fit}"
+        )
     if not config.data.group_by_length:
         return ""
     return (
@@ -145,6 +163,7 @@ def build_dataset(
     """
     sources = config.data.sources if sources is None else sources
     tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
+    bucketing, shapes = build_bucketing(config, reader, framework, costs=training)
     return ClipDataset(
         reader,
         seed=config.seed,
@@ -156,7 +175,9 @@ def build_dataset(
         training=training,
         draw_window=config.data.window == "drawn",
         stored=precomputed.stored_views(config, reader, framework),
-        order=build_order(config, reader),
+        order=build_order(config, reader, bucketing) if training else None,
+        bucketing=bucketing,
+        shapes=shapes,
         all_turns=config.data.turns == "all",
         silent=frozenset(number for number, source in enumerate(sources) if "dec" not in source.losses),
         transform=SampleToModel(framework.text, config.data.text_dropout, sources, training),

@@ -31,6 +31,7 @@ FEATURES, LATENTS, CAPTIONS = "features.safetensors", "latents.safetensors", "ca
 # The view of a sample that a kind replaces. The decoder reads the others.
 VIEWS = {"features": "frames", "latents": "video"}
 OF_DECODER = ("latents", "captions")
+OF_ONE_SHAPE = ("features", "latents")
 
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
@@ -105,6 +106,11 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
         "latents": lambda: latent_recipe(config, shapes.decoder.config, shapes.decoder.vae),
         "captions": lambda: caption_recipe(shapes.decoder.config, shapes.decoder.text_encoder),
     }
+    for kind in OF_ONE_SHAPE if config.data.buckets else ():
+        require(
+            not any(recipe.get(kind) for recipe in recipes),
+            f"the shards hold precomputed {kind} of one window and size: leave out data.buckets, or use other shards",
+        )
     stored = set()
     for kind in own if config.model.generates else ["features"]:
         found = [recipe.get(kind) for recipe in recipes]

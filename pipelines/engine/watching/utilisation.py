@@ -52,12 +52,15 @@ class Utilisation:
         self.flops = Flops(*map(sum, zip(*parts)))
         self.peak = device_peak(distributed.device(), precision(config.train)) * ranks
 
-    def at(self, samples_per_s: float) -> dict[str, float | None]:
-        """Returns ``mfu`` and ``hfu``, 0..1, for samples of typical length.
+    def at(self, samples_per_s: float, cost: float | None = None) -> dict[str, float | None]:
+        """Returns ``mfu`` and ``hfu``, 0..1. Both are ``None`` if the run is faster than the peak, measured too low.
 
-        Both are ``None`` if the run is faster than the peak: then the measured peak was too low.
+        Args:
+            samples_per_s: Speed of a step.
+            cost: Predicted FLOPs of its mean sample, if they are known (``data.buckets``). Else it has typical length.
         """
-        mfu, hfu = (flops * samples_per_s / self.peak for flops in self.flops)
+        share = 1 if cost is None else cost / self.flops.hardware
+        mfu, hfu = (share * flops * samples_per_s / self.peak for flops in self.flops)
         known = max(mfu, hfu) <= 1
         return {"mfu": mfu if known else None, "hfu": hfu if known else None}
 

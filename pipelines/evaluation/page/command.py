@@ -6,7 +6,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
@@ -14,9 +14,9 @@ from pipelines.evaluation.results import Report, read_report
 
 MEGABYTE = 1 << 20
 _TEMPLATES = Environment(
-    loader=PackageLoader("pipelines.evaluation.page", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-
+    loader=ChoiceLoader([PackageLoader("pipelines.evaluation.page", "."), PackageLoader("data_tools.inspect", ".")]),
+    autoescape=True, trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
 _TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order of the report
 
 

@@ -31,8 +31,8 @@ class Sight(NamedTuple):
 
 
 @torch.no_grad()
-def sights(framework: VTokFramework, frames: Tensor, key_frame_every: float | None) -> dict[str, Sight]:
-    """Embeds a video, its first frame repeated, and nothing.
+def sight(framework: VTokFramework, frames: Tensor, key_frame_every: float | None) -> Sight:
+    """Embeds a video.
 
     Args:
         framework: The model.
@@ -40,12 +40,22 @@ def sights(framework: VTokFramework, frames: Tensor, key_frame_every: float | No
         key_frame_every: Seconds between key frames; ``None`` for one key frame.
     """
     counts = [len(part) for part in cut_into_parts(framework, frames, None, key_frame_every)]
+    return Sight(video_embeddings(framework, frames, key_frame_every=key_frame_every), counts)
+
+
+@torch.no_grad()
+def no_sight(framework: VTokFramework) -> Sight:
+    """Returns what a model sees that is shown no video."""
+    nothing = torch.empty(0, dtype=torch.long, device=framework.mllm.device)
+    return Sight(framework.mllm.embed(nothing)[None], [])
+
+
+def sights(framework: VTokFramework, frames: Tensor, key_frame_every: float | None) -> dict[str, Sight]:
+    """Embeds a video, its first frame repeated, and nothing. Arguments as in :func:`sight`."""
     shown = {VIDEO: frames, FIRST_FRAME: frames[:1].expand_as(frames)}
-    seen = {
-        name: Sight(video_embeddings(framework, each, key_frame_every=key_frame_every), counts)
-        for name, each in shown.items()
+    return {name: sight(framework, each, key_frame_every) for name, each in shown.items()} | {
+        BLIND: no_sight(framework)
     }
-    return seen | {BLIND: Sight(seen[VIDEO].visual[:, :0], [])}
 
 
 def said(framework: VTokFramework, sight: Sight, question: Question, subtitles: list[str], show_options: bool) -> dict:

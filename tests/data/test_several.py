@@ -162,7 +162,7 @@ def test_a_sample_shows_each_medium_at_its_own_length(shards):
     assert sample.kind == "several" and sample.frame_counts == [9, 1] and sample.places == ((0, 6), (1, 14))
     assert sample.question == "Hello ?" and sample.turns == (("Like this one:", "No."),)
     assert [tuple(own.shape) for own in (sample.frames, *sample.others)] == [(9, 3, 32, 32), (1, 3, 32, 32)]
-    assert sample.video.shape == (9, 3, 32, 32) and not sample.video.any()
+    assert sample.video.shape == (1, 3, 32, 32) and not sample.video.any()
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
     assert torch.equal(sample.others[0][0], red.expand(3, 32, 32))
 

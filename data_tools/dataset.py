@@ -36,7 +36,7 @@ from data_tools.video.views import (
 )
 
 MAX_ATTEMPTS = 8
-KINDS = ("text", "image", "video")
+KINDS = ("text", "image", "video", "several")
 ROWS_AT_ONCE = 1 << 20
 
 
@@ -47,7 +47,7 @@ class Sample:
     Both views hold the clip's own frames; with buckets the decoder's is padded to the length of the bucket. A view that
     is precomputed in the shard is not decoded: it is None, and `extras` holds the stored data. An image is a clip of
     one frame. A text has a black frame in its place, and a sample without a caption a small black video (see
-    `views.stand_in`).
+    `views.stand_in`). So has a conversation about several media, each of which has a window of its own.
 
     Attributes:
         position: position in the endless sequence.
@@ -59,13 +59,17 @@ class Sample:
         video_valid: as `frames_valid`, for `video`; 0 without a decoder view.
         start: start of the window, seconds.
         caption: one of the clip's captions, drawn; "" if it has questions only.
+        captions: all of them.
         question: question of one of the clip's pairs, drawn; None if it has none.
         answer: answer to `question`.
         extras: other members of the sample, by ending.
         replaced: (key, reason) of each clip that could not be used, in order.
         kind: one of `KINDS`.
-        turns: further (question, answer) pairs, which go on from the first one: all pairs of a text, and of a clip if
-            the dataset takes all turns.
+        turns: further (question, answer) pairs, which go on from the first one: all pairs of a text and of a
+            conversation about several media, and of a clip if the dataset takes all turns.
+        others: the frames of each further medium, uint8 (its own length, 3, h, w).
+        places: of several media: the (turn, number of characters of its question before it) of each.
+        source: the number of its dataset in a mixture.
     """
 
     position: int
@@ -81,8 +85,17 @@ class Sample:
     answer: str | None
     extras: dict[str, bytes]
     replaced: tuple[tuple[str, str], ...]
-    kind: str = KINDS[-1]
+    kind: str = "video"
     turns: tuple[tuple[str, str], ...] = ()
+    others: tuple[torch.Tensor, ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+    captions: tuple[str, ...] = ()
+    source: int = 0
+
+    @property
+    def frame_counts(self) -> list[int]:
+        """The number of valid frames of each medium."""
+        return [self.frames_valid, *map(len, self.others)]
 
 
 class ClipDataset(Dataset):
@@ -98,12 +111,14 @@ class ClipDataset(Dataset):
         tokeniser_view: the view `frames`.
         decoder_view: the view `video`; None for none.
         fit: "crop" or "pad" (see `views.fit_box`).
-        decoder: "pyav" or "decord".
+        decoder: "pyav", "torchcodec" or "decord".
         training: whether positions follow `order`.
         draw_window: in training, whether the window is drawn; else it is at the clip's centre.
         stored: views, of "frames" and "video", that are precomputed in the shards and not decoded.
         order: the order of rows; `reader.order(seed)` if omitted.
         all_turns: whether a clip's question-answer pairs are one conversation; else one of them is drawn.
+        silent: the datasets of a mixture whose samples have a black video, as if they had no caption. With buckets,
+            which have one shape each, they keep theirs.
         padded: whether the views of a short clip have full length. With buckets the decoder's has it in any case.
         bucketing: sorts the samples into buckets, each with its own views; None for one shape.
         shapes: the views of each bucket, those of samples without a video last. The order tells a position's bucket.
@@ -128,6 +143,7 @@ class ClipDataset(Dataset):
         stored: frozenset[str] = frozenset(),
         order: Order | None = None,
         all_turns: bool = False,
+        silent: frozenset[int] = frozenset(),
         padded: bool = False,
         bucketing: Bucketing | None = None,
         shapes: Sequence[Shape] = (),
@@ -144,6 +160,7 @@ class ClipDataset(Dataset):
         self.draw_window = draw_window
         self.stored = stored
         self.all_turns = all_turns
+        self.silent = silent
         self.padded = padded
         self.bucketing = bucketing
         self.shapes = list(shapes) or [one_shape(seconds, tokeniser_view, decoder_view)]
@@ -194,16 +211,17 @@ class ClipDataset(Dataset):
 
     def _decoded(self, row: int, bucket: int, draws: Draws, replaced: tuple[tuple[str, str], ...]) -> Sample:
         raw, shape = self.reader.read(row), self.shapes[bucket]
-        facts = raw.meta["facts"]
-        duration, kind = facts["duration"], kind_of(raw)
-        drawn = self.training and self.draw_window
-        start = window(duration, shape.seconds, draws.uniform("window") if drawn else CENTRE)
+        kind, source = kind_of(raw), self.reader.source(row)
+        first, *others = raw.meta["media"] if raw.others else [raw.meta]
+        duration = first["facts"]["duration"]
+        start = self._start(shape, duration, draws, "window")
         # A substitute takes the form of the sample whose place it takes: none of a text has a video.
         videoless = self.bucketing is not None and bucket == len(self.shapes) - 1
         captions = [""] if videoless else captions_of(raw.meta)
-        views = self._views(raw, shape, start, kind, captioned=any(captions))
+        silent = self.bucketing is None and source in self.silent
+        views = self._views(raw, first["facts"], shape, start, kind, captioned=any(captions) and not silent)
         pairs = raw.meta.get("conversations") or [(raw.meta.get("question"), raw.meta.get("answer"))]
-        whole = self.all_turns or kind == KINDS[0]
+        whole = self.all_turns or kind in ("text", "several")
         question, answer = pairs[0 if whole else draws.integer("conversation", len(pairs))]
         if answer is None:  # a question alone is not asked
             question = None
@@ -223,11 +241,41 @@ class ClipDataset(Dataset):
             replaced=replaced,
             kind=kind,
             turns=tuple((asked, told) for asked, told in pairs[1:]) if whole else (),
+            others=tuple(
+                self._frames(body, medium["facts"], shape, draws, f"window of {medium['member']}")
+                for body, medium in zip(raw.others, others)
+            ),
+            captions=tuple(captions),
+            source=source,
+            places=tuple((medium["turn"], medium["at"]) for medium in (first, *others)) if others else (),
         )
 
-    def _views(self, raw: RawSample, shape: Shape, start: float, kind: str, captioned: bool) -> Views:
-        """The views of a sample, without those that are stored. Raises BadVideo."""
-        if kind == KINDS[0]:
+    def _start(self, shape: Shape, duration: float, draws: Draws, purpose: str) -> float:
+        """The start of the window in a clip, seconds."""
+        drawn = self.training and self.draw_window
+        return window(duration, shape.seconds, draws.uniform(purpose) if drawn else CENTRE)
+
+    def _frames(self, medium: bytes, facts: dict, shape: Shape, draws: Draws, purpose: str) -> torch.Tensor:
+        """The tokeniser's view of a further medium, valid frames alone. Raises BadVideo."""
+        duration, entry = facts["duration"], facts["entry"]
+        start = self._start(shape, duration, draws, purpose)
+        how = self.fit, self.decoder, ("video",), entry, ()
+        frames = make_views(medium, duration, shape.tokeniser, shape.decoder, start, *how).frames
+        assert frames is not None  # it is not skipped
+        return frames
+
+    def _views(self, raw: RawSample, facts: dict, shape: Shape, start: float, kind: str, captioned: bool) -> Views:
+        """The views of a sample's first medium, without those that are stored. Raises BadVideo.
+
+        Args:
+            raw: the sample.
+            facts: of its first medium.
+            shape: its views.
+            start: of the window, seconds.
+            kind: of the sample.
+            captioned: whether it has a loss of generation.
+        """
+        if kind == "text":
             views = stand_in(shape)
             return Views(
                 None if "frames" in self.stored else views.frames,
@@ -235,7 +283,6 @@ class ClipDataset(Dataset):
                 None if "video" in self.stored else views.video,
                 views.video_valid,
             )
-        facts = raw.meta["facts"]
         drawn = None if captioned or "video" in self.stored else shape.stand_in
         video = black(drawn) if drawn else None
         views = make_views(
@@ -263,7 +310,7 @@ class ClipDataset(Dataset):
             return self.training
         views = [view for view in (self.tokeniser_view, self.decoder_view) if view]
         longest = max((view.num_frames - 1) / view.fps for view in views)
-        if longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it
+        if self.silent or longest > self.seconds + ROUNDING:  # a window at the end of a clip may reach past it
             return False
         for first in range(0, len(self), ROWS_AT_ONCE):
             facts = self.reader.facts(np.arange(first, min(first + ROWS_AT_ONCE, len(self))))
@@ -274,7 +321,9 @@ class ClipDataset(Dataset):
 
 def kind_of(raw: RawSample) -> str:
     """Returns the kind of a sample, one of `KINDS`."""
-    text, image, video = KINDS
+    text, image, video, several = KINDS
+    if raw.others:
+        return several
     return text if not raw.extension else image if raw.meta["facts"].get("entry") == IMAGE else video
 
 

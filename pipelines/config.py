@@ -39,19 +39,67 @@ def require_seed(seed: int) -> None:
 
 
 @dataclass
+class CaptionShares:
+    """Which caption of a clip trains, as shares of the samples, relative to each other.
+
+    Args:
+        any: One of the clip's captions, drawn.
+        short: The one with the fewest words.
+        long: The one with the most words.
+        empty: The generation row has no text, as with ``data.text_dropout``, which this replaces. The understanding row
+            keeps a drawn caption.
+    """
+
+    any: float = 0.0
+    short: float = 0.0
+    long: float = 0.0
+    empty: float = 0.0
+
+    def __post_init__(self):
+        shares = (self.any, self.short, self.long, self.empty)
+        require(
+            all(0 <= share < math.inf for share in shares) and 0 <= self.empty < sum(shares),
+            "the captions of data.mixture are shares: none is negative, and one beside empty is positive",
+        )
+
+
+@dataclass
 class MixtureConfig:
     """
     Args:
         shards: Folder or address of a dataset.
         weight: Share of the run's samples, relative to the weights of the other datasets. Give all datasets of a
             mixture a weight, or none. Without weights each dataset counts by its number of samples.
+        name: Its name in messages and figures. By default that of its folder; of ``NAME/train`` it is NAME.
+        validation: Folder or address of its held-out split. By default the ``val`` beside its ``train``.
+        prompts: Wordings that ask for a caption, one of which is drawn. By default those of ``vtok.rows.prompts``.
+        captions: Which of a clip's captions trains. By default any.
+        losses: Losses that its samples count in. Its samples are zero in the others.
     """
 
     shards: str
     weight: float | None = None
+    name: str | None = None
+    validation: str | None = None
+    prompts: list[str] | None = None
+    captions: CaptionShares | None = None
+    losses: list[Literal["under", "vis_lm", "dec"]] = field(default_factory=lambda: ["under", "vis_lm", "dec"])
 
     def __post_init__(self):
         require(self.weight is None or self.weight > 0, "the weights of data.mixture must be positive")
+        require(self.name is None or bool(self.name.strip()), "a name in data.mixture is empty")
+        prompts = self.prompts if self.prompts is not None else ["-"]
+        require(
+            bool(prompts) and all(prompt.strip() for prompt in prompts),
+            f"data.mixture: the prompts of {self.shards} are empty: give some, or leave them out",
+        )
+        require(self.losses != [], f"data.mixture: {self.shards} counts in no loss: give it one, or leave it out")
+
+    @property
+    def title(self) -> str:
+        """``name``, or what replaces it."""
+        *above, last = self.shards.rstrip("/").split("/")
+        return self.name or (above[-1] if last == "train" and above and above[-1] else last)
 
 
 @dataclass
@@ -79,14 +127,14 @@ class DataConfig:
     """
     Args:
         shards: Folder that ``vtok-shards build`` wrote, or its address (``s3://``, ``hf://``, ``https://``, ...).
-        mixture: Instead of ``shards``: several datasets, each with a weight.
+        mixture: Instead of ``shards``: several datasets, each with a weight, captions, prompts and losses of its own.
         root: Instead of ``shards``: a folder of shards, of videos with a captions.csv, or of frame folders. Raw clips
             are packed once, beside the output.
         seconds: Length of the window of a clip that makes a sample.
         window: Position of the window in a longer clip: ``drawn`` anew each time, or ``centred``. Precomputed features
             and latents need ``centred``.
         fit: ``crop`` or ``pad`` clips to the views' shapes.
-        decoder: Video decoding library.
+        decoder: Video decoding library. ``torchcodec`` is ``pip install 'vtok[torchcodec]'``; ``decord`` is legacy.
         workers: Loader processes per rank; 0 decodes in the training process.
         max_bad_share: Largest share of unreadable samples. With more of them the run stops.
         text_dropout: Share of samples whose caption is dropped from the generation row, also for the decoder. It
@@ -115,7 +163,7 @@ class DataConfig:
     seconds: float = 5.0
     window: Literal["drawn", "centred"] = "drawn"
     fit: Literal["crop", "pad"] = "crop"
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Literal["pyav", "torchcodec", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
     text_dropout: float = 0.0
@@ -142,6 +190,14 @@ class DataConfig:
         require(
             None not in weights or not any(weights), "give a weight to all datasets of data.mixture or to none of them"
         )
+        names = [part.title for part in self.mixture or []]
+        twice = next((name for name in names if names.count(name) > 1), "")
+        require(not twice, f"data.mixture: two datasets are called {twice}: give each a name")
+
+    @property
+    def sources(self) -> list[MixtureConfig]:
+        """The datasets of the run, in order; one without settings of its own if there is no mixture."""
+        return self.mixture or [MixtureConfig(self.shards or self.root or "")]
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Ask a trained model about videos, or a published one as it is.
 
     python pipelines/understand.py --checkpoint OUTPUT --video X.mp4 --question "What happens?" [--json]
+    python pipelines/understand.py --checkpoint OUTPUT --video A.mp4 B.jpg --question "What differs?"
     python pipelines/understand.py --config X.yaml --video X.mp4         tokeniser.strategy training_free: no training
     torchrun --nproc_per_node 8 pipelines/understand.py --checkpoint OUTPUT --videos FILE.csv --output DIR
 
@@ -24,7 +25,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     model.add_argument("--config", type=Path, help="YAML of a run that needs no training, by its tokeniser.strategy")
     add_step(parser)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--video", type=Path)
+    what.add_argument("--video", type=Path, nargs="+", help="a video or an image, or several for one question")
     what.add_argument(
         "--videos", type=Path, help="table (.csv, .jsonl, …) with a column 'path' and, if wanted, 'question'"
     )
@@ -50,6 +51,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         f"--max_new_tokens must lie between 1 and {MAX_NEW_TOKENS:,}, not {a.max_new_tokens}",
     )
     require_text("--question", a.question)
+    require(
+        len(a.video or []) < 2 or (a.start == 0 and a.end is None and a.key_frame_every is None),
+        "--start, --end and --key_frame_every are for one --video: of several the model sees the middle",
+    )
     if a.output:
         require_new_folder("--output", a.output)
     require(a.checkpoint is not None or not a.ema, "--ema needs --checkpoint: what was not trained has no average")

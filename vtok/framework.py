@@ -18,7 +18,7 @@ from vtok.parts import learnable_names
 from vtok.phases import phase
 from vtok.projection import VisualPositions, VisualProjection, mlp_projector
 from vtok.rows.batch import Batch
-from vtok.rows.plan import RowParts, RowPlan, assemble, mean_per_clip, plan_rows
+from vtok.rows.plan import RowPart, RowPlan, assemble, mean_per_clip, plan_rows
 from vtok.rows.text import TextEncoder
 from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import GenerationRow, Posterior, VideoDecoder
@@ -148,11 +148,9 @@ class VTokFramework(nn.Module):
         with phase("language_model"):
             visual = self.projection(self.tokeniser.encode(features))
 
-        # A text has a black frame, which keeps the ranks alike; its tokens stand in no row.
-        counts = [count * text.visual for count, text in zip(features.token_counts, batch.texts)]
         plan = plan_rows(
-            batch.texts, counts, self.text.crop_start, understanding, generation,
-            spatial=features.spatial.shape[1],
+            batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
+            spatial=features.spatial.shape[1], media_counts=batch.media_counts,
         ).to(device)  # fmt: skip
         with phase("language_model"):
             rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
@@ -161,8 +159,8 @@ class VTokFramework(nn.Module):
 
         losses = {
             "loss_under": self.understanding_loss(hidden, plan),
-            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.captioned,
-            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.captioned,
+            "loss_vis_lm": self.visual_loss(hidden, plan, features, batch.head_seeds) * plan.predicts,
+            "loss_dec": self.decoder_loss(hidden, plan, batch, with_decoder) * plan.decodes,
         }
         if reduce:
             losses = {name: loss.mean() for name, loss in losses.items()}
@@ -173,17 +171,19 @@ class VTokFramework(nn.Module):
         )
         return losses | {"tokens": torch.full((), len(plan.source), device=device)}
 
-    def positions(self, rows: list[RowParts], frame_counts: list[int]) -> Tensor | None:
+    def positions(self, rows: list[list[RowPart]], frame_counts: list[int]) -> Tensor | None:
         """Returns the positions (3, 1, L) of packed rows for a language model with mRoPE, ``None`` for others.
 
         Args:
-            rows: The tokens of each row.
-            frame_counts: Frames of each clip.
+            rows: The parts of each row.
+            frame_counts: Frames of each medium.
         """
         if self.mllm.positions_per_second is None:
             return None
         placed = [
-            row_positions(row.before, [self.clip_positions(row.visual, frame_counts[row.clip])], row.after)
+            row_positions(
+                count if medium is None else self.clip_positions(count, frame_counts[medium]) for medium, count in row
+            )
             for row in rows
         ]
         return to_device(torch.cat(placed, dim=1)[:, None], self.mllm.device)
@@ -224,11 +224,12 @@ class VTokFramework(nn.Module):
             spatial = kind == "spatial"
             rows = slice(plan.num_spatial) if spatial else slice(plan.num_spatial, None)
             frozen, counts = features.of(kind)
-            noise = own_noise(counts, (frozen.shape[1], head.noise_dim), generators)
-            first = 0 if spatial else features.spatial.shape[1]
-            place = plan.visual_clip[rows], plan.visual_index[rows] - first
-            target = self.tokeniser.feature_scale[kind].standardise(frozen[place])
-            losses.append(head.loss(states[rows], target, to_device(noise, frozen.device)[place]))
+            own = [counts[medium] for medium in plan.first_medium]
+            noise = own_noise(own, (frozen.shape[1], head.noise_dim), generators)
+            index = plan.visual_index[rows] - (0 if spatial else features.spatial.shape[1])
+            target = self.tokeniser.feature_scale[kind].standardise(frozen[plan.visual_medium[rows], index])
+            drawn = to_device(noise, frozen.device)[plan.visual_clip[rows], index]
+            losses.append(head.loss(states[rows], target, drawn))
         return mean_per_clip(torch.cat(losses), plan.visual_clip, plan.visual_counts)
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, with_decoder: bool) -> Tensor:

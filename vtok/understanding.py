@@ -1,6 +1,8 @@
 """Answers questions about videos, and computes the likelihood of given answers."""
 
 import math
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -77,6 +79,49 @@ def generated_answer(
     """
     embeddings = question_embeddings(framework, visual, question)
     positions = question_positions(framework, question, frame_counts, fps)
+    return _answer(framework, embeddings, positions, max_new_tokens)
+
+
+@torch.no_grad()
+def understand_several(
+    framework: VTokFramework,
+    media: Sequence[Tensor],
+    question: str,
+    at: Sequence[int] | None = None,
+    max_new_tokens: int = 128,
+) -> str:
+    """Answers a question about several videos and images, greedily. Under ZeRO-3 all ranks call this together.
+
+    Args:
+        framework: The model.
+        media: (T, 3, h, w) ``uint8`` each, at the configuration's frames per second; an image is one frame.
+        question: The question.
+        at: The number of characters of the question before each medium, ascending. All stand before it if omitted.
+        max_new_tokens: Longest answer.
+
+    Raises:
+        ConfigError: Under ZeRO-3, the ranks have different numbers of media.
+    """
+    require_alike(framework, videos_and_images=len(media))
+    text, mllm = framework.text, framework.mllm
+    blocks = [video_embeddings(framework, frames) for frames in media]
+    head, tail = text.template(1, visual=False)
+    ids = text.asked(head, tail, question, list(enumerate(at or [0] * len(media))))
+    parts = [list(own) for _, own in groupby(ids, key=lambda token: min(token, 0))]
+    embeddings = [
+        blocks[-1 - part[0]] if part[0] < 0 else mllm.embed(torch.tensor(part, device=mllm.device))[None]
+        for part in parts
+    ]
+    positions = None
+    if mllm.positions_per_second is not None:
+        videos = [framework.clip_positions(block.shape[1], len(frames)) for block, frames in zip(blocks, media)]
+        row = row_positions(videos[-1 - part[0]] if part[0] < 0 else len(part) for part in parts)
+        positions = row[:, None].to(mllm.device)
+    return _answer(framework, torch.cat(embeddings, 1), positions, max_new_tokens)
+
+
+def _answer(framework: VTokFramework, embeddings: Tensor, positions: Tensor | None, max_new_tokens: int) -> str:
+    """Generates an answer to an embedded question (1, L, d), greedily."""
     causal_lm = framework.mllm.causal_lm
     assert isinstance(causal_lm, GenerationMixin)  # as all of transformers' ...ForCausalLM are
     ids = causal_lm.generate(
@@ -146,7 +191,7 @@ def question_positions(
         framework.clip_positions(sum(framework.tokeniser.counts(count, fps)), count, fps) for count in frame_counts
     ]
     before, after = map(len, framework.text.question(question))
-    return row_positions(before, videos, after + answer)[:, None].to(framework.mllm.device)
+    return row_positions([before, *videos, after + answer])[:, None].to(framework.mllm.device)
 
 
 def video_embeddings(

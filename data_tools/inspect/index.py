@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.inspect.beside import beside
+from data_tools.inspect.measured import measured
 from data_tools.packing.sources.files import walk
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
@@ -29,7 +30,7 @@ from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import entry, write_sidecar
 from data_tools.video.decode import validate
-from data_tools.video.facts import TEXT, VideoFacts
+from data_tools.video.facts import VideoFacts
 
 DURATION_SLACK = 0.05  # tolerance for the duration in a sample's json, seconds
 
@@ -112,10 +113,10 @@ def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> No
     with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
         # Read all headers before decoding, which takes long: a damaged tar then fails at once.
         for group in list(groups(members(data))):
-            merged += is_merged(group)
             try:
                 entries.append(_entry(data, group, decoder))
             except BadVideo as problem:
+                merged += is_merged(group)
                 why = {"reason": problem.reason, "detail": problem.detail}
                 rejected.append({"key": group.key, "offset": group.offset} | why)
         sha256 = hashlib.sha256(data).hexdigest()
@@ -131,7 +132,7 @@ def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> d
     """Decode a sample in full and make its sidecar entry. Raises BadVideo if it is not a sound captioned clip."""
     bodies = bodies_of(group, data)
     sample = from_members(group.key, bodies)
-    facts = (decoder(sample.video) if sample.extension else TEXT).to_dict()
+    facts = measured(sample, decoder).to_dict()
     _check_told(sample.meta.get("facts", {}), facts)
     sample.meta["facts"] = facts
     whole = data[group.offset : group.offset + group.length]

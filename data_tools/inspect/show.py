@@ -71,7 +71,15 @@ def _card(reader: ShardReader, row: int) -> Card:
 
 
 def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
-    """The key frame, and the strip from the first frame to the last. Raises BadVideo."""
+    """The key frame, and the strip from the first frame to the last; of several media their first frames.
+
+    Raises:
+        BadVideo: the sample cannot be decoded.
+    """
+    if sample.others:
+        images = [_first_frame(body) for body in (sample.video, *sample.others)]
+        strip = [Picture(_jpeg(image, STRIP_SIZE), str(n)) for n, image in enumerate(images, 1)]
+        return Picture(_jpeg(images[0], KEY_FRAME_SIZE), "first medium"), strip
     facts = sample.meta["facts"]
     times = np.linspace(0, facts["duration"], min(facts["frames"], STRIP_FRAMES)).tolist()
     frames = {}
@@ -81,6 +89,12 @@ def _pictures(sample: RawSample) -> tuple[Picture, list[Picture]]:
             frames[index] = image
     strip = [Picture(_jpeg(frames[n], STRIP_SIZE), f"{time:.2f} s") for n, time in enumerate(times)]
     return Picture(_jpeg(frames[0], KEY_FRAME_SIZE), "key frame"), strip
+
+
+def _first_frame(medium: bytes) -> Image.Image:
+    """The first frame of a video, or an image. Raises BadVideo."""
+    ((_, frame),) = decode(medium, [0.0])
+    return Image.fromarray(frame.numpy())
 
 
 def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
@@ -94,6 +108,8 @@ def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
 
 def _facts(sample: RawSample) -> dict[str, str]:
     """The facts on the page, from a new decode: the json of other tools may lack some. Raises BadVideo."""
+    if sample.others:
+        return {"kind": ", ".join(medium["member"] for medium in sample.meta["media"]), "source": sample.meta["path"]}
     facts = validate(sample.video)
     rotated = f", rotated by {facts.rotation}°" if facts.rotation else ""
     return {

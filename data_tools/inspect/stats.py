@@ -1,5 +1,6 @@
 """Distributions over the clips of a dataset, from the sidecars alone; no clip is opened."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from data_tools.errors import DataError
 from data_tools.shards import ROW, ShardReader, read_sidecar, sidecar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
 from data_tools.shards.samples import media_endings
+from data_tools.video.facts import SEVERAL
 
 PERCENTILES = (5, 25, 50, 75, 95)
 MEASURES = {  # name: (heading in the table, decimals)
@@ -138,15 +140,16 @@ def _measured(samples: list[dict]) -> dict[str, list]:
 
 
 def _media_bytes(members: dict[str, int]) -> int:
-    """Bytes of a sample's video or image; 0 for a text alone."""
-    return sum(members[ending] for ending in media_endings(list(members)))
+    """Bytes of a sample's videos and images; 0 for a text alone."""
+    several = [ending for ending in members if re.fullmatch(r"\d+\.\w+", ending)]
+    return sum(members[ending] for ending in several or media_endings(list(members)))
 
 
 def _kinds(samples: list[dict]) -> dict[str, list[str]]:
     """`KINDS` name -> one value per sample."""
     facts = [sample["facts"] for sample in samples]
     return {
-        "kinds": [NAMES[min(fact["frames"], 2)] for fact in facts],
+        "kinds": [SEVERAL if fact["codec"] == SEVERAL else NAMES[min(fact["frames"], 2)] for fact in facts],
         "codecs": [fact["codec"] for fact in facts],
         "sizes": [f"{fact['width']}x{fact['height']}" for fact in facts],
         "pix_fmts": [fact["pix_fmt"] for fact in facts],

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.inspect.measured import measured
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
 from data_tools.shards import read_sidecar, sidecar_path
@@ -28,7 +29,7 @@ from data_tools.shards.samples import bodies_of, from_members
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import collect
 from data_tools.video.decode import validate
-from data_tools.video.facts import TEXT, VideoFacts
+from data_tools.video.facts import VideoFacts
 
 _ClipDecoder = Decoder[bytes, VideoFacts]
 # Facts that every sidecar has. Older builds did not measure the others.
@@ -164,8 +165,7 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecode
         return
     try:
         sample = from_members(group.key, bodies_of(group, data))
-        measured = decoder(sample.video) if decoder and sample.extension else TEXT
-        facts = measured.to_dict() if decoder else entry["facts"]
+        facts = measured(sample, decoder).to_dict() if decoder else entry["facts"]
     except BadVideo as problem:
         yield str(problem)
         return

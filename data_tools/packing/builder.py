@@ -134,7 +134,7 @@ class ShardPacker:
                 tally.add(clips=1, rejected=1)
             else:
                 yield sample
-                tally.add(clips=1, bytes=len(sample.video))
+                tally.add(clips=1, bytes=sum(map(len, (sample.video, *sample.others))))
         write_rejected(rejects_path(self._output, task), rejects)
 
 

@@ -14,7 +14,7 @@ from data_tools.shards.samples import MEDIA_ENDINGS
 from data_tools.texts import plain
 from data_tools.video.decode import told_transfer, validate
 from data_tools.video.encode import HDR
-from data_tools.video.facts import TEXT, VideoFacts
+from data_tools.video.facts import TEXT, VideoFacts, of_several
 from data_tools.video.image import is_image
 
 
@@ -56,17 +56,42 @@ def prepare(number: int, item: Item, recipe: Recipe) -> RawSample:
         clip = item.load()
         if clip.is_text:
             return RawSample(f"{number:09d}", b"", "", plain(clip.meta) | {"facts": TEXT.to_dict()})
-        image = is_image(clip.video)
-        if recipe.hdr == "reject" and not image and (kind := told_transfer(clip.video)) != "sdr":
-            raise BadVideo("hdr", f"the clip has a high dynamic range ({kind}); --hdr tonemap packs it")
-        video, extension, facts = _video(clip, recipe)
+        if clip.others:
+            return _several(number, clip, recipe)
+        video, extension, facts = _checked(clip, recipe)
     except OSError as error:
         raise BadVideo("unreadable", str(error)) from error
+    return RawSample(f"{number:09d}", video, extension, plain(clip.meta) | {"facts": facts.to_dict()})
+
+
+def _several(number: int, clip: Clip, recipe: Recipe) -> RawSample:
+    """The sample of a conversation about several media. Raises BadVideo if one of them cannot be used."""
+    bodies, media = [], []
+    for place, (body, extension) in enumerate([(clip.video, clip.extension), *clip.others]):
+        try:
+            video, ending, facts = _checked(Clip(body, extension, {}), recipe)
+        except BadVideo as problem:
+            raise BadVideo(problem.reason, f"medium {place + 1}: {problem.detail}") from problem
+        bodies.append(video)
+        media.append((f"{place}{ending}", facts))
+    told = [
+        medium | {"member": name, "facts": facts.to_dict()} for medium, (name, facts) in zip(clip.meta["media"], media)
+    ]
+    meta = plain(clip.meta) | {"media": told, "facts": of_several([facts for _, facts in media]).to_dict()}
+    return RawSample(f"{number:09d}", bodies[0], f".{media[0][0].partition('.')[2]}", meta, others=tuple(bodies[1:]))
+
+
+def _checked(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:
+    """(bytes, ending, facts) of the processed video or image. Raises BadVideo if it fails the recipe's filters."""
+    image = is_image(clip.video)
+    if recipe.hdr == "reject" and not image and (kind := told_transfer(clip.video)) != "sdr":
+        raise BadVideo("hdr", f"the clip has a high dynamic range ({kind}); --hdr tonemap packs it")
+    video, extension, facts = _video(clip, recipe)
     if not image and facts.frames < recipe.min_frames:
         raise BadVideo("too_few_frames", f"{facts.frames} frames, fewer than {recipe.min_frames}")
     if min(facts.width, facts.height) < recipe.min_side:
         raise BadVideo("too_small", f"{facts.width} x {facts.height} pixels, a side is below {recipe.min_side}")
-    return RawSample(f"{number:09d}", video, extension, plain(clip.meta) | {"facts": facts.to_dict()})
+    return video, extension, facts
 
 
 def _video(clip: Clip, recipe: Recipe) -> tuple[bytes, str, VideoFacts]:

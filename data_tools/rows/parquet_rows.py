@@ -27,7 +27,7 @@ class ParquetRows:
         files = {
             leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE"
         }
-        self.embedded = frozenset(path.removesuffix(".bytes") for path in files).intersection(self.columns)
+        self.embedded = frozenset(path.split(".")[0] for path in files).intersection(self.columns)  # also in lists
         self._scanned = [leaf.path for leaf in leaves if leaf.path not in files]
         counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         self._starts = [0, *accumulate(counts)]

@@ -105,6 +105,10 @@ class ShardReader:
             hashes.add(digest.hexdigest())
         return hashes
 
+    def source(self, row: int) -> int:
+        """0: the number of the dataset that `row` is from (see `streaming.mixture`)."""
+        return 0
+
     def facts(self, rows: np.ndarray) -> np.ndarray:
         """The manifest's entries, `ROW` (n,), for `rows` (n,). An earlier version's manifest knows no sizes."""
         known = self.rows[rows]

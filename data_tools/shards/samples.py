@@ -1,7 +1,8 @@
 """A sample and its tar members: ours, and those of other tools.
 
-Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with everything else. Other tools
-use other names. `from_members` reads them so:
+Ours are KEY.mp4 (or the clip's own ending), KEY.txt with the caption and KEY.json with everything else. A conversation
+about several media has KEY.0.mp4, KEY.1.jpg, …, which the json lists as "media". Other tools use other names.
+`from_members` reads them so:
 
     video     the one member with a video ending; else the one with an image ending; else the only member that is not
               text. A sample without any is a text, if its json holds a conversation that names no video and no image
@@ -42,6 +43,9 @@ class RawSample:
         meta: "caption", "path" (the clip's name in the build's input), "facts" (see `video.VideoFacts`; at least
             frames and duration), and further fields of the input.
         extras: other members, by ending without the dot.
+        others: in a conversation about several media, the bytes of each behind the first. "media" of `meta` has for
+            each, the first one too, "member" (its ending), "facts", and its place: "turn" and "at" (see
+            `texts.describe_several`).
     """
 
     key: str
@@ -49,12 +53,16 @@ class RawSample:
     extension: str
     meta: dict
     extras: dict[str, bytes] = field(default_factory=dict)
+    others: tuple[bytes, ...] = ()
 
 
 def to_members(sample: RawSample) -> dict[str, bytes]:
     """A sample's members as ending -> body, in the order in which they are written."""
     meta = {name: value for name, value in sample.meta.items() if name != "caption"}
     media = {sample.extension.removeprefix("."): sample.video} if sample.extension else {}
+    if sample.others:
+        names = [medium["member"] for medium in sample.meta["media"]]
+        media = dict(zip(names, (sample.video, *sample.others), strict=True))
     return media | {"txt": sample.meta["caption"].encode(), "json": _json(meta)} | sample.extras
 
 
@@ -66,22 +74,43 @@ def from_members(key: str, members: Mapping[str, bytes]) -> RawSample:
     Raises:
         BadVideo: the members are not one clip with texts.
     """
-    if is_text(members):
-        extension, bodies, video, name = "", dict(members), b"", f"{key}.json"
-    else:
-        extension, bodies = without_prefix(members)
-        video, name, extension = bodies.pop(extension), f"{key}.{video_ending(members)}", f".{extension}"
-    meta = take_meta(bodies, name)
+    media, bodies = divided(members)
+    name = video_ending(members) if len(media) == 1 else "json"
+    meta = take_meta(bodies, f"{key}.{name}")
     if not isinstance(meta.get("facts", {}), dict):
         raise BadVideo("bad_meta", '"facts" of the json is not an object')
-    return RawSample(key, video, extension, meta, bodies)
+    extension = f".{next(iter(media)).rpartition('.')[2]}" if media else ""
+    video, *others = media.values() or [b""]
+    return RawSample(key, video, extension, meta, bodies, tuple(others))
 
 
-def is_text(members: Mapping[str, bytes]) -> bool:
-    """Whether the members (ending -> body) are a text alone. Raises BadVideo if the json cannot be read."""
-    if "json" not in members or media_endings(list(members)):
-        return False
-    return is_conversation_alone(json_object(members["json"], "the json"))
+def divided(members: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The videos and images among the members, none for a text alone, and all other members, as ending -> body.
+
+    Raises:
+        BadVideo: as `video_ending`; the json cannot be read, or lists a member that is not there.
+    """
+    endings = media_endings(list(members))
+    if "json" in members and all("." in ending for ending in endings):
+        fields = json_object(members["json"], "the json")
+        if not endings and is_conversation_alone(fields):
+            return {}, dict(members)
+        if names := several_members(fields):
+            if missing := [name for name in names if name not in members]:
+                raise BadVideo("missing_file", f"the json lists {missing[0]}, which is not in the tar")
+            others = {ending: body for ending, body in members.items() if ending not in names}
+            return {name: members[name] for name in names}, others
+    ending, bodies = without_prefix(members)
+    return {ending: bodies.pop(ending)}, bodies
+
+
+def several_members(fields: dict) -> list[str]:
+    """The endings of the videos and images of a conversation about several, as its json lists them; [] for others."""
+    media = fields.get("media", [])
+    ours = isinstance(media, list) and all(
+        isinstance(one, dict) and {"member", "turn", "at"} <= {*one} for one in media
+    )
+    return [str(one["member"]) for one in media] if ours else []
 
 
 def take_meta(bodies: dict[str, bytes], name: str, columns: Columns = Columns()) -> dict:

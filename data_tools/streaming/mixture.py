@@ -112,6 +112,10 @@ class Mixture:
         dataset, own = self._find(row)
         return f"{dataset}/{self.readers[dataset].key(own)}"
 
+    def source(self, row: int) -> int:
+        """The number of the dataset that `row` is from."""
+        return self._find(row)[0]
+
     def facts(self, rows: np.ndarray) -> np.ndarray:
         """The manifest's entries, `shards.ROW` (n,), for `rows` (n,)."""
         datasets = np.searchsorted(np.cumsum(self.sizes), rows, side="right")

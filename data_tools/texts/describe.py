@@ -23,8 +23,9 @@ RESERVED_FIELDS = ("facts",)
 CONVERSATIONS = ("conversations", "messages")
 PAIR = ("question", "answer")
 TEXT_FIELDS = frozenset({"caption", "captions", *PAIR, *CONVERSATIONS})
-# Fields of the path where others have no field "path": LLaVA-Video's, LLaVA's and ShareGPT4Video's.
-OTHER_VIDEOS = ("video", "image", "video_path")
+LISTS = ("videos", "images")  # beside the messages of Hugging Face's tables
+# Fields of the path where others have no field "path": LLaVA-Video's, LLaVA's, ShareGPT4Video's and the lists.
+OTHER_VIDEOS = ("video", "image", "video_path", *LISTS)
 NAMES_MEDIA = ("<image>", "<video>", '"type": "image', '"type": "video')  # in a conversation, as JSON
 WHOLE = "-1"  # number of the caption of the whole video, among those of its parts (ShareGPT4Video)
 SECOND_CAPTION = "text"  # field of the caption where others have no field "caption"
@@ -81,6 +82,7 @@ def describe(name: str, rows: Sequence[dict], columns: Columns = Columns()) -> d
         "path",
         *TEXT_FIELDS.difference(PAIR),
         *RESERVED_FIELDS,
+        *(LISTS if columns.video == "path" else ()),
     }
     if not any(columns.caption in row for row in rows):
         known.add(SECOND_CAPTION)  # it is the caption, or a later reader would take it for one
@@ -97,13 +99,13 @@ def describe(name: str, rows: Sequence[dict], columns: Columns = Columns()) -> d
 
 def video_field(row: dict, columns: Columns) -> str:
     """The field with the path of a row's video or image; the usual one if there is none."""
-    return next((name for name in columns.videos if name in row), columns.video)
+    return next((name for name in columns.videos if row.get(name)), columns.video)
 
 
 def is_conversation_alone(fields: dict) -> bool:
     """Whether fields without a video are a text: a conversation that names no video and no image."""
     told = [fields[name] for name in CONVERSATIONS if name in fields]
-    if not told or any(name in fields for name in OTHER_VIDEOS):
+    if not told or any(fields.get(name) for name in OTHER_VIDEOS):
         return False
     text = json.dumps(told, ensure_ascii=False, default=str)
     return not any(name in text for name in NAMES_MEDIA)

@@ -16,6 +16,7 @@ display      orientation, square pixels and colours of a frame
 interlace    interlaced frames to progressive ones
 hdr          high dynamic range to standard
 with_decord  frames by decord
+with_torchcodec  frames by torchcodec
 encode       frames to an mp4 in memory
 media        frames to files: mp4, GIF, contact sheet
 files        the video files of a folder or a table

@@ -32,8 +32,9 @@ from data_tools.video.second import check_agreement, picture_print, second_decod
 from data_tools.video.times import TIE, duration_of, nearest, timed
 from data_tools.video.trial import fingerprint, succeed, trials
 from data_tools.video.with_decord import decord_frames, decord_is_right
+from data_tools.video.with_torchcodec import torchcodec_frames, torchcodec_is_right, torchcodec_reader
 
-BACKENDS = ("pyav", "decord")
+BACKENDS = ("pyav", "torchcodec", "decord")
 
 
 def validate(source: Source) -> VideoFacts:
@@ -141,7 +142,7 @@ def decode(
         source: the video.
         times: seconds, ascending, at least one. A time half-way between two frames means the earlier one; a time past
             the end means the last frame.
-        backend: one of `BACKENDS`.
+        backend: one of `BACKENDS`. What torchcodec would show otherwise is read by PyAV; decord refuses it.
         entry: as in `VideoFacts`; None if it is not known. An `IMAGE` gives its picture for all times. Of a video all
             but `KEY_FRAMES` decode from the start.
 
@@ -158,6 +159,10 @@ def decode(
         return iter([(list(range(len(times))), picture_of(source))])
     if backend == "decord":
         return _by_decord(source, times, entry)
+    return _by_torchcodec(source, times, entry) if backend == "torchcodec" else _by_pyav(source, times, entry)
+
+
+def _by_pyav(source: Source, times: Sequence[float], entry: str | None) -> Iterator[tuple[list[int], torch.Tensor]]:
     return _from_key_frame(source, times) if entry == KEY_FRAMES else _from_start(source, times)
 
 
@@ -200,6 +205,24 @@ def _by_decord(source: Source, times: Sequence[float], entry: str | None) -> Ite
             raise BadVideo("decord_unsupported", "decord would return wrong frames for this file: choose 'pyav'")
         screen = Screen(stream, first)
     for stamp, picture in decord_frames(source, shown, wanted):
+        yield wanted[stamp], screen.fitted(picture)
+
+
+def _by_torchcodec(
+    source: Source, times: Sequence[float], entry: str | None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    with opened(source) as stream:
+        packets = list(decodable(packets_of(stream)))
+        shown = promised(packets, codec_of(stream))
+        wanted = _wanted(shown, times, time_base(stream))
+        _, first = next(in_sequence(stream, packets))
+        screen, index = Screen(stream, first), stream.index
+        right = entry != START and torchcodec_is_right(stream, first)
+    reader = torchcodec_reader(source, index, len(shown)) if right else None
+    if reader is None:
+        yield from _by_pyav(source, times, entry)
+        return
+    for stamp, picture in torchcodec_frames(reader, shown, wanted):
         yield wanted[stamp], screen.fitted(picture)
 
 

@@ -1,8 +1,10 @@
-"""Facts of a sample: of its video or image, as a full decode measures them, or of a text.
+"""Facts of a sample: of its video or image, as a full decode measures them, of several together, or of a text.
 
-The number of frames tells the kind: 0 is a text alone, 1 an image, and a video has 2 or more.
+The number of frames tells the kind: 0 is a text alone, 1 an image, and a video has 2 or more. The codec of several
+media together is `SEVERAL`.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 # Where decoding may begin for a frame: at the last key frame before it, or only at the first. An image is one picture.
@@ -44,6 +46,28 @@ class VideoFacts:
     def to_dict(self) -> dict:
         """The facts as plain JSON values."""
         return asdict(self)
+
+
+SEVERAL = "several"
+
+
+def of_several(media: Sequence[VideoFacts]) -> VideoFacts:
+    """The facts of two or more media together: the largest sides, and the sums of their frames and durations."""
+    frames, duration = sum(one.frames for one in media), sum(one.duration for one in media)
+    return VideoFacts(
+        width=max(one.width for one in media),
+        height=max(one.height for one in media),
+        fps=frames / duration if duration else 0.0,
+        frames=frames,
+        duration=duration,
+        codec=SEVERAL,
+        rotation=0,
+        mirrored=False,
+        interlaced=any(one.interlaced for one in media),
+        pix_fmt="none",
+        transfer="sdr",
+        entry=START,
+    )
 
 
 # The facts of a sample that is a text alone.

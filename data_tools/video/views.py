@@ -212,7 +212,7 @@ def make_views(
         decoder: the view `video`; None for none.
         start: start of the window, seconds.
         fit: "crop" or "pad" (see `fit_box`).
-        backend: "pyav" or "decord".
+        backend: "pyav", "torchcodec" or "decord".
         skip: views, of "frames" and "video", that are not drawn. The crop still takes them into account.
         entry: as `video.validate` found it; None if it is not known.
         padded: views, of "frames" and "video", that have all their frames even past the clip's end. Others have the

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -128,6 +129,21 @@ def decoding(clip: bytes, clips: int = 4, repeats: int = 7) -> float:
             reader.get_batch(frames).asnumpy()
 
     return ratio(cpu_seconds(ours), cpu_seconds(theirs), repeats)
+
+
+def torchcodec(clip: bytes, clips: int = 4, repeats: int = 7) -> float:
+    """CPU time of the tokeniser's view of a clip by PyAV over that by torchcodec; their pixels are the same."""
+    facts = validate(clip)
+    view, _ = _views(facts.duration, both_views=False)
+
+    def by(backend: str) -> Callable[[], None]:
+        def work() -> None:
+            for _ in range(clips):
+                make_views(clip, facts.duration, view, None, 0.0, backend=backend, entry=facts.entry)
+
+        return work
+
+    return ratio(cpu_seconds(by("pyav")), cpu_seconds(by("torchcodec")), repeats)
 
 
 def resuming(folder: Path, clip: bytes, rows: int = 5_000_000, position: int = 4_900_000) -> dict[str, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from data_tools.video.with_torchcodec import torchcodec_problem
 from pipelines.benchmarks import (
     buckets,
     build,
@@ -60,6 +61,8 @@ def data_figures(quick: bool = False) -> Iterator[Figure]:
         two = build.building(folders[4], clip, **({"clips": 4, "repeats": 1} if quick else {}))
         yield Figure("a build with two workers / two builds with one, clips per s", two, 0.9)
         yield Figure("validation / one full decode, CPU time", build.validating(clip, **few), at_most=1.5)
+        if not torchcodec_problem():
+            yield Figure("PyAV / torchcodec, CPU time", data.torchcodec(clip, **few))
         # The last, for decord's threads do not live through the forks of the loaders above.
         yield Figure("PyAV path / decord, CPU time", data.decoding(clip, **few), at_most=0.7)
 

@@ -43,7 +43,7 @@ def calibrate(framework: VTokFramework, batches: Iterable[Loaded], device: torch
         features = framework.features(loaded.batch)
         for kind, sums in moments.items():
             values, counts = features.of(kind)
-            own = [values[clip, :count] for clip, count in enumerate(counts) if loaded.batch.texts[clip].visual]
+            own = [own[:count] for own, count, shown in zip(values, counts, loaded.batch.shown) if shown]
             sums.add(torch.cat([values.new_zeros(0, values.shape[-1]), *own]))
     for kind, scale in framework.tokeniser.feature_scale.items():
         scale.set(*moments[kind].mean_and_std())

@@ -1,7 +1,8 @@
-"""Finds the output folder and the shards of a run. Only rank 0 runs this, except ``open_shards``."""
+"""Finds the output folder and the shards of a run. Only rank 0 runs this, except what opens shards."""
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 from data_tools.packing import build_shards
 from data_tools.packing.sources.files import walk
@@ -9,7 +10,7 @@ from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
 from pipelines.cli.parsing import RunArguments
-from pipelines.config import RunConfig
+from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import ownership
 from pipelines.engine.demo_clips import pack_demo_clips
 from pipelines.engine.saving.folders import begun
@@ -97,27 +98,67 @@ def open_dataset(config: RunConfig, place: str) -> ShardReader:
     return ShardReader(place, Cache(Path(config.data.cache_dir).expanduser(), int(config.data.cache_gb * 1e9)))
 
 
-def find_held_out(config: RunConfig, shards: list[str]) -> str | None:
-    """Returns the held-out split: ``validation.shards``, else the folder ``val`` beside ``train``, else None.
+class HeldOut(NamedTuple):
+    """A held-out split.
+
+    Attributes:
+        source: The dataset that it is of.
+        reader: Its samples.
+        weight: The dataset's weight among the run's.
+    """
+
+    source: MixtureConfig
+    reader: ShardReader
+    weight: float = 1.0
+
+
+def find_held_out(config: RunConfig, shards: list[str]) -> list[str | None]:
+    """Returns the held-out split of each of the run's datasets, ``None`` for one without; or ``validation.shards``.
+
+    A dataset's split is the ``validation`` of its entry in ``data.mixture``, else the ``val`` beside its ``train``.
 
     Raises:
-        ConfigError: ``validation.every`` is set, but there is no held-out split.
-        DataError: The split cannot be used.
+        ConfigError: ``validation.every`` is set, but there is no held-out split; or splits are named twice.
+        DataError: A split cannot be used.
     """
-    place = config.validation.shards
-    beside = Path(shards[0]).with_name("val")
-    if place is None and len(shards) == 1 and Path(shards[0]).name == "train" and (beside / "manifest.json").exists():
-        place = str(beside)
+    named = [source.validation for source in config.data.sources]
     if config.validation.every == 0:
-        return None
-    if place is not None:
+        return []
+    if config.validation.shards and any(named):
+        raise ConfigError("set validation.shards, or the validation of datasets in data.mixture, not both")
+    if config.validation.shards:
+        found: list[str | None] = [config.validation.shards]
+    else:
+        found = [place or split_beside(train) for place, train in zip(named, shards)]
+    for place in filter(None, found):
         open_dataset(config, place)
-    elif config.validation.every:
+    if config.validation.every and not any(found):
         raise ConfigError(
             "validation.every is set, but there is no held-out split: pass --validation.shards DIR (vtok-shards build "
             "--val-share 0.01 makes DIR/train and DIR/val) or --validation.every 0"
         )
-    return place
+    return found
+
+
+def split_beside(train: str) -> str | None:
+    """Returns the held-out split ``val`` beside a dataset ``train``, if there is one."""
+    beside = Path(train).with_name("val")
+    return str(beside) if Path(train).name == "train" and (beside / "manifest.json").exists() else None
+
+
+def open_held_out(config: RunConfig, reader: ShardReader | Mixture, places: list[str | None]) -> list[HeldOut]:
+    """Opens the held-out splits of a run.
+
+    Args:
+        config: Configuration of the run.
+        reader: The run's data.
+        places: Result of :func:`find_held_out`.
+    """
+    if config.validation.shards:
+        return [HeldOut(MixtureConfig(place), open_dataset(config, place)) for place in places if place]
+    weights = reader.weights if isinstance(reader, Mixture) else [1.0]
+    found = zip(config.data.sources, places, weights)
+    return [HeldOut(source, open_dataset(config, place), weight) for source, place, weight in found if place]
 
 
 def shards_of(root: str, output: Path) -> str:

@@ -136,6 +136,8 @@ class CentredViews:
             return BadVideo("decoder_crash", f"sample {self.reader.key(self.row(index))}: two loader processes died")
         try:
             raw = self.reader.read(self.rows[index])
+            if raw.others:
+                raise BadVideo("several", f"sample {raw.key} is about several media, whose features are not stored")
             facts = raw.meta["facts"]
             if not raw.extension:
                 return self.clip(raw, stand_in(one_shape(self.data.seconds, *self.views)))

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from pipelines.views import views_of
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
-from vtok.understanding import understand
+from vtok.understanding import understand, understand_several
 
 
 def duration_of(video: Path) -> float:
@@ -87,6 +87,16 @@ class Understanding:
         frames, every = self.seen(video, look)
         return understand(self.framework, frames, question, max_new_tokens, key_frame_every=every)
 
+    def answer_about(self, media: Sequence[Path], question: str, max_new_tokens: int = 128) -> str:
+        """Answers a question about several videos and images. Of each the model sees the window at its centre.
+
+        Raises:
+            DataError: One of them cannot be read.
+        """
+        return understand_several(
+            self.framework, [self.centred(path) for path in media], question, max_new_tokens=max_new_tokens
+        )
+
     def seen(self, video: Path, look: Look = Look()) -> tuple[Tensor, float | None]:
         """Returns the frames that the model sees, (T, 3, h, w) ``uint8``, and the seconds between their key frames.
 
@@ -111,9 +121,13 @@ class Understanding:
 
     def features_of(self, video: Path) -> VisualFeatures:
         """Returns the frozen features of the centred window that training sees; errors as in :meth:`answer`."""
+        return self.framework.tokeniser.features(self.centred(video)[None])
+
+    def centred(self, video: Path) -> Tensor:
+        """Returns the frames of that window, (T, 3, h, w) ``uint8``; errors as in :meth:`answer`."""
         duration = duration_of(video)
         start = window(duration, self.config.data.seconds, CENTRE)
-        return self.framework.tokeniser.features(self.frames_at(video, duration, *self.views, start)[None])
+        return self.frames_at(video, duration, *self.views, start)
 
     def frames_at(self, video: Path, duration: float, sampled: View, decoder: View | None, start: float) -> Tensor:
         """Returns the frames of a view from ``start`` on, (T, 3, h, w) ``uint8``, on this rank's device."""
@@ -151,8 +165,13 @@ def answer_question(a: argparse.Namespace) -> None:
         answer_all(load, a.videos, a.output, a.question, options)
         return
     config, framework, step = load()
-    answer = Understanding(config, framework).answer(a.video, a.question, *options)
-    print(as_json(video=str(a.video), question=a.question, answer=answer, step=step) if a.json else answer)
+    understanding, several = Understanding(config, framework), len(a.video) > 1
+    if several:
+        answer = understanding.answer_about(a.video, a.question, a.max_new_tokens)
+    else:
+        answer = understanding.answer(a.video[0], a.question, *options)
+    named = [str(path) for path in a.video] if several else str(a.video[0])
+    print(as_json(video=named, question=a.question, answer=answer, step=step) if a.json else answer)
 
 
 def answer_all(load: Callable, table: Path, output: Path, question: str, options: tuple) -> None:

@@ -16,7 +16,7 @@ from vtok.framework import VTokFramework
 from vtok.mllm import published
 from vtok.rows.batch import Batch
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
-from vtok.rows.text import RowText, TextEncoder
+from vtok.rows.text import RowText, TextEncoder, mark
 from vtok.tokeniser import TokenCounts
 from vtok.video_decoder import decoder_kind
 
@@ -114,5 +114,6 @@ def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | No
         crop_start = DEFAULT_PROMPT_TEMPLATE["crop_start"]
         template = crop_start + 1  # with the end token
     prompt = min(template + caption_tokens, crop_start + model.decoder.max_prompt_tokens)
-    lengths = (before, after, caption_tokens + 1, prompt, decoder_kind(model.decoder).caption_length(caption_tokens))
-    return RowText(*([0] * length for length in lengths), captioned=True), crop_start
+    lengths = (caption_tokens + 1, prompt, decoder_kind(model.decoder).caption_length(caption_tokens))
+    question = [*[0] * before, mark(0), *[0] * after]
+    return RowText(question, *([0] * length for length in lengths), captioned=True), crop_start

@@ -59,7 +59,7 @@ class VideoDataConfig:
     width: int = 128
     fit: Literal["crop", "pad"] = "crop"
     crop: int | None = None
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Literal["pyav", "torchcodec", "decord"] = "pyav"
     workers: int = 2
     max_bad_share: float = 0.01
     cache_dir: str = "~/.cache/vtok/shards"

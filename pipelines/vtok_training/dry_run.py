@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.shards.remote import is_remote
+from data_tools.streaming.mixture import Mixture
 from pipelines.cli.parsing import RunArguments
 from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
@@ -14,7 +15,7 @@ from pipelines.engine.loading.loader import build_dataset, collate
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
 from pipelines.engine.setup import settle
 from pipelines.engine.watching.trackers import require_installed
-from pipelines.vtok_training.summary import batch_line, number_of_steps, origin
+from pipelines.vtok_training.summary import batch_line, mixture_lines, number_of_steps, origin
 from vtok.assembly.build import pretrained_parts
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
@@ -48,6 +49,8 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
     find_held_out(config, shards)
     reader = open_shards(config, shards)
     print(f"data         {len(reader)} samples in {', '.join(shards)}")
+    if isinstance(reader, Mixture):
+        print("\n".join(mixture_lines(config.data.sources, reader)))
     print(f"steps        {number_of_steps(config.train, len(reader))}")
     if framework:
         settle_buckets(config, reader, framework)

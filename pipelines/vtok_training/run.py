@@ -22,7 +22,14 @@ from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
 from pipelines.engine.loop import Player, Run, run_steps
-from pipelines.engine.outputs import claim_output, find_held_out, find_shards, open_dataset, open_shards
+from pipelines.engine.outputs import (
+    HeldOut,
+    claim_output,
+    find_held_out,
+    find_shards,
+    open_held_out,
+    open_shards,
+)
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint, choosing, kept
 from pipelines.engine.saving.ema import Ema
@@ -33,7 +40,7 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.vtok_training.summary import done_line, growth_line, number_of_steps, origin
+from pipelines.vtok_training.summary import done_line, growth_line, mixture_lines, number_of_steps, origin
 from vtok.adapter_names import is_base
 from vtok.config import require
 from vtok.framework import VTokFramework
@@ -119,7 +126,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     plan, ds_config = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
     reader, held_out = open_data(config, output)
     require(
-        held_out is not None or config.checkpoint.keep != "best",
+        bool(held_out) or config.checkpoint.keep != "best",
         "checkpoint.keep best needs a held-out split: pass --validation.shards DIR, or set checkpoint.keep to a number",
     )
     found = resumed_from(output, arguments.step) if arguments.resume else None
@@ -179,11 +186,14 @@ def resumed_from(output: Path, step: int | None) -> Path | None:
     return choosing.first_sound([[folder] for folder in found])[0] if found else None
 
 
-def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, ShardReader | None]:
-    """Opens the run's data and its held-out split, if any. Packs the demo's clips or raw clips first."""
+def open_data(config: RunConfig, output: Path) -> tuple[ShardReader | Mixture, list[HeldOut]]:
+    """Opens the run's data and its held-out splits. Packs the demo's clips or raw clips first."""
     shards = distributed.rank_zero_first(lambda: find_shards(config, output))
     held_out = distributed.rank_zero_first(lambda: find_held_out(config, shards))
-    return open_shards(config, shards), open_dataset(config, held_out) if held_out else None
+    reader = open_shards(config, shards)
+    if distributed.rank() == 0 and isinstance(reader, Mixture):
+        print("\n".join(mixture_lines(config.data.sources, reader)), flush=True)
+    return reader, open_held_out(config, reader, held_out)
 
 
 class Start(NamedTuple):
@@ -207,7 +217,7 @@ def load_model(
     output: Path,
     ds_config: dict,
     reader: ShardReader | Mixture,
-    held_out: ShardReader | None,
+    held_out: list[HeldOut],
     resumes: bool,
 ) -> Start:
     """Loads the framework at step 0. Writes its tiny models first, if the run uses them.
@@ -217,7 +227,7 @@ def load_model(
         output: Folder of the run.
         ds_config: DeepSpeed's configuration.
         reader: The run's data.
-        held_out: Its held-out split.
+        held_out: Its held-out splits.
         resumes: Whether the run goes on from a checkpoint. Then its frozen weights are those that it has kept.
     """
     if distributed.rank() == 0:
@@ -231,7 +241,7 @@ def load_model(
         bits == 16 or ds_config["zero_optimization"]["stage"] == 2,
         f"lora.bits {bits} needs ZeRO-2: pass --ds_config deepspeed_configs/zero2.json",
     )
-    unused = precomputed.unused_encoders(config, reader, held_out)
+    unused = precomputed.unused_encoders(config, reader, [split.reader for split in held_out])
     place = weights.placement(ds_config, precision(config.train))
     empty = distributed.every_rank(lambda: models.assembled(config, output))
     frozen = weights.frozen_hashes(empty)

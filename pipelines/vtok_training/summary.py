@@ -3,7 +3,8 @@
 import math
 from pathlib import Path
 
-from pipelines.config import OptimisationConfig, RunConfig
+from data_tools.streaming.mixture import Mixture
+from pipelines.config import MixtureConfig, OptimisationConfig, RunConfig
 from pipelines.engine.batch_plan import BatchPlan
 
 
@@ -34,6 +35,20 @@ def growth_line(grown: list[tuple[int, str]], samples: int) -> str:
     return (
         f"the data grew after {', '.join(f'{consumed:,}' for consumed, _ in grown)} samples; now they are {samples:,}"
     )
+
+
+def mixture_lines(sources: list[MixtureConfig], reader: Mixture) -> list[str]:
+    """Describes the datasets of a mixture: the share of the run's samples, and what is special about each."""
+    lines = []
+    for source, weight in zip(sources, reader.weights):
+        told = [f"{weight / sum(reader.weights):.1%} of the samples", f"losses {', '.join(source.losses)}"]
+        if source.captions:
+            shares = {kind: share for kind, share in vars(source.captions).items() if share}
+            told.append("captions " + ", ".join(f"{kind} {s / sum(shares.values()):.0%}" for kind, s in shares.items()))
+        if source.prompts:
+            told.append(f"{len(source.prompts)} prompts of its own")
+        lines.append(f"dataset {source.title}: {'; '.join(told)}")
+    return lines
 
 
 def origin(config: RunConfig) -> str:

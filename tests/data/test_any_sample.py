@@ -141,7 +141,7 @@ def folder(tmp_path_factory):
 def shards(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("shards") / "out"
     done = build_shards(folder / "rows.json", output, 3, progress=False)
-    assert (done.packed, done.reasons) == (5, {"bad_row": 2})
+    assert (done.packed, done.reasons) == (5, {"bad_row": 1, "bad_conversations": 1})
     return output
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.video.decode import decode, validate
+from data_tools.video.facts import KEY_FRAMES, START
+from data_tools.video.with_torchcodec import torchcodec_problem
 from support.real_clips import BAD_CLIPS, CLIPS, DAMAGED, needs_shared
 
 ACCEPTED = {  # width, height, frames, duration, codec, rotation, pixel format
@@ -250,8 +252,57 @@ def test_missing_decord_is_said_in_one_line(monkeypatch):
     assert not isinstance(caught.value, BadVideo)
 
 
+needs_torchcodec = pytest.mark.skipif(bool(torchcodec_problem()), reason=torchcodec_problem())
+
+
+@needs_shared
+@needs_torchcodec
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(CLIPS / name for name in ("coffee.mp4", "flipping_a_pancake.mkv", "keyboard_rot90.mp4", "fire2_rot180.mp4",
+                                    "dog_catch_hevc_60fps.mp4", "dog_in_snow_mpeg4.mp4", "nasa_13013.mp4")),
+        *(BAD_CLIPS / name for name in ("vfr.mp4", "rotated90_meta.mp4", "hevc_10bit.mp4", "odd_101x67_420.webm",
+                                        "unordered_pts_50x50.mov", "wrong_extension_is_ts.mp4")),
+    ],
+    ids=lambda path: path.name,
+)  # fmt: skip
+def test_torchcodec_gives_the_same_pixels(path):
+    times = [i / 6 for i in range(12)]
+    ours, theirs = list(decode(path, times)), list(decode(path.read_bytes(), times, "torchcodec"))
+    assert [indices for indices, _ in ours] == [indices for indices, _ in theirs]
+    for (_, picture), (_, other) in zip(ours, theirs):
+        assert picture.shape == other.shape and other.dtype == torch.uint8
+        assert (picture.int() - other.int()).abs().max() <= 1
+
+
+@needs_torchcodec
+def test_torchcodec_gives_the_same_pixels_of_an_open_gop_and_of_an_edit_list(tmp_path):
+    open_gop = make_video(tmp_path / "open.mp4", options=OPEN_GOP)
+    edited = cut_without_encoding(make_video(tmp_path / "long.mp4"), tmp_path / "cut.mp4", 1.0)
+    for clip in (open_gop, edited):
+        for (_, picture), (_, other) in zip(decode(clip, [0.0, 0.4, 0.9]), decode(clip, [0.0, 0.4, 0.9], "torchcodec")):
+            assert (picture.int() - other.int()).abs().max() <= 1
+
+
+@needs_torchcodec
+def test_torchcodec_itself_reads_plain_clips(tmp_path, monkeypatch):
+    clip = make_video(tmp_path / "a.mp4")
+    monkeypatch.setattr("data_tools.video.decode._by_pyav", None)
+    assert len(list(decode(clip, [0.0, 0.5], "torchcodec", KEY_FRAMES))) == 2
+    with pytest.raises(TypeError, match="NoneType"):  # PyAV's turn
+        list(decode(clip, [0.0, 0.5], "torchcodec", START))
+
+
+def test_missing_torchcodec_is_said_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(DataError, match="does not load") as caught:
+        list(decode(make_video(tmp_path / "a.mp4"), [0.0], "torchcodec"))
+    assert not isinstance(caught.value, BadVideo) and "\n" not in str(caught.value)
+
+
 def test_unknown_backend_is_said_at_once():
-    with pytest.raises(DataError, match="pyav, decord"):
+    with pytest.raises(DataError, match="pyav, torchcodec, decord"):
         decode(b"", [0.0], "ffmpeg")
 
 

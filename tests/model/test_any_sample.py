@@ -4,16 +4,17 @@ import pytest
 import torch
 
 from support.reference import clip_losses
-from support.tiny import TALK, mixed_batch, model_config
+from support.tiny import TALK, mixed_batch, model_config, part
 from vtok.assembly.build import build_framework
 from vtok.rows.plan import plan_rows
+from vtok.rows.text import Place, mark
 from vtok.video_decoder import Posterior
 
 
 def alone(batch, index):
     """One sample of a batch with its own frames only."""
-    fields = (f and (f[index : index + 1] if isinstance(f, torch.Tensor) else [f[index]]) for f in batch[1:])
-    return type(batch)(batch.frames[index : index + 1, : batch.frame_counts[index]], *fields)
+    own = part(batch, [index])
+    return own._replace(frames=own.frames[:, : max(own.frame_counts)])
 
 
 def test_an_image_has_spatial_tokens_only(framework):
@@ -24,7 +25,7 @@ def test_an_image_has_spatial_tokens_only(framework):
 def test_a_text_has_no_visual_token_and_a_loss_on_every_answer(framework):
     text = mixed_batch(framework, "t").texts[0]
     decode = framework.text.tokenizer.decode
-    whole = text.before + text.after + text.answer + [token for turn in text.turns for ids in turn for token in ids]
+    whole = text.question + text.answer + [token for turn in text.turns for ids in turn for token in ids]
     messages = [{"role": role, "content": said} for role, said in (
         ("user", "What is 1 + 1?"), ("assistant", "Two."), ("user", TALK[0][0]), ("assistant", TALK[0][1]),
         ("user", TALK[1][0]), ("assistant", TALK[1][1]))]  # fmt: skip
@@ -41,9 +42,40 @@ def test_a_text_has_no_visual_token_and_a_loss_on_every_answer(framework):
     assert decode(answers).split("<|eot_id|>")[:3] == ["Two.", "Four.", "Yes."]
 
 
+def test_media_stand_where_the_conversation_has_them(framework):
+    """The text between them is what the template and the questions say; no generation row has a loss."""
+    batch = mixed_batch(framework, "sl")
+    text = framework.text
+    spoken = text.tokenizer.decode([i for i in batch.texts[0].question if i >= 0])
+    assert "\n\nWhat is in the two?\n Say it.<|eot_id|>" in spoken  # this template writes a line break behind a medium
+    marks = [[i for i in ids if i < 0] for ids in (batch.texts[0].question, batch.texts[0].turns[0][0])]
+    assert marks == [[mark(0), mark(1)], [mark(2)]]
+    counts = framework.tokeniser.features(batch.frames, batch.frame_counts).token_counts
+    assert counts == [24, 16, 16, 16, 20]
+    plan = plan_rows(batch.texts, counts, text.crop_start, media_counts=batch.media_counts)
+    lengths = [sum(n for _, n in row) for row in plan.row_parts]
+    assert len(plan.row_parts) == 2 and lengths == plan.row_lengths
+    assert [[p.medium for p in row if p.medium is not None] for row in plan.row_parts] == [[0, 1, 2], [3, 4]]
+    visual = (plan.source >= len(plan.token_ids)).sum()
+    assert visual == sum(counts) and len(plan.visual_from) == 0
+
+
+def test_a_medium_at_the_beginning_stands_where_the_template_has_it(framework):
+    text = framework.text
+    alone = text.sample("", "What is it?", "A ball.", 0, (), "several", [Place(0, 0)])
+    assert alone == text.sample("", "What is it?", "A ball.", 0)
+
+
+def test_a_literal_placeholder_in_a_text_is_text(framework):
+    row = framework.text.sample("", "What does <image> mean?", "<image>", 0, (), "several", [Place(0, 0)])
+    token = framework.text.tokenizer.convert_tokens_to_ids("<image>")
+    assert token not in row.question + row.answer and [i for i in row.question if i < 0] == [mark(0)]
+    assert framework.text.tokenizer.decode([i for i in row.question if i >= 0]).count("<image>") == 1
+
+
 def test_turns_past_the_limit_are_left_out(framework):
     say = framework.text.sample
-    many = say("", "Hello?", "Hi.", 0, TALK * 2000, "text")
+    many = say("", "Hello?", "Hi.", 0, TALK * 2000, "several", [Place(0, 0), Place(4000, 0)])
     assert many.cut and 0 < len(many.turns) < 4000
     assert sum(len(ids) for turn in many.turns for ids in turn) <= framework.text.max_text_tokens
 
@@ -56,20 +88,23 @@ def test_a_sample_without_a_caption_has_no_generation_row(framework):
     assert (plan.conditioning_start[1], plan.conditioning_rows[1]) == (plan.row_lengths[0], 1)
 
 
-def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework):
-    """Also those of the plain reference, for the captioned clip and image."""
-    batch = mixed_batch(framework)
+@pytest.mark.parametrize("kinds", ["vitq", "slvs", "dpvp"])
+def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework, kinds):
+    """Also those of the plain reference."""
+    batch = mixed_batch(framework, kinds)
     mixed = framework(batch, reduce=False)
     for index in range(4):
         own = framework(alone(batch, index), reduce=False)
         for name in ("loss", "loss_under", "loss_vis_lm", "loss_dec"):
             torch.testing.assert_close(mixed[name][index], own[name][0], atol=1e-5, rtol=1e-5)
-    for index in (0, 1):
-        reference = clip_losses(framework, batch, index)
+    for index, text in enumerate(batch.texts):
+        under, predicted, decoded = clip_losses(framework, batch, index)
+        reference = under, predicted * text.predicts, decoded * text.decodes
         found = [mixed[name][index] for name in ("loss_under", "loss_vis_lm", "loss_dec")]
         torch.testing.assert_close(torch.stack(found), torch.stack(reference), atol=1e-5, rtol=1e-5)
-    assert mixed["loss_under"].min() > 0 and mixed["loss_dec"][:2].min() > 0
-    assert mixed["loss_dec"][2:].tolist() == mixed["loss_vis_lm"][2:].tolist() == [0, 0]
+    assert [loss > 0 for loss in mixed["loss_under"]] == [kind != "d" for kind in kinds]
+    assert [loss > 0 for loss in mixed["loss_dec"]] == [kind in "vid" for kind in kinds]
+    assert [loss != 0 for loss in mixed["loss_vis_lm"]] == [kind in "vip" for kind in kinds]
 
 
 def test_what_stands_in_for_a_video_changes_nothing(framework):
@@ -81,7 +116,7 @@ def test_what_stands_in_for_a_video_changes_nothing(framework):
     torch.testing.assert_close(framework(batch._replace(video=noise, frames=frames))["loss"], before)
 
 
-@pytest.mark.parametrize("kinds", ["t", "q", "i", "tt", "ti", "vt"])
+@pytest.mark.parametrize("kinds", ["t", "q", "d", "p", "s", "tt", "ti", "vt", "ls"])
 @pytest.mark.parametrize("head", ["gmm", "mse", "flow"])
 def test_every_trainable_parameter_gets_a_gradient_from_any_mix(tiny_models, kinds, head):
     config = model_config(tiny_models)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from support.reference import clip_losses, global_loss
-from support.tiny import CAPTIONS, imagined, make_batch, model_config, part
+from support.tiny import CAPTIONS, imagined, make_batch, model_config, part, sides
 from vtok import visual_sampling
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, LossConfig, VisualHeadConfig, VTokConfig
@@ -110,12 +110,12 @@ def test_a_question_replaces_the_instruction_and_a_missing_caption_costs_only_it
     text = framework.text
     asked = text.sample(None, "What colour is it?", "Red.", 0)
     decode = text.tokenizer.decode
-    assert "What colour is it?" in decode(asked.after) and decode(asked.answer) == "Red.<|eot_id|>"
+    assert "What colour is it?" in decode(sides(asked)[1]) and decode(asked.answer) == "Red.<|eot_id|>"
     assert not asked.captioned
     captioned = text.sample("A red circle.", None, None, 3)
     assert decode(captioned.answer) == "A red circle.<|eot_id|>"
     assert "A red circle." in decode(captioned.prompt) and captioned.captioned
-    instructions = {decode(text.sample("A.", None, None, i).after) for i in range(30)}
+    instructions = {decode(sides(text.sample("A.", None, None, i))[1]) for i in range(30)}
     assert len(instructions) >= 10
 
     batch = make_batch(framework, 1)._replace(texts=[asked])
@@ -129,10 +129,11 @@ def test_visual_tokens_stand_before_the_instruction(framework):
     plan = plan_rows([text], [18], framework.text.crop_start)
     row, first_visual = plan.source[: plan.row_lengths[0]], len(plan.token_ids)
     kinds = ["visual" if s >= first_visual else "text" for s in row.tolist()]
-    length = len(text.before) + 18 + len(text.after) + len(text.answer)
-    assert kinds == ["text"] * len(text.before) + ["visual"] * 18 + ["text"] * (length - 18 - len(text.before))
-    assert "What moves?" in framework.text.tokenizer.decode(text.after)
-    assert row[len(text.before)] == first_visual
+    before, after = sides(text)
+    length = len(before) + 18 + len(after) + len(text.answer)
+    assert kinds == ["text"] * len(before) + ["visual"] * 18 + ["text"] * (length - 18 - len(before))
+    assert "What moves?" in framework.text.tokenizer.decode(after)
+    assert row[len(before)] == first_visual
     # Only answer and end token carry loss, each predicted from the position before it.
     assert plan.answer_ids.tolist() == text.answer
     assert plan.answer_from.tolist() == list(range(length - len(text.answer) - 1, length - 1))
@@ -238,7 +239,7 @@ def test_next_to_no_token_of_a_shuffled_stream_is_wasted(framework):
         captions = [" ".join(draws.choices(words, k=draws.randint(5, 120))) for _ in range(4)]
         batch = make_batch(framework, 4, captions, frame_counts=[draws.randint(1, 9) for _ in range(4)])
         out = framework(batch, with_decoder=False)
-        own = [len(t.before) + len(t.after) + len(t.answer) + len(t.prompt) for t in batch.texts]
+        own = [len(t.question) - 1 + len(t.answer) + len(t.prompt) for t in batch.texts]
         needed += sum(own) - (len(own) - 1) * framework.text.crop_start  # all prompts begin alike
         needed += 2 * sum(16 + count - 1 for count in batch.frame_counts)
     hook.remove()

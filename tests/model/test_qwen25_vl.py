@@ -17,8 +17,8 @@ from vtok.generation import generate
 from vtok.mllm.mrope import row_positions
 from vtok.mllm.qwen25_vl import VIDEO_TOKEN
 from vtok.rows.plan import assemble, plan_rows
-from vtok.rows.text import RowText
-from vtok.understanding import answer_losses, generated_answer, understand, video_embeddings
+from vtok.rows.text import Place, RowText, mark
+from vtok.understanding import answer_losses, generated_answer, understand, understand_several, video_embeddings
 
 QUESTION = "What moves to the right?"
 
@@ -67,7 +67,7 @@ def library_inputs(model, text, frames):
 def asked(framework, frames):
     """The understanding row of a clip without an answer: embeddings and positions."""
     before, after = framework.text.question(QUESTION)
-    text = RowText(before, after, answer=[], prompt=[], decoder_ids=[], captioned=False)
+    text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], captioned=False)
     visual = framework.projection(framework.tokeniser(frames[None]))
     plan = plan_rows([text], [visual.shape[1]], 0, generation=False)
     rows = assemble(plan, framework.mllm.embed(plan.token_ids), visual)
@@ -176,11 +176,57 @@ def test_times_follow_the_model_s_positions_per_second(folder, fps, stride, time
 
 def test_text_goes_on_behind_each_of_several_videos():
     videos = [torch.tensor([[0, 5], [0, 1], [0, 1]]), torch.zeros(3, 0, dtype=torch.long), torch.ones(3, 1).long()]
-    assert row_positions(2, videos, 2)[0].tolist() == [0, 1, 2, 7, 9, 10, 11]
-    assert row_positions(2, videos, 2)[1].tolist() == [0, 1, 2, 3, 9, 10, 11]
+    assert row_positions([2, *videos, 2])[0].tolist() == [0, 1, 2, 7, 9, 10, 11]
+    assert row_positions([2, *videos, 2])[1].tolist() == [0, 1, 2, 3, 9, 10, 11]
 
 
 @torch.no_grad()
+def test_several_videos_stand_where_the_published_template_has_them(folder):
+    """Token by token, in two turns; and every video has times of its own."""
+    framework = framework_of(folder)
+    text, video_id = framework.text, framework.text.tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+    row = text.sample(
+        "", "One. Two?", "Yes.", 0, [("Three?", "No.")], "several", [Place(0, 0), Place(0, 4), Place(1, 6)]
+    )
+    shown, said = {"type": "video"}, ("One.", " Two?", "Yes.", "Three?", "No.")
+    one, two, yes, three, no = ({"type": "text", "text": words} for words in said)
+    published = text.tokenizer.apply_chat_template([
+        {"role": "user", "content": [shown, one, shown, two]}, {"role": "assistant", "content": [yes]},
+        {"role": "user", "content": [three, shown]}, {"role": "assistant", "content": [no]},
+    ], tokenize=False)  # fmt: skip
+    ids = [*row.question, *row.answer, *row.turns[0][0], *row.turns[0][1]]
+    written = text.tokenizer(published, add_special_tokens=False).input_ids
+    assert [video_id if i < 0 else i for i in ids] == written[: len(ids)] and len(written) <= len(ids) + 1
+    parts = plan_rows([row], [18, 16, 17], 0, generation=False, media_counts=[3]).row_parts
+    positions = framework.positions(parts, [5, 1, 3])[:, 0]
+    assert positions.shape == (3, sum(part.length for part in parts[0]))
+    starts = [sum(part.length for part in parts[0][:n]) for n, part in enumerate(parts[0]) if part.medium is not None]
+    assert all(positions[0, start] == positions[0, start - 1] + 1 for start in starts)
+
+
+@torch.no_grad()
+def test_an_answer_about_several_videos_depends_on_each_and_on_their_places(folder):
+    """About one at the beginning it is the answer about that video."""
+    framework, asked = framework_of(folder), "Which moves?"
+    seen = []
+    generate_ = framework.mllm.causal_lm.generate
+
+    def noted(**inputs):
+        seen.append((inputs["inputs_embeds"], inputs["position_ids"]))
+        return generate_(**inputs)
+
+    framework.mllm.causal_lm.generate = noted
+    one, two = video(5), video(3, seed=1)
+    assert understand_several(framework, [one], asked, max_new_tokens=4) == understand(framework, one, asked, 4)
+    for ours, theirs in zip(*seen):
+        torch.testing.assert_close(ours, theirs)
+    for media, at in (([one, two], None), ([two, one], None), ([one, two], [0, 5])):
+        understand_several(framework, media, asked, at, max_new_tokens=1)
+    same, swapped, moved = (embeddings for embeddings, _ in seen[2:])
+    assert same.shape == swapped.shape == moved.shape and same.shape[1] > seen[0][0].shape[1] + 16
+    assert not torch.equal(same, swapped) and not torch.equal(same, moved)
+
+
 def test_a_long_video_in_parts_is_answered(folder):
     framework = framework_of(folder)
     frames = video(12)

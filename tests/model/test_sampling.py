@@ -7,7 +7,8 @@ import torch
 
 from data_tools.draws import Draws
 from pipelines import generate
-from pipelines.engine.loading.loader import SampleToModel
+from pipelines.config import CaptionShares, MixtureConfig
+from pipelines.engine.loading.encoding import SampleToModel
 from support.commands import called
 from support.launch import assert_user_error
 from support.tiny import model_config
@@ -148,22 +149,57 @@ def test_impossible_options_are_one_line(tmp_path, option, value, message):
 # ---------------------------------------------------------------- training
 
 
+def sample_at(position, source=0, **changes):
+    """A captioned clip, as a dataset gives it."""
+    captions = ("A red circle.", "Red.", "A large red circle moves to the right.")
+    given = dict(
+        caption=captions[0], captions=captions, question=None, answer=None, draws=Draws(0, position), extras={},
+        turns=(), kind="video", places=(), source=source,
+    )  # fmt: skip
+    return SimpleNamespace(**given | changes)
+
+
+def test_a_dataset_of_a_mixture_has_its_own_captions_prompts_and_losses(tiny_models):
+    text = framework_of(tiny_models).text
+    decode = text.tokenizer.decode
+    shares = CaptionShares(short=1, long=2, empty=1)
+    sources = [
+        MixtureConfig("a", captions=shares, prompts=["Say it!"]), MixtureConfig("b"),
+        MixtureConfig("c", losses=["under"]), MixtureConfig("d", losses=["dec"]),
+    ]  # fmt: skip
+    encode = SampleToModel(text, 0.5, sources)
+    rows = [encode(sample_at(position)).text for position in range(400)]
+    empty = [row.prompt == text.prompt("") for row in rows]
+    said = [decode(row.answer).removesuffix("<|eot_id|>") for row in rows]
+    assert 70 < sum(empty) < 130  # its own share, not data.text_dropout
+    assert 70 < said.count("Red.") < 130 and said.count("A red circle.") == sum(empty)
+    for row, words, gone in zip(rows, said, empty):
+        assert row.prompt == text.prompt("" if gone else words) and "Say it!" in decode(
+            [i for i in row.question if i >= 0]
+        )
+    assert all(row.captioned and row.predicts and row.decodes for row in rows)
+    others = [encode(sample_at(position, 1)).text for position in range(100)]
+    assert 30 < sum(row.prompt == text.prompt("") for row in others) < 70
+    assert {decode(row.answer) for row in others} == {"A red circle.<|eot_id|>"}
+    quiet, drawn = (encode(sample_at(0, source)).text for source in (2, 3))
+    assert quiet.answer and not quiet.captioned
+    assert not drawn.answer and drawn.captioned and (drawn.predicts, drawn.decodes) == (False, True)
+    judged = SampleToModel(text, 0.5, sources, training=False)
+    assert not any(judged(sample_at(position)).text.prompt == text.prompt("") for position in range(50))
+
+
 def test_text_is_dropped_from_the_generation_row_by_the_sample_s_own_draw(tiny_models):
     text = framework_of(tiny_models).text
 
     def encoded(position, dropout):
-        draws = Draws(0, position)
-        sample = SimpleNamespace(
-            caption="A red circle.", question=None, answer=None, draws=draws, extras={}, turns=(), kind="video"
-        )
-        return SampleToModel(text, dropout)(sample).text
+        return SampleToModel(text, dropout)(sample_at(position)).text
 
     kept = [encoded(position, 0.0) for position in range(200)]
     half = [encoded(position, 0.5) for position in range(200)]
     dropped = [row.prompt == text.prompt("") for row in half]
     assert 70 < sum(dropped) < 130 and not any(row.prompt == text.prompt("") for row in kept)
     for row, own, gone in zip(half, kept, dropped):
-        assert row.answer == own.answer and row.captioned and row.before == own.before
+        assert row.answer == own.answer and row.captioned and row.question == own.question
         assert row.decoder_ids == (text.caption_ids("") if gone else own.decoder_ids)
         assert gone or row == own
     assert [row.prompt == text.prompt("") for row in (encoded(p, 0.5) for p in range(200))] == dropped

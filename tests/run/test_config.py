@@ -9,7 +9,7 @@ import torch
 
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import load_config, parse_run_arguments
-from pipelines.config import TrainConfig
+from pipelines.config import CaptionShares, TrainConfig
 from pipelines.engine import cpu_op, internals
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order, plan_batch
 from pipelines.engine.loading.loader import order_settings
@@ -111,10 +111,14 @@ def test_the_short_form():
 
 
 def test_a_mixture_survives_being_written(tmp_path):
-    argv = ["--data.mixture", "[{shards: a, weight: 2}, {shards: 's3://b/c', weight: 1}]"]
+    special = "name: c, prompts: [What?], captions: {long: 0.7, empty: 0.3}, losses: [under], validation: v"
+    argv = ["--data.mixture", f"[{{shards: a/train, weight: 2}}, {{shards: 's3://b/c', weight: 1, {special}}}]"]
     arguments = parse_run_arguments(argv)
     assert arguments.preset == "tiny"
-    assert [(part.shards, part.weight) for part in arguments.config.data.mixture] == [("a", 2.0), ("s3://b/c", 1.0)]
+    first, second = arguments.config.data.mixture
+    assert (first.shards, first.weight, first.title, first.captions) == ("a/train", 2.0, "a", None)
+    assert (second.title, second.prompts, second.losses) == ("c", ["What?"], ["under"])
+    assert second.captions == CaptionShares(long=0.7, empty=0.3)
     save_config(arguments.config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == arguments.config
 
@@ -142,6 +146,12 @@ def test_without_a_config_and_without_data_it_is_the_demo():
         (["--data.mixture", "[]"], "data.mixture is empty"),
         (["--data.mixture", "[{shards: a, weight: 2}, {shards: b}]"], "a weight to all datasets of data.mixture"),
         (["--data.mixture", "[{shards: a, weight: -2}]"], "must be positive"),
+        (["--data.mixture", "[{shards: x/a/train}, {shards: y/a}]"], "two datasets are called a: give each a name"),
+        (["--data.mixture", "[{shards: a, losses: []}]"], "a counts in no loss"),
+        (["--data.mixture", "[{shards: a, losses: [all]}]"], "losses"),
+        (["--data.mixture", "[{shards: a, prompts: ['']}]"], "the prompts of a are empty"),
+        (["--data.mixture", "[{shards: a, captions: {empty: 1}}]"], "one beside empty is positive"),
+        (["--data.mixture", "[{shards: a, captions: {longest: 1}}]"], "longest"),
     ],
 )
 def test_errors_are_one_line_that_names_the_key(argv, message):

@@ -17,8 +17,8 @@ def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumula
     assert result.stdout.count("gradients agree") == count
 
 
-# Samples in global order: v a clip, i an image, t a text alone, q a question about a clip without a caption.
-MIXES = {1: "ttvv:iqvt", 2: "tvvt:qiti"}  # by accumulation: on two ranks, two samples a rank, or one
+# Samples in global order, as in `support.tiny.mixed_batch`; s and l are about several media, d counts in L_dec.
+MIXES = {1: "ttvd:isvl", 2: "tvlt:qpss"}  # by accumulation: on two ranks, two samples a rank, or one
 
 
 @pytest.mark.parametrize("accumulation", [slow(1), 2])

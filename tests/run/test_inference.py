@@ -176,6 +176,18 @@ def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, 
     assert "nothing of it lies between --start and --end" in capsys.readouterr().err
 
 
+def test_a_question_about_several_videos_is_answered(loaded, clips, tmp_path, capsys):
+    Image.new("RGB", (80, 40), "red").save(tmp_path / "a.png")
+    paths = [str(clips / "000.mp4"), str(tmp_path / "a.png")]
+    command = ["--checkpoint", "run", "--video", *paths, "--question", "Alike?", "--max_new_tokens", "3", "--json"]
+    understand.main(command)
+    told = json.loads(capsys.readouterr().out)
+    assert told["video"] == paths and isinstance(told["answer"], str)
+    with pytest.raises(SystemExit, match="2"):
+        understand.main([*command, "--end", "1"])
+    assert "for one --video" in capsys.readouterr().err
+
+
 def test_several_key_frames_give_the_tokens_of_several_videos(run, clips, monkeypatch):
     config, framework, _ = run
     monkeypatch.setattr(config.data, "seconds", 1.0)

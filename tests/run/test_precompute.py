@@ -80,7 +80,7 @@ def test_losses_with_stored_captions_are_those_of_the_text_encoder(shards, tmp_p
     for name, captions in (("without", ()), ("with", ("--captions",))):
         data = tmp_path / f"stored_{name}"
         checked(called(precompute.main, shards, "--output", data, *CONFIG, *own[:2], *captions))
-        assert ("text_encoder" in unused_encoders(CONFIGURED, ShardReader(data), None)) == bool(captions)
+        assert ("text_encoder" in unused_encoders(CONFIGURED, ShardReader(data), [])) == bool(captions)
         checked(called(*TRAIN, *own, "--data.shards", data, "--output", tmp_path / name))
         logs[name] = log_of(tmp_path / name)
     for ours, theirs in zip(logs["with"], logs["without"], strict=True):
@@ -104,9 +104,9 @@ def test_encoders_are_left_out_where_all_shards_hold_what_they_give(shards, stor
     config = replace(CONFIGURED, validation=ValidationConfig(videos=videos))
     video, encoded = ShardReader(shards), ShardReader(stored)
     both = {"feature_extractor", "autoencoder"}
-    assert unused_encoders(config, encoded, None) == both
-    assert unused_encoders(config, encoded, encoded) == (both if videos == 0 else {"feature_extractor"})
-    assert unused_encoders(config, encoded, video) == unused_encoders(config, video, encoded) == set()
+    assert unused_encoders(config, encoded, []) == both
+    assert unused_encoders(config, encoded, [encoded]) == (both if videos == 0 else {"feature_extractor"})
+    assert unused_encoders(config, encoded, [video]) == unused_encoders(config, video, [encoded]) == set()
 
 
 def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):

@@ -22,10 +22,10 @@ from data_tools.shards import ShardReader
 from data_tools.video.media import encode_gif
 from pipelines import train
 from pipelines.cli.parsing import parse_run_arguments
-from pipelines.config import DataConfig, RunConfig, TrainConfig, ValidationConfig
+from pipelines.config import DataConfig, MixtureConfig, RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine import memory
 from pipelines.engine.logs import PatientFile
-from pipelines.engine.outputs import find_held_out
+from pipelines.engine.outputs import HeldOut, find_held_out
 from pipelines.engine.watching import console, utilisation
 from pipelines.engine.watching.metrics import MEASURED, TAGS, Metrics
 from pipelines.engine.watching.profiler import profiled
@@ -165,7 +165,9 @@ def test_the_batches_of_a_validation_do_not_show_in_its_figures(shards, framewor
         train = TrainConfig(max_steps=1, micro_batch_size=micro)
         section = ValidationConfig(samples=samples, captions=0, videos=0)
         config = RunConfig(train, model=framework.config, data=DataConfig(seconds=1, workers=0), validation=section)
-        figures[micro, samples], captions, videos = Validation(config, reader, framework).run(framework)
+        figures[micro, samples], captions, videos = Validation(
+            config, [HeldOut(MixtureConfig("val"), reader)], framework
+        ).run(framework)
         assert figures[micro, samples]["samples"] == samples and not captions + videos
     assert framework.training and not framework.decoder.training  # as they were
     assert len({line.pop("digest") for line in figures.values()}) == 2
@@ -182,7 +184,7 @@ def test_no_video_is_made_of_an_empty_caption(framework, tmp_path):
     build_shards(tmp_path / "in", tmp_path / "out", progress=False)
     section = ValidationConfig(captions=1, videos=2)
     config = RunConfig(TrainConfig(max_steps=1), model=framework.config, data=DataConfig(seconds=1), validation=section)
-    examples = Validation(config, ShardReader(tmp_path / "out"), framework)
+    examples = Validation(config, [HeldOut(MixtureConfig("out"), ShardReader(tmp_path / "out"))], framework)
     assert [example.question for example in examples.to_caption] == ["Who?"]
     assert [example.caption for example in examples.to_draw] == ["A circle moves.", "A square moves."]
 
@@ -193,11 +195,16 @@ def config_with(**validation):
 
 def test_the_held_out_split_is_the_val_beside_train(shards, tmp_path):
     train, val = str(shards / "train"), str(shards / "val")
-    assert find_held_out(config_with(), [train]) == val
-    assert find_held_out(config_with(every=0), [train]) is None
-    assert find_held_out(config_with(shards=train), [val]) == train
-    assert find_held_out(config_with(), [val]) is None
-    assert find_held_out(config_with(), [train, train]) is None  # a mixture
+    assert find_held_out(config_with(), [train]) == [val]
+    assert find_held_out(config_with(every=0), [train]) == []
+    assert find_held_out(config_with(shards=train), [val]) == [train]
+    assert find_held_out(config_with(), [val]) == [None]
+    mixed = config_with()
+    mixed.data.mixture = [MixtureConfig(train), MixtureConfig(val), MixtureConfig(val, validation=train)]
+    assert find_held_out(mixed, [train, val, val]) == [val, None, train]
+    mixed.validation.shards = val
+    with pytest.raises(ConfigError, match="set validation.shards, or the validation of datasets"):
+        find_held_out(mixed, [train, val, val])
     with pytest.raises(ConfigError, match="no held-out split: pass --validation.shards"):
         find_held_out(config_with(every=5), [str(tmp_path / "train")])
     with pytest.raises(DataError, match="no does not exist: run `vtok-shards build"):

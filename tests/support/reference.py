@@ -80,16 +80,18 @@ def mixture_nll(head, hidden, target):
 def clip_losses(framework: VTokFramework, batch: Batch, index: int):
     """L_under, L_visLM and L_dec of one clip; the last two are zero without a caption."""
     lm, text = framework.mllm.causal_lm, batch.texts[index]
-    frames = batch.frames[index, : batch.frame_counts[index]]
-    grid, residuals = visual_targets(framework, frames)
-    visual = visual_embeddings(framework, grid, residuals)
+    counts = batch.media_counts or [1] * len(batch.texts)
+    first = sum(counts[:index])
+    seen = [batch.frames[n, : batch.frame_counts[n]] for n in range(first, first + counts[index])]
+    targets = [visual_targets(framework, frames) for frames in seen]
+    media = [visual_embeddings(framework, *target) for target in targets]
+    (grid, residuals), visual = targets[0], media[0]
     embed = lambda ids: lm.model.embed_tokens(torch.tensor(ids, dtype=torch.long))  # noqa: E731
 
     # eq. 7
-    pieces = [embed(text.before), visual if text.visual else visual[:0], embed(text.after)]
-    answers, places = [], []
-    for asked, answer in [([], text.answer), *text.turns]:
-        pieces.append(embed(asked))
+    pieces, answers, places = [], [], []
+    for asked, answer in [(text.question, text.answer), *text.turns]:
+        pieces += [embed([token]) if token >= 0 else media[-1 - token] for token in asked]
         first = sum(map(len, pieces))
         places += range(first - 1, first + len(answer) - 1)
         answers += answer
@@ -148,5 +150,6 @@ def global_loss(framework: VTokFramework, batch: Batch):
     weights, total = framework.config.loss, 0.0
     for index, text in enumerate(batch.texts):
         under, vis_lm, dec = clip_losses(framework, batch, index)
-        total = total + weights.under * under + text.captioned * (weights.vis_lm * vis_lm + weights.dec * dec)
+        total = total + weights.under * under
+        total = total + text.captioned * (text.predicts * weights.vis_lm * vis_lm + text.decodes * weights.dec * dec)
     return total / len(batch.texts)

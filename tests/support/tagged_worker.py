@@ -132,8 +132,8 @@ def validated(framework: VTokFramework, device: torch.device, run: RunConfig) ->
     batch = make_batch(framework)
     validation.micro_batches = lambda *arguments, **options: iter([Loaded(batch.to(device), [])])
     judge = object.__new__(validation.Validation)
-    judge.config, judge.device, judge.dataset = run, device, None
-    judge.samples = 4
+    judge.config, judge.device = run, device
+    judge.splits = [validation.Split("clips", None, 4, 1.0)]
     example = Example("clip0", batch.frames[0], 9, "A red circle.", "What moves?", "A red circle.", seed=3)
     judge.to_caption = judge.to_draw = [example]
     figures, (caption,), (video,) = judge.run(framework)

@@ -14,6 +14,7 @@ from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, Visu
 from vtok.framework import VTokFramework
 from vtok.generation import decoder_conditioning, sample_row
 from vtok.rows.batch import Batch
+from vtok.rows.text import Place, RowText, mark
 
 CAPTIONS = [
     "A small red circle moves to the right.",
@@ -108,36 +109,62 @@ def make_batch(
 
 
 def mixed_batch(framework, kinds="vitq"):
-    """A micro-batch of a captioned video (v), image (i), text alone (t), and a question about a video (q)."""
+    """A micro-batch of a captioned video (v), image (i), text alone (t), and a question about a video (q).
+
+    Further kinds: a conversation about a video and two images (s), one whose first turn shows nothing (l), a captioned
+    video that counts in L_dec alone (d), and one that does not count in it (p).
+    """
     whole = make_batch(framework, len(kinds), captions=CAPTIONS[: len(kinds)])
     say = framework.text.sample
+    compared = "What is in the two? Say it.", "A ball."
     texts = {
         "v": lambda n: say(CAPTIONS[n], None, None, n),
         "i": lambda n: say(CAPTIONS[n], None, None, n, kind="image"),
         "t": lambda n: say("", "What is 1 + 1?", "Two.", n, TALK, "text"),
         "q": lambda n: say("", "What moves?", "A ball.", n, TALK[:1]),
+        "s": lambda n: say("", *compared, n, TALK, "several", [Place(0, 0), Place(0, 19), Place(1, 3)]),
+        "d": lambda n: framework.text.counted(say(CAPTIONS[n], None, None, n), ["dec"]),
+        "p": lambda n: framework.text.counted(say(CAPTIONS[n], None, None, n), ["under", "vis_lm"]),
+        "l": lambda n: say("", "Hello?", "Yes?", n, TALK, "several", [Place(2, 0), Place(2, 5)]),
     }
-    frames, counts = whole.frames.clone(), list(whole.frame_counts)
-    videos, lengths = [], []
+    generator = torch.Generator().manual_seed(2)
+    frames, counts, videos, lengths = [], [], [], []
     for n, kind in enumerate(kinds):
-        counts[n] = counts[n] if kind in "vq" else 1
-        frames[n, counts[n] :] = frames[n, counts[n] - 1]
-        if kind == "t":
-            frames[n] = 0
-        shape = {"v": (9, 3, 32, 32), "i": (1, 3, 48, 32)}.get(kind, (1, 3, 32, 32))
+        count = whole.frame_counts[n]
+        own = {"v": [count], "q": [count], "d": [count], "p": [count], "s": [count, 1, 1], "l": [1, 5]}.get(kind, [1])
+        for place, real in enumerate(own):
+            noise = torch.randint(0, 256, whole.frames[n].shape, dtype=torch.uint8, generator=generator)
+            pixels = (noise if place else whole.frames[n].clone()) * (kind != "t")
+            pixels[real:] = pixels[real - 1]
+            frames.append(pixels)
+        counts.append(own)
+        shape = {"v": (9, 3, 32, 32), "d": (9, 3, 32, 32), "i": (1, 3, 48, 32)}.get(kind, (1, 3, 32, 32))
         lengths.append(shape[0])
-        generator = torch.Generator().manual_seed(n)
-        pixels = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=generator)
-        videos.append(pixels if kind in "vi" else torch.zeros_like(pixels))
+        drawn = torch.Generator().manual_seed(n)
+        pixels = torch.randint(0, 256, (1, *shape), dtype=torch.uint8, generator=drawn)
+        videos.append(pixels if kind in "vid" else torch.zeros_like(pixels))
     return whole._replace(
-        frames=frames, frame_counts=counts, video=videos, video_counts=lengths,
-        texts=[texts[kind](n) for n, kind in enumerate(kinds)],
+        frames=torch.stack(frames), frame_counts=sum(counts, []), media_counts=[len(own) for own in counts],
+        video=videos, video_counts=lengths, texts=[texts[kind](n) for n, kind in enumerate(kinds)],
     )  # fmt: skip
 
 
 def part(batch: Batch, clips: list[int]) -> Batch:
     """Some clips of a batch."""
-    return Batch(*(f[clips] if isinstance(f, torch.Tensor) else f and [f[clip] for clip in clips] for f in batch))
+    counts = batch.media_counts or [1] * len(batch.texts)
+    media = [n for clip in clips for n in range(sum(counts[:clip]), sum(counts[: clip + 1]))]
+    chosen = {"frames": media, "frame_counts": media}
+    found = {name: (field, chosen.get(name, clips)) for name, field in batch._asdict().items()}
+    return Batch(**{
+        name: field[own] if isinstance(field, torch.Tensor) else field and [field[n] for n in own]
+        for name, (field, own) in found.items()
+    })  # fmt: skip
+
+
+def sides(text: RowText) -> tuple[list[int], list[int]]:
+    """The ids of a question on both sides of its visual tokens."""
+    place = text.question.index(mark(0))
+    return text.question[:place], text.question[place + 1 :]
 
 
 def imagined(framework: VTokFramework, prompt: str, num_tokens: int, **sampling) -> Any:

@@ -30,19 +30,19 @@ def video_positions(places: list[Place], frames: list[int], grid: int, positions
     return torch.stack([(seen * positions_per_frame).long(), cells // grid, cells % grid])
 
 
-def row_positions(before: int, videos: Iterable[Tensor], after: int) -> Tensor:
-    """Returns the positions (3, L) of a row: text, videos, text.
+def row_positions(parts: Iterable[int | Tensor]) -> Tensor:
+    """Returns the positions (3, L) of a row of texts and videos.
 
     Args:
-        before, after: The number of text tokens on either side.
-        videos: (3, n) each, from :func:`video_positions`.
+        parts: In order: the number of tokens of a text, or a video's (3, n) from :func:`video_positions`.
     """
-    pieces, start = [text_positions(before)], before
-    for video in videos:
-        pieces.append(video + start)
-        if video.numel():  # a strategy may have no tokens
+    pieces, start = [], 0
+    for part in parts:
+        own = part if isinstance(part, Tensor) else text_positions(part)
+        pieces.append(own + start)
+        if own.numel():  # a strategy may have no tokens
             start = int(pieces[-1].max()) + 1
-    return torch.cat([*pieces, text_positions(after) + start], dim=1)
+    return torch.cat(pieces, dim=1)
 
 
 def text_positions(count: int) -> Tensor:

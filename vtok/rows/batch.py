@@ -11,14 +11,15 @@ from vtok.video_decoder import Posterior
 
 
 class Batch(NamedTuple):
-    """B samples: clips, images (clips of one frame) and texts.
+    """B samples: clips, images (clips of one frame), texts, and conversations about several media.
 
     Every rank runs the same modules in every micro-step, whatever its samples are. So a text has a black frame, whose
     tokens stand in no row, and a sample without a caption a small black video, whose loss has weight zero.
 
     Attributes:
-        frames: (B, T, 3, h, w) ``uint8``, the tokeniser's view; or its stored frozen features.
-        frame_counts: Real frames of each clip. The rest repeats the last one.
+        frames: (media, T, 3, h, w) ``uint8``, the tokeniser's view of the media of all samples, one after the other; or
+            their stored frozen features.
+        frame_counts: Real frames of each medium. The rest repeats the last one.
         video: (B, F, 3, H, W) ``uint8``, F = 4k + 1, the decoder's view; or the stored posterior of its latents. A list
             of B of these, each of one clip: the decoder then runs clip by clip, and the transformer on the real frames
             alone. All ranks have the same form. ``None`` if there is no decoder.
@@ -27,9 +28,10 @@ class Batch(NamedTuple):
         decoder_seeds: Each sample's seed for sigma and the decoder's noise.
         head_seeds: Each sample's seed for the noise of the visual head.
         keys: Names of the samples, for digests and messages.
-        vectors: (B, T - 1, ...) motion vectors of the frames, if the strategy reads them
-            (``Tokeniser.vectors_of``). Zero behind a clip's own frames.
         captions: Each sample's stored caption, as the decoder's own text encoder encodes it. ``None`` if it is to run.
+        vectors: (media, T - 1, ...) motion vectors of the frames, if the strategy reads them
+            (``Tokeniser.vectors_of``). Zero behind a medium's own frames.
+        media_counts: The number of media of each sample. ``None``: one each.
     """
 
     frames: Tensor | VisualFeatures
@@ -42,6 +44,7 @@ class Batch(NamedTuple):
     keys: list[str]
     captions: list[Tensor] | None = None
     vectors: Tensor | None = None
+    media_counts: list[int] | None = None
 
     @property
     def groups(self) -> list[Tensor | Posterior]:
@@ -49,6 +52,12 @@ class Batch(NamedTuple):
         if isinstance(self.video, list):
             return self.video
         return [] if self.video is None else [self.video]
+
+    @property
+    def shown(self) -> list[bool]:
+        """Whether each medium stands in a row. A text's black frame does not."""
+        counts = self.media_counts or [1] * len(self.texts)
+        return [medium in text.media for text, count in zip(self.texts, counts) for medium in range(count)]
 
     def to(self, device: torch.device | str) -> "Batch":
         """Returns the batch with its tensors on ``device``."""

@@ -3,8 +3,10 @@
 Pure arithmetic on lengths. Both branches of B clips become up to 2B rows. They are packed into one sequence without
 padding, so the language model runs once per micro-step, on their tokens only:
 
-    row i      (understanding)  before | V | after | answer | later turns    position before an answer token predicts it
-    row B + i  (generation)     prompt | V                                   position before V_j predicts V_j
+    row i      (understanding)  question with V | answer | later turns    position before an answer token predicts it
+    row B + i  (generation)     prompt | V                                position before V_j predicts V_j
+
+A conversation about several media has the V of each in its questions, and a generation row only of the first.
 
 A sample without a caption has no generation row, since it would have no loss. The decoder, which runs for every sample,
 then reads the first state of its other row; that loss has weight zero.
@@ -14,7 +16,7 @@ its own; the generation rows attend to it.
 """
 
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice, takewhile
+from itertools import accumulate, groupby, islice, takewhile
 from typing import NamedTuple
 
 import torch
@@ -24,13 +26,16 @@ from vtok.devices import to_device
 from vtok.rows.text import RowText
 
 
-class RowParts(NamedTuple):
-    """The tokens of a clip's row: text, visual tokens, text."""
+class RowPart(NamedTuple):
+    """Neighbouring tokens of a row.
 
-    clip: int
-    before: int
-    visual: int
-    after: int
+    Attributes:
+        medium: The medium whose visual tokens they are, counted over the micro-batch. ``None`` for text.
+        length: Their number.
+    """
+
+    medium: int | None
+    length: int
 
 
 @dataclass
@@ -40,17 +45,19 @@ class RowPlan:
     Attributes:
         token_ids: (n,), all text tokens.
         source: (L,), the index of each position's embedding among all text embeddings, followed by all visual ones.
-        row_parts: The tokens of each row.
+        row_parts: The parts of each row, in order.
         shared_row: Index of the shared prefix among the rows, or ``None``.
         answer_from: (a,), positions that predict an answer token.
         answer_ids: (a,), these tokens.
         answer_clip: (a,), their clips.
         visual_from: (v,), positions that predict a visual token. Those of spatial tokens come first.
         visual_clip: (v,), the clips of these tokens.
-        visual_index: (v,), their indices within the clip.
+        visual_medium: (v,), their media.
+        visual_index: (v,), their indices within the medium.
         num_spatial: The number of spatial tokens among them.
         answer_counts, visual_counts: (B,), answer tokens and predicted visual tokens of each clip.
-        captioned: (B,), 1 for a clip with a caption, 0 for one without.
+        predicts, decodes: (B,), 1 for a clip that counts in L_visLM, and in L_dec; 0 for the others.
+        first_medium: The first medium of each clip. Its visual tokens are those that are predicted.
         conditioning_start: First of each clip's positions whose states go to the decoder.
         conditioning_rows: The number of these positions in each clip.
         conditioning_visual: How many of them, at the end, are visual tokens.
@@ -58,18 +65,21 @@ class RowPlan:
 
     token_ids: Tensor
     source: Tensor
-    row_parts: list[RowParts]
+    row_parts: list[list[RowPart]]
     shared_row: int | None
     answer_from: Tensor
     answer_ids: Tensor
     answer_clip: Tensor
     visual_from: Tensor
     visual_clip: Tensor
+    visual_medium: Tensor
     visual_index: Tensor
     num_spatial: int
     answer_counts: Tensor
     visual_counts: Tensor
-    captioned: Tensor
+    predicts: Tensor
+    decodes: Tensor
+    first_medium: list[int]
     conditioning_start: list[int]
     conditioning_rows: list[int]
     conditioning_visual: list[int]
@@ -77,7 +87,7 @@ class RowPlan:
     @property
     def row_lengths(self) -> list[int]:
         """Positions of each row."""
-        return [row.before + row.visual + row.after for row in self.row_parts]
+        return [sum(part.length for part in row) for row in self.row_parts]
 
     def to(self, device: torch.device) -> "RowPlan":
         """Copies the tensors to ``device``, in one copy that does not block."""
@@ -93,80 +103,92 @@ def plan_rows(
     understanding: bool = True,
     generation: bool = True,
     spatial: int = 0,
+    media_counts: list[int] | None = None,
 ) -> RowPlan:
     """Lays out the rows of B clips.
 
     Args:
         texts: Token ids of each clip's rows.
-        visual_counts: Visual tokens of each clip. In the visual tensor every clip has ``max(visual_counts)`` places.
+        visual_counts: Visual tokens of each medium. In the visual tensor each has ``max(visual_counts)`` places.
         crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
         understanding, generation: Whether there is such a branch.
         spatial: The number of spatial tokens of a clip. They come first.
+        media_counts: The number of media of each clip. One each if omitted.
     """
     batch, stride = len(texts), max(visual_counts)
     generated = [clip for clip, t in enumerate(texts) if generation and (t.captioned or not understanding)]
     shared = shared_beginning([texts[clip].prompt for clip in generated], crop_start) if len(generated) > 1 else []
     prompts = {clip: texts[clip].prompt[len(shared) :] for clip in generated}
-    said = [[([], t.answer), *t.turns] for t in texts]
-    after = [len(t.after) + sum(len(part) for turn in turns for part in turn) for t, turns in zip(texts, said)]
-    answered = sum(len(t.before) + own for t, own in zip(texts, after)) * understanding
-    num_text = answered + len(shared) + sum(map(len, prompts.values()))
+    first_medium = list(accumulate(media_counts or [1] * batch, initial=0))[:-1]
     token_ids: list[int] = []
-    rows: list[list[int]] = []
-    parts: list[RowParts] = []
+    rows: list[list[int]] = []  # the place of each position's token: n among the texts, -1 - n among the visual ones
+    parts: list[list[RowPart]] = []
 
     def text(ids: list[int]) -> list[int]:
         token_ids.extend(ids)
+        parts[-1].append(RowPart(None, len(ids)))
         return list(range(len(token_ids) - len(ids), len(token_ids)))
 
-    def visual(clip: int, count: int) -> list[int]:
-        return list(range(num_text + clip * stride, num_text + clip * stride + count))
+    def visual(medium: int) -> list[int]:
+        parts[-1].append(RowPart(medium, visual_counts[medium]))
+        return [-1 - medium * stride - index for index in range(visual_counts[medium])]
+
+    def marked(ids: list[int], clip: int) -> list[int]:
+        row: list[int] = []
+        for is_text, own in groupby(ids, lambda token: token >= 0):
+            row += text(list(own)) if is_text else sum((visual(first_medium[clip] - 1 - token) for token in own), [])
+        return row
 
     answers: list[tuple[int, int, int]] = []
     first = 0
-    for clip in range(batch * understanding):
-        t = texts[clip]
-        row = text(t.before) + visual(clip, visual_counts[clip]) + text(t.after)
-        for asked, answer in said[clip]:
-            row += text(asked)
+    for clip, t in enumerate(texts if understanding else []):
+        row: list[int] = []
+        parts.append([])
+        for question, answer in [(t.question, t.answer), *t.turns]:
+            row += marked(question, clip)
             answers += [(first + len(row) + i - 1, token, clip) for i, token in enumerate(answer)]
             row += text(answer)
         rows.append(row)
-        parts.append(RowParts(clip, len(t.before), visual_counts[clip], after[clip]))
         first += len(row)
     shared_row = len(rows) if shared else None
     if shared:
+        parts.append([])
         rows.append(text(shared))
-        parts.append(RowParts(0, len(shared), 0, 0))
     first_generation = len(rows)
     for clip in generated:
-        rows.append(text(prompts[clip]) + visual(clip, visual_counts[clip]))
-        parts.append(RowParts(clip, len(prompts[clip]), visual_counts[clip], 0))
+        parts.append([])
+        rows.append(text(prompts[clip]) + visual(first_medium[clip]))
 
     row_lengths = [len(row) for row in rows]
     ends = list(accumulate(row_lengths))
-    visuals: list[tuple[int, int, int]] = []
+    visuals: list[tuple[int, int, int, int]] = []
     cropped = crop_start - len(shared)
     # (first position, positions, visual tokens among them) of each clip's states for the decoder
     conditioning = [(ends[clip] - row_lengths[clip], 1, 0) for clip in range(batch * understanding * generation)]
     conditioning = conditioning or [(0, 0, 0)] * len(generated)
     for clip, end, length in zip(generated, ends[first_generation:], row_lengths[first_generation:]):
-        count = visual_counts[clip]
-        visuals += [(end - count + j - 1, clip, j) for j in range(count)]
+        count = visual_counts[first_medium[clip]]
+        visuals += [(end - count + j - 1, clip, first_medium[clip], j) for j in range(count)]
         conditioning[clip] = end - length + cropped, length - cropped, count
-    visuals.sort(key=lambda visual: visual[2] >= spatial)  # stable: within a kind, clip after clip
+    source = torch.tensor(sum(rows, []), dtype=torch.long)
+    visuals.sort(key=lambda visual: visual[3] >= spatial)  # stable: within a kind, clip after clip
     columns = torch.tensor(answers, dtype=torch.long).view(-1, 3).unbind(1)
-    visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 3).unbind(1)
+    visual_columns = torch.tensor(visuals, dtype=torch.long).view(-1, 4).unbind(1)
     return RowPlan(
         token_ids=torch.tensor(token_ids, dtype=torch.long),
-        source=torch.tensor(sum(rows, []), dtype=torch.long),
+        source=torch.where(source < 0, len(token_ids) - 1 - source, source),
         row_parts=parts, shared_row=shared_row,
         answer_from=columns[0], answer_ids=columns[1], answer_clip=columns[2],
-        visual_from=visual_columns[0], visual_clip=visual_columns[1], visual_index=visual_columns[2],
-        num_spatial=sum(index < spatial for _, _, index in visuals),
-        answer_counts=torch.tensor([sum(len(answer) for _, answer in turns) * understanding for turns in said]),
-        visual_counts=torch.tensor([count * (clip in prompts) for clip, count in enumerate(visual_counts)]),
-        captioned=torch.tensor([int(t.captioned) for t in texts]),
+        visual_from=visual_columns[0], visual_clip=visual_columns[1],
+        visual_medium=visual_columns[2], visual_index=visual_columns[3],
+        num_spatial=sum(index < spatial for *_, index in visuals),
+        answer_counts=torch.tensor([
+            sum(map(len, (t.answer, *(answer for _, answer in t.turns)))) * understanding for t in texts
+        ]),
+        visual_counts=torch.tensor([visual_counts[first_medium[clip]] * (clip in prompts) for clip in range(batch)]),
+        predicts=torch.tensor([int(t.captioned and t.predicts) for t in texts]),
+        decodes=torch.tensor([int(t.captioned and t.decodes) for t in texts]),
+        first_medium=first_medium,
         conditioning_start=[start for start, _, _ in conditioning],
         conditioning_rows=[count for _, count, _ in conditioning],
         conditioning_visual=[count for _, _, count in conditioning],
@@ -181,7 +203,7 @@ def shared_beginning(prompts: list[list[int]], crop_start: int) -> list[int]:
 
 
 def assemble(plan: RowPlan, text: Tensor, visual: Tensor) -> Tensor:
-    """Arranges embeddings of text (n, d) and of visual tokens (B, stride, d) into the packed rows (1, L, d)."""
+    """Arranges embeddings of text (n, d) and visual tokens (media, stride, d) into the packed rows (1, L, d)."""
     return torch.cat([text, visual.flatten(0, 1)])[plan.source][None]
 
 

@@ -1,11 +1,13 @@
 """Turns the text of a sample's two rows into token ids. It runs in the data workers and makes no tensors.
 
-understanding row:  before | visual tokens | after | answer, end token | later turns    (eq. 6; loss on answers)
-generation row:     template with the caption | visual tokens                           (eqs. 8 and 10)
+understanding row:  question with the visual tokens | answer, end token | later turns    (eq. 6; loss on answers)
+generation row:     template with the caption | visual tokens                            (eqs. 8 and 10)
 """
 
+import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -32,25 +34,48 @@ class RowText(NamedTuple):
     """Token ids of one sample.
 
     Attributes:
-        before, after: The understanding prompt on either side of the visual tokens.
+        question: The chat template with the first question. Among the ids stand marks, see :func:`mark`.
         answer: The answer with its end token. Empty if there is no answer.
         prompt: The generation row's template with the caption. Empty if there is no decoder.
         decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
-        captioned: Whether the sample has a caption. Without one the generation row has no loss.
+        captioned: Whether the sample has a caption. Without one there is no generation row.
         cut: Whether a text was longer than its limit, and was cut.
         turns: Later turns of the conversation: (the template with the question, the answer with its end token) each.
-        visual: Whether the rows have visual tokens. A text alone has none.
+        predicts, decodes: Whether the generation row counts in L_visLM and in L_dec.
     """
 
-    before: list[int]
-    after: list[int]
+    question: list[int]
     answer: list[int]
     prompt: list[int]
     decoder_ids: list[int]
     captioned: bool
     cut: bool = False
     turns: tuple[tuple[list[int], list[int]], ...] = ()
-    visual: bool = True
+    predicts: bool = True
+    decodes: bool = True
+
+    @property
+    def media(self) -> set[int]:
+        """The media that the questions show."""
+        questions = (self.question, *(question for question, _ in self.turns))
+        return {-1 - token for question in questions for token in question if token < 0}
+
+
+class Place(NamedTuple):
+    """The place of a medium, a video or an image, in a conversation about several.
+
+    Attributes:
+        turn: The number of the question that it stands in, from 0 on.
+        at: The number of characters of the question before it.
+    """
+
+    turn: int
+    at: int
+
+
+def mark(medium: int) -> int:
+    """Returns what stands among token ids for the visual tokens of a sample's medium 0, 1, ...: -1, -2, ..."""
+    return -1 - medium
 
 
 class TextEncoder:
@@ -129,21 +154,56 @@ class TextEncoder:
         place = ids.index(visual)
         return ids[:place], ids[place + 1 :]
 
-    def asked(self, head: str, tail: str, question: str) -> list[int]:
-        """Tokenises a first question between the two sides of a filled template."""
+    def asked(self, head: str, tail: str, question: str, media: Sequence[tuple[int, int]] = ()) -> list[int]:
+        """Tokenises a first question between the two sides of a filled template. ``media`` as in :meth:`about`."""
         # Like LLaVA's processor: the template may write the first token itself or leave it to the tokenizer.
         written = head.startswith(self.tokenizer.bos_token or self.placeholder.token)
-        return literal_ids(self.tokenizer, self.control, head, question.strip(), tail, not written)
+        return self.about(media, head, question, tail, not written)
 
-    def later(self, question: str) -> list[int]:
-        """Tokenises a question that follows an answer, whose end token is there already."""
+    def later(self, question: str, media: Sequence[tuple[int, int]] = ()) -> list[int]:
+        """Tokenises a question that follows an answer, whose end token is there already. ``media`` as in `about`."""
         *_, between, tail = self.template(2, visual=False)
 
         def ids(before: str) -> list[int]:
-            return literal_ids(self.tokenizer, self.control, before, question.strip(), tail, False)
+            return self.about(media, before, question, tail, False)
 
         ended = ids(between.lstrip())  # some templates write a space before the end token
         return ended[1:] if ended[0] in self.end_ids else ids(between)
+
+    def about(
+        self, media: Sequence[tuple[int, int]], before: str, question: str, after: str, add_special_tokens: bool
+    ) -> list[int]:
+        """Tokenises a question with marks of the media that stand in it.
+
+        Args:
+            media: (the medium, the number of characters of the question before it) each, in order.
+            before, after: The template around the question.
+            question: The question.
+            add_special_tokens: Whether the tokenizer adds its own at the beginning.
+        """
+        question, (left, right) = question.strip(), self.around_medium() if media else ("", "")
+        cuts = [0, *(at for _, at in media), len(question)]
+        ids: list[int] = []
+        for number, (first, end) in enumerate(pairwise(cuts)):
+            last = number == len(media)
+            sides = right if number else before, question[first:end], after if last else left
+            ids += literal_ids(self.tokenizer, self.control, *sides, add_special_tokens and not number)
+            ids += [] if last else [mark(media[number][0])]
+        return ids
+
+    def around_medium(self) -> tuple[str, str]:
+        """Returns what the chat template writes on both sides of a medium's visual tokens.
+
+        Raises:
+            ConfigError: With a medium the template differs in more than one place.
+        """
+        without, shown = (self.template(1, visual)[0] for visual in (False, True))
+        same = len(os.path.commonprefix([without, shown]))
+        rest = without[same:]
+        if not shown.endswith(rest):
+            raise ConfigError("the chat template of mllm.weights changes where a medium is added: it takes one only")
+        left, right = shown[same : len(shown) - len(rest)].split(self.placeholder.token)
+        return left, right
 
     def chat(self) -> tuple[str, str]:
         """Fills the chat template with a video and a question. Returns the text on both sides of the question.
@@ -229,6 +289,8 @@ class TextEncoder:
         instruction_draw: int,
         turns: Sequence[tuple[str, str]] = (),
         kind: str = "video",
+        media: Sequence[Place] = (),
+        prompts: Sequence[str] | None = None,
     ) -> RowText:
         """Tokenises both rows of a training sample.
 
@@ -240,27 +302,33 @@ class TextEncoder:
             caption, question, answer: The sample's text.
             instruction_draw: A random integer of the sample, which picks the wording that asks for the caption.
             turns: Later questions and answers. Those past ``mllm.max_text_tokens`` in all are left out.
-            kind: ``video``, ``image`` or ``text``.
+            kind: ``video``, ``image``, ``text`` or ``several``. A video or an image stands where the template has it.
+            media: For ``several``: the place of each. Those of a turn that is left out are left out.
+            prompts: Wordings that ask for a caption. By default those of :mod:`vtok.rows.prompts`.
         """
         if question is None:
-            wordings = IMAGE_INSTRUCTIONS if kind == "image" else CAPTION_INSTRUCTIONS
+            wordings = prompts or (IMAGE_INSTRUCTIONS if kind == "image" else CAPTION_INSTRUCTIONS)
             question, answer = wordings[instruction_draw % len(wordings)], caption
         asked, answered = self.shortened(question), self.shortened(answer or "")
         unended = answered != (answer or "")
         cut = unended or asked != question
-        visual = kind != "text"
-        if visual:
-            before, after = self.question(asked)
-        else:
+
+        def in_turn(number: int, text: str) -> list[tuple[int, int]]:
+            return [(medium, min(place.at, len(text))) for medium, place in enumerate(media) if place.turn == number]
+
+        if kind in ("text", "several"):
             head, tail = self.template(1, visual=False)
-            before, after = self.asked(head, tail, asked), []
+            first = self.asked(head, tail, asked, in_turn(0, asked))
+        else:
+            before, after = self.question(asked)
+            first = [*before, mark(0), *after]
         ids = self.answer(answered) if answered else []
         if unended:
             ids.pop()
         later: list[tuple[list[int], list[int]]] = []
         left = 0 if unended else self.max_text_tokens
-        for turn in turns:
-            own = self.later(turn[0]), self.answer(turn[1])
+        for number, turn in enumerate(turns, 1):
+            own = self.later(turn[0], in_turn(number, turn[0])), self.answer(turn[1])
             left -= sum(map(len, own))
             if left < 0:
                 cut = True
@@ -274,7 +342,14 @@ class TextEncoder:
             prompt, decoder_ids = self.whole_prompt(self.shortened(caption)), self.caption_ids(caption)
             cut = cut or len(prompt) > self.max_prompt_length
             prompt = prompt[: self.max_prompt_length]
-        return RowText(before, after, ids, prompt, decoder_ids, bool(caption), cut, tuple(later), visual)
+        return RowText(first, ids, prompt, decoder_ids, bool(caption), cut, tuple(later))
+
+    def counted(self, row: RowText, losses: Collection[str]) -> RowText:
+        """Returns a sample's rows that count only in some losses, of ``under``, ``vis_lm`` and ``dec``."""
+        predicts, decodes = "vis_lm" in losses, "dec" in losses
+        if "under" not in losses:
+            row = row._replace(answer=[], turns=())
+        return row._replace(captioned=row.captioned and (predicts or decodes), predicts=predicts, decodes=decodes)
 
     def without_caption(self, row: RowText) -> RowText:
         """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""

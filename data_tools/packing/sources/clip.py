@@ -23,12 +23,14 @@ class Clip:
         extension: ending of the file, with the dot; "" for a text alone.
         meta: texts and other fields (see `texts.describe`).
         span: the part to cut out, (start, end) in seconds; None for the whole video.
+        others: in a conversation about several media, (bytes, ending) of each behind the first. `meta` has the places.
     """
 
     video: bytes | Path
     extension: str
     meta: dict
     span: tuple[float, float] | None = None
+    others: tuple[tuple[bytes, str], ...] = ()
 
     @property
     def is_text(self) -> bool:

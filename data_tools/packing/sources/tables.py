@@ -1,9 +1,10 @@
 """Videos and images named by a table: `captions.csv` with `path` and `caption`, or the same as .jsonl or .parquet.
 
-Paths are relative to the table's folder. A row without a path is a clip of its own, which is rejected unless it holds
-the video itself, or a conversation that names none: that is a text. Rows with the same video, `start` and `end`
-describe one clip: all their captions and questions are kept, and all other columns of the first row. `start` and `end`,
-in seconds or as h:mm:ss, cut the clip out of its video.
+Paths are relative to the table's folder. A row with several videos or images is a conversation about them. A row
+without a path is a clip of its own, which is rejected unless it holds the video itself, or a conversation that names
+none: that is a text. Rows with the same video, `start` and `end` describe one clip: all their captions and questions
+are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss, cut the clip out of its
+video.
 """
 
 import hashlib
@@ -21,7 +22,16 @@ import numpy as np
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
 from data_tools.rows import Row, Rows, open_rows
-from data_tools.texts import RESERVED_FIELDS, Columns, describe, is_conversation_alone, video_field
+from data_tools.texts import (
+    RESERVED_FIELDS,
+    Columns,
+    MediaCell,
+    describe,
+    describe_several,
+    is_conversation_alone,
+    media_cells,
+    video_field,
+)
 from data_tools.texts.describe import CONVERSATIONS
 from data_tools.texts.turns import brief
 
@@ -62,6 +72,8 @@ class TableItem:
         if problem := self.rows[0].problem:
             raise BadVideo("bad_row", problem)
         cells = [row.cells for row in self.rows]
+        if len(media := media_cells(cells[0], self.columns)) > 1:
+            return self._several(media)
         found = cells[0].get(video_field(cells[0], self.columns))
         span, stored = span_of(cells[0]), stored_video(found)
         if stored is not None:
@@ -75,6 +87,25 @@ class TableItem:
         check_is_file(self.path)
         meta = describe(self.name, cells, self.columns)
         return Clip(read_video(self.path) if span is None else self.path, member_ending(self.name), meta, span)
+
+    def _several(self, media: list[MediaCell]) -> Clip:
+        """The clip of a row that names several videos or images. Raises BadVideo."""
+        row = self.rows[0].cells
+        if span_of(row):
+            raise BadVideo("bad_span", "a row with several videos or images has no `start` and `end`: leave both out")
+        meta, order = describe_several(self.name, row, [one.kind for one in media], self.columns)
+        found: list[tuple[bytes, str]] = []
+        for number, place in zip(order, meta["media"]):
+            cell = media[number].cell
+            name, stored = path_in(cell), stored_video(cell)
+            if not name and stored is None:
+                raise BadVideo("bad_row", f"a video or an image is a path or bytes, not {brief(cell)}")
+            body = read_video(self.folder / name) if stored is None else stored
+            found.append((body, member_ending(name or self.name)))
+            place["path"] = name
+        check_size(sum(len(body) for body, _ in found))
+        (body, ending), *others = found
+        return Clip(body, ending, meta, others=tuple(others))
 
 
 class TableSource:
@@ -92,10 +123,12 @@ class TableSource:
         first = problem = ""
         found = not self._rows.embedded.isdisjoint(columns.videos)
         for place, row in self._rows.scan():
-            video = video_of(row, columns)
+            paths = [path_in(one.cell) for one in media_cells(row.cells, columns)]
+            video = paths[0] if len(paths) == 1 else ""
             names.update(dict.fromkeys(row.cells))
-            first, problem = first or video, problem or row.problem
-            found = found or (os.path.isfile(path.parent / video) if video else is_conversation_alone(row.cells))
+            first, problem = first or next(filter(None, paths), ""), problem or row.problem
+            found = found or any(os.path.isfile(path.parent / name) for name in paths if name)
+            found = found or is_conversation_alone(row.cells)
             # A row that cannot be read, or names no video, is a clip of its own.
             alone = row.problem or not video
             cut = ["row", str(place)] if alone else [str(row.cells.get(name, "")) for name in ("start", "end")]
@@ -157,12 +190,14 @@ def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def video_of(row: Row, columns: Columns) -> str:
-    """The path of a row's video; "" if there is none. The cell may be a list of one, or Hugging Face's struct."""
-    video = row.cells.get(video_field(row.cells, columns))
-    if isinstance(video, list) and len(video) == 1:
-        video = video[0]
-    if isinstance(video, dict):
-        video = video.get("path")
+    """The path of a row's video; "" if there is none, or several. The cell may be a list of one."""
+    media = media_cells(row.cells, columns)
+    return path_in(media[0].cell) if len(media) == 1 else ""
+
+
+def path_in(cell: Any) -> str:
+    """The path in a cell, which may be Hugging Face's {"bytes", "path"}; "" if there is none."""
+    video = cell.get("path") if isinstance(cell, dict) else cell
     return video if isinstance(video, str) else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name
-from data_tools.shards.samples import bodies_of, is_text, take_meta, without_prefix
+from data_tools.shards.samples import bodies_of, divided, take_meta
 from data_tools.shards.tars import groups, mapped, members
 from data_tools.texts import Columns, json_object
 
@@ -40,17 +40,17 @@ class TarItem:
 
     def load(self) -> Clip:
         """See `Item`."""
-        ending, bodies = self._members()
-        video = bodies.pop(ending, b"")
+        media, bodies = self._members()
         meta = take_meta(bodies, self.name, self.columns)
         meta.pop("facts", None)
-        return Clip(video, member_ending(f"clip.{ending}") if ending else "", meta)
+        found = [(body, member_ending(f"clip.{ending}")) for ending, body in media.items()]
+        video, extension = found[0] if found else (b"", "")
+        return Clip(video, extension, meta, others=tuple(found[1:]))
 
-    def _members(self) -> tuple[str, dict[str, bytes]]:
-        """The video's ending, "" for a text alone, and all members as ending -> body. Raises BadVideo."""
+    def _members(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """The videos and images, none for a text alone, and all other members, as ending -> body. Raises BadVideo."""
         with mapped(self.tar) as data:
-            bodies = bodies_of(next(groups(members(data, self.offset))), data)
-        return ("", bodies) if is_text(bodies) else without_prefix(bodies)
+            return divided(bodies_of(next(groups(members(data, self.offset))), data))
 
 
 class TarSource:

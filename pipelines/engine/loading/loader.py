@@ -3,7 +3,7 @@
 position --ClipDataset--> Sample --SampleToModel--> Encoded --collate--> Batch        (all in the data workers)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,43 +11,24 @@ import torch
 
 from data_tools.buckets import BucketedOrder, Bucketing
 from data_tools.dataset import ClipDataset, Sample
-from data_tools.errors import DataError
 from data_tools.order import Order, RunSampler
 from data_tools.shards import ShardReader
 from data_tools.streaming.grouping import GroupedOrder, estimated_tokens
 from data_tools.streaming.memory import stacked
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import RunConfig
+from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.loading import precomputed
 from pipelines.engine.loading.buckets import build_bucketing
+from pipelines.engine.loading.encoding import Encoded, SampleToModel
 from pipelines.engine.loading.prefetch import on_device
 from pipelines.engine.loading.workers import PATIENCE, read_ahead
 from pipelines.views import views_of
 from vtok.framework import VTokFramework
 from vtok.rows.batch import Batch
-from vtok.rows.text import RowText, TextEncoder
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
-
-VectorsOf = Callable[[torch.Tensor], torch.Tensor]
-
-
-class Encoded(NamedTuple):
-    """A sample with tokenised text.
-
-    Attributes:
-        sample: The sample.
-        text: Its rows.
-        caption: Its stored caption, if it has one (see ``Batch.captions``).
-        vectors: Motion vectors of its frames, if the strategy reads them.
-    """
-
-    sample: Sample
-    text: RowText
-    caption: torch.Tensor | None = None
-    vectors: torch.Tensor | None = None
 
 
 class Loaded(NamedTuple):
@@ -67,42 +48,6 @@ class Loaded(NamedTuple):
         return self._replace(batch=self.batch.to(device))
 
 
-class SampleToModel:
-    """Tokenises a sample's text, and computes the motion vectors of its frames if the strategy reads them.
-
-    The sample's own draws pick the instruction, and whether its caption is dropped.
-
-    Raises:
-        DataError: The stored caption is not that of this tokenizer.
-
-    Args:
-        text: The tokenizers.
-        dropout: Share of samples whose generation row has no text (``data.text_dropout``).
-        vectors_of: Computes motion vectors (``Tokeniser.vectors_of``).
-    """
-
-    def __init__(self, text: TextEncoder, dropout: float = 0.0, vectors_of: VectorsOf | None = None):
-        self.text, self.dropout, self.vectors_of = text, dropout, vectors_of
-
-    def __call__(self, sample: Sample) -> Encoded:
-        instruction = sample.draws.seed("instruction")
-        text = self.text.sample(sample.caption, sample.question, sample.answer, instruction, sample.turns, sample.kind)
-        if sample.draws.uniform("text dropout") < self.dropout:
-            text = self.text.without_caption(text)
-        stored, caption = sample.extras.get(precomputed.CAPTIONS), None
-        if stored and self.text.caption_ids:
-            caption = precomputed.unpack_caption(stored, text.decoder_ids)
-            if caption is None:
-                raise DataError(
-                    f"{sample.key}: its stored caption has other token ids than decoder.weights' tokenizer gives: "
-                    "run pipelines/precompute.py again"
-                )
-        vectors = None
-        if self.vectors_of and sample.frames is not None:
-            vectors = self.vectors_of(sample.frames[: sample.frames_valid])
-        return Encoded(sample, text, caption, vectors)
-
-
 def collate(items: list[Encoded], alike: bool = False) -> Loaded:
     """Makes a micro-batch of samples.
 
@@ -115,7 +60,7 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
     samples = [item.sample for item in items]
     batch = Batch(
         frames=frames_of(samples),
-        frame_counts=[s.frames_valid for s in samples],
+        frame_counts=[count for s in samples for count in s.frame_counts],
         video=videos_of(samples, alike),
         video_counts=[s.video_valid for s in samples],
         texts=[item.text for item in items],
@@ -123,14 +68,15 @@ def collate(items: list[Encoded], alike: bool = False) -> Loaded:
         head_seeds=[s.draws.seed("visual_head") for s in samples],
         keys=[s.key for s in samples],
         captions=[item.caption for item in items] if items[0].caption is not None else None,
-        vectors=padded([item.vectors for item in items if item.vectors is not None]),
+        vectors=padded([vectors for item in items for vectors in item.vectors]),
+        media_counts=[len(s.frame_counts) for s in samples],
     )
     replaced = [(s.position, key, reason) for s in samples for key, reason in s.replaced]
     return Loaded(batch, replaced, sum(item.text.cut for item in items))
 
 
 def padded(vectors: list[torch.Tensor]) -> torch.Tensor | None:
-    """Stacks the motion vectors of clips. Zeros follow those of shorter clips. ``None`` if there are none."""
+    """Stacks the motion vectors of all media. Zeros follow those of shorter ones. ``None`` if there are none."""
     return torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True) if vectors else None
 
 
@@ -140,11 +86,11 @@ def collate_of(dataset: ClipDataset) -> Callable[[list[Encoded]], Loaded]:
 
 
 def frames_of(samples: list[Sample]) -> torch.Tensor | VisualFeatures:
-    """Returns the tokeniser's view of a micro-batch, or the stored features that replace it.
+    """Returns the tokeniser's view of a micro-batch's media, or the stored features that replace it.
 
     Shorter clips repeat their last frame. The tokeniser does not encode these frames.
     """
-    frames = [sample.frames for sample in samples if sample.frames is not None]
+    frames = [own for sample in samples for own in (sample.frames, *sample.others) if own is not None]
     if not frames:
         return precomputed.unpack_features([s.extras[precomputed.FEATURES] for s in samples])
     longest = max(map(len, frames))
@@ -206,9 +152,22 @@ def order_settings(config: RunConfig, bucketing: Bucketing | None = None) -> str
 
 
 def build_dataset(
-    config: RunConfig, reader: ShardReader | Mixture, framework: VTokFramework, training: bool
+    config: RunConfig,
+    reader: ShardReader | Mixture,
+    framework: VTokFramework,
+    training: bool,
+    sources: Sequence[MixtureConfig] | None = None,
 ) -> ClipDataset:
-    """Builds the run's dataset: the model's views, with tokenised text."""
+    """Builds a dataset of the run: the model's views, with tokenised text.
+
+    Args:
+        config: The run's configuration.
+        reader: The shards.
+        framework: The run's framework.
+        training: Whether the samples are for training.
+        sources: The datasets that ``reader`` joins. The run's if omitted.
+    """
+    sources = config.data.sources if sources is None else sources
     tokeniser, decoder = views_of(config, framework.tokeniser.feature_extractor.image_size)
     bucketing, shapes = build_bucketing(config, reader, framework, costs=training)
     return ClipDataset(
@@ -226,8 +185,9 @@ def build_dataset(
         bucketing=bucketing,
         shapes=shapes,
         all_turns=config.data.turns == "all",
+        silent=frozenset(number for number, source in enumerate(sources) if "dec" not in source.losses),
         transform=SampleToModel(
-            framework.text, config.data.text_dropout if training else 0.0, framework.tokeniser.vectors_of
+            framework.text, config.data.text_dropout, sources, training, framework.tokeniser.vectors_of
         ),
     )
 

@@ -5,6 +5,7 @@ decoder's own text encoder encodes them. The *recipe* of each kind lists everyth
 manifest holds it. Training computes its own recipe and refuses a different one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,15 @@ def stored_views(config: RunConfig, reader: ShardReader | Mixture, framework: VT
     return frozenset(VIEWS[kind] for kind in stored & VIEWS.keys())
 
 
-def unused_encoders(config: RunConfig, reader: ShardReader | Mixture, held_out: ShardReader | None) -> frozenset[str]:
+def unused_encoders(
+    config: RunConfig, reader: ShardReader | Mixture, held_out: Sequence[ShardReader]
+) -> frozenset[str]:
     """Returns the encoders that a run on these shards never runs, for ``build_framework``'s ``without``."""
-    readers = readers_of(reader) + [held_out] * (held_out is not None)
+    readers = [*readers_of(reader), *held_out]
     stored = [one.precomputed or {} for one in readers]
     whole = [kind for kind in STORED if all(kinds.get(kind) for kinds in stored)]
     # Validation encodes the prompts of the videos that it samples, and decodes these.
-    sampled = held_out is not None and config.validation.videos
+    sampled = held_out and config.validation.videos
     decodes = config.model.generates and not sampled
     return frozenset(STORED[kind] for kind in whole if decodes or kind not in OF_DECODER)
 

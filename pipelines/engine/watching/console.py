@@ -38,8 +38,10 @@ class Console:
             self.say(f"step {step}/{self.max_steps}: {figures}, {tqdm.format_interval(left)} left")
 
     def validation(self, step: int, figures: dict) -> None:
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name.startswith("loss"))
-        self.say(f"validation after step {step}, {figures['samples']} samples: {losses}")
+        shown = {name: f"{name} {value:.3f}" for name, value in figures.items() if name.startswith("loss")}
+        losses = ", ".join(text for name, text in shown.items() if "/" not in name)
+        by_dataset = "".join(f", {text}" for name, text in shown.items() if name.startswith("loss/"))
+        self.say(f"validation after step {step}, {figures['samples']} samples: {losses}{by_dataset}")
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""

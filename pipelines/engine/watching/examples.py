@@ -3,7 +3,7 @@
 Under ZeRO-3 each rank needs the others' weights, so all ranks make every example from the same inputs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from vtok.framework import VTokFramework
 from vtok.generation import generate
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.tokeniser import VisualFeatures
-from vtok.understanding import understand
+from vtok.understanding import understand, understand_several
 
 MAX_CAPTION_TOKENS = 64
 
@@ -25,12 +25,13 @@ class Example:
     """The model's input from a sample, and the expected answer."""
 
     key: str
-    frames: Tensor | VisualFeatures
+    frames: Tensor | VisualFeatures | list[Tensor]  # a list if the question is about several media
     num_frames: int
     caption: str
     question: str
     expected: str
     seed: int  # seed of its video
+    at: list[int] = field(default_factory=list)  # characters of the question before each of several media
 
 
 @dataclass
@@ -54,11 +55,21 @@ class Video:
 
 
 def example_of(sample: Sample) -> Example:
-    frames = frames_of([sample])
+    """Returns the first question of a sample, with what it shows."""
+    frames: Tensor | VisualFeatures | list[Tensor]
+    shown = [(turn, at, n) for n, (turn, at) in enumerate(sample.places) if turn == 0]
+    if sample.frames is None:
+        frames = frames_of([sample])
+    elif sample.places:
+        media = [sample.frames, *sample.others]
+        frames = [media[n] for *_, n in shown]
+    else:
+        frames = sample.frames[: sample.frames_valid]
     return Example(
         key=sample.key,
         num_frames=sample.frames_valid,
-        frames=frames if isinstance(frames, VisualFeatures) else frames[0, : sample.frames_valid],
+        frames=frames,
+        at=[at for _, at, _ in shown],
         caption=sample.caption,
         question=sample.question or CAPTION_INSTRUCTIONS[0],
         expected=(sample.answer if sample.question else sample.caption) or "",
@@ -67,6 +78,10 @@ def example_of(sample: Sample) -> Example:
 
 
 def caption_of(example: Example, framework: VTokFramework, device: torch.device) -> Caption:
+    if isinstance(example.frames, list):
+        media = [frames.to(device, non_blocking=True) for frames in example.frames]
+        answer = understand_several(framework, media, example.question, example.at, MAX_CAPTION_TOKENS)
+        return Caption(example.key, example.question, example.expected, answer)
     frames = example.frames.to(device, non_blocking=True)
     answer = understand(framework, frames, example.question, MAX_CAPTION_TOKENS, num_frames=example.num_frames)
     return Caption(example.key, example.question, example.expected, answer)

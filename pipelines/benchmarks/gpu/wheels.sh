@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../../.."
 python=3.12
 most=$((64 * 1024 * 1024))
 missing=(
-    "av<19" webdataset braceexpand isal                     # data_tools
+    "av<19" webdataset braceexpand zlib-ng                  # data_tools
     "diffusers>=0.42,<0.43" importlib-metadata         # vtok; its other needs are there
     "peft>=0.21,<0.22" ftfy wcwidth                    # vtok
     hjson                                              # DeepSpeed; its other needs, pydantic apart, are there

@@ -67,7 +67,7 @@ def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_pa
     assert not dataset.alike
     items = [dataset[position] for position in range(12)]
     assert {item.sample.kind for item in items} == {"video", "image", "text", "several"}
-    for sample, text, _ in items:
+    for sample, text, *_ in items:
         assert len(sample.frames) == sample.frames_valid
         assert len(sample.video) == sample.video_valid <= dataset.decoder_view.num_frames
         if sample.kind in ("image", "text"):
@@ -82,9 +82,9 @@ def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_pa
 
 
 def test_precompute_leaves_out_conversations_about_several(shards, tmp_path):
-    config, _, _ = mixed_dataset(shards, tmp_path)
+    config, framework, _ = mixed_dataset(shards, tmp_path)
     reader = ShardReader(shards)
-    views = CentredViews(reader, range(12), config, 64, latents=False)
+    views = CentredViews(reader, range(12), config, framework.tokeniser, latents=False)
     found = [views[row] for row in range(12)]
     assert [item.reason for item in found if isinstance(item, BadVideo)] == ["several"] * 2
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.sidedata.sidedata import SideDataContainer
 from torch import Tensor
 
 from vtok.config import require
@@ -75,9 +76,10 @@ def exported(video: bytes, height: int, width: int) -> Tensor:
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             field = np.zeros((2, rows, columns))
-            side_data = frame.side_data.get("MOTION_VECTORS")
-            if side_data is not None:
-                add_vectors(field, side_data.to_ndarray())
+            # Not `frame.side_data`: it makes a cycle, so the picture stays until the garbage collector comes.
+            found = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]  # missing in PyAV's stub
+            if found is not None:
+                add_vectors(field, found.to_ndarray())
             fields.append(field)
     scale = np.array([100 / width, 100 / height]).reshape(2, 1, 1)
     return torch.from_numpy(np.stack(fields) * scale).float()

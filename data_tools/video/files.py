@@ -65,6 +65,10 @@ class VideoFiles:
         """The path relative to the folder."""
         return self.paths[row].relative_to(self.folder).as_posix()
 
+    def source(self, row: int) -> int:
+        """0: the number of the dataset that `row` is from (see `streaming.mixture`)."""
+        return 0
+
     def read(self, row: int) -> RawSample:
         """The video at `row` with its duration.
 

@@ -42,6 +42,7 @@ def test_the_kept_video_is_that_with_the_likeliest_description(shipped):
         assert torch.equal(kept[row], best) and not torch.equal(kept[row], worst)
 
 
+@pytest.mark.slow
 def test_a_clip_is_described_by_its_own_caption(shipped):
     """Of 18 clips of new scenes, each with the captions of all; chance is 1."""
     scenes = [draw_scene(Draws(77, number), "train") for number in range(18)]

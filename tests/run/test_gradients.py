@@ -21,7 +21,8 @@ def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumula
 MIXES = {1: "ttvd:isvl", 2: "tvlt:qpss"}  # by accumulation: on two ranks, two samples a rank, or one
 
 
-@pytest.mark.parametrize("accumulation", [slow(1), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_zero3_gradients_of_mixed_samples_equal_the_reference(ranks, tiny_models, accumulation):
     """One rank has only texts while the other has only clips; kinds change from one micro-step to the next."""
     mixes = MIXES[accumulation]
@@ -43,7 +44,8 @@ def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_mode
     assert result.stdout.count("gradients agree") == 2
 
 
-@pytest.mark.parametrize("count, accumulation, checkpointing", [slow(1, 1, False), slow(2, 2, True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count, accumulation, checkpointing", [(1, 1, False), (2, 2, True)])
 def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """Each part has its own groups in the optimiser, under ZeRO-2 and ZeRO-3. What is frozen has no gradient."""
     configs = "zero2.json", "zero3.json"
@@ -51,7 +53,8 @@ def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accum
     assert all(result.stdout.count(f"{name}: ") == count for name in configs)
 
 
-@pytest.mark.parametrize("variant, count", [slow("lora", 1), ("lora", 2), slow("dora", 2), slow("decoder_lora", 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant, count", [("lora", 1), ("lora", 2), ("dora", 2), ("decoder_lora", 2)])
 def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, variant, count):
     """Each rank accumulates twice, with gradient checkpointing, under ZeRO-2 and ZeRO-3."""
     configs = "zero2.json", "zero3.json"

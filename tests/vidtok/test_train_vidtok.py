@@ -58,6 +58,7 @@ def one_rank(folder):
     return output
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_curve_as_one(ranks, folder, one_rank):
     output = folder / "two"
     options = ("--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output)
@@ -120,6 +121,7 @@ def test_what_a_run_saves_is_what_load_model_reads(one_rank):
             assert torch.equal(parameter.flatten(), stored.get_tensor(f"ema/model.{name}")), name
 
 
+@pytest.mark.slow
 def test_a_run_is_validated_with_its_weights_and_their_average(folder):
     """Reconstruction loss and PSNR of the middles of the first videos, as ``load_vidtok`` gives them; and a picture."""
     output = folder / "validated"
@@ -143,6 +145,7 @@ def test_a_run_is_validated_with_its_weights_and_their_average(folder):
     assert len((output / "validation.jsonl").read_text().splitlines()) == len(lines)  # that of the last step is there
 
 
+@pytest.mark.slow
 def test_checkpointed_blocks_give_the_same_run(folder, one_rank):
     output = folder / "checkpointed"
     options = ("--data.shards", folder / "shards", "--output", output, "--train.gradient_checkpointing", "true")
@@ -152,6 +155,7 @@ def test_checkpointed_blocks_give_the_same_run(folder, one_rank):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_lpips_counts_in_the_likelihood(folder, one_rank):
     lpips_files(folder)
     output = folder / "perceptual"

@@ -1,4 +1,4 @@
-"""Turns shards or video files into micro-batches of a codec's input."""
+"""Turns clips into micro-batches of a codec's input."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,13 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_tools.dataset import ClipDataset, Sample
-from data_tools.shards import ShardReader
-from data_tools.video.files import VideoFiles
-from data_tools.video.views import View
-from pipelines.codec_training.config import CodecRunConfig
+from data_tools.dataset import Sample
 from pipelines.engine.loading.loader import Loaded
-from pipelines.engine.outputs import open_dataset
 from pipelines.vidtok_training.data import cropped
 
 
@@ -60,32 +55,3 @@ def collate(items: list[Read]) -> Loaded:
     samples = [item.sample for item in items]
     inputs = Inputs(torch.stack([item.value for item in items]), [sample.key for sample in samples])
     return Loaded(inputs, [(s.position, key, reason) for s in samples for key, reason in s.replaced])
-
-
-def open_videos(config: CodecRunConfig) -> ShardReader | VideoFiles:
-    """Opens the videos of a run.
-
-    Raises:
-        DataError: There are none.
-    """
-    if config.data.shards:
-        return open_dataset(config, config.data.shards)
-    assert config.data.root is not None  # the configuration has checked this
-    return VideoFiles(config.data.root, config.data.meta_path)
-
-
-def build_dataset(
-    config: CodecRunConfig, reader: ShardReader | VideoFiles, read: Callable[[Tensor], Tensor]
-) -> ClipDataset:
-    """Returns a dataset of clips, each at a random place of its video, read as the model's input."""
-    data = config.data
-    return ClipDataset(
-        reader,
-        seed=config.seed,
-        seconds=(data.frames - 1) / data.fps,
-        tokeniser_view=View(data.fps, data.frames, data.height, data.width),
-        fit=data.fit,
-        decoder=data.decoder,
-        padded=True,
-        transform=Reading(read, data.crop),
-    )

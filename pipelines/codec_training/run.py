@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from data_tools.dataset import ClipDataset
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
-from pipelines.codec_training import data
 from pipelines.codec_training.config import CodecRunConfig
-from pipelines.codec_training.data import Inputs
+from pipelines.codec_training.data import Inputs, Reading, collate
 from pipelines.codec_training.recipes import Recipe, Trainable
 from pipelines.engine import distributed, internals, ownership
 from pipelines.engine.loading import in_flight
@@ -31,6 +30,7 @@ from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
 from pipelines.engine.stepping import Step, accumulate, backward
 from pipelines.engine.watching.trackers import require_installed
+from pipelines.vidtok_training.data import build_dataset, open_videos
 from pipelines.vidtok_training.saving import write
 from pipelines.vtok_training.run import resumed_from
 from pipelines.vtok_training.summary import done_line, number_of_steps
@@ -121,7 +121,7 @@ def train(arguments: RunArguments[CodecRunConfig], stopper: Stopper, kind: type[
         training = prepare(arguments, output, recipe)
         run = training.run
         batches = micro_batches(
-            training.dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=data.collate,
+            training.dataset, run.plan, config.data.workers, run.state.consumed_samples, collate=collate,
             patience=config.train.sample_seconds,
         )  # fmt: skip
         with stopper.deferred():
@@ -140,8 +140,8 @@ def prepare(arguments: RunArguments[CodecRunConfig], output: Path, recipe: Recip
     config = arguments.config
     plan, ds_config = settle(config.train, arguments.ds_config)
     require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a codec is trained with ZeRO-2")
-    reader = distributed.every_rank(lambda: data.open_videos(config))
-    dataset = data.build_dataset(config, reader, recipe.read)
+    reader = distributed.every_rank(lambda: open_videos(config))
+    dataset = build_dataset(config, reader, Reading(recipe.read, config.data.crop))
     distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers))
     torch.manual_seed(config.seed)
     model = Trainee(recipe.build())
@@ -175,7 +175,7 @@ def dry_run(arguments: RunArguments[CodecRunConfig], kind: type[Recipe]) -> None
     config = arguments.config
     recipe = kind(config.model, config.data)
     settle(config.train, arguments.ds_config)
-    reader = data.open_videos(config)
+    reader = open_videos(config)
     parameters = sum(parameter.numel() for parameter in recipe.build().parameters())
     print(f"codec        {parameters:,} parameters")
     print(f"data         {len(reader)} videos")

@@ -1,6 +1,7 @@
 """Turns shards or video files into micro-batches of clips."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,13 @@ from data_tools.video.views import View
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.outputs import open_dataset
 from pipelines.vidtok_training.config import VideoDataConfig, VidTokRunConfig, VidTokValidationConfig
+
+
+class VideoRun(Protocol):
+    """What this file needs of a run's configuration."""
+
+    seed: int
+    data: VideoDataConfig
 
 
 class Clips(NamedTuple):
@@ -53,7 +61,7 @@ def cropped(sample: Sample, side: int) -> Tensor:
     return sample.frames[:, :, top : top + side, left : left + side]
 
 
-def open_videos(config: VidTokRunConfig) -> ShardReader | VideoFiles:
+def open_videos(config: VideoRun) -> ShardReader | VideoFiles:
     """Opens the videos of a run.
 
     Raises:
@@ -71,7 +79,7 @@ def open_held_out(config: VidTokRunConfig) -> ShardReader | VideoFiles | None:
     return opened(config, config.validation) if config.validation.wanted else None
 
 
-def opened(config: VidTokRunConfig, named: VideoDataConfig | VidTokValidationConfig) -> ShardReader | VideoFiles:
+def opened(config: VideoRun, named: VideoDataConfig | VidTokValidationConfig) -> ShardReader | VideoFiles:
     """Opens the videos that a section names."""
     if named.shards:
         return open_dataset(config, named.shards)
@@ -79,8 +87,10 @@ def opened(config: VidTokRunConfig, named: VideoDataConfig | VidTokValidationCon
     return VideoFiles(named.root, named.meta_path)
 
 
-def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> ClipDataset:
-    """Returns a dataset of clips, each at a random place of its video."""
+def build_dataset(
+    config: VideoRun, reader: ShardReader | VideoFiles, transform: Callable[[Sample], Any] | None = None
+) -> ClipDataset:
+    """Returns a dataset of clips, each at a random place of its video, and each as ``transform`` gives it."""
     data = config.data
     return ClipDataset(
         reader,
@@ -90,4 +100,5 @@ def build_dataset(config: VidTokRunConfig, reader: ShardReader | VideoFiles) -> 
         fit=data.fit,
         decoder=data.decoder,
         padded=True,
+        transform=transform,
     )

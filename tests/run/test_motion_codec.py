@@ -15,8 +15,9 @@ from pipelines import precompute, tokenise, train, train_motion_codec, understan
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.codec_training.config import parse_codec_arguments
-from pipelines.codec_training.data import build_dataset, open_videos
+from pipelines.codec_training.data import Reading
 from pipelines.codec_training.recipes import MotionCodecRecipe
+from pipelines.vidtok_training.data import build_dataset, open_videos
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import log_of, without_rates
@@ -62,7 +63,7 @@ def test_a_run_writes_the_codec_that_it_trained(folder, one_rank):
     options = ["--config", str(folder / "small.yaml"), "--data.shards", str(folder / "shards")]
     config = parse_codec_arguments("train_motion_codec", "", options).config
     recipe = MotionCodecRecipe(config.model, config.data)
-    read = build_dataset(config, open_videos(config), recipe.read)[0].value
+    read = build_dataset(config, open_videos(config), Reading(recipe.read, config.data.crop))[0].value
     assert read.shape == (24, 2, 20, 36) and read.any()
     codec = load_codec(one_rank / "codec")
     assert codec.config == recipe.config
@@ -149,24 +150,14 @@ def write_config(tiny_models, path):
 
 
 def test_an_untrained_model_is_refused_in_one_line(tiny_models, tmp_path):
-    config = parse_run_arguments(["--config", LAVIT[1]]).config
-    config.tiny_models, config.model = (
-        False,
-        with_strategy(model_config(tiny_models), tiny_models, strategy="video-lavit"),
-    )
-    save_config(config, tmp_path / "run.yaml")
+    write_config(tiny_models, tmp_path / "run.yaml")
     (tmp_path / "clip.mp4").write_bytes(encode_mp4(torch.zeros(9, 64, 64, 3).byte().numpy(), 8, 18))
     asked = called(understand.main, "--config", tmp_path / "run.yaml", "--video", tmp_path / "clip.mp4")
     assert_user_error(asked, "random weights: train the model first")
 
 
 def test_the_picture_shows_how_much_moves(tiny_models, tmp_path):
-    config = parse_run_arguments(["--config", LAVIT[1]]).config
-    config.tiny_models, config.model = (
-        False,
-        with_strategy(model_config(tiny_models), tiny_models, strategy="video-lavit"),
-    )
-    save_config(config, tmp_path / "run.yaml")
+    write_config(tiny_models, tmp_path / "run.yaml")
     noise = torch.randint(0, 256, (17, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
     (tmp_path / "clip.mp4").write_bytes(encode_mp4(noise.numpy(), 8, 18))
     output, picture = tmp_path / "tokens.safetensors", tmp_path / "tokens.png"

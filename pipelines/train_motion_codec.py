@@ -8,29 +8,12 @@ The codec is an autoencoder of motion vectors whose latents are codes (see vtok/
 with ``model.tokeniser.strategy: video-lavit``.
 """
 
-from functools import partial
-
-from pipelines.cli.errors import user_errors
-from pipelines.codec_training.config import parse_codec_arguments
-
-PROGRAM = "train_motion_codec"
+from pipelines.codec_training.command import run_codec_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line; exit codes are those of :func:`pipelines.engine.program.run_program`."""
-    with user_errors(PROGRAM):
-        arguments = parse_codec_arguments(PROGRAM, "Train a motion codec with ZeRO-2.", argv)
-
-    # Only now: this imports the libraries, which takes seconds.
-    from pipelines.codec_training.recipes import MotionCodecRecipe
-    from pipelines.codec_training.run import dry_run, train
-    from pipelines.engine.program import run_program
-
-    if arguments.dry_run:
-        with user_errors(PROGRAM):
-            dry_run(arguments, MotionCodecRecipe)
-        return
-    run_program(PROGRAM, arguments, partial(train, kind=MotionCodecRecipe))
+    run_codec_command("train_motion_codec", "motion_codec", "Train a motion codec with ZeRO-2.", argv)
 
 
 if __name__ == "__main__":

@@ -8,29 +8,12 @@ Clips and their first frames, as images, train one model (see vtok/omnitokenizer
 training also has a perceptual loss and discriminators; this one has the L1 loss of pixels alone.
 """
 
-from functools import partial
-
-from pipelines.cli.errors import user_errors
-from pipelines.codec_training.config import parse_codec_arguments
-
-PROGRAM = "train_omnitokenizer"
+from pipelines.codec_training.command import run_codec_command
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line; exit codes are those of :func:`pipelines.engine.program.run_program`."""
-    with user_errors(PROGRAM):
-        arguments = parse_codec_arguments(PROGRAM, "Train an OmniTokenizer with ZeRO-2.", argv)
-
-    # Only now: this imports the libraries, which takes seconds.
-    from pipelines.codec_training.recipes import OmniTokenizerRecipe
-    from pipelines.codec_training.run import dry_run, train
-    from pipelines.engine.program import run_program
-
-    if arguments.dry_run:
-        with user_errors(PROGRAM):
-            dry_run(arguments, OmniTokenizerRecipe)
-        return
-    run_program(PROGRAM, arguments, partial(train, kind=OmniTokenizerRecipe))
+    run_codec_command("train_omnitokenizer", "omnitokenizer", "Train an OmniTokenizer with ZeRO-2.", argv)
 
 
 if __name__ == "__main__":

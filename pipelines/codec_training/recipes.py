@@ -101,3 +101,7 @@ class OmniTokenizerRecipe(Recipe):
 
     def describe(self, folder: Path) -> None:
         checkpoint.write_config(self.config, folder)
+
+
+# Another codec is a class above and a line here.
+RECIPES: dict[str, type[Recipe]] = {"motion_codec": MotionCodecRecipe, "omnitokenizer": OmniTokenizerRecipe}

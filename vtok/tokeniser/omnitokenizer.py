@@ -16,11 +16,10 @@ from vtok.config import ConfigError, VTokConfig
 from vtok.devices import indices_on_device
 from vtok.feature_extractor import FeatureExtractor
 from vtok.feature_extractor.omnitokenizer import OmniTokenizerFeatures
-from vtok.feature_scale import feature_scales
-from vtok.motion_encoder import MotionEncoder
+from vtok.motion_encoder import MotionEncoder, StepEncoder
 from vtok.omnitokenizer.model import whole_patches
-from vtok.spatial_encoder import SpatialEncoder, pool_grid
-from vtok.tokeniser.base import Tokeniser, VisualFeatures
+from vtok.spatial_encoder import pool_grid
+from vtok.tokeniser.base import VisualFeatures
 from vtok.tokeniser.grid_steps import GridStepsTokeniser
 
 STEP_GRID = 2  # cells along a side of a step
@@ -32,14 +31,15 @@ class OmniTokeniser(GridStepsTokeniser):
     cells_per_step = STEP_GRID**2
 
     def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
-        Tokeniser.__init__(self, config, feature_extractor)
-        own = self.codec.width * config.residual_grid**2
+        super().__init__(config, feature_extractor)
         self.frames_per_step = self.codec.tokenizer.config.temporal_patch_size
-        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, own, config.token_dim)
-        self.motion_encoder = MotionEncoder(
-            config.residual_grid, self.codec.width, config.token_dim, config.motion_hidden_dim
-        )
-        self.feature_scale = feature_scales(spatial=own, motion=own)
+
+    def cell_width(self, width: int) -> int:
+        return width * self.config.residual_grid**2
+
+    def build_motion_encoder(self, width: int) -> StepEncoder:
+        config = self.config
+        return MotionEncoder(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
 
     @property
     def codec(self) -> OmniTokenizerFeatures:

@@ -26,9 +26,13 @@ class VTokTokeniser(Tokeniser):
     def __init__(self, config: VTokConfig, feature_extractor: FeatureExtractor | None = None):
         super().__init__(config, feature_extractor)
         width = self.feature_extractor.width
-        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, width, config.token_dim)
+        self.spatial_encoder = SpatialEncoder(config.spatial_grid_size, self.cell_width(width), config.token_dim)
         self.motion_encoder = self.build_motion_encoder(width)
-        self.feature_scale = feature_scales(spatial=width, motion=self.motion_encoder.residual_dim)
+        self.feature_scale = feature_scales(spatial=self.cell_width(width), motion=self.motion_encoder.residual_dim)
+
+    def cell_width(self, width: int) -> int:
+        """Returns how many values a cell of the key frame has, of features of ``width``."""
+        return width
 
     def build_motion_encoder(self, width: int) -> StepEncoder:
         """Builds ``g_phi`` with its pooling, for features of ``width``."""

@@ -61,6 +61,8 @@ def connect() -> None:
             RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()),
             LOCAL_SIZE="1",  # without it DeepSpeed starts numactl at every backward on a CPU
         )  # fmt: skip
+    elif meets_nobody(os.environ):  # another run may use the launcher's default port
+        os.environ["MASTER_PORT"] = str(free_port())
     if torch.cuda.is_available():
         allocator.let_segments_grow()
         torch.cuda.set_device(device())
@@ -118,6 +120,11 @@ def connected() -> Iterator[None]:
 def is_launched(environment: Mapping[str, str]) -> bool:
     """Whether a launcher (deepspeed, torchrun, slurm/train.sh) started the process with this environment."""
     return "RANK" in environment
+
+
+def meets_nobody(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher started one rank alone, which may then choose its port. torchrun itself listens at its own."""
+    return environment.get("WORLD_SIZE") == "1" and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 def agree_on_device(chosen: torch.device) -> None:

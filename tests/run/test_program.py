@@ -14,7 +14,7 @@ from data_tools.errors import DataError
 from data_tools.processes.child import FORK
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.engine import program
-from pipelines.engine.distributed import port_in_use_told
+from pipelines.engine.distributed import meets_nobody, port_in_use_told
 from pipelines.engine.saving.persistent import Unsaved
 from support.ends import sleep_for_ever
 from vtok.config import ConfigError
@@ -107,6 +107,13 @@ def test_a_port_in_use_is_one_line(monkeypatch):
         monkeypatch.setenv("MASTER_PORT", str(port))
         with pytest.raises(ConfigError, match=f"port {port} of this machine is in use"), port_in_use_told():
             dist.TCPStore("127.0.0.1", port, 1, True)
+
+
+def test_a_rank_alone_needs_no_port_of_the_launcher_unless_torchrun_listens_there():
+    alone = {"RANK": "0", "WORLD_SIZE": "1"}
+    assert meets_nobody(alone)
+    assert not meets_nobody(alone | {"WORLD_SIZE": "2"})
+    assert not meets_nobody(alone | {"TORCHELASTIC_USE_AGENT_STORE": "True"})
 
 
 def test_a_run_ends_its_own_children_and_not_the_calling_program_s():

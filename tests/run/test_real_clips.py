@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 
 import pytest
 from PIL import Image
@@ -42,11 +43,13 @@ def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
 
 
 def test_the_demo_ends_with_captions_and_videos(tmp_path):
-    """The README's first command, with fewer steps."""
+    """The README's first command, with fewer steps, while another run has the port that the launcher gives."""
     output = tmp_path / "demo"
     config = ("--config", "pipelines/configs/demo.yaml")
     short = ("--train.max_steps", 4, "--demo.clips", 16, "--output", output)
-    told = checked(run("deepspeed", "pipelines/train.py", *config, *ZERO3, *short)).stdout
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = ("--master_port", other.getsockname()[1])
+        told = checked(run("deepspeed", *port, "pipelines/train.py", *config, *ZERO3, *short)).stdout
     lines = told[told.index("After 4 further steps") :].splitlines()
     captions, videos = ([line for line in lines if line[4:].startswith(word)] for word in ("it says", "asked"))
     assert len(captions) == len(videos) == 4

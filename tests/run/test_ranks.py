@@ -35,6 +35,14 @@ def train(arguments, stopper):
 run_program("x", None, train)
 """
 
+KEEP = """
+import mmap, os, sys
+
+print(os.getpid())
+if gigabytes := int(sys.argv[1]):
+    sys.kept = mmap.mmap(-1, gigabytes << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+"""
+
 
 def test_a_rank_s_script_has_its_own_group_arguments_and_output(ranks, tmp_path):
     (tmp_path / "sum.py").write_text(SUM)
@@ -52,6 +60,13 @@ def test_a_rank_that_fails_ends_the_others_and_the_next_run_has_new_ones(ranks, 
         assert ("ValueError: bad" in result.stderr) == ("bad" in end)
     (tmp_path / "end.py").write_text(SUM)
     checked(ranks.run(tmp_path / "end.py"))
+
+
+def test_ranks_that_keep_too_many_addresses_are_replaced(ranks, tmp_path):
+    """At first the script keeps nothing; then 1 GB, as an engine does; then 9 GB that it never writes."""
+    (tmp_path / "keep.py").write_text(KEEP)
+    processes = [checked(ranks.run(tmp_path / "keep.py", gigabytes)).stdout for gigabytes in (0, 1, 9, 0)]
+    assert processes[0] == processes[1] == processes[2] != processes[3]
 
 
 def test_an_error_of_all_ranks_is_said_once_in_each_run(ranks, tmp_path):

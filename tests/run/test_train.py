@@ -44,11 +44,10 @@ def shards(clips):
 
 
 @pytest.fixture(scope="module")
-def two_ranks(shards, tmp_path_factory):
+def two_ranks(ranks, shards, tmp_path_factory):
     """A finished run of four steps on two ranks; ten clips, so that the third batch of four spans epochs."""
     output = tmp_path_factory.mktemp("two") / "out"
-    command = ("pipelines/train.py", *TINY, *SHORT, "--data.shards", shards, "--output", output)
-    checked(deepspeed(2, *command))
+    checked(ranks.run(train.main, *TINY, *SHORT, "--data.shards", shards, "--output", output))
     return output
 
 

@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic, sleep
 
+import psutil
+
 from pipelines.benchmarks.forked import LIBRARIES, SERVER, environment_of_rank
 from pipelines.engine.ports import free_port
 from support.commands import environment_of
@@ -22,11 +24,14 @@ from support.rank import STACK_SIGNAL, serve, stack_file
 
 Program = Callable[[list[str]], None] | Path
 GRACE_SECONDS = 60
+# An engine that a script does not take apart keeps its untouched buffer of 2 GB. The kernel merges them, and refuses to
+# fork a process with a mapping that is larger than the machine's memory.
+MOST_ADDRESSES = 8 << 30
 SERVER.set_forkserver_preload(["support.rank", LIBRARIES])
 
 
 class Ranks:
-    """The processes, which are started when they are first needed, and anew after a run that failed.
+    """The processes, which are started when they are first needed, and anew after a run that failed or left much.
 
     Each number of ranks has its own: DeepSpeed's collectives in shared memory keep the number of their first run.
     """
@@ -51,7 +56,8 @@ class Ranks:
             connection.send((program, list(map(str, arguments)), environment_of_rank(rank, ranks, port)))
         ends = self._ends(timeout, ranks)
         code = next((end.returncode for end in ends.values() if end.returncode), 0)
-        if code:  # the ranks may have stopped at different places: DeepSpeed's counters of modules then differ
+        # Ranks that failed may have stopped at different places: DeepSpeed's counters of modules then differ.
+        if code or any(psutil.Process(process.pid).memory_info().vms > MOST_ADDRESSES for process, _ in used):
             self.close()
         stdout, stderr = ("".join(getattr(ends[rank], name) for rank in range(ranks)) for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess([program, *arguments], code, stdout, stderr)

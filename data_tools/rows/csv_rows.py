@@ -42,19 +42,23 @@ class CsvRows(TextRows):
     """See `Rows`. The place of a row is the offset of its first byte.
 
     Raises:
-        DataError: there is no header in UTF-8.
+        DataError: there is no header in UTF-8, it names a column twice, or lines end with carriage returns alone.
     """
 
     def __init__(self, path: Path):
         super().__init__(path)
         with self._text.open() as file:
             head = next((line for line in file if line.strip()), b"").decode("utf-8", "surrogateescape")
+            if "\r" in head.rstrip("\r\n"):
+                raise DataError(f"{path}: its lines end with carriage returns alone: save it with line feeds")
             self._delimiter = max(DELIMITERS, key=lambda delimiter: len(_split(head, delimiter)))
         with self._text.open() as file:
             header = next(self._records(file), None)
         if header and header.problem:
             raise DataError(f"{path}, line {header.line}: the header cannot be read: {header.problem}")
         self.columns = [column.strip() for column in header.cells] if header else []
+        if twice := next((name for name in self.columns if name and self.columns.count(name) > 1), ""):
+            raise DataError(f"{path} has two columns {twice}: rename one, or leave it out")
 
     def _rows(self, file: BinaryIO) -> Iterator[tuple[int, Row]]:
         records = self._records(file)

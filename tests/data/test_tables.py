@@ -1,6 +1,7 @@
 """Every row of a table is packed, or rejected with a reason. One bad row or cell costs no other."""
 
 import json
+import shutil
 
 import pytest
 
@@ -79,6 +80,33 @@ def test_tables_of_unknown_encodings_are_one_line(folder):
         told(folder / "t.jsonl", bad)
     one, two = told(folder / "t.jsonl", bad + good)
     assert one[:2] == ("t.jsonl, row 1", "bad_row") and one[2].startswith("line 2: its text: byte 0xe9") and two == "B."
+
+
+def test_slips_of_a_header_are_one_line(folder):
+    with pytest.raises(DataError, match="its lines end with carriage returns alone"):
+        told(folder / "t.csv", "path,caption\r000.mp4,A.\r")
+    with pytest.raises(DataError, match="has two columns caption: rename one"):
+        told(folder / "t.csv", "path,caption,caption,,\n000.mp4,A.,B.,,\n")
+    assert told(folder / "t.csv", "path,caption,,\n000.mp4,A.,,\n") == ["A."]
+
+
+def test_names_written_on_other_systems_are_found(folder):
+    """Windows writes backslashes; a Mac may write é in two characters."""
+    (folder / "inner").mkdir()
+    shutil.copy(folder / "000.mp4", folder / "inner/x.mp4")
+    composed, parts = "caf\u00e9.mp4", "cafe\u0301.mp4"
+    for there, named in ((composed, parts), (parts, composed)):
+        shutil.copy(folder / "000.mp4", folder / there)
+        text = f"path,caption\ninner\\x.mp4,A.\n{named},B.\n"
+        assert told(folder / "t.csv", text) == ["A.", "B."]
+        (folder / there).unlink()
+    shutil.copy(folder / "000.mp4", folder / "a\\b.mp4")  # a name that has a backslash itself
+    assert told(folder / "t.csv", "path,caption\na\\b.mp4,A.\n") == ["A."]
+
+
+def test_urls_are_refused_as_such(folder):
+    with pytest.raises(DataError, match="the first is http://127.0.0.1:9/a.mp4: download them"):
+        told(folder / "t.csv", "path,caption\nhttp://127.0.0.1:9/a.mp4,A.\n")
 
 
 def test_long_cells_are_read(folder):

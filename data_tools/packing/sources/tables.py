@@ -10,6 +10,7 @@ video.
 import hashlib
 import math
 import os
+import unicodedata
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class TableItem:
     @property
     def path(self) -> Path:
         """The path of the video."""
-        return self.folder / self.name
+        return located(self.folder, self.name)
 
     def load(self) -> Clip:
         """See `Item`."""
@@ -100,7 +101,7 @@ class TableItem:
             name, stored = path_in(cell), stored_video(cell)
             if not name and stored is None:
                 raise BadVideo("bad_row", f"a video or an image is a path or bytes, not {brief(cell)}")
-            body = read_video(self.folder / name) if stored is None else stored
+            body = read_video(located(self.folder, name)) if stored is None else stored
             found.append((body, member_ending(name or self.name)))
             place["path"] = name
         check_size(sum(len(body) for body, _ in found))
@@ -127,7 +128,7 @@ class TableSource:
             video = paths[0] if len(paths) == 1 else ""
             names.update(dict.fromkeys(row.cells))
             first, problem = first or next(filter(None, paths), ""), problem or row.problem
-            found = found or any(os.path.isfile(path.parent / name) for name in paths if name)
+            found = found or any(os.path.isfile(located(path.parent, name)) for name in paths if name)
             found = found or is_conversation_alone(row.cells)
             # A row that cannot be read, or names no video, is a clip of its own.
             alone = row.problem or not video
@@ -144,10 +145,10 @@ class TableSource:
         self._order, self._bounds = grouped(np.array(clips))
         if not found:
             named = f"the first is {path.parent / first}" if first else "no row has a name"
-            raise DataError(
-                f"none of the {len(places)} files named in {path} exists; {named}: "
-                "paths are relative to the table's folder"
-            )
+            advice = "paths are relative to the table's folder"
+            if "://" in first:
+                named, advice = f"the first is {first}", "download them, and name the files"
+            raise DataError(f"none of the {len(places)} files named in {path} exists; {named}: {advice}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -170,6 +171,12 @@ class TableSource:
     def origins(self) -> Iterable[int]:
         """A hash of the origin of each clip, in order."""
         return self._origins[self._order[self._bounds[:-1]]].tolist()
+
+
+def located(folder: Path, name: str) -> Path:
+    """The file that a table names. Another system may have written it with backslashes, or accents in another form."""
+    spellings = (name, name.replace("\\", "/"), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((folder / one for one in dict.fromkeys(spellings) if os.path.exists(folder / one)), folder / name)
 
 
 def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,10 @@ def read_yaml(path: Path, kind: type | None = None) -> dict:
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} should hold sections such as 'train:', found {type(tree).__name__}")
-    require_no_slips(path, text, kind)
+    try:
+        require_no_slips(path, text, kind)
+    except RecursionError as error:  # an alias within its own anchor
+        raise ConfigError(f"{path} holds a part that contains itself: remove the alias") from error
     return tree
 
 

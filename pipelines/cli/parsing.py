@@ -2,13 +2,14 @@
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from pipelines.cli.config_files import PRESETS, as_yaml, read_yaml
 from pipelines.cli.errors import one_line
@@ -75,6 +76,12 @@ HABITS = {
 }
 # Keys below these are no settings of ours: they name what is in a library's configuration, or parts.
 FREE = ("model.tokeniser.clip_config.", "train.parts.")
+# What the parser says of a value of the wrong type.
+EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])")
+WRONG_TYPE = re.compile(
+    r'Parser key "(?P<key>[^"]+)": (?:Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: )?'
+    rf"(?P<kinds>(?:(?:- )?{EXPECTED.pattern}\.? )+)(?:Given value type: .*? )?(?:Got|Given) value: (?P<value>.*)"
+)
 CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
@@ -151,9 +158,10 @@ def parse_with(
     check_known_keys(path, given, kind, free)
     try:
         arguments = parser.parse_args(argv)
+        require_sections(arguments, kind)
         values = parser.instantiate(arguments)
     except (ArgumentError, ValueError) as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(plain_words(one_line(error))) from error
     config = with_home(kind(**{f.name: values[f.name] for f in fields(kind)}))
     if values["print_config"]:
         print(as_yaml(config), end="")
@@ -163,6 +171,30 @@ def parse_with(
     steps = step_range(values["profile"])
     ds_config = Path(values["ds_config"]).expanduser()
     return RunArguments(config, name, ds_config, output, resume, step, steps, values["dry_run"])
+
+
+def require_sections(arguments: Namespace, kind: type, prefix: str = "") -> None:
+    """Refuses a section that is given as one value, such as ``train: 3``.
+
+    Raises:
+        ConfigError: A section holds no settings.
+    """
+    for f in fields(kind):
+        if is_dataclass(f.type):
+            name, value = f"{prefix}{f.name}", arguments.get(f.name)
+            setting = fields(f.type)[0].name
+            if not isinstance(value, Namespace):
+                raise ConfigError(f"{name} is {value}, but takes settings: write {name}: {{{setting}: ...}}")
+            require_sections(value, f.type, f"{name}.")
+
+
+def plain_words(message: str) -> str:
+    """The parser's message about a value of the wrong type, as ``train.max_steps: expected int or null, not 3.5``."""
+    found = WRONG_TYPE.fullmatch(message)
+    if not found:
+        return message
+    kinds = [(kind or words).replace("NoneType", "null") for kind, words in EXPECTED.findall(found["kinds"])]
+    return f"{found['key']}: expected {' or '.join(kinds)}, not {found['value']}"
 
 
 def resumption(values: Mapping[str, Any]) -> tuple[Literal["auto"] | None, Path | None, int | None]:

@@ -1,4 +1,4 @@
-"""Slips in a YAML file that a loader accepts without a word: a key twice, an empty value, 1:30 read as ninety."""
+"""Slips in a YAML file that a loader accepts silently: a key twice, an empty value, 1:30 read as 90, 010 as 8."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import yaml
 from vtok.config import ConfigError, require
 
 SIXTIES = re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?")  # YAML 1.1 reads 1:30 as 90
+EIGHTS = re.compile(r"[-+]?0[0-7_]*[1-7][0-7_]*")  # YAML 1.1 reads 010 as 8
 
 
 def require_no_slips(path: Path, text: str, kind: type | None = None) -> None:
@@ -32,6 +33,10 @@ def require_no_slips(path: Path, text: str, kind: type | None = None) -> None:
         require(
             SIXTIES.fullmatch(node.value) is None,
             f"{place} is {node.value}, which YAML reads as a number of base 60: write a plain number, or quote it",
+        )
+        require(
+            EIGHTS.fullmatch(node.value) is None,
+            f"{place} is {node.value}, which YAML reads as a number of base 8: write it without the zero, or quote it",
         )
         if kind and node.tag.endswith(":null") and not may_be_none(kind, key):
             raise ConfigError(f"{place} is empty: give it a value, or leave it out")

@@ -335,7 +335,9 @@ def test_table_and_json_say_the_same(capsys, tiny_models, tmp_path):
     assert figures["gpu_memory"]["fits"] and figures["suggestions"] == [] and figures["notes"] == []
     memory = figures["gpu_memory"]
     assert memory["total"] == sum(memory["kept"].values()) + max(memory["phases"].values()) + memory["reserve"]
-    assert figures["batch"] == dict(global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1)
+    assert figures["batch"] == dict(
+        global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1, sequence_parallel=1
+    )
     for part in ("language_model", "diffusion_transformer", "autoencoder"):
         assert part in table
     assert "rates (assumed)" in table and figures["rates"] == {**vars(Rates())}

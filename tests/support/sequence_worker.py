@@ -16,14 +16,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from pipelines.engine import distributed
 from support.tiny import model_config, wan_config
 from vtok.assembly.build import build_framework
-from vtok.sequence import SequenceGroup
 from vtok.video_decoder import GenerationRow, Posterior
 from vtok.video_decoder.hunyuan import HunyuanDecoder
 
 models, *wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
 distributed.connect()
 size = distributed.world_size()
-sequence = SequenceGroup(size, distributed.rank(), None)
+sequence = distributed.sequence_group(size)
 
 
 def mean(x):
@@ -66,7 +65,7 @@ def with_more_heads(decoder):
     if hasattr(decoder.transformer.config, "rope_axes_dim"):
         changes["rope_axes_dim"] = (4, 4, 4)
     transformer = type(decoder.transformer).from_config(dict(decoder.transformer.config) | changes)
-    parts = [transformer, decoder.vae, decoder.text_encoder, decoder.scheduler]
+    parts = [transformer, copy.deepcopy(decoder.vae), decoder.text_encoder, decoder.scheduler]
     if hasattr(decoder, "adapter"):
         parts += [copy.deepcopy(decoder.adapter), decoder.boundary, decoder.timestep_per_token]
     return type(decoder)(decoder.config, *parts)
@@ -91,9 +90,9 @@ def decoder(configuration, checkpointing):
         draw = torch.Generator().manual_seed(5)
         states = [torch.randn(count, dim, generator=draw, requires_grad=True) for count in (7, 3, 4, 2)]
         losses = []
-        for frames, height in ((3, 6), (1, 2)):
+        for frames, height, width in ((3, 6, 6), (1, 2, 10)):  # 27 and 5 tokens
             rows = [GenerationRow(*states[:2]), GenerationRow(*states[2:])]
-            shape = (2, plain.latent_channels, frames, height, 6)
+            shape = (2, plain.latent_channels, frames, height, width)
             posterior = Posterior(torch.randn(shape, generator=draw), torch.rand(shape, generator=draw))
             counts = [4 * frames - 3, 1]
             losses.append(decoder.loss(posterior, counts, decoder.condition(rows, texts), [11, 12]))
@@ -108,14 +107,31 @@ def decoder(configuration, checkpointing):
         close(mean(ours), theirs)
 
 
+def encodes():
+    """Latents of 1 frame, of 33 frames in three pieces, and of these in tiles, bit by bit."""
+    torch.manual_seed(0)
+    config = model_config(models)
+    plain = with_more_heads(build_framework(config).decoder)
+    shared = with_more_heads(plain)
+    shared.load_state_dict(plain.state_dict())
+    shared.share(sequence)
+    video = torch.randint(0, 256, (2, 33, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    for frames, tiling in ((1, False), (33, False), (33, True)):
+        config.decoder.vae_tiling = tiling
+        for vae in (plain.vae, shared.vae):
+            vae.enable_tiling(16, 16, None, 8, 8)
+        ours, theirs = (decoder.encode(video[:, :frames]) for decoder in (shared, plain))
+        assert torch.equal(ours.mean, theirs.mean) and torch.equal(ours.std, theirs.std)
+
+
 KINDS = {
     "hunyuan": model_config,
     "wan": wan_config,
     "wan_experts": partial(wan_config, weights="wan_experts", expert="high_noise"),
 }
 for what in wanted:
-    if what == "exchanges":
-        exchanges()
+    if what in ("exchanges", "encodes"):
+        {"exchanges": exchanges, "encodes": encodes}[what]()
     else:
         kind, *checkpointing = what.split(":")
         decoder(KINDS[kind], bool(checkpointing))

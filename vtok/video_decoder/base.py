@@ -224,16 +224,16 @@ class VideoDecoder(nn.Module):
         raise NotImplementedError
 
     def share_rows(self, sequence: SequenceGroup) -> None:
-        """Makes the transformer compute only this rank's rows. See :meth:`share`."""
+        """Makes the transformer compute only this rank's rows (see :meth:`share`), and perhaps other parts too."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- the same for all
 
     def share(self, sequence: SequenceGroup) -> None:
-        """Splits the transformer's work on each sample among the ranks of a group, from now on.
+        """Splits the work on each sample among the ranks of a group, from now on.
 
-        All of them must then run it together, on the same inputs. Each gets the whole output. Call it before ZeRO adds
-        its hooks, which gather weights around ours.
+        All of them must then run the parts together, on the same inputs. Each gets the whole output. Call it before
+        ZeRO adds its hooks, which gather weights around ours.
 
         Raises:
             ConfigError: The ranks do not divide the attention heads.

@@ -32,6 +32,7 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.shared_pieces import share_pieces
 from vtok.video_decoder.shared_rows import change_output, gather_output
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.tiling import require_tiling
@@ -170,10 +171,10 @@ class HunyuanDecoder(VideoDecoder):
         return latents * self.scaling_factor
 
     def share_rows(self, sequence: SequenceGroup) -> None:
-        """Splits the rows of video and of text in all blocks. Every rank runs the whole text refiner.
+        """Splits the rows of video and of text in all blocks, and the autoencoder's pieces.
 
-        Text is padded to as many rows on each rank, since diffusers' single-stream blocks need one. The attention does
-        not read padding.
+        Every rank runs the whole text refiner. Its rows are padded to as many on each rank, since diffusers'
+        single-stream blocks need one. The attention does not read padding.
         """
 
         def own_text(rows: Tensor) -> Tensor:
@@ -183,6 +184,8 @@ class HunyuanDecoder(VideoDecoder):
         change_output(self.transformer.x_embedder, lambda tokens: sequence.own(tokens, 1))
         change_output(self.transformer.context_embedder, own_text)
         gather_output(self.transformer, self.transformer.proj_out, sequence)
+        if isinstance(self.vae, AutoencoderKLHunyuanVideo):
+            share_pieces(self.vae, sequence)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.transformer.dtype

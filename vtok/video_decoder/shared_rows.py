@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vtok.config import require
 from vtok.sequence import SequenceGroup
 
 
@@ -23,12 +24,20 @@ def change_output(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None
 
 
 def gather_output(transformer: nn.Module, projection: nn.Module, sequence: SequenceGroup) -> None:
-    """Makes the last projection of a transformer return all tokens (B, tokens, d), and not only the rank's own."""
+    """Makes the last projection of a transformer return all tokens (B, tokens, d), and not only the rank's own.
+
+    From then on a video with fewer tokens than ranks raises :class:`ConfigError`. diffusers' rotary embedding takes no
+    empty tensor.
+    """
     tokens = 0
 
     def count(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         nonlocal tokens
         tokens = tokens_of(module, kwargs["hidden_states"])
+        require(
+            tokens >= sequence.size,
+            f"a video of {tokens} latent tokens is too small for {sequence.size} ranks: lower train.sequence_parallel",
+        )
 
     transformer.register_forward_pre_hook(count, with_kwargs=True)
     change_output(projection, lambda own: sequence.whole(own, tokens))

@@ -414,8 +414,11 @@ class RunConfig:
             self.model.generates or self.demo is None,
             f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",
         )
-        if self.train.sequence_parallel > 1:
-            self._check_sequence_parallel()
+        require(
+            self.model.generates or self.train.sequence_parallel == 1,
+            f"train.sequence_parallel splits the decoder's transformer, but mllm.kind {self.model.mllm.kind} has no "
+            "decoder: leave it out",
+        )
         require_seed(self.seed)
         every = VALIDATE_EVERY if self.validation.every is None else self.validation.every
         require(
@@ -430,19 +433,6 @@ class RunConfig:
             window % batch == 0,
             f"data.group_by_length {window} is not a multiple of train.global_batch_size {batch}: try "
             f"{-(-window // batch) * batch}",
-        )
-
-    def _check_sequence_parallel(self) -> None:
-        require(
-            self.model.generates,
-            f"train.sequence_parallel splits the decoder's transformer, but mllm.kind {self.model.mllm.kind} has no "
-            "decoder: leave it out",
-        )
-        lora = self.model.decoder.lora
-        require(
-            lora is None or lora.dropout == 0,
-            "with train.sequence_parallel, ranks would drop other elements than one rank does: set "
-            "model.decoder.lora.dropout to 0",
         )
 
     def _check_buckets(self) -> None:

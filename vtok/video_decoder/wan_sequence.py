@@ -21,7 +21,9 @@ def share_wan(transformer: WanTransformer3DModel, sequence: SequenceGroup) -> No
     """Makes a transformer compute only this rank's rows, and return all of them."""
     change_output(transformer.patch_embedding, lambda tokens: sequence.own(tokens.flatten(2), 2))
     for block in transformer.blocks:
-        block.attn1.set_processor(SharedSelfAttention(sequence))
+        attention = block.attn1
+        assert isinstance(attention, WanAttention)
+        attention.set_processor(SharedSelfAttention(sequence))
     gather_output(transformer, transformer.proj_out, sequence)
 
     def own_levels(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -68,7 +70,7 @@ class SharedSelfAttention(WanAttnProcessor):
 
         def placed(rows: Tensor) -> Tensor:
             # Annotated as taking and returning other tuples.
-            return apply_rotary_emb(rows, (cosine, sine), sequence_dim=1)  # type: ignore[return-value]
+            return apply_rotary_emb(rows, (cosine, sine), sequence_dim=1)  # type: ignore[arg-type, return-value]
 
         query = placed(heads(attn.norm_q(attn.to_q(hidden_states))))
         key = placed(heads(attn.norm_k(attn.to_k(hidden_states))))

@@ -72,7 +72,7 @@ def with_more_heads(decoder):
 
 
 def decoder(configuration, checkpointing):
-    """Losses of two clips and gradients to the states, also of a clip of another size before the first's backward."""
+    """Losses of clips of three sizes and gradients to the states, all forwards before the backward."""
     torch.manual_seed(0)
     config = configuration(models)
     config.decoder.gradient_checkpointing = checkpointing
@@ -90,7 +90,7 @@ def decoder(configuration, checkpointing):
         draw = torch.Generator().manual_seed(5)
         states = [torch.randn(count, dim, generator=draw, requires_grad=True) for count in (7, 3, 4, 2)]
         losses = []
-        for frames, height, width in ((3, 6, 6), (1, 2, 10)):  # 27 and 5 tokens
+        for frames, height, width in ((3, 6, 6), (1, 2, 10), (1, 2, 2)):  # 27, 5, 1 tokens
             rows = [GenerationRow(*states[:2]), GenerationRow(*states[2:])]
             shape = (2, plain.latent_channels, frames, height, width)
             posterior = Posterior(torch.randn(shape, generator=draw), torch.rand(shape, generator=draw))

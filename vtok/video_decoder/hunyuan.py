@@ -33,7 +33,7 @@ from vtok.video_decoder.base import (
 from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 from vtok.video_decoder.shared_pieces import share_pieces
-from vtok.video_decoder.shared_rows import change_output, gather_output
+from vtok.video_decoder.shared_rows import change_output, gather_output, own_tokens
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.tiling import require_tiling
 from vtok.vidtok.latent_space import LatentConfig, VidTokAutoencoder
@@ -177,13 +177,15 @@ class HunyuanDecoder(VideoDecoder):
         single-stream blocks need one. The attention does not read padding.
         """
 
+        tokens = gather_output(self.transformer, self.transformer.proj_out, sequence)
+
         def own_text(rows: Tensor) -> Tensor:
-            return sequence.own(pad(rows, (0, 0, 0, -rows.shape[1] % sequence.size)), 1)
+            padded = pad(rows, (0, 0, 0, -rows.shape[1] % sequence.size))
+            return sequence.own(padded, 1) if tokens() >= sequence.size else rows
 
         self.attention.sequence = sequence
-        change_output(self.transformer.x_embedder, lambda tokens: sequence.own(tokens, 1))
+        change_output(self.transformer.x_embedder, lambda video: own_tokens(sequence, video, 1))
         change_output(self.transformer.context_embedder, own_text)
-        gather_output(self.transformer, self.transformer.proj_out, sequence)
         if isinstance(self.vae, AutoencoderKLHunyuanVideo):
             share_pieces(self.vae, sequence)
 

@@ -31,7 +31,8 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
     clip's own text rows. Keep it on the CPU: reading it from another device waits for that device.
 
     Attributes:
-        sequence: The ranks that share the rows of video and text. Then each rank has its own rows of both.
+        sequence: The ranks that share the rows of video and text. Then each rank has its own rows of both, except of a
+            video with fewer tokens than ranks.
     """
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel):
@@ -68,11 +69,10 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
         embedding is that of the whole video, also on ranks that share its rows.
         """
         sizes = [hidden_states.shape[1], encoder_hidden_states.shape[1]]
-        if self.sequence is None:
+        if self.sequence is None or image_rotary_emb is None or len(image_rotary_emb[0]) < self.sequence.size:
             query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
             joint = self.attend(query, key, value, sizes[1])
         else:
-            assert image_rotary_emb is not None
             cosine, sine = (self.sequence.own(table, 0) for table in image_rotary_emb)
             own = torch.stack(project(attn, hidden_states, encoder_hidden_states, (cosine, sine)))
             totals = [len(image_rotary_emb[0]), sizes[1] * self.sequence.size]

@@ -14,12 +14,12 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from torch import Tensor, nn
 
 from vtok.sequence import SequenceGroup
-from vtok.video_decoder.shared_rows import change_output, gather_output
+from vtok.video_decoder.shared_rows import change_output, gather_output, own_tokens
 
 
 def share_wan(transformer: WanTransformer3DModel, sequence: SequenceGroup) -> None:
     """Makes a transformer compute only this rank's rows, and return all of them."""
-    change_output(transformer.patch_embedding, lambda tokens: sequence.own(tokens.flatten(2), 2))
+    change_output(transformer.patch_embedding, lambda tokens: own_tokens(sequence, tokens.flatten(2), 2))
     for block in transformer.blocks:
         attention = block.attn1
         assert isinstance(attention, WanAttention)
@@ -29,7 +29,7 @@ def share_wan(transformer: WanTransformer3DModel, sequence: SequenceGroup) -> No
     def own_levels(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Cuts noise levels (B, tokens), if there is one for each token."""
         levels = kwargs["timestep"]
-        return args, kwargs | {"timestep": levels if levels.ndim == 1 else sequence.own(levels, 1)}
+        return args, kwargs | {"timestep": levels if levels.ndim == 1 else own_tokens(sequence, levels, 1)}
 
     transformer.register_forward_pre_hook(own_levels, with_kwargs=True)
 
@@ -58,11 +58,13 @@ class SharedSelfAttention(WanAttnProcessor):
         Args:
             attn: The module whose processor this is.
             hidden_states: The rank's own rows.
-            encoder_hidden_states, attention_mask: Not used. The arguments have diffusers' names.
+            encoder_hidden_states, attention_mask: ``None``. The arguments have diffusers' names.
             rotary_emb: Cosines and sines (1, V, 1, d) of all V rows of the video, and so their number.
         """
         assert rotary_emb is not None
         total = rotary_emb[0].shape[1]
+        if total < self.sequence.size:
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
         cosine, sine = (self.sequence.own(table, 1).flatten(0, 2) for table in rotary_emb)
 
         def heads(rows: Tensor) -> Tensor:

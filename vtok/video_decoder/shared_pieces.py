@@ -71,7 +71,7 @@ def empty_result(vae: AutoencoderKLHunyuanVideo, piece: Tensor) -> Tensor:
 @contextmanager
 def encoder_replaced(vae: AutoencoderKLHunyuanVideo, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Makes the encoder within an autoencoder a function, for as long as the context lasts."""
-    vae.encoder.forward = function  # type: ignore[method-assign]
+    vae.encoder.forward = function  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ def share_wan(transformer: WanTransformer3DModel, sequence: SequenceGroup) -> No
     for block in transformer.blocks:
         attention = block.attn1
         assert isinstance(attention, WanAttention)
-        attention.set_processor(SharedSelfAttention(sequence))
+        attention.set_processor(SharedSelfAttention(sequence))  # type: ignore[arg-type]  # annotated as known ones only
     gather_output(transformer, transformer.proj_out, sequence)
 
     def own_levels(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

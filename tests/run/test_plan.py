@@ -288,7 +288,8 @@ def test_ranks_that_share_samples_divide_what_the_transformer_takes(tiny_models)
     shared = forecast(Scenario(config, ZERO3, Hardware(gpus=4)))
     assert shared.batch == BatchPlan(4, 4, 2, 1, 2) and shared.flops == alone.flops
     for phase in ("diffusion_transformer", "diffusion_transformer backward"):
-        assert shared.seconds[phase].device < 0.75 * alone.seconds[phase].device  # text and noise levels are whole
+        # Of so small a model the text and the noise level, which stay whole, are a large part.
+        assert shared.seconds[phase].device < 0.85 * alone.seconds[phase].device
     assert shared.seconds["language_model"] == alone.seconds["language_model"]
     assert shared.saved < alone.saved
     # Per rank and sample: half of the tokens, of width 48, four times in each of two blocks, forward and backward, and

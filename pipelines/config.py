@@ -280,10 +280,14 @@ class TrainConfig(OptimisationConfig):
         parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
             ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
             ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
+        sequence_parallel: Number of consecutive ranks that share each sample and split the rows of the decoder's
+            transformer (:mod:`vtok.sequence`). It divides the ranks and the transformer's attention heads. Batches
+            and curve are those of the other splits.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
     parts: dict[str, float] | None = None
+    sequence_parallel: int = 1
     calibration_batches: int = 8
 
     @property
@@ -294,6 +298,7 @@ class TrainConfig(OptimisationConfig):
         super().__post_init__()
         if self.parts is not None:
             require_entries(self.parts)
+        require(self.sequence_parallel >= 1, "train.sequence_parallel must be at least 1")
         require(self.calibration_batches >= 1, "train.calibration_batches must be at least 1")
 
 
@@ -408,6 +413,11 @@ class RunConfig:
         require(
             self.model.generates or self.demo is None,
             f"the demo ends with a video, but mllm.kind {self.model.mllm.kind} understands only: leave demo out",
+        )
+        require(
+            self.model.generates or self.train.sequence_parallel == 1,
+            f"train.sequence_parallel splits the decoder's transformer, but mllm.kind {self.model.mllm.kind} has no "
+            "decoder: leave it out",
         )
         require_seed(self.seed)
         every = VALIDATE_EVERY if self.validation.every is None else self.validation.every

@@ -12,6 +12,7 @@ rows/                text and tokens -> one packed sequence
 mllm/                the language model
 visual_head/         p(V_j | V_<j, text), for L_visLM
 video_decoder/       the frozen diffusion transformer, for L_dec;  flow_matching: its noise and its target
+sequence             several ranks share a sample (sequence parallelism)
 framework            all of it: one training step, from frames to losses
 
 What a trained framework is used for:

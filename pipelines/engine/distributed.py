@@ -16,6 +16,7 @@ from data_tools.errors import DataError
 from pipelines.engine import allocator, cpu_op, shared_memory
 from pipelines.engine.ports import free_port
 from vtok.config import ConfigError
+from vtok.sequence import SequenceGroup
 
 T = TypeVar("T")
 
@@ -145,6 +146,12 @@ def ranks_here() -> int:
     """Returns the number of ranks on this machine, from the launcher's environment (deepspeed, torchrun, Slurm)."""
     names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if name in os.environ), 1)
+
+
+def sequence_group(size: int) -> SequenceGroup:
+    """Makes the groups of ``size`` consecutive ranks that share their samples, and returns this rank's. All call it."""
+    own, _ = dist.new_subgroups(size, timeout=ALONE_TIMEOUT)
+    return SequenceGroup(size, rank() % size, own)
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:

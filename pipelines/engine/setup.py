@@ -38,18 +38,21 @@ def precision(train: OptimisationConfig) -> torch.dtype:
     return torch.bfloat16 if train.precision == "bf16" else torch.float32
 
 
-def settle(train: OptimisationConfig, ds_config: Path, even: bool = False) -> tuple[BatchPlan, dict]:
+def settle(
+    train: OptimisationConfig, ds_config: Path, even: bool = False, sequence_parallel: int = 1
+) -> tuple[BatchPlan, dict]:
     """Returns the batch plan of a run and its DeepSpeed configuration. All ranks call this first.
 
     Args:
         train: Settings of the run.
         ds_config: Path of the user's DeepSpeed JSON.
-        even: As in :func:`plan_batch`.
+        even, sequence_parallel: As in :func:`plan_batch`.
 
     Raises:
         ConfigError: The settings do not fit the number of ranks, or one another.
     """
-    plan = plan_batch(train.global_batch_size, train.micro_batch_size, distributed.world_size(), even)
+    ranks = distributed.world_size()
+    plan = plan_batch(train.global_batch_size, train.micro_batch_size, ranks, even, sequence_parallel)
     config = distributed.every_rank(lambda: deepspeed_config(ds_config, train, plan))
     if train.deterministic:
         repeat_to_the_last_digit()
@@ -78,6 +81,9 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
         config.pop("fp16")
     ds_json.require_sound(path, config, computed)
     config = ds_json.without_nulls(config)
+    # DeepSpeed counts the samples of all ranks, those that share samples too. It averages gradients over all ranks,
+    # which is right for them (see vtok.sequence).
+    computed["train_batch_size"] = batch.ranks * batch.micro_batch_size * batch.accumulation
     return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
 
 

@@ -104,7 +104,8 @@ def accumulate(
     means = (distributed.mean_over_ranks(sums) / plan.accumulation).tolist()
     own = max(0.0, time.perf_counter() - started - waiting.take())
     by_rank = distributed.gather_lists([keys, replaced, cut, own, {"waited": waited, **memory.used_gb()}])
-    all_keys, all_replaced, all_cut, seconds_by_rank, used = zip(*by_rank)
+    *_, seconds_by_rank, used = zip(*by_rank)
+    all_keys, all_replaced, all_cut, *_ = zip(*plan.one_of_each_group(by_rank))
     seconds = time.perf_counter() - started
     batch_keys = in_global_order(all_keys)
     most = {name: max(rank[name] for rank in used) for name in used[0]}

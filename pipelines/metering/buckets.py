@@ -21,6 +21,7 @@ def bucket_steps(
     shapes: Sequence[Shape],
     caption_tokens: int = CAPTION_TOKENS,
     text: TextEncoder | None = None,
+    sequence_parallel: int = 1,
 ) -> list[Step]:
     """Measures a micro-step of one captioned sample in each shape.
 
@@ -30,8 +31,9 @@ def bucket_steps(
         shapes: The views of each bucket.
         caption_tokens: Tokens of the caption.
         text: The run's tokenizers, as for :func:`typical_workload`.
+        sequence_parallel: As in :func:`meta_copy`.
     """
-    copy = meta_copy(framework.config, config.train.precision, config.train.parts)
+    copy = meta_copy(framework.config, config.train.precision, config.train.parts, sequence_parallel)
     typical = typical_workload(config, copy, 1, caption_tokens, text)
     measured: dict[tuple, Step] = {}
     steps = []

@@ -14,6 +14,7 @@ from vtok.assembly.architectures import meta_framework
 from vtok.config import ModelConfig
 from vtok.framework import VTokFramework
 from vtok.parts import train_only
+from vtok.sequence import SequenceGroup
 from vtok.weights.precision import cast_parameters
 
 META = torch.device("meta")
@@ -74,16 +75,25 @@ def torch_linear() -> Iterator[None]:
         F.linear = swapped
 
 
-def meta_copy(model: ModelConfig, precision: str, parts: Mapping[str, float] | None = None) -> VTokFramework:
+def meta_copy(
+    model: ModelConfig, precision: str, parts: Mapping[str, float] | None = None, sequence_parallel: int = 1
+) -> VTokFramework:
     """Builds a framework without storage, in training mode.
 
     Args:
         model: Its settings.
         precision: ``train.precision``. ``auto`` is bf16, as on GPUs.
         parts: ``train.parts``.
+        sequence_parallel: Number of ranks that share each sample. The copy computes the part of the first one, which
+            has the most rows.
+
+    Raises:
+        ConfigError: They do not divide the attention heads of the decoder's transformer.
     """
     framework = meta_framework(model).train()
     train_only(framework, framework.learnable, parts)
+    if sequence_parallel > 1 and framework.decoder is not None:
+        framework.decoder.share(SequenceGroup(sequence_parallel, 0, None))
     cast_parameters(framework, torch.float32 if precision == "fp32" else torch.bfloat16)
     return framework
 

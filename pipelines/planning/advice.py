@@ -71,9 +71,9 @@ def smaller_micro_batch(scenario: Scenario) -> Iterator[Change]:
 
 
 def more_gpus(scenario: Scenario) -> Iterator[Change]:
-    """Doubles the GPUs, up to one per sample."""
-    gpus = 2 * scenario.hardware.gpus
-    while gpus <= scenario.config.train.global_batch_size:
+    """Doubles the GPUs, up to one per sample, or as many as share one."""
+    gpus, train = 2 * scenario.hardware.gpus, scenario.config.train
+    while gpus <= train.global_batch_size * train.sequence_parallel:
         yield Change(f"--gpus {gpus}", replace(scenario, hardware=replace(scenario.hardware, gpus=gpus)))
         gpus *= 2
 

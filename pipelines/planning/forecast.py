@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.config import CAPTION_TOKENS, STORED, RunConfig
-from pipelines.engine.batch_plan import BatchPlan, plan_batch, smallest_valid_batch
+from pipelines.engine.batch_plan import BatchPlan, data_ranks, plan_batch, smallest_valid_batch
 from pipelines.metering.flops import Flops, part_flops
 from pipelines.metering.step import Step, measure_step, meta_copy
 from pipelines.metering.workload import Workload, typical_workload
@@ -15,9 +15,8 @@ from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_m
 from pipelines.planning.rates import Rates
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.time import Seconds, micro_step_seconds
-from pipelines.planning.traffic import traffic
+from pipelines.planning.traffic import exchanged, traffic
 from vtok.config import ModelConfig
-from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
 from vtok.weights.shipped import folder_of
 
@@ -114,20 +113,25 @@ def forecast(scenario: Scenario) -> Forecast:
 
     If the global batch is not divisible by the number of GPUs, the next one that is gets planned, with fewer steps for
     the same number of samples.
+
+    Raises:
+        ConfigError: ``train.sequence_parallel`` does not divide the GPUs, or the attention heads.
     """
     train, hardware = scenario.config.train, scenario.hardware
     parameter_bytes = 4 if train.precision == "fp32" else 2
     sharding = read_sharding(scenario.ds_config, parameter_bytes, hardware.ranks_per_node)
-    samples = smallest_valid_batch(train.global_batch_size, hardware.gpus)
-    batch = plan_batch(samples, train.micro_batch_size, hardware.gpus, even=bool(scenario.config.data.buckets))
+    shared_by = train.sequence_parallel
+    samples = smallest_valid_batch(train.global_batch_size, data_ranks(hardware.gpus, shared_by))
+    even = bool(scenario.config.data.buckets)
+    batch = plan_batch(samples, train.micro_batch_size, hardware.gpus, even, shared_by)
     framework = meta_copy(scenario.config.model, train.precision, train.parts)
     absent = {STORED[kind] for kind in scenario.stored}
     parameters = [parameter for parameter in parameters_of(framework) if parameter.part not in absent]
     load = typical_workload(
         scenario.config, framework, batch.micro_batch_size, scenario.caption_tokens, local_text(scenario.config.model)
     )
-    step, dec_every = measured(scenario, framework, load), scenario.config.model.loss.dec_every
-    step = replace(step, usage={phase: usage for phase, usage in step.usage.items() if phase not in absent})
+    dec_every = scenario.config.model.loss.dec_every
+    whole, step = (without(measured(scenario, load, ranks), absent) for ranks in (1, shared_by))
     return Forecast(
         hardware=hardware,
         parameters={part: n for part, n in framework.parameter_counts().items() if part not in absent},
@@ -138,10 +142,11 @@ def forecast(scenario: Scenario) -> Forecast:
         host=host_memory(parameters, hardware.gpus, scenario.config, load),
         saved=step.kept,
         phases=phase_memory(parameters, step, hardware.gpus, sharding),
-        flops=part_flops(step, batch.micro_batch_size, dec_every),
+        flops=part_flops(whole, batch.micro_batch_size, dec_every),
         rates=scenario.rates,
         seconds=micro_step_seconds(step, scenario.rates, dec_every),
-        traffic=traffic(parameters, hardware.gpus, batch.accumulation, sharding),
+        traffic=traffic(parameters, hardware.gpus, batch.accumulation, sharding)
+        | exchanged(framework, load, batch, parameter_bytes),
         tiled=step.tiled,
     )
 
@@ -150,12 +155,18 @@ def forecast(scenario: Scenario) -> Forecast:
 _steps: dict[str, Step] = {}
 
 
-def measured(scenario: Scenario, framework: VTokFramework, load: Workload) -> Step:
-    config = scenario.config
-    key = repr((config.model, config.train.precision, config.train.parts, load))
+def measured(scenario: Scenario, load: Workload, ranks: int) -> Step:
+    """Measures a micro-step of one of ``ranks`` ranks that share its samples."""
+    model, train = scenario.config.model, scenario.config.train
+    key = repr((model, train.precision, train.parts, load, ranks))
     if key not in _steps:
-        _steps[key] = measure_step(framework, load)
+        _steps[key] = measure_step(meta_copy(model, train.precision, train.parts, ranks), load)
     return _steps[key]
+
+
+def without(step: Step, parts: Collection[str]) -> Step:
+    """Returns a step in which some parts do not run."""
+    return replace(step, usage={phase: usage for phase, usage in step.usage.items() if phase not in parts})
 
 
 def local_text(model: ModelConfig) -> TextEncoder | None:

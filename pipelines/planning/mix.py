@@ -92,17 +92,21 @@ def mix_of(scenario: Scenario, reader: ShardReader | Mixture) -> Mix:
     buckets, of_samples = kinds_of(config, facts, whole, framework, reader)
     *shapes, other = shapes_of(config, image_size, buckets)
     (full,) = shapes_of(config, image_size, [whole])[:1]
-    steps = bucket_steps(config, framework, [*shapes, without_video(other), full], scenario.caption_tokens)
+    views, shared_by = [*shapes, without_video(other), full], config.train.sequence_parallel
+    steps = whole_steps = bucket_steps(config, framework, views, scenario.caption_tokens)
+    if shared_by > 1:
+        steps = bucket_steps(config, framework, views, scenario.caption_tokens, sequence_parallel=shared_by)
     counts = np.bincount(of_samples, minlength=len(buckets) + 1).tolist()
     every = config.model.loss.dec_every
 
-    def kind(name: str, samples: int, tokens: int, step: Step) -> Kind:
+    def kind(name: str, samples: int, tokens: int, step: Step, whole_step: Step) -> Kind:
         seconds = sum(phase.total for phase in micro_step_seconds(step, scenario.rates, every).values())
-        return Kind(name, samples, tokens, all_flops(step, every), seconds)
+        return Kind(name, samples, tokens, all_flops(whole_step, every), seconds)
 
     named = [*((bucket.written(fps), bucket.tokens(side)) for bucket in buckets), (WITHOUT_VIDEO, 0)]
-    kinds = [kind(name, count, tokens, step) for (name, tokens), count, step in zip(named, counts, steps) if count]
-    return Mix(len(reader), kinds, kind(whole.written(fps), 0, whole.tokens(side), steps[-1]))
+    measured = zip(named, counts, steps, whole_steps)
+    kinds = [kind(name, count, tokens, *both) for (name, tokens), count, *both in measured if count]
+    return Mix(len(reader), kinds, kind(whole.written(fps), 0, whole.tokens(side), steps[-1], whole_steps[-1]))
 
 
 def kinds_of(

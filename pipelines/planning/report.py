@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
+from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.engine.outputs import find_shards, open_shards
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
@@ -115,8 +116,8 @@ def notes_on(scenario: Scenario, planned: Forecast) -> list[str]:
     if batch.global_batch_size != wanted:
         notes.append(
             f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
-            f"{batch.ranks} GPUs; the smallest that can is {batch.global_batch_size}, which is planned here, with as "
-            "many samples in the run"
+            f"{gpus_of(batch)}; the smallest that can is {batch.global_batch_size}, which is planned here, with as "
+            "many samples in the run; with train.sequence_parallel several GPUs share a sample"
         )
     if planned.tiled:
         height, width = config.model.decoder.loss_size
@@ -239,7 +240,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix:
 
     lines += ["", f"a step, and cost at {hardware.price:g} $ a GPU-hour"]
     lines += [
-        f"  global batch {batch.global_batch_size} = {batch.ranks} GPUs x {batch.micro_batch_size} x "
+        f"  global batch {batch.global_batch_size} = {gpus_of(batch)} x {batch.micro_batch_size} x "
         f"{batch.accumulation} accumulated"
     ]
     lines += [row("step", planned.step_seconds, "s")]
@@ -251,6 +252,12 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix:
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
     return lines
+
+
+def gpus_of(batch: BatchPlan) -> str:
+    """Says among how many GPUs, or groups of GPUs that share a sample, a batch is divided."""
+    shared_by = batch.sequence_parallel
+    return f"{batch.ranks} GPUs" if shared_by == 1 else f"{batch.data_ranks} groups of {shared_by} GPUs"
 
 
 def trained_share(trained: int, parameters: int) -> str:

@@ -36,7 +36,7 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         return
     config = arguments.config
     require_installed(config.track)
-    plan, _ = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
+    plan, _ = settle(config.train, arguments.ds_config, bool(config.data.buckets), config.train.sequence_parallel)
     output = choose_output(arguments)
     print(f"output       {output}")
     print(f"starts from  {origin(config)}")
@@ -86,6 +86,8 @@ def checked_model(config: RunConfig, output: Path) -> VTokFramework:
         The framework with its tokenizers.
     """
     framework = models.assembled(config, output)
+    if framework.decoder is not None:
+        framework.decoder.require_heads(config.train.sequence_parallel)
     shapes = shapes_of(framework)
     for part in pretrained_parts(framework.config).values():
         part.tensors(shapes)

@@ -123,7 +123,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         DataError: The data are wrong.
     """
     config = arguments.config
-    plan, ds_config = settle(config.train, arguments.ds_config, even=bool(config.data.buckets))
+    shared_by = config.train.sequence_parallel
+    plan, ds_config = settle(config.train, arguments.ds_config, bool(config.data.buckets), shared_by)
     reader, held_out = open_data(config, output)
     require(
         bool(held_out) or config.checkpoint.keep != "best",
@@ -132,6 +133,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     found = resumed_from(output, arguments.step) if arguments.resume else None
     start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
     framework = start.framework
+    if shared_by > 1 and framework.decoder is not None:
+        framework.decoder.share(distributed.sequence_group(shared_by))
     earlier = load_config(output / "config.yaml").data.buckets if found and config.data.buckets == "auto" else None
     distributed.every_rank(
         lambda: settle_buckets(config, reader, framework, earlier if isinstance(earlier, list) else None)

@@ -67,5 +67,7 @@ def origin(config: RunConfig) -> str:
 
 def batch_line(plan: BatchPlan) -> str:
     """Describes how a global batch is split among ranks and micro-steps, in one line."""
-    dealt = f"{plan.ranks} ranks x {plan.micro_batch_size} x {plan.accumulation} accumulated"
+    shared_by = plan.sequence_parallel
+    ranks = f"{plan.ranks} ranks" if shared_by == 1 else f"{plan.data_ranks} groups of {shared_by} ranks"
+    dealt = f"{ranks} x {plan.micro_batch_size} x {plan.accumulation} accumulated"
     return f"{plan.global_batch_size} samples = {dealt}"

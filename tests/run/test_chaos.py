@@ -10,8 +10,10 @@ from support.launch import assert_user_error, checked, python
 
 
 @pytest.mark.long
-def test_runs_disturbed_in_each_way_end_like_an_undisturbed_one(tmp_path):
-    result = checked(python("pipelines/bench.py", "chaos", "--minutes", "0", timeout=3600))
+@pytest.mark.parametrize("options", [(), ("--shared",)])
+def test_runs_disturbed_in_each_way_end_like_an_undisturbed_one(options):
+    """On two ranks, which may share each sample."""
+    result = checked(python("pipelines/bench.py", "chaos", "--minutes", "0", *options, timeout=3600))
     found = json.loads(result.stdout[result.stdout.index("\n{") :])
     assert found["kinds"] == {kind: {"tried": 1, "equal": 1} for kind in sorted(KINDS)} and found["failed"] == []
 

@@ -192,6 +192,24 @@ def test_ranks_must_divide_the_global_batch():
         plan_batch(16, 1, 3)
 
 
+def test_ranks_that_share_samples_count_once():
+    plan = plan_batch(16, 2, 32, sequence_parallel=4)
+    assert plan == BatchPlan(16, 32, 2, 1, 4) and plan.data_ranks == 8
+    assert plan.one_of_each_group(range(32)) == range(0, 32, 4)
+    with pytest.raises(ConfigError, match="among 12 groups of 4 ranks: use 32 ranks or a global batch of 24"):
+        plan_batch(16, 1, 48, sequence_parallel=4)
+    with pytest.raises(ConfigError, match="sequence_parallel 4 does not divide the number of ranks, 6: start"):
+        plan_batch(16, 1, 6, sequence_parallel=4)
+    with pytest.raises(ConfigError, match="mllm.kind qwen2.5-vl has no decoder: leave it out"):
+        parse_run_arguments(["--config", str(PRESETS / "qwen2.5-vl_7b.yaml"), "--train.sequence_parallel", "2"])
+
+
+def test_deepspeed_counts_the_samples_of_all_ranks():
+    plan = plan_batch(16, 1, 16, sequence_parallel=4)
+    config = deepspeed_config(REPO / "deepspeed_configs/zero3.json", TrainConfig(max_steps=1), plan)
+    assert (config["train_batch_size"], config["gradient_accumulation_steps"]) == (64, 4)
+
+
 def test_deepspeed_json_is_completed_and_must_not_disagree(tmp_path):
     train = TrainConfig(max_steps=1, max_grad_norm=0.5)
     plan = plan_batch(16, 2, 4)

@@ -44,6 +44,27 @@ def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_mode
     assert result.stdout.count("gradients agree") == 2
 
 
+@pytest.mark.parametrize(
+    "count, variant, accumulation, checkpointing, configs",
+    [
+        (2, "hunyuan/2", 2, True, ("zero3.json",)),
+        slow(2, "wan/2", 2, False, ("zero3.json", "zero2.json")),
+        slow(2, "mixed/2:ttvd:isvl", 2, True, ("zero3.json",)),
+        slow(2, "mixed_wan/2:tvvt:vtqv", 4, True, ("zero3.json",)),
+        slow(2, "parts/2", 2, False, ("zero3.json",)),
+        slow(2, "decoder_lora/2", 2, True, ("zero2.json", "zero3.json")),
+        slow(4, "hunyuan/2", 2, False, ("zero3.json",)),
+    ],
+)
+def test_gradients_on_ranks_that_share_samples_equal_the_reference(
+    ranks, tiny_models, count, variant, accumulation, checkpointing, configs
+):
+    """Two ranks for each sample; on four ranks there are two such groups."""
+    result = checked(ranks.run(WORKER, tiny_models, variant, accumulation, checkpointing, *configs, ranks=count))
+    batches = max(1, variant.count(":"))
+    assert result.stdout.count("gradients agree") == count * len(configs) * batches
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count, accumulation, checkpointing", [(1, 1, False), (2, 2, True)])
 def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):

@@ -15,6 +15,7 @@ from data_tools.shapes import render_clips
 from pipelines import plan
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import parse_run_arguments
+from pipelines.engine.batch_plan import BatchPlan
 from pipelines.metering.flops import sample_flops
 from pipelines.metering.step import gradients_dropped, measure_step, meta_copy
 from pipelines.metering.workload import typical_workload
@@ -252,18 +253,20 @@ SOME = {"language_model.layers.3": 1e-5, "g_phi": 1e-4, "visual_head": 1e-3}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "count, checkpointing, parts", [(1, True, None), (2, False, None), (4, True, None), (2, True, SOME)]
+    "count, checkpointing, parts, shared_by",
+    [(1, True, None, 1), (2, False, None, 1), (4, True, None, 1), (2, True, SOME, 1), (2, False, None, 2)],
 )
-def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing, parts):
+def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing, parts, shared_by):
     """The engine's own tensors and what autograd saves; EMA is not DeepSpeed's and left out on both sides.
 
     With only some parts trained, the rest costs no gradient, no master weight and no moment.
     """
     worker, told = REPO / "tests/support/plan_worker.py", json.dumps(parts)
-    result = checked(ranks.run(worker, tiny_models, checkpointing, told, ranks=count))
+    result = checked(ranks.run(worker, tiny_models, checkpointing, told, shared_by, ranks=count))
     measured = [json.loads(figures) for figures in re.findall(r"MEASURED (\{.*?\})", result.stdout)]
     assert len(measured) == count
     config = planned_config(tiny_models, checkpointing, parts)
+    config.train.sequence_parallel = shared_by
     planned = forecast(Scenario(config, ZERO3, Hardware(gpus=count)))
     shares = {share.name: share.bytes for share in planned.kept}
     engine = sum(size for name, size in shares.items() if name not in ("EMA", "reduce bucket"))
@@ -275,6 +278,24 @@ def test_memory_of_a_real_step(ranks, tiny_models, count, checkpointing, parts):
         assert engine == pytest.approx(rank["engine"], rel=0.01)
         assert planned.saved == pytest.approx(rank["saved"], rel=0.1)
         assert engine + planned.saved == pytest.approx(rank["engine"] + rank["saved"], rel=0.1)
+
+
+def test_ranks_that_share_samples_divide_what_the_transformer_takes(tiny_models):
+    """The rest stays whole on each rank. A sample has the same FLOPs."""
+    config = planned_config(tiny_models)
+    alone = forecast(Scenario(config, ZERO3, Hardware(gpus=2)))
+    config.train.sequence_parallel = 2
+    shared = forecast(Scenario(config, ZERO3, Hardware(gpus=4)))
+    assert shared.batch == BatchPlan(4, 4, 2, 1, 2) and shared.flops == alone.flops
+    for phase in ("diffusion_transformer", "diffusion_transformer backward"):
+        # Of so small a model the text and the noise level, which stay whole, are a large part.
+        assert shared.seconds[phase].device < 0.85 * alone.seconds[phase].device
+    assert shared.seconds["language_model"] == alone.seconds["language_model"]
+    assert shared.saved < alone.saved
+    # Per rank and sample: half of the tokens, of width 48, four times in each of two blocks, forward and backward, and
+    # half of them from the other rank, in four bytes. A video has 2 s at 8/s, 5 latent frames of 2 x 2 tokens.
+    tokens = 5 * 2 * 2
+    assert shared.traffic["all-to-all of shared samples"] == 2 * tokens / 2 * 48 * 4 * 2 * 2 / 2 * 4
 
 
 # ---------------------------------------------------------------- advice
@@ -335,7 +356,9 @@ def test_table_and_json_say_the_same(capsys, tiny_models, tmp_path):
     assert figures["gpu_memory"]["fits"] and figures["suggestions"] == [] and figures["notes"] == []
     memory = figures["gpu_memory"]
     assert memory["total"] == sum(memory["kept"].values()) + max(memory["phases"].values()) + memory["reserve"]
-    assert figures["batch"] == dict(global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1)
+    assert figures["batch"] == dict(
+        global_batch_size=4, ranks=2, micro_batch_size=2, accumulation=1, sequence_parallel=1
+    )
     for part in ("language_model", "diffusion_transformer", "autoencoder"):
         assert part in table
     assert "rates (assumed)" in table and figures["rates"] == {**vars(Rates())}

@@ -18,5 +18,6 @@ def all_sharded(ds_config: str, train, plan: BatchPlan) -> dict:
 
 def own_part(batch, plan: BatchPlan, step: int):
     """This rank's clips of a global batch in one accumulation step."""
-    positions = micro_batch_positions(0, step, distributed.rank(), plan.ranks, plan.micro_batch_size)
+    data_rank = distributed.rank() // plan.sequence_parallel
+    positions = micro_batch_positions(0, step, data_rank, plan.data_ranks, plan.micro_batch_size)
     return part(batch, list(positions))

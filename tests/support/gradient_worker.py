@@ -2,7 +2,8 @@
 
 deepspeed --num_gpus R gradient_worker.py MODELS VARIANT ACCUMULATION CHECKPOINTING DS_CONFIG ...
 
-A VARIANT such as mixed:ttvv:tvvt has a batch for each mix of samples (see support.tiny.mixed_batch).
+A VARIANT such as mixed:ttvv:tvvt has a batch for each mix of samples (see support.tiny.mixed_batch). With /2 behind its
+name, as in wan/2, two ranks share each sample.
 """
 
 import copy
@@ -43,7 +44,9 @@ VARIANTS = {
 }
 
 models, variants, accumulation, checkpointing, *ds_configs = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
-variant, *mixes = variants.split(":")
+named, *mixes = variants.split(":")
+variant, _, ranks_of_a_sample = named.partition("/")
+shared_by = int(ranks_of_a_sample or 1)
 distributed.connect()
 own_buffer = f"deepspeed_allreduce_buffer_*_{os.environ['MASTER_PORT']}_{distributed.rank()}"
 assert not list(Path("/dev/shm").glob(own_buffer)), "shared memory that outlives the run"
@@ -71,9 +74,12 @@ tolerance = 1e-4 if lora else 1e-5
 trained = [name for name, p in plain.named_parameters() if p.requires_grad]
 
 train = TrainConfig(
-    max_steps=1, global_batch_size=4, micro_batch_size=4 // distributed.world_size() // int(accumulation), parts=parts
+    max_steps=1,
+    global_batch_size=4,
+    micro_batch_size=4 * shared_by // distributed.world_size() // int(accumulation),
+    parts=parts,
 )
-plan = plan_batch(4, train.micro_batch_size, distributed.world_size())
+plan = plan_batch(4, train.micro_batch_size, distributed.world_size(), sequence_parallel=shared_by)
 assert plan.accumulation == int(accumulation)
 
 
@@ -84,6 +90,8 @@ def sharded(ds_config):
     framework = build_framework(recompute)
     framework.load_state_dict(weights)
     train_only(framework, framework.learnable, parts)
+    if shared_by > 1:
+        framework.decoder.share(distributed.sequence_group(shared_by))
     return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 

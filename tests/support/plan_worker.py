@@ -1,6 +1,6 @@
 """Bytes of one rank's engine and of what autograd saves in a real forward of the tiny models, for a typical workload.
 
-deepspeed --num_gpus R plan_worker.py MODELS_FOLDER CHECKPOINTING PARTS
+deepspeed --num_gpus R plan_worker.py MODELS_FOLDER CHECKPOINTING PARTS RANKS_OF_A_SAMPLE
 """
 
 import json
@@ -60,14 +60,17 @@ def saved_bytes(engine, batch):
     return total
 
 
-def main(models, checkpointing, parts):
+def main(models, checkpointing, parts, shared_by):
     distributed.connect()
     config = planned_config(models, checkpointing == "True", json.loads(parts))
-    plan = plan_batch(config.train.global_batch_size, config.train.micro_batch_size, distributed.world_size())
+    train, ranks = config.train, distributed.world_size()
+    plan = plan_batch(train.global_batch_size, train.micro_batch_size, ranks, sequence_parallel=int(shared_by))
     framework = build_framework(config.model)
     train_only(framework, framework.learnable, config.train.parts)
     load = typical_workload(config, framework, plan.micro_batch_size, text=framework.text)
     ds_config = deepspeed_config(REPO / "deepspeed_configs" / "zero3.json", config.train, plan)
+    if plan.sequence_parallel > 1:
+        framework.decoder.share(distributed.sequence_group(plan.sequence_parallel))
     engine = build_engine(framework, ds_config, config.train)
     saved_bytes(engine, planned_batch(load))  # the first step makes the moments
     saved = saved_bytes(engine, planned_batch(load))
@@ -83,4 +86,4 @@ def main(models, checkpointing, parts):
     deepspeed.comm.destroy_process_group()
 
 
-main(*sys.argv[-3:])
+main(*sys.argv[-4:])

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vtok.config import ConfigError, DecoderConfig, VaeTiling
+from vtok.config import ConfigError, DecoderConfig, VaeTiling, require
 from vtok.devices import indices_on_device, to_device
 from vtok.flow_matching import interpolate, shifted_logit_normal, squared_error
 from vtok.lora import no_loss
+from vtok.sequence import SequenceGroup
 from vtok.video_decoder.autoencoder import Autoencoder
 from vtok.video_decoder.shift import shift_key, with_shift
 from vtok.video_decoder.tiling import set_tiling
@@ -222,7 +223,34 @@ class VideoDecoder(nn.Module):
         """
         raise NotImplementedError
 
+    def share_rows(self, sequence: SequenceGroup) -> None:
+        """Makes the transformer compute only this rank's rows (see :meth:`share`), and perhaps other parts too."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------- the same for all
+
+    def share(self, sequence: SequenceGroup) -> None:
+        """Splits the work on each sample among the ranks of a group, from now on.
+
+        All of them must then run the parts together, on the same inputs. Each gets the whole output. Call it before
+        ZeRO adds its hooks, which gather weights around ours.
+
+        Raises:
+            ConfigError: The ranks do not divide the attention heads.
+        """
+        self.require_heads(sequence.size)
+        self.share_rows(sequence)
+
+    def require_heads(self, ranks: int) -> None:
+        """Raises :class:`ConfigError` unless each of so many ranks can take as many of the attention heads."""
+        config: Any = self.transformer.config
+        heads = config["num_attention_heads"]
+        possible = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        require(
+            heads % ranks == 0,
+            f"train.sequence_parallel {ranks} does not divide the {heads} attention heads of the decoder's "
+            f"transformer: choose of {possible}",
+        )
 
     @property
     def negative_prompt(self) -> str:

@@ -16,11 +16,13 @@ from diffusers.models import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import HunyuanVideoPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from vtok.config import DecoderConfig, require
 from vtok.devices import to_device
+from vtok.sequence import SequenceGroup
 from vtok.video_decoder.base import (
     FRAMES_PER_LATENT,
     TIMESTEP_SCALE,
@@ -30,6 +32,8 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
+from vtok.video_decoder.shared_pieces import share_pieces
+from vtok.video_decoder.shared_rows import change_output, gather_output, own_tokens
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.tiling import require_tiling
 from vtok.vidtok.latent_space import LatentConfig, VidTokAutoencoder
@@ -165,6 +169,25 @@ class HunyuanDecoder(VideoDecoder):
 
     def normalise(self, latents: Tensor) -> Tensor:
         return latents * self.scaling_factor
+
+    def share_rows(self, sequence: SequenceGroup) -> None:
+        """Splits the rows of video and of text in all blocks, and the autoencoder's pieces.
+
+        Every rank runs the whole text refiner. Its rows are padded to as many on each rank, since diffusers'
+        single-stream blocks need one. The attention does not read padding.
+        """
+
+        tokens = gather_output(self.transformer, self.transformer.proj_out, sequence)
+
+        def own_text(rows: Tensor) -> Tensor:
+            padded = pad(rows, (0, 0, 0, -rows.shape[1] % sequence.size))
+            return sequence.own(padded, 1) if tokens() >= sequence.size else rows
+
+        self.attention.sequence = sequence
+        change_output(self.transformer.x_embedder, lambda video: own_tokens(sequence, video, 1))
+        change_output(self.transformer.context_embedder, own_text)
+        if isinstance(self.vae, AutoencoderKLHunyuanVideo):
+            share_pieces(self.vae, sequence)
 
     def velocity(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         dtype = self.transformer.dtype

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from vtok.devices import to_device
+from vtok.sequence import SequenceGroup
 
 
 class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
@@ -28,10 +29,15 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
 
     The transformer's argument ``encoder_attention_mask`` (B, R), a prefix of ones per clip, gives the number of each
     clip's own text rows. Keep it on the CPU: reading it from another device waits for that device.
+
+    Attributes:
+        sequence: The ranks that share the rows of video and text. Then each rank has its own rows of both, except of a
+            video with fewer tokens than ranks.
     """
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel):
         super().__init__()
+        self.sequence: SequenceGroup | None = None
         self._counts: list[int] = []
         transformer.register_forward_pre_hook(self._read_mask, with_kwargs=True)
         for block in [*transformer.transformer_blocks, *transformer.single_transformer_blocks]:
@@ -59,11 +65,20 @@ class UnmaskedAttention(HunyuanVideoAttnProcessor2_0):
     ) -> tuple[Tensor, Tensor]:
         """Attends over video (B, V, d) and text (B, R, d). Returns an output for each. The mask is not used.
 
-        The arguments have diffusers' names, since diffusers passes only arguments that a processor names.
+        The arguments have diffusers' names, since diffusers passes only arguments that a processor names. The rotary
+        embedding is that of the whole video, also on ranks that share its rows.
         """
         sizes = [hidden_states.shape[1], encoder_hidden_states.shape[1]]
-        query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
-        video, text = self.attend(query, key, value, sizes[1]).flatten(2).split(sizes, dim=1)
+        if self.sequence is None or image_rotary_emb is None or len(image_rotary_emb[0]) < self.sequence.size:
+            query, key, value = project(attn, hidden_states, encoder_hidden_states, image_rotary_emb)
+            joint = self.attend(query, key, value, sizes[1])
+        else:
+            cosine, sine = (self.sequence.own(table, 0) for table in image_rotary_emb)
+            own = torch.stack(project(attn, hidden_states, encoder_hidden_states, (cosine, sine)))
+            totals = [len(image_rotary_emb[0]), sizes[1] * self.sequence.size]
+            query, key, value = self.sequence.to_heads(own, totals)
+            joint = self.sequence.to_rows(self.attend(query, key, value, totals[1]), totals)
+        video, text = joint.flatten(2).split(sizes, dim=1)
         if attn.to_out is not None:
             video = attn.to_out[1](attn.to_out[0](video))
         if attn.to_add_out is not None:

@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 from vtok.config import DecoderConfig, require
 from vtok.devices import to_device
 from vtok.flow_matching import normal_of, shifted_logit_normal, truncated_normal
+from vtok.sequence import SequenceGroup
 from vtok.video_decoder.base import (
     TIMESTEP_SCALE,
     CaptionTokenizer,
@@ -41,6 +42,7 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.wan_fit import require_fit
+from vtok.video_decoder.wan_sequence import share_wan
 from vtok.video_decoder.wan_text import NEGATIVE_PROMPT, TEXT_ROWS, umt5_ids
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
 
@@ -200,6 +202,9 @@ class WanDecoder(VideoDecoder):
         return torch.stack([pad(own, (0, 0, 0, TEXT_ROWS - len(own))) for own in joined])
 
     # ---------------------------------------------------------------- training
+
+    def share_rows(self, sequence: SequenceGroup) -> None:
+        share_wan(self.transformer, sequence)
 
     def no_loss(self, states: Tensor) -> Tensor:
         return super().no_loss(states) + self.adapter(states.flatten(0, 1)[:0]).sum().float()

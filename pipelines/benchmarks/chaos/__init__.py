@@ -18,5 +18,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60, help="the longest, but each kind comes once (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--only", nargs="+", metavar="KIND", help="kinds of disturbances; all by default")
+    parser.add_argument("--shared", action="store_true", help="the two ranks share each sample: sequence parallelism")
     parser.add_argument("--keep", action="store_true", help=f"store the figures in {KEPT.name}")
     return parser.parse_args(argv)

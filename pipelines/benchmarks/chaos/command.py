@@ -54,7 +54,7 @@ def chaos(arguments: Namespace) -> bool:
     ends: list[End] = []
     try:
         preload(folder)
-        setting, expected = undisturbed(folder)
+        setting, expected = undisturbed(folder, ["--train.sequence_parallel", "2"] if arguments.shared else [])
         print(f"the undisturbed run took {setting.seconds:.0f} s and {setting.writes} writes", flush=True)
         while len(ends) < len(kinds) or time.monotonic() - began < 60 * arguments.minutes:
             kind = kinds[len(ends) % len(kinds)]
@@ -72,15 +72,21 @@ def chaos(arguments: Namespace) -> bool:
     return not found["failed"]
 
 
-def undisturbed(folder: Path) -> tuple[Setting, list[dict]]:
-    """Makes the data and runs once in peace. Returns what disturbances need to know, and the log."""
+def undisturbed(folder: Path, options: list[str]) -> tuple[Setting, list[dict]]:
+    """Makes the data and runs once in peace. Returns what disturbances need to know, and the log.
+
+    Args:
+        folder: Where data and runs lie.
+        options: Further options of the runs.
+    """
     render_clips(folder / "clips", CLIPS, seed=5)
     build_shards(folder / "clips", folder / "shards", samples_per_shard=5, progress=False)
     output = folder / "undisturbed"
-    ranks = Ranks(folder / "shards", output, {"FAULT_FOLDER": str(output)})
+    options = ["--data.shards", str(folder / "shards"), *options]
+    ranks = Ranks(options, output, {"FAULT_FOLDER": str(output)})
     if any(codes := ranks.ended()):
         raise RuntimeError(f"the undisturbed run ended with {codes}: {ranks.errors()}")
-    return Setting(folder / "shards", time.monotonic() - ranks.started, ranks.writes()), log_of(output)
+    return Setting(options, time.monotonic() - ranks.started, ranks.writes()), log_of(output)
 
 
 def disturbed(kind: str, setting: Setting, output: Path, draw: random.Random, expected: list[dict]) -> End:
@@ -93,7 +99,7 @@ def disturbed(kind: str, setting: Setting, output: Path, draw: random.Random, ex
             told = ranks.errors()
             lines += told
             faults += wrong_with(codes, told)
-            ranks, starts = Ranks(setting.shards, output), starts + 1
+            ranks, starts = Ranks(setting.options, output), starts + 1
         if any(codes):
             faults.append(f"it does not reach its end: {codes}, {ranks.errors()}")
         elif log_of(output) != expected:

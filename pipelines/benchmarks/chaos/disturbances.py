@@ -22,13 +22,13 @@ class Setting:
     """What disturbances know of the undisturbed run.
 
     Args:
-        shards: The data.
+        options: Options of the runs, the data's among them.
         seconds: How long it took.
         writes: Writes of a rank to its folder.
     """
 
-    def __init__(self, shards: Path, seconds: float, writes: int):
-        self.shards, self.seconds, self.writes = shards, seconds, writes
+    def __init__(self, options: list[str], seconds: float, writes: int):
+        self.options, self.seconds, self.writes = options, seconds, writes
 
 
 Disturbance = Callable[[Setting, Path, random.Random], tuple[Ranks, str]]
@@ -36,14 +36,14 @@ Disturbance = Callable[[Setting, Path, random.Random], tuple[Ranks, str]]
 
 def killed(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A rank is killed at any time."""
-    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    ranks, rank = Ranks(setting.options, output), draw.randrange(2)
     time.sleep(draw.uniform(0, setting.seconds))
     return ranks, f"rank {rank} killed after {_signalled(ranks, [rank], signal.SIGKILL)}"
 
 
 def killed_in_step(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A rank is killed between two steps or in one."""
-    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    ranks, rank = Ranks(setting.options, output), draw.randrange(2)
     _await(ranks, Ranks.steps, draw.randrange(1, STEPS))
     time.sleep(draw.uniform(0, 1))
     return ranks, f"rank {rank} killed after {_signalled(ranks, [rank], signal.SIGKILL)}"
@@ -51,7 +51,7 @@ def killed_in_step(setting: Setting, output: Path, draw: random.Random) -> tuple
 
 def killed_in_save(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A rank is killed soon after a save has begun."""
-    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    ranks, rank = Ranks(setting.options, output), draw.randrange(2)
     _await(ranks, Ranks.saves, draw.randrange(1, STEPS // EVERY))
     time.sleep(draw.uniform(0, 0.1))
     return ranks, f"rank {rank} killed in save {ranks.saves()}, {_signalled(ranks, [rank], signal.SIGKILL)}"
@@ -59,14 +59,14 @@ def killed_in_save(setting: Setting, output: Path, draw: random.Random) -> tuple
 
 def stopped(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A rank hangs after a step."""
-    ranks, rank = Ranks(setting.shards, output), draw.randrange(2)
+    ranks, rank = Ranks(setting.options, output), draw.randrange(2)
     _await(ranks, Ranks.steps, draw.randrange(1, STEPS))
     return ranks, f"rank {rank} stopped after {_signalled(ranks, [rank], signal.SIGSTOP)}"
 
 
 def asked(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A scheduler asks the run to save and stop, at any time: all ranks, or one."""
-    ranks, asked = Ranks(setting.shards, output), draw.choice([[0], [1], [0, 1]])
+    ranks, asked = Ranks(setting.options, output), draw.choice([[0], [1], [0, 1]])
     number = draw.choice([signal.SIGUSR1, signal.SIGTERM])
     time.sleep(draw.uniform(0, setting.seconds))
     return ranks, f"{number.name} to ranks {asked} after {_signalled(ranks, asked, number)}"
@@ -74,7 +74,7 @@ def asked(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, s
 
 def loader_killed(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The system kills loader processes, and the run goes on."""
-    ranks, deaths = Ranks(setting.shards, output), 0
+    ranks, deaths = Ranks(setting.options, output), 0
     for step in sorted(draw.sample(range(1, STEPS), 3)):
         _await(ranks, Ranks.steps, step)
         if loaders := ranks.loaders():
@@ -86,7 +86,7 @@ def loader_killed(setting: Setting, output: Path, draw: random.Random) -> tuple[
 
 def loader_stopped(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """A loader process hangs, and the run goes on."""
-    ranks = Ranks(setting.shards, output)
+    ranks = Ranks(setting.options, output)
     _await(ranks, Ranks.steps, draw.randrange(1, STEPS - 1))
     if loaders := ranks.loaders():
         with suppress(psutil.NoSuchProcess):
@@ -106,7 +106,7 @@ def broken_disk(setting: Setting, output: Path, draw: random.Random) -> tuple[Ra
 
 def flipped_bit(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The run is stopped, and a bit of its newest checkpoint flips before it goes on."""
-    ranks = Ranks(setting.shards, output)
+    ranks = Ranks(setting.options, output)
     _await(ranks, Ranks.steps, draw.randrange(2 * EVERY, STEPS))
     _signalled(ranks, [0, 1], signal.SIGUSR1)
     ranks.ended()
@@ -118,21 +118,21 @@ def flipped_bit(setting: Setting, output: Path, draw: random.Random) -> tuple[Ra
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 1 << bit]))
-    return Ranks(setting.shards, output), f"bit {bit} of byte {place} flipped in {newest.name}/{path.name}"
+    return Ranks(setting.options, output), f"bit {bit} of byte {place} flipped in {newest.name}/{path.name}"
 
 
 def clock_back(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The clock of both ranks is set back while the run goes on."""
     back, after = draw.choice([60, 3600, 86400, 400 * 86400]), int(draw.uniform(0, setting.seconds))
-    ranks = Ranks(setting.shards, output, {"CLOCK_BACK": str(back), "CLOCK_AFTER": str(after)})
+    ranks = Ranks(setting.options, output, {"CLOCK_BACK": str(back), "CLOCK_AFTER": str(after)})
     return ranks, f"clock set back by {back} s after {after} s"
 
 
 def started_twice(setting: Setting, output: Path, draw: random.Random) -> tuple[Ranks, str]:
     """The same command is started again while the run goes on; it must be refused in one line."""
-    ranks = Ranks(setting.shards, output)
+    ranks = Ranks(setting.options, output)
     _await(ranks, Ranks.steps, draw.randrange(1, STEPS - 1))
-    second = Ranks(setting.shards, output)
+    second = Ranks(setting.options, output)
     codes, lines = second.ended(), second.errors()
     refused = set(codes) <= {1, 2} and 2 in codes and len(lines) == 1 and "is in use by process" in lines[0]
     if not refused:
@@ -153,7 +153,7 @@ def _failing(setting: Setting, output: Path, draw: random.Random, number: int) -
     at, count = draw.randrange(setting.writes), draw.choice([1, 3, 10**9])
     own = {"FAULT_FOLDER": str(output), "FAULT_ERRNO": str(number), "FAULT_AT": str(at), "FAULT_COUNT": str(count)}
     words = f"{count} writes from number {at} on" if count < 10**9 else f"all writes from number {at} on"
-    return Ranks(setting.shards, output, own), f"{errno.errorcode[number]} at {words} of each rank"
+    return Ranks(setting.options, output, own), f"{errno.errorcode[number]} at {words} of each rank"
 
 
 def _await(ranks: Ranks, reached: Callable[[Ranks], int], count: int) -> None:

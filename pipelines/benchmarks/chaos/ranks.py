@@ -52,17 +52,17 @@ class Ranks:
     """The ranks of one start of a run.
 
     Args:
-        shards: The data.
+        options: Options of the run, the data's among them.
         output: The run's folder.
         faults: Environment for ``faults.c``.
     """
 
-    def __init__(self, shards: Path, output: Path, faults: dict[str, str] | None = None):
+    def __init__(self, options: list[str], output: Path, faults: dict[str, str] | None = None):
         self.output, self.started = output, time.monotonic()
         self.printed = Path(tempfile.mkdtemp(dir=output.parent, prefix="printed-"))
         argv = [
             "--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json",
-            "--data.shards", str(shards), "--data.seconds", "1", "--train.global_batch_size", "4",
+            *options, "--data.seconds", "1", "--train.global_batch_size", "4",
             "--train.max_steps", str(STEPS), "--checkpoint.every", str(EVERY), "--resume", "auto",
             "--train.timeout_minutes", str(TIMEOUT_MINUTES), "--train.calibration_batches", "1", "--data.workers", "1",
             "--output", str(output),

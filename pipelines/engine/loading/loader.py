@@ -215,8 +215,9 @@ def micro_batches(
     Raises:
         LoaderError: A clip and all its substitutes are bad, or shards cannot be read.
     """
+    data_rank = distributed.rank() // plan.sequence_parallel
     sampler = RunSampler(
-        plan.global_batch_size, plan.micro_batch_size, distributed.rank(), plan.ranks, consumed_samples, end
+        plan.global_batch_size, plan.micro_batch_size, data_rank, plan.data_ranks, consumed_samples, end
     )
     collate = collate or collate_of(dataset)
     return on_device(read_ahead(dataset, sampler, workers, collate, patience), distributed.device())

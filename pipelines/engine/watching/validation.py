@@ -127,15 +127,17 @@ class Validation:
 
     def judge(self, split: Split, framework: VTokFramework) -> tuple[dict[str, float], tuple[str, ...]]:
         """Returns the mean losses of a split's samples, and their keys."""
-        ranks, size = distributed.world_size(), self.config.train.micro_batch_size
-        plan = BatchPlan(ranks * size, ranks, size, accumulation=1)
+        ranks, train = distributed.world_size(), self.config.train
+        size, shared_by = train.micro_batch_size, train.sequence_parallel
+        plan = BatchPlan(ranks // shared_by * size, ranks, size, 1, shared_by)
         end = -(-split.samples // plan.global_batch_size) * plan.global_batch_size
         rows = []
-        patience = self.config.train.sample_seconds
-        for loaded in micro_batches(split.dataset, plan, self.config.data.workers, end=end, patience=patience):
+        workers, patience = self.config.data.workers, train.sample_seconds
+        for loaded in micro_batches(split.dataset, plan, workers, end=end, patience=patience):
             losses = framework(loaded.batch, reduce=False)
             rows.append(list(zip(loaded.batch.keys, *(losses[name].tolist() for name in LOSSES))))
-        keys, *columns = zip(*in_global_order(distributed.gather_lists(rows))[: split.samples])
+        by_rank = plan.one_of_each_group(distributed.gather_lists(rows))
+        keys, *columns = zip(*in_global_order(by_rank)[: split.samples])
         return {name: math.fsum(column) / split.samples for name, column in zip(LOSSES, columns)}, keys
 
 

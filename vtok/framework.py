@@ -213,9 +213,7 @@ class VTokFramework(nn.Module):
 
     def embedded(self, features: VisualFeatures) -> Tensor:
         """Embeds the visual tokens of one clip for the language model: (1, L, d)."""
-        embeddings = self.projection(self.tokeniser.encode(features))
-        (gap,), places = features.gaps, features.spatial.shape[1]
-        return torch.cat([embeddings[:, : places - gap], embeddings[:, places:]], dim=1) if gap else embeddings
+        return features.without_gap(self.projection(self.tokeniser.encode(features)))
 
     @phase("heads")
     def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:

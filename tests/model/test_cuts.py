@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from data_tools.video.encode import encode_mp4
 from pipelines.engine.loading.precomputed import pack_features, unpack_features
+from pipelines.inference.tokenise import picture_of, tokenise
 from pipelines.metering.step import measure_step, meta_copy
 from pipelines.metering.workload import typical_workload
 from support.tiny import CAPTIONS, make_batch, model_config, part, planned_config, with_strategy
@@ -171,3 +173,15 @@ def test_a_plan_counts_the_most_key_frames(tiny_models):
         flops.append((sum(load.tokens), measure_step(copy, load).usage["language_model"].flops))
     assert [tokens for tokens, _ in flops] == [24, 40, 56]
     assert flops[0][1] < flops[1][1] < flops[2][1]
+
+
+def test_the_tokens_of_a_cut_video_are_written_with_the_time_of_the_cut(tiny_models, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(shots(8, 9, size=64).permute(0, 2, 3, 1).numpy(), 8, 18))
+    settings = CUTS | dict(cut_threshold=0.001)  # more than the encoding changes
+    tokeniser = build_tokeniser(with_strategy(model_config(tiny_models), tiny_models, **settings).tokeniser)
+    with torch.no_grad():
+        tensors, key_frame, key = tokenise(tokeniser, tmp_path / "clip.mp4")
+    assert tensors["tokens"].shape == (2 * 16 + 8, 64) and tensors["spatial"].shape == (32, 64)
+    assert tensors["cuts"].tolist() == [1.0] and key == 0
+    picture = picture_of(tokeniser, tmp_path / "clip.mp4", tensors, key_frame)
+    assert picture.size == (3 * 336, 336)

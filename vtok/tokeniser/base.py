@@ -62,12 +62,15 @@ class VisualFeatures(NamedTuple):
         motion: (B, M, residual_dim), one per step in time. Zero beyond a clip's own count.
         motion_counts: The number of motion tokens of each clip, at most M.
         spatial_counts: The number of spatial tokens of each clip, at most S. ``None``: every clip has all S.
+        key_steps: The steps of each clip whose frames are further key frames. ``None``: there are none, or the features
+            were stored.
     """
 
     spatial: Tensor
     motion: Tensor
     motion_counts: list[int]
     spatial_counts: list[int] | None = None
+    key_steps: list[list[int]] | None = None
 
     def of(self, kind: str) -> tuple[Tensor, list[int]]:
         """Returns the features of one kind, ``spatial`` or ``motion``, and their number in each clip."""
@@ -89,6 +92,11 @@ class VisualFeatures(NamedTuple):
     def gaps(self) -> list[int]:
         """The number of each clip's places without a token, between its spatial and its motion tokens."""
         return [self.spatial.shape[1] - count for count in self.of("spatial")[1]]
+
+    def without_gap(self, tokens: Tensor) -> Tensor:
+        """Leaves out those of one clip's tokens (1, L, dim) that are padding between spatial and motion tokens."""
+        (gap,), places = self.gaps, self.spatial.shape[1]
+        return torch.cat([tokens[:, : places - gap], tokens[:, places:]], dim=1) if gap else tokens
 
 
 class Tokeniser(nn.Module):

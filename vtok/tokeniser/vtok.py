@@ -94,7 +94,7 @@ class VTokTokeniser(Tokeniser):
         residuals = self.motion_encoder.pool(encoded[batch:], encoded[referred])
         motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
         motion[clips[batch:], step] = residuals
-        return VisualFeatures(spatial, motion, counts, spatial_counts)
+        return VisualFeatures(spatial, motion, counts, spatial_counts, key_steps)
 
     def key_steps(self, encoded: Tensor, rows: list[list[int]]) -> list[list[int]]:
         """Returns the steps of each clip whose frames are further key frames, ascending. Here there are none.

@@ -37,7 +37,7 @@ class WorldConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self.frames >= 2, "world.frames must be at least 2")
+        require(min(self.frames, self.asked) >= 2, "world.frames and world.asked must be at least 2")
 
 
 @dataclass

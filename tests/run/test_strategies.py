@@ -88,7 +88,7 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("previous", "query")])
 def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     shards = make_shards(tmp_path)
     logs = []

@@ -99,7 +99,7 @@ def write(folder: Path, config: VariantsConfig, results: Results) -> Path:
     names = list(dict.fromkeys(results.categories))
     parts = [heading(config, results)]
     if results.answers:
-        parts += [accuracies(results, names), differences(results, names), losses(results)]
+        parts += filter(None, [accuracies(results, names), differences(results, names), losses(results)])
     path = folder / REPORT
     path.write_text("\n\n".join(parts) + "\n")
     return path
@@ -136,8 +136,12 @@ def accuracies(results: Results, names: list[str]) -> str:
 
 
 def differences(results: Results, names: list[str]) -> str:
-    """Returns the table of differences to the first arm, over the seeds that both have."""
+    """Returns the table of differences to the first arm, over the seeds that both have; nothing without two seeds."""
     first, *others = results.answers
+    shared = {arm: [seed for seed in results.answers[arm] if seed in results.answers[first]] for arm in others}
+    rows = {arm: seeds for arm, seeds in shared.items() if len(seeds) > 1}
+    if not rows:
+        return ""
     lines = [
         f"## Difference to {first}, in points",
         "",
@@ -146,10 +150,7 @@ def differences(results: Results, names: list[str]) -> str:
         "",
         head(["arm", "seeds"], names),
     ]
-    for arm in others:
-        both = [seed for seed in results.answers[arm] if seed in results.answers[first]]
-        if len(both) < 2:
-            continue
+    for arm, both in rows.items():
         cells = [cell(results, arm, first, both, name) for name in (*names, None)]
         lines.append(f"| {arm} | {len(both)} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -14,7 +14,8 @@ from pipelines.shapes_study.variants.report import Answers, Results, read_result
 from pipelines.study_variants import main
 from support.commands import called
 from support.launch import assert_user_error
-from vtok.config import ConfigError
+from vtok.config import ConfigError, VTokConfig
+from vtok.feature_extractor import build_feature_extractor
 from vtok.motion_encoder import MotionEncoder, QueryMotionEncoder
 from vtok.tokeniser import build_tokeniser
 
@@ -28,7 +29,7 @@ def test_smoke_runs_to_its_report_and_a_second_start_repeats_nothing(tmp_path, c
     text = (tmp_path / "report.md").read_text()
     assert text.count("| vtok | 156,") == 1 and text.count("| 4 x 4 cells | 2 |") == 1 and "Not finished" not in text
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("done.json")}
-    assert len(before) == 1 + 7 * 2
+    assert len(before) == 2 + 7 * 2 * 2
     capsys.readouterr()
     main(arguments)
     assert capsys.readouterr().out == f"{tmp_path / 'report.md'}\n"
@@ -129,8 +130,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     """It is stopped in its third step of four, after a state was saved."""
     monkeypatch.setattr("pipelines.shapes_study.fitting.SAVE_SECONDS", -1)
     config = load_variants(VARIANTS, "smoke")
-    (tmp_path / "grids").mkdir()
-    world.encode(tmp_path / "grids", config.world, config.seed)
+    encoder = build_feature_extractor(VTokConfig(weights=world.ENCODER))
+    with torch.no_grad():
+        grids = world.grids_of(encoder, world.train_clips(config.world, config.seed))
     settings, found = config.arms["query over 4 x 4 cells"], []
     for name, stopped in (("whole", False), ("cut", True)):
         (tmp_path / name).mkdir()
@@ -146,8 +148,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
 
                 context.setattr(arm.VTokFramework, "forward", failing)
                 with pytest.raises(KeyboardInterrupt):
-                    arm.run(tmp_path / name, config, settings, tmp_path / "grids", seed=1)
-        found.append(arm.run(tmp_path / name, config, settings, tmp_path / "grids", seed=1))
-    assert found[0] == found[1]
-    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]
-    assert logs[0] == logs[1] and len(logs[0].splitlines()) == 4
+                    arm.train(tmp_path / name, config, settings, grids, seed=1)
+        found.append(arm.train(tmp_path / name, config, settings, grids, seed=1))
+    assert found[0].losses == found[1].losses and len(found[0].losses) == 4
+    one, other = (run.framework.state_dict() for run in found)
+    assert all(torch.equal(one[name], other[name]) for name in one)

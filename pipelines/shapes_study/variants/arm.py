@@ -1,20 +1,19 @@
 """Trains one arm with one seed, and asks it about new scenes."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_tools.items import Item
 from pipelines.engine.calibration import Moments
 from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig, merged
-from pipelines.shapes_study.fitting import STATE, fit, mean_of_last
+from pipelines.shapes_study.fitting import fit, mean_of_last
 from pipelines.shapes_study.questions import likeliest
 from pipelines.shapes_study.variants.config import VariantsConfig
-from pipelines.shapes_study.variants.world import ENCODER, GRIDS, StoredGrids, asked_clips, train_clips
+from pipelines.shapes_study.variants.world import ENCODER, StoredGrids, asked_clips, train_clips
 from vtok.assembly.build import build_framework
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
@@ -26,41 +25,60 @@ DECODER = "shapes/hunyuan-video"  # gives the tokenizer of prompts; it does not 
 MEASURED_ON = 512  # clips that the features' mean and deviation are measured on
 
 
-def run(folder: Path, config: VariantsConfig, arm: ArmConfig, grids: Path, seed: int) -> dict[str, Any]:
-    """Trains an arm in ``folder``, or resumes its training, and asks it.
+class Trained(NamedTuple):
+    """An arm after its training with one seed.
+
+    Attributes:
+        framework: Its model.
+        losses: The loss of each step, in nats per answer token.
+    """
+
+    framework: VTokFramework
+    losses: list[float]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """``last_loss``: the mean loss of the last tenth of the steps; ``g_phi``: its parameters."""
+        size = sum(p.numel() for p in self.framework.tokeniser.motion_encoder.parameters())
+        return {"last_loss": mean_of_last(self.losses), "g_phi": size}
+
+
+def train(folder: Path, config: VariantsConfig, arm: ArmConfig, grids: Tensor, seed: int) -> Trained:
+    """Trains an arm, or resumes its training; if it is done, loads the weights.
 
     Args:
-        folder: Folder of the stage; keeps the state of the training until it is done.
+        folder: Keeps the state.
         config: The study.
         arm: The arm.
-        grids: Folder with the features of the clips.
+        grids: The stored features of the clips to train on.
         seed: Seed of new weights and of the order of the clips.
-
-    Returns:
-        ``right``: 0 or 1 for each question, in order; ``last_loss``, in nats per answer; ``g_phi``: its parameters.
     """
     torch.manual_seed(seed)
     framework = framework_of(config, arm)
-    stored = load_file(grids / GRIDS)
-    measure(framework.tokeniser, stored["train"][:MEASURED_ON])
+    measure(framework.tokeniser, grids[:MEASURED_ON])
     items = [clip.item for clip in train_clips(config.world, config.seed)]
     texts = [framework.text.sample(None, item.question, item.answer, number) for number, item in enumerate(items)]
 
     def loss(step: int) -> Tensor:
         draws = torch.Generator().manual_seed(seed * 1_000_003 + step)
         chosen = torch.randint(len(texts), (config.fit.batch_size,), generator=draws)
-        features, size = framework.tokeniser.features(stored["train"][chosen]), len(chosen)
+        features, size = framework.tokeniser.features(grids[chosen]), len(chosen)
         nothing = [0] * size
         rows = [texts[number] for number in chosen]
         batch = Batch(features, [config.world.frames] * size, None, nothing, rows, nothing, nothing, [""] * size)
         return framework(batch)["loss"]
 
-    losses = fit(trained_parts(framework), loss, config.fit, folder)
-    asked = [clip.item for clip in asked_clips(config.world, config.seed)]
-    right = answers(framework.eval(), asked, stored["asked"])
-    (folder / STATE).unlink()  # nothing reads it again, and there are many runs
-    g_phi = sum(p.numel() for p in framework.tokeniser.motion_encoder.parameters())
-    return {"right": right, "last_loss": mean_of_last(losses), "g_phi": g_phi}
+    return Trained(framework, fit(trained_parts(framework), loss, config.fit, folder))
+
+
+def ask(framework: VTokFramework, config: VariantsConfig, grids: Tensor) -> dict[str, Any]:
+    """Asks a trained arm about new scenes, whose stored features are ``grids``.
+
+    Returns:
+        ``right``: 0 or 1 for each question, in order.
+    """
+    items = [clip.item for clip in asked_clips(config.world, config.seed)]
+    return {"right": answers(framework.eval(), items, grids)}
 
 
 def model_of(config: VariantsConfig, arm: ArmConfig) -> ModelConfig:

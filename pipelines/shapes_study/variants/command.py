@@ -2,9 +2,9 @@
 
 import argparse
 import shutil
+from functools import cache
 from pathlib import Path
-
-from safetensors.torch import load_file
+from typing import Any
 
 from data_tools.locks import locked
 from pipelines.engine.models import quiet_libraries
@@ -51,14 +51,11 @@ def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | No
         ConfigError: A stage was made with other settings.
     """
     (output / "locks").mkdir(parents=True, exist_ok=True)
-    grids = stage(
-        output / "grids", [config.world, config.seed], [],
-        lambda folder: world.encode(folder, config.world, config.seed),
-    )  # fmt: skip
-    asked = load_file(grids.folder / world.GRIDS)["asked"]
-    tokens = {name: arm.tokens(config, settings, asked) for name, settings in config.arms.items()}
+    train, asked = encoded(config, output)
+    grids = world.stored_grids(asked.folder)
+    tokens = {name: arm.tokens(config, settings, grids) for name, settings in config.arms.items()}
     order = [(name, seed) for seed in config.seeds for name in config.arms]
-    done: dict[tuple[str, int], Done] = {}
+    done: dict[tuple[str, int], dict[str, Any]] = {}
 
     def written() -> Path:
         in_order = {key: done[key] for key in order if key in done}
@@ -74,31 +71,57 @@ def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | No
     while missing := [key for key in order if key not in done]:
         name, seed = free_or_first(missing, output)
         with locked(output / "locks" / slug(f"{name}-{seed}")):
-            done[name, seed] = run_of(config, output, grids, name, seed)
+            done[name, seed] = run_of(config, output, train, asked, name, seed)
         path = written()
     return path
 
 
-def run_of(config: VariantsConfig, output: Path, grids: Done, name: str, seed: int) -> Done:
-    """Makes the stage of one arm with one seed."""
-    settings = config.arms[name]
-    return stage(
-        output / "runs" / slug(f"{name}-{seed}"),
+def encoded(config: VariantsConfig, output: Path) -> tuple[Done, Done]:
+    """Makes the stages with the features of the clips to train on, and of those to ask about."""
+    own, seed = config.world, config.seed
+    shown = [own.frames, own.fps, own.size, own.categories, seed]
+    return (
+        stage(
+            output / "train", [shown, own.train], [],
+            lambda folder: world.encode(folder, world.train_clips(own, seed)),
+        ),
+        stage(
+            output / "asked", [shown, own.asked], [],
+            lambda folder: world.encode(folder, world.asked_clips(own, seed)),
+        ),
+    )  # fmt: skip
+
+
+def run_of(config: VariantsConfig, output: Path, train: Done, asked: Done, name: str, seed: int) -> dict[str, Any]:
+    """Makes the two stages of one arm with one seed, its training and its answers; returns their figures.
+
+    More questions later need no new training.
+    """
+    settings, folder = config.arms[name], slug(f"{name}-{seed}")
+    run = cache(
+        lambda folder: arm.train(folder, config, settings, world.stored_grids(train.folder), seed)
+    )  # both stages use it, unless they are done
+    trained = stage(
+        output / "runs" / folder,
         [config.fit, config.tokeniser, settings.tokeniser, settings.g_phi_of_grid, seed],
-        [grids],
-        lambda folder: arm.run(folder, config, settings, grids.folder, seed),
+        [train],
+        lambda own: run(own).figures,
     )
+    answered = stage(
+        output / "answers" / folder, [], [trained, asked],
+        lambda _: arm.ask(run(trained.folder).framework, config, world.stored_grids(asked.folder)),
+    )  # fmt: skip
+    return trained.figures | answered.figures
 
 
 def gathered(
-    config: VariantsConfig, origin: str, tokens: dict[str, list[int]], done: dict[tuple[str, int], Done]
+    config: VariantsConfig, origin: str, tokens: dict[str, list[int]], done: dict[tuple[str, int], dict[str, Any]]
 ) -> Results:
     """Returns what the stages measured so far."""
     items = [clip.item for clip in world.asked_clips(config.world, config.seed)]
     missing = len(config.arms) * len(config.seeds) - len(done)
     found = Results(origin, missing, [item.category for item in items], [1 / len(item.options) for item in items])
-    for (name, seed), run_ in done.items():
-        figures = run_.figures
+    for (name, seed), figures in done.items():
         found.tokens[name], found.g_phi[name] = tokens[name], figures["g_phi"]
         found.answers.setdefault(name, {})[seed] = Answers(figures["right"], figures["last_loss"])
     return found

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_tools.draws import Draws
@@ -81,15 +81,16 @@ def clips(config: WorldConfig, seed: int) -> Iterator[Clip]:
 
 
 @torch.no_grad()
-def encode(folder: Path, config: WorldConfig, seed: int) -> dict[str, Any]:
-    """Writes the features of all clips, ``train`` and ``asked``, to ``folder/GRIDS``: (clips, T, CELLS, CELLS, d_v).
-
-    They are fp16. Returns no figures.
-    """
+def encode(folder: Path, clips: list[Clip]) -> dict[str, Any]:
+    """Writes the features of clips to ``folder/GRIDS``, (clips, T, CELLS, CELLS, d_v) fp16. Returns no figures."""
     encoder = build_feature_extractor(VTokConfig(weights=ENCODER)).eval()
-    splits = {"train": train_clips(config, seed), "asked": asked_clips(config, seed)}
-    save_file({name: grids_of(encoder, split) for name, split in splits.items()}, folder / GRIDS)
+    save_file({"grids": grids_of(encoder, clips)}, folder / GRIDS)
     return {}
+
+
+def stored_grids(folder: Path) -> Tensor:
+    """Reads what :func:`encode` wrote."""
+    return load_file(folder / GRIDS)["grids"]
 
 
 def grids_of(encoder: FeatureExtractor, split: list[Clip]) -> Tensor:

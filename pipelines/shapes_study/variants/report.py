@@ -124,7 +124,7 @@ def heading(config: VariantsConfig, results: Results) -> str:
 
 def accuracies(results: Results, names: list[str]) -> str:
     """Returns the table of accuracies: means over seeds."""
-    lines = ["## Accuracy in %", "", head(["arm", "g_phi", "tokens", "after a cut", "seeds"], names)]
+    lines = ["## Accuracy in %", "", head(["arm", "g_phi", "tokens", "tokens with a cut", "seeds"], names)]
     for arm, seeds in results.answers.items():
         cells = [percent(mean([share(results, own.right, name) for own in seeds.values()])) for name in (*names, None)]
         usual, cut = (mean_tokens(results, arm, after) for after in (False, True))

@@ -9,6 +9,10 @@ The file has these tensors for each VIDEO; videos are numbered from 0:
     0.motion     (M, residual_dim)      the pooled residuals, frozen
     0.times      (M,)                   the time of each motion token's frame, in seconds
     0.vectors    (frames - 1, 2, h, w)  with video-lavit: the motion vectors that its codes are of
+    0.cuts       (k - 1,)               with vtok-cuts: the time of each further key frame, in seconds
+
+With vtok-cuts there are k * S spatial tokens, S of each key frame in the order of time. The picture shows the first key
+frame, and a line where each further one begins.
 
 With video-lavit ``motion`` are the vectors of the codes, and ``times`` those of the steps, each of several codes.
 

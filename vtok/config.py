@@ -10,6 +10,9 @@ DEFAULT_MOTION_STRIDE = 6
 # Strategies whose codec sees several frames at once (:mod:`vtok.tokeniser.grid_steps`).
 CODECS = ("video-lavit", "omnitokenizer")
 
+# Strategies whose motion tokens are made of residuals.
+OF_RESIDUALS = ("vtok", "vtok-cuts")
+
 # See :class:`DecoderConfig`.
 VaeTiling = bool | Literal["auto"]
 
@@ -37,6 +40,7 @@ class VTokConfig:
     Args:
         strategy: How frames become tokens. ``vtok``: S tokens of the key frame and one motion token per later step.
             ``frames``: S tokens of each of ``sampled_frames`` frames. ``none``: no visual tokens, only text.
+            ``vtok-cuts``: ``vtok`` with a further key frame at each cut (:mod:`vtok.tokeniser.cuts`).
             ``training_free``: like ``vtok``, but a later step's token is the mean feature of its frame.
             ``video-lavit``: S tokens of the first frame, then codes of motion vectors (:mod:`vtok.motion_codec`).
             ``omnitokenizer``: pooled latents of an OmniTokenizer, with the backbone of that name.
@@ -64,9 +68,17 @@ class VTokConfig:
             the stride is 6.
         residual_grid: n. The residual is pooled to n x n and flattened into ``g_phi``. 1 is the paper's global pool.
             With ``omnitokenizer`` each cell is.
-        motion_hidden_dim: Width between ``g_phi``'s two layers. ``token_dim`` if omitted.
+        residual_to: The frame that a residual is taken to: ``key`` (the paper's, the key frame) or ``previous`` (the
+            step before; the key frame for the first).
+        residual_pooling: How ``g_phi`` makes a token of the n x n cells: ``flatten`` (an MLP reads all of them) or
+            ``query`` (a learned query attends to them).
+        motion_hidden_dim: Width between ``g_phi``'s two layers, and of the attention of ``query``. ``token_dim`` if
+            omitted.
         key_frame_idx: Index of the key frame, or ``detect``: a sharp and typical frame
             (:mod:`vtok.tokeniser.key_frame`). Earlier and later frames get motion tokens.
+        max_key_frames: For ``vtok-cuts``: key frames of a video at most, the first one included.
+        cut_threshold: For ``vtok-cuts``: from this change of the features on there is a cut, in 0..2
+            (:func:`vtok.tokeniser.cuts.changes`).
     """
 
     strategy: str = "vtok"
@@ -84,8 +96,12 @@ class VTokConfig:
     motion_stride: int | None = None
     motion_tokens_per_second: float | None = None
     residual_grid: int = 1
+    residual_to: Literal["key", "previous"] = "key"
+    residual_pooling: Literal["flatten", "query"] = "flatten"
     motion_hidden_dim: int | None = None
     key_frame_idx: int | Literal["detect"] = 0
+    max_key_frames: int | None = None
+    cut_threshold: float = 0.15
 
     def __post_init__(self) -> None:
         require(
@@ -118,6 +134,7 @@ class VTokConfig:
             self.codec is None or not self.codec_config,
             "tokeniser.codec_config is for random weights; remove it or tokeniser.codec",
         )
+        self._require_residual_settings()
         if self.strategy in CODECS:
             require(
                 self.motion_stride is self.motion_tokens_per_second is None,
@@ -144,6 +161,38 @@ class VTokConfig:
                 step >= 2,
                 f"the backbone qwen2.5-vl makes a motion token of two frames, but there is one every {step:g}: set "
                 "tokeniser.motion_stride to at least 2, or raise tokeniser.fps",
+            )
+
+    def _require_residual_settings(self) -> None:
+        """Checks the settings of the strategies in ``OF_RESIDUALS``."""
+        for name, choices in (("residual_to", ("key", "previous")), ("residual_pooling", ("flatten", "query"))):
+            value = getattr(self, name)
+            require(value in choices, f"tokeniser.{name} is {value!r}: choose {' or '.join(choices)}")
+            require(
+                value == choices[0] or self.strategy in OF_RESIDUALS,
+                f"tokeniser.{name} {value} belongs to tokeniser.strategy {' or '.join(OF_RESIDUALS)}: leave it out",
+            )
+        require(
+            self.residual_pooling == "flatten" or self.residual_grid > 1,
+            "tokeniser.residual_pooling query needs several cells: set tokeniser.residual_grid to 2 or more",
+        )
+        require(
+            self.residual_pooling == "flatten" or self.backbone != "qwen2.5-vl",
+            "tokeniser.residual_pooling query cannot start as Qwen2.5-VL's own token: leave it at flatten",
+        )
+        require(
+            (self.max_key_frames or 0) >= 2 if self.strategy == "vtok-cuts" else self.max_key_frames is None,
+            "tokeniser.max_key_frames, at least 2, belongs to tokeniser.strategy vtok-cuts: set both or neither",
+        )
+        require(0 < self.cut_threshold <= 2, "tokeniser.cut_threshold must lie in 0..2, above 0")
+        if self.strategy == "vtok-cuts":
+            require(
+                self.key_frame_idx == 0,
+                "tokeniser.strategy vtok-cuts takes the first frame as key frame: leave tokeniser.key_frame_idx at 0",
+            )
+            require(
+                self.backbone != "qwen2.5-vl",
+                "tokeniser.strategy vtok-cuts has no places in Qwen2.5-VL's positions: choose another backbone",
             )
 
     @property

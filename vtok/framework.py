@@ -150,7 +150,7 @@ class VTokFramework(nn.Module):
 
         plan = plan_rows(
             batch.texts, features.token_counts, self.text.crop_start, understanding, generation,
-            spatial=features.spatial.shape[1], media_counts=batch.media_counts,
+            spatial=features.spatial.shape[1], media_counts=batch.media_counts, gaps=features.gaps,
         ).to(device)  # fmt: skip
         with phase("language_model"):
             rows = assemble(plan, self.mllm.embed(plan.token_ids), visual)
@@ -201,12 +201,19 @@ class VTokFramework(nn.Module):
         """Extracts the frozen features of the clips, unless the batch has them."""
         if isinstance(batch.frames, Tensor):
             return self.tokeniser.features(batch.frames, batch.frame_counts, vectors=batch.vectors)
-        return self.in_model_dtype(batch.frames)
+        return self.restored(batch.frames)
 
-    def in_model_dtype(self, features: VisualFeatures) -> VisualFeatures:
-        """Casts stored features to the dtype of the model."""
-        dtype = next(self.projection.parameters()).dtype
-        return features._replace(spatial=features.spatial.to(dtype), motion=features.motion.to(dtype))
+    def restored(self, features: VisualFeatures) -> VisualFeatures:
+        """Returns stored features in the dtype of the model, with all places of spatial tokens."""
+        dtype, counts = next(self.projection.parameters()).dtype, features.of("spatial")[1]
+        spatial, motion = features.spatial.to(dtype), features.motion.to(dtype)
+        if missing := self.tokeniser.spatial_places - spatial.shape[1]:
+            spatial = nn.functional.pad(spatial, (0, 0, 0, missing))
+        return features._replace(spatial=spatial, motion=motion, spatial_counts=counts)
+
+    def embedded(self, features: VisualFeatures) -> Tensor:
+        """Embeds the visual tokens of one clip for the language model: (1, L, d)."""
+        return features.without_gap(self.projection(self.tokeniser.encode(features)))
 
     @phase("heads")
     def understanding_loss(self, hidden: Hidden, plan: RowPlan) -> Tensor:

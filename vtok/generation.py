@@ -74,7 +74,7 @@ def generate_batch(
     num_tokens = 0
     if features is None:
         num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
-        warn_if_longer(framework, num_tokens, "make videos of at most {seconds:g} s")
+        warn_if_longer(framework, framework.tokeniser.sampled(num_tokens), "make videos of at most {seconds:g} s")
     require_alike(
         framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps,
         candidates=sampling.candidates, rows_of_a_prompt=1 + (sampling.guidance != 1), best_of=sampling.best_of,
@@ -108,7 +108,7 @@ def decoder_of(framework: VTokFramework) -> VideoDecoder:
 @torch.no_grad()
 def teacher_forced_row(framework: VTokFramework, prompt: str, features: VisualFeatures) -> GenerationRow:
     """Returns the row of :func:`sample_row` for the tokens of a true video."""
-    visual = framework.projection(framework.tokeniser.encode(framework.in_model_dtype(features)))
+    visual = framework.embedded(framework.restored(features))
     ids = torch.tensor([framework.text.prompt(prompt)], device=visual.device)
     states = framework.mllm(torch.cat([framework.mllm.embed(ids), visual], 1)).conditioning[0]
     return generation_row(framework, states, visual.shape[1])

@@ -2,16 +2,19 @@
 
     m_t = g_phi(pool(F(x_t) - F(x_key)))
 
+With ``residual_to: previous`` the residual is that to the step before instead.
+
 The pooled residual is standardised before ``g_phi``. Most of a frame does not move, so the raw residual is small
 against the features, and the model would learn from it late.
 
-To try another motion encoder, change :meth:`MotionEncoder.pool` (frozen: what is kept of the residual) or ``g_phi``
-(trained: how it becomes a token).
+A motion encoder has a frozen part, ``pool`` (what is kept of the residual), and a trained one, ``forward`` (how it
+becomes a token). To try another one, change :class:`MotionEncoder`, or write a class beside it.
 """
 
 import torch
 from torch import Tensor, nn
 
+from vtok.config import require
 from vtok.feature_scale import FeatureScale
 from vtok.spatial_encoder import pool_grid
 
@@ -26,7 +29,7 @@ class StepEncoder(nn.Module):
     residual_dim: int
 
     def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
-        """Pools the features of n frames and of their key frames, (n, h, w, d_v) each, to (n, residual_dim).
+        """Pools the features of n frames and of those they refer to, (n, h, w, d_v) each, to (n, residual_dim).
 
         The result is frozen; the visual head learns to predict it.
         """
@@ -64,6 +67,50 @@ class MotionEncoder(StepEncoder):
 
     def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
         return self.g_phi(scale.standardise(pooled).to(pooled.dtype))
+
+
+class QueryMotionEncoder(StepEncoder):
+    """``g_phi`` with a learned query that pools the n x n cells of the residual by attention.
+
+    A cell's key and value are linear maps of its standardised residual plus a learned vector of its place. Every head
+    has its own part of the one query. An MLP maps what the heads found to the token. So a head can look for the cells
+    in which something moved, wherever they are; :class:`MotionEncoder` has separate weights for each cell.
+
+    Args:
+        residual_grid: n.
+        feature_dim: d_v.
+        token_dim: Width of a token.
+        hidden_dim: Width of the attention, all heads together. ``token_dim`` if omitted.
+
+    Raises:
+        ConfigError: ``HEADS`` does not divide the width of the attention.
+    """
+
+    HEADS = 8
+
+    def __init__(self, residual_grid: int, feature_dim: int, token_dim: int, hidden_dim: int | None = None):
+        super().__init__()
+        self.residual_grid, self.feature_dim = residual_grid, feature_dim
+        self.residual_dim = feature_dim * residual_grid**2
+        width = hidden_dim or token_dim
+        require(
+            width % self.HEADS == 0,
+            f"tokeniser.residual_pooling query has {self.HEADS} heads, which do not divide the width {width}: set "
+            f"tokeniser.motion_hidden_dim to a multiple of {self.HEADS}",
+        )
+        self.place = nn.Parameter(torch.randn(residual_grid**2, feature_dim))
+        self.query = nn.Parameter(torch.randn(self.HEADS, width // self.HEADS))
+        self.keys, self.values = nn.Linear(feature_dim, width), nn.Linear(feature_dim, width)
+        self.g_phi = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, token_dim))
+
+    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
+        return pool_grid(features - key_features, self.residual_grid).flatten(1)
+
+    def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
+        cells = scale.standardise(pooled).to(pooled.dtype).unflatten(-1, (-1, self.feature_dim)) + self.place
+        keys, values = (part(cells).unflatten(-1, self.query.shape) for part in (self.keys, self.values))
+        match = (keys * self.query).sum(-1, keepdim=True) / self.query.shape[1] ** 0.5  # (..., cells, heads, 1)
+        return self.g_phi((match.softmax(-3) * values).sum(-3).flatten(-2))
 
 
 class MeanMotionEncoder(MotionEncoder):

@@ -5,6 +5,7 @@ is zero behind the last one that is not was never trained.
 """
 
 import warnings
+from collections.abc import Iterable
 
 from vtok.framework import VTokFramework
 
@@ -18,15 +19,15 @@ def trained_steps(framework: VTokFramework) -> int:
     return int(moved.max()) + 1 if moved.numel() else 0
 
 
-def warn_if_longer(framework: VTokFramework, num_tokens: int, advice: str) -> None:
+def warn_if_longer(framework: VTokFramework, indices: Iterable[int], advice: str) -> None:
     """Warns if a video's visual tokens use rows of P that were never trained.
 
     Args:
         framework: The model.
-        num_tokens: Visual tokens that share one key frame.
+        indices: Indices of the visual tokens of a video, or of a part with a key frame of its own.
         advice: What to do; ``{seconds:g}`` becomes the trained length.
     """
-    places = map(framework.tokeniser.place, range(num_tokens))
+    places = map(framework.tokeniser.place, indices)
     steps = 1 + max((place.time for place in places if place.time is not None), default=-1)
     trained, rate = trained_steps(framework), framework.tokeniser.steps_per_second
     if rate and 0 < trained < steps:

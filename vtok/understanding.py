@@ -50,7 +50,7 @@ def understand(
         if num_frames is None and framework.mllm.positions_per_second is not None:
             raise ValueError("a language model with mRoPE needs num_frames with a video that is given by its features")
         counts = [] if num_frames is None else [num_frames]
-        visual = framework.projection(framework.tokeniser.encode(framework.in_model_dtype(frames)))
+        visual = framework.embedded(framework.restored(frames))
     else:
         counts = [len(part) for part in cut_into_parts(framework, frames, fps, key_frame_every)]
         require_alike(framework, parts_of_a_video=len(counts))
@@ -205,9 +205,10 @@ def video_embeddings(
     key = framework.config.tokeniser.key_frame_idx if key_frame_idx is None else key_frame_idx
     parts = cut_into_parts(framework, frames, fps, key_frame_every)
     keys = [key] + [key if isinstance(key, str) else min(key, len(part) - 1) for part in parts[1:]]
-    tokens = [framework.tokeniser(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
-    warn_if_longer(framework, max(each.shape[1] for each in tokens), "pass key_frame_every={seconds:g}")
-    return torch.cat([framework.projection(each) for each in tokens], dim=1)
+    features = [framework.tokeniser.features(part[None], fps=fps, key_frame_idx=k) for part, k in zip(parts, keys)]
+    longest = max(each.spatial.shape[1] + each.motion.shape[1] for each in features)
+    warn_if_longer(framework, range(longest), "pass key_frame_every={seconds:g}")
+    return torch.cat([framework.embedded(each) for each in features], dim=1)
 
 
 def cut_into_parts(

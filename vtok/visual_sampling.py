@@ -80,7 +80,7 @@ def sample_candidate(
     guided = num_tokens > 0 and sampling.guidance != 1
     rows = [GrowingRow(framework, text) for text in (prompt, *([""] * guided))]
     surprise = 0.0
-    for index in range(num_tokens):
+    for index in framework.tokeniser.sampled(num_tokens):
         states = [row.state for row in rows]
         kind = framework.tokeniser.place(index).kind
         head = framework.visual_head[kind]

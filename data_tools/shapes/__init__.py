@@ -5,6 +5,7 @@ paths.py       how a shape moves
 scene.py       what a clip shows: a function of (seed, clip number)
 words.py       scene → caption, question and options
 drawing.py     scene → frames
+cuts.py        clips of two scenes with a cut between them
 clips.py       a folder of clips with captions.csv and items.jsonl
 seeing.py      frames → background, shapes, tracks; shares no code with drawing.py
 judge.py       frames and a question → an answer, or None
@@ -12,6 +13,7 @@ reading.py     a caption → its facts; is it right of a scene?
 """
 
 from data_tools.shapes.clips import render_clips, scene_items
+from data_tools.shapes.cuts import CutScene, cut_item, draw_cut_scene, render_cut
 from data_tools.shapes.drawing import render, render_at
 from data_tools.shapes.reading import caption_is_right
 from data_tools.shapes.scene import SPLITS, Scene, Thing, draw_scene, scene_of
@@ -24,15 +26,19 @@ __all__ = [
     "SHAPES",
     "SPLITS",
     "TV_ALIGN",
+    "CutScene",
     "Scene",
     "Thing",
     "caption_is_right",
     "caption_of",
+    "cut_item",
+    "draw_cut_scene",
     "draw_scene",
     "item_of",
     "render",
     "render_at",
     "render_clips",
+    "render_cut",
     "scene_items",
     "scene_of",
 ]

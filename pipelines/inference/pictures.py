@@ -12,7 +12,14 @@ SIDE, MARGIN = 336, 40
 INK, LIGHT = (30, 30, 30), (190, 190, 190)
 
 
-def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: Sequence[float], title: str) -> Image:
+def token_picture(
+    key_frame: Tensor,
+    grid: int,
+    times: Sequence[float],
+    norms: Sequence[float],
+    title: str,
+    cuts: Sequence[float] = (),
+) -> Image:
     """Draws the key frame on the left and a plot of the residuals' norms over time on the right.
 
     Args:
@@ -21,6 +28,7 @@ def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: S
         times: Time of each motion token in seconds from the start of the clip.
         norms: Norm of the residual of each motion token.
         title: Title of the plot.
+        cuts: Times of further key frames. Each is a vertical line.
     """
     picture = Image.new("RGB", (SIDE * 3, SIDE), "white")
     picture.paste(with_grid(key_frame, grid))
@@ -30,10 +38,13 @@ def token_picture(key_frame: Tensor, grid: int, times: Sequence[float], norms: S
     draw.line([(left, top), (left, bottom), (right, bottom)], INK)
     if len(norms):
         first, last, highest = min(0.0, *times), max(times), max(*norms, 1e-9)
-        points = [
-            (left + (right - left) * (time - first) / max(last - first, 1e-9), bottom - (bottom - top) * norm / highest)
-            for time, norm in zip(times, norms)
-        ]
+
+        def across(time: float) -> float:
+            return left + (right - left) * (time - first) / max(last - first, 1e-9)
+
+        points = [(across(time), bottom - (bottom - top) * norm / highest) for time, norm in zip(times, norms)]
+        for time in cuts:
+            draw.line([(across(time), top), (across(time), bottom)], LIGHT, 3)
         draw.line(points, LIGHT)
         for x, y in points:
             draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=INK)

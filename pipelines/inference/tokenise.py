@@ -73,9 +73,13 @@ def tokenise(tokeniser: Tokeniser, video: Path) -> tuple[dict[str, Tensor], Tens
     features = tokeniser.features(frames, key_frame_idx=key, vectors=vectors)
     times = torch.tensor(tokeniser.time_frames(count, key_frame_idx=key)) / config.fps
     tensors = dict(
-        tokens=tokeniser.encode(features)[0], spatial=features.spatial[0], motion=features.motion[0], times=times
+        tokens=features.without_gap(tokeniser.encode(features))[0],
+        spatial=features.spatial[0, : features.of("spatial")[1][0]],
+        motion=features.motion[0],
+        times=times,
     )
     tensors |= {} if vectors is None else {"vectors": vectors[0]}
+    tensors |= {"cuts": times[features.key_steps[0]]} if config.strategy == "vtok-cuts" and features.key_steps else {}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, frames[0, key], key
 
 
@@ -102,4 +106,5 @@ def picture_of(tokeniser: Tokeniser, video: Path, tensors: dict[str, Tensor], ke
     # The norm is the residual's, not the token's: g_phi's bias hides how far a frame is from the key frame.
     norms = tensors["motion"].float().norm(dim=1).tolist()
     title = f"{video.name}: {counts}; norm of each one's residual over time"
-    return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title)
+    cuts = tensors["cuts"].tolist() if "cuts" in tensors else []
+    return token_picture(key_frame, grid, tensors["times"].tolist(), norms, title, cuts)

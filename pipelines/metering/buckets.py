@@ -42,7 +42,7 @@ def bucket_steps(
         # An upright video takes the work of a lying one.
         key = frames, video and (video.num_frames, *sorted((video.height, video.width)))
         if key not in measured:
-            load = replace(typical, frames=frames, video=video, tokens=copy.tokeniser.counts(frames.num_frames))
+            load = replace(typical, frames=frames, video=video, tokens=copy.tokeniser.most(frames.num_frames))
             measured[key] = measure_step(copy, load)
         steps.append(measured[key])
     return steps

@@ -101,7 +101,7 @@ def typical_workload(
     rows, crops = zip(*(typical_text(length, config.model, text) for length in lengths))
     shape = framework.tokeniser.vector_shape
     vectors = shape and (frames.num_frames - 1, *shape)
-    return Workload(list(rows), crops[0], frames, video, framework.tokeniser.counts(frames.num_frames), vectors)
+    return Workload(list(rows), crops[0], frames, video, framework.tokeniser.most(frames.num_frames), vectors)
 
 
 def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | None) -> tuple[RowText, int]:

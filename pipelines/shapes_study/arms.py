@@ -4,6 +4,7 @@ Encoder and decoder are frozen. Arms differ in the tokeniser alone.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipelines.shapes_study.config import ArmConfig, StudyConfig, merged
 from pipelines.shapes_study.curves import curve_of
 from pipelines.shapes_study.llm import LLAVA
 from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
+from vtok.motion_encoder import QueryMotionEncoder
 
 TRAIN, PRECOMPUTE = PRESETS.parent / "train.py", PRESETS.parent / "precompute.py"
 DS_CONFIG = PRESETS.parents[1] / "deepspeed_configs" / "zero2.json"  # one rank has nothing to shard
@@ -61,18 +63,23 @@ def model_of(
     )  # fmt: skip
 
 
-def matched_hidden_dim(width: int, grid: int, like: int) -> int:
+def matched_hidden_dim(width: int, grid: int, like: int, pooling: str = "flatten") -> int:
     """Returns a hidden width for ``g_phi`` that matches its number of parameters with another ``residual_grid``.
 
     With features and tokens of width d, hidden width h and residual grid n, ``g_phi`` has
-    h (n^2 d + 1) + (h + 1) d parameters. By default h = d.
+    h (n^2 d + 1) + (h + 1) d parameters. By default h = d. With a query it has h^2 + (3d + 4) h + (n^2 + 1) d.
 
     Args:
         width: d.
         grid: n of the ``g_phi`` to build.
-        like: n of the ``g_phi`` to match, which has the default hidden width.
+        like: n of the ``g_phi`` to match, which has the default hidden width and no query.
+        pooling: ``residual_pooling`` of the ``g_phi`` to build.
     """
     wanted = width * (like**2 * width + 1) + (width + 1) * width
+    if pooling == "query":
+        half = (3 * width + 4) / 2
+        heads = QueryMotionEncoder.HEADS
+        return heads * round((math.sqrt(half**2 + wanted - (grid**2 + 1) * width) - half) / heads)
     return round((wanted - width) / (grid**2 * width + 1 + width))
 
 

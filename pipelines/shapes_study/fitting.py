@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipelines.shapes_study.config import Fitting
 
 SAVE_SECONDS = 60  # between two saved states
-LOG = "log.jsonl"
+LOG, STATE = "log.jsonl", "state.safetensors"
 
 
 def fit(module: nn.Module, loss: Callable[[int], Tensor], fitting: Fitting, folder: Path) -> list[float]:
@@ -28,7 +28,7 @@ def fit(module: nn.Module, loss: Callable[[int], Tensor], fitting: Fitting, fold
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(parameters.values(), lr=fitting.lr, weight_decay=0.01)
-    state, log = folder / "state.safetensors", folder / LOG
+    state, log = folder / STATE, folder / LOG
     losses = resume(state, log, parameters, optimiser)
     saved = time.time()
     with log.open("a") as file:

@@ -18,10 +18,13 @@ from data_tools.shapes import (
     Scene,
     Thing,
     caption_of,
+    cut_item,
+    draw_cut_scene,
     draw_scene,
     item_of,
     render,
     render_clips,
+    render_cut,
     scene_items,
     scene_of,
 )
@@ -234,3 +237,31 @@ def test_a_folder_in_use_no_clips_and_no_such_split_are_refused(tmp_path):
     with pytest.raises(DataError, match="must be one of all, train, test"):
         render_clips(tmp_path / "none", 1, seed=0, split="tset")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_cut_shows_one_scene_and_then_the_other():
+    for number in range(12):
+        draws = Draws(5, number)
+        cut = draw_cut_scene(draws, "train")
+        clip = render_cut(cut, 13, 64)
+        first = round(cut.where * 13)
+        assert clip.shape == (13, 64, 64, 3) and 5 <= first <= 8
+        assert np.array_equal(clip[:first], render(cut.scenes[0], first, 64))
+        assert np.array_equal(clip[first:], render(cut.scenes[1], 13 - first, 64))
+    assert len(render_cut(cut, 2, 64)) == 2
+
+
+def test_a_question_about_a_cut_is_that_about_its_scene():
+    sides = set()
+    for number in range(24):
+        draws = Draws(5, number)
+        cut = draw_cut_scene(draws)
+        item = cut_item(cut, draws, "x")
+        side = ("before_cut", "after_cut").index(item.category)
+        own = item_of(cut.scenes[side], cut.draws[side], "x")
+        assert (item.options, item.answer) == (own.options, own.answer) and item == cut_item(cut, draws, "x")
+        said = ("Before the cut, ", "After the cut, ")[side]
+        assert item.question.startswith(said) and item.question.endswith(own.question[1:])
+        assert item.prompt.startswith(caption_of(cut.scenes[0], cut.draws[0]))
+        sides.add(item.category)
+    assert sides == {"before_cut", "after_cut"}

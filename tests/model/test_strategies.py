@@ -20,6 +20,9 @@ from vtok.understanding import understand, video_embeddings
 STRATEGIES = {
     "vtok": {},
     "residual grid": dict(residual_grid=2),
+    "previous": dict(residual_to="previous"),
+    "query": dict(residual_grid=2, residual_pooling="query"),
+    "vtok-cuts": dict(strategy="vtok-cuts", max_key_frames=2, cut_threshold=2.0),
     "frames": dict(strategy="frames", sampled_frames=3),
     "none": dict(strategy="none"),
     "training_free": dict(strategy="training_free"),
@@ -28,8 +31,8 @@ STRATEGIES = {
 }
 # Of 9 frames.
 TOKENS = {
-    "vtok": 24, "residual grid": 24, "frames": 48, "none": 0, "training_free": 24, "video-lavit": 28,
-    "omnitokenizer": 24,
+    "vtok": 24, "residual grid": 24, "previous": 24, "query": 24, "vtok-cuts": 24, "frames": 48, "none": 0,
+    "training_free": 24, "video-lavit": 28, "omnitokenizer": 24,
 }  # fmt: skip
 
 # Five seconds as the paper counts them: 4 x 4 cells, 6 motion tokens per second, 120 frames at 24 per second.
@@ -121,6 +124,21 @@ def test_settings_that_do_not_fit_a_strategy_are_refused():
     for wrong in (dict(strategy="frames"), dict(sampled_frames=4), dict(strategy="frames", sampled_frames=0)):
         with pytest.raises(ConfigError, match="sampled_frames"):
             VTokConfig(**wrong)
+    for wrong, said in (
+        (dict(residual_to="next"), "residual_to is 'next': choose key or previous"),
+        (dict(strategy="training_free", residual_to="previous"), "residual_to previous belongs to"),
+        (dict(residual_pooling="query"), "set tokeniser.residual_grid to 2 or more"),
+        (dict(max_key_frames=2), "max_key_frames, at least 2, belongs to"),
+        (dict(strategy="vtok-cuts"), "max_key_frames, at least 2, belongs to"),
+        (dict(strategy="vtok-cuts", max_key_frames=2, cut_threshold=0), "cut_threshold must lie in 0..2"),
+        (dict(strategy="vtok-cuts", max_key_frames=2, key_frame_idx=3), "leave tokeniser.key_frame_idx at 0"),
+        (dict(strategy="vtok-cuts", max_key_frames=2, backbone="qwen2.5-vl"), "no places in Qwen2.5-VL's positions"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            VTokConfig(**wrong)
+    query = dict(clip_config=SMALL_CLIP, residual_grid=2, residual_pooling="query", token_dim=32, motion_hidden_dim=20)
+    with pytest.raises(ConfigError, match="8 heads, which do not divide the width 20"):
+        build_tokeniser(VTokConfig(**query))
 
 
 @pytest.mark.parametrize("frame_counts", [[9, 4], [1, 1]])
@@ -170,7 +188,7 @@ def test_no_strategy_sees_a_later_token_or_another_clip(strategy):
     batch = make_batch(framework, 1)
     changed = batch.frames.clone()
     changed[:, -1] = 255 - changed[:, -1]
-    before, after = (framework.tokeniser(frames)[0] for frames in (batch.frames, changed))
+    before, after = (framework.embedded(framework.tokeniser.features(frames))[0] for frames in (batch.frames, changed))
     differs = (before != after).any(-1).tolist()
     last = {"frames": 16, "none": 0}.get(name, 1)
     if name == "video-lavit":  # its codec sees 24 frames at once, as the published one does
@@ -196,7 +214,10 @@ def test_sampled_tokens_condition_the_decoder_as_real_ones_do(strategy, monkeypa
     assert len(drawn) == count == TOKENS[name]
     rows = framework.mllm.embed(torch.tensor([framework.text.prompt(prompt)]))
     if drawn:
-        rows = torch.cat([rows, framework.projection(torch.stack(drawn, dim=1))], dim=1)
+        places = framework.tokeniser.sampled(count)
+        tokens = torch.zeros(1, places[-1] + 1, drawn[0].shape[-1])
+        tokens[:, places] = torch.stack(drawn, dim=1)
+        rows = torch.cat([rows, framework.projection(tokens)[:, places]], dim=1)
     whole = framework.mllm(rows).conditioning[:, framework.text.crop_start :]
     torch.testing.assert_close(cached.rows, whole, atol=1e-5, rtol=1e-5)
 

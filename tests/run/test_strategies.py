@@ -21,6 +21,9 @@ OTHERS = {
     "frames": dict(strategy="frames", sampled_frames=3),
     "none": dict(strategy="none"),
     "training_free": dict(strategy="training_free"),
+    "vtok-cuts": dict(strategy="vtok-cuts", max_key_frames=2, cut_threshold=2.0),
+    "previous": dict(residual_to="previous"),
+    "query": dict(residual_grid=2, residual_pooling="query"),
     "video-lavit": dict(strategy="video-lavit"),
     "omnitokenizer": dict(strategy="omnitokenizer"),
 }
@@ -32,6 +35,9 @@ OTHERS = {
         ("frames", (48, 0), 1.1, 2.0),
         ("none", (0, 0), 0.1, 0.9),
         ("training_free", (16, 8), 0.99, 1.0),
+        ("vtok-cuts", (32, 8), 1.1, 1.8),
+        ("previous", (16, 8), 0.999, 1.001),
+        ("query", (16, 8), 0.9, 1.1),
         ("video-lavit", (16, 12), 1.0, 1.3),
         ("omnitokenizer", (16, 12), 1.0, 1.3),
     ],
@@ -74,7 +80,7 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
     times = {
         "frames": [0, 1, 2],
         "none": [],
-        "training_free": [step / 4 for step in range(1, 9)],
+        **dict.fromkeys(("training_free", "vtok-cuts", "previous", "query"), [step / 4 for step in range(1, 9)]),
         "video-lavit": [1, 2],
         "omnitokenizer": [4 / 6, 8 / 6, 2],
     }
@@ -82,7 +88,7 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("previous", "query")])
 def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     shards = make_shards(tmp_path)
     logs = []

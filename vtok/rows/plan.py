@@ -104,18 +104,25 @@ def plan_rows(
     generation: bool = True,
     spatial: int = 0,
     media_counts: list[int] | None = None,
+    gaps: list[int] | None = None,
 ) -> RowPlan:
     """Lays out the rows of B clips.
 
     Args:
         texts: Token ids of each clip's rows.
-        visual_counts: Visual tokens of each medium. In the visual tensor each has ``max(visual_counts)`` places.
+        visual_counts: Visual tokens of each medium.
         crop_start: Tokens at the start of the prompt whose states do not go to the decoder.
         understanding, generation: Whether there is such a branch.
-        spatial: The number of spatial tokens of a clip. They come first.
+        spatial: The number of places of spatial tokens. They come first.
         media_counts: The number of media of each clip. One each if omitted.
+        gaps: How many of each medium's last spatial places have no token. None if omitted.
+
+    In the visual tensor every medium has as many places as the one that needs most, gaps included.
     """
-    batch, stride = len(texts), max(visual_counts)
+    gaps = gaps or [0] * len(visual_counts)
+    ends_of_media = [count + gap for count, gap in zip(visual_counts, gaps)]
+    indices = [[i for i in range(end) if not spatial - gap <= i < spatial] for end, gap in zip(ends_of_media, gaps)]
+    batch, stride = len(texts), max(ends_of_media)
     generated = [clip for clip, t in enumerate(texts) if generation and (t.captioned or not understanding)]
     shared = shared_beginning([texts[clip].prompt for clip in generated], crop_start) if len(generated) > 1 else []
     prompts = {clip: texts[clip].prompt[len(shared) :] for clip in generated}
@@ -131,7 +138,7 @@ def plan_rows(
 
     def visual(medium: int) -> list[int]:
         parts[-1].append(RowPart(medium, visual_counts[medium]))
-        return [-1 - medium * stride - index for index in range(visual_counts[medium])]
+        return [-1 - medium * stride - index for index in indices[medium]]
 
     def marked(ids: list[int], clip: int) -> list[int]:
         row: list[int] = []
@@ -168,7 +175,8 @@ def plan_rows(
     conditioning = conditioning or [(0, 0, 0)] * len(generated)
     for clip, end, length in zip(generated, ends[first_generation:], row_lengths[first_generation:]):
         count = visual_counts[first_medium[clip]]
-        visuals += [(end - count + j - 1, clip, first_medium[clip], j) for j in range(count)]
+        own = indices[first_medium[clip]]
+        visuals += [(end - count + j - 1, clip, first_medium[clip], index) for j, index in enumerate(own)]
         conditioning[clip] = end - length + cropped, length - cropped, count
     source = torch.tensor(sum(rows, []), dtype=torch.long)
     visuals.sort(key=lambda visual: visual[3] >= spatial)  # stable: within a kind, clip after clip

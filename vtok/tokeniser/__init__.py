@@ -7,6 +7,7 @@ To add a strategy, write a subclass of :class:`vtok.tokeniser.base.Tokeniser` in
 from vtok.config import VTokConfig, member
 from vtok.feature_extractor import FeatureExtractor
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
+from vtok.tokeniser.cuts import CutTokeniser
 from vtok.tokeniser.frames import FrameTokeniser
 from vtok.tokeniser.none import NoTokeniser
 from vtok.tokeniser.omnitokenizer import OmniTokeniser
@@ -18,6 +19,7 @@ __all__ = ["Place", "TokenCounts", "Tokeniser", "VTokTokeniser", "VisualFeatures
 
 STRATEGIES: dict[str, type[Tokeniser]] = {
     "vtok": VTokTokeniser,
+    "vtok-cuts": CutTokeniser,
     "frames": FrameTokeniser,
     "none": NoTokeniser,
     "training_free": TrainingFreeTokeniser,

@@ -58,30 +58,45 @@ class VisualFeatures(NamedTuple):
     """Frozen, pooled features of B clips.
 
     Attributes:
-        spatial: (B, S, d_v), pooled cells. Every clip has all S.
+        spatial: (B, S, d_v), pooled cells. Zero beyond a clip's own count.
         motion: (B, M, residual_dim), one per step in time. Zero beyond a clip's own count.
         motion_counts: The number of motion tokens of each clip, at most M.
+        spatial_counts: The number of spatial tokens of each clip, at most S. ``None``: every clip has all S.
+        key_steps: The steps of each clip whose frames are further key frames. ``None``: there are none, or the features
+            were stored.
     """
 
     spatial: Tensor
     motion: Tensor
     motion_counts: list[int]
+    spatial_counts: list[int] | None = None
+    key_steps: list[list[int]] | None = None
 
     def of(self, kind: str) -> tuple[Tensor, list[int]]:
         """Returns the features of one kind, ``spatial`` or ``motion``, and their number in each clip."""
         if kind == "motion":
             return self.motion, self.motion_counts
-        return self.spatial, [self.spatial.shape[1]] * len(self.motion_counts)
+        return self.spatial, self.spatial_counts or [self.spatial.shape[1]] * len(self.motion_counts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "VisualFeatures":
         """Returns the features on ``device``."""
         spatial, motion = (x.to(device, non_blocking=non_blocking) for x in (self.spatial, self.motion))
-        return VisualFeatures(spatial, motion, self.motion_counts)
+        return self._replace(spatial=spatial, motion=motion)
 
     @property
     def token_counts(self) -> list[int]:
-        """S + M of each clip."""
-        return [self.spatial.shape[1] + count for count in self.motion_counts]
+        """The tokens of each clip."""
+        return [sum(counts) for counts in zip(self.of("spatial")[1], self.motion_counts)]
+
+    @property
+    def gaps(self) -> list[int]:
+        """The number of each clip's places without a token, between its spatial and its motion tokens."""
+        return [self.spatial.shape[1] - count for count in self.of("spatial")[1]]
+
+    def without_gap(self, tokens: Tensor) -> Tensor:
+        """Leaves out those of one clip's tokens (1, L, dim) that are padding between spatial and motion tokens."""
+        (gap,), places = self.gaps, self.spatial.shape[1]
+        return torch.cat([tokens[:, : places - gap], tokens[:, places:]], dim=1) if gap else tokens
 
 
 class Tokeniser(nn.Module):
@@ -114,6 +129,11 @@ class Tokeniser(nn.Module):
         return self.config.num_spatial_tokens
 
     @property
+    def spatial_places(self) -> int:
+        """Indices of spatial tokens. Motion tokens follow. A clip may have fewer spatial tokens, never more."""
+        return self.counts(1).spatial
+
+    @property
     def steps_per_second(self) -> float:
         """Steps in time per second of video. 0 if the strategy has the same number for all clips."""
         return self.config.motion_rate
@@ -138,12 +158,23 @@ class Tokeniser(nn.Module):
         return None
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
-        """Returns the tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted)."""
+        """Returns the tokens of a clip of ``num_frames`` frames at ``fps`` (``config.fps`` if omitted).
+
+        A strategy whose number depends on what the clip shows returns the least: that of a sampled video.
+        """
         raise NotImplementedError
 
     def place(self, index: int) -> Place:
         """Returns the place of token ``index``, which is the same in every clip."""
         raise NotImplementedError
+
+    def most(self, num_frames: int, fps: float | None = None) -> TokenCounts:
+        """Returns the most tokens that a clip of ``num_frames`` frames can have. Arguments as in :meth:`counts`."""
+        return TokenCounts(self.spatial_places, self.counts(num_frames, fps).motion)
+
+    def sampled(self, num_tokens: int) -> list[int]:
+        """Returns the indices of a sampled video's tokens, in the order in which they are sampled."""
+        return list(range(num_tokens))
 
     def time_frames(self, num_frames: int, fps: float | None = None, key_frame_idx: int | None = None) -> list[int]:
         """Returns the frame of each step in time, ascending."""
@@ -178,7 +209,7 @@ class Tokeniser(nn.Module):
         raise NotImplementedError
 
     def encode(self, features: VisualFeatures) -> Tensor:
-        """Encodes features to tokens (B, S + M, token_dim), spatial first. Beyond a clip's own count is padding."""
+        """Encodes features to tokens (B, S + M, token_dim), spatial first. Beyond a kind's own count is padding."""
         return torch.cat([self.encode_kind(kind, features.of(kind)[0]) for kind in self.feature_scale], dim=1)
 
     def forward(

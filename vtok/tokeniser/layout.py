@@ -5,6 +5,7 @@ tokens. Each motion token looks at one other frame.
 """
 
 import math
+from collections.abc import Sequence
 
 from vtok.config import ConfigError, VTokConfig, require
 
@@ -70,3 +71,24 @@ def motion_frames(
     # Two points can round to the last frame. If that is the key frame, the remaining one moves to the frame beside it.
     neighbour = key - 1 if key > 0 else key + 1
     return [neighbour if frame == key else frame for frame in grid]
+
+
+def references(frames: list[int], key: int, previous: bool = False, key_steps: Sequence[int] = ()) -> list[int]:
+    """Returns what the residual of each step is taken to: 0 for the key frame, i + 1 for step i.
+
+    By default that is the last key frame before the step. The step of a further key frame itself refers to the one
+    before, so its token tells what changed there.
+
+    With ``previous`` it is the neighbouring step on the key frame's side, or the key frame. So the residuals from the
+    key frame up to a step add up to that step's residual to the key frame.
+
+    Args:
+        frames: The frame of each step, ascending.
+        key: The key frame.
+        previous: Whether residuals are those to the neighbour.
+        key_steps: Steps whose frames are further key frames, ascending, all behind the key frame.
+    """
+    if not previous:
+        return [max((start + 1 for start in key_steps if start < step), default=0) for step in range(len(frames))]
+    before = sum(frame < key for frame in frames)  # steps before the key frame
+    return [step + 2 if step < before - 1 else 0 if step <= before else step for step in range(len(frames))]

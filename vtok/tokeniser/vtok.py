@@ -1,5 +1,6 @@
 """``vtok``: S spatial tokens of the key frame, then one motion token per later step (paper, section 3.2)."""
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -9,10 +10,10 @@ from vtok.config import VTokConfig
 from vtok.devices import indices_on_device
 from vtok.feature_extractor import FeatureExtractor
 from vtok.feature_scale import feature_scales
-from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder, StepEncoder
+from vtok.motion_encoder import MeanMotionEncoder, MotionEncoder, QueryMotionEncoder, StepEncoder
 from vtok.spatial_encoder import SpatialEncoder
 from vtok.tokeniser.base import Place, TokenCounts, Tokeniser, VisualFeatures
-from vtok.tokeniser.layout import motion_frames, num_motion_tokens
+from vtok.tokeniser.layout import motion_frames, num_motion_tokens, references
 
 
 class VTokTokeniser(Tokeniser):
@@ -37,8 +38,9 @@ class VTokTokeniser(Tokeniser):
     def build_motion_encoder(self, width: int) -> StepEncoder:
         """Builds ``g_phi`` with its pooling, for features of ``width``."""
         config = self.config
-        # A language model that reads the features as its own tokens can read MeanMotionEncoder's from the start.
-        kind = MeanMotionEncoder if self.feature_extractor.in_language_space else MotionEncoder
+        kind = QueryMotionEncoder if config.residual_pooling == "query" else MotionEncoder
+        if self.feature_extractor.in_language_space:  # such a language model can read these from the start
+            kind = MeanMotionEncoder
         return kind(config.residual_grid, width, config.token_dim, config.motion_hidden_dim)
 
     def counts(self, num_frames: int, fps: float | None = None) -> TokenCounts:
@@ -79,10 +81,32 @@ class VTokTokeniser(Tokeniser):
             [step for count in counts for step in range(count)],
         )
         encoded = self.grids(frames, clips, indices)
+        ends = list(accumulate(counts, initial=batch))
+        rows = [[clip, *range(ends[clip], ends[clip + 1])] for clip in range(batch)]
+        key_steps = self.key_steps(encoded, rows)
+        spatial, spatial_counts = self.spatial(encoded, rows, key_steps)
 
-        key_features = encoded[:batch]
-        spatial = self.spatial_encoder.pool(key_features)
-        residuals = self.motion_encoder.pool(encoded[batch:], key_features[clips[batch:]])
+        previous = self.config.residual_to == "previous"
+        places = [references(*clip[:2], previous, clip[2]) for clip in zip(wanted, keys, key_steps)]
+        (referred,) = indices_on_device(
+            frames.device, [own[place] for own, of_clip in zip(rows, places) for place in of_clip]
+        )
+        residuals = self.motion_encoder.pool(encoded[batch:], encoded[referred])
         motion = residuals.new_zeros(batch, max(counts), self.motion_encoder.residual_dim)
         motion[clips[batch:], step] = residuals
-        return VisualFeatures(spatial, motion, counts)
+        return VisualFeatures(spatial, motion, counts, spatial_counts, key_steps)
+
+    def key_steps(self, encoded: Tensor, rows: list[list[int]]) -> list[list[int]]:
+        """Returns the steps of each clip whose frames are further key frames, ascending. Here there are none.
+
+        Args:
+            encoded: (n, h, w, d_v), the features of all frames that have a token.
+            rows: For each clip, the place in ``encoded`` of its key frame and then of each step.
+        """
+        return [[] for _ in rows]
+
+    def spatial(
+        self, encoded: Tensor, rows: list[list[int]], key_steps: list[list[int]]
+    ) -> tuple[Tensor, list[int] | None]:
+        """Returns ``spatial`` and ``spatial_counts`` of the features. Arguments as in :meth:`key_steps`."""
+        return self.spatial_encoder.pool(encoded[: len(rows)]), None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
@@ -36,9 +37,12 @@ OF_ONE_SHAPE = ("features", "latents")
 WINDOW_SETTINGS = ("data.seconds", "data.window", "data.fit", "data.decoder", "decoder.loss_size")
 FEATURE_SETTINGS = (
     "tokeniser.strategy", "tokeniser.sampled_frames", "tokeniser.backbone", "tokeniser.vgg_layer_index",
-    "tokeniser.spatial_grid_size", "tokeniser.residual_grid",
+    "tokeniser.spatial_grid_size", "tokeniser.residual_grid", "tokeniser.residual_to",
+    "tokeniser.max_key_frames", "tokeniser.cut_threshold",
     "tokeniser.fps", "tokeniser.motion_stride", "tokeniser.motion_tokens_per_second", "tokeniser.key_frame_idx",
 )  # fmt: skip
+# What datasets of earlier versions were made with; they do not state it.
+EARLIER = {"tokeniser.residual_to": "key", "tokeniser.cut_threshold": 0.15}
 # The setting that names the weights of a part of the feature extractor.
 SETTING_OF = {"feature_extractor": "weights", "motion_codec": "codec"}
 LATENT_SETTINGS = ("decoder.fps", "decoder.loss_latent_frames")
@@ -152,6 +156,7 @@ def readers_of(reader: ShardReader | Mixture) -> list[ShardReader]:
 
 def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) -> None:
     """Raises ConfigError if the recipes differ. The message names the first setting that does."""
+    stored = EARLIER | stored
     for name in wanted:
         if stored.get(name) != wanted[name]:
             raise ConfigError(
@@ -162,8 +167,8 @@ def require_recipe(folder: Path | str, kind: str, stored: dict, wanted: dict) ->
 
 def pack_features(features: VisualFeatures, clip: int) -> bytes:
     """Stores one clip's own features in bf16."""
-    motion = features.motion[clip, : features.motion_counts[clip]]
-    return pack(spatial=features.spatial[clip], motion=motion)
+    own = {kind: features.of(kind) for kind in ("spatial", "motion")}
+    return pack(**{kind: values[clip, : counts[clip]] for kind, (values, counts) in own.items()})
 
 
 def pack_posterior(posterior: Posterior, clip: int) -> bytes:
@@ -178,11 +183,15 @@ def pack(**tensors: Tensor) -> bytes:
 def unpack_features(stored: list[bytes]) -> VisualFeatures:
     """Combines the stored features of clips into those of a micro-batch, in fp32."""
     clips = [load(data) for data in stored]
-    counts = [len(clip["motion"]) for clip in clips]
-    motion = torch.zeros(len(clips), max(counts), clips[0]["motion"].shape[-1])
-    for index, clip in enumerate(clips):
-        motion[index, : counts[index]] = clip["motion"].float()
-    return VisualFeatures(torch.stack([clip["spatial"].float() for clip in clips]), motion, counts)
+    (spatial, spatial_counts), (motion, motion_counts) = (
+        side_by_side([clip[kind].float() for clip in clips]) for kind in ("spatial", "motion")
+    )
+    return VisualFeatures(spatial, motion, motion_counts, spatial_counts)
+
+
+def side_by_side(features: list[Tensor]) -> tuple[Tensor, list[int]]:
+    """Stacks features (n, dim) of clips, with zeros behind those of shorter ones; also returns each clip's n."""
+    return pad_sequence(features, batch_first=True), [len(own) for own in features]
 
 
 def unpack_posteriors(stored: list[bytes]) -> Posterior:

@@ -280,10 +280,13 @@ class TrainConfig(OptimisationConfig):
         parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
             ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
             ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
+        compile: ``blocks`` runs the blocks of language model and diffusion transformer under ``torch.compile``, which
+            takes minutes once (:mod:`pipelines.engine.compiling`). ``null``: as they are.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
     parts: dict[str, float] | None = None
+    compile: Literal["blocks"] | None = None
     calibration_batches: int = 8
 
     @property

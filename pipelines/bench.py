@@ -11,7 +11,9 @@ python pipelines/bench.py run          imports, the first step, waiting for data
 python pipelines/bench.py profile      where a step's CPU time goes
 python pipelines/bench.py vidtok       VidTok's network against the plain arrangement of it
 python pipelines/bench.py compile      what torch.compile would gain; ten minutes of compilation
+python pipelines/bench.py fsdp         a step of two ranks under ZeRO-3 against torch's own FSDP2; needs an idle machine
 python pipelines/bench.py halves       training on new data: what it gains, what it forgets; half an hour
+python pipelines/bench.py host         what ZeRO-3's hooks cost the host at the published depth; two minutes
 python pipelines/bench.py chaos        runs that are killed, stopped and damaged at random; an hour (--help says how)
 python pipelines/bench.py gpu          what only a GPU can show, in eight minutes of one (--help says how)
 
@@ -33,7 +35,7 @@ from pipelines.cli.errors import die
 # Parts of the bench; pipelines.benchmarks.figures has a function for each.
 PARTS = (
     "data", "buckets", "checkpoint", "tokeniser", "step", "prefill", "sample", "vidtok", "run", "profile", "compile",
-    "halves",
+    "fsdp", "halves", "host",
 )  # fmt: skip
 RATIOS = Path(__file__).parent / "benchmarks" / "ratios.json"
 TOLERANCE = 0.1

@@ -283,11 +283,14 @@ class TrainConfig(OptimisationConfig):
         sequence_parallel: Number of consecutive ranks that share each sample and split the rows of the decoder's
             transformer (:mod:`vtok.sequence`). It divides the ranks and the transformer's attention heads. Batches
             and curve are those of the other splits.
+        compile: ``blocks`` runs the blocks of language model and diffusion transformer under ``torch.compile``, which
+            takes minutes once (:mod:`pipelines.engine.compiling`). ``null``: as they are.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.
     """
 
     parts: dict[str, float] | None = None
     sequence_parallel: int = 1
+    compile: Literal["blocks"] | None = None
     calibration_batches: int = 8
 
     @property

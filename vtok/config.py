@@ -15,6 +15,7 @@ OF_RESIDUALS = ("vtok", "vtok-cuts")
 
 # See :class:`DecoderConfig`.
 VaeTiling = bool | Literal["auto"]
+Fp8 = Literal["weights", "dynamic"]
 
 
 class ConfigError(ValueError):
@@ -361,6 +362,9 @@ class DecoderConfig:
         shift: Shift of the noise levels, in training and in sampling. The one that is stored with the scheduler if
             omitted.
         objective: ``velocity`` (flow matching) or ``noise`` (eq. 11's form, from the same prediction).
+        fp8: Keep the linear layers of the frozen transformer's blocks in fp8, half the bytes of bf16
+            (:mod:`vtok.fp8`). ``weights``: products are computed in the run's precision. ``dynamic``: inputs are
+            rounded too, and products are fp8's, on GPUs that have them. ``null``: the run's precision.
         gradient_checkpointing: Recompute the transformer's blocks in backward.
         vae_tiling: Whether the autoencoder encodes and decodes large frames in diffusers' tiles, in training and in
             sampling: less memory, more arithmetic, slightly different latents. ``auto`` tiles frames above 480 x 832
@@ -388,6 +392,7 @@ class DecoderConfig:
     negative_prompt: str | None = None
     shift: float | None = None
     objective: Literal["velocity", "noise"] = "velocity"
+    fp8: Fp8 | None = None
     gradient_checkpointing: bool = False
     vae_tiling: VaeTiling = "auto"
     loss_height: int | None = None
@@ -403,6 +408,10 @@ class DecoderConfig:
         require(
             self.lora is None or self.expert is None,
             "decoder.lora needs a decoder with one transformer: its experts would share the adapters",
+        )
+        require(
+            self.lora is None or self.fp8 is None,
+            "decoder.fp8 and decoder.lora exclude each other: adapters cannot be added to fp8 weights; leave one out",
         )
         require(
             self.vae is None or self.kind == "hunyuan",

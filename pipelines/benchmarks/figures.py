@@ -14,7 +14,9 @@ from pipelines.benchmarks import (
     checkpoint,
     compiled,
     data,
+    fsdp,
     halves,
+    host,
     prefill,
     profile,
     running,
@@ -163,6 +165,35 @@ def run_figures(quick: bool = False) -> Iterator[Figure]:
         yield Figure("two ranks / two runs of one rank, samples per s", two, at_least=0.9)
 
 
+def fsdp_figures(quick: bool = False) -> Iterator[Figure]:
+    """Compares a step of two ranks with torch's own way to shard; ``quick`` only shows that it runs."""
+    options = {"size": SMALL, "clips": 1, "steps": 1} if quick else {}
+    with tempfile.TemporaryDirectory() as name:
+        found = fsdp.compared(Path(name), **options)
+    ours, theirs = found["zero3"], found["fsdp2"]
+    for field, title, most in (
+        ("seconds", "seconds of a step", 1.1), ("cpu", "CPU seconds of a step", None),
+        ("received", "bytes received in a step", 1.1), ("collectives", "collectives of a step", None),
+        ("peak", "peak of a step's tensors, bytes", 1.1), ("held", "bytes held between steps", None),
+    ):  # fmt: skip
+        yield Figure(f"ZeRO-3 / FSDP2, {title}", getattr(ours, field) / getattr(theirs, field), at_most=most)
+        yield Figure(f"FSDP2, {title}", getattr(theirs, field), is_ratio=False)
+    memory = [cost.peak + cost.held for cost in (ours, theirs)]
+    yield Figure("ZeRO-3 / FSDP2, memory", memory[0] / memory[1], at_most=1.1)
+    yield Figure("difference of the losses", abs(ours.loss - theirs.loss), at_most=1e-3, is_ratio=False)
+
+
+def host_figures(quick: bool = False) -> Iterator[Figure]:
+    """Measure what ZeRO-3's hooks cost the host; ``quick`` only shows that it runs."""
+    torch.set_num_threads(1)
+    found = host.host_work(**({"depth": (2, 1, 1), "repeats": 1} if quick else {}))
+    for way, (language, both) in found.items():
+        yield Figure(f"{way}: language model, CPU s", language, is_ratio=False)
+        yield Figure(f"{way}: with the decoder, CPU s", both, is_ratio=False)
+    hooks = [found[way][1] - found[host.PLAIN][1] for way in (host.WHOLE, host.ZERO)]
+    yield Figure("hooks: blocks gathered whole / layer by layer", hooks[0] / hooks[1], at_most=0.5)
+
+
 def profile_figures(quick: bool = False) -> Iterator[Figure]:
     """Where a step's CPU time goes; ``quick`` only shows that it runs."""
     torch.set_num_threads(1)
@@ -203,5 +234,7 @@ FIGURES = {
     "run": run_figures,
     "profile": profile_figures,
     "compile": compile_figures,
+    "fsdp": fsdp_figures,
+    "host": host_figures,
     "halves": halves_figures,
 }

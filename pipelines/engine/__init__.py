@@ -7,6 +7,7 @@ outputs         where a run writes, and where its shards are;  demo_clips: the d
 models          the framework of a run;  hub: one process of a machine asks for published files
 weights         each rank's slices of pretrained weights
 setup           DeepSpeed JSON + run -> one engine;  ds_json: slips in it;  cpu_op: what DeepSpeed compiles
+compiling       blocks under torch.compile
 internals       what reaches into private parts of DeepSpeed and torch: partitions, traces, shards
 calibration     mean and deviation of the frozen features
 loop            optimiser steps up to the end: logged, saved and judged

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,9 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     optimiser = distributed.every_rank(lambda: kind(groups, **options))
     for layer in filter(has_magnitude, adapted_layers(model)):
         set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
+    if isinstance(model, VTokFramework):
+        for block in blocks_of(model):
+            set_z3_leaf_module(block, True)
     if isinstance(model, VTokFramework) and model.decoder is not None:
         internals.gather_at_once(model.decoder.vae, ("encode", "decode"))
     fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
@@ -191,6 +194,18 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
             parameter.data = values.to(engine.device)
     settle_buffers(engine.module, engine.device)
     return engine
+
+
+def blocks_of(framework: VTokFramework) -> Iterator[nn.Module]:
+    """Yields the blocks of language model and diffusion transformer. ZeRO-3 gathers each of them whole.
+
+    Hooks around each layer of a block would cost the host more than the block itself. A transformer with adapters is
+    left out: a step without ``L_dec`` runs these alone.
+    """
+    yield from framework.mllm.causal_lm.model.layers
+    if framework.decoder is not None and not any(adapted_layers(framework.decoder.transformer)):
+        for stack in framework.decoder.stacks:
+            yield from getattr(framework.decoder.transformer, stack)
 
 
 def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:

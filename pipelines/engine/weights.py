@@ -11,9 +11,14 @@ from torch import nn
 
 from pipelines.engine import distributed, ds_json, hub, internals
 from vtok.assembly.build import LANGUAGE_MODEL, frozen_weights, pretrained_parts
+from vtok.config import ConfigError
 from vtok.framework import VTokFramework
 from vtok.weights import combined_hash, content_hash, shape_of
 from vtok.weights.materialise import Place, Read, whole
+from vtok.weights.precision import stored_dtype
+
+# Settings of ZeRO++, by which DeepSpeed quantises weights for its gathers.
+QUANTISING = ("zero_quantized_weights", "zero_quantized_nontrainable_weights")
 
 
 def placement(ds_config: dict, dtype: torch.dtype) -> Place:
@@ -26,17 +31,23 @@ def placement(ds_config: dict, dtype: torch.dtype) -> Place:
         dtype: Precision of the run.
 
     Raises:
-        ConfigError: DeepSpeed refuses the configuration.
+        ConfigError: DeepSpeed refuses the configuration, or would quantise codes of fp8 weights again.
     """
     if ds_config.get("zero_optimization", {}).get("stage", 0) < 3:
         return whole(dtype, distributed.device())
     # Given any module, DeepSpeed also installs its linear layer, which does not save gathered weights for backward.
     with ds_json.refusals():
         zero = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=ds_config)
-    scratch = {kind: torch.empty(0, dtype=kind, device=zero.local_device) for kind in (dtype, torch.float32)}
+    quantises = [key for key in QUANTISING if ds_config["zero_optimization"].get(key)]
+    kinds = (dtype, torch.float32, torch.uint8)
+    scratch = {kind: torch.empty(0, dtype=kind, device=zero.local_device) for kind in kinds}
 
     def place(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:
-        kind = torch.float32 if fp32 else dtype
+        kind = stored_dtype(parameter, dtype, fp32)
+        if quantises and not kind.is_floating_point:
+            raise ConfigError(
+                f"zero_optimization.{quantises[0]} cannot quantise fp8 weights again: leave out it or fp8"
+            )
         if parameter.numel() > scratch[kind].numel():
             scratch[kind] = scratch[kind].new_empty(parameter.numel())
         values = scratch[kind][: parameter.numel()]

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import flop_registry
 
 from pipelines.metering.results import described
 
-LINEAR, CONVOLUTION, MEMORY = "linear", "convolution", "memory"
+LINEAR, FP8, CONVOLUTION, MEMORY = "linear", "fp8", "convolution", "memory"
 ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION = "attention", "attention_backward", "masked_attention"
 
-FLOP_KINDS = (LINEAR, ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION, CONVOLUTION)
+FLOP_KINDS = (LINEAR, FP8, ATTENTION, ATTENTION_BACKWARD, MASKED_ATTENTION, CONVOLUTION)
 
 aten = torch.ops.aten
 
@@ -60,7 +60,8 @@ def work_of(
         key = operator, described(args), described(kwargs)
         if key not in _flops:
             _flops[key] = flop_registry[operator](*args, **kwargs, out_val=out)
-        return CONVOLUTION if operator in CONVOLUTIONS else LINEAR, _flops[key]
+        kind = CONVOLUTION if operator in CONVOLUTIONS else FP8 if operator is aten._scaled_mm else LINEAR
+        return kind, _flops[key]
     return MEMORY, moved_bytes(func, read, written)
 
 

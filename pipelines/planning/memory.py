@@ -67,7 +67,8 @@ def widths(framework: VTokFramework) -> dict[nn.Parameter, float]:
         if module is not None and lora is not None and lora.bits in BYTES
         for layer in adapted_layers(module)
     }
-    return dict.fromkeys(kept_in_fp32(framework), float(MASTER)) | quantised
+    codes = {p: float(p.itemsize) for p in framework.parameters() if not p.is_floating_point()}
+    return dict.fromkeys(kept_in_fp32(framework), float(MASTER)) | quantised | codes
 
 
 def trained_shard(parameters: list[Parameter], ranks: int) -> int:
@@ -119,17 +120,25 @@ def bytes_of(parameters: list[Parameter], sharding: Sharding) -> int:
     return round(sum(p.width(sharding) * p.size for p in parameters))
 
 
-def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding) -> int:
+def gathered_memory(parameters: list[Parameter], ranks: int, sharding: Sharding, part: str = "") -> int:
     """Returns the peak of gathered parameters: the live limit, but at least the largest tensor.
 
     DeepSpeed counts the limit in elements. Those that stay fp32 count like the others here: they are few.
+
+    Args:
+        parameters: The framework's.
+        ranks: Their number.
+        sharding: How ZeRO shards.
+        part: The part that runs. If its weights are narrower than the run's, such as fp8, so are the gathered ones.
     """
     sharded = [p.size for p in parameters if not is_persistent(p, sharding)]
     alone = ranks == 1 and not sharding.offload_parameters  # its shard is the parameter itself
     if sharding.stage < 3 or alone or not sharded:
         return 0
     limit = max(sharding.max_live + sharding.prefetch, max(sharded))
-    return sharding.parameter_bytes * min(limit, sum(sharded))
+    own = [p for p in parameters if p.part == part]
+    width = bytes_of(own, sharding) / sum(p.size for p in own) if own else sharding.parameter_bytes
+    return round(min(width, sharding.parameter_bytes) * min(limit, sum(sharded)))
 
 
 def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: Sharding) -> dict[str, int]:
@@ -139,11 +148,12 @@ def phase_memory(parameters: list[Parameter], step: Step, ranks: int, sharding: 
     largest gradient if that is larger. The update casts a sub-group's gradients to fp32 and takes the root of its
     moments.
     """
-    gathered = gathered_memory(parameters, ranks, sharding)
     trained = [p.size for p in parameters if p.trained]
     reducing = sharding.reduce_bytes * min(max(sharding.reduce_bucket, max(trained)), sum(trained))
     phases = {
-        name: usage.peak + gathered + reducing * (name in ("heads" + BACKWARD, "language_model" + BACKWARD))
+        name: usage.peak
+        + gathered_memory(parameters, ranks, sharding, name.removesuffix(BACKWARD))
+        + reducing * (name in ("heads" + BACKWARD, "language_model" + BACKWARD))
         for name, usage in step.usage.items()
     }
     group = min(sharding.sub_group, sum(trained) // ranks)

@@ -19,7 +19,7 @@ ASSUMED = "assumed"
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates that a step's time is computed from. All FLOP/s are for bf16.
+    """The rates that a step's time is computed from. FLOP/s are for bf16, but one.
 
     The defaults are assumptions for an H100 SXM, not measurements: large products reach about 60 % of its data sheet
     (989 TFLOP/s, 3.35 TB/s), memory about 70 %. Attention is FlashAttention-2, which torch includes: about 400 TFLOP/s
@@ -29,6 +29,8 @@ class Rates:
     Attributes:
         card: Name of the GPU that was measured, or ``assumed``.
         linear: FLOP/s of matrix products at the published widths.
+        fp8: FLOP/s of fp8 matrix products (``decoder.fp8: dynamic``), apart from rounding their inputs. About half of
+            the data sheet's 1979 TFLOP/s.
         attention, attention_backward: FLOP/s of flash attention without a mask, forward and backward.
         masked_attention: FLOP/s of attention with a mask, forward and backward. Flash kernels take no mask.
         convolution: FLOP/s of the autoencoder's 3D convolutions.
@@ -40,6 +42,7 @@ class Rates:
 
     card: str = ASSUMED
     linear: float = 600e12
+    fp8: float = 1000e12
     attention: float = 400e12
     attention_backward: float = 250e12
     masked_attention: float = 150e12

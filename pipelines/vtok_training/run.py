@@ -18,6 +18,7 @@ from pipelines.config import RunConfig
 from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.compiling import compile_blocks
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import Loaded, build_dataset, micro_batches, order_settings
@@ -152,6 +153,8 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         state = checkpoint.check(found, state, reader.earlier_hashes(), config.data.allow_growth)
         if distributed.rank() == 0 and state.grown:
             print(growth_line(state.grown, len(reader)), flush=True)
+    if config.train.compile:
+        compile_blocks(framework)
     engine = build_engine(framework, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)

@@ -46,7 +46,7 @@ def test_the_bench_of_the_model_runs(what, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["step", "run", "checkpoint"])
+@pytest.mark.parametrize("what", ["step", "run", "checkpoint", "fsdp", "host"])
 def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""
     result = checked(python("pipelines/bench.py", what, "--quick", "--json"))

@@ -84,6 +84,17 @@ def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, var
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("variant", ["compiled", "compiled_fp8"])
+def test_gradients_of_compiled_blocks_equal_the_reference(ranks, tiny_models, variant):
+    """2 x 1 x (accumulate 2), with gradient checkpointing: lengths differ between micro-steps and between ranks.
+
+    The backend is the one without code generation, which compiles in seconds.
+    """
+    result = checked(ranks.run(WORKER, tiny_models, variant, 2, True, "zero3.json"))
+    assert result.stdout.count("gradients agree") == 2
+
+
+@pytest.mark.slow
 def test_gradients_of_the_other_configurations_equal_the_reference(ranks, tiny_models):
     """2 x 1 x (accumulate 2). Under hpZ, last since DeepSpeed keeps its groups, every parameter has its second copy."""
     others = ("zero2.json", "zero3_offload.json", "zero3_hpz.json")

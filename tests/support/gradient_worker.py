@@ -22,11 +22,12 @@ from deepspeed.utils import safe_get_full_grad
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
+from pipelines.engine.compiling import compile_blocks
 from pipelines.engine.setup import build_engine
 from support.adapters import DORA, LORA, adapted_config, disturbed, with_peft
 from support.engines import all_sharded, own_part
 from support.reference import global_loss
-from support.tiny import make_batch, mixed_batch, model_config, wan_config
+from support.tiny import fp8_config, make_batch, mixed_batch, model_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.parts import learnable_names, train_only
 
@@ -40,6 +41,9 @@ VARIANTS = {
     "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
     "mixed": (model_config, None),
     "mixed_wan": (wan_config, None),
+    "fp8": (fp8_config, None),
+    "compiled": (model_config, None),
+    "compiled_fp8": (fp8_config, None),
     "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),
 }
 
@@ -92,6 +96,8 @@ def sharded(ds_config):
     train_only(framework, framework.learnable, parts)
     if shared_by > 1:
         framework.decoder.share(distributed.sequence_group(shared_by))
+    if variant.startswith("compiled"):
+        compile_blocks(framework, "aot_eager")
     return build_engine(framework, all_sharded(ds_config, train, plan), train)
 
 

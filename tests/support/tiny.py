@@ -1,5 +1,6 @@
 """Tiny configurations and batches for tests."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,12 @@ def model_config(folder: Path, **changes) -> ModelConfig:
         decoder=DecoderConfig(weights=f"{folder}/hunyuan", fps=8, height=32, width=32, max_prompt_tokens=64),
     )
     return replace(config, **changes)
+
+
+def fp8_config(folder: Path, form: str = "weights", base: Callable[..., ModelConfig] = model_config) -> ModelConfig:
+    """The tiny models with fp8 weights in the decoder's transformer."""
+    config = base(folder)
+    return replace(config, decoder=replace(config.decoder, fp8=form))
 
 
 def with_strategy(config: ModelConfig, folder: Path, **tokeniser) -> ModelConfig:

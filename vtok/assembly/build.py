@@ -8,6 +8,7 @@ from vtok.adapter_names import is_adapter
 from vtok.assembly.architectures import assemble
 from vtok.config import ModelConfig
 from vtok.feature_extractor import extractor_parts, warn_if_random
+from vtok.fp8 import require_fp8
 from vtok.framework import VTokFramework
 from vtok.mllm import generation_config, mllm_part
 from vtok.motion_encoder import MeanMotionEncoder
@@ -46,6 +47,7 @@ def with_weights(
     Arguments and errors are those of :func:`build_framework` and :func:`vtok.weights.materialise.materialise`.
     """
     config = framework.config
+    require_fp8(config.decoder.fp8)
     warn_if_random(config.tokeniser)
     framework.text = TextEncoder.from_pretrained(config)
     if settings := generation_config(config.mllm):

@@ -3,8 +3,9 @@
 The shared prefix is stored once, as a row; later rows attend to it. So the rest of a layer processes it once. For the
 attention itself it is copied in front of each later row.
 
-Each row is one call of torch's fused causal kernel. A single call with a block-diagonal mask would score every token
-against all rows, and flash kernels take no mask.
+All rows are one call where there is a kernel for rows of unequal length (:mod:`vtok.mllm.varlen`). Elsewhere each row
+is one call of torch's fused causal kernel. A single call with a block-diagonal mask would score every token against all
+rows, and flash kernels take no mask.
 """
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from vtok.mllm.varlen import Kernel, kernel_for, row_bounds
 
 # Its name among transformers' attention implementations.
 PACKED_SDPA = "vtok_packed_sdpa"
@@ -27,7 +30,7 @@ def packed_sdpa(
     shared_row: int | None = None,
     **options,
 ) -> tuple[Tensor, None]:
-    """Runs transformers' own SDPA, row by row if the sequence is packed.
+    """Runs transformers' own SDPA, or attends within rows if the sequence is packed.
 
     Args:
         module: The attention module, which transformers passes.
@@ -42,10 +45,30 @@ def packed_sdpa(
     """
     if row_lengths is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    rows = zip(*(whole_rows(x, row_lengths, shared_row) for x in (query, key, value)))
-    attended = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in rows]
+    rows = [whole_rows(x, row_lengths, shared_row) for x in (query, key, value)]
+    kernel = None if options.get("dropout") else kernel_for(query)
+    if kernel is not None:
+        attended = all_at_once(kernel, rows, options.get("scaling"))
+    else:
+        attended = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in zip(*rows)]
     own = [row[:, row.shape[1] - length :] for row, length in zip(attended, row_lengths)]
     return torch.cat(own, dim=1), None
+
+
+def all_at_once(kernel: Kernel, rows: list[list[Tensor]], scale: float | None) -> list[Tensor]:
+    """Attends within rows in one call. Returns each row's output (1, length, heads, d).
+
+    The shared prefix is in front of the queries too. So no kernel's rule for queries that are fewer than keys matters.
+
+    Args:
+        kernel: The kernel.
+        rows: Queries, keys and values, each row's (1, heads, length, d).
+        scale: Scale of the scores; by default that of the width.
+    """
+    lengths = [row.shape[2] for row in rows[0]]
+    q, k, v = (torch.cat(own, dim=2)[0].transpose(0, 1) for own in rows)
+    out = kernel(q, k, v, row_bounds(lengths, q.device), max(lengths), scale)
+    return list(out[None].split(lengths, dim=1))
 
 
 def whole_rows(x: Tensor, row_lengths: list[int], shared_row: int | None, dim: int = 2) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig, member
+from vtok.fp8 import use_fp8
 from vtok.lora import TRANSFORMER_TARGETS, add_adapters
 from vtok.module_table import ModuleTable
 from vtok.video_decoder.autoencoder import Autoencoder
@@ -45,7 +46,7 @@ def decoder_parts(config: DecoderConfig) -> dict[str, Part]:
 def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfig = Location.read_json) -> VideoDecoder:
     """Builds the decoder with its pretrained modules on the meta device. Modules that it trains get random values.
 
-    The transformer gets adapters if the settings ask for them.
+    The transformer gets adapters or fp8 layers if the settings ask for them.
 
     Args:
         config: The settings.
@@ -56,8 +57,10 @@ def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfi
         ConfigError: A configuration is missing or of another class, or the parts or adapters do not fit together.
     """
     decoder = decoder_kind(config).empty(config, states_dim, read_config)
+    stacks = [getattr(decoder.transformer, name) for name in decoder.stacks]
+    if config.fp8 is not None:
+        use_fp8(stacks, config.fp8)
     if config.lora is not None:
-        stacks = [getattr(decoder.transformer, name) for name in decoder.stacks]
         add_adapters(stacks, config.lora, TRANSFORMER_TARGETS, "decoder.lora")
     return decoder
 

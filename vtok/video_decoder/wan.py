@@ -33,6 +33,7 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 from vtok.config import DecoderConfig, require
 from vtok.devices import to_device
 from vtok.flow_matching import normal_of, shifted_logit_normal, truncated_normal
+from vtok.fp8 import Read, reading
 from vtok.sequence import SequenceGroup
 from vtok.video_decoder.base import (
     TIMESTEP_SCALE,
@@ -294,8 +295,13 @@ class WanDecoder(VideoDecoder):
             return
         holder = nn.ModuleDict({"transformer": self.transformer})
         stored = expert_part(self.config, expert).tensors(shapes_of(holder))
-        for name, parameter in holder.named_parameters():
-            stored[name].read_into(parameter.view(-1), 0)
+
+        def read_of(name: str) -> Read:
+            return stored[name].read_into
+
+        for prefix, owner in holder.named_modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                reading(owner, prefix, name, read_of)(parameter.view(-1), 0)
         self.loaded = expert
 
 

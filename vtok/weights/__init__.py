@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vtok.adapter_names import is_adapter, plain_name
 from vtok.config import ConfigError
+from vtok.fp8 import is_scale
 from vtok.weights.shipped import folder_of
 
 PIECE = 1 << 20  # elements held at once while reading
@@ -306,7 +307,7 @@ class Part:
 
     def stored_names(self, name: str) -> list[str]:
         """Returns the names that a parameter may have in the checkpoint; none if it belongs elsewhere."""
-        if is_adapter(name):
+        if is_adapter(name) or is_scale(name):
             return []
         name = plain_name(name)
         prefix = max((prefix for prefix in self.keys if name.startswith(prefix)), key=len, default=None)

@@ -11,9 +11,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from vtok.fp8 import reading
 from vtok.lora import base_of, row_lengths
 from vtok.weights import Part, shapes_of
-from vtok.weights.precision import kept_in_fp32
+from vtok.weights.precision import kept_in_fp32, stored_dtype
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -25,10 +26,10 @@ EMPTY: Mapping[str, Read] = {}
 
 
 def whole(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Place:
-    """Places whole parameters on one device, in ``dtype`` unless they stay fp32."""
+    """Places whole parameters on one device, in ``dtype`` unless they stay fp32 or are codes."""
 
     def place(parameter: nn.Parameter, read: Read, fp32: bool) -> nn.Parameter:
-        values = torch.empty(parameter.shape, dtype=torch.float32 if fp32 else dtype, device=device)
+        values = torch.empty(parameter.shape, dtype=stored_dtype(parameter, dtype, fp32), device=device)
         read(values.view(-1), 0)
         return nn.Parameter(values, parameter.requires_grad)
 
@@ -40,7 +41,8 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
     """Replaces every parameter of ``module`` and returns it.
 
     Parameters on the meta device are read from the checkpoints of ``parts``; a DoRA magnitude is computed from its
-    layer's weight. The others keep their values. Buffers on the meta device are computed from the configuration.
+    layer's weight, and an fp8 layer's weight is rounded. The others keep their values. Buffers on the meta device are
+    computed from the configuration.
 
     Args:
         module: The module.
@@ -69,7 +71,7 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
             whole_name = f"{prefix}.{name}".lstrip(".")
             if parameter.is_meta:
                 if parameter not in placed:
-                    placed[parameter] = place(parameter, read_of(whole_name), parameter in kept)
+                    placed[parameter] = place(parameter, reading(owner, prefix, name, read_of), parameter in kept)
                 setattr(owner, name, placed[parameter])
             else:
                 read = trained.get(whole_name) or partial(read_from, parameter)

@@ -4,7 +4,7 @@ command      the whole kit;  running: parts in processes of their own;  parts: w
 findings     figures, and the files they are written to;  measure: time, memory, kernels
 sizes        the published shapes and tiny ones;  published: the published models with random weights
 
-marked_tests   products   transformer   attention   whole_step (sharded)   autoencoder   language_model
+marked_tests   products   transformer   attention   fp8   compiled   whole_step (sharded)   autoencoder   language_model
 save_buffers   loader   vidtok                                           one part each: ``findings(sizes, device)``
 
 wheels.sh    gathers what a bare GPU machine lacks;  on_device.sh: unpacks that there and runs the kit

@@ -1,6 +1,7 @@
 """A few of the language model's layers at their own width, on packed rows; which kernels take their time."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,7 +12,9 @@ from pipelines.benchmarks.gpu.sizes import Sizes
 from pipelines.metering.meter import metered
 from pipelines.planning.rates import Rates
 from pipelines.planning.time import seconds_of
+from vtok.mllm import packed_attention
 from vtok.mllm.base import MLLM
+from vtok.mllm.varlen import installed_kernel
 
 META = torch.device("meta")
 LAYERS = 4  # of 32; the decoder reads the states after the second
@@ -30,11 +33,31 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
     yield Finding(f"{name}, peak with gradients", measure.peak_bytes(step, device), "bytes", planned.peak)
     yield Finding("rate of it", planned.flops / seconds, "FLOP/s", Rates().linear)
 
+    own = installed_kernel()
+    name = "packed rows one by one / in one call, time"
+    if device.type == "cuda" and own is not None:
+        with rows_one_by_one():
+            apart = measure.seconds(step, device, sizes.repeats)
+        yield Finding(name, apart / seconds, "of 1")
+    else:
+        yield Finding(name, None, "of 1", note="no kernel for rows of unequal length here")
+
     traced = measure.trace(step, device)
     total = sum(kernel.seconds for kernel in traced.kernels)
     yield Finding("the device's share of that time", traced.busy / seconds, "of 1")
     for kernel in traced.kernels[:SHOWN]:
         yield Finding(f"share of {kernel.calls} x {kernel.name[:60]}", kernel.seconds / total, "of 1")
+
+
+@contextmanager
+def rows_one_by_one() -> Iterator[None]:
+    """Within, packed rows are attended one call a row, as where there is no kernel for rows of unequal length."""
+    own = packed_attention.kernel_for
+    packed_attention.kernel_for = lambda query: None
+    try:
+        yield
+    finally:
+        packed_attention.kernel_for = own
 
 
 def training_step(model: MLLM, sizes: Sizes, device: torch.device) -> measure.Work:

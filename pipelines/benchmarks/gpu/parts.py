@@ -23,6 +23,8 @@ PARTS = (
     Part("products", "matrix products", 15, 40),
     Part("transformer", "DiT blocks", 30, 80),
     Part("attention", "attention", 25, 60),
+    Part("fp8", "fp8", 30, 80),
+    Part("compiled", "compiled blocks", 60, 150),
     Part("whole_step", "whole step, 1/64 width", 50, 120),
     Part("autoencoder", "autoencoder", 25, 60),
     Part("language_model", "language model", 20, 60),

@@ -1,5 +1,6 @@
 """The models of the paper's run, with random weights, as wide and as deep as a size says."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
 from vtok.assembly.architectures import published_or_read
+from vtok.config import Fp8
 from vtok.mllm import MLLM, empty_mllm
 from vtok.video_decoder import empty_decoder
 from vtok.video_decoder.base import VideoDecoder
 from vtok.weights import Location, ReadConfig
 from vtok.weights.materialise import materialise, whole
+from vtok.weights.precision import cast_parameters
 
 
 def paper_run() -> RunConfig:
@@ -32,10 +35,10 @@ def reader(changes: Changes) -> ReadConfig:
     return read
 
 
-def decoder(sizes: Sizes, double: int = 1, single: int = 1) -> VideoDecoder:
+def decoder(sizes: Sizes, double: int = 1, single: int = 1, fp8: Fp8 | None = None) -> VideoDecoder:
     """HunyuanVideo with so many blocks of each kind, frozen and checkpointed, on the meta device."""
     depth = {"HunyuanVideoTransformer3DModel": dict(num_layers=double, num_single_layers=single)}
-    return empty_decoder(paper_run().model.decoder, sizes.states, reader(merged(sizes.models, depth)))
+    return empty_decoder(replace(paper_run().model.decoder, fp8=fp8), sizes.states, reader(merged(sizes.models, depth)))
 
 
 def width(decoder: VideoDecoder) -> int:
@@ -62,6 +65,5 @@ def with_weights(module: nn.Module, device: torch.device) -> nn.Module:
 
 def in_bf16(module: nn.Module) -> nn.Module:
     """A module on the meta device, its parameters in bf16: what a plan sees of it."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
+    cast_parameters(module, torch.bfloat16)
     return module

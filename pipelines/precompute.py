@@ -28,6 +28,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunConf
     known, rest = parser.parse_known_args(argv)
     config = parse_run_arguments(rest).config
     require(config.data.window == "centred", "stored features are of one window: set data.window to centred")
+    require(
+        not config.data.buckets,
+        "stored features are of one window and size, and a run with data.buckets refuses them: leave out data.buckets",
+    )
     require(known.latents or not known.drop_video, "--drop-video needs --latents: L_dec is made from one of them")
     require(
         config.model.generates or not (known.latents or known.captions),

@@ -9,6 +9,7 @@ it stopped. A tar that was written or moved after its sidecar is hashed to find 
 """
 
 import hashlib
+import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from data_tools.packing.sources.files import walk
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
-from data_tools.shards.layout import SIDECAR, tar_path
+from data_tools.shards.layout import MANIFEST, SIDECAR, tar_path
 from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_keys
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
@@ -96,11 +97,19 @@ def index_shards(
     )
     if not samples:
         raise DataError(f"{folder}: none of the samples is a captioned clip; {REJECTED} there says why for each")
-    manifest = write_manifest(folder)
+    manifest = write_manifest(folder, _precomputed(folder))
     reasons = dict(Counter(line["reason"] for line in rejected))
     indexed = {tar_path(folder, name) for name in names}
     others = [path for path in walk(folder) if path not in indexed and path.name != REJECTED]
     return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons, beside(folder, others))
+
+
+def _precomputed(folder: Path) -> dict | None:
+    """How the stored views of a dataset were made, which only its manifest says; None if it says nothing."""
+    try:
+        return json.loads((folder / MANIFEST).read_bytes()).get("precomputed")
+    except (OSError, ValueError, AttributeError):  # there is none yet, or it is damaged: the index writes it anew
+        return None
 
 
 def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:

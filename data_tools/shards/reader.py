@@ -45,6 +45,7 @@ class ShardReader:
         shard_sizes: number of samples of each shard.
         manifest_hash: identifies the state of the data.
         precomputed: how the stored views were made; None if there are none.
+        most_media: media of the conversation about the most; 1 if all are about one, or an earlier version wrote this.
 
     Raises:
         DataError: there is no finished dataset.
@@ -60,6 +61,7 @@ class ShardReader:
         self.rows = np.load(self._path(MANIFEST_ROWS), mmap_mode="r", allow_pickle=False)
         self.manifest_hash: str = manifest["hash"]
         self.precomputed: dict | None = manifest.get("precomputed")
+        self.most_media: int = manifest.get("most_media", 1)
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
         self._shard_hashes: list[str] = [shard["sha256"] for shard in manifest["shards"]]

@@ -68,6 +68,7 @@ def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) ->
         data: all its bytes in the tar, with headers and padding.
         sizes: size of each member's body, by ending, bytes.
     """
+    several = {"media": 1 + len(sample.others)} if sample.others else {}
     return {
         "key": sample.key,
         "offset": offset,
@@ -76,6 +77,7 @@ def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) ->
         "members": sizes,
         "words": len(sample.meta["caption"].split()),
         "facts": sample.meta["facts"],
+        **several,
     }
 
 
@@ -121,12 +123,13 @@ def collect(folder: Path) -> tuple[dict, np.ndarray]:
     The manifest's "hash" is the sha256 of the shards' sha256s in order. A run records it as the state of the data.
     """
     shards: list[dict] = []
-    rows, digest = [], hashlib.sha256()
+    rows, digest, most_media = [], hashlib.sha256(), 1
     for name in sorted(path.name.removesuffix(SIDECAR) for path in folder.glob(f"*{SIDECAR}")):
         sidecar = read_sidecar(sidecar_path(folder, name))
         samples = sidecar["samples"]
         rows.append(np.array([_row(len(shards), sample) for sample in samples], dtype=ROW))
         digest.update(sidecar["sha256"].encode())
+        most_media = max(most_media, *(sample.get("media", 1) for sample in samples), 1)
         shards.append({"name": name, "samples": len(samples), "bytes": sidecar["bytes"], "sha256": sidecar["sha256"]})
     manifest = {
         "version": VERSION,
@@ -135,6 +138,8 @@ def collect(folder: Path) -> tuple[dict, np.ndarray]:
         "hash": digest.hexdigest(),
         "shards": shards,
     }
+    if most_media > 1:
+        manifest["most_media"] = most_media
     return manifest, np.concatenate(rows)
 
 

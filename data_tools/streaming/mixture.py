@@ -78,6 +78,7 @@ class Mixture:
         self.sizes = [len(reader) for reader in readers]
         self.weights = list(weights or self.sizes)
         self.manifest_hash = self._hash(len(readers))
+        self.most_media = max(reader.most_media for reader in self.readers)
         if empty := [str(reader.folder) for reader in readers if not len(reader)]:
             raise DataError(f"{empty[0]} holds no samples: leave it out of the mixture")
 

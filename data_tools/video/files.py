@@ -45,6 +45,8 @@ class VideoFiles:
     Files are not validated in advance; a bad one raises BadVideo when it is read.
     """
 
+    most_media = 1  # of a sample, as `ShardReader.most_media`
+
     def __init__(self, folder: str | Path, table: str | Path | None = None):
         self.folder, self.paths = Path(folder), list_videos(folder, table)
 

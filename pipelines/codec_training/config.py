@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from pipelines.cli.parsing import RunArguments, parse_with
 from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers, require_seed
-from pipelines.vidtok_training.config import VideoDataConfig
+from pipelines.vidtok_training.config import HeldOutVideosConfig, VideoDataConfig
 from vtok.config import require
 
 
@@ -31,6 +31,7 @@ class CodecRunConfig:
         track: What shows the figures. All but TensorBoard are packages to install.
         data: The videos, and the clips cut out of them.
         checkpoint: When to save, the codec's own folder too.
+        validation: The held-out videos.
 
     Raises:
         ConfigError: Values contradict each other.
@@ -42,6 +43,7 @@ class CodecRunConfig:
     track: list[Trackers] = field(default_factory=lambda: ["tensorboard"])
     data: VideoDataConfig = field(default_factory=VideoDataConfig)
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(every=100))
+    validation: HeldOutVideosConfig = field(default_factory=HeldOutVideosConfig)
 
     def __post_init__(self):
         require_seed(self.seed)

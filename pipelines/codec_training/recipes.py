@@ -11,10 +11,11 @@ from torch import Tensor
 from pipelines.vidtok_training.config import VideoDataConfig
 from vtok.config import require
 from vtok.motion_codec import MotionCodec, codec_config, motion_vectors
-from vtok.motion_codec.folder import WEIGHTS as MOTION_CODEC
-from vtok.motion_codec.folder import write_config
+from vtok.motion_codec import folder as motion_codec_folder
 from vtok.omnitokenizer import OmniTokenizer, checkpoint, omni_config
 from vtok.omnitokenizer.model import initialise, to_model
+from vtok.vidtok.metrics import psnr
+from vtok.weights.own_folder import write_config
 
 Trainable = MotionCodec | OmniTokenizer
 
@@ -43,6 +44,10 @@ class Recipe(ABC):
     def read(self) -> Callable[[Tensor], Tensor]:
         """Turns a clip's frames (T, 3, H, W) ``uint8`` into the model's input. Loader processes call it."""
 
+    def scores(self, model: Any, value: Tensor) -> dict[str, float]:
+        """Returns what a validation says of one clip's input (1, ...): the loss of reconstruction, and more."""
+        return {"rec_loss": model.training_losses(value)["loss_rec"].item()}
+
     @abstractmethod
     def describe(self, folder: Path) -> None:
         """Writes the model's sizes into its folder, beside its weights."""
@@ -52,7 +57,7 @@ class MotionCodecRecipe(Recipe):
     """A motion codec, trained on the motion vectors of clips."""
 
     losses = ("loss", "loss_rec", "loss_codes", "loss_usage", "codes_used")
-    weights = MOTION_CODEC
+    weights = motion_codec_folder.WEIGHTS
 
     def __init__(self, model: dict[str, Any], data: VideoDataConfig):
         self.config = codec_config(model)
@@ -70,7 +75,7 @@ class MotionCodecRecipe(Recipe):
         return partial(motion_vectors, height=self.config.height, width=self.config.width)
 
     def describe(self, folder: Path) -> None:
-        write_config(self.config, folder)
+        write_config(self.config, motion_codec_folder.KIND, folder)
 
 
 class OmniTokenizerRecipe(Recipe):
@@ -95,12 +100,18 @@ class OmniTokenizerRecipe(Recipe):
         initialise(model)
         return model
 
+    def scores(self, model: OmniTokenizer, value: Tensor) -> dict[str, float]:
+        """Adds the PSNR of the clip's frames, in dB."""
+        _, vectors = model(value)
+        pictures = [(video[0].float() + 0.5).clamp(0, 1).transpose(0, 1) for video in (value, model.decode(vectors))]
+        return super().scores(model, value) | {"psnr": psnr(*pictures).mean().item()}
+
     @property
     def read(self) -> Callable[[Tensor], Tensor]:
         return to_model
 
     def describe(self, folder: Path) -> None:
-        checkpoint.write_config(self.config, folder)
+        write_config(self.config, checkpoint.KIND, folder)
 
 
 # Another codec is a class above and a line here.

@@ -13,27 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from data_tools.dataset import ClipDataset
-from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.codec_training.config import CodecRunConfig
 from pipelines.codec_training.data import Inputs, Reading, collate
 from pipelines.codec_training.recipes import Recipe, Trainable
+from pipelines.codec_training.validation import Validation
 from pipelines.engine import distributed, internals, ownership
+from pipelines.engine.beginning import begin, number_of_steps
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
-from pipelines.engine.saving import checkpoint, choosing
+from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
 from pipelines.engine.stepping import Step, accumulate, backward
+from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.trackers import require_installed
-from pipelines.vidtok_training.data import build_dataset, open_videos
+from pipelines.vidtok_training.data import build_dataset, open_held_out, open_videos
 from pipelines.vidtok_training.saving import write
 from pipelines.vtok_training.run import resumed_from
-from pipelines.vtok_training.summary import done_line, number_of_steps
 from vtok.config import require
 
 FOLDER = "codec"
@@ -66,11 +67,13 @@ class Training:
         recipe: The codec.
         run: What the loop needs of the run.
         dataset: Its samples.
+        validation: Validates it on held-out videos, if there are any.
     """
 
     recipe: Recipe
     run: Run
     dataset: ClipDataset
+    validation: Validation | None
 
     def take_step(self, batches: Iterator[Loaded], number: int) -> Step:
         """Takes one optimiser step. The losses of a micro-batch are its own, so they do not depend on the ranks."""
@@ -84,6 +87,11 @@ class Training:
         step = accumulate(micro_step, self.recipe.losses, batches, self.run.plan, engine.device)
         figures = step.figures | {"grad_norm": float(engine.get_global_grad_norm())}
         return step._replace(figures=figures, applied=(engine.was_step_applied(),))
+
+    def judge(self, number: int, metrics: Metrics | None) -> None:
+        """Validates, if it is due."""
+        if self.validation is not None:
+            self.validation.judge(number, self.run.max_steps, self.run.players[0], metrics)
 
     def export(self) -> None:
         """Writes the codec's folder: the average of the weights if the run keeps one. On a full disk, only the last
@@ -125,7 +133,9 @@ def train(arguments: RunArguments[CodecRunConfig], stopper: Stopper, kind: type[
             patience=config.train.sample_seconds,
         )  # fmt: skip
         with stopper.deferred():
-            finished = run_steps(run, batches, training.take_step, stopper, arguments.profile, training.export)
+            finished = run_steps(
+                run, batches, training.take_step, stopper, arguments.profile, training.export, training.judge
+            )
         internals.release(run.players[0].engine)
     return finished
 
@@ -141,6 +151,7 @@ def prepare(arguments: RunArguments[CodecRunConfig], output: Path, recipe: Recip
     plan, ds_config = settle(config.train, arguments.ds_config)
     require(ds_config["zero_optimization"]["stage"] == 2, f"{arguments.ds_config}: a codec is trained with ZeRO-2")
     reader = distributed.every_rank(lambda: open_videos(config))
+    held_out = distributed.every_rank(lambda: open_held_out(config))
     dataset = build_dataset(config, reader, Reading(recipe.read, config.data.crop))
     distributed.every_rank(lambda: in_flight.require_room(dataset, plan.micro_batch_size, config.data.workers))
     torch.manual_seed(config.seed)
@@ -152,17 +163,8 @@ def prepare(arguments: RunArguments[CodecRunConfig], output: Path, recipe: Recip
     engine = build_engine(model, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
-    # Written after the last check that can refuse the run: a folder with a configuration counts as a run.
-    distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
-    if found:
-        distributed.rank_zero_first(lambda: choosing.set_later_aside(output, state.step))
-        checkpoint.resume(engine, ema, found, state)
-        state.ranks = plan.ranks
-    max_steps = number_of_steps(config.train, len(reader), state.step, state.consumed_samples)
-    run = Run(config, output, plan, [player], max_steps)
-    if run.finished and distributed.rank() == 0:
-        print(done_line(output, state.step, max_steps, config.train), flush=True)
-    return Training(recipe, run, dataset)
+    run = begin(config, [output], [found] if found else [], plan, [player], len(reader))
+    return Training(recipe, run, dataset, Validation(config, held_out, recipe) if held_out else None)
 
 
 def dry_run(arguments: RunArguments[CodecRunConfig], kind: type[Recipe]) -> None:
@@ -179,4 +181,6 @@ def dry_run(arguments: RunArguments[CodecRunConfig], kind: type[Recipe]) -> None
     parameters = sum(parameter.numel() for parameter in recipe.build().parameters())
     print(f"codec        {parameters:,} parameters")
     print(f"data         {len(reader)} videos")
+    if held_out := open_held_out(config):
+        print(f"validation   {min(config.validation.samples, len(held_out))} of {len(held_out)} held-out videos")
     print(f"steps        {number_of_steps(config.train, len(reader))}")

@@ -86,16 +86,28 @@ def write_results(output: Path, settings: dict, tables: dict[str, list[Line]], i
 
 
 def read_report(folder: Path) -> Report:
-    """Reads the report of an evaluation.
+    """Reads the report of an evaluation of items.
 
     Raises:
         ConfigError: There is none, or it is not of this form.
     """
-    path = folder / REPORT
+    read = read_json(folder)
     try:
-        read = json.loads(path.read_bytes())
         return Report(folder, read["settings"], read["tables"], read["items"])
+    except (KeyError, TypeError) as error:
+        raise no_report(folder) from error
+
+
+def read_json(folder: Path) -> Any:
+    """Reads the report of an evaluation of any form; raises ConfigError if there is none."""
+    try:
+        return json.loads((folder / REPORT).read_bytes())
     except OSError as error:
         raise ConfigError(f"{folder} holds no finished evaluation: cannot read {REPORT}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is no report of evaluate.py, or one of an older version: run it again") from error
+    except ValueError as error:
+        raise no_report(folder) from error
+
+
+def no_report(folder: Path) -> ConfigError:
+    """Returns the error of a report that is not of our form."""
+    return ConfigError(f"{folder / REPORT} is no report of evaluate.py, or one of an older version: run it again")

@@ -123,14 +123,13 @@ class VidTokTrainConfig(OptimisationConfig):
 
 
 @dataclass
-class VidTokValidationConfig:
+class HeldOutVideosConfig:
     """Validation on held-out videos.
 
     Args:
         every: Steps between validations; the last step is always validated. 0 turns it off. 1000 if omitted.
         shards, root, meta_path: The held-out videos, as in ``data``. There is no validation without them.
         samples: Videos that are used at most, from the first on.
-        videos: Number of them that go to TensorBoard, beside their reconstructions.
 
     Raises:
         ConfigError: A value is out of range.
@@ -141,12 +140,10 @@ class VidTokValidationConfig:
     root: str | None = None
     meta_path: str | None = None
     samples: int = 16
-    videos: int = 2
 
     def __post_init__(self):
         require(self.every is None or self.every >= 0, "validation.every must not be negative")
         require(self.samples >= 1, "validation.samples must be at least 1")
-        require(self.videos >= 0, "validation.videos must not be negative")
         require(self.shards is None or self.root is None, "set at most one of validation.shards and validation.root")
         require(self.meta_path is None or self.root is not None, "validation.meta_path goes with validation.root")
 
@@ -154,6 +151,24 @@ class VidTokValidationConfig:
     def wanted(self) -> bool:
         """Whether there is a validation."""
         return self.every != 0 and (self.shards or self.root) is not None
+
+
+@dataclass
+class VidTokValidationConfig(HeldOutVideosConfig):
+    """Validation of a VidTok.
+
+    Args:
+        videos: Number of the videos that go to TensorBoard, beside their reconstructions.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    videos: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.videos >= 0, "validation.videos must not be negative")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from data_tools.video.files import VideoFiles
 from data_tools.video.views import View
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.outputs import open_dataset
-from pipelines.vidtok_training.config import VideoDataConfig, VidTokRunConfig, VidTokValidationConfig
+from pipelines.vidtok_training.config import HeldOutVideosConfig, VideoDataConfig
 
 
 class VideoRun(Protocol):
@@ -21,6 +21,9 @@ class VideoRun(Protocol):
 
     seed: int
     data: VideoDataConfig
+
+    @property
+    def validation(self) -> HeldOutVideosConfig: ...
 
 
 class Clips(NamedTuple):
@@ -70,7 +73,7 @@ def open_videos(config: VideoRun) -> ShardReader | VideoFiles:
     return opened(config, config.data)
 
 
-def open_held_out(config: VidTokRunConfig) -> ShardReader | VideoFiles | None:
+def open_held_out(config: VideoRun) -> ShardReader | VideoFiles | None:
     """Opens the held-out videos of a run; ``None`` if it has no validation.
 
     Raises:
@@ -79,7 +82,7 @@ def open_held_out(config: VidTokRunConfig) -> ShardReader | VideoFiles | None:
     return opened(config, config.validation) if config.validation.wanted else None
 
 
-def opened(config: VideoRun, named: VideoDataConfig | VidTokValidationConfig) -> ShardReader | VideoFiles:
+def opened(config: VideoRun, named: VideoDataConfig | HeldOutVideosConfig) -> ShardReader | VideoFiles:
     """Opens the videos that a section names."""
     if named.shards:
         return open_dataset(config, named.shards)

@@ -1,11 +1,12 @@
 """Checks a VidTok's run up to its first step and says what it would be. It writes nothing and loads no weight."""
 
 from pipelines.cli.parsing import RunArguments
+from pipelines.engine.beginning import number_of_steps
 from pipelines.engine.outputs import choose_output
 from pipelines.engine.setup import settle
 from pipelines.vidtok_training import data
 from pipelines.vidtok_training.config import VidTokRunConfig
-from pipelines.vtok_training.summary import batch_line, number_of_steps
+from pipelines.vtok_training.summary import batch_line
 
 
 def dry_run(arguments: RunArguments[VidTokRunConfig]) -> None:

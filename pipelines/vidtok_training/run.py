@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from data_tools.dataset import ClipDataset
-from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments
 from pipelines.engine import distributed, internals, ownership
+from pipelines.engine.beginning import begin
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
 from pipelines.engine.loop import Player, Run, run_steps
 from pipelines.engine.outputs import claim_output
 from pipelines.engine.run_control import Stopper
-from pipelines.engine.saving import checkpoint, choosing
+from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.writing import Writer
 from pipelines.engine.setup import build_engine, settle
@@ -31,7 +31,6 @@ from pipelines.vidtok_training.players import Autoencoder, Discriminator
 from pipelines.vidtok_training.saving import DISCRIMINATOR, export, resumed_from
 from pipelines.vidtok_training.stepping import train_step
 from pipelines.vidtok_training.validation import Validation
-from pipelines.vtok_training.summary import done_line, number_of_steps
 from vtok.config import require
 from vtok.vidtok import load_model
 from vtok.vidtok.initialisation import initialise
@@ -133,19 +132,7 @@ def prepare(arguments: RunArguments[VidTokRunConfig], output: Path) -> Training:
         Player(engine, state, Writer(folder, config.checkpoint, engine, average), average)
         for engine, state, folder, average in zip(engines, states, folders, averages)
     ]
-    # Written after the last check that can refuse the run: a folder with a configuration counts as a run.
-    for folder in folders:
-        distributed.rank_zero_first(lambda: save_config(config, folder / "config.yaml"))
-    for player, folder, output in zip(players, found, folders):
-        distributed.rank_zero_first(partial(choosing.set_later_aside, output, player.state.step))
-        checkpoint.resume(player.engine, player.ema, folder, player.state)
-        player.state.ranks = plan.ranks
-
-    state = players[0].state
-    max_steps = number_of_steps(config.train, len(reader), state.step, state.consumed_samples)
-    run = Run(config, output, plan, players, max_steps)
-    if run.finished and distributed.rank() == 0:
-        print(done_line(output, state.step, max_steps, config.train), flush=True)
+    run = begin(config, folders, found, plan, players, len(reader))
     return Training(config, run, dataset, lpips, Validation(config, held_out, lpips) if held_out else None)
 
 

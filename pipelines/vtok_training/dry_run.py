@@ -10,12 +10,13 @@ from pipelines.cli.parsing import RunArguments
 from pipelines.cli.stages import stages_of
 from pipelines.config import RunConfig
 from pipelines.engine import initial, models
+from pipelines.engine.beginning import number_of_steps
 from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import build_dataset, collate
 from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
 from pipelines.engine.setup import settle
 from pipelines.engine.watching.trackers import require_installed
-from pipelines.vtok_training.summary import batch_line, mixture_lines, number_of_steps, origin
+from pipelines.vtok_training.summary import batch_line, mixture_lines, origin
 from vtok.assembly.build import pretrained_parts
 from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder

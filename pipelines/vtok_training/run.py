@@ -12,12 +12,12 @@ from data_tools.buckets import BucketedOrder
 from data_tools.dataset import ClipDataset
 from data_tools.shards import ShardReader
 from data_tools.streaming.mixture import Mixture
-from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import RunArguments, load_config
 from pipelines.config import RunConfig
 from pipelines.demo import result
 from pipelines.engine import calibration, distributed, initial, internals, models, ownership, weights
 from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.beginning import begin
 from pipelines.engine.compiling import compile_blocks
 from pipelines.engine.loading import in_flight, precomputed
 from pipelines.engine.loading.buckets import settle_buckets
@@ -41,7 +41,7 @@ from pipelines.engine.watching.metrics import Metrics
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.engine.watching.utilisation import Utilisation
 from pipelines.engine.watching.validation import Validation
-from pipelines.vtok_training.summary import done_line, growth_line, mixture_lines, number_of_steps, origin
+from pipelines.vtok_training.summary import growth_line, mixture_lines, origin
 from vtok.adapter_names import is_base
 from vtok.config import require
 from vtok.framework import VTokFramework
@@ -158,27 +158,19 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
     engine = build_engine(framework, ds_config, config.train)
     ema = Ema(engine, config.train.ema_decay, config.train.ema_warmup) if config.train.ema_decay is not None else None
     player = Player(engine, state, Writer(output, config.checkpoint, engine, ema), ema)
-    # Saved only after all checks, since a folder with a config.yaml counts as a run.
-    distributed.rank_zero_first(lambda: save_config(config, output / "config.yaml"))
-    if found:
-        distributed.rank_zero_first(lambda: choosing.set_later_aside(output, state.step))
-        checkpoint.resume(engine, ema, found, state)
-        state.ranks = plan.ranks
-    else:
+
+    def at_step_0() -> None:
         kept.write(output, engine.module, start.only_here)
         if start.statistics:
             initial.set_statistics(engine.module, start.statistics)
         else:
             calibrate(config, player, dataset, plan)
 
+    run = begin(config, [output], [found] if found else [], plan, [player], len(reader), at_step_0)
     utilisation = None
     if distributed.rank() == 0:
         captions = models.dataset_texts(reader, most=50, names=["caption"])
         utilisation = Utilisation(config, framework, plan.ranks, captions)
-    max_steps = number_of_steps(config.train, len(reader), state.step, state.consumed_samples)
-    run = Run(config, output, plan, [player], max_steps)
-    if run.finished and distributed.rank() == 0:
-        print(done_line(output, state.step, max_steps, config.train), flush=True)
     return Training(config, run, dataset, validation, utilisation)
 
 

@@ -1,33 +1,8 @@
 """Describes a run in short lines."""
 
-import math
-from pathlib import Path
-
 from data_tools.streaming.mixture import Mixture
-from pipelines.config import MixtureConfig, OptimisationConfig, RunConfig
+from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine.batch_plan import BatchPlan
-
-
-def number_of_steps(train: OptimisationConfig, samples: int, step: int = 0, consumed: int = 0) -> int:
-    """Returns the number of a run's last step.
-
-    Epochs count samples: a run that goes on with another batch takes the steps that the remaining samples need.
-
-    Args:
-        train: Settings of the run.
-        samples: Samples of the dataset.
-        step: Steps that the run has taken.
-        consumed: Samples that it has consumed in them.
-    """
-    if train.max_steps:
-        return train.max_steps
-    return step + max(0, math.ceil((train.epochs * samples - consumed) / train.global_batch_size))
-
-
-def done_line(output: Path, step: int, max_steps: int, train: OptimisationConfig) -> str:
-    """Says that a run has nothing left to do, and how to make it go on."""
-    setting = "train.max_steps" if train.max_steps else "train.epochs"
-    return f"{output} is finished: it has taken step {step} of {max_steps}; raise {setting} to train on"
 
 
 def growth_line(grown: list[tuple[int, str]], samples: int) -> str:

@@ -22,7 +22,7 @@ from data_tools.inspect.index import index_shards
 from data_tools.inspect.verify import verify_shards
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from data_tools.shards import ShardReader, samples
+from data_tools.shards import ShardReader, samples, write_manifest
 from data_tools.video.decode import validate
 from data_tools.video.views import View
 from support.ends import abort, sleep_for_ever
@@ -198,6 +198,17 @@ def test_an_index_goes_on_where_it_stopped(clips, tmp_path, monkeypatch):
     assert ShardReader(folder).read(0).meta["caption"] == "Anew."
     index_shards(folder, overwrite=True)
     assert len(decoded()) == 5
+
+
+def test_an_index_keeps_how_stored_views_were_made(clips, tmp_path):
+    folder = pack(tmp_path / "in" / "0.tar", [("0.mp4", clips[0]), ("0.txt", b"A."), ("0.features", b"x")])
+    index_shards(folder)
+    write_manifest(folder, {"features": {"data.fps": 6}})
+    index_shards(folder)
+    assert ShardReader(folder).precomputed == {"features": {"data.fps": 6}}
+    (folder / "manifest.json").write_text("damaged")
+    index_shards(folder)
+    assert ShardReader(folder).precomputed is None
 
 
 def test_a_changed_tar_of_the_same_size_is_indexed_again(clips, tmp_path):

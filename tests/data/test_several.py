@@ -121,7 +121,7 @@ def test_shards_hold_every_medium_and_its_place(shards, folder):
         assert [question for question, _ in sample.meta["conversations"]] == questions
         assert sample.meta["facts"]["codec"] == "several"
     assert reader.rows["frames"].tolist() == [2, 32, 17, 2, 2, 16, 0]
-    assert reader.rows["words"].tolist() == [0] * 7
+    assert reader.rows["words"].tolist() == [0] * 7 and reader.most_media == 2
     assert [sample.extension for sample in samples[5:]] == [".mp4", ""] and not samples[5].others
 
 
@@ -138,6 +138,7 @@ def test_they_are_verified_shown_counted_and_packed_again(shards, tmp_path):
             path.unlink()
     done = index_shards(tmp_path / "again")
     assert (done.samples, done.merged, done.reasons) == (7, 0, {})
+    assert ShardReader(tmp_path / "again").most_media == 2
 
 
 def test_a_listed_member_that_is_missing_has_a_reason():

@@ -11,6 +11,7 @@ from pipelines.evaluation.comparison.command import different_names
 from pipelines.evaluation.comparison.writing import escaped
 from pipelines.evaluation.paired import kappa, paired
 from pipelines.evaluation.results import item_result, lines_of, write_results
+from pipelines.evaluation.vbench.totals import DIMENSIONS, totals
 
 
 def test_mcnemars_exact_test_and_the_bootstrap():
@@ -101,6 +102,33 @@ def test_what_cannot_be_compared_is_refused_in_one_line(results, capsys):
     assert "no kind of answer in common" in refused([a, b], capsys)
     (b / "report.json").write_text('{"lines": []}')
     assert "of an older version" in refused([a, b], capsys)
+
+
+def with_vbench(folder, prompts="abc", **scores):
+    """An evaluation with VBench of these dimensions."""
+    folder.mkdir()
+    report = {"settings": {"prompts": prompts}, "scores": scores, "videos": {name: 5 for name in scores}}
+    (folder / "report.json").write_text(json.dumps(report | {"totals": totals(scores)}))
+    return folder
+
+
+def test_vbench_reports_are_compared_by_dimension_and_total(results, capsys):
+    whole = {name: 0.5 for name in DIMENSIONS}
+    a, b = with_vbench(results / "v", **whole), with_vbench(results / "w", **whole | {"human_action": 0.8})
+    evaluate.main(["compare", str(a), str(b), "--output", str(results / "tables")])
+    head, _, first, second = (results / "tables/vbench.md").read_text().splitlines()
+    columns = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (head, first, second)]
+    by_name = {name: cells for name, *cells in zip(*columns)}
+    assert by_name["human_action"] == ["50.00", "**80.00**"] and by_name["scene"] == ["**50.00**"] * 2
+    gain = 0.3 / 9 / 5  # of nine semantic dimensions; semantic is a fifth of the total
+    assert by_name["difference"] == ["", f"{100 * gain:+.2f}"] and list(by_name)[-4:-1] == [
+        "quality",
+        "semantic",
+        "total",
+    ]
+    assert "human\\_action" in (results / "tables/vbench.tex").read_text() and "vbench" in capsys.readouterr().out
+    assert "is no evaluation with VBench, as others" in refused([a, results / "a"], capsys)
+    assert "has other prompts" in refused([a, with_vbench(results / "x", "other", scene=0.1)], capsys)
 
 
 def test_names_and_special_characters(tmp_path):

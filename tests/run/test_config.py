@@ -12,12 +12,12 @@ from pipelines.cli.parsing import load_config, parse_run_arguments
 from pipelines.config import CaptionShares, TrainConfig
 from pipelines.engine import cpu_op, internals
 from pipelines.engine.batch_plan import BatchPlan, batch_digest, in_global_order, plan_batch
+from pipelines.engine.beginning import number_of_steps
 from pipelines.engine.loading.loader import order_settings
 from pipelines.engine.loading.precomputed import latent_recipe, require_recipe
 from pipelines.engine.logs import truncate_log
 from pipelines.engine.setup import build_engine, deepspeed_config, learning_rate
 from pipelines.views import views_of
-from pipelines.vtok_training.summary import number_of_steps
 from support.launch import REPO
 from vtok.config import ConfigError, DecoderConfig
 from vtok.video_decoder import build_vae

@@ -11,16 +11,18 @@ from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.encode import encode_mp4
+from data_tools.video.files import VideoFiles
 from pipelines import precompute, tokenise, train, train_motion_codec, understand
 from pipelines.cli.config_files import save_config
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.codec_training.config import parse_codec_arguments
 from pipelines.codec_training.data import Reading
 from pipelines.codec_training.recipes import MotionCodecRecipe
+from pipelines.codec_training.validation import Validation
 from pipelines.vidtok_training.data import build_dataset, open_videos
 from support.commands import called
 from support.launch import assert_user_error, checked
-from support.runs import log_of, without_rates
+from support.runs import assert_same_run, copied_to_resume, log_of, without_rates
 from support.tiny import model_config, with_strategy
 from vtok.motion_codec.folder import load_codec
 
@@ -30,6 +32,7 @@ SMALL = {
     "data": {"frames": 25, "fps": 6, "height": 48, "width": 48, "workers": 1},
     "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-4},
     "checkpoint": {"every": 2},
+    "validation": {"every": 3, "samples": 2},
 }
 LAVIT = ("--config", "pipelines/configs/tiny_video-lavit.yaml")
 RUN = ("--data.seconds", 1, "--data.window", "centred", "--train.global_batch_size", 4, "--train.lr", 1e-4)
@@ -46,9 +49,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_rank(folder):
-    """A finished run."""
+    """A finished run, which was validated on its own clips."""
     output = folder / "one"
-    checked(called(COMMAND, "--config", folder / "small.yaml", "--data.shards", folder / "shards", "--output", output))
+    videos = ("--data.shards", folder / "shards", "--validation.root", folder / "clips")
+    checked(called(COMMAND, "--config", folder / "small.yaml", *videos, "--output", output))
     return output
 
 
@@ -72,15 +76,22 @@ def test_a_run_writes_the_codec_that_it_trained(folder, one_rank):
     assert not torch.equal(codec.encoder.input.weight, recipe.build().encoder.input.weight)
 
 
+def test_a_run_is_validated_on_the_middles_of_the_first_videos(folder, one_rank):
+    lines = [json.loads(line) for line in (one_rank / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 4] and lines[0]["rec_loss"] != lines[1]["rec_loss"]
+    config = parse_codec_arguments("train_motion_codec", "", ["--config", str(one_rank / "config.yaml")]).config
+    recipe = MotionCodecRecipe(config.model, config.data)
+    figures, shown = Validation(config, VideoFiles(folder / "clips"), recipe).run(load_codec(one_rank / "codec"))
+    assert figures.keys() == {"rec_loss"} and not shown
+    assert lines[-1]["loss"] == lines[-1]["rec_loss"] == pytest.approx(figures["rec_loss"], rel=1e-5)
+
+
 def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
-    output = folder / "resumed"
-    shutil.copytree(one_rank, output)
-    (output / "checkpoints/step_00000004/COMPLETE").unlink()
+    output = copied_to_resume(one_rank, folder / "resumed")
+    (output / "codec/motion_codec.safetensors").unlink()
     options = ("--data.shards", folder / "shards", "--output", output, "--resume", "auto")
     checked(called(COMMAND, "--config", folder / "small.yaml", *options))
-    assert without_rates(log_of(output)) == without_rates(log_of(one_rank))
-    name = "codec/motion_codec.safetensors"
-    assert (output / name).read_bytes() == (one_rank / name).read_bytes()
+    assert_same_run(output, one_rank, "codec/motion_codec.safetensors")
 
 
 @pytest.mark.slow

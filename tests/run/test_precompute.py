@@ -120,3 +120,4 @@ def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):
     assert_user_error(called(*again), "already holds a dataset")
     drawn = (precompute.main, stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
     assert_user_error(called(*drawn, "--data.window", "drawn"), "set data.window to centred")
+    assert_user_error(called(*drawn, "--data.buckets", "auto"), "leave out data.buckets")

@@ -26,6 +26,7 @@ class Clips:
     shapes = [one_shape(5.0, View(6, 31, 336, 336), View(24, 121, 320, 576))]
     stored = frozenset()
     transform = None
+    most_media = 1
 
     def __len__(self):
         return 2
@@ -49,7 +50,12 @@ def test_what_a_sample_takes_is_its_views_or_what_is_stored_in_their_place():
     own.shapes, own.stored = [one_shape(5.0, View(6, 31, 336, 336), None)], frozenset()
     assert in_flight.sample_bytes(own) == frames
     own.transform = SimpleNamespace(vectors_of=partial(motion_vectors, height=20, width=36))
-    assert in_flight.sample_bytes(own) == frames + 30 * 2 * 20 * 36 * 4
+    vectors = 30 * 2 * 20 * 36 * 4
+    assert in_flight.sample_bytes(own) == frames + vectors
+    own.most_media = 4  # in one conversation
+    assert in_flight.sample_bytes(own) == 4 * (frames + vectors)
+    own.shapes = [one_shape(5.0, View(6, 31, 336, 336), View(24, 121, 320, 576))]
+    assert in_flight.sample_bytes(own) == 4 * (frames + vectors) + video  # a conversation has one stand-in at most
 
 
 def test_the_paper_s_run_on_eight_gpus_needs_more_than_a_container_has(monkeypatch):

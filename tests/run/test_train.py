@@ -23,7 +23,7 @@ from pipelines.engine.ports import free_port
 from pipelines.inference.load import load_run
 from support.commands import called
 from support.launch import assert_user_error, checked, deepspeed, run
-from support.runs import log_of, without_rates
+from support.runs import assert_same_run, copied_to_resume, log_of
 from vtok.assembly.pretrained import from_pretrained
 
 TINY = ("--config", "pipelines/configs/tiny.yaml", "--ds_config", "deepspeed_configs/zero3.json")
@@ -102,12 +102,10 @@ def test_one_rank_sees_the_same_batches_and_gives_the_same_curve(one_rank, two_r
 
 def test_a_resumed_run_repeats_the_log_to_the_last_digit(ranks, two_ranks, shards, tmp_path):
     """The last checkpoint is incomplete, as if the run had died while writing it: the one before it is taken."""
-    output = tmp_path / "out"
-    shutil.copytree(two_ranks, output)
-    (output / "checkpoints/step_00000004/COMPLETE").unlink()
+    output = copied_to_resume(two_ranks, tmp_path / "out")
     options = ("--data.shards", shards, "--output", output, "--resume", "auto")
     checked(ranks.run(train.main, *TINY, *SHORT, *options))
-    assert without_rates(log_of(output)) == without_rates(log_of(two_ranks))
+    assert_same_run(output, two_ranks)
     assert (output / "checkpoints/step_00000004/COMPLETE").exists()
 
 

@@ -1,18 +1,23 @@
 """``train_omnitokenizer.py``: the curve, resuming, and the codec that it writes."""
 
-import shutil
+import json
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from data_tools.shapes import render_clips
+from data_tools.video.files import VideoFiles
 from pipelines import train_omnitokenizer
+from pipelines.codec_training.config import parse_codec_arguments
 from pipelines.codec_training.recipes import OmniTokenizerRecipe
+from pipelines.codec_training.validation import Validation
 from support.commands import called
 from support.launch import assert_user_error, checked
-from support.runs import log_of, without_rates
+from support.runs import assert_same_run, copied_to_resume, log_of
 from vtok.config import VTokConfig
+from vtok.omnitokenizer.model import to_model
 from vtok.tokeniser import build_tokeniser
 
 COMMAND = train_omnitokenizer.main
@@ -24,6 +29,7 @@ SMALL = {
     "data": {"frames": 5, "fps": 6, "height": 48, "width": 48, "crop": 32, "workers": 1},
     "train": {"max_steps": 4, "global_batch_size": 2, "lr": 1e-4},
     "checkpoint": {"every": 2},
+    "validation": {"every": 4, "samples": 2},
 }  # fmt: skip
 
 
@@ -37,9 +43,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_rank(folder):
-    """A finished run."""
+    """A finished run, which was validated on its own clips."""
     output = folder / "one"
-    checked(called(COMMAND, "--config", folder / "small.yaml", "--data.root", folder / "clips", "--output", output))
+    videos = ("--data.root", folder / "clips", "--validation.root", folder / "clips")
+    checked(called(COMMAND, "--config", folder / "small.yaml", *videos, "--output", output))
     return output
 
 
@@ -54,15 +61,30 @@ def test_what_a_run_writes_is_a_backbone(one_rank):
     assert tokeniser(torch.zeros(1, 9, 3, 32, 32, dtype=torch.uint8)).shape == (1, 4 + 2 * 4, 1024)
 
 
+@torch.no_grad()
+def test_a_run_is_validated_on_centres_of_its_crops_size(folder, one_rank):
+    (line,) = [json.loads(line) for line in (one_rank / "validation.jsonl").read_text().splitlines()]
+    assert line["step"] == 4 and line["samples"] == 2 and line["loss"] == line["rec_loss"]
+    config = parse_codec_arguments("train_omnitokenizer", "", ["--config", str(one_rank / "config.yaml")]).config
+    recipe = OmniTokenizerRecipe(config.model, config.data)
+    model = recipe.build().eval()
+    model.load_state_dict(load_file(one_rank / "codec" / recipe.weights))
+    validation = Validation(config, VideoFiles(folder / "clips"), recipe)
+    errors = []
+    for row in range(2):
+        video = to_model(validation.clip(row)[0][:, :, 8:40, 8:40])[None]
+        rebuilt = model.decode(model(video)[1])
+        errors.append((rebuilt.clamp(-0.5, 0.5) - video).square().mean((0, 1, 3, 4)))
+    psnr = sum((-10 * error.log10()).mean().item() for error in errors) / 2
+    assert line["psnr"] == pytest.approx(psnr, rel=1e-4)
+
+
 def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
-    output = folder / "resumed"
-    shutil.copytree(one_rank, output)
-    (output / "checkpoints/step_00000004/COMPLETE").unlink()
+    output = copied_to_resume(one_rank, folder / "resumed")
+    (output / "codec/omnitokenizer.safetensors").unlink()
     options = ("--data.root", folder / "clips", "--output", output, "--resume", "auto")
     checked(called(COMMAND, "--config", folder / "small.yaml", *options))
-    assert without_rates(log_of(output)) == without_rates(log_of(one_rank))
-    name = "codec/omnitokenizer.safetensors"
-    assert (output / name).read_bytes() == (one_rank / name).read_bytes()
+    assert_same_run(output, one_rank, "codec/omnitokenizer.safetensors")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Short training runs of tiny models: their options, their logs and their processes."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -69,6 +70,30 @@ def log_of(output: Path) -> list[dict]:
 def without_rates(log: list[dict]) -> list[dict]:
     """The columns that have to be equal in equal runs."""
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in log]
+
+
+def copied_to_resume(run: Path, copy: Path, of: str = "") -> Path:
+    """Copies a finished run of four steps so that it goes on from the checkpoint before its last.
+
+    Its last checkpoint is incomplete, as if the run had died while writing it, and its log lacks the last line.
+
+    Args:
+        run: The run.
+        copy: The folder to make.
+        of: The subfolder whose checkpoint is incomplete.
+    """
+    shutil.copytree(run, copy)
+    (copy / of / "checkpoints/step_00000004/COMPLETE").unlink()
+    lines = (copy / "log.jsonl").read_text().splitlines(keepends=True)
+    (copy / "log.jsonl").write_text("".join(lines[:-1]))
+    return copy
+
+
+def assert_same_run(resumed: Path, run: Path, *weights: str) -> None:
+    """Asserts that a resumed run has the log of the whole run to the last digit, and these files to the last bit."""
+    assert without_rates(log_of(resumed)) == without_rates(log_of(run))
+    for name in weights:
+        assert (resumed / name).read_bytes() == (run / name).read_bytes()
 
 
 def steps_done(output: Path) -> int:

@@ -6,7 +6,7 @@ import torch
 from support.vidtok import small_model
 from vtok.config import ConfigError
 from vtok.vidtok import load_model
-from vtok.vidtok.checkpoint import save_weights
+from vtok.weights.own_folder import save_weights
 
 NAME = "vidtok_fsq_causal_488_32768"
 

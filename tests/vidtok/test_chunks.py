@@ -80,7 +80,10 @@ def test_the_reconstruction_ends_with_what_the_published_model_gives():
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()
 def test_a_state_carries_only_what_is_needed(name):
-    """Each layer over time keeps at most two frames, as copies; less video is kept than makes a latent frame."""
+    """A layer over time keeps at most two frames, as copies; less video is kept than makes a latent frame.
+
+    A layer that interpolates keeps the last frame of each of its three taps, and the frames by which two are delayed.
+    """
     model = small_model(name, ch=8)
     x, factor = random_video(40, size=16), model.config.time_factor
     state = model.start_encoding(100)
@@ -93,7 +96,7 @@ def test_a_state_carries_only_what_is_needed(name):
     assert all(past.shape[1] <= 2 and owns_its_memory(past) for past in decoding.stream.kept.values())
     causal = [part for part in model.decoder.modules() if getattr(part, "past", 0)]
     interpolating = [part for part in model.decoder.modules() if type(part).__name__ == "InterpolatedTimeUp"]
-    assert len(decoding.stream.kept) == len(causal) + len(interpolating)
+    assert len(decoding.stream.kept) == len(causal) + (3 + 2) * len(interpolating)
 
 
 def kept(state) -> int:

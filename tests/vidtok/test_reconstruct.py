@@ -12,7 +12,7 @@ from pipelines.vidtok_training.clips import read_clips, to_pixels
 from pipelines.vidtok_training.models import in_tiles
 from support.vidtok import random_video, small_model
 from vtok.config import ConfigError
-from vtok.vidtok.checkpoint import save_weights
+from vtok.weights.own_folder import save_weights
 
 NAME = "vidtok_kl_causal_488_4chn_v1_1"
 

@@ -16,9 +16,9 @@ from pipelines.vidtok_training.clips import read_clips
 from support.vidtok import lpips_files, small_model
 from vtok.config import ConfigError
 from vtok.vidtok import metrics, model
-from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtok.losses.perceptual import LPIPS, load_lpips
 from vtok.vidtok.upstream_compat import decode_overlapping
+from vtok.weights.own_folder import save_weights
 
 NAME = "vidtok_kl_causal_488_4chn"
 

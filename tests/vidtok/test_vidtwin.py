@@ -13,8 +13,8 @@ from data_tools.shapes import render_clips
 from data_tools.video.decode import validate
 from pipelines import reconstruct_vidtwin
 from vtok.config import ConfigError
-from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtwin import VidTwin, VidTwinConfig, load_model
+from vtok.weights.own_folder import save_weights
 
 SMALL = dict(
     frames=4, side=24, patch=8, width=32, depth=2, heads=2, queries=5, query_width=16, structure_channels=3,

@@ -5,12 +5,9 @@
 The tokeniser's ``codec`` names such a folder.
 """
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vtok.config import VTokConfig
@@ -18,8 +15,9 @@ from vtok.motion_codec.config import MotionCodecConfig, codec_config
 from vtok.motion_codec.model import MotionCodec, MotionTokens
 from vtok.weights import Location, Part, ReadConfig
 from vtok.weights.materialise import materialise, whole
+from vtok.weights.own_folder import CONFIG, save_model
 
-CONFIG, WEIGHTS, KIND = "config.json", "motion_codec.safetensors", "MotionCodec"
+WEIGHTS, KIND = "motion_codec.safetensors", "MotionCodec"
 
 
 def codec_location(folder: str) -> Location:
@@ -71,12 +69,4 @@ def stored_codebook(folder: str) -> Tensor:
 
 def save_folder(codec: MotionCodec, folder: str | Path) -> None:
     """Writes a folder, which is created if it does not exist."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, folder / WEIGHTS)
-    write_config(codec.config, folder)
-
-
-def write_config(config: MotionCodecConfig, folder: Path) -> None:
-    """Writes the sizes of a codec into its folder."""
-    (folder / CONFIG).write_text(json.dumps({"_class_name": KIND, **asdict(config)}, indent=2))
+    save_model(codec, codec.config, KIND, folder, WEIGHTS)

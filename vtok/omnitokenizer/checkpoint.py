@@ -6,21 +6,19 @@ A published file holds the arguments that it was trained with, and these give th
 perceptual network are not read.
 """
 
-import json
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors.torch import save_file
 
 from vtok.config import ConfigError
 from vtok.omnitokenizer.config import OmniTokenizerConfig, omni_config, published_config
 from vtok.omnitokenizer.model import OmniTokenizer
 from vtok.weights import Location, Part, ReadConfig, first_line
+from vtok.weights.own_folder import CONFIG, save_model
 
-CONFIG, WEIGHTS, KIND = "config.json", "omnitokenizer.safetensors", "OmniTokenizer"
+WEIGHTS, KIND = "omnitokenizer.safetensors", "OmniTokenizer"
 PREFIXES = ("encoder.", "pre_vq_conv.", "codebook.", "post_vq_conv.", "decoder.")
 
 
@@ -65,12 +63,4 @@ def omni_part(weights: str, prefixes: tuple[str, ...] = PREFIXES[:3]) -> Part:
 
 def save_folder(model: OmniTokenizer, folder: str | Path) -> None:
     """Writes a folder, which is created if it does not exist."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-    write_config(model.config, folder)
-
-
-def write_config(config: OmniTokenizerConfig, folder: Path) -> None:
-    """Writes the sizes of a model into its folder."""
-    (folder / CONFIG).write_text(json.dumps({"_class_name": KIND, **asdict(config)}, indent=2))
+    save_model(model, model.config, KIND, folder, WEIGHTS)

@@ -1,9 +1,8 @@
-"""Reads a VidTok's or a VidTwin's weights from Lightning checkpoints and safetensors, and writes safetensors."""
+"""Reads a VidTok's or a VidTwin's weights from Lightning checkpoints and safetensors."""
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from vtok.config import ConfigError
@@ -37,8 +36,3 @@ def load_weights(model: nn.Module, path: str | Path, ignored: tuple[str, ...] = 
             raise ConfigError(f"{path}: {name} should be {expected}, found {found}; is it another model's?")
     for name, parameter in wanted.items():
         stored[name].read_into(parameter.view(-1), 0)
-
-
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Writes a ``.safetensors`` with the published parameter names."""
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)

@@ -6,8 +6,7 @@ The configuration names such a folder as a decoder's ``vae``, or as the ``weight
 ``vidtok``.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import ConfigError, require
-from vtok.vidtok.checkpoint import save_weights
 from vtok.vidtok.config import VidTokConfig
 from vtok.vidtok.kl import KL
 from vtok.vidtok.model import VidTok
+from vtok.weights.own_folder import CONFIG, save_model
 
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,5 @@ def save_folder(model: VidTok, folder: str | Path, scaling_factor: float = 1.0) 
         folder: Created if it does not exist.
         scaling_factor: One over the standard deviation of the latents.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(model, folder / WEIGHTS)
-    described = {"_class_name": VidTokAutoencoder.__name__, "scaling_factor": scaling_factor, **asdict(model.config)}
-    (folder / CONFIG).write_text(json.dumps(described, indent=2))
+    kind = VidTokAutoencoder.__name__
+    save_model(model, model.config, kind, folder, WEIGHTS, scaling_factor=scaling_factor)

@@ -7,6 +7,7 @@ Neither has to move data. The modules have the published parameters' names and s
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -50,6 +51,19 @@ class TimeConv(nn.Conv1d):
         y = F.conv2d(planes, self.weight.unsqueeze(-1), self.bias, padding=(int(self.padding[0]), 0))
         return y.permute(0, 2, 3, 1).unflatten(2, x.shape[2:4])
 
+    def behind(self, past: Tensor, x: Tensor) -> Tensor:
+        """Convolves (B, T, H, W, C) behind its two past frames, (B, 2, H, W, C), as one product of matrices per tap.
+
+        The products are added up in place, and ``past`` and ``x`` need not lie in one tensor. On a CPU this takes two
+        thirds of the time of copying both into one tensor and convolving it. Without gradients only.
+        """
+        y = F.linear(x, self.weight[..., 2], self.bias)
+        for tap in (0, 1):
+            delay = 2 - tap
+            add_product(y[:, delay:], x[:, : max(x.shape[1] - delay, 0)], self.weight[..., tap])
+            add_product(y[:, :delay], past[:, tap:][:, : y.shape[1]], self.weight[..., tap])
+        return y
+
 
 class SpaceTimeConv(nn.Conv3d):
     """A convolution over time, height and width."""
@@ -88,9 +102,24 @@ class Causal(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream, *options) -> Tensor:
         """Calls the layer on the past frames and ``x`` (B, T, H, W, C); ``options`` are passed on to it."""
-        if self.past:
-            x = stream.behind_past(self, x, self.past, self.replicate)
-        return self.conv(x, stream, *options)
+        if not self.past:
+            return self.conv(x, stream, *options)
+        past = stream.past(self, x, self.past, self.replicate)
+        if isinstance(self.conv, TimeConv) and is_plain_cpu(x):
+            return self.conv.behind(past, x)
+        return self.conv(torch.cat([past, x], dim=1), stream, *options)
+
+
+def is_plain_cpu(x: Tensor) -> bool:
+    """Tells whether ``x`` is computed with on a CPU, in fp32 and without gradients."""
+    plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return plain and x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def add_product(y: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Adds the linear map of ``x`` (B, T, H, W, C) with ``weight`` (C', C) to ``y`` in place."""
+    for sums, sample in zip(y, x):
+        sums.flatten(0, 2).addmm_(sample.flatten(0, 2), weight.T)
 
 
 def in_zeros(x: Tensor, before: int, behind: int) -> Tensor:
@@ -104,13 +133,13 @@ def on_frames(x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
     return images.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
-def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+def conv3d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """Applies ``F.conv3d`` to (B, T, H, W, C), with one pixel of zeros around each frame and none in time.
 
     Args:
         x: The video.
-        weight: (C', C, 3, 3, 3).
-        bias: (C',).
+        weight: (C', C, n, 3, 3).
+        bias: (C',), or none.
         stride: Stride in time.
     """
     y = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, (stride, 1, 1), (0, 1, 1))

@@ -7,8 +7,13 @@ In v1.1 copies of the first frame stay identical in every layer, because each co
 computed for all of them, and the stream counts how many frames it stands for.
 """
 
+from collections.abc import Hashable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+# What has a past of its own: a layer over time, or a part of one.
+Layer = Hashable
 
 
 class Stream:
@@ -28,7 +33,7 @@ class Stream:
 
     def __init__(self, repeats: int = 1, last: bool = True):
         self.first, self.last, self.repeats = True, last, repeats
-        self.kept: dict[nn.Module, Tensor] = {}
+        self.kept: dict[Layer, Tensor] = {}
 
     def next(self) -> None:
         """Ends the current chunk."""
@@ -36,7 +41,7 @@ class Stream:
         if self.last:
             self.kept.clear()
 
-    def keep(self, layer: nn.Module, frames: Tensor) -> None:
+    def keep(self, layer: Layer, frames: Tensor) -> None:
         """Stores the past that a layer will see before the next chunk.
 
         The frames are copied, because a view would keep the whole chunk in memory.
@@ -44,8 +49,8 @@ class Stream:
         if not self.last:
             self.kept[layer] = frames.clone()
 
-    def behind_past(self, layer: nn.Module, x: Tensor, count: int, replicate: bool) -> Tensor:
-        """Puts the past of a layer before its input, and keeps the past of the next chunk.
+    def past(self, layer: Layer, x: Tensor, count: int, replicate: bool) -> Tensor:
+        """Returns the past of a layer, and keeps the past of the next chunk.
 
         Args:
             layer: The layer.
@@ -54,7 +59,7 @@ class Stream:
             replicate: See :class:`vtok.vidtok.layers.Causal`.
 
         Returns:
-            The frames (B, count + T, H, W, C).
+            The frames before ``x``, (B, count, H, W, C).
         """
         if not self.first:
             past = self.kept[layer]
@@ -62,13 +67,25 @@ class Stream:
             past = x[:, :1].expand(-1, count, -1, -1, -1)
         else:
             past = x.new_zeros(len(x), count, *x.shape[2:])
-        x = torch.cat([past, x], dim=1)
-        self.keep(layer, self.past_of_next(x, count))
-        return x
+        if not self.last:
+            recent = torch.cat([past, x[:, -(count + self.ahead) :]], dim=1)
+            end = recent.shape[1] - self.ahead
+            self.keep(layer, recent[:, end - count : end])
+        return past
 
-    def past_of_next(self, x: Tensor, count: int) -> Tensor:
-        """Returns the ``count`` frames of ``x`` that precede the next chunk."""
-        return x[:, x.shape[1] - count :]
+    @property
+    def ahead(self) -> int:
+        """Frames at the end of the current chunk that belong to the next."""
+        return 0
+
+    def add_delayed(self, layer: Layer, y: Tensor, x: Tensor, delay: int) -> None:
+        """Adds ``x``, ``delay`` frames later, to ``y`` in place. Both are (B, T, H, W, C).
+
+        The first frames of ``y`` get the end of the last chunk's ``x``, or copies of the first frame.
+        """
+        past = self.past(layer, x, delay, replicate=True)
+        y[:, delay:].add_(x[:, : max(x.shape[1] - delay, 0)])
+        y[:, :delay].add_(past[:, : y.shape[1]])
 
     def ready_to_halve(self, x: Tensor) -> Tensor:
         """Prepares the input (B, T, H, W, C) of a layer that outputs every second frame.
@@ -81,8 +98,12 @@ class Stream:
         self.repeats = max(1, self.repeats // 2)
         return torch.cat([x[:, :1].expand(-1, copies, -1, -1, -1), x], dim=1) if copies else x
 
-    def doubled(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Doubles the frame rate of (B, T, H, W, C) by linear interpolation.
+    def double_rate(self) -> None:
+        """Says that the layers from here on have twice the frame rate."""
+        self.repeats *= 2
+
+    def doubled(self, layer: Layer, x: Tensor) -> Tensor:
+        """Doubles the frames of (B, T, H, W, C) by linear interpolation, to the frame rate that the stream has now.
 
         The first frame of a video is not interpolated. The second half of any other frame mixes it with the next frame,
         so at the end of a chunk it comes with the next chunk; at the end of the video it is a copy.
@@ -91,22 +112,34 @@ class Stream:
             layer: The layer that asks; its last frame is kept for the next chunk.
             x: Its input.
         """
-        self.repeats *= 2
-        head, rest = x.split([1, x.shape[1] - 1], dim=1) if self.first else (x[:, :0], x)
-        before = rest[:, :0] if self.first else self.kept[layer]
-        begins = before.shape[1] == 0
-        rest = torch.cat([before, rest], dim=1)
-        self.keep(layer, rest[:, -1:])
-        return torch.cat([head, *doubled_parts(rest, begins, self.last)], dim=1)
+        head, begins = (1, True) if self.first else (0, self.kept[layer].shape[1] == 0)
+        if not self.first:
+            x = torch.cat([self.kept[layer], x], dim=1)
+        self.keep(layer, x[:, head:][:, -1:])
+        return interpolated(x, head, begins, self.last)
 
 
-def doubled_parts(x: Tensor, with_start: bool, with_end: bool) -> tuple[Tensor, ...]:
+def interpolated(x: Tensor, head: int, with_start: bool, with_end: bool) -> Tensor:
     """Interpolates (B, T, ...) linearly to twice the frame rate.
 
+    Args:
+        x: The frames.
+        head: How many of the first frames are taken as they are, and not interpolated with the others.
+        with_start: Whether the first of the others comes before what is interpolated.
+        with_end: Whether the last of the others comes behind it.
+
     Returns:
-        The first frame if ``with_start``, the 2 (T - 1) frames after it, and the last frame if ``with_end``; a part
-        that is not wanted has no frames.
+        The head, the start, the 2 (T - head - 1) frames between the others, and the end.
     """
-    earlier, later = x[:, :-1], x[:, 1:]
-    between = torch.stack([torch.lerp(earlier, later, 0.25), torch.lerp(earlier, later, 0.75)], dim=2).flatten(1, 2)
-    return (x[:, :with_start], between, x[:, x.shape[1] - with_end :])
+    rest = x[:, head:]
+    if not rest.shape[1]:
+        return x
+    count = with_start + 2 * (rest.shape[1] - 1) + with_end
+    y = x.new_empty(len(x), head + count, *x.shape[2:])
+    y[:, :head] = x[:, :head]
+    y[:, head : head + with_start] = rest[:, :with_start]
+    y[:, y.shape[1] - with_end :] = rest[:, rest.shape[1] - with_end :]
+    between = y[:, head + with_start : y.shape[1] - with_end]
+    between[:, ::2] = torch.lerp(rest[:, :-1], rest[:, 1:], 0.25)
+    between[:, 1::2] = torch.lerp(rest[:, :-1], rest[:, 1:], 0.75)
+    return y

@@ -7,45 +7,49 @@ the layers' memories the frames after them too.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vtok.vidtok.decoder import Decoder
-from vtok.vidtok.stream import Stream, doubled_parts
+from vtok.vidtok.stream import Layer, Stream, interpolated
 
 
 class OverlappingStream(Stream):
     """Keeps each layer's past as if the extra latent frame at the end of the chunk did not exist.
 
     Attributes:
-        ahead: Whether the chunk has an extra latent frame.
+        has_extra: Whether the chunk has an extra latent frame.
         rate: Frames per latent frame at the current layer.
     """
 
     def __init__(self):
         super().__init__(last=False)
-        self.ahead, self.rate = False, 1
+        self.has_extra, self.rate = False, 1
 
     def next(self) -> None:
         """Ends the current chunk."""
         super().next()
         self.rate = 1
 
-    def past_of_next(self, x: Tensor, count: int) -> Tensor:
-        """Returns the ``count`` frames before the frames of the extra latent frame."""
-        end = x.shape[1] - self.ahead * self.rate
-        return x[:, end - count : end]
+    @property
+    def ahead(self) -> int:
+        """Frames of the extra latent frame at the end of the current chunk."""
+        return self.has_extra * self.rate
 
-    def doubled(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Doubles the frame rate of (B, T, H, W, C) as the published models do."""
-        rate = self.rate
-        self.rate, self.repeats = 2 * rate, 2 * self.repeats
+    def double_rate(self) -> None:
+        """Says that the layers from here on have twice the frame rate."""
+        super().double_rate()
+        self.rate *= 2
+
+    def doubled(self, layer: Layer, x: Tensor) -> Tensor:
+        """Doubles (B, T, H, W, C), to the frame rate that the stream has now, as the published models do."""
+        rate = self.rate // 2
         if self.first:
             head, rest = x[:, :1], x[:, 1:]
             self.keep(layer, rest[:, -rate:] if rest.shape[1] else head.expand(-1, rate, -1, -1, -1))
-            return torch.cat([head, *doubled_parts(rest, True, True)], dim=1) if rest.shape[1] else head
+            return interpolated(x, 1, True, True)
         x = torch.cat([self.kept[layer], x], dim=1)
         self.keep(layer, x[:, -2 * rate : -rate])
-        return torch.cat(doubled_parts(x, True, True), dim=1)[:, 2 * rate :]
+        return interpolated(x, 0, True, True)[:, 2 * rate :]
 
 
 def decode_overlapping(decoder: Decoder, z: Tensor, size: int, overlap: bool) -> Tensor:
@@ -63,11 +67,11 @@ def decode_overlapping(decoder: Decoder, z: Tensor, size: int, overlap: bool) ->
     stream, frames, start = OverlappingStream(), [], 0
     while start < z.shape[1]:
         end = min(start + (size if start else 1), z.shape[1])
-        stream.ahead = overlap and end < z.shape[1]
-        chunk = decoder(z[:, start : end + stream.ahead], stream)
+        stream.has_extra = overlap and end < z.shape[1]
+        chunk = decoder(z[:, start : end + stream.has_extra], stream)
         if start == 0:
             chunk = torch.cat([chunk[:, :1].expand(-1, stream.repeats - 1, -1, -1, -1), chunk], dim=1)
-        frames.append(chunk[:, : chunk.shape[1] - stream.ahead * decoder.config.time_factor])
+        frames.append(chunk[:, : chunk.shape[1] - stream.has_extra * decoder.config.time_factor])
         stream.next()
         start = end
     return torch.cat(frames, dim=1)

@@ -42,7 +42,18 @@ def bytes_in_flight(sample: int, micro_batch_size: int, workers: int) -> int:
 def sample_bytes(clips: ClipDataset) -> int:
     """Returns the bytes of the largest full-length sample: decoded views, and the stored data that replaces others."""
     stored = stored_bytes(clips) if clips.stored else 0
-    return stored + max(decoded_bytes(shape, clips.stored) + vector_bytes(clips, shape) for shape in clips.shapes)
+    return stored + max(
+        decoded_bytes(shape, clips.stored) + vector_bytes(clips, shape) + further_bytes(clips, shape)
+        for shape in clips.shapes
+    )
+
+
+def further_bytes(clips: ClipDataset, shape: Shape) -> int:
+    """Returns the bytes of the frames and motion vectors of further media in the conversation about the most."""
+    if "frames" in clips.stored:  # precompute.py leaves such conversations out
+        return 0
+    one = decoded_bytes(shape, {"video"}) + vector_bytes(clips, shape)
+    return (clips.reader.most_media - 1) * one
 
 
 def decoded_bytes(shape: Shape, stored: Collection[str]) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_tools.shards import atomic_write
 from pipelines.evaluation.comparison.rows import rows_of, scorers_of
-from pipelines.evaluation.comparison.writing import as_latex, as_markdown, draw
+from pipelines.evaluation.comparison.vbench import vbench_reports, vbench_table
+from pipelines.evaluation.comparison.writing import as_latex, as_markdown, cells, draw
 from pipelines.evaluation.results import read_report
 from vtok.config import require
 
@@ -24,20 +25,27 @@ def evaluate(a: argparse.Namespace) -> None:
         a.output is None or find_spec("matplotlib") is not None,
         "--output draws pictures with matplotlib, which is not installed: pip install 'vtok[plots]'",
     )
-    reports = [read_report(folder) for folder in a.results]
     names = a.names or different_names(a.results)
-    tables = {scorer: rows_of(reports, names, scorer) for scorer in scorers_of(reports)}
-    for scorer, rows in tables.items():
-        print(f"{scorer}\n{as_markdown(rows)}")
-    if a.output is None:
+    if with_vbench := vbench_reports(a.results):
+        show("vbench", vbench_table(with_vbench, names), a.output)
         return
-    a.output.mkdir(parents=True, exist_ok=True)
-    for scorer, rows in tables.items():
-        for ending, text in (("md", as_markdown(rows)), ("tex", as_latex(rows))):
-            with atomic_write(a.output / f"{scorer}.{ending}") as file:
-                file.write(text.encode())
-        chance = reports[0].tables[scorer][-1]["controls"]["chance"]
-        draw(rows, chance, a.output / f"{scorer}.png")
+    reports = [read_report(folder) for folder in a.results]
+    for scorer in scorers_of(reports):
+        rows = rows_of(reports, names, scorer)
+        show(scorer, cells(rows), a.output)
+        if a.output:
+            draw(rows, reports[0].tables[scorer][-1]["controls"]["chance"], a.output / f"{scorer}.png")
+
+
+def show(name: str, table: list[list[str]], output: Path | None) -> None:
+    """Prints a table, and writes it to the output folder as Markdown and LaTeX."""
+    print(f"{name}\n{as_markdown(table)}")
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    for ending, text in (("md", as_markdown(table)), ("tex", as_latex(table))):
+        with atomic_write(output / f"{name}.{ending}") as file:
+            file.write(text.encode())
 
 
 def different_names(folders: list[Path]) -> list[str]:

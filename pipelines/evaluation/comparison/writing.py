@@ -1,4 +1,4 @@
-"""Writes the rows of a comparison as Markdown, LaTeX and a picture."""
+"""Writes comparisons as Markdown, LaTeX and a picture."""
 
 import re
 from pathlib import Path
@@ -28,16 +28,16 @@ def compared(row: Row) -> list[str]:
     return [f"{100 * pair.difference:+.1f}", between, f"{pair.p_value:.2g}", f"{row.agreement:.2f}"]
 
 
-def as_markdown(rows: list[Row]) -> str:
-    """Returns the table in Markdown. The best of a column is bold."""
-    head, *body = ([re.sub(r"^(.*)\*$", r"**\1**", cell) for cell in line] for line in cells(rows))
+def as_markdown(table: list[list[str]]) -> str:
+    """Returns a table of cells in Markdown. What is marked ``*`` is bold."""
+    head, *body = ([re.sub(r"^(.*)\*$", r"**\1**", cell) for cell in line] for line in table)
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def as_latex(rows: list[Row]) -> str:
-    """Returns the table in LaTeX, for the package ``booktabs``. The best of a column is bold."""
-    head, *body = cells(rows)
+def as_latex(table: list[list[str]]) -> str:
+    """Returns a table of cells in LaTeX, for the package ``booktabs``. What is marked ``*`` is bold."""
+    head, *body = table
     plain = [" & ".join(map(escaped, head)) + r" \\"]
     for line in body:
         marked = [rf"\textbf{{{escaped(cell[:-1])}}}" if cell.endswith("*") else escaped(cell) for cell in line]

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -126,7 +127,7 @@ def in_children(function: Callable[[Any], None], requests: Iterable, count: int,
 
 
 def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents: Connection, ours: Connection) -> None:
-    """Answer requests until the parent closes the connection."""
+    """Answer requests until the parent closes the connection, or ends: killed, it resets the connection."""
     settle_after_fork()
     end_with_parent()
     parents.close()
@@ -134,16 +135,14 @@ def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     prepare()
-    while True:
-        try:
+    with suppress(*LOST_CONNECTION):
+        while True:
             request = ours.recv()
-        except EOFError:
-            return
-        try:
-            reply = (True, function(request))
-        except Exception as error:
-            reply = (False, error)
-        ours.send(reply)
+            try:
+                reply = (True, function(request))
+            except Exception as error:
+                reply = (False, error)
+            ours.send(reply)
 
 
 def settle_after_fork() -> None:

@@ -36,6 +36,16 @@ def test_a_child_answers_raises_and_dies_as_its_function_does():
         asked(kill_myself).receive()
 
 
+def test_a_child_whose_answer_nobody_reads_ends_silently(capfd):
+    """So does that of a killed parent, whose end resets the connection."""
+    child = Child(lambda number: number)
+    child.send(1)
+    assert child.connection.poll(10)
+    child.connection.close()
+    child._process.join(10)
+    assert child._process.exitcode == 0 and capfd.readouterr().err == ""
+
+
 def asked(function):
     child = Child(lambda _: function())
     child.send(None)

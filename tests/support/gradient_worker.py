@@ -41,7 +41,6 @@ VARIANTS = {
     "dora": (partial(adapted_config, lora=DORA), {"lora": 1e-4, "g_phi": 1e-4}),
     "mixed": (model_config, None),
     "mixed_wan": (wan_config, None),
-    "fp8": (fp8_config, None),
     "compiled": (model_config, None),
     "compiled_fp8": (fp8_config, None),
     "decoder_lora": (partial(adapted_config, lora=None, decoder=LORA), {"decoder_lora": 1e-4, "embeddings": 1e-5}),

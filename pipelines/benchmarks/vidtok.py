@@ -38,8 +38,12 @@ def against_plain(name: str, ch: int = 128, frames: int = 17, size: int = 64, re
     return Speed(*speeds, *limits)
 
 
+# A convolution over time is a product of matrices for each tap on a CPU.
+CONVOLVING = (torch.ops.aten.convolution.default, torch.ops.aten.addmm.default, torch.ops.aten.addmm_.default)
+
+
 class Convolutions(TorchDispatchMode):
-    """Sums up the CPU time of the convolutions that are computed in its context.
+    """Sums up the CPU time of the convolutions, and of products of matrices, that are computed in its context.
 
     Attributes:
         seconds: Their time.
@@ -54,7 +58,7 @@ class Convolutions(TorchDispatchMode):
     ) -> object:
         started = time.process_time()
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.convolution.default:
+        if func in CONVOLVING:
             self.seconds += time.process_time() - started
         return result
 

@@ -1,5 +1,7 @@
 """The study of variants: its runs resume, its report is paired, and the smoke profile runs from end to end."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from vtok.motion_encoder import MotionEncoder, QueryMotionEncoder
 from vtok.tokeniser import build_tokeniser
 
 WORLD = WorldConfig(train=12, asked=2)
+PUBLISHED = VARIANTS.parents[1] / "study_report" / "variants"
 
 
 @pytest.mark.slow
@@ -118,6 +121,13 @@ def test_results_are_read_as_they_were_written_and_make_the_tables(tmp_path):
     assert "| other | 1,001 | 28.0 | 44.0 | 2 | 100.0 | 50.0 | 75.0 |" in text
     assert "| *chance* | | | | | 25.0 | 50.0 | 37.5 |" in text
     assert "| other | 2 | +50.0 ±" in text and "13 runs are done, 1 are still to come" in text
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="not published yet")
+def test_published_results_make_the_published_report(tmp_path):
+    shutil.copy(PUBLISHED / "results.jsonl", tmp_path)
+    main(["--profile", "cpu", "--report", str(tmp_path)])
+    assert (tmp_path / "report.md").read_text() == (PUBLISHED / "report.md").read_text()
 
 
 def test_a_study_needs_something_to_compare():

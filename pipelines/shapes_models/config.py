@@ -4,12 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from pipelines.cli.config_files import PRESETS, read_yaml
-from pipelines.cli.errors import one_line
-from pipelines.shapes_study.config import Fitting
-from vtok.config import ConfigError, require
+from pipelines.cli.config_files import PRESETS
+from pipelines.shapes_study.config import Fitting, load_profile
+from vtok.config import require
 
 PROFILES = PRESETS / "shapes_models.yaml"
 
@@ -97,16 +94,5 @@ class ModelsConfig:
 
 
 def load_models(path: Path, profile: str) -> ModelsConfig:
-    """Reads a profile.
-
-    Raises:
-        ConfigError: The file, the profile or a setting does not exist, or a setting is out of range.
-    """
-    profiles = read_yaml(path)
-    require(profile in profiles, f"{path} has no profile {profile!r}: choose one of {', '.join(profiles)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ModelsConfig, "models")
-    try:
-        return parser.instantiate(parser.parse_object({"models": profiles[profile] or {}}))["models"]
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
+    """Reads a profile of the YAML (see :func:`load_profile`)."""
+    return load_profile(ModelsConfig, path, profile)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -11,6 +11,8 @@ from pipelines.cli.errors import one_line
 from vtok.config import ConfigError, LossConfig, require
 
 STUDY = PRESETS / "study.yaml"
+
+Settings = TypeVar("Settings")
 
 
 @dataclass
@@ -242,7 +244,17 @@ class StudyConfig:
 
 
 def load_study(path: Path, profile: str) -> StudyConfig:
-    """Reads a profile of a study's YAML. Its settings override those that the file gives for all profiles.
+    """Reads a profile of a study's YAML (see :func:`load_profile`)."""
+    return load_profile(StudyConfig, path, profile)
+
+
+def load_profile(kind: type[Settings], path: Path, profile: str) -> Settings:
+    """Reads a profile of a YAML. Its settings override those that the file gives for all profiles.
+
+    Args:
+        kind: The dataclass that the settings fill.
+        path: The YAML.
+        profile: Name of the profile.
 
     Raises:
         ConfigError: The file, the profile or a setting does not exist.
@@ -251,9 +263,9 @@ def load_study(path: Path, profile: str) -> StudyConfig:
     profiles = tree.pop("profiles", {})
     require(profile in profiles, f"{path} has no profile {profile!r}: choose one of {', '.join(profiles)}")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(StudyConfig, "study")
+    parser.add_class_arguments(kind, "study")
     try:
-        values = parser.instantiate(parser.parse_object({"study": merged(tree, profiles[profile])}))
+        values = parser.instantiate(parser.parse_object({"study": merged(tree, profiles[profile] or {})}))
     except (ArgumentError, ValueError) as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
     return values["study"]

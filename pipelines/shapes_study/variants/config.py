@@ -4,12 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
-
-from pipelines.cli.config_files import PRESETS, read_yaml
-from pipelines.cli.errors import one_line
-from pipelines.shapes_study.config import ArmConfig, Fitting, merged
-from vtok.config import ConfigError, require
+from pipelines.cli.config_files import PRESETS
+from pipelines.shapes_study.config import ArmConfig, Fitting, load_profile
+from vtok.config import require
 
 VARIANTS = PRESETS / "study_variants.yaml"
 
@@ -68,18 +65,5 @@ class VariantsConfig:
 
 
 def load_variants(path: Path, profile: str) -> VariantsConfig:
-    """Reads a profile of the YAML. Its settings override those that the file gives for all profiles.
-
-    Raises:
-        ConfigError: The file, the profile or a setting does not exist.
-    """
-    tree = read_yaml(path)
-    profiles = tree.pop("profiles", {})
-    require(profile in profiles, f"{path} has no profile {profile!r}: choose one of {', '.join(profiles)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(VariantsConfig, "variants")
-    try:
-        values = parser.instantiate(parser.parse_object({"variants": merged(tree, profiles[profile])}))
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(f"{path}: {one_line(error)}") from error
-    return values["variants"]
+    """Reads a profile of the YAML (see :func:`load_profile`)."""
+    return load_profile(VariantsConfig, path, profile)

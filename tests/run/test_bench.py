@@ -45,7 +45,7 @@ def test_the_bench_of_the_model_runs(what, capsys):
     assert figures and all(figure["value"] > 0 for figure in figures)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["step", "run", "checkpoint", "fsdp", "host"])
 def test_the_bench_of_steps_and_of_runs_runs(what):
     """In a process of its own, for DeepSpeed's group."""

@@ -21,7 +21,7 @@ from vtok.config import ConfigError
     "cases",
     [
         ("zero3.json:fp32", "zero2.json:fp32"),
-        pytest.param(("zero3.json:bf16", "zero2.json:bf16", "zero3_offload.json:fp32"), marks=pytest.mark.slow),
+        pytest.param(("zero3.json:bf16", "zero2.json:bf16", "zero3_offload.json:fp32"), marks=pytest.mark.long),
     ],
 )
 def test_a_dropped_step_leaves_no_trace(ranks, tiny_models, cases):

@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_at_most_a_checkpoint(run, tmp_pa
     assert not list((tmp_path / "out/checkpoints").glob("step_00000004*"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_while_steps_are_dropped_no_checkpoint_goes(run, tmp_path, monkeypatch):
     def dropped(engine, batches, plan, with_decoder):
         step = stepping.train_step(engine, batches, plan, with_decoder)

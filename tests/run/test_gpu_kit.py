@@ -59,7 +59,7 @@ def report(tmp_path_factory):
     return read_report(folder / "cpu.json"), folder, printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_part_gives_figures_on_a_cpu(report):
     found, _, _ = report
     assert {name: result.state for name, result in found.results.items()} == {part.name: "done" for part in PARTS}
@@ -79,7 +79,7 @@ def test_every_part_gives_figures_on_a_cpu(report):
     assert found.card == "CPU" and found.tiny and set(found.versions) >= {"Python", "torch", "diffusers"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_on_a_cpu_is_what_the_plan_counts(report):
     """The plan counts on the meta device what the CPU's tensors take: a block more, an encode."""
     results = report[0].results
@@ -91,7 +91,7 @@ def test_memory_on_a_cpu_is_what_the_plan_counts(report):
         assert finding.value == finding.planned > 0, finding
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_rates_are_what_a_plan_reads(report):
     found, folder, _ = report
     names = {field.name for field in fields(Rates)} - {"card"}
@@ -102,7 +102,7 @@ def test_the_rates_are_what_a_plan_reads(report):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_table_is_printed_last_and_again_from_the_file(report):
     found, folder, printed = report
     assert printed.endswith((folder / "cpu.md").read_text())

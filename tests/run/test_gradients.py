@@ -5,11 +5,11 @@ import pytest
 from support.launch import REPO, checked
 
 WORKER = REPO / "tests/support/gradient_worker.py"
-slow = partial(pytest.param, marks=pytest.mark.slow)
+slow, long = (partial(pytest.param, marks=mark) for mark in (pytest.mark.slow, pytest.mark.long))
 
 
 @pytest.mark.parametrize(
-    "count, accumulation, checkpointing", [slow(1, 1, False), slow(2, 1, False), (2, 2, False), slow(2, 1, True)]
+    "count, accumulation, checkpointing", [long(1, 1, False), long(2, 1, False), (2, 2, False), slow(2, 1, True)]
 )
 def test_zero3_gradients_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """1 rank x 4, 2 x 2, 2 x 1 x (accumulate 2), and 2 x 2 with gradient checkpointing in MLLM and decoder."""
@@ -22,7 +22,7 @@ MIXES = {1: "ttvd:isvl", 2: "tvlt:qpss"}  # by accumulation: on two ranks, two s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [long(1), 2])
 def test_zero3_gradients_of_mixed_samples_equal_the_reference(ranks, tiny_models, accumulation):
     """One rank has only texts while the other has only clips; kinds change from one micro-step to the next."""
     mixes = MIXES[accumulation]
@@ -47,14 +47,14 @@ def test_zero3_gradients_through_wan_equal_those_of_one_process(ranks, tiny_mode
 @pytest.mark.parametrize(
     "count, variant, accumulation, checkpointing, configs",
     [
-        (2, "hunyuan/2", 2, True, ("zero3.json",)),
-        slow(2, "wan/2", 2, False, ("zero3.json", "zero2.json")),
-        slow(2, "mixed/2:ttvd:isvl", 2, True, ("zero3.json",)),
+        slow(2, "hunyuan/2", 2, True, ("zero3.json",)),
+        long(2, "wan/2", 2, False, ("zero3.json", "zero2.json")),
+        long(2, "mixed/2:ttvd:isvl", 2, True, ("zero3.json",)),
         slow(2, "mixed_wan/2:tvvt:vtqv", 4, True, ("zero3.json",)),
-        slow(2, "parts/2", 2, False, ("zero3.json",)),
-        slow(2, "decoder_lora/2", 2, True, ("zero2.json", "zero3.json")),
+        long(2, "parts/2", 2, False, ("zero3.json",)),
+        long(2, "decoder_lora/2", 2, True, ("zero2.json", "zero3.json")),
         slow(2, "compiled_fp8/2", 2, True, ("zero3.json",)),
-        slow(4, "hunyuan/2", 2, False, ("zero3.json",)),
+        long(4, "hunyuan/2", 2, False, ("zero3.json",)),
     ],
 )
 def test_gradients_on_ranks_that_share_samples_equal_the_reference(
@@ -67,7 +67,7 @@ def test_gradients_on_ranks_that_share_samples_equal_the_reference(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count, accumulation, checkpointing", [(1, 1, False), (2, 2, True)])
+@pytest.mark.parametrize("count, accumulation, checkpointing", [long(1, 1, False), (2, 2, True)])
 def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accumulation, checkpointing):
     """Each part has its own groups in the optimiser, under ZeRO-2 and ZeRO-3. What is frozen has no gradient."""
     configs = "zero2.json", "zero3.json"
@@ -76,7 +76,7 @@ def test_gradients_of_parts_equal_the_reference(ranks, tiny_models, count, accum
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant, count", [("lora", 1), ("lora", 2), ("dora", 2), ("decoder_lora", 2)])
+@pytest.mark.parametrize("variant, count", [long("lora", 1), long("lora", 2), ("dora", 2), ("decoder_lora", 2)])
 def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, variant, count):
     """Each rank accumulates twice, with gradient checkpointing, under ZeRO-2 and ZeRO-3."""
     configs = "zero2.json", "zero3.json"
@@ -84,7 +84,7 @@ def test_gradients_of_adapters_equal_those_of_plain_peft(ranks, tiny_models, var
     assert all(result.stdout.count(f"{name}: ") == count for name in configs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["compiled", "compiled_fp8"])
 def test_gradients_of_compiled_blocks_equal_the_reference(ranks, tiny_models, variant):
     """2 x 1 x (accumulate 2), with gradient checkpointing: lengths differ between micro-steps and between ranks.

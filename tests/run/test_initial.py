@@ -119,7 +119,7 @@ def test_what_is_no_trained_model_is_refused(shards, tmp_path):
     assert_user_error(refused, "init.weights", "vtok_config.json")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_export_is_read_at_the_start_only(trained, exported, shards, tmp_path):
     place, new = shutil.copytree(exported, tmp_path / "export"), tmp_path / "new"
     checked(started(alone, place, shards, new))

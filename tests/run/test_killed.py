@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 STEPS, EVERY = 9, 3
 
 
+@pytest.mark.long
 def test_a_rank_killed_at_a_random_moment():
     """The whole run ends with it, and resumed on as many ranks gives the same log to the last digit."""
     moments = ("killed", "killed_in_step", "killed_in_save")
@@ -40,7 +41,10 @@ def undisturbed(shards, tmp_path_factory):
     return runs.without_rates(runs.log_of(output))
 
 
-@pytest.mark.parametrize("whole, options", [(False, ()), (True, ()), (False, ("--train.sequence_parallel", "2"))])
+@pytest.mark.parametrize(
+    "whole, options",
+    [pytest.param(False, (), marks=pytest.mark.long), (True, ()), (False, ("--train.sequence_parallel", "2"))],
+)
 def test_one_or_all_of_two_ranks_killed_and_resumed_on_one(whole, options, shards, undisturbed, tmp_path):
     """Under the deepspeed launcher none of their processes stays. The ranks may share samples."""
     output = tmp_path / "out"

@@ -70,7 +70,10 @@ def test_training_on_what_is_stored_equals_training_on_the_videos(shards, stored
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "decoder",
-    [("hunyuan", "--data.text_dropout", 0.5), ("wan", "--model.decoder.adapter_dim", 64)],
+    [
+        ("hunyuan", "--data.text_dropout", 0.5),
+        pytest.param(("wan", "--model.decoder.adapter_dim", 64), marks=pytest.mark.long, id="wan"),
+    ],
     ids=lambda own: own[0],
 )
 def test_losses_with_stored_captions_are_those_of_the_text_encoder(shards, tmp_path, decoder):

@@ -85,7 +85,7 @@ def test_an_untrained_model_answers(kind, clip, tmp_path, capsys):
     assert end.value.code == 2 and "set tokeniser.strategy to training_free" in error and error.count("\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stored_features_train_as_the_videos_do(tmp_path):
     shards = make_shards(tmp_path)
     settings = ("--data.window", "centred", "--data.seconds", 1)

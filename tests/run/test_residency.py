@@ -78,7 +78,7 @@ def test_zero_2_and_the_secondary_partition_keep_what_they_are_for(two_ranks):
         assert report["bytes"]["secondary"] >= report["bytes"]["frozen"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_does_not_depend_on_where_the_shards_lie(one_rank, two_ranks):
     """The worker checks that each case starts from the files' own values. Frozen shards in host memory: on a CPU this
     shows that the step runs so, not that a GPU is relieved of them.
@@ -91,7 +91,7 @@ def test_training_does_not_depend_on_where_the_shards_lie(one_rank, two_ranks):
     assert two_ranks["host"][0]["shard_devices"] == ["cpu"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_frozen_parts_have_the_same_hashes_on_any_number_of_ranks(one_rank, two_ranks):
     expected = one_rank["sharded"][0]["hashes"]
     assert expected.keys() == {"feature_extractor", "diffusion_transformer", "autoencoder", "text_encoder"}
@@ -129,7 +129,7 @@ def write_larger_models(tiny_models, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_loading_takes_no_more_memory_than_the_shard_and_the_largest_tensor(tiny_models, larger_models, ranks):
     worker = REPO / "tests/support/loading_worker.py"
     found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models)).stdout, "LOADED ")

@@ -68,14 +68,20 @@ def test_two_ranks_that_share_samples_have_the_curve_of_one(one_rank, shared):
     assert load_config(shared / "config.yaml").train.sequence_parallel == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_groups_of_two_ranks_have_the_curve_of_one(ranks, train, one_rank, tmp_path):
     checked(train(tmp_path / "out", *SHARED, start=partial(ranks.run, ranks=4)))
     assert_same_curve(tmp_path / "out", one_rank)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before, count, options", [("shared", 1, ()), ("shared", 2, ()), ("one_rank", 2, SHARED)])
+@pytest.mark.parametrize(
+    "before, count, options",
+    [
+        ("shared", 1, ()),
+        *(pytest.param(*one, marks=pytest.mark.long) for one in (("shared", 2, ()), ("one_rank", 2, SHARED))),
+    ],
+)
 def test_a_run_goes_on_under_another_split(ranks, train, one_rank, tmp_path, request, before, count, options):
     output = tmp_path / "out"
     shutil.copytree(request.getfixturevalue(before), output)

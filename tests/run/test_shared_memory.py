@@ -74,7 +74,7 @@ def test_the_paper_s_run_on_eight_gpus_needs_more_than_a_container_has(monkeypat
 
 @pytest.mark.slow
 @with_own_mounts
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_loader_processes_hold_no_more_than_is_planned(batch):
     worker = REPO / "tests/support/in_flight_worker.py"
     result = checked(run("unshare", "--mount", sys.executable, worker, batch))

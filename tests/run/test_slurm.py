@@ -46,6 +46,7 @@ def test_a_job_of_two_nodes_trains_to_its_end(undisturbed):
     assert [line["step"] for line in undisturbed] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_a_task_has_eight_cores_and_its_nodes_memory_unless_flags_say_otherwise(cluster, shards, tmp_path):
     """A task that asked for nothing would have one core and 100 MB here (``DefMemPerCPU``)."""
     for flags, cores, memory in (((), 8, 4000), (("--cpus-per-task", 3, "--mem", 2000), 3, 2000)):
@@ -60,6 +61,7 @@ def test_a_task_has_eight_cores_and_its_nodes_memory_unless_flags_say_otherwise(
         cluster.wait(job, 60)
 
 
+@pytest.mark.long
 def test_usr1_saves_and_the_job_is_queued_again_and_goes_on(cluster, shards, undisturbed, tmp_path):
     output = tmp_path / "out"
     job = submit(cluster, shards, output)
@@ -87,6 +89,7 @@ def test_a_killed_rank_ends_the_job_at_once_and_it_is_queued_again_and_goes_on(c
     assert runs.without_rates(runs.log_of(output)) == undisturbed
 
 
+@pytest.mark.long
 def test_an_array_builds_the_same_shards(cluster, shards, tmp_path):
     built = tmp_path / "shards"
     command = ("slurm/build_shards.sh", shards.parent / "clips", "--output", built, "--samples-per-shard", 5)

@@ -154,7 +154,9 @@ def launch(start, shards):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGKILL])
+@pytest.mark.parametrize(
+    "number", [SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in (SIGINT, SIGKILL))]
+)
 def test_no_process_stays_when_the_launcher_is_ended_and_the_run_is_saved(number, launch, tmp_path):
     output = tmp_path / "out"
     run = launch(output)

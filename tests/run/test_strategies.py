@@ -87,8 +87,18 @@ def test_videos_become_tokens(tiny_models, tmp_path, name):
     assert tensors["times"].tolist() == pytest.approx(times[name])
 
 
+RUN_IN_CI = ("vtok-cuts", "video-lavit")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in OTHERS if name not in ("previous", "query")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in RUN_IN_CI else pytest.param(name, marks=pytest.mark.long)
+        for name in OTHERS
+        if name not in ("previous", "query")
+    ],
+)
 def test_two_ranks_train_as_one_does(ranks, tmp_path, name):
     shards = make_shards(tmp_path)
     logs = []

@@ -110,7 +110,7 @@ def test_a_resumed_run_repeats_the_log_to_the_last_digit(ranks, two_ranks, shard
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("before, after", [(2, 1), pytest.param(1, 2, marks=pytest.mark.long)])
 def test_resuming_on_another_number_of_ranks_keeps_batches_and_curve(
     ranks, one_rank, two_ranks, shards, tmp_path, before, after
 ):
@@ -191,7 +191,7 @@ def test_understand_and_generate_from_a_checkpoint(two_ranks, clips, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torchrun", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("torchrun", [pytest.param(False, marks=pytest.mark.long), True])
 def test_ranks_share_prompts_out(ranks, two_ranks, tmp_path, torchrun):
     (tmp_path / "prompts.txt").write_text("A red circle\nA blue square\nA green star\n")
     options = ("--checkpoint", two_ranks, "--prompts", tmp_path / "prompts.txt", "--samples", 1, "--layout", "vbench",

@@ -87,7 +87,7 @@ def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
     assert_same_run(output, one_rank, "codec/omnitokenizer.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_give_the_same_curve_as_one(ranks, folder, one_rank):
     output = folder / "two"
     checked(ranks.run(COMMAND, "--config", folder / "small.yaml", "--data.root", folder / "clips", "--output", output))

@@ -73,7 +73,7 @@ def test_the_experts_take_turns_in_one_run(ranks, tmp_path):
     assert validate(tmp_path / "x.mp4").frames == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_train_as_one_does_with_l_dec_every_second_step(ranks, tmp_path):
     shards = make_shards(tmp_path)
     logs = []

@@ -15,7 +15,7 @@ CAUSAL = [
 
 
 @pytest.mark.parametrize(
-    "lengths", [(1, 2, 3, 7, 8, 9, 16, 29), pytest.param(range(1, 41), marks=pytest.mark.slow, id="all")]
+    "lengths", [(1, 2, 3, 7, 8, 9, 16, 29), pytest.param(range(1, 41), marks=pytest.mark.long, id="all")]
 )
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.no_grad()

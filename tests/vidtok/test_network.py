@@ -169,7 +169,7 @@ def test_mistakes_are_named(call, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
 def test_compiled_blocks_give_the_same(backend, monkeypatch):
     """Also chunk by chunk; the parameters keep their names."""
     for name in ("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", "TORCH_WARM_POOL"):  # which inductor sets

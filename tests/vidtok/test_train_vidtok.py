@@ -141,7 +141,7 @@ def test_a_run_is_validated_with_its_weights_and_their_average(folder):
     assert len((output / "validation.jsonl").read_text().splitlines()) == len(lines)  # that of the last step is there
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpointed_blocks_give_the_same_run(folder, one_rank):
     output = folder / "checkpointed"
     options = ("--data.shards", folder / "shards", "--output", output, "--train.gradient_checkpointing", "true")
@@ -151,7 +151,7 @@ def test_checkpointed_blocks_give_the_same_run(folder, one_rank):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lpips_counts_in_the_likelihood(folder, one_rank):
     lpips_files(folder)
     output = folder / "perceptual"
@@ -186,7 +186,7 @@ def test_the_second_stage_trains_the_decoder_alone(folder, one_rank):
     assert set(state["frozen"]) == {"encoder"} and not [name for name in state["shapes"] if "encoder." in name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(ranks, folder):
     """FSQ's entropy covers the codes of all ranks, so one clip on each of two ranks equals two clips on one rank."""
     options = ("--config", folder / "small.yaml", "--model.name", "vidtok_fsq_causal_488_4096", "--loss.discriminator",
@@ -208,7 +208,7 @@ def test_fsq_trains_to_the_same_codes_on_two_ranks_as_on_one(ranks, folder):
     assert (codes[0] == codes[1]).float().mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bf16_trains_along_the_curve_of_fp32(folder):
     """The learning rate is low. At a rate where one step lowers the loss by a third, rounding errors grow at once."""
     outputs = [folder / precision for precision in ("fp32", "bf16")]

@@ -13,7 +13,10 @@ from vtok.visual_head import build_visual_head
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: build_tokeniser(VTokConfig(strategy="x")), "tokeniser.strategy is 'x'.* one of vtok, vtok-cuts, frames, none"),
+        (
+            lambda: build_tokeniser(VTokConfig(strategy="x")),
+            "tokeniser.strategy is 'x'.* one of vtok, vtok-cuts, frames, none",
+        ),
         (lambda: backbone(VTokConfig(backbone="x")), "tokeniser.backbone is 'x'.* one of clip, vgg19"),
         (lambda: published(MLLMConfig(kind="x")), "mllm.kind is 'x'.* one of llava-next"),
         (lambda: build_visual_head(VisualHeadConfig(kind="x"), 8, 8), "visual_head.kind is 'x'.* one of gmm"),

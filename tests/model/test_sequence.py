@@ -23,7 +23,7 @@ def test_ranks_that_do_not_divide_the_heads_are_refused(tiny_models):
         decoder.share(SequenceGroup(3, 0, None))
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.long)])
 def test_losses_and_gradients_are_those_of_one_process(ranks, tiny_models, count):
     """Rows of all kinds of lengths, among them fewer than ranks; HunyuanVideo, Wan2.2-TI2V-5B and Wan2.1 in small."""
     checks = ("exchanges", "encodes", *DECODERS)

@@ -463,7 +463,9 @@ def mixed(tmp_path_factory):
     return folder / "out"
 
 
-@pytest.mark.parametrize("buckets", [None, "auto", ["32x32x2", "64x64x0.5"]])
+@pytest.mark.parametrize(
+    "buckets", [*(pytest.param(one, marks=pytest.mark.slow) for one in (None, ["32x32x2", "64x64x0.5"])), "auto"]
+)
 def test_a_plan_says_what_the_mix_of_the_data_costs(mixed, tiny_models, tmp_path, capsys, buckets):
     config = planned_config(tiny_models)
     config.data.shards, config.data.buckets = str(mixed), buckets

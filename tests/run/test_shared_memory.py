@@ -82,6 +82,7 @@ def test_loader_processes_hold_no_more_than_is_planned(batch):
     assert planned / 2 < most <= planned
 
 
+@pytest.mark.slow
 @with_own_mounts
 def test_a_container_s_default_is_too_little_for_a_rank_on_a_cpu():
     """64 MiB, of which DeepSpeed's collectives would take 66: a bus error, as it was."""

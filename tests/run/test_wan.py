@@ -96,7 +96,7 @@ def test_videos_in_validation_are_refused_where_they_take_both_experts(tmp_path)
     assert not (tmp_path / "out/config.yaml").exists()
 
 
-@pytest.mark.parametrize("name", ["t2v_a14b", "ti2v_5b"])
+@pytest.mark.parametrize("name", [pytest.param("t2v_a14b", marks=pytest.mark.slow), "ti2v_5b"])
 def test_the_presets_can_be_planned(capsys, name):
     plan.main(["--config", str(PRESETS / f"llava_next_8b_wan2.2_{name}.yaml"), "--gpus", "16", "--json"])
     figures = json.loads(capsys.readouterr().out)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_tools.video.views import decoder_view
-from pipelines.planning.forecast import Forecast, Scenario, forecast
+from pipelines.engine.batch_plan import smallest_valid_batch
+from pipelines.planning.forecast import Forecast, Scenario, forecast, sharing_choices
 
 OFFLOAD = Path(__file__).parents[2] / "deepspeed_configs" / "zero3_offload.json"
 
@@ -70,6 +71,14 @@ def smaller_micro_batch(scenario: Scenario) -> Iterator[Change]:
         yield with_setting(scenario, "train.micro_batch_size", size)
 
 
+def share_samples(scenario: Scenario) -> Iterator[Change]:
+    """Lets more GPUs share each sample, if the GPUs and the global batch can be divided so."""
+    train, gpus = scenario.config.train, scenario.hardware.gpus
+    for n in sharing_choices(scenario.config):
+        if n > train.sequence_parallel and gpus % n == 0 and train.global_batch_size % (gpus // n) == 0:
+            yield with_setting(scenario, "train.sequence_parallel", n)
+
+
 def more_gpus(scenario: Scenario) -> Iterator[Change]:
     """Doubles the GPUs, up to one per sample, or as many as share one."""
     gpus, train = 2 * scenario.hardware.gpus, scenario.config.train
@@ -106,7 +115,46 @@ def smaller_video(scenario: Scenario) -> Iterator[Change]:
 
 
 # From the least costly change to the largest.
-KINDS = (checkpoint_activations, smaller_micro_batch, more_gpus, offload, shorter_video, smaller_video)
+KINDS = (checkpoint_activations, smaller_micro_batch, share_samples, more_gpus, offload, shorter_video, smaller_video)
+
+
+def divisions(batch: int, choices: list[int], gpus: int, per_node: int) -> list[tuple[int, int]]:
+    """Lists the ways to divide a global batch evenly among at most so many GPUs, on whole nodes if on several.
+
+    Args:
+        batch: The global batch.
+        choices: Numbers of GPUs that can share a sample.
+        gpus: GPUs at hand.
+        per_node: GPUs of a node.
+
+    Returns:
+        (number of groups, GPUs that share a sample) of each way.
+    """
+    groups = [n for n in range(1, batch + 1) if batch % n == 0]
+    found = [(of, n) for of in groups for n in choices if of * n <= gpus]
+    return [(of, n) for of, n in found if of * n % min(of * n, per_node) == 0]
+
+
+def largest_sharing(choices: list[int], gpus: int) -> int:
+    """Returns the largest number of GPUs that can share a sample if all GPUs are used. The batch grows least so."""
+    return max(n for n in choices if gpus % n == 0)
+
+
+def use_of_gpus(scenario: Scenario) -> str:
+    """Says what GPUs could do among which the global batch cannot be divided, in one line."""
+    wanted, hardware = scenario.config.train.global_batch_size, scenario.hardware
+    gpus, choices = hardware.gpus, sharing_choices(scenario.config)
+    possible = divisions(wanted, choices, gpus, hardware.gpus_per_node)
+    groups, n = max(possible, key=lambda way: (way[0] * way[1], way[0]))
+    if groups * n == gpus:
+        return f"--train.sequence_parallel {n} keeps {wanted}: {groups} groups of {n} GPUs each share their samples"
+    most = largest_sharing(choices, gpus)
+    larger = smallest_valid_batch(wanted, gpus // most)
+    return (
+        f"no train.sequence_parallel keeps {wanted} on {gpus} GPUs: {most} is the largest that divides them and the "
+        f"attention heads (--train.sequence_parallel {most} --train.global_batch_size {larger}); fewer GPUs keep it "
+        f"(--gpus {groups * n} --train.sequence_parallel {n}, {gpus - groups * n} idle); `--scaling` compares"
+    )
 
 
 def with_setting(scenario: Scenario, key: str, value: bool | int) -> Change:

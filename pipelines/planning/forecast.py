@@ -12,11 +12,13 @@ from pipelines.metering.workload import Workload, typical_workload
 from pipelines.planning.hardware import Hardware
 from pipelines.planning.host import host_memory
 from pipelines.planning.memory import Share, kept_memory, parameters_of, phase_memory
+from pipelines.planning.network import Received, waiting_seconds
 from pipelines.planning.rates import Rates
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.time import Seconds, micro_step_seconds
 from pipelines.planning.traffic import exchanged, traffic
 from vtok.config import ModelConfig
+from vtok.framework import VTokFramework
 from vtok.rows.text import TextEncoder
 from vtok.weights.shipped import folder_of
 
@@ -55,6 +57,7 @@ class Forecast:
         rates: The speeds that times are computed from.
         seconds: Seconds per micro-step, by phase.
         traffic: Bytes that a GPU receives per step, by purpose.
+        waiting: Seconds per step in which a GPU waits for these.
         tiled: Whether the autoencoder tiles frames.
     """
 
@@ -70,7 +73,8 @@ class Forecast:
     flops: dict[str, Flops]
     rates: Rates
     seconds: dict[str, Seconds]
-    traffic: dict[str, int]
+    traffic: dict[str, Received]
+    waiting: float
     tiled: bool
 
     @property
@@ -97,7 +101,7 @@ class Forecast:
 
     @property
     def step_seconds(self) -> float:
-        return self.batch.accumulation * sum(phase.total for phase in self.seconds.values())
+        return self.batch.accumulation * sum(phase.total for phase in self.seconds.values()) + self.waiting
 
     @property
     def run_days(self) -> float | None:
@@ -124,7 +128,7 @@ def forecast(scenario: Scenario) -> Forecast:
     samples = smallest_valid_batch(train.global_batch_size, data_ranks(hardware.gpus, shared_by))
     even = bool(scenario.config.data.buckets)
     batch = plan_batch(samples, train.micro_batch_size, hardware.gpus, even, shared_by)
-    framework = meta_copy(scenario.config.model, train.precision, train.parts)
+    framework = whole_model(scenario.config)
     absent = {STORED[kind] for kind in scenario.stored}
     parameters = [parameter for parameter in parameters_of(framework) if parameter.part not in absent]
     load = typical_workload(
@@ -132,6 +136,10 @@ def forecast(scenario: Scenario) -> Forecast:
     )
     dec_every = scenario.config.model.loss.dec_every
     whole, step = (without(measured(scenario, load, ranks), absent) for ranks in (1, shared_by))
+    seconds = micro_step_seconds(step, scenario.rates, dec_every)
+    per_node = hardware.ranks_per_node
+    moved = traffic(parameters, hardware.gpus, batch.accumulation, sharding, per_node)
+    moved |= exchanged(framework, load, batch, parameter_bytes, per_node)
     return Forecast(
         hardware=hardware,
         parameters={part: n for part, n in framework.parameter_counts().items() if part not in absent},
@@ -144,15 +152,31 @@ def forecast(scenario: Scenario) -> Forecast:
         phases=phase_memory(parameters, step, hardware.gpus, sharding),
         flops=part_flops(whole, batch.micro_batch_size, dec_every),
         rates=scenario.rates,
-        seconds=micro_step_seconds(step, scenario.rates, dec_every),
-        traffic=traffic(parameters, hardware.gpus, batch.accumulation, sharding)
-        | exchanged(framework, load, batch, parameter_bytes),
+        seconds=seconds,
+        traffic=moved,
+        waiting=waiting_seconds(moved, seconds, batch.accumulation, hardware),
         tiled=step.tiled,
     )
 
 
-# Suggestions try many scenarios that share few different steps, and measuring a step takes seconds.
+def sharing_choices(config: RunConfig) -> list[int]:
+    """Lists the values of ``train.sequence_parallel`` that divide the attention heads of the decoder's transformer."""
+    decoder = whole_model(config).decoder
+    return decoder.possible_sharing if decoder is not None else [1]
+
+
+# Suggestions try many scenarios that share few models and steps. Building or measuring one takes seconds.
+_models: dict[str, VTokFramework] = {}
 _steps: dict[str, Step] = {}
+
+
+def whole_model(config: RunConfig) -> VTokFramework:
+    """Returns the run's framework on the meta device. Nobody may change it."""
+    model, train = config.model, config.train
+    key = repr((model, train.precision, train.parts))
+    if key not in _models:
+        _models[key] = meta_copy(model, train.precision, train.parts)
+    return _models[key]
 
 
 def measured(scenario: Scenario, load: Workload, ranks: int) -> Step:

@@ -12,6 +12,9 @@ class Hardware:
         gpu_memory: GB (1e9 bytes) per GPU.
         reserve: GB of these for the CUDA context, NCCL and gaps in the allocator.
         node_memory: GB of host memory per node.
+        nvlink: GB/s that a GPU receives from the others of its node. An assumption: two thirds of an H100's data sheet.
+        infiniband: GB/s that a GPU receives from other nodes, through an adapter of its own. An assumption: four fifths
+            of 400 Gbit/s.
         price: Price of a GPU per hour.
     """
 
@@ -20,6 +23,8 @@ class Hardware:
     gpu_memory: float = 80.0
     reserve: float = 6.0
     node_memory: float = 1000.0
+    nvlink: float = 300.0
+    infiniband: float = 40.0
     price: float = 2.5
 
     @property

@@ -12,11 +12,13 @@ from pipelines.engine.batch_plan import BatchPlan
 from pipelines.engine.models import TINY_MODELS, inside_run, quiet_libraries
 from pipelines.engine.outputs import find_shards, open_shards
 from pipelines.metering.kinds import FLOP_KINDS, MEMORY
-from pipelines.planning.advice import Suggestion, replaced, suggestions
+from pipelines.planning.advice import Suggestion, replaced, suggestions, use_of_gpus
 from pipelines.planning.forecast import Forecast, Scenario, forecast
 from pipelines.planning.hardware import Hardware
 from pipelines.planning.mix import Mix, mix_of
+from pipelines.planning.network import NOTHING, Received
 from pipelines.planning.rates import ASSUMED, Rates
+from pipelines.planning.scaling import as_figures, draw, scaling, table
 from pipelines.planning.time import Seconds
 from vtok.config import require
 
@@ -31,6 +33,9 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
     Raises:
         ConfigError: Weights cannot be read, or no run has written its tiny models yet.
     """
+    if arguments.scaling:
+        print_scaling(arguments, config)
+        return
     if config.stages:
         plans = {stage.folder: plan_of(arguments, stage.config) for stage in stages_of(config)}
         shown = stages_as_json(plans) if arguments.json else stages_report(plans)
@@ -38,6 +43,24 @@ def print_plan(arguments: argparse.Namespace, config: RunConfig) -> None:
         plan = plan_of(arguments, config)
         shown = as_json(*plan) if arguments.json else report(*plan)
     print(json.dumps(shown) if arguments.json else "\n".join(shown))
+
+
+def print_scaling(arguments: argparse.Namespace, config: RunConfig) -> None:
+    """Runs ``plan.py --scaling``. Arguments and errors as in :func:`print_plan`."""
+    ways = scaling(scenario_of(arguments, config))
+    if arguments.json:
+        print(json.dumps(as_figures(ways)))
+    else:
+        print("\n".join(table(ways, arguments.price if arguments.priced else None)))
+        print(
+            f"\nAll of it is estimated. Assumed: {arguments.nvlink:g} GB/s between GPUs of a node of "
+            f"{arguments.gpus_per_node}, {arguments.infiniband:g} GB/s for each GPU between nodes, no latency, and "
+            f"the {'rates of ' + arguments.rates.card if arguments.rates.card != ASSUMED else 'assumed rates'} of "
+            "computation. Gathers and the reduction of gradients hide behind computation; the exchange of GPUs that "
+            "share a sample does not. GPU-hours include idle GPUs. Efficiency compares GPU-hours with the first row."
+        )
+    if arguments.picture:
+        draw(ways, config.train.global_batch_size, arguments.picture)
 
 
 class Plan(NamedTuple):
@@ -117,8 +140,9 @@ def notes_on(scenario: Scenario, planned: Forecast) -> list[str]:
         notes.append(
             f"data parallelism ends at the global batch: train.global_batch_size {wanted} cannot be divided among "
             f"{gpus_of(batch)}; the smallest that can is {batch.global_batch_size}, which is planned here, with as "
-            "many samples in the run; with train.sequence_parallel several GPUs share a sample"
+            "many samples in the run"
         )
+        notes.append(use_of_gpus(scenario))
     if planned.tiled:
         height, width = config.model.decoder.loss_size
         notes.append(f"the autoencoder takes frames of {height} x {width} in tiles: less memory, more FLOPs")
@@ -154,7 +178,8 @@ def as_json(
             "fits": planned.fits_host,
         },
         "flops_per_sample": {part: flops._asdict() for part, flops in planned.flops.items()},
-        "traffic_per_step": planned.traffic,
+        "traffic_per_step": {purpose: received._asdict() for purpose, received in planned.traffic.items()},
+        "waiting_for_network_seconds": planned.waiting,
         "rates": asdict(planned.rates),
         "seconds_per_micro_step": {phase: seconds._asdict() for phase, seconds in planned.seconds.items()},
         "steps": planned.steps,
@@ -194,7 +219,7 @@ def mix_report(planned: Forecast, mix: Mix) -> list[str]:
     lines += [
         row("mean", mix.flops / 1e12, "TFLOP", f"{mix.flops / mix.whole.flops:.0%} of a clip of {mix.whole.name}")
     ]
-    lines += [row("step", step, "s", "mean, with ranks of equal load")]
+    lines += [row("step", step, "s", "mean, with ranks of equal load, without waiting for the network")]
     return lines + ([row(f"run of {planned.steps:,} steps", days, "days")] if days is not None else [])
 
 
@@ -230,9 +255,11 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix:
     lines += [row("total", model / 1e12, "TFLOP", f"hardware {executed / 1e12:10,.2f}")]
 
     lines += ["", "received by a GPU in a step"]
-    lines += [row(purpose, n / 1e9, "GB") for purpose, n in planned.traffic.items()]
-    received = sum(planned.traffic.values())
+    lines += [row(purpose, n.total / 1e9, "GB", links(n)) for purpose, n in planned.traffic.items()]
+    received = sum(n.total for n in planned.traffic.values())
     lines += [row("total", received / 1e9, "GB", f"{received / planned.step_seconds / 1e9:.1f} GB/s over a step")]
+    lines += [row("NVLink", hardware.nvlink, "GB/s", "assumed, within a node")]
+    lines += [row("InfiniBand", hardware.infiniband, "GB/s", "assumed, between nodes; latency is not counted")]
 
     lines += ["", *rates_report(planned.rates), "", "time of a micro-step, without waiting for the network"]
     lines += [row(phase, seconds.total, "s", bound(seconds)) for phase, seconds in planned.seconds.items()]
@@ -243,7 +270,7 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix:
         f"  global batch {batch.global_batch_size} = {gpus_of(batch)} x {batch.micro_batch_size} x "
         f"{batch.accumulation} accumulated"
     ]
-    lines += [row("step", planned.step_seconds, "s")]
+    lines += [row("step", planned.step_seconds, "s", f"{planned.waiting:.2f} s of it wait for the network")]
     if planned.steps:
         lines += [row(f"run of {planned.steps:,} steps", planned.run_days, "days"), row("cost", planned.run_cost, "$")]
 
@@ -252,6 +279,12 @@ def report(planned: Forecast, remedies: list[Suggestion], notes: list[str], mix:
         lines += ["", "what would make it fit" if remedies else "nothing known here would make it fit"]
         lines += [f"  {s.options}   {s.forecast.gpu_bytes / 1e9:.1f} GB" for s in remedies]
     return lines
+
+
+def links(received: Received) -> str:
+    """Says how much of some traffic comes from other nodes, and what hides the traffic."""
+    hidden = "waited for" if received.behind == NOTHING else f"hidden behind the {received.behind}"
+    return f"{received.between / 1e9:10,.2f} GB from other nodes; {hidden}"
 
 
 def gpus_of(batch: BatchPlan) -> str:

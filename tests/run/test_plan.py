@@ -124,7 +124,7 @@ def test_encoders_whose_results_are_stored_cost_nothing(paper, paper_forecast):
 def test_traffic_of_zero3(paper_parameters):
     """Trained weights are gathered twice, encoders once; fp32 gradients are scattered; accumulation multiplies."""
     sharding = replace(read_sharding(ZERO3, 2), persistence_threshold=0)
-    moved = traffic(paper_parameters, 16, 2, sharding)
+    moved = {name: received.total for name, received in traffic(paper_parameters, 16, 2, sharding, 8).items()}
     trained = sum(p.size for p in paper_parameters if p.trained)
     encoders = sum(p.size for p in paper_parameters if not p.trained and p.part != "diffusion_transformer")
     received = 2 * 15 / 16
@@ -133,8 +133,8 @@ def test_traffic_of_zero3(paper_parameters):
     assert moved["reduce-scatter gradients"] == pytest.approx(trained * 4 * received)
     once = moved["all-gather frozen, forward"] - moved["all-gather frozen, backward"]
     assert once == pytest.approx(encoders * 2 * received)
-    within_a_node = traffic(paper_parameters, 16, 2, replace(sharding, secondary_partition=8))
-    assert within_a_node["all-gather trained, backward"] == pytest.approx(trained * 2 * 2 * 7 / 8)
+    within_a_node = traffic(paper_parameters, 16, 2, replace(sharding, secondary_partition=8), 8)
+    assert within_a_node["all-gather trained, backward"].total == pytest.approx(trained * 2 * 2 * 7 / 8)
 
 
 def test_other_ways_of_sharding(paper_parameters):
@@ -298,7 +298,7 @@ def test_ranks_that_share_samples_divide_what_the_transformer_takes(tiny_models)
     # Per rank and sample: half of the tokens, of width 48, four times in each of two blocks, forward and backward, and
     # half of them from the other rank, in four bytes. A video has 2 s at 8/s, 5 latent frames of 2 x 2 tokens.
     tokens = 5 * 2 * 2
-    assert shared.traffic["all-to-all of shared samples"] == 2 * tokens / 2 * 48 * 4 * 2 * 2 / 2 * 4
+    assert shared.traffic["all-to-all of shared samples"].total == 2 * tokens / 2 * 48 * 4 * 2 * 2 / 2 * 4
 
 
 # ---------------------------------------------------------------- advice
@@ -398,11 +398,13 @@ def test_data_parallelism_ends_at_the_global_batch(capsys, tiny_models, tmp_path
     save_config(planned_config(tiny_models), tmp_path / "config.yaml")
     arguments = ("--config", tmp_path / "config.yaml", "--gpus", gpus)
     figures = json.loads(run_plan(capsys, *arguments, "--json"))
-    (note,) = figures["notes"]
+    note, advice = figures["notes"]
     assert "data parallelism ends at the global batch" in note and f"the smallest that can is {smallest}," in note
     assert figures["batch"]["global_batch_size"] == smallest
     assert figures["steps"] == -(-10 * 4 // smallest)
-    assert note in run_plan(capsys, *arguments)
+    assert ("--train.sequence_parallel 2 keeps 4" if gpus == 8 else "--gpus 2 --train.sequence_parallel 1") in advice
+    table = run_plan(capsys, *arguments)
+    assert note in table and advice in table
 
 
 def test_a_run_s_folder_with_tiny_models_can_be_planned(capsys, tiny_models, tmp_path):

@@ -243,14 +243,19 @@ class VideoDecoder(nn.Module):
 
     def require_heads(self, ranks: int) -> None:
         """Raises :class:`ConfigError` unless each of so many ranks can take as many of the attention heads."""
+        possible = self.possible_sharing
+        require(
+            ranks in possible,
+            f"train.sequence_parallel {ranks} does not divide the {max(possible)} attention heads of the decoder's "
+            f"transformer: choose of {', '.join(map(str, possible))}",
+        )
+
+    @property
+    def possible_sharing(self) -> list[int]:
+        """The numbers of ranks that can share a sample: the divisors of the number of attention heads."""
         config: Any = self.transformer.config
         heads = config["num_attention_heads"]
-        possible = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
-        require(
-            heads % ranks == 0,
-            f"train.sequence_parallel {ranks} does not divide the {heads} attention heads of the decoder's "
-            f"transformer: choose of {possible}",
-        )
+        return [n for n in range(1, heads + 1) if heads % n == 0]
 
     @property
     def negative_prompt(self) -> str:

@@ -147,7 +147,7 @@ def use_of_gpus(scenario: Scenario) -> str:
     possible = divisions(wanted, choices, gpus, hardware.gpus_per_node)
     groups, n = max(possible, key=lambda way: (way[0] * way[1], way[0]))
     if groups * n == gpus:
-        return f"--train.sequence_parallel {n} keeps {wanted}: {groups} groups of {n} GPUs each share their samples"
+        return f"--train.sequence_parallel {n} keeps {wanted}: every {n} GPUs share their samples"
     most = largest_sharing(choices, gpus)
     larger = smallest_valid_batch(wanted, gpus // most)
     return (

@@ -107,7 +107,7 @@ def test_a_plan_says_what_the_other_gpus_could_do(tiny):
     def advice(gpus):
         return use_of_gpus(replace(tiny, hardware=replace(tiny.hardware, gpus=gpus)))
 
-    assert advice(8) == "--train.sequence_parallel 2 keeps 4: 4 groups of 2 GPUs each share their samples"
+    assert advice(8) == "--train.sequence_parallel 2 keeps 4: every 2 GPUs share their samples"
     assert "--train.sequence_parallel 2 --train.global_batch_size 8" in advice(16)
     assert "--gpus 8 --train.sequence_parallel 2, 8 idle" in advice(16)
     assert "\n" not in advice(16)

@@ -141,7 +141,7 @@ def draw(ways: list[Way], batch: int, path: Path) -> None:
     import matplotlib  # optional: pip install 'vtok[plots]'
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     fitting = [way for way in ways if way.planned]
     kept = [way for way in fitting if way.planned.batch.global_batch_size == batch]
@@ -160,6 +160,9 @@ def draw(ways: list[Way], batch: int, path: Path) -> None:
         axis.set(xlabel="GPUs", title=label)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
+    axes[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].yaxis.set_minor_formatter("")
     axes[1].set_ylim(bottom=0)
     axes[2].set_ylim(0, 110)
     axes[0].legend(fontsize="small")

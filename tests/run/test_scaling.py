@@ -177,7 +177,7 @@ def test_the_command_writes_a_table_a_picture_and_json(capsys, tiny_models, tmp_
         (["--scaling", "--picture", "x.jpg"], "the name must end in .png"),
         (["--scaling", "--picture", "missing/x.png"], "there is no folder missing"),
         (["--nvlink", "0"], "--nvlink must be positive"),
-        (["--scaling", "--train.epochs", "1", "--train.max_steps", "null"], "set train.max_steps"),
+        (["--scaling", "--train.epochs", "1"], "set train.max_steps"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(capsys, arguments, message):

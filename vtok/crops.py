@@ -22,13 +22,17 @@ def centre_part(frames: Tensor, height: int, width: int) -> Tensor:
     full_height, full_width = frames.shape[-2:]
     inner_width = max(1, min(full_width, round(full_height * width / height)))
     inner_height = max(1, min(full_height, round(full_width * height / width)))
-    top, left = (full_height - inner_height) // 2, (full_width - inner_width) // 2
-    return frames[..., top : top + inner_height, left : left + inner_width]
+    return cut_centre(frames, inner_height, inner_width)
 
 
 def centre_square(frames: Tensor, size: int) -> Tensor:
     """Resizes ``uint8`` frames (T, 3, H, W) to cover ``size`` x ``size`` and crops the centre. Rounds as CLIP does."""
     height, width = (edge * size // min(frames.shape[-2:]) for edge in frames.shape[-2:])
     resized = F.interpolate(frames, (height, width), mode="bicubic", antialias=True, align_corners=False)
-    top, left = (height - size) // 2, (width - size) // 2
-    return resized[..., top : top + size, left : left + size]
+    return cut_centre(resized, size, size)
+
+
+def cut_centre(frames: Tensor, height: int, width: int) -> Tensor:
+    """Cuts the centre of this size out of larger frames (T, 3, H, W)."""
+    top, left = (frames.shape[-2] - height) // 2, (frames.shape[-1] - width) // 2
+    return frames[..., top : top + height, left : left + width]

@@ -40,7 +40,24 @@ class StepEncoder(nn.Module):
         raise NotImplementedError
 
 
-class MotionEncoder(StepEncoder):
+class ResidualEncoder(StepEncoder):
+    """Keeps n x n cells of the residual.
+
+    Args:
+        residual_grid: n.
+        feature_dim: d_v.
+    """
+
+    def __init__(self, residual_grid: int, feature_dim: int):
+        super().__init__()
+        self.residual_grid, self.feature_dim = residual_grid, feature_dim
+        self.residual_dim = feature_dim * residual_grid**2
+
+    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
+        return pool_grid(features - key_features, self.residual_grid).flatten(1)
+
+
+class MotionEncoder(ResidualEncoder):
     """``g_phi``, a two-layer GELU MLP on the pooled residual.
 
     The paper pools globally (``residual_grid = 1``), which cancels opposed motions. With n > 1, n x n cells of the
@@ -54,22 +71,17 @@ class MotionEncoder(StepEncoder):
     """
 
     def __init__(self, residual_grid: int, feature_dim: int, token_dim: int, hidden_dim: int | None = None):
-        super().__init__()
-        self.residual_grid = residual_grid
-        self.residual_dim = feature_dim * residual_grid**2
+        super().__init__(residual_grid, feature_dim)
         hidden_dim = hidden_dim or token_dim
         self.g_phi = nn.Sequential(
             nn.Linear(self.residual_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, token_dim)
         )
 
-    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
-        return pool_grid(features - key_features, self.residual_grid).flatten(1)
-
     def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
         return self.g_phi(scale.standardise(pooled).to(pooled.dtype))
 
 
-class QueryMotionEncoder(StepEncoder):
+class QueryMotionEncoder(ResidualEncoder):
     """``g_phi`` with a learned query that pools the n x n cells of the residual by attention.
 
     A cell's key and value are linear maps of its standardised residual plus a learned vector of its place. Every head
@@ -89,9 +101,7 @@ class QueryMotionEncoder(StepEncoder):
     HEADS = 8
 
     def __init__(self, residual_grid: int, feature_dim: int, token_dim: int, hidden_dim: int | None = None):
-        super().__init__()
-        self.residual_grid, self.feature_dim = residual_grid, feature_dim
-        self.residual_dim = feature_dim * residual_grid**2
+        super().__init__(residual_grid, feature_dim)
         width = hidden_dim or token_dim
         require(
             width % self.HEADS == 0,
@@ -102,9 +112,6 @@ class QueryMotionEncoder(StepEncoder):
         self.query = nn.Parameter(torch.randn(self.HEADS, width // self.HEADS))
         self.keys, self.values = nn.Linear(feature_dim, width), nn.Linear(feature_dim, width)
         self.g_phi = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, token_dim))
-
-    def pool(self, features: Tensor, key_features: Tensor) -> Tensor:
-        return pool_grid(features - key_features, self.residual_grid).flatten(1)
 
     def forward(self, pooled: Tensor, scale: FeatureScale) -> Tensor:
         cells = scale.standardise(pooled).to(pooled.dtype).unflatten(-1, (-1, self.feature_dim)) + self.place

@@ -28,7 +28,7 @@ from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.ports import free_port
-from pipelines.engine.setup import build_engine, deepspeed_config, parameter_groups
+from pipelines.engine.setup import blocks_of, build_engine, deepspeed_config, parameter_groups
 from pipelines.metering.meter import Meter
 from pipelines.metering.meter import together as all_phases
 from vtok.framework import VTokFramework
@@ -157,9 +157,8 @@ def start_zero3(framework: VTokFramework, train: TrainConfig) -> Started:
 def start_fsdp2(framework: VTokFramework, train: TrainConfig) -> Started:
     """torch's: a step on a batch, and all tensors that it holds."""
     decoder = framework.decoder
-    for blocks in (framework.mllm.causal_lm.model.layers, *(getattr(decoder.transformer, n) for n in decoder.stacks)):
-        for block in blocks:
-            fully_shard(block)
+    for block in blocks_of(framework):
+        fully_shard(block)
     fully_shard(decoder.vae)
     register_fsdp_forward_method(decoder.vae, "encode")
     fully_shard(framework)

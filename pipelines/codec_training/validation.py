@@ -1,13 +1,12 @@
 """Validation of a codec in training, on the centres of held-out clips."""
 
-from torch import Tensor
-
 from data_tools.shards import ShardReader
 from data_tools.video.files import VideoFiles
 from pipelines.codec_training.config import CodecRunConfig
 from pipelines.codec_training.recipes import Recipe, Trainable
 from pipelines.engine.watching.examples import Video
 from pipelines.vidtok_training.held_out import HeldOutValidation
+from vtok.crops import cut_centre
 
 
 class Validation(HeldOutValidation):
@@ -27,11 +26,5 @@ class Validation(HeldOutValidation):
         """Returns the scores of a video's clip, and no picture."""
         frames, _ = self.clip(row)
         device = next(model.parameters()).device
-        value = self.recipe.read(centre(frames, *self.data.sides))[None].to(device)
+        value = self.recipe.read(cut_centre(frames, *self.data.sides))[None].to(device)
         return self.recipe.scores(model, value), None
-
-
-def centre(frames: Tensor, height: int, width: int) -> Tensor:
-    """Cuts the centre out of frames (T, 3, H, W)."""
-    top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
-    return frames[:, :, top : top + height, left : left + width]

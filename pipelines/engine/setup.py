@@ -204,8 +204,8 @@ def blocks_of(framework: VTokFramework) -> Iterator[nn.Module]:
     """
     yield from framework.mllm.causal_lm.model.layers
     if framework.decoder is not None and not any(adapted_layers(framework.decoder.transformer)):
-        for stack in framework.decoder.stacks:
-            yield from getattr(framework.decoder.transformer, stack)
+        for stack in framework.decoder.block_stacks():
+            yield from stack
 
 
 def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:

@@ -66,7 +66,7 @@ def exchanged(
     if ranks == 1 or decoder is None or load.video is None:
         return {}
     config: Any = decoder.transformer.config
-    blocks = sum(len(getattr(decoder.transformer, stack)) for stack in decoder.stacks)
+    blocks = sum(map(len, decoder.block_stacks()))
     size = Bucket(load.video.height, load.video.width, load.video.num_frames)
     own = size.tokens(decoder.token_side) / ranks * config["num_attention_heads"] * config["attention_head_dim"]
     passes = 3 if decoder.config.gradient_checkpointing else 2

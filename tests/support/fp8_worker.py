@@ -37,8 +37,7 @@ def built(place, config):
 
 def held(framework, kind):
     """Bytes that this rank keeps of the linear layers in the transformer's blocks."""
-    stacks = [getattr(framework.decoder.transformer, name) for name in framework.decoder.stacks]
-    weights = [m.weight for stack in stacks for m in stack.modules() if isinstance(m, kind)]
+    weights = [m.weight for stack in framework.decoder.block_stacks() for m in stack.modules() if isinstance(m, kind)]
     return sum(weight.ds_tensor.nbytes for weight in weights)
 
 

@@ -57,11 +57,10 @@ def empty_decoder(config: DecoderConfig, states_dim: int, read_config: ReadConfi
         ConfigError: A configuration is missing or of another class, or the parts or adapters do not fit together.
     """
     decoder = decoder_kind(config).empty(config, states_dim, read_config)
-    stacks = [getattr(decoder.transformer, name) for name in decoder.stacks]
     if config.fp8 is not None:
-        use_fp8(stacks, config.fp8)
+        use_fp8(decoder.block_stacks(), config.fp8)
     if config.lora is not None:
-        add_adapters(stacks, config.lora, TRANSFORMER_TARGETS, "decoder.lora")
+        add_adapters(decoder.block_stacks(), config.lora, TRANSFORMER_TARGETS, "decoder.lora")
     return decoder
 
 

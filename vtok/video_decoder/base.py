@@ -250,6 +250,10 @@ class VideoDecoder(nn.Module):
             f"transformer: choose of {', '.join(map(str, possible))}",
         )
 
+    def block_stacks(self) -> list[nn.ModuleList]:
+        """Returns the transformer's lists of equal blocks, in the order in which they run."""
+        return [getattr(self.transformer, name) for name in self.stacks]
+
     @property
     def possible_sharing(self) -> list[int]:
         """The numbers of ranks that can share a sample: the divisors of the number of attention heads."""

@@ -26,8 +26,7 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
         name = f"a double and a single block, {f'fp8 {form}' if form else 'bf16'}, forward and backward"
         yield Finding(name, measure.seconds(step, device, sizes.repeats), "s", planned.seconds)
         yield Finding(f"{name}, peak", measure.peak_bytes(step, device), "bytes", planned.peak)
-        blocks = [getattr(decoder.transformer, stack) for stack in decoder.stacks]
-        held = sum(parameter.nbytes for block in blocks for parameter in block.parameters())
+        held = sum(parameter.nbytes for stack in decoder.block_stacks() for parameter in stack.parameters())
         yield Finding(f"{name}, weights", held, "bytes")
 
 

@@ -50,7 +50,7 @@ def findings(sizes: Sizes, device: torch.device) -> Iterator[Finding]:
 @contextmanager
 def cut(decoder: HunyuanDecoder, *depths: int) -> Iterator[None]:
     """Let the decoder have only the first so many blocks of each kind."""
-    whole = [getattr(decoder.transformer, name) for name in decoder.stacks]
+    whole = decoder.block_stacks()
     for name, blocks, depth in zip(decoder.stacks, whole, depths):
         setattr(decoder.transformer, name, blocks[:depth])
     try:

@@ -10,7 +10,7 @@ peft wraps a linear layer ``q_proj`` and adds parameters beside it. In a framewo
 peft takes seconds to import, so only what needs it does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def peft_config(config: LoraConfig, targets: list[str] | str) -> Any:
     )  # fmt: skip
 
 
-def add_adapters(stacks: list[nn.Module], config: LoraConfig, default: list[str], setting: str) -> None:
+def add_adapters(stacks: Sequence[nn.Module], config: LoraConfig, default: list[str], setting: str) -> None:
     """Gives the linear layers of a model's blocks adapters, and freezes all else in them.
 
     The matrices are drawn in host memory, unless a device is set. Magnitudes stay on the meta device: they follow from

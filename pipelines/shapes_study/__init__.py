@@ -2,6 +2,7 @@
 
 config.py       the settings of a study: a profile of configs/study.yaml
 stages.py       a stage fills a folder; a finished stage is not repeated
+sharing.py      several processes share the runs
 fitting.py      the resumable training loop of the frozen models
 render.py       renders clips and questions
 clip.py         trains the frozen image encoder on frames and captions; gate: does it bind colours to shapes?

@@ -15,6 +15,7 @@ from pipelines.shapes_study.config import STUDY, ArmConfig, StudyConfig
 from pipelines.shapes_study.plots import contact_sheet
 from pipelines.shapes_study.publish import publish
 from pipelines.shapes_study.results import RESULTS, Results, read_results, write_results
+from pipelines.shapes_study.sharing import make_all
 from pipelines.shapes_study.stages import Done, slug, stage
 from vtok.assembly.build import build_framework
 from vtok.config import ModelConfig
@@ -35,13 +36,11 @@ def run_study(a: argparse.Namespace, study: StudyConfig) -> None:
         ConfigError: A stage was made with other settings, or an arm's training was stopped or failed.
         DataError: The folder of a report has no results.
     """
-    config = "" if a.config == STUDY else f"--config {a.config.name} "
-    origin = f"`python pipelines/study.py {config}--profile {a.profile} --output DIR` at commit {report.commit()}"
     if a.report:
         print(report.write(a.report, study, read_results(a.report / RESULTS)))
         return
     quiet_libraries()
-    print(run(study, a.output, origin, a.publish))
+    print(run(study, a.output, report.origin_of("study.py", a, STUDY), a.publish))
 
 
 def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
@@ -82,25 +81,10 @@ def run(study: StudyConfig, output: Path, origin: str, publish_to: Path | None =
             publish(output, publish_to)
         return path
 
-    path = written()
-    while missing := [run for run in order if run not in results]:
-        name, seed = free_or_first(missing, output)
-        with locked(output / "locks" / slug(f"{name}-{seed}")):
-            results[name, seed] = result_of(study, output, name, seed, frozen, halves)
-        path = written()
-    return path
+    def made(name: str, seed: int) -> Result:
+        return result_of(study, output, name, seed, frozen, halves)
 
-
-def free_or_first(runs: list[tuple[str, int]], output: Path) -> tuple[str, int]:
-    """Returns the first run that no other process holds, or the first run if all are held.
-
-    Another process may have finished the returned run; then its stages are done and cost nothing.
-    """
-    for name, seed in runs:
-        with locked(output / "locks" / slug(f"{name}-{seed}"), wait=False) as free:
-            if free:
-                return name, seed
-    return runs[0]
+    return make_all(order, output, results, made, written)
 
 
 class Result(NamedTuple):

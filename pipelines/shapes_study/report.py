@@ -1,6 +1,7 @@
 """Writes the report: tables over seeds, and plots. All of it comes from a study's results."""
 
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 from pipelines.shapes_study.claims import FIRST_FRAME, MISSED, claims_table
@@ -94,6 +95,18 @@ def heading(study: StudyConfig, origin: str, missing: int) -> str:
         f"{study.evaluation.questions} questions and {study.evaluation.videos} videos a category. Intervals are of "
         "95 %: over seeds (Student's t of the seeds' accuracies), or, with one seed, over questions (Wilson's)."
     )
+
+
+def origin_of(command: str, a: Namespace, default: Path) -> str:
+    """Returns the command and the commit that a study is made by.
+
+    Args:
+        command: File name of the command.
+        a: Its arguments.
+        default: The YAML that it reads if none is given.
+    """
+    config = "" if a.config == default else f"--config {a.config.name} "
+    return f"`python pipelines/{command} {config}--profile {a.profile} --output DIR` at commit {commit()}"
 
 
 def commit() -> str:

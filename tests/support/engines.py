@@ -1,5 +1,8 @@
 """What the workers that build engines of the tiny framework share."""
 
+import deepspeed
+import torch
+
 from data_tools.order import micro_batch_positions
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
@@ -21,3 +24,11 @@ def own_part(batch, plan: BatchPlan, step: int):
     data_rank = distributed.rank() // plan.sequence_parallel
     positions = micro_batch_positions(0, step, data_rank, plan.data_ranks, plan.micro_batch_size)
     return part(batch, list(positions))
+
+
+def assert_frozen_kept(engine, values: dict, told) -> None:
+    """Asserts that the frozen parameters have these values and dtypes."""
+    for name, parameter in engine.module.named_parameters():
+        if not parameter.requires_grad:
+            with deepspeed.zero.GatheredParameters([parameter]):
+                assert parameter.dtype == values[name].dtype and torch.equal(parameter, values[name]), (told, name)

@@ -16,7 +16,7 @@ from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
 from pipelines.engine.weights import placement
-from support.engines import all_sharded, own_part
+from support.engines import all_sharded, assert_frozen_kept, own_part
 from support.tiny import make_batch, wan_config
 from vtok.assembly.build import build_framework
 from vtok.weights.materialise import whole
@@ -48,9 +48,6 @@ for ds_config in ds_configs:
         torch.testing.assert_close(found[name], expected[name], atol=0, rtol=rounding)
     engine.backward(found["loss"])
     engine.step()
-    for name, parameter in engine.module.named_parameters():
-        if not parameter.requires_grad:
-            with deepspeed.zero.GatheredParameters([parameter]):
-                assert parameter.dtype == values[name].dtype and torch.equal(parameter, values[name]), (ds_config, name)
+    assert_frozen_kept(engine, values, ds_config)
 print("FP32 PARTS KEPT", flush=True)
 deepspeed.comm.destroy_process_group()

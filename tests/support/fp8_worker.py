@@ -18,7 +18,7 @@ from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
 from pipelines.engine.weights import frozen_hashes, placement
-from support.engines import all_sharded, own_part
+from support.engines import all_sharded, assert_frozen_kept, own_part
 from support.tiny import fp8_config, make_batch, model_config
 from vtok.assembly.build import build_framework
 from vtok.fp8 import Fp8Linear
@@ -59,9 +59,7 @@ for ds_config in ds_configs:
     for name, parameter in engine.module.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(safe_get_full_grad(parameter), gradients[name], atol=1e-6, rtol=1e-3)
-        else:
-            with deepspeed.zero.GatheredParameters([parameter]):
-                assert parameter.dtype == values[name].dtype and torch.equal(parameter, values[name]), (ds_config, name)
+    assert_frozen_kept(engine, values, ds_config)
     engine.step()
 print("FP8 PARTS ROUNDED", flush=True)
 deepspeed.comm.destroy_process_group()

@@ -6,11 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_tools.locks import locked
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_study.command import free_or_first
-from pipelines.shapes_study.report import commit
+from pipelines.shapes_study.report import origin_of
 from pipelines.shapes_study.results import RESULTS
+from pipelines.shapes_study.sharing import make_all
 from pipelines.shapes_study.stages import Done, slug, stage
 from pipelines.shapes_study.variants import arm, report, world
 from pipelines.shapes_study.variants.config import VARIANTS, VariantsConfig
@@ -31,9 +30,7 @@ def run_variants(a: argparse.Namespace, config: VariantsConfig) -> None:
         print(report.write(a.report, config, read_results(a.report)))
         return
     quiet_libraries()
-    named = "" if a.config == VARIANTS else f"--config {a.config.name} "
-    origin = f"`python pipelines/study_variants.py {named}--profile {a.profile} --output DIR` at commit {commit()}"
-    print(run(config, a.output, origin, a.publish))
+    print(run(config, a.output, origin_of("study_variants.py", a, VARIANTS), a.publish))
 
 
 def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
@@ -67,13 +64,10 @@ def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | No
                 shutil.copyfile(output / name, publish_to / name)
         return path
 
-    path = written()
-    while missing := [key for key in order if key not in done]:
-        name, seed = free_or_first(missing, output)
-        with locked(output / "locks" / slug(f"{name}-{seed}")):
-            done[name, seed] = run_of(config, output, train, asked, name, seed)
-        path = written()
-    return path
+    def made(name: str, seed: int) -> dict[str, Any]:
+        return run_of(config, output, train, asked, name, seed)
+
+    return make_all(order, output, done, made, written)
 
 
 def encoded(config: VariantsConfig, output: Path) -> tuple[Done, Done]:

@@ -1,7 +1,8 @@
 """Read the facts in a caption that a model wrote, and compare them with a scene's.
 
 A caption is right if it tells as many things as the clip shows, each with its colour and shape, and what each of them
-does. One scene has many right captions: two things that rest may be told by place, by size or by colour.
+does. One scene has many right captions: two things that rest may be told by place, by size or by colour. Sizes and
+places of single things are not compared.
 """
 
 import re
@@ -10,10 +11,15 @@ from functools import cache
 from typing import NamedTuple
 
 from data_tools.shapes.scene import Scene
-from data_tools.shapes.vocabulary import CATEGORIES, COLOURS, NUMBERS, SHAPES
+from data_tools.shapes.vocabulary import ACROSS, CATEGORIES, COLOURS, DOWN, NUMBERS, SHAPES, WAYS
 
 THING = re.compile(rf"\ban? (?:small |large )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
-COUNTED = re.compile(rf"there (?:is|are) ({'|'.join(NUMBERS.values())}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})s?$")
+COUNTED = re.compile(
+    rf"there (?:is|are) ({'|'.join(NUMBERS.values())}) (?:small |large )?({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})s?$"
+)
+PLACE = rf"(?:{'|'.join(DOWN)}) (?:{'|'.join(ACROSS)})"
+FIRST = re.compile(rf", first (?:{'|'.join(WAYS.values())})$")
+PLACES = re.compile(rf" at the {PLACE}(?:(?:,| and) {PLACE})*")
 TURNS = re.compile(rf"turns ({'|'.join(COLOURS)})")
 RESTS = ("still", "stays")  # labels of things that do nothing
 AT_REST = ("counting", "relative_position", "relative_size", "colour")  # categories of such scenes
@@ -59,7 +65,7 @@ def events_of(category: str, labels: list[str], looks: list[tuple[str, str]], af
 
 def told(caption: str) -> Told | None:
     """What a caption tells, or None if it is not a sentence of the language."""
-    text = caption.strip().lower().removesuffix(".")
+    text = FIRST.sub("", PLACES.sub("", caption.strip().lower().removesuffix(".")))
     if match := COUNTED.search(text):
         number, *looks = match.groups()
         return Told(Counter({tuple(looks): 1 + list(NUMBERS.values()).index(number)}), frozenset())

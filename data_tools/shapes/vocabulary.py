@@ -23,6 +23,8 @@ WAYS = {
     "down-left": "down and to the left",
     "down-right": "down and to the right",
 }
+DOWN = ("top", "upper", "middle", "lower", "bottom")
+ACROSS = ("far left", "left", "centre", "right", "far right")
 TIMES = {"1": "once", "2": "twice", "3": "three times", "4": "four times"}
 
 

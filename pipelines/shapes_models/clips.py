@@ -1,4 +1,4 @@
-"""Makes the clips that the decoder is trained on: latents of a wider autoencoder, and captions."""
+"""Makes what the decoder is trained on: the autoencoder, latents of clips, tokens of their first frames, captions."""
 
 import json
 from pathlib import Path
@@ -8,52 +8,65 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPVisionModel
 
 from data_tools.draws import Draws
 from data_tools.shapes import Scene, caption_of, draw_scene, render_at
-from pipelines.shapes_models.wider import wider_autoencoder
+from pipelines.shapes_study.clip import CLIP
 from pipelines.shapes_study.config import StudyConfig
 from pipelines.shapes_study.latents import CAPTIONS, LATENTS, VAE, scaled
+from pipelines.shapes_study.llava import picture_tokens
+from vtok.feature_extractor import CLIPFeatureExtractor
 from vtok.video_decoder import encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 SPLIT = "train"  # all combinations of colour, shape and label, except those that the study tests on
-FITTED = 4000  # clips that the autoencoder's new axes are fitted to
+FITTED = 4000  # clips that the autoencoder is fitted to
 BATCH = 500
 FINER = 2  # a clip is rendered at this multiple of the decoder's size and averaged down
 
 
 @torch.no_grad()
-def make(folder: Path, clips: int, channels: int, study: StudyConfig, latents: Path, seed: int) -> dict[str, Any]:
-    """Writes ``folder/vae``, ``folder/latents.safetensors`` (``mean``, (clips, C, k + 1, h, w)) and the captions.
+def make(folder: Path, clips: int, channels: int, study: StudyConfig, clip: Path, seed: int) -> dict[str, Any]:
+    """Fits the autoencoder and draws the N clips.
+
+    Writes ``folder/vae``; ``folder/latents.safetensors`` with the latents ``mean`` (N, C, k + 1, h, w) and CLIP's
+    tokens of the first frames ``key_frame`` (N, S, d_v), both ``float16``; and ``folder/captions.json`` with two lists,
+    the short and the detailed captions.
 
     Args:
         folder: Folder of the stage.
-        clips: Number of clips.
+        clips: Number of clips, N.
         channels: Channels of the latents, C.
         study: The study. The clips have the frame rate and the size of its decoder.
-        latents: Folder of the study's stage ``latents``.
+        clip: Folder of the stage ``clip``.
         seed: Seed of the scenes.
 
     Returns:
         No figures.
     """
-    scenes = [scene_at(seed, number) for number in range(clips)]
-    videos = torch.stack([frames_of(scene, study) for scene, _ in scenes])
-    narrow = PatchAutoencoder.from_pretrained(latents / VAE)
-    vae = wider_autoencoder(narrow, channels, narrow.blocks(scaled(videos[:FITTED])).flatten(0, -2))
+    vae = PatchAutoencoder(latent_channels=channels)
+    fitted = torch.stack([frames_of(scene_at(seed, number)[0], study) for number in range(min(clips, FITTED))])
+    vae.fit(vae.blocks(scaled(fitted)).flatten(0, -2))
     vae.save_pretrained(folder / VAE)
-    means = torch.cat([encode_video(vae, batch).mean.half() for batch in videos.split(BATCH)])
-    save_file({"mean": means.contiguous()}, folder / LATENTS)
-    (folder / CAPTIONS).write_text(json.dumps([caption for _, caption in scenes]))
+    extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(clip / CLIP))
+    grid, size = study.tokeniser["spatial_grid_size"], study.render.size
+    means, key_frames, captions = [], [], []
+    for start in range(0, clips, BATCH):
+        scenes = [scene_at(seed, number) for number in range(start, min(start + BATCH, clips))]
+        means.append(encode_video(vae, torch.stack([frames_of(scene, study) for scene, _ in scenes])).mean.half())
+        first = torch.from_numpy(np.stack([render_at(scene, np.zeros(1), size)[0] for scene, _ in scenes]))
+        key_frames.append(picture_tokens(extractor, first.permute(0, 3, 1, 2), grid).half())
+        captions += [(caption_of(*drawn), caption_of(*drawn, detailed=True)) for drawn in scenes]
+    save_file({"mean": torch.cat(means), "key_frame": torch.cat(key_frames)}, folder / LATENTS)
+    (folder / CAPTIONS).write_text(json.dumps(list(zip(*captions))))
     return {}
 
 
-def scene_at(seed: int, number: int) -> tuple[Scene, str]:
-    """Draws a scene of the training distribution, and its caption."""
+def scene_at(seed: int, number: int) -> tuple[Scene, Draws]:
+    """Draws a scene of the training distribution; also returns its draws."""
     draws = Draws(seed, number)
-    scene = draw_scene(draws, SPLIT)
-    return scene, caption_of(scene, draws)
+    return draw_scene(draws, SPLIT), draws
 
 
 def frames_of(scene: Scene, study: StudyConfig) -> Tensor:

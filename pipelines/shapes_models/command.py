@@ -1,26 +1,27 @@
 """Trains the small models, one stage after another.
 
-DIR/study holds the study's stages; the other folders of DIR are the stages of this package. DIR/family holds the models
-as they are shipped.
+The folders of DIR are the stages. DIR/family holds the models as they are shipped.
 """
 
 from functools import partial
 from pathlib import Path
 
+from transformers import LlavaNextForConditionalGeneration
+
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
 from pipelines.shapes_models import clips, decoder, family, joint, judged, reader, tower
 from pipelines.shapes_models.config import ModelsConfig
-from pipelines.shapes_study import llm
+from pipelines.shapes_study import clip, llava, llm
 from pipelines.shapes_study.arms import PROMPT_TOKENS
-from pipelines.shapes_study.clip import CLIP
-from pipelines.shapes_study.command import encoders, language_and_decoder
+from pipelines.shapes_study.clip import CLIP, TOKENIZER
 from pipelines.shapes_study.config import STUDY, StudyConfig, load_study
 from pipelines.shapes_study.dit import HUNYUAN
-from pipelines.shapes_study.stages import Done, stage
+from pipelines.shapes_study.stages import stage
 from vtok.assembly.build import build_framework
 from vtok.config import DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
+from vtok.mllm.llava_next import split_llava
 
 
 def run(config: ModelsConfig, output: Path) -> Path:
@@ -31,40 +32,56 @@ def run(config: ModelsConfig, output: Path) -> Path:
     """
     quiet_libraries()
     study, seed = load_study(STUDY, config.study), config.seed
-    first = encoders(study, output / "study")
-    first = language_and_decoder(study, output / "study", first)
-    made_tower = stage(
-        output / "tower", [config.tower, seed], [first["clip"]],
-        partial(tower.make, config=config.tower, clip=first["clip"].folder, seed=seed),
+    size, grid = study.render.size, study.tokeniser["spatial_grid_size"]
+    made_clip = stage(
+        output / "clip", [study.clip, size, study.seed], [],
+        partial(clip.make, config=study.clip, size=size, seed=study.seed),
     )  # fmt: skip
-    made_clips = stage(
-        output / "clips", [config.clips, config.channels, seed], [first["latents"]],
+    language = stage(
+        output / "llm", [study.llm, study.seed], [made_clip],
+        partial(llm.make, config=study.llm, clip=made_clip.folder, max_prompt_tokens=PROMPT_TOKENS, seed=study.seed),
+    )  # fmt: skip
+    sees = {"clip": made_clip.folder, "size": size, "grid": grid, "max_prompt_tokens": PROMPT_TOKENS}
+    image = stage(
+        output / "llava", [study.llava, size, grid, study.seed], [language],
+        partial(llava.make, config=study.llava, llm=language.folder, seed=study.seed, **sees),
+    )  # fmt: skip
+    read = stage(
+        output / "reader", [config.reader, config.descriptions, size, grid, seed], [image],
         partial(
-            clips.make, clips=config.clips, channels=config.channels, study=study, latents=first["latents"].folder,
-            seed=seed,
+            reader.make, config=config.reader, llava=image.folder, asked=config.descriptions, seed=seed, **sees
         ),
     )  # fmt: skip
+    made_tower = stage(
+        output / "tower", [config.tower, seed], [made_clip],
+        partial(tower.make, config=config.tower, clip=made_clip.folder, seed=seed),
+    )  # fmt: skip
+    made_clips = stage(
+        output / "clips", [config.clips, config.channels, study.latents, study.seconds, grid, seed], [made_clip],
+        partial(
+            clips.make, clips=config.clips, channels=config.channels, study=study, clip=made_clip.folder, seed=seed
+        ),
+    )  # fmt: skip
+
+    def text_only_with(decoder_folder: Path) -> VTokFramework:
+        return text_only(config, study, made_clip.folder, read.folder, decoder_folder)
 
     def train_decoder(folder: Path) -> dict:
         if not (folder / decoder.TOLD).exists():
-            decoder.write(folder, first, made_tower.folder, made_clips.folder, seed)
-        return decoder.train(folder, config.decoder, text_only(config, study, first, folder), made_clips.folder)
+            tokenizer, width = made_clip.folder / TOKENIZER, study.llm.language["hidden_size"]
+            decoder.write(folder, study.dit, made_tower.folder, tokenizer, made_clips.folder, width, seed)
+        projector = split_llava(
+            LlavaNextForConditionalGeneration.from_pretrained(read.folder / llm.LLAVA), MLLMConfig()
+        ).projector
+        return decoder.train(folder, config.decoder, text_only_with(folder), projector, made_clips.folder, seed)
 
     trained = stage(
-        output / "decoder", [config.decoder, seed], [made_tower, made_clips, first["llava"], first["dit"]],
-        train_decoder,
+        output / "decoder", [config.decoder, study.dit.transformer, study.dit.shift, seed],
+        [made_tower, made_clips, read], train_decoder,
     )  # fmt: skip
     scored = stage(
         output / "judged", [config.videos, config.denoising_steps, config.guidance, seed], [trained],
-        lambda folder: judged.make(folder, config, study, text_only(config, study, first, trained.folder)),
-    )  # fmt: skip
-    grid = study.tokeniser["spatial_grid_size"]
-    read = stage(
-        output / "reader", [config.reader, config.descriptions, study.render.size, grid, seed], [first["llava"]],
-        partial(
-            reader.make, config=config.reader, clip=first["clip"].folder, llava=first["llava"].folder,
-            size=study.render.size, grid=grid, max_prompt_tokens=PROMPT_TOKENS, asked=config.descriptions, seed=seed,
-        ),
+        lambda folder: judged.make(folder, config, study, text_only_with(trained.folder)),
     )  # fmt: skip
     rendered = stage(
         output / "rendered", [config.joint.clips, config.joint.descriptions, study.render, seed], [],
@@ -74,28 +91,33 @@ def run(config: ModelsConfig, output: Path) -> Path:
         output / "joint", [config.joint, config.guidance, config.denoising_steps, study.train, study.loss, seed],
         [trained, read, rendered],
         partial(
-            joint.train, config=config, study=study, clip=first["clip"].folder, llava=read.folder,
+            joint.train, config=config, study=study, clip=made_clip.folder, llava=read.folder,
             hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder,
         ),
     )  # fmt: skip
-    made = {"reader": read, "tower": made_tower, "clips": made_clips, "decoder": trained, "judged": scored}
-    stages = first | made | {"rendered": rendered, "joint": joined}
+    stages = {
+        "clip": made_clip, "llm": language, "llava": image, "reader": read, "tower": made_tower, "clips": made_clips,
+        "decoder": trained, "judged": scored, "rendered": rendered, "joint": joined,
+    }  # fmt: skip
     return stage(output / "family", [], list(stages.values()), partial(family.make, stages=stages)).folder
 
 
-def text_only(config: ModelsConfig, study: StudyConfig, first: dict[str, Done], decoder_folder: Path) -> VTokFramework:
+def text_only(
+    config: ModelsConfig, study: StudyConfig, clip_folder: Path, llava_folder: Path, decoder_folder: Path
+) -> VTokFramework:
     """Builds a framework without visual tokens and without joint training.
 
     Args:
         config: The settings.
-        study: Settings of the study that the models start from.
-        first: The study's stages.
+        study: The study, whose decoder has this frame rate and size.
+        clip_folder: Folder of the stage ``clip``.
+        llava_folder: Folder of the stage ``reader``.
         decoder_folder: Folder of the stage ``decoder``.
     """
     latents = study.latents
     model = ModelConfig(
-        tokeniser=VTokConfig(strategy="none", weights=str(first["clip"].folder / CLIP)),
-        mllm=MLLMConfig(weights=str(first["llava"].folder / llm.LLAVA)),
+        tokeniser=VTokConfig(strategy="none", weights=str(clip_folder / CLIP)),
+        mllm=MLLMConfig(weights=str(llava_folder / llm.LLAVA)),
         decoder=DecoderConfig(
             weights=str(decoder_folder / HUNYUAN), fps=latents.fps, height=latents.size, width=latents.size,
             max_prompt_tokens=PROMPT_TOKENS, guidance=1.0, true_guidance=config.guidance,

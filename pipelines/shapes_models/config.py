@@ -23,7 +23,9 @@ class DecoderFitting:
         warmup: Steps of the warm-up.
         cooldown: Share of the steps, at the end, in which the learning rate falls to zero.
         average: Decay of the running average of the weights.
+        detailed: Share of detailed captions.
         empty: Share of the captions that are left empty, for classifier-free guidance.
+        shown: Share of the batches in which tokens of the clip's first frame follow a caption, which is never empty.
         processes: Processes that share a batch. One is best on a GPU; on a CPU, one per core.
     """
 
@@ -34,7 +36,9 @@ class DecoderFitting:
     warmup: int = 30
     cooldown: float = 0.4
     average: float = 0.995
+    detailed: float = 0.65
     empty: float = 0.1
+    shown: float = 0.25
     processes: int = 2
 
     def __post_init__(self):
@@ -65,16 +69,16 @@ class ModelsConfig:
     """The small models.
 
     Args:
-        study: Profile of the study whose models these models start from.
-        seed: Seed of all draws after the study's stages.
+        study: Profile of the study whose architectures these models have.
+        seed: Seed of all draws after the image model's.
         clips: Clips that the decoder is trained on.
-        channels: Channels of the decoder's latents, at least as many as the study's.
+        channels: Channels of the decoder's latents.
         tower: Training of the decoder's text encoder.
         decoder: Training of the decoder.
         guidance: Scale of classifier-free guidance.
         videos: Videos per category of TV-Align that the decoder is judged by.
         denoising_steps: Steps of the sampler.
-        reader: Training of the image model after the study's.
+        reader: Further training of the image model.
         descriptions: Pictures that the image model describes at last.
         joint: Joint training of VTok.
     """

@@ -1,7 +1,8 @@
-"""Trains the study's video decoder, with wider latents, to follow short captions.
+"""Trains the video decoder: HunyuanVideo's transformer, in small, from random weights.
 
-The study pads all captions to the longest row that a strategy appends. Here the rows of a batch are as long as its
-longest caption, which is a quarter of that.
+It is conditioned on the language model's states of a caption, as HunyuanVideo is. Captions are short or detailed. In
+some batches the tokens of the clip's first frame follow the caption, as in HunyuanVideo's training for images to
+videos. They are noisy, since the visual tokens that VTok samples are not exact either.
 """
 
 import json
@@ -12,68 +13,85 @@ import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextModel
 
 from pipelines.shapes_models import ranks
 from pipelines.shapes_models.config import DecoderFitting
-from pipelines.shapes_models.wider import wider_decoder
 from pipelines.shapes_study.clip import TEXT
-from pipelines.shapes_study.dit import HUNYUAN, encoded
+from pipelines.shapes_study.config import DiTConfig
+from pipelines.shapes_study.dit import ENCODED_AT_ONCE, HUNYUAN, encoded
 from pipelines.shapes_study.fitting import mean_of_first, mean_of_last
 from pipelines.shapes_study.latents import CAPTIONS, LATENTS, VAE
-from pipelines.shapes_study.stages import Done
+from vtok.assembly.tiny import BOS, EOS, wrapped
 from vtok.flow_matching import interpolate, shifted_logit_normal
 from vtok.framework import VTokFramework
 from vtok.video_decoder.base import TIMESTEP_SCALE
+from vtok.video_decoder.hunyuan import CLIP_TEXT_LENGTH
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
-TRANSFORMER, TOLD = "transformer", "told.safetensors"
+TRANSFORMER, TOLD, SHOWN = "transformer", "told.safetensors", "shown.safetensors"
+NOISIEST = 0.5  # noise in the tokens of a first frame, relative to their standard deviation
 OUTERMOST = 1e-4  # share of the noise levels left out at each end
 
 
-def write(folder: Path, study: dict[str, Done], tower: Path, clips: Path, seed: int) -> None:
-    """Writes ``folder/hunyuan``, with the study's transformer made wider.
+def write(folder: Path, config: DiTConfig, tower: Path, tokenizer: Path, clips: Path, text_dim: int, seed: int) -> None:
+    """Writes ``folder/hunyuan`` with a transformer of random weights.
 
     Args:
         folder: Folder of the stage.
-        study: The study's stages.
+        config: The architecture.
         tower: Folder of the stage ``tower``.
+        tokenizer: The text tower's ``tokenizer.json``.
         clips: Folder of the stage ``clips``.
-        seed: Seed for :func:`wider_decoder`.
+        text_dim: Width of the language model's states.
+        seed: Seed of the weights.
     """
-    from_study = study["dit"].folder / HUNYUAN
-    narrow = HunyuanVideoTransformer3DModel.from_pretrained(from_study / TRANSFORMER)
     vae = PatchAutoencoder.from_pretrained(clips / VAE)
+    text = CLIPTextModel.from_pretrained(tower / TEXT)
+    torch.manual_seed(seed)
+    channels = vae.config.latent_channels
+    transformer = HunyuanVideoTransformer3DModel(
+        **config.transformer, in_channels=channels, out_channels=channels, text_embed_dim=text_dim,
+        pooled_projection_dim=text.config.hidden_size,
+    )  # fmt: skip
+    words = Tokenizer.from_file(str(tokenizer))
     parts = {
-        TRANSFORMER: wider_decoder(narrow, vae.config.latent_channels, seed),
+        TRANSFORMER: transformer,
         "vae": vae,
-        "text_encoder_2": CLIPTextModel.from_pretrained(tower / TEXT),
-        "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(from_study / "scheduler"),
+        "text_encoder_2": text,
+        "tokenizer_2": wrapped(words, f"{BOS} $A {EOS}", model_max_length=CLIP_TEXT_LENGTH),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=config.shift),
     }
     for name, part in parts.items():
         part.save_pretrained(folder / HUNYUAN / name)
-    target = folder / HUNYUAN / "tokenizer_2"
-    target.mkdir(exist_ok=True)
-    for file in (from_study / "tokenizer_2").iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
 
 
-def train(folder: Path, config: DecoderFitting, framework: VTokFramework, clips: Path) -> dict[str, Any]:
+def train(
+    folder: Path, config: DecoderFitting, framework: VTokFramework, projector: nn.Module, clips: Path, seed: int
+) -> dict[str, Any]:
     """Trains the transformer of ``folder/hunyuan`` and stores the running average of its weights there.
 
     Args:
         folder: Folder of the stage.
         config: The settings.
         framework: A framework with this decoder and without visual tokens, which encodes the captions.
+        projector: The image model's projector.
         clips: Folder of the stage ``clips``.
+        seed: Seed of the noise in the tokens of first frames.
 
     Returns:
         The first and the last loss.
     """
+    short, detailed = json.loads((clips / CAPTIONS).read_text())
     if not (folder / TOLD).exists():
-        save_file(told(framework, json.loads((clips / CAPTIONS).read_text())), folder / TOLD)
+        save_file(told(framework, short + detailed), folder / TOLD)
+    if not (folder / SHOWN).exists():
+        texts = [(short, detailed)[number % 2][number] for number in range(len(short))]
+        key_frames = load_file(clips / LATENTS)["key_frame"].float()
+        save_file(shown(framework, projector, texts, noisy_tokens(key_frames, seed)), folder / SHOWN)
     shift = framework.decoder.scheduler.config.shift
     ranks.on_processes(config.processes, train_share, folder, config, clips, shift)
     transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / HUNYUAN / TRANSFORMER)
@@ -84,20 +102,59 @@ def train(folder: Path, config: DecoderFitting, framework: VTokFramework, clips:
 
 
 def told(framework: VTokFramework, captions: list[str]) -> dict[str, Tensor]:
-    """Encodes captions once for the whole training; the encoders are frozen.
+    """Encodes captions as the decoder reads them.
 
     Returns:
-        ``rows`` (n, R, d), ``counts`` (n,) and ``pooled`` (n, d') of the n distinct captions, the empty one first; and
-        ``index`` (clips,), the number of each clip's caption among them.
+        ``rows`` (U, R, d) ``float16`` and ``counts`` (U,), the states of the U different captions and their numbers;
+        ``pooled`` (U, d'); ``index`` (n,), the place of each caption among them. The first of them is empty.
     """
-    distinct = ["", *sorted(set(captions))]
+    distinct = list(dict.fromkeys(["", *captions]))
     texts = encoded(framework, distinct)
     place = {caption: number for number, caption in enumerate(distinct)}
     return {
-        "rows": pad_sequence([text.rows for text in texts], batch_first=True).half().cpu(),
-        "counts": torch.tensor([len(text.rows) for text in texts]),
+        **padded([text.rows for text in texts]),
         "pooled": torch.stack([text.pooled for text in texts]).cpu(),
         "index": torch.tensor([place[caption] for caption in captions]),
+    }
+
+
+def noisy_tokens(tokens: Tensor, seed: int) -> Tensor:
+    """Adds noise to tokens (n, S, d): per clip between none and ``NOISIEST`` of their standard deviations."""
+    draws = torch.Generator().manual_seed(seed)
+    share = NOISIEST * torch.rand(len(tokens), 1, 1, generator=draws)
+    return tokens + share * tokens.std((0, 1)) * torch.randn(tokens.shape, generator=draws)
+
+
+@torch.no_grad()
+def shown(framework: VTokFramework, projector: nn.Module, captions: list[str], tokens: Tensor) -> dict[str, Tensor]:
+    """Encodes captions that are followed by tokens of a picture.
+
+    Args:
+        framework: Encodes the captions.
+        projector: Maps tokens to the language model's width.
+        captions: The captions.
+        tokens: The pictures' tokens (n, S, d_v).
+
+    Returns:
+        ``rows`` (n, R, d) ``float16`` and ``counts`` (n,), the states of caption and tokens and their numbers.
+    """
+    text, language, rows = framework.text, framework.mllm, []
+    for start in range(0, len(captions), ENCODED_AT_ONCE):
+        prompts = [text.prompt(caption) for caption in captions[start : start + ENCODED_AT_ONCE]]
+        visual = projector(tokens[start : start + ENCODED_AT_ONCE].to(language.device))
+        told = [language.embed(torch.tensor(prompt, device=language.device)) for prompt in prompts]
+        lengths = [len(prompt) + visual.shape[1] for prompt in prompts]
+        packed = torch.cat([part for pair in zip(told, visual) for part in pair])
+        states = language(packed[None], lengths).conditioning[0].split(lengths)
+        rows += [row[text.crop_start :].half().cpu() for row in states]
+    return padded(rows)
+
+
+def padded(rows: list[Tensor]) -> dict[str, Tensor]:
+    """Pads rows of states, each (R_i, d): ``rows`` (n, R, d) ``float16`` and their ``counts`` (n,)."""
+    return {
+        "rows": pad_sequence([row.half().cpu() for row in rows], batch_first=True),
+        "counts": torch.tensor([len(row) for row in rows]),
     }
 
 
@@ -110,27 +167,35 @@ def train_share(folder: Path, config: DecoderFitting, clips: Path, shift: float)
         clips: Folder of the stage ``clips``.
         shift: Shift of the noise levels, the same as the sampler's.
     """
-    latents, text = load_file(clips / LATENTS)["mean"], load_file(folder / TOLD)
+    latents, text, picture = load_file(clips / LATENTS)["mean"], load_file(folder / TOLD), load_file(folder / SHOWN)
     transformer = HunyuanVideoTransformer3DModel.from_pretrained(folder / HUNYUAN / TRANSFORMER)
 
     def loss(draws: torch.Generator, count: int) -> Tensor:
         chosen = torch.randint(len(latents), (count,), generator=draws)
-        captions = text["index"][chosen].clone()
-        captions[torch.rand(count, generator=draws) < config.empty] = 0
+        with_picture = float(torch.rand((), generator=draws)) < config.shown
+        detailed = chosen % 2 if with_picture else torch.rand(count, generator=draws) < config.detailed
+        captions = text["index"][chosen + len(latents) * detailed]
+        if not with_picture:
+            captions[torch.rand(count, generator=draws) < config.empty] = 0
+        rows, counts = states_of(picture, chosen) if with_picture else states_of(text, captions)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=draws)
         sigma = stratified(count, shift, draws)
         noisy = interpolate(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-        counts = text["counts"][captions]
-        rows = text["rows"][captions, : int(counts.max())].float()
         velocity = velocity_of(transformer, noisy, sigma, rows, counts, text["pooled"][captions])
         return F.mse_loss(velocity, noise - clean)
 
     ranks.train(transformer, loss, is_matrix, config, folder)
 
 
+def states_of(stored: dict[str, Tensor], index: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns stored states (B, R, d) without needless padding, and their numbers (B,)."""
+    counts = stored["counts"][index]
+    return stored["rows"][index, : int(counts.max())].float(), counts
+
+
 def stratified(count: int, shift: float, draws: torch.Generator) -> Tensor:
-    """Draws noise levels (count,), one from each of ``count`` equally likely ranges, so that the loss varies less."""
+    """Returns noise levels (count,), one from each of ``count`` equally likely ranges, so that the loss varies less."""
     share = (torch.arange(count) + torch.rand(count, generator=draws)) / count
     return shifted_logit_normal(torch.special.ndtri(share.clamp(OUTERMOST, 1 - OUTERMOST)), shift)
 

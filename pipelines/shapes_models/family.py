@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipelines.shapes_models.joint import VTOK
+from pipelines.shapes_models.judged import DETAILED, SHORT
 from pipelines.shapes_study.clip import CLIP
 from pipelines.shapes_study.dit import HUNYUAN
 from pipelines.shapes_study.llm import LLAVA
@@ -27,10 +28,10 @@ MODELS = {
 RESTS_ON = {
     "clip": ("clip",),
     "llava-next": ("clip", "llm", "llava", "reader"),
-    "hunyuan-video": ("clip", "latents", "llm", "llava", "dit", "tower", "clips", "decoder", "judged"),
+    "hunyuan-video": ("clip", "llm", "llava", "reader", "tower", "clips", "decoder", "judged"),
     "vtok": ("reader", "judged", "rendered", "joint"),
 }
-NOT_TOLD = ("lines", "ceilings", "gate", "probe", "items", "curve")
+NOT_TOLD = (SHORT, DETAILED, "ceilings", "gate", "probe", "items", "curve")
 JOINT = """It starts from the other three and is trained jointly, as in the paper: encoder and decoder frozen.
 `descriptions_right` below is the share of captions of held-out clips that tell the number, colours and shapes of all
 things and what each of them does."""
@@ -120,11 +121,12 @@ def judge_table(judged: dict[str, Any], joint: dict[str, Any] | None = None) -> 
         judged: Figures of the decoder.
         joint: Figures of VTok, for its own column.
     """
-    columns = {"decoder, from text alone": judged["lines"]} | judged["ceilings"]
+    columns = told_by("decoder", judged) | judged["ceilings"]
     if joint:
-        columns = {"VTok": joint["lines"]} | columns
+        columns = told_by("VTok", joint) | columns
     rows = [
-        "The pixel judge's questions about new scenes of the training distribution, in % right (of so many):",
+        "The pixel judge's questions about videos of new scenes of the training distribution, made from text alone, "
+        "in % right (of so many). Detailed captions also tell the size and the first place of each thing.",
         "",
         f"| category | {' | '.join(columns)} |",
         f"|---|{'---|' * len(columns)}",
@@ -133,3 +135,8 @@ def judge_table(judged: dict[str, Any], joint: dict[str, Any] | None = None) -> 
         shares = " | ".join(f"{100 * line['right'] / line['asked']:.1f} ({line['asked']})" for line in lines)
         rows.append(f"| {lines[0]['name']} | {shares} |")
     return "\n".join(rows)
+
+
+def told_by(model: str, figures: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Names the lines of a model's videos, of detailed and of short captions."""
+    return {f"{model}, {kind} captions": figures[kind] for kind in (DETAILED, SHORT)}

@@ -13,17 +13,16 @@ from typing import Any
 
 from data_tools.draws import Draws
 from data_tools.packing import build_shards
-from data_tools.shapes import Scene, caption_is_right, draw_scene, render_clips
+from data_tools.shapes import Scene, caption_is_right, caption_of, draw_scene, render_clips
 from pipelines.inference.export import add_seconds
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
 from pipelines.shapes_models.clips import SPLIT
 from pipelines.shapes_models.config import JointConfig, ModelsConfig
-from pipelines.shapes_models.judged import judged_videos, new_scenes
+from pipelines.shapes_models.judged import judged_prompts, new_scenes
 from pipelines.shapes_models.pruning import prune
 from pipelines.shapes_study import arms
 from pipelines.shapes_study.config import ArmConfig, StudyConfig
-from pipelines.shapes_study.evaluation import plain
 from vtok.assembly.pretrained import CONFIG, save_pretrained
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
@@ -49,17 +48,28 @@ def render(folder: Path, config: JointConfig, study: StudyConfig, seed: int) -> 
     for name, clips, offset in ((CLIPS, config.clips, TRAINED_ON), (HELD_OUT, config.descriptions, ASKED_ABOUT)):
         if not (folder / name / "captions.csv").exists():
             render_clips(folder / name, clips, seed + offset, *how, split=SPLIT)
-    leave_questions(folder / CLIPS / "captions.csv")
+    rewrite(folder / CLIPS / "captions.csv", seed + TRAINED_ON)
     return {"clips": build_shards(folder / CLIPS, folder / SHARDS, progress=False).packed}
 
 
-def leave_questions(table: Path) -> None:
-    """Removes most questions from a table of clips, so that the model learns to describe above all."""
+def rewrite(table: Path, seed: int) -> None:
+    """Changes a table of clips: every second caption becomes detailed, and most questions go.
+
+    Without most questions the model learns to describe above all.
+
+    Args:
+        table: The table, as :func:`data_tools.shapes.render_clips` wrote it.
+        seed: The seed that the clips were rendered with.
+    """
     with table.open(encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file)
-    kept = [row if number % ASKED == 1 else [*row[:2], "", ""] for number, row in enumerate(rows)]
     with table.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([head, *kept])
+        written = csv.writer(file)
+        written.writerow(head)
+        for number, (path, _, *asked) in enumerate(rows):
+            draws = Draws(seed, number)
+            caption = caption_of(draw_scene(draws, SPLIT), draws, detailed=number % 2 == 0)
+            written.writerow([path, caption, *(asked if number % ASKED == 1 else ("", ""))])
 
 
 def train(
@@ -78,25 +88,25 @@ def train(
 
     Returns:
         The learning curve; the share of right descriptions of held-out clips, of all and in each category; and what the
-        pixel judge says of videos of new scenes: ``lines``, one for each category and one for all.
+        pixel judge says of videos of new scenes (:func:`judged_prompts`).
     """
     model = arms.model_of(study, CELLS, clip, llava, hunyuan, config.guidance)
     study = replace(study, train=study.train | config.joint.train)
     arms.precompute(folder, study, model, rendered / SHARDS)
     curve = arms.train(folder, study, model, folder / arms.SHARDS, config.seed)
     run_config, framework, _ = load_run(folder / "run", ema=True)
-    items = [item for _, item in new_scenes(config.seed, config.joint.videos)]
+    scenes = new_scenes(config.seed, config.joint.videos)
     tokens = sum(framework.tokeniser.counts(round(study.seconds * framework.config.tokeniser.fps) + 1))
-    prune(framework, config.joint.components, [item.prompt for item in items], tokens, config.seed)
+    prune(framework, config.joint.components, [item.prompt for _, item in scenes], tokens, config.seed)
     shutil.rmtree(folder / VTOK, ignore_errors=True)
     save_pretrained(framework, folder / VTOK)
     add_seconds(folder / VTOK / CONFIG, study.seconds)
     understanding = Understanding(run_config, framework)
     right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed + ASKED_ABOUT)
     by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
-    lines = plain(judged_videos(folder, items, config, study, framework))
+    judged = judged_prompts(folder, scenes, config, study, framework)
     shares = {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
-    return curve | shares | {"lines": lines}
+    return curve | shares | judged
 
 
 def described(understanding: Understanding, clips: Path, count: int, seed: int) -> tuple[Counter, Counter]:

@@ -4,6 +4,7 @@ The scenes come from the training distribution. The judge also sees the true cli
 the upper bounds for any decoder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from data_tools.draws import Draws
 from data_tools.items import Item
-from data_tools.shapes import CATEGORIES, TV_ALIGN, Scene, item_of, scene_of
+from data_tools.shapes import CATEGORIES, TV_ALIGN, Scene, caption_of, item_of, scene_of
 from pipelines.evaluation.judges.pixels import PixelJudge
 from pipelines.evaluation.tables import Line, categories_of, line_of
 from pipelines.evaluation.tv_align.protocol import viewings
@@ -26,26 +27,52 @@ from vtok.video_decoder import encode_video
 
 OFFSET = 909_089  # keeps the scenes' seed apart from those that any model was trained on
 TRUE, RECONSTRUCTED = "true clips", "reconstructions"
+SHORT, DETAILED = "short", "detailed"  # prompts
 
 
 def make(folder: Path, config: ModelsConfig, study: StudyConfig, framework: VTokFramework) -> dict[str, Any]:
-    """Generates videos in ``folder/videos`` and has them judged.
+    """Generates videos of short and of detailed captions and has them judged.
 
     Args:
         folder: Folder of the stage; keeps videos and answers.
         config: The settings.
-        study: Settings of the study that the models start from.
+        study: The study. The videos are as long as its own, at its decoder's frame rate.
         framework: A framework with the decoder and without visual tokens.
 
     Returns:
-        ``lines`` of generated videos, and ``ceilings``: lines of true clips and of reconstructions.
+        ``short`` and ``detailed``, lines of the videos of these captions; and ``ceilings``: lines of true clips and of
+        reconstructions.
     """
     scenes = new_scenes(config.seed, config.videos)
     items = [item for _, item in scenes]
-    lines = judged_videos(folder, items, config, study, framework)
+    lines = judged_prompts(folder, scenes, config, study, framework)
     true = [frames_of(scene, study) for scene, _ in scenes]
     shown = {TRUE: true, RECONSTRUCTED: [reconstructed(framework.decoder.vae, frames) for frames in true]}
-    return {"lines": plain(lines), "ceilings": {name: plain(judged(items, clips)) for name, clips in shown.items()}}
+    return lines | {"ceilings": {name: plain(judged(items, clips)) for name, clips in shown.items()}}
+
+
+def judged_prompts(
+    folder: Path, scenes: list[tuple[Scene, Item]], config: ModelsConfig, study: StudyConfig, framework: VTokFramework
+) -> dict[str, Any]:
+    """Has videos judged: ``short``, of the items' own prompts, and ``detailed``, of detailed captions of the scenes.
+
+    Args:
+        folder: Keeps videos and answers.
+        scenes: Scenes and their items.
+        config: The settings.
+        study: The study. The videos are as long as its own, at its decoder's frame rate.
+        framework: Makes the videos.
+    """
+    prompts = {SHORT: [item for _, item in scenes], DETAILED: [in_detail(*pair) for pair in scenes]}
+    return {
+        name: plain(judged_videos(folder / name, items, config, study, framework)) for name, items in prompts.items()
+    }
+
+
+def in_detail(scene: Scene, item: Item) -> Item:
+    """Returns a scene's item with a detailed caption as its prompt."""
+    draws = Draws(OFFSET, int(item.id.rpartition("-")[2]))
+    return replace(item, prompt=caption_of(scene, draws, detailed=True))
 
 
 def judged_videos(

@@ -62,7 +62,8 @@ def texts_of_scenes(seed: int) -> list[str]:
     for position in range(TOKENIZER_SCENES):
         scene, draws = scenes.scene_at(seed, position)
         item = item_of(scene, draws, "x")
-        texts += [item.prompt, item.question, *item.options, scenes.picture_caption(scene, 0)]
+        told = [item.prompt, caption_of(scene, draws, detailed=True), scenes.picture_caption(scene, 0)]
+        texts += [*told, item.question, *item.options]
     return texts
 
 

@@ -1,7 +1,7 @@
 """The frozen video decoder: HunyuanVideo's transformer, conditioned on the language model's states of a caption.
 
-A third of the captions are long and say where everything is, as HunyuanVideo's were. Visual tokens cannot tell the
-frozen decoder what it does not understand in words.
+A third of the captions are detailed: they say where everything is, as HunyuanVideo's were. Visual tokens cannot tell
+the frozen decoder what it does not understand in words.
 
 Joint training appends the rows of visual tokens to those of the caption. Visual tokens would throw off a caption-only
 decoder, so it is trained on conditioning of many lengths. Some captions are empty. In half of the batches, rows without

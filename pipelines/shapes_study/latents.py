@@ -9,14 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_tools.items import read_items
-from data_tools.shapes import TV_ALIGN
+from data_tools.shapes import TV_ALIGN, caption_of
 from data_tools.shards import ShardReader
 from data_tools.video.decode import validate
 from data_tools.video.views import CENTRE, View, decoder_view, make_views, window
 from pipelines.evaluation.judges.pixels import PixelJudge
 from pipelines.shapes_study.config import LatentsConfig
 from pipelines.shapes_study.render import scene_of_clip
-from pipelines.shapes_study.scenes import description
 from vtok.video_decoder import encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
@@ -30,7 +29,7 @@ def make(folder: Path, config: LatentsConfig, seconds: float, render: Path, seed
     """Fits the autoencoder and encodes the N training clips.
 
     Writes ``folder/vae``; ``folder/latents.safetensors`` with ``mean`` (N, C, k + 1, h, w); and
-    ``folder/captions.json`` with a short and a long caption for each clip.
+    ``folder/captions.json`` with a short and a detailed caption for each clip.
 
     Args:
         folder: Folder of the stage.
@@ -56,13 +55,14 @@ def make(folder: Path, config: LatentsConfig, seconds: float, render: Path, seed
 
 
 def captions_of(meta: dict[str, Any], seed: int) -> tuple[str, str]:
-    """Returns the caption of a training clip and a long version of it.
+    """Returns the caption of a training clip and a detailed one.
 
     Args:
         meta: The sample's facts.
         seed: Seed that the clips were rendered with.
     """
-    return meta["caption"], description(scene_of_clip("train", meta["path"], seed), meta["caption"])
+    scene, draws = scene_of_clip("train", meta["path"], seed)
+    return meta["caption"], caption_of(scene, draws, detailed=True)
 
 
 def stored(reader: ShardReader, row: int) -> tuple[bytes, float]:

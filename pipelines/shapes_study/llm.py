@@ -68,15 +68,14 @@ def text_encoder(llava: Path, clip: Path, max_prompt_tokens: int) -> TextEncoder
 def text_loss(language: MLLM, text: TextEncoder, batch: int, seed: int, step: int) -> Tensor:
     """Returns the cross-entropy of the next token over a step's texts, a scalar.
 
-    Half of the texts are captions, short and long in turn. The other half are questions with answers. Only the captions
+    Half of the texts are captions, short and detailed in turn. The other half are questions with answers. Only captions
     and answers are learned; the templates around them are not.
     """
     rows, learned = [], []
     for position in range(step * batch, (step + 1) * batch):
         scene, draws = scenes.scene_at(seed, position)
         if position % 2:
-            caption = caption_of(scene, draws)
-            rows.append(text.prompt(caption if position % 4 == 1 else scenes.description(scene, caption)))
+            rows.append(text.prompt(caption_of(scene, draws, detailed=position % 4 == 3)))
             learned.append(len(rows[-1]) - text.crop_start)
         else:
             item = item_of(scene, draws, "x")

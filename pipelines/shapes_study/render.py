@@ -36,8 +36,8 @@ def make(folder: Path, config: RenderConfig, seed: int) -> dict[str, Any]:
     return {"clips": summary.packed}
 
 
-def scene_of_clip(split: str, name: str, seed: int) -> Scene:
-    """Returns the scene of a clip.
+def scene_of_clip(split: str, name: str, seed: int) -> tuple[Scene, Draws]:
+    """Returns the scene of a clip, and its draws.
 
     Args:
         split: Its split.
@@ -45,4 +45,5 @@ def scene_of_clip(split: str, name: str, seed: int) -> Scene:
         seed: The study's seed.
     """
     shown, offset = SPLITS[split]
-    return draw_scene(Draws(seed + offset, int(Path(name).stem)), shown)
+    draws = Draws(seed + offset, int(Path(name).stem))
+    return draw_scene(draws, shown), draws

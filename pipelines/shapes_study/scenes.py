@@ -6,6 +6,7 @@ from torch import Tensor
 
 from data_tools.draws import Draws
 from data_tools.shapes import Scene, Thing, draw_scene, render
+from data_tools.shapes.words import place_of
 
 # Keeps these scenes apart from the rendered splits: the frozen models see none of the clips to train or test on.
 OFFSET = 4_000_000
@@ -26,14 +27,6 @@ def frames_of(scene: Scene, size: int) -> Tensor:
 def picture_caption(scene: Scene, frame: int) -> str:
     """Describes one of the scene's frames: colour, shape and place of every object."""
     return sentence([described(*seen) for seen in things_seen(scene, frame)])
-
-
-def description(scene: Scene, caption: str) -> str:
-    """Returns a long caption: ``caption``, then descriptions of the first, last and middle frame without repetition."""
-    told: dict[str, str] = {}
-    for when, frame in (("First", 0), ("Last", 2), ("Between", 1)):
-        told.setdefault(picture_caption(scene, frame), when)
-    return " ".join([caption, *(f"{when} {picture}." for picture, when in told.items())])
 
 
 def swapped_caption(scene: Scene, frame: int) -> str | None:
@@ -59,16 +52,6 @@ def things_seen(scene: Scene, frame: int) -> list[tuple[Thing, str, str]]:
         for thing in scene.things
         if thing.opacities(t)[0] > 0.5
     ]  # fmt: skip
-
-
-def place_of(x: float, y: float) -> str:
-    """Names one of nine places from coordinates in 0..1."""
-    return f"{('top', 'middle', 'bottom')[third(y)]} {('left', 'centre', 'right')[third(x)]}"
-
-
-def third(share: float) -> int:
-    """Returns in which third of 0..1 a number lies: 0, 1 or 2."""
-    return min(2, max(0, int(3 * share)))
 
 
 def described(thing: Thing, colour: str, place: str) -> str:

@@ -1,5 +1,6 @@
 """The shapes world: the pixels do what the caption says, and nothing but watching tells it."""
 
+import re
 from collections import Counter
 
 import av
@@ -30,6 +31,7 @@ from data_tools.shapes import (
 )
 from data_tools.shapes.paths import DIRECTIONS
 from data_tools.shapes.scene import held_out
+from data_tools.shapes.words import SOON, place_of, size_of
 from pipelines.evaluation.accuracy import wilson
 
 DRAWS = [Draws(1, number) for number in range(len(CATEGORIES) * 48)]
@@ -176,6 +178,39 @@ def test_captions_say_the_label_in_several_ways():
         assert all(thing.colour in caption and thing.shape in caption for thing in scene.things)
     for category in CATEGORIES:
         assert len({caption_of(of(category, 1)[0], Draws(1, number)) for number in range(40)}) >= 4
+
+
+def test_detailed_captions_also_tell_the_size_and_a_place_of_its_own_of_each_thing():
+    for scene, draws in zip(SCENES, DRAWS):
+        caption = caption_of(scene, draws, detailed=True)
+        places = [place_of(*thing.start) for thing in scene.things]
+        assert len(set(places)) == len(places) and all(place in caption for place in places)
+        assert all(f"{size_of(thing)} {thing.colour} {thing.shape}" in caption for thing in scene.things)
+
+
+def test_detailed_captions_tell_the_first_way_of_what_turns():
+    ways = Counter()
+    for number in range(200):
+        draws = Draws(1, number)
+        scene = scene_of("motion", "vertical", draws)
+        caption = caption_of(scene, draws, detailed=True)
+        [way] = re.findall(r"moves up and down, first (up|down)\.", caption)
+        y = scene.things[0].centres(np.array([0.0, SOON]))[:, 1]
+        ways[way, y[1] < y[0]] += 1
+    assert (
+        sum(ways[way, way == "up"] for way in ("up", "down")) > 195 and min(ways["up", True], ways["down", False]) > 60
+    )
+    still = scene_of("motion", "still", Draws(1, 1))
+    assert "first" not in caption_of(still, Draws(1, 1), detailed=True)
+
+
+def test_names_of_places_follow_the_coordinates():
+    assert [place_of(x, 0.5) for x in (0.2, 0.4, 0.5, 0.6, 0.8)] == [
+        "middle far left", "middle left", "middle centre", "middle right", "middle far right",
+    ]  # fmt: skip
+    assert [place_of(0.5, y) for y in (0.2, 0.4, 0.6, 0.8)] == [
+        "top centre", "upper centre", "lower centre", "bottom centre",
+    ]  # fmt: skip
 
 
 def test_questions_hold_the_true_answer_in_every_place():

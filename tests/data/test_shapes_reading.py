@@ -9,9 +9,10 @@ from data_tools.shapes import caption_is_right, caption_of, draw_scene
 from data_tools.shapes.reading import told
 
 
-def test_every_true_caption_is_right_of_its_scene_and_of_few_others():
+@pytest.mark.parametrize("detailed", [False, True])
+def test_every_true_caption_is_right_of_its_scene_and_of_few_others(detailed):
     scenes = [draw_scene(draws, "train") for draws in (Draws(3, n) for n in range(300))]
-    said = [caption_of(scene, Draws(3, n)) for n, scene in enumerate(scenes)]
+    said = [caption_of(scene, Draws(3, n), detailed) for n, scene in enumerate(scenes)]
     assert all(caption_is_right(caption, scene) for caption, scene in zip(said, scenes))
     assert sum(caption_is_right(caption, scene) for caption, scene in zip(said, scenes[1:])) < 5
 
@@ -28,6 +29,9 @@ def test_every_true_caption_is_right_of_its_scene_and_of_few_others():
         ("A red circle moves up and a blue square moves down.", {("red", "circle"): 1, ("blue", "square"): 1},
          {(("red", "circle"), "up", ""), (("blue", "square"), "down", "")}),
         ("A red circle bounces twice.", {("red", "circle"): 1}, {(("red", "circle"), "bounce", "")}),
+        ("There are two small red circles at the top far left and middle right.", {("red", "circle"): 2}, set()),
+        ("A large red circle at the upper left appears next to a small blue square at the lower far right.",
+         {("red", "circle"): 1, ("blue", "square"): 1}, {(("red", "circle"), "appears", "")}),
     ],
 )  # fmt: skip
 def test_a_caption_tells_things_and_events(caption, things, events):

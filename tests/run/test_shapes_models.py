@@ -1,5 +1,6 @@
 """The small models: the smoke profile from end to end, and the parts on which the decoder's obedience rests."""
 
+import csv
 import json
 
 import pytest
@@ -9,19 +10,17 @@ from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, scene_of
+from data_tools.shapes import CATEGORIES, caption_is_right, render_clips, scene_of
 from pipelines import train_shapes_models
-from pipelines.shapes_models import clips, judged, ranks, reader
+from pipelines.shapes_models import clips, joint, judged, ranks, reader
 from pipelines.shapes_models.config import DecoderFitting
-from pipelines.shapes_models.decoder import is_matrix, stratified
+from pipelines.shapes_models.decoder import NOISIEST, is_matrix, noisy_tokens, shown, stratified, told
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
 from pipelines.shapes_models.muon import orthogonalised
 from pipelines.shapes_models.pruning import keep_components
-from pipelines.shapes_models.wider import wider_autoencoder, wider_decoder
 from pipelines.shapes_study.config import STUDY, load_study
 from support.line import line
 from vtok.mllm.base import CONDITIONING_LAYER, MLLM
-from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 
 
@@ -29,7 +28,7 @@ from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
-    for name in ("study/clip", "study/llm", "study/llava", "study/dit", "tower", "reader", "decoder"):
+    for name in ("clip", "llm", "llava", "reader", "tower", "decoder"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     family = tmp_path / "family"
@@ -40,7 +39,7 @@ def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
         with safe_open(path, "pt") as file:
             assert {str(file.get_slice(name).get_dtype()) for name in file.keys()} == {"BF16"}, path
     card = (family / "hunyuan-video" / "README.md").read_text()
-    assert "| category | decoder, from text alone | true clips | reconstructions |" in card
+    assert "| category | decoder, detailed captions | decoder, short captions | true clips | reconstructions |" in card
     assert "(7)" in card and "| counting | " in card
     assert str(tmp_path) not in card
 
@@ -126,44 +125,50 @@ def test_processes_that_share_a_batch_reach_the_weights_of_one(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_wider_autoencoder_keeps_its_axes_and_loses_less():
-    draws = torch.Generator().manual_seed(0)
-    mixed = torch.randn(768, 768, generator=draws) * torch.linspace(1, 0, 768).square()
-    blocks = torch.randn(4000, 768, generator=draws) @ mixed.T
-    narrow = PatchAutoencoder(latent_channels=8)
-    narrow.fit(blocks[:2000] + 0.1)
-    wide = wider_autoencoder(narrow, 24, blocks)
-    assert torch.equal(wide.axes[:8], narrow.axes) and torch.equal(wide.scale[:8], narrow.scale)
-    assert torch.allclose(wide.axes @ wide.axes.T, torch.eye(24), atol=1e-4)
-
-    def lost(vae):
-        centred = blocks - vae.mean
-        return (centred - centred @ vae.axes.T @ vae.axes).square().mean()
-
-    best = PatchAutoencoder(latent_channels=24)
-    best.fit(blocks)
-    assert lost(wide) < 0.95 * lost(narrow) and lost(wide) < 1.02 * lost(best)
+def test_tokens_of_first_frames_are_noisy_to_different_degrees():
+    tokens = torch.randn(400, 4, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 5.0])
+    added = noisy_tokens(tokens, seed=1) - tokens
+    size = added.std((0, 1)) / tokens.std((0, 1))
+    assert torch.allclose(size, torch.full((3,), NOISIEST / 3**0.5), rtol=0.1)
+    per_clip = (added / tokens.std((0, 1))).square().mean((1, 2)).sqrt()
+    assert per_clip.min() < 0.1 * NOISIEST and per_clip.max() > 0.9 * NOISIEST
+    assert torch.equal(noisy_tokens(tokens, seed=1), tokens + added)
 
 
-def test_a_wider_decoder_reads_and_writes_its_channels_as_before():
-    torch.manual_seed(0)
-    narrow = HunyuanVideoTransformer3DModel(
+def test_states_of_pictures_follow_those_of_their_captions(framework):
+    size = next(framework.projection.projector.parameters()).shape[1]
+    tokens = torch.randn(2, 4, size)
+    captions = ["a red circle", "two blue squares are there"]
+    found = shown(framework, framework.projection.projector, captions, tokens)
+    other = shown(framework, framework.projection.projector, captions, 10 * tokens.flip(0))
+    alone = told(framework, captions)
+    for number, caption in enumerate(captions):
+        words = int(alone["counts"][number + 1])
+        assert found["counts"][number] == words + 4
+        own = slice(words, words + 4)
+        torch.testing.assert_close(
+            found["rows"][number, :words], alone["rows"][number + 1, :words], rtol=1e-2, atol=1e-3
+        )
+        assert not torch.allclose(other["rows"][number, own], found["rows"][number, own], rtol=0, atol=1e-2)
+
+
+def test_matrices_are_those_inside_the_blocks():
+    model = HunyuanVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=24, num_layers=1, num_single_layers=1,
         num_refiner_layers=1, patch_size=1, rope_axes_dim=(4, 10, 10), text_embed_dim=16, pooled_projection_dim=8,
     )  # fmt: skip
-    wide = wider_decoder(narrow, 10, seed=0)
-    told = dict(
-        timestep=torch.tensor([700.0]), encoder_hidden_states=torch.randn(1, 5, 16),
-        encoder_attention_mask=torch.ones(1, 5), pooled_projections=torch.randn(1, 8), guidance=torch.tensor([1000.0]),
-        return_dict=False,
-    )  # fmt: skip
-    noisy = torch.randn(1, 4, 2, 2, 2)
-    with torch.no_grad():
-        before = narrow(hidden_states=noisy, **told)[0]
-        after = wide(hidden_states=torch.cat([noisy, torch.zeros(1, 6, 2, 2, 2)], dim=1), **told)[0]
-    assert after.shape == (1, 10, 2, 2, 2) and torch.allclose(after[:, :4], before, atol=1e-5)
-    matrices = [name for name, parameter in wide.named_parameters() if is_matrix(name, parameter)]
+    matrices = [name for name, parameter in model.named_parameters() if is_matrix(name, parameter)]
     assert matrices and all("block" in name for name in matrices)
+
+
+def test_half_of_the_captions_to_train_on_are_detailed(tmp_path):
+    render_clips(tmp_path, 8, 5, frames=2, size=16, split=clips.SPLIT)
+    joint.rewrite(tmp_path / "captions.csv", 5)
+    with (tmp_path / "captions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [" at the " in row["caption"] for row in rows] == [True, False] * 4
+    assert all(caption_is_right(row["caption"], clips.scene_at(5, n)[0]) for n, row in enumerate(rows))
+    assert [bool(row["question"]) for row in rows] == [n % 4 == 1 for n in range(8)]
 
 
 def test_the_judge_reads_true_clips_as_the_decoder_sees_them():

@@ -4,7 +4,6 @@ import csv
 import fcntl
 import json
 import multiprocessing
-import re
 import shutil
 import time
 from dataclasses import replace
@@ -14,10 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data_tools.draws import Draws
 from data_tools.items import Item
-from data_tools.shapes import COLOURS, item_of
-from pipelines.shapes_study import arms, command, llava, probe, render, report, scenes
+from data_tools.shapes import COLOURS, caption_is_right, item_of
+from pipelines.shapes_study import arms, command, latents, llava, probe, render, report, scenes
 from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.claims import claims_table
 from pipelines.shapes_study.config import STUDY, ClaimConfig, Fitting, RenderConfig, load_study, merged
@@ -274,20 +272,16 @@ def test_exchanged_colours_make_a_caption_false():
     assert found > 50
 
 
-def test_long_captions_say_where_things_are_when(tmp_path):
-    """A long caption begins with the clip's own caption and describes the same clip."""
+def test_detailed_captions_are_of_the_clips_own_scenes(tmp_path):
     render.make(tmp_path, RenderConfig(train=40, dev=1, test=1), seed=3)
     with (tmp_path / "train" / "captions.csv").open() as table:
         clips = list(csv.DictReader(table))
-    long = {}
     for clip in clips:
-        scene = render.scene_of_clip("train", clip["path"], 3)
-        assert clip["question"] in ("", item_of(scene, Draws(1_000_003, int(clip["path"][:-4])), "x").question)
-        long[scene.label] = scenes.description(scene, clip["caption"])
-        assert long[scene.label].startswith(clip["caption"] + " First a ")
-    assert "Last" not in long["stays"]  # nothing changes, so it is described once
-    before, after = re.fullmatch(r".*First (.*)\. Last (.*)\.", long["changes"]).groups()
-    assert before != after and before.split()[2:] == after.split()[2:]
+        scene, draws = render.scene_of_clip("train", clip["path"], 3)
+        assert clip["question"] in ("", item_of(scene, draws, "x").question)
+        short, detailed = latents.captions_of(clip, 3)
+        assert short == clip["caption"] != detailed
+        assert caption_is_right(short, scene) and caption_is_right(detailed, scene)
 
 
 def test_the_decoder_meets_conditioning_of_many_lengths():

@@ -58,7 +58,8 @@ def make(folder: Path, clips: int, channels: int, study: StudyConfig, clip: Path
         first = torch.from_numpy(np.stack([render_at(scene, np.zeros(1), size)[0] for scene, _ in scenes]))
         key_frames.append(picture_tokens(extractor, first.permute(0, 3, 1, 2), grid).half())
         captions += [(caption_of(*drawn), caption_of(*drawn, detailed=True)) for drawn in scenes]
-    save_file({"mean": torch.cat(means), "key_frame": torch.cat(key_frames)}, folder / LATENTS)
+    stored = {"mean": torch.cat(means), "key_frame": torch.cat(key_frames)}
+    save_file({name: tensor.contiguous() for name, tensor in stored.items()}, folder / LATENTS)
     (folder / CAPTIONS).write_text(json.dumps(list(zip(*captions))))
     return {}
 

@@ -10,7 +10,7 @@ from transformers import LlavaNextForConditionalGeneration
 
 from pipelines.engine import distributed
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_models import clips, decoder, family, joint, judged, reader, tower
+from pipelines.shapes_models import clips, decoder, family, joint, judged, pictures, tower
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_study import clip, llava, llm
 from pipelines.shapes_study.arms import PROMPT_TOKENS
@@ -46,11 +46,9 @@ def run(config: ModelsConfig, output: Path) -> Path:
         output / "llava", [study.llava, size, grid, study.seed], [language],
         partial(llava.make, config=study.llava, llm=language.folder, seed=study.seed, **sees),
     )  # fmt: skip
-    read = stage(
-        output / "reader", [config.reader, config.descriptions, size, grid, seed], [image],
-        partial(
-            reader.make, config=config.reader, llava=image.folder, asked=config.descriptions, seed=seed, **sees
-        ),
+    described = stage(
+        output / "pictures", [config.descriptions, size, grid, seed], [image],
+        lambda _: pictures.make(llava=image.folder, asked=config.descriptions, seed=seed, **sees),
     )  # fmt: skip
     made_tower = stage(
         output / "tower", [config.tower, seed], [made_clip],
@@ -64,20 +62,20 @@ def run(config: ModelsConfig, output: Path) -> Path:
     )  # fmt: skip
 
     def text_only_with(decoder_folder: Path) -> VTokFramework:
-        return text_only(config, study, made_clip.folder, read.folder, decoder_folder)
+        return text_only(config, study, made_clip.folder, image.folder, decoder_folder)
 
     def train_decoder(folder: Path) -> dict:
         if not (folder / decoder.TOLD).exists():
             tokenizer, width = made_clip.folder / TOKENIZER, study.llm.language["hidden_size"]
             decoder.write(folder, study.dit, made_tower.folder, tokenizer, made_clips.folder, width, seed)
         projector = split_llava(
-            LlavaNextForConditionalGeneration.from_pretrained(read.folder / llm.LLAVA), MLLMConfig()
+            LlavaNextForConditionalGeneration.from_pretrained(image.folder / llm.LLAVA), MLLMConfig()
         ).projector
         return decoder.train(folder, config.decoder, text_only_with(folder), projector, made_clips.folder, seed)
 
     trained = stage(
         output / "decoder", [config.decoder, study.dit.transformer, study.dit.shift, seed],
-        [made_tower, made_clips, read], train_decoder,
+        [made_tower, made_clips, image], train_decoder,
     )  # fmt: skip
     scored = stage(
         output / "judged", [config.videos, config.denoising_steps, config.guidance, seed], [trained],
@@ -89,15 +87,15 @@ def run(config: ModelsConfig, output: Path) -> Path:
     )  # fmt: skip
     joined = stage(
         output / "joint", [config.joint, config.guidance, config.denoising_steps, study.train, study.loss, seed],
-        [trained, read, rendered],
+        [trained, image, rendered],
         partial(
-            joint.train, config=config, study=study, clip=made_clip.folder, llava=read.folder,
+            joint.train, config=config, study=study, clip=made_clip.folder, llava=image.folder,
             hunyuan=trained.folder / HUNYUAN, rendered=rendered.folder,
         ),
     )  # fmt: skip
     stages = {
-        "clip": made_clip, "llm": language, "llava": image, "reader": read, "tower": made_tower, "clips": made_clips,
-        "decoder": trained, "judged": scored, "rendered": rendered, "joint": joined,
+        "clip": made_clip, "llm": language, "llava": image, "pictures": described, "tower": made_tower,
+        "clips": made_clips, "decoder": trained, "judged": scored, "rendered": rendered, "joint": joined,
     }  # fmt: skip
     return stage(output / "family", [], list(stages.values()), partial(family.make, stages=stages)).folder
 
@@ -111,7 +109,7 @@ def text_only(
         config: The settings.
         study: The study, whose decoder has this frame rate and size.
         clip_folder: Folder of the stage ``clip``.
-        llava_folder: Folder of the stage ``reader``.
+        llava_folder: Folder of the stage ``llava``.
         decoder_folder: Folder of the stage ``decoder``.
     """
     latents = study.latents

@@ -78,7 +78,6 @@ class ModelsConfig:
         guidance: Scale of classifier-free guidance.
         videos: Videos per category of TV-Align that the decoder is judged by.
         denoising_steps: Steps of the sampler.
-        reader: Further training of the image model.
         descriptions: Pictures that the image model describes at last.
         joint: Joint training of VTok.
     """
@@ -92,7 +91,6 @@ class ModelsConfig:
     guidance: float = 2.0
     videos: int = 72
     denoising_steps: int = 20
-    reader: Fitting = field(default_factory=lambda: Fitting(steps=4000, batch_size=32))
     descriptions: int = 540
     joint: JointConfig = field(default_factory=JointConfig)
 

@@ -21,15 +21,15 @@ from vtok.weights.shipped import PREFIX
 
 MODELS = {
     "clip": ("clip", CLIP),
-    "llava-next": ("reader", LLAVA),
+    "llava-next": ("llava", LLAVA),
     "hunyuan-video": ("decoder", HUNYUAN),
     "vtok": ("joint", VTOK),
 }
 RESTS_ON = {
     "clip": ("clip",),
-    "llava-next": ("clip", "llm", "llava", "reader"),
-    "hunyuan-video": ("clip", "llm", "llava", "reader", "tower", "clips", "decoder", "judged"),
-    "vtok": ("reader", "judged", "rendered", "joint"),
+    "llava-next": ("clip", "llm", "llava", "pictures"),
+    "hunyuan-video": ("clip", "llm", "llava", "tower", "clips", "decoder", "judged"),
+    "vtok": ("judged", "rendered", "joint"),
 }
 NOT_TOLD = (SHORT, DETAILED, "ceilings", "gate", "probe", "items", "curve")
 JOINT = """It starts from the other three and is trained jointly, as in the paper: encoder and decoder frozen.

@@ -82,7 +82,7 @@ def train(
         config: The settings.
         study: The study, whose losses and tokeniser these are.
         clip: Folder of the study's stage ``clip``.
-        llava: Folder of the stage ``reader``.
+        llava: Folder of the stage ``llava``.
         hunyuan: Folder of HunyuanVideo's parts.
         rendered: Folder of :func:`render`.
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_tools.draws import Draws
 from data_tools.shapes import CATEGORIES, caption_is_right, render_clips, scene_of
 from pipelines import train_shapes_models
-from pipelines.shapes_models import clips, joint, judged, ranks, reader
+from pipelines.shapes_models import clips, joint, judged, ranks
 from pipelines.shapes_models.config import DecoderFitting
 from pipelines.shapes_models.decoder import NOISIEST, is_matrix, noisy_tokens, shown, stratified, told
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
@@ -20,7 +19,6 @@ from pipelines.shapes_models.muon import orthogonalised
 from pipelines.shapes_models.pruning import keep_components
 from pipelines.shapes_study.config import STUDY, load_study
 from support.line import line
-from vtok.mllm.base import CONDITIONING_LAYER, MLLM
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 
 
@@ -28,7 +26,7 @@ from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 def test_smoke_makes_the_family(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     train_shapes_models.main(["--profile", "smoke", "--output", str(tmp_path)])
-    for name in ("clip", "llm", "llava", "reader", "tower", "decoder"):
+    for name in ("clip", "llm", "llava", "tower", "decoder"):
         figures = json.loads((tmp_path / name / "done.json").read_text())
         assert figures["last_loss"] < figures["first_loss"], name
     family = tmp_path / "family"
@@ -180,17 +178,6 @@ def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
     *categories, total = judged.judged([item for _, item in scenes], frames)
     assert [line.name for line in categories] == list(dict.fromkeys(item.category for _, item in scenes))
     assert (total.right, total.asked) == (28, 28)
-
-
-def test_the_reader_leaves_the_decoders_conditioning_alone():
-    llama = LlamaForCausalLM(
-        LlamaConfig(vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2)
-    )
-    language = MLLM(llama)
-    reader.freeze_below_conditioning(language)
-    states = llama(torch.arange(6)[None], output_hidden_states=True)
-    assert not states.hidden_states[CONDITIONING_LAYER].requires_grad
-    assert all(layer.requires_grad for layer in states.hidden_states[CONDITIONING_LAYER + 1 :])
 
 
 def test_a_smaller_head_keeps_the_chosen_components():

@@ -1,88 +1,61 @@
-"""The image model, trained further on pictures. The decoder's conditioning stays as it is.
+"""Asks the image model to describe new pictures, and counts the right descriptions."""
 
-The decoder reads hidden states from below the language model's last layers. So embeddings and the layers below these
-states are frozen here; the projector, the last layers and the head learn.
-"""
-
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 
 from data_tools.shapes.reading import THING
 from pipelines.engine import distributed
 from pipelines.shapes_study import scenes
 from pipelines.shapes_study.clip import CLIP
-from pipelines.shapes_study.config import Fitting
-from pipelines.shapes_study.fitting import fit, mean_of_first, mean_of_last
-from pipelines.shapes_study.llava import picture_loss, picture_samples, picture_tokens
+from pipelines.shapes_study.llava import picture_tokens
 from pipelines.shapes_study.llm import LLAVA, text_encoder
 from vtok.config import MLLMConfig
 from vtok.feature_extractor import CLIPFeatureExtractor
-from vtok.mllm.base import CONDITIONING_LAYER, MLLM
+from vtok.mllm.base import MLLM
 from vtok.mllm.llava_next import split_llava
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.rows.text import TextEncoder
 
-LATER, NEW = 10_000_000, 11_000_000  # keep seeds apart: of the scenes it learns from, and of those it is asked about
+NEW = 11_000_000  # keeps the seed of the pictures apart from those that any model was trained on
 ASKED = CAPTION_INSTRUCTIONS[0]
 LONGEST = 80  # tokens of a description
 AT_ONCE = 64  # descriptions
 
 
 def make(
-    folder: Path, config: Fitting, clip: Path, llava: Path, size: int, grid: int, max_prompt_tokens: int, asked: int,
-    seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    """Trains the image model and writes ``folder/llava``.
+    clip: Path, llava: Path, size: int, grid: int, max_prompt_tokens: int, asked: int, seed: int
+) -> dict[str, Any]:
+    """Has the image model describe new pictures.
 
     Args:
-        folder: Folder of the stage.
-        config: The settings.
-        clip: Folder of the study's stage ``clip``.
-        llava: Folder of the study's stage ``llava``.
+        clip: Folder of the stage ``clip``.
+        llava: Folder of the stage ``llava``.
         size: Side of a frame in pixels.
         grid: Tokens along a side of a frame.
         max_prompt_tokens: The longest prompt.
-        asked: Pictures to describe.
+        asked: Number of pictures.
         seed: Seed of the scenes.
 
     Returns:
-        The first and the last loss, and the share of new pictures whose description tells the number, colours and
-        shapes of their things.
+        ``descriptions_right``: the share of pictures whose description tells the number, colours and shapes of their
+        things.
     """
-    whole = LlavaNextForConditionalGeneration.from_pretrained(llava / LLAVA)
+    device = distributed.device()
+    whole = LlavaNextForConditionalGeneration.from_pretrained(llava / LLAVA).to(device)
     split = split_llava(whole, MLLMConfig(weights=str(llava / LLAVA)))
-    model = nn.ModuleDict({"language": split.mllm, "projector": split.projector}).to(distributed.device())
-    freeze_below_conditioning(split.mllm)
-    extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(clip / CLIP)).requires_grad_(False)
-    extractor.to(distributed.device())
+    extractor = CLIPFeatureExtractor(CLIPVisionModel.from_pretrained(clip / CLIP)).to(device)
     text = text_encoder(llava / LLAVA, clip, max_prompt_tokens)
 
     def seen(pictures: Tensor) -> Tensor:
-        return split.projector(picture_tokens(extractor, pictures.to(distributed.device()), grid))
+        return split.projector(picture_tokens(extractor, pictures.to(device), grid))
 
-    def loss(step: int) -> Tensor:
-        pictures, texts = picture_samples(text, config.batch_size, size, seed + LATER, step)
-        return picture_loss(split.mllm, seen(pictures), texts, text)
-
-    losses = fit(model, loss, config, folder)
-    shutil.copytree(llava / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # brings the tokenizer
-    whole.cpu().save_pretrained(folder / LLAVA)
-    right = descriptions_right(split.mllm, text, seen, size, range(asked), seed)
-    return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses), "descriptions_right": right}
-
-
-def freeze_below_conditioning(language: MLLM) -> None:
-    """Freezes what the states depend on that the decoder reads."""
-    model = language.causal_lm.model
-    language.embed.requires_grad_(False)
-    model.layers[: len(model.layers) + 1 + CONDITIONING_LAYER].requires_grad_(False)
+    return {"descriptions_right": descriptions_right(split.mllm, text, seen, size, range(asked), seed)}
 
 
 @torch.no_grad()

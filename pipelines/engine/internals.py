@@ -267,6 +267,9 @@ def _gathered(module: nn.Module, method: Callable, *arguments: Any, **options: A
 # ZeRO-3's functions in a module's graph: they run hooks before and after its backward.
 HOOK_FUNCTIONS = "pre_bwd_fn", "post_bwd_fn"
 
+# Returns the innermost hooks on tensors that autograd saves, such as those of gradient checkpointing, or None.
+_hooks_on_saved = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_is_tracing: None)
+
 # For each module: its parameters, and those of all modules in it (True), once they have been asked for.
 _parameters: WeakKeyDictionary[nn.Module, dict[bool, list[nn.Parameter]]] = WeakKeyDictionary()
 
@@ -280,8 +283,8 @@ def lighten_hooks(engine: DeepSpeedEngine) -> None:
     coordinating: Any = partitioned_param_coordinator
     coordinating.iter_params = listed_once
     coordinating.update_recompute_parameters = keep_for_backward
-    if "setup_context" in vars(linear.LinearFunctionForZeroStage3):
-        linear.LinearFunctionForZeroStage3 = without_signature(linear.LinearFunctionForZeroStage3)
+    if isinstance(linear.LinearFunctionForZeroStage3, type):
+        linear.LinearFunctionForZeroStage3 = where_weights_are_saved(linear.LinearFunctionForZeroStage3)
     for module in engine.module.modules():
         for name in HOOK_FUNCTIONS:
             function = module.__dict__.get(name)
@@ -313,6 +316,23 @@ def where_gradients_pass(function: type[torch.autograd.Function]) -> SimpleNames
 
     def apply(tensor: Tensor) -> Tensor:
         return lean.apply(tensor) if tensor.requires_grad and torch.is_grad_enabled() else tensor
+
+    return SimpleNamespace(apply=apply)
+
+
+def where_weights_are_saved(function: type[torch.autograd.Function]) -> SimpleNamespace:
+    """Returns ZeRO-3's linear layer, which torch's own replaces where both keep the same tensors until the backward.
+
+    torch's saves a view of the weight, so the weight's memory would not be free between forward and backward. Without
+    gradients nothing is saved. Gradient checkpointing saves tensors as it recomputes a block, whose weights ZeRO-3
+    keeps until its backward is over.
+    """
+    lean = without_signature(function)
+
+    def apply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _hooks_on_saved(False) is None):
+            return lean.apply(x, weight, bias)
+        return torch._C._nn.linear(x, weight, bias)
 
     return SimpleNamespace(apply=apply)
 

@@ -86,7 +86,7 @@ def sample_candidate(
         head = framework.visual_head[kind]
         drawn = head.sample(states[0], sampling, generator, *states[1:])
         if sampling.candidates > 1:
-            surprise += head.terms * float(head.loss(states[0], drawn, drawn.new_zeros(1, 0)))
+            surprise += head.terms * head.loss(states[0], drawn, drawn.new_zeros(1, 0)).detach().item()
         token = token_of(framework, kind, drawn, states[0].dtype)
         for row in rows:
             row.append(framework.projection(token[:, None], start=index))

@@ -19,7 +19,7 @@ from pipelines.benchmarks.scaling import ZERO3
 from pipelines.config import TrainConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.setup import blocks_of, build_engine, deepspeed_config
+from pipelines.engine.setup import build_engine, deepspeed_config, gathered_whole
 from vtok.video_decoder.hunyuan import Conditioning
 from vtok.weights.materialise import materialise, whole
 
@@ -71,8 +71,8 @@ def host_work(depth: tuple[int, int, int] = DEPTH, repeats: int = 5) -> dict[str
 def measured(way: str, model: Narrow, config: dict, train: TrainConfig, repeats: int) -> float:
     """CPU seconds of one model's forward and backward in one of the ``WAYS``; the update after it is not counted."""
     if way == WHOLE:
-        for block in blocks_of(model):  # type: ignore[arg-type]  # it has a framework's two parts
-            set_z3_leaf_module(block, True)
+        for unit in gathered_whole(model):  # type: ignore[arg-type]  # it has a framework's two parts
+            set_z3_leaf_module(unit, True)
     if way == PLAIN:
         return median(cpu_seconds(lambda: model().backward())() for _ in range(3 + repeats))
     engine, taken = build_engine(model.train(), config, train), []

@@ -11,6 +11,9 @@ without the decoder alternate (``loss.dec_every``), nothing would ever be gather
 its own trace.
 
 Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pads the last. A rank keeps its part.
+
+Hooks: ZeRO-3 runs code before and after a module's forward and backward, some hundred times in a micro-step. Where it
+takes longer than the kernels, the GPU waits for the host.
 """
 
 import json
@@ -19,6 +22,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -27,7 +31,7 @@ import torch.distributed as dist
 from deepspeed import DeepSpeedEngine
 from deepspeed.git_version_info import installed_ops
 from deepspeed.runtime.utils import all_gather_dp_groups
-from deepspeed.runtime.zero import GatheredParameters, Init
+from deepspeed.runtime.zero import GatheredParameters, Init, linear, partitioned_param_coordinator
 from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.utils import set_z3_leaf_module
 from torch import Tensor, nn
@@ -256,6 +260,96 @@ def gather_at_once(module: nn.Module, methods: Sequence[str]) -> None:
 def _gathered(module: nn.Module, method: Callable, *arguments: Any, **options: Any) -> Any:
     with GatheredParameters(list(module.parameters())):
         return method(*arguments, **options)
+
+
+# ---------------------------------------------------------------- hooks
+
+# ZeRO-3's functions in a module's graph: they run hooks before and after its backward.
+HOOK_FUNCTIONS = "pre_bwd_fn", "post_bwd_fn"
+
+# Returns the innermost hooks on tensors that autograd saves, such as those of gradient checkpointing, or None.
+_hooks_on_saved = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda ignore_is_tracing: None)
+
+# For each module: its parameters, and those of all modules in it (True), once they have been asked for.
+_parameters: WeakKeyDictionary[nn.Module, dict[bool, list[nn.Parameter]]] = WeakKeyDictionary()
+
+
+def lighten_hooks(engine: DeepSpeedEngine) -> None:
+    """Makes ZeRO-3's hooks do the same with less work of the host. Call it when the engine is built.
+
+    DeepSpeed lists a module's parameters at each hook. torch inspects a function's signature at each call.
+    """
+    _parameters.clear()  # of a framework that another engine had
+    coordinating: Any = partitioned_param_coordinator
+    coordinating.iter_params = listed_once
+    coordinating.update_recompute_parameters = keep_for_backward
+    if isinstance(linear.LinearFunctionForZeroStage3, type):
+        linear.LinearFunctionForZeroStage3 = where_weights_are_saved(linear.LinearFunctionForZeroStage3)
+    for module in engine.module.modules():
+        for name in HOOK_FUNCTIONS:
+            function = module.__dict__.get(name)
+            if isinstance(function, type):  # else it is ours, of another engine
+                setattr(module, name, where_gradients_pass(function))
+
+
+def without_signature(function: type[torch.autograd.Function]) -> type[torch.autograd.Function]:
+    """Returns the same function with its ``setup_context`` in ``forward``. Call it with arguments by position.
+
+    Where a function has a ``setup_context``, torch inspects its signature at each call.
+    """
+
+    class Lean(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            output = function.forward(*inputs)
+            function.setup_context(ctx, inputs, output)
+            return output
+
+        backward = staticmethod(function.backward)
+
+    return Lean
+
+
+def where_gradients_pass(function: type[torch.autograd.Function]) -> SimpleNamespace:
+    """Returns a hook's function that leaves tensors without a gradient as they are. They have no backward."""
+    lean = without_signature(function)
+
+    def apply(tensor: Tensor) -> Tensor:
+        return lean.apply(tensor) if tensor.requires_grad and torch.is_grad_enabled() else tensor
+
+    return SimpleNamespace(apply=apply)
+
+
+def where_weights_are_saved(function: type[torch.autograd.Function]) -> SimpleNamespace:
+    """Returns ZeRO-3's linear layer, which torch's own replaces where both keep the same tensors until the backward.
+
+    torch's saves a view of the weight, so the weight's memory would not be free between forward and backward. Without
+    gradients nothing is saved. Gradient checkpointing saves tensors as it recomputes a block, whose weights ZeRO-3
+    keeps until its backward is over.
+    """
+    lean = without_signature(function)
+
+    def apply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _hooks_on_saved(False) is None):
+            return lean.apply(x, weight, bias)
+        return torch._C._nn.linear(x, weight, bias)
+
+    return SimpleNamespace(apply=apply)
+
+
+def listed_once(module: nn.Module, recurse: bool = False) -> Iterator[nn.Parameter]:
+    """Yields a module's parameters, then those of others that it uses, as DeepSpeed's ``iter_params``."""
+    known = _parameters.setdefault(module, {})
+    if recurse not in known:
+        known[recurse] = list(module.parameters(recurse=recurse))
+    yield from known[recurse]
+    yield from module._external_params.values()  # ZeRO-3 finds these as the module runs
+
+
+def keep_for_backward(module: nn.Module, parameter: nn.Parameter) -> None:
+    """Keeps a parameter that was gathered for a recomputation until the backward of ``module``, as DeepSpeed does."""
+    module.ds_recompute_parameters.add(parameter)
+    parameter.ds_active_sub_modules.add(module.ds_id)
 
 
 # ---------------------------------------------------------------- processes

@@ -11,6 +11,7 @@ import deepspeed
 import torch
 from deepspeed.utils import set_z3_leaf_module
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pipelines.cli.config_files import read_ds_config
 from pipelines.config import OptimisationConfig
@@ -182,8 +183,8 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     for layer in filter(has_magnitude, adapted_layers(model)):
         set_z3_leaf_module(layer, True)  # ZeRO-3 then gathers all its parameters around its forward and backward
     if isinstance(model, VTokFramework):
-        for block in blocks_of(model):
-            set_z3_leaf_module(block, True)
+        for unit in (*gathered_whole(model), *encoder_layers(model)):
+            set_z3_leaf_module(unit, True)
     if isinstance(model, VTokFramework) and model.decoder is not None:
         internals.gather_at_once(model.decoder.vae, ("encode", "decode"))
     fp32 = {parameter: parameter.data for parameter in kept_in_fp32(model) if not parameter.requires_grad}
@@ -193,19 +194,40 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
         if not hasattr(parameter, "ds_id"):  # ZeRO-3's shards keep their dtype; DeepSpeed casts whole parameters
             parameter.data = values.to(engine.device)
     settle_buffers(engine.module, engine.device)
+    if engine.zero_optimization_stage() == 3:
+        internals.lighten_hooks(engine)
     return engine
 
 
-def blocks_of(framework: VTokFramework) -> Iterator[nn.Module]:
-    """Yields the blocks of language model and diffusion transformer. ZeRO-3 gathers each of them whole.
+def gathered_whole(framework: VTokFramework) -> Iterator[nn.Module]:
+    """Yields the units of language model and diffusion transformer. ZeRO-3 gathers each of them whole.
 
-    Hooks around each layer of a block would cost the host more than the block itself. A transformer with adapters is
-    left out: a step without ``L_dec`` runs these alone.
+    They are the blocks and the transformer's parts beside its blocks, of which none is much larger than a block. Hooks
+    around each layer of a unit would cost the host more than the unit itself.
     """
+    yield from blocks_of(framework)
+    if gathers_transformer(framework):
+        yield from (part for part in framework.decoder.transformer.children() if not isinstance(part, nn.ModuleList))
+
+
+def blocks_of(framework: VTokFramework) -> Iterator[nn.Module]:
+    """Yields the blocks of language model and diffusion transformer."""
     yield from framework.mllm.causal_lm.model.layers
-    if framework.decoder is not None and not any(adapted_layers(framework.decoder.transformer)):
+    if gathers_transformer(framework):
         for stack in framework.decoder.block_stacks():
             yield from stack
+
+
+def gathers_transformer(framework: VTokFramework) -> bool:
+    """Whether there is a diffusion transformer without adapters: a step without ``L_dec`` runs adapters alone."""
+    return framework.decoder is not None and not any(adapted_layers(framework.decoder.transformer))
+
+
+def encoder_layers(framework: VTokFramework) -> Iterator[nn.Module]:
+    """Yields the layers of the backbone and of the decoder's text encoder that are transformers."""
+    encoders = framework.tokeniser.feature_extractor, getattr(framework.decoder, "text_encoder", None)
+    for encoder in filter(None, encoders):
+        yield from (layer for layer in encoder.modules() if isinstance(layer, GradientCheckpointingLayer))
 
 
 def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:

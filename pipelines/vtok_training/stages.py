@@ -18,6 +18,7 @@ from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving.folders import begun
 from pipelines.vtok_training import run
 from vtok.config import require
+from vtok.fp8 import require_fp8
 
 FINISHED = "FINISHED"  # in a stage's folder: how long the stage was
 
@@ -31,7 +32,12 @@ def train(arguments: RunArguments[RunConfig], stopper: Stopper) -> bool:
 
     Returns:
         Whether the run took its last step.
+
+    Raises:
+        ConfigError: A setting is wrong, or this machine cannot do what it asks for. What is known at once is refused
+            before anything is written.
     """
+    require_fp8(arguments.config.model.decoder.fp8)
     if not arguments.config.stages:
         return run.train(arguments, stopper)
     require(arguments.step is None, "--step goes with one stage: pass --resume OUTPUT/STAGE/checkpoints/step_...")

@@ -1,5 +1,6 @@
 """Options of sampling visual tokens: top components, guidance by text, candidates; and text dropout in training."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -101,7 +102,9 @@ def test_the_cost_of_a_candidate_is_its_surprise(tiny_models, monkeypatch):
     framework, count, drawn = framework_of(tiny_models), 18, []
     own = visual_sampling.token_of
     monkeypatch.setattr(visual_sampling, "token_of", lambda *given: drawn.append(given[1:3]) or own(*given))
-    _, cost = sample_candidate(framework, PROMPT, count, Sampling(candidates=2), seeded())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Converting a tensor with requires_grad=True")
+        _, cost = sample_candidate(framework, PROMPT, count, Sampling(candidates=2), seeded())
     tokens = torch.stack([own(framework, kind, value, torch.float32) for kind, value in drawn], 1)
     with torch.no_grad():
         ids = torch.tensor([framework.text.prompt(PROMPT)])

@@ -264,6 +264,13 @@ def test_bad_input_ends_with_one_line(ranks, two_ranks, shards, tmp_path):
     assert_user_error(again, "--resume auto")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_fp8_products_without_their_gpu_are_refused_before_anything_is_written(tmp_path):
+    options = (*TINY, "--output", tmp_path / "out", "--model.decoder.fp8", "dynamic")
+    assert_user_error(called(train.main, *options), "decoder.fp8 dynamic needs a GPU")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_the_launcher_ends_with_the_ranks_exit_code(shards, tmp_path):
     uneven = (*TINY, "--output", tmp_path / "out", "--data.shards", shards, "--train.global_batch_size", 3)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_study.report import origin_of
-from pipelines.shapes_study.results import RESULTS
+from pipelines.shapes_study.origin import RESULTS, origin_of
 from pipelines.shapes_study.sharing import make_all
 from pipelines.shapes_study.stages import Done, slug, stage
 from pipelines.shapes_study.variants import arm, report, world

@@ -51,14 +51,14 @@ def finding(claim: ClaimConfig, name: str, results: Results) -> Finding:
 
 def words(claim: ClaimConfig, name: str) -> str:
     """Returns a claim in words."""
-    other = claim.than if claim.than != claim.arm else ""
-    other += f" ({claim.than_of})" if claim.than_of else ""
     kind = {
         "above": f"at least {claim.points:g} points above" if claim.points else "above",
         "equal": f"within {claim.points:g} points of",
         "not below": f"at most {claim.points:g} points below",
     }[claim.kind]
-    return f"{name}: {claim.arm} {kind} {other.strip()}"
+    if claim.than == claim.arm:
+        return f"{claim.arm}: {name} {kind} {claim.than_of}"
+    return f"{name}: {claim.arm} {kind} {claim.than}"
 
 
 def limits(claim: ClaimConfig) -> tuple[float, float]:

@@ -89,9 +89,9 @@ class ClaimConfig:
     Args:
         source: Where the claim stands: ``Table 4`` of the paper, for example.
         arm: The arm of the claim.
-        than: The arm that it is compared with.
+        than: The arm that it is compared with, perhaps the same.
         of: Series of both arms; each is a claim of its own.
-        than_of: The other arm's series, if it has another name.
+        than_of: The series that the same arm is compared in.
         kind: ``above``: the difference is above ``points``. ``equal``: it lies within ``points`` on both sides of 0.
             ``not below``: it is above minus ``points``.
         points: See ``kind``. In percentage points, or in percent of a width or an octave.
@@ -107,6 +107,10 @@ class ClaimConfig:
 
     def __post_init__(self) -> None:
         require(self.kind == "above" or self.points > 0, f"a claim of kind {self.kind!r} needs points above 0")
+        same = self.arm == self.than
+        require(
+            same == (self.than_of is not None), "than_of goes with a claim of an arm about itself: set both or none"
+        )
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pipelines.shapes_study.strategies.series import UNDERSTANDING, series
 COST, GIFS = "cost.png", "videos"
 PROTOCOLS = {UNDERSTANDING: "questions about clips", GENERATION: "generated videos"}
 COSTS = {"tokens": "visual tokens of a clip", "flops": "training FLOPs of a run"}
-LARGER = 2  # a video's pixels in a GIF
+COLOURS = 64  # of a GIF
 MILLISECONDS = 333  # of a frame
 
 
@@ -56,6 +56,6 @@ def gif_name(arm: str, category: str) -> str:
 def write_gif(path: Path, videos: Iterable[np.ndarray]) -> None:
     """Writes videos (F, H, W, 3) ``uint8`` side by side."""
     beside = np.concatenate([np.pad(video, ((0, 0), (1, 1), (1, 1), (0, 0))) for video in videos], axis=2)
-    larger = beside.repeat(LARGER, 1).repeat(LARGER, 2)
-    first, *others = [Image.fromarray(frame).quantize(64) for frame in larger]
+    palette = Image.fromarray(np.concatenate(beside)).quantize(COLOURS)
+    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in beside]
     first.save(path, save_all=True, append_images=others, duration=MILLISECONDS, loop=0)

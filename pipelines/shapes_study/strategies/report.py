@@ -105,7 +105,7 @@ def tables(config: StrategiesConfig, results: Results) -> list[str]:
                 rows = {arm: (arm, protocol) for arm in arms if series(results, arm, protocol, split)}
                 if len(rows) > 1:
                     sections.append(section(results, f"{title}: {what}, {of}", rows, split))
-    return [*sections, swapped(config, results), kinds(config, results)]
+    return [*sections, swapped(results), kinds(config, results)]
 
 
 def section(results: Results, title: str, rows: Rows, split: str) -> str:
@@ -119,14 +119,14 @@ def section(results: Results, title: str, rows: Rows, split: str) -> str:
     return f"## {title}, in %\n\n{table}" + behind * bool(differences)
 
 
-def swapped(config: StrategiesConfig, results: Results) -> str:
+def swapped(results: Results) -> str:
     """Returns the section about models that read training-free tokens."""
     arms = [arm for arm in results.answers if series(results, arm, TRAINING_FREE)]
     own = {arm: (arm, UNDERSTANDING) for arm in arms}
     rows = own | {f"{arm}, read training-free": (arm, TRAINING_FREE) for arm in arms}
     if not arms:
         return ""
-    note = "The tokens of a model that reads training-free ones are those of the arm of this name."
+    note = "The same models, with the training-free tokens of a clip in place of those that they were trained on."
     return (
         f"## Tokens that were not trained on: questions about clips, in %\n\n{note}\n\n{accuracy_table(results, rows)}"
     )
@@ -149,7 +149,7 @@ def gifs_section(config: StrategiesConfig, results: Results) -> str:
         return ""
     names = " | ".join(name.replace("_", " ") for name in TV_ALIGN)
     rows = [
-        f"| {arm} | {' | '.join(f'![{arm}, {name}]({GIFS}/{gif_name(arm, name)})' for name in TV_ALIGN)} |"
+        f"| {arm} | {' | '.join(shown(gif_name(arm, name)) for name in TV_ALIGN)} |"
         for arm in config.arms
         if arm in results.shown
     ]
@@ -158,3 +158,8 @@ def gifs_section(config: StrategiesConfig, results: Results) -> str:
         "## Videos\n\nThe first clip of each category, with the first seed. Side by side, as far as the arm has them: "
         f"{order}.\n", f"| arm | {names} |", f"|---|{'---|' * len(TV_ALIGN)}", *rows,
     ])  # fmt: skip
+
+
+def shown(name: str) -> str:
+    """Returns a GIF at twice its size."""
+    return f'<img src="{GIFS}/{name}" height="68">'

@@ -24,7 +24,7 @@ def accuracy_table(results: Results, rows: Rows, split: str = NEW) -> str:
 
     Args:
         results: The study's measurements.
-        rows: The rows; those that were not measured are left out.
+        rows: The rows; those that were not measured are left out. A row that has its arm's name shows its tokens.
         split: The split.
     """
     found = {
@@ -35,7 +35,8 @@ def accuracy_table(results: Results, rows: Rows, split: str = NEW) -> str:
     names = _categories(results, next(iter(rows.values()))[1], split)
     lines = [head(["arm", "tokens", "seeds"], names)]
     for title, (arm, (seeds, cells)) in found.items():
-        lines.append(f"| {title} | {results.arms[arm]['tokens']:.0f} | {seeds} | {' | '.join(map(percent, cells))} |")
+        tokens = f"{results.arms[arm]['tokens']:.0f}" if title == arm else ""
+        lines.append(f"| {title} | {tokens} | {seeds} | {' | '.join(map(percent, cells))} |")
     chance = {name: 1 / min(OPTIONS, len(CATEGORIES[name].answers)) for name in names}
     cells = [*chance.values(), sum(chance.values()) / len(chance)]
     return "\n".join([*lines, f"| *chance* | | | {' | '.join(map(percent, cells))} |"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from scipy.stats import t
@@ -40,6 +41,12 @@ class Plan(NamedTuple):
     category: float
 
 
+@cache
+def quantile(seeds: int) -> float:
+    """Returns Student's quantile of a 95 % interval over so many seeds."""
+    return float(t.ppf(0.975, seeds - 1))
+
+
 def half_width(parts: Variances, seeds: int, items: int) -> float:
     """Returns the expected half-width of the 95 % interval of a difference, in the root of the variances' unit.
 
@@ -49,7 +56,7 @@ def half_width(parts: Variances, seeds: int, items: int) -> float:
         items: Items that each seed is asked.
     """
     variance = parts.seed / seeds + parts.item / items + parts.rest / (seeds * items)
-    return float(t.ppf(0.975, seeds - 1)) * math.sqrt(variance)
+    return quantile(seeds) * math.sqrt(variance)
 
 
 def plan_of(pilot: Pilot, categories: int, seeds: int, items: int) -> Plan:

@@ -11,7 +11,7 @@ from pipelines.shapes_study.power import Pilot
 from vtok.config import require
 
 STRATEGIES = PRESETS / "study.yaml"
-MAIN = "main"  # the table whose arms have all seeds, all kinds of video, and videos of unseen combinations
+MAIN = "main"  # the table whose arms have all kinds of video, and videos of unseen combinations
 
 
 @dataclass
@@ -50,7 +50,7 @@ class AskedConfig:
     """
 
     questions: int = 160
-    videos: int = 60
+    videos: int = 120
     other_videos: int = 20
     denoising_steps: int = 20
     batch: int = 20
@@ -119,8 +119,7 @@ class StrategiesConfig:
 
     Args:
         seed: Seed of the clips and of the videos' noise.
-        seeds: Seeds of each arm of the main table: of new weights, of the order of the clips and of the losses' noise.
-        other_seeds: Seeds of each other arm; they are the first of ``seeds``.
+        seeds: Seeds of each arm: of new weights, of the order of the clips and of the losses' noise.
         world: The clips.
         fit: Training of a run.
         asked: What is asked.
@@ -134,8 +133,7 @@ class StrategiesConfig:
     """
 
     seed: int = 0
-    seeds: int = 8
-    other_seeds: int = 6
+    seeds: int = 10
     world: WorldConfig = field(default_factory=WorldConfig)
     fit: Fitting = field(default_factory=Fitting)
     asked: AskedConfig = field(default_factory=AskedConfig)
@@ -145,21 +143,14 @@ class StrategiesConfig:
     claims: list[ClaimConfig] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        few = min(len(self.arms), self.seeds, self.other_seeds)
-        require(few > 1, "a study needs two arms or more, and two seeds or more of each")
-        require(self.other_seeds <= self.seeds, "other_seeds must be at most seeds")
-
-    def seeds_of(self, arm: str) -> range:
-        """Returns the seeds of an arm."""
-        return range(self.seeds if MAIN in self.arms[arm].table else self.other_seeds)
+        require(min(len(self.arms), self.seeds) > 1, "a study needs two arms or more, and two seeds or more of each")
 
     @property
     def runs(self) -> list[tuple[str, int]]:
         """All arms and seeds in the order of work: the main table first, seed by seed, so that arms stay comparable."""
         main = [arm for arm, settings in self.arms.items() if MAIN in settings.table]
         others = [arm for arm in self.arms if arm not in main]
-        return [(arm, seed) for group in (main, others) for seed in range(self.seeds) for arm in group
-                if seed in self.seeds_of(arm)]  # fmt: skip
+        return [(arm, seed) for group in (main, others) for seed in range(self.seeds) for arm in group]
 
 
 def load_strategies(path: Path, profile: str) -> StrategiesConfig:

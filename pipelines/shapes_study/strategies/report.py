@@ -57,8 +57,8 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         parts.append(f"**Not finished**: {done} runs are done, {results.missing} are still to come.")
     parts.append(
         f"Every arm starts from the small models that the package ships. It trains on {world.train} clips of "
-        f"{world.seconds:g} s: {fit.steps} steps of {fit.batch_size}, all three losses. Arms of the main table have "
-        f"{config.seeds} seeds, others {config.other_seeds}. Clips, their order, prompts, noise and initial weights "
+        f"{world.seconds:g} s: {fit.steps} steps of {fit.batch_size}, all three losses, {config.seeds} seeds. "
+        "Clips, their order, prompts, noise and initial weights "
         "are the same in all arms. The main tables are about new scenes of the training distribution: "
         f"{asked.questions} questions and {asked.videos} videos a category. Differences are paired by seed and item. "
         "Their 95 % interval is for other seeds and other items (`paired.py`). Nothing is corrected for the number of "

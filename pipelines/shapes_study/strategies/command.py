@@ -57,7 +57,7 @@ def run_study(a: argparse.Namespace, config: StrategiesConfig) -> None:
 
 
 def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
-    """Runs all stages and returns the report's path. It is written again after every run of an arm.
+    """Runs all stages and returns the report's path. It is written again as runs of arms end.
 
     Args:
         config: The study.

@@ -33,7 +33,7 @@ def run_variants(a: argparse.Namespace, config: VariantsConfig) -> None:
 
 
 def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
-    """Runs all stages and returns the report's path. It is written again after every run of an arm.
+    """Runs all stages and returns the report's path. It is written again as runs of arms end.
 
     All arms take a seed before any takes the next. So a study that is cut short has comparable arms.
 

@@ -1,24 +1,35 @@
-"""Tests the paper's claims on small models of the shapes world: one command from rendering to a report.
+"""Studies on small models of the shapes world, and the base models that the shipped ones start from.
 
-config.py       the settings of a study: a profile of configs/study.yaml
+The studies:
+
+strategies/     tests the paper's claims: one command from clips to a report
+variants/       compares variants of the motion token
+
+What they share:
+
+arguments.py    their command line
 stages.py       a stage fills a folder; a finished stage is not repeated
 sharing.py      several processes share the runs
-fitting.py      the resumable training loop of the frozen models
+fitting.py      the resumable training loop
+stored_grids.py stored features in place of frames
+questions.py    the option of a question that a model finds likeliest
+paired.py       the difference of two arms, over seeds and items
+power.py        how many seeds and items a difference needs
+seeds.py        a mean with its interval
+origin.py       command and commit, for a report's first line
+
+The base models (``pipelines/shapes_models`` goes on from them):
+
+command.py      runs these stages in order
+config.py       their settings: a profile of configs/base_models.yaml
+scenes.py       captions that say where things are
 render.py       renders clips and questions
-clip.py         trains the frozen image encoder on frames and captions; gate: does it bind colours to shapes?
-latents.py      fits the frozen autoencoder
+clip.py         trains the image encoder on frames and captions; gate: does it bind colours to shapes?
+latents.py      fits the autoencoder
 llm.py          trains the language model on text
 llava.py        trains the image model that joint training starts from
-dit.py          trains the frozen video decoder on that model's states; gate: does it follow text alone?
-arms.py         trains one tokenisation strategy with the project's own pipeline
-evaluation.py   the arm's answers about videos, and the judge's answers about the arm's videos
-conditioning.py the decoder's loss with and without the arm's tokens
-probe.py        the answers that a small network finds in the arm's features
-seeds.py        accuracies over seeds, with intervals
-claims.py       the paper's claims: held or missed
-curves.py       losses over steps and over seconds
-results.py      all measurements in one file
-report.py       tables and plots of the measurements
-publish.py      copies what is worth keeping
-command.py      runs all stages in order
+dit.py          trains the video decoder on that model's states
+arms.py         joint training with the project's own pipeline
+curves.py       a learning curve in few points
+evaluation.py   what judging the models needs
 """

@@ -1,8 +1,8 @@
-"""The settings of a study."""
+"""The settings of the base models, and what all studies' settings share."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -10,7 +10,7 @@ from pipelines.cli.config_files import PRESETS, read_yaml
 from pipelines.cli.errors import one_line
 from vtok.config import ConfigError, LossConfig, require
 
-STUDY = PRESETS / "study.yaml"
+STUDY = PRESETS / "base_models.yaml"
 
 Settings = TypeVar("Settings")
 
@@ -22,7 +22,7 @@ class RenderConfig:
     Args:
         train: Clips to train on.
         dev: Clips to choose settings by.
-        test: Clips to test on. They show combinations of colour, shape and label that no other clip shows.
+        test: Clips of combinations of colour, shape and label that no other clip shows.
         frames: Frames per clip.
         fps: Frames per second.
         size: Side of a frame in pixels.
@@ -123,17 +123,11 @@ class DiTConfig:
         shift: Shift of the scheduler, in training and sampling. What a caption says about these small videos is decided
             at noise levels between 0.8 and 0.98. A shift of 2 draws a quarter of its levels there, a shift of 5 more
             than half.
-        guidance: Scales of classifier-free guidance to try on the dev split. All arms use the best one.
-        guidance_videos: Videos per category of TV-Align that judge each scale.
-        gate_videos: Videos per category of TV-Align for the gate.
     """
 
     fit: Fitting = field(default_factory=Fitting)
     transformer: dict[str, Any] = field(default_factory=dict)
     shift: float = 5.0
-    guidance: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
-    guidance_videos: int = 12
-    gate_videos: int = 72
 
 
 @dataclass
@@ -154,74 +148,25 @@ class ArmConfig:
 
 
 @dataclass
-class ClaimConfig:
-    """The claim that one arm answers better than another.
-
-    Args:
-        arm: The better arm.
-        above: The other arm, or ``first frame only``: the same arm, shown its first frame repeated.
-        protocol: ``understanding`` or ``generation``.
-        categories: Each category is a claim of its own. ``all`` is all questions together.
-        points: Least difference of the accuracies, in percentage points.
-        apart: Whether the intervals must not overlap.
-    """
-
-    arm: str
-    above: str
-    protocol: Literal["understanding", "generation"] = "understanding"
-    categories: list[str] = field(default_factory=lambda: ["all"])
-    points: float = 0.0
-    apart: bool = False
-
-
-@dataclass
-class EvaluationConfig:
-    """The evaluation of an arm.
-
-    Args:
-        questions: Clips per category to ask about.
-        videos: Captions per category to generate videos from.
-        denoising_steps: Steps of the decoder's sampler.
-        temperature: Temperature of the sampled visual tokens.
-    """
-
-    questions: int = 200
-    videos: int = 50
-    denoising_steps: int = 20
-    temperature: float = 1.0
-
-
-@dataclass
 class StudyConfig:
-    """A study: one profile of the YAML.
+    """The base models, and the joint training of the VTok that ships with them: one profile of the YAML.
 
     Args:
         seed: Seed of the stages before joint training.
         seconds: Length of the part of a clip that a sample shows.
-        enforce_gates: Whether a failed gate stops the stages that depend on it.
         render: The clips.
         clip: The image encoder.
         latents: The autoencoder.
         llm: The language model.
         llava: The image model.
         dit: The video decoder.
-        tokeniser: Settings of the tokeniser that all arms share.
-        arms: The strategies to compare, by name.
-        claims: The claims that the report tests.
-        tried: What was tried to make missed claims hold. The report lists it if a claim is missed.
-        seeds: Each arm is trained once with each seed.
-        train: Settings of ``TrainConfig`` for all arms.
-        loss: Weights of the losses for all arms.
-        probe: Training of the probe of an arm's features.
-        evaluation: The evaluation of each arm.
-
-    Raises:
-        ConfigError: There are no arms or no seeds.
+        tokeniser: Settings of the tokeniser in joint training.
+        train: Settings of ``TrainConfig`` in joint training.
+        loss: Weights of the losses in joint training.
     """
 
     seed: int = 0
     seconds: float = 3.0
-    enforce_gates: bool = True
     render: RenderConfig = field(default_factory=RenderConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     latents: LatentsConfig = field(default_factory=LatentsConfig)
@@ -229,22 +174,12 @@ class StudyConfig:
     llava: LlavaConfig = field(default_factory=LlavaConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     tokeniser: dict[str, Any] = field(default_factory=dict)
-    arms: dict[str, ArmConfig] = field(default_factory=dict)
-    claims: list[ClaimConfig] = field(default_factory=list)
-    tried: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     train: dict[str, Any] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)
-    probe: Fitting = field(default_factory=lambda: Fitting(steps=1000, batch_size=128))
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-    def __post_init__(self):
-        require(bool(self.arms), "a study needs arms")
-        require(bool(self.seeds), "a study needs seeds")
 
 
 def load_study(path: Path, profile: str) -> StudyConfig:
-    """Reads a profile of a study's YAML (see :func:`load_profile`)."""
+    """Reads a profile of the base models' YAML (see :func:`load_profile`)."""
     return load_profile(StudyConfig, path, profile)
 
 

@@ -1,11 +1,14 @@
 """Several processes share the runs of a study: each makes one that nobody else makes."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from data_tools.locks import locked
 from pipelines.shapes_study.stages import slug
+
+PAUSE = 30  # seconds between two reports, at least
 
 R = TypeVar("R")
 
@@ -23,17 +26,18 @@ def make_all(
         output: Folder of the study; its locks lie in ``locks``.
         done: The results so far.
         make: Makes a run. It costs nothing if another process has made the run.
-        write: Writes the report. It is called at the start and after every run.
+        write: Writes the report. It is called at the start, after a run if the last time is ``PAUSE`` ago, and at last.
 
     Returns:
         What ``write`` returned at last.
     """
-    path = write()
+    path, last = write(), time.monotonic()
     while missing := [run for run in runs if run not in done]:
         run = free_or_first(missing, output)
         with locked(lock_of(run, output)):
             done[run] = make(*run)
-        path = write()
+        if len(done) == len(runs) or time.monotonic() - last > PAUSE:
+            path, last = write(), time.monotonic()
     return path
 
 

@@ -9,9 +9,9 @@ import torch
 from data_tools.shapes.cuts import SIDES
 from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig
+from pipelines.shapes_study.paired import paired_difference
 from pipelines.shapes_study.variants import arm, report, world
 from pipelines.shapes_study.variants.config import VARIANTS, VariantsConfig, WorldConfig, load_variants
-from pipelines.shapes_study.variants.paired import paired_difference
 from pipelines.shapes_study.variants.report import Answers, Results, read_results, write_results
 from pipelines.study_variants import main
 from support.commands import called

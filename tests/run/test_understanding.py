@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_tools.draws import Draws
-from data_tools.items import read_items, write_items
+from data_tools.items import write_items
 from data_tools.shapes import item_of, render, scene_of
 from data_tools.video.encode import encode_mp4
 from pipelines import evaluate
@@ -16,10 +16,8 @@ from pipelines.evaluation.understanding import asking, run
 from pipelines.evaluation.understanding.asking import BLIND, FIRST_FRAME, VIDEO, likeliest, said, sights
 from pipelines.evaluation.understanding.question import Question, asked_text
 from pipelines.inference.understand import Look, Understanding, thinned
-from pipelines.shapes_study import questions as study_questions
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
-from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 from vtok.understanding import answer_losses, understand, video_embeddings
 
 
@@ -195,29 +193,3 @@ def test_a_missing_video_is_refused_before_anything_is_asked(clips, tmp_path, ca
     error = capsys.readouterr().err
     assert end.value.code == 2 and "lacks the video 003.mp4" in error and error.count("\n") == 1
     assert not loads and not (tmp_path / "results").exists()
-
-
-def test_the_studys_questions(clips, tmp_path, monkeypatch):
-    """The study asks openly, takes the likeliest answer as it is, and measures the captions too."""
-    folder, _, model, _ = clips
-    items = read_items(folder / "items.jsonl")
-
-    def losses(_, frames, frame_counts, question, answers):
-        """Answers everything right except motion. For a repeated first frame it takes the first option."""
-        frozen = bool((frames == frames[:1]).all())
-        known = {item.answer for item in items if item.question == question and item.category != "motion"}
-        if question == CAPTION_INSTRUCTIONS[0]:
-            return [torch.tensor([1.0, 3.0])]
-        return [
-            torch.tensor([0.0 if (not frozen and answer in known) else 1.0 + k]) for k, answer in enumerate(answers)
-        ]
-
-    monkeypatch.setattr(study_questions, "video_embeddings", lambda _, frames, key_frame_every: frames)
-    monkeypatch.setattr(study_questions, "answer_losses", losses)
-    report = study_questions.ask_all(items, folder, lambda: model, {}, tmp_path / "study")
-    lines = {line.name: line for line in report.lines}
-    assert lines["direction"].right == lines["counting"].right == 2
-    first = sum(item.options[0] == item.answer for item in items)
-    assert lines["all"].controls["frozen"] == pytest.approx(first / 6)
-    assert report.caption_cross_entropy == 2.0
-    assert json.loads((tmp_path / "study" / "report.json").read_text())["caption_cross_entropy"] == 2.0

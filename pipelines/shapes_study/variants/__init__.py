@@ -3,7 +3,6 @@
 config.py     the settings
 world.py      clips of scenes whose questions no single frame answers, and the frozen features of their frames
 arm.py        trains one arm with one seed on the questions, and asks it about new scenes
-paired.py     the difference of two arms, over seeds and questions
 report.py     results.jsonl and the report
 
 The image encoder and the language model are those that the package ships. A run trains the language model, the

@@ -12,8 +12,9 @@ from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig, merged
 from pipelines.shapes_study.fitting import fit, mean_of_last
 from pipelines.shapes_study.questions import likeliest
+from pipelines.shapes_study.stored_grids import StoredGrids
 from pipelines.shapes_study.variants.config import VariantsConfig
-from pipelines.shapes_study.variants.world import ENCODER, StoredGrids, asked_clips, train_clips
+from pipelines.shapes_study.variants.world import ENCODER, asked_clips, train_clips
 from vtok.assembly.build import build_framework
 from vtok.config import DecoderConfig, LossConfig, MLLMConfig, ModelConfig, VTokConfig
 from vtok.framework import VTokFramework

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.models import quiet_libraries
-from pipelines.shapes_study.report import origin_of
-from pipelines.shapes_study.results import RESULTS
+from pipelines.shapes_study.origin import RESULTS, origin_of
 from pipelines.shapes_study.sharing import make_all
 from pipelines.shapes_study.stages import Done, slug, stage
 from pipelines.shapes_study.variants import arm, report, world
@@ -34,7 +33,7 @@ def run_variants(a: argparse.Namespace, config: VariantsConfig) -> None:
 
 
 def run(config: VariantsConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
-    """Runs all stages and returns the report's path. It is written again after every run of an arm.
+    """Runs all stages and returns the report's path. It is written again as runs of arms end.
 
     All arms take a seed before any takes the next. So a study that is cut short has comparable arms.
 

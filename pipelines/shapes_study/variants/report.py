@@ -14,10 +14,10 @@ from pathlib import Path
 
 from data_tools.shapes.cuts import SIDES
 from data_tools.shards import atomic_write
-from pipelines.shapes_study.results import RESULTS
+from pipelines.shapes_study.origin import RESULTS
+from pipelines.shapes_study.paired import paired_difference
 from pipelines.shapes_study.seeds import mean, percent
 from pipelines.shapes_study.variants.config import VariantsConfig
-from pipelines.shapes_study.variants.paired import paired_difference
 from vtok.config import require
 
 REPORT = "report.md"

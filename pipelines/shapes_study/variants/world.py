@@ -32,18 +32,6 @@ TRAIN, ASKED = 30_000_000, 31_000_000  # keep the seeds of the clips apart from 
 BATCH = 16
 
 
-class StoredGrids(FeatureExtractor):
-    """Takes the stored features of frames for the frames themselves, so that an arm pools them without an encoder."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
-
-    def forward(self, *frames: Tensor) -> Tensor:
-        """Returns features (n, CELLS, CELLS, d_v) unchanged, in fp32."""
-        return frames[-1].float()
-
-
 class Clip(NamedTuple):
     """A clip: its question, and a function that renders its frames (T, size, size, 3) ``uint8``."""
 

@@ -1,0 +1,265 @@
+"""Runs the study of strategies, stage by stage."""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_tools.shapes import CATEGORIES, TV_ALIGN
+from pipelines.engine.models import quiet_libraries
+from pipelines.shapes_study.origin import RESULTS, origin_of
+from pipelines.shapes_study.sharing import make_all
+from pipelines.shapes_study.stages import Done, slug, stage
+from pipelines.shapes_study.strategies import arm, asking, cost, making, report, world
+from pipelines.shapes_study.strategies.config import MAIN, STRATEGIES, StrategiesConfig
+from pipelines.shapes_study.strategies.making import AUTOENCODER, CEILINGS, GENERATION, KINDS, OWN, PROMPT, SHOWN, TRUE
+from pipelines.shapes_study.strategies.model import shipped_digest, shipped_framework
+from pipelines.shapes_study.strategies.pictures import COST, GIFS, gif_name, write_gif
+from pipelines.shapes_study.strategies.results import Asked, Results, read_results, write_results
+from pipelines.shapes_study.strategies.series import TRAINING_FREE, UNDERSTANDING
+from pipelines.shapes_study.strategies.world import NEW, TRAIN, UNSEEN, Encoded
+from vtok.framework import VTokFramework
+
+NONE = "none"  # the strategy without visual tokens
+
+
+class Run(NamedTuple):
+    """The finished stages of one arm with one seed.
+
+    Attributes:
+        trained: Its training.
+        answered: Its answers.
+    """
+
+    trained: Done
+    answered: dict[Asked, Done]
+
+
+def run_study(a: argparse.Namespace, config: StrategiesConfig) -> None:
+    """Runs the command ``study.py``.
+
+    Args:
+        a: The arguments that ``study.py`` parsed.
+        config: The settings of the profile.
+
+    Raises:
+        ConfigError: A stage was made with other settings, or the folder of a report has no results.
+    """
+    if a.report:
+        print(report.write(a.report, config, read_results(a.report)))
+        return
+    quiet_libraries()
+    print(run(config, a.output, origin_of("study.py", a, STRATEGIES), a.publish))
+
+
+def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | None = None) -> Path:
+    """Runs all stages and returns the report's path. It is written again as runs of arms end.
+
+    Args:
+        config: The study.
+        output: Folder of the stages and the report.
+        origin: Command and commit, for the report's first line.
+        publish_to: Folder to copy results, report and pictures to.
+
+    Raises:
+        ConfigError: A stage was made with other settings.
+    """
+    (output / "locks").mkdir(parents=True, exist_ok=True)
+    encoded = {split: encoded_clips(config, output, split) for split in (TRAIN, NEW, UNSEEN)}
+    ceilings = ceilings_of(config, output, encoded)
+    costs = {
+        name: stage(
+            output / "cost" / slug(name), [config.world, config.fit, run_settings(config, name)], [],
+            lambda _, settings=settings: cost.cost_of(config, settings),
+        )
+        for name, settings in config.arms.items()
+    }  # fmt: skip
+    done: dict[tuple[str, int], Run] = {}
+
+    def written() -> Path:
+        results = gathered(config, origin, encoded, ceilings, costs, done)
+        results.shown = shown(output, ceilings, done)
+        write_results(results, output / RESULTS)
+        path = report.write(output, config, read_results(output))
+        if publish_to:
+            publish(output, publish_to)
+        return path
+
+    def made(name: str, seed: int) -> Run:
+        return run_of(config, output, encoded, name, seed)
+
+    return make_all(config.runs, output, done, made, written)
+
+
+class Split(NamedTuple):
+    """A split whose clips are encoded.
+
+    Attributes:
+        done: The stage.
+        world: Its clips.
+    """
+
+    done: Done
+    world: Encoded
+
+
+def encoded_clips(config: StrategiesConfig, output: Path, split: str) -> Split:
+    """Makes the stage with what the frozen parts make of a split's clips."""
+    if split == TRAIN:
+        clips = world.train_clips(config.world, config.seed)
+    else:
+        clips = world.asked_clips(split, config.asked.questions, config.seed)
+    shown = [config.world.seconds, config.world.fps, config.world.size, config.seed, shipped_digest()]
+    done = stage(
+        output / "encoded" / f"{split}-{len(clips)}", [shown, split, len(clips)], [],
+        lambda folder: world.encode(folder, config.world, clips),
+    )  # fmt: skip
+    return Split(done, Encoded(done.folder, clips))
+
+
+def videos_of(config: StrategiesConfig, split: str) -> int:
+    """Returns the videos of a category that are made for a split."""
+    return config.asked.videos if split == NEW else config.asked.other_videos
+
+
+def ceilings_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split]) -> dict[Asked, Done]:
+    """Makes the stages with what the judge says of true clips and of their reconstructions."""
+    framework = cache(shipped_framework)
+
+    def make(kind: str, split: str, folder: Path) -> dict[str, Any]:
+        own = framework()
+        videos = making.ceiling(own, config, encoded[split].world, videos_of(config, split), kind)
+        return making.judged(videos, own.config.decoder, config.world.seconds, folder)
+
+    return {
+        (kind, split): stage(
+            output / "ceilings" / slug(f"{kind}-{split}-{videos_of(config, split)}"), [], [encoded[split].done],
+            partial(make, kind, split),
+        )
+        for split in (NEW, UNSEEN)
+        for kind in CEILINGS
+    }  # fmt: skip
+
+
+def run_settings(config: StrategiesConfig, name: str) -> list[Any]:
+    """Returns the settings that an arm's model depends on."""
+    own = config.arms[name]
+    return [config.tokeniser, own.tokeniser, own.g_phi_of_grid, shipped_digest()]
+
+
+def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], name: str, seed: int) -> Run:
+    """Makes the stages of one arm with one seed: its training and its answers. More answers need no new training."""
+    settings, train = config.arms[name], encoded[TRAIN]
+    model = cache(
+        lambda folder: arm.train(folder, config, settings, train.world, seed)
+    )  # all stages use it, unless they are done
+    trained = stage(
+        output / "runs" / slug(f"{name}-{seed}"), [config.fit, run_settings(config, name), seed], [train.done],
+        lambda folder: model(folder).figures,
+    )  # fmt: skip
+
+    def framework() -> VTokFramework:
+        return model(trained.folder).framework.eval()
+
+    asked = config.asked
+    answered = {
+        (of, split): stage(
+            output / "answers" / slug(f"{name}-{seed} {of} {split} {count}"),
+            [asked.denoising_steps] * (of in KINDS), [trained, encoded[split].done],
+            partial(answer, config, framework, encoded[split].world, of, count),
+        )
+        for of, split, count in asked_of(config, name)
+    }  # fmt: skip
+    return Run(trained, answered)
+
+
+def asked_of(config: StrategiesConfig, name: str) -> list[tuple[str, str, int]]:
+    """Returns what an arm is asked: what, of which split, and how many of a category.
+
+    Only the arms of the main table make videos from the prompt alone, from true tokens, and of unseen combinations.
+    ``TRAINING_FREE`` changes the model, so it comes last.
+    """
+    settings, questions = config.arms[name], config.asked.questions
+    asked = [(UNDERSTANDING, NEW, questions), (UNDERSTANDING, UNSEEN, questions)]
+    asked.append((GENERATION, NEW, config.asked.videos))
+    if MAIN in settings.table:
+        asked.append((GENERATION, UNSEEN, config.asked.other_videos))
+        if settings.tokeniser.get("strategy") != NONE:
+            asked += [(kind, NEW, config.asked.other_videos) for kind in (PROMPT, OWN)]
+    if "training_free" in settings.table:
+        asked.append((TRAINING_FREE, NEW, questions))
+    return asked
+
+
+def answer(
+    config: StrategiesConfig, load: Callable[[], VTokFramework], clips: Encoded, of: str, count: int, folder: Path
+) -> dict[str, Any]:
+    """Makes the answers of a trained arm: about clips, or the judge's about its videos."""
+    framework = load()
+    if of in KINDS:
+        videos = making.made(framework, config, clips, count, of)
+        return making.judged(videos, framework.config.decoder, config.world.seconds, folder)
+    if of == TRAINING_FREE:
+        asking.read_training_free(framework)
+    return asking.ask(framework, clips, config.world.frames)
+
+
+def gathered(
+    config: StrategiesConfig, origin: str, encoded: dict[str, Split], ceilings: dict[Asked, Done],
+    costs: dict[str, Done], done: dict[tuple[str, int], Run],
+) -> Results:  # fmt: skip
+    """Returns what the stages measured so far."""
+    found = Results(origin, len(config.runs) - len(done), shipped_digest())
+    for of, split, count in dict.fromkeys(asked for name in config.arms for asked in asked_of(config, name)):
+        found.categories[of, split] = [name for name in (TV_ALIGN if of in KINDS else CATEGORIES) for _ in range(count)]
+    found.arms = {name: plain(own.figures, ("tokens", "flops", "g_phi")) for name, own in costs.items()}
+    found.ceilings = {what: plain(own.figures, ("right", "place", "size")) for what, own in ceilings.items()}
+    for name, seed in config.runs:
+        if (name, seed) in done:
+            trained, answered = done[name, seed]
+            found.runs[name, seed] = plain(trained.figures, ("last_loss", "seconds")) | seconds_of(answered)
+            for asked, own in answered.items():
+                values = plain(own.figures, ("right", "place", "size"))
+                found.answers.setdefault(name, {}).setdefault(asked, {})[seed] = values
+    return found
+
+
+def seconds_of(answered: dict[Asked, Done]) -> dict[str, float]:
+    """Returns the seconds that a question takes, and a video as it is generated."""
+    return {
+        f"seconds_of_a_{what}": round(own.figures["seconds"] / len(own.figures["right"]), 4)
+        for what, own in (("question", answered[UNDERSTANDING, NEW]), ("video", answered[GENERATION, NEW]))
+    }
+
+
+def plain(figures: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns some of the figures."""
+    return {name: figures[name] for name in names if name in figures}
+
+
+def shown(output: Path, ceilings: dict[Asked, Done], done: dict[tuple[str, int], Run]) -> list[str]:
+    """Writes the GIFs of the arms whose first seed is done, and returns these arms."""
+    folder = output / GIFS
+    folder.mkdir(exist_ok=True)
+    arms = [name for name, seed in done if seed == 0]
+    for name in arms:
+        if not (folder / gif_name(name, TV_ALIGN[-1])).exists():
+            stages = ceilings | done[name, 0].answered
+            order = [(of, NEW) for of in (TRUE, AUTOENCODER, *KINDS)]
+            kept = [np.load(stages[asked].folder / SHOWN) for asked in order if asked in stages]
+            for category in TV_ALIGN:
+                write_gif(folder / gif_name(name, category), [videos[category] for videos in kept])
+    return arms
+
+
+def publish(output: Path, folder: Path) -> None:
+    """Copies results, report and pictures. Models and features stay in the study's output."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS, report.REPORT, COST):
+        if (output / name).exists():
+            shutil.copyfile(output / name, folder / name)
+    shutil.copytree(output / GIFS, folder / GIFS, dirs_exist_ok=True)

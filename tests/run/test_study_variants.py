@@ -10,6 +10,7 @@ from data_tools.shapes.cuts import SIDES
 from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig
 from pipelines.shapes_study.paired import paired_difference
+from pipelines.shapes_study.stored_grids import StoredGrids
 from pipelines.shapes_study.variants import arm, report, world
 from pipelines.shapes_study.variants.config import VARIANTS, VariantsConfig, WorldConfig, load_variants
 from pipelines.shapes_study.variants.report import Answers, Results, read_results, write_results
@@ -50,7 +51,7 @@ def test_the_report_of_a_folder_without_results_is_one_line(tmp_path):
 def test_all_arms_of_the_study_have_as_many_parameters_and_tokens():
     config = load_variants(VARIANTS, "cpu")
     assert next(iter(config.arms)) == "vtok" and len(config.seeds) >= 5
-    extractor, sizes, tokens = world.StoredGrids(96), [], []
+    extractor, sizes, tokens = StoredGrids(96), [], []
     for settings in config.arms.values():
         tokeniser = build_tokeniser(arm.model_of(config, settings).tokeniser, extractor)
         sizes.append(sum(p.numel() for p in tokeniser.motion_encoder.parameters()))
@@ -88,7 +89,7 @@ def test_arms_pool_the_same_stored_features_as_those_of_the_frames():
         tokeniser = build_tokeniser(arm.model_of(config, ArmConfig(settings)).tokeniser)
         whole = tokeniser.features(frames)
         grids = world.grids_of(tokeniser.feature_extractor, clips)
-        tokeniser.feature_extractor = world.StoredGrids(96)
+        tokeniser.feature_extractor = StoredGrids(96)
         stored = tokeniser.features(grids)
         assert stored.token_counts == whole.token_counts
         torch.testing.assert_close(stored.spatial, whole.spatial, atol=2e-2, rtol=0)

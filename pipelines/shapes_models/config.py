@@ -6,9 +6,73 @@ from typing import Any
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.shapes_study.config import Fitting, load_profile
-from vtok.config import require
+from vtok.config import LossConfig, require
 
 PROFILES = PRESETS / "shapes_models.yaml"
+
+
+@dataclass
+class RenderConfig:
+    """The clips.
+
+    Args:
+        frames: Frames per clip.
+        fps: Frames per second.
+        size: Side of a frame in pixels.
+    """
+
+    frames: int = 24
+    fps: int = 8
+    size: int = 64
+
+
+@dataclass
+class LatentsConfig:
+    """The decoder's videos and their latents.
+
+    Args:
+        channels: Channels of a latent.
+        size: Side of a frame in pixels.
+        fps: Frames per second.
+    """
+
+    channels: int = 64
+    size: int = 32
+    fps: float = 3.0
+
+
+@dataclass
+class ClipConfig:
+    """The image encoder and its text tower.
+
+    Args:
+        fit: Training of the CLIP.
+        vision: Settings of ``CLIPVisionConfig``.
+        text: Settings of ``CLIPTextConfig``.
+        projection_dim: Width of the common space of pictures and texts.
+        probe: Training of the gate's probe.
+        probe_clips: Clips that the probe is trained on.
+    """
+
+    fit: Fitting = field(default_factory=Fitting)
+    vision: dict[str, Any] = field(default_factory=dict)
+    text: dict[str, Any] = field(default_factory=dict)
+    projection_dim: int = 64
+    probe: Fitting = field(default_factory=Fitting)
+    probe_clips: int = 4000
+
+
+@dataclass
+class LLMConfig:
+    """The language model.
+
+    Args:
+        fit: Its training.
+        language: Settings of ``LlamaConfig``.
+    """
+
+    fit: Fitting = field(default_factory=Fitting)
+    language: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,13 +115,17 @@ class JointConfig:
 
     Args:
         clips: Clips to train on.
-        train: Changes to ``StudyConfig.train``.
+        tokeniser: Settings of ``VTokConfig``.
+        loss: Weights of the losses.
+        train: Settings of ``TrainConfig``.
         components: Gaussians of each visual head that stay after the training.
         descriptions: Held-out clips that VTok describes at last.
         videos: Videos per category of TV-Align that VTok is judged by. It samples their visual tokens.
     """
 
     clips: int = 6000
+    tokeniser: dict[str, Any] = field(default_factory=dict)
+    loss: LossConfig = field(default_factory=LossConfig)
     train: dict[str, Any] = field(default_factory=dict)
     components: int = 3
     descriptions: int = 540
@@ -69,30 +137,51 @@ class ModelsConfig:
     """The small models.
 
     Args:
-        study: Profile of the study whose architectures these models have.
-        seed: Seed of all draws after the image model's.
-        clips: Clips that the decoder is trained on.
-        channels: Channels of the decoder's latents.
+        seed: Seed of the clip, the language and the image model. All later stages use the one after it.
+        seconds: Length of a clip.
+        grid: Visual tokens along a side of a frame.
+        render: The clips.
+        latents: The decoder's videos.
+        clip: The image encoder.
+        llm: The language model.
+        llava: Training of the image model.
+        descriptions: Pictures that the image model describes.
         tower: Training of the decoder's text encoder.
+        clips: Clips that the decoder is trained on.
+        transformer: Settings of ``HunyuanVideoTransformer3DModel``.
+        shift: Shift of the scheduler, in training and sampling. What a caption says about these small videos is decided
+            at noise levels between 0.8 and 0.98. A shift of 2 draws a quarter of its levels there, a shift of 5 more
+            than half.
         decoder: Training of the decoder.
         guidance: Scale of classifier-free guidance.
         videos: Videos per category of TV-Align that the decoder is judged by.
         denoising_steps: Steps of the sampler.
-        descriptions: Pictures that the image model describes at last.
         joint: Joint training of VTok.
     """
 
-    study: str = "cpu"
-    seed: int = 1
-    clips: int = 30000
-    channels: int = 64
+    seed: int = 0
+    seconds: float = 3.0
+    grid: int = 4
+    render: RenderConfig = field(default_factory=RenderConfig)
+    latents: LatentsConfig = field(default_factory=LatentsConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    llava: Fitting = field(default_factory=Fitting)
+    descriptions: int = 540
     tower: Fitting = field(default_factory=lambda: Fitting(steps=250, batch_size=48, lr=1.5e-3, warmup=20))
+    clips: int = 30000
+    transformer: dict[str, Any] = field(default_factory=dict)
+    shift: float = 5.0
     decoder: DecoderFitting = field(default_factory=DecoderFitting)
     guidance: float = 2.0
     videos: int = 72
     denoising_steps: int = 20
-    descriptions: int = 540
     joint: JointConfig = field(default_factory=JointConfig)
+
+    @property
+    def later_seed(self) -> int:
+        """Seed of the stages after the image model."""
+        return self.seed + 1
 
 
 def load_models(path: Path, profile: str) -> ModelsConfig:

@@ -7,7 +7,7 @@ videos. They are noisy, since the visual tokens that VTok samples are not exact 
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTextModel
 
 from pipelines.shapes_models import ranks
-from pipelines.shapes_models.config import DecoderFitting
-from pipelines.shapes_study.clip import TEXT
-from pipelines.shapes_study.config import DiTConfig
-from pipelines.shapes_study.dit import ENCODED_AT_ONCE, HUNYUAN, encoded
+from pipelines.shapes_models.clip import TEXT
+from pipelines.shapes_models.clips import CAPTIONS, LATENTS, VAE
+from pipelines.shapes_models.config import DecoderFitting, ModelsConfig
 from pipelines.shapes_study.fitting import mean_of_first, mean_of_last
-from pipelines.shapes_study.latents import CAPTIONS, LATENTS, VAE
 from vtok.assembly.tiny import BOS, EOS, wrapped
 from vtok.flow_matching import interpolate, shifted_logit_normal
 from vtok.framework import VTokFramework
@@ -32,30 +30,30 @@ from vtok.video_decoder.base import TIMESTEP_SCALE
 from vtok.video_decoder.hunyuan import CLIP_TEXT_LENGTH
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
+HUNYUAN = "hunyuan"
 TRANSFORMER, TOLD, SHOWN = "transformer", "told.safetensors", "shown.safetensors"
 NOISIEST = 0.5  # noise in the tokens of a first frame, relative to their standard deviation
+ENCODED_AT_ONCE = 128
 OUTERMOST = 1e-4  # share of the noise levels left out at each end
 
 
-def write(folder: Path, config: DiTConfig, tower: Path, tokenizer: Path, clips: Path, text_dim: int, seed: int) -> None:
+def write(folder: Path, config: ModelsConfig, tower: Path, tokenizer: Path, clips: Path) -> None:
     """Writes ``folder/hunyuan`` with a transformer of random weights.
 
     Args:
         folder: Folder of the stage.
-        config: The architecture.
+        config: The settings.
         tower: Folder of the stage ``tower``.
         tokenizer: The text tower's ``tokenizer.json``.
         clips: Folder of the stage ``clips``.
-        text_dim: Width of the language model's states.
-        seed: Seed of the weights.
     """
     vae = PatchAutoencoder.from_pretrained(clips / VAE)
     text = CLIPTextModel.from_pretrained(tower / TEXT)
-    torch.manual_seed(seed)
+    torch.manual_seed(config.later_seed)
     channels = vae.config.latent_channels
     transformer = HunyuanVideoTransformer3DModel(
-        **config.transformer, in_channels=channels, out_channels=channels, text_embed_dim=text_dim,
-        pooled_projection_dim=text.config.hidden_size,
+        **config.transformer, in_channels=channels, out_channels=channels,
+        text_embed_dim=config.llm.language["hidden_size"], pooled_projection_dim=text.config.hidden_size,
     )  # fmt: skip
     words = Tokenizer.from_file(str(tokenizer))
     parts = {
@@ -116,6 +114,34 @@ def told(framework: VTokFramework, captions: list[str]) -> dict[str, Tensor]:
         "pooled": torch.stack([text.pooled for text in texts]).cpu(),
         "index": torch.tensor([place[caption] for caption in captions]),
     }
+
+
+class EncodedText(NamedTuple):
+    """A caption as the decoder sees it.
+
+    Attributes:
+        rows: The language model's states, (R, d).
+        pooled: CLIP's pooled text vector, (d',).
+    """
+
+    rows: Tensor
+    pooled: Tensor
+
+
+@torch.no_grad()
+def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
+    """Encodes captions. They are encoded once for the whole training, because the encoders are frozen."""
+    text, device = framework.text, framework.mllm.embed.weight.device
+    result = []
+    for start in range(0, len(captions), ENCODED_AT_ONCE):
+        batch = captions[start : start + ENCODED_AT_ONCE]
+        prompts = [text.prompt(caption) for caption in batch]
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.tensor(sum(prompts, []), device=device)
+        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0].split(lengths)
+        pooled = framework.decoder.encode_text([text.caption_ids(caption) for caption in batch], device)
+        result += [EncodedText(rows[text.crop_start :].clone(), one) for rows, one in zip(states, pooled)]
+    return result
 
 
 def noisy_tokens(tokens: Tensor, seed: int) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pipelines.shapes_models.clip import CLIP
+from pipelines.shapes_models.decoder import HUNYUAN
 from pipelines.shapes_models.joint import VTOK
 from pipelines.shapes_models.judged import DETAILED, SHORT
-from pipelines.shapes_study.clip import CLIP
-from pipelines.shapes_study.dit import HUNYUAN
-from pipelines.shapes_study.llm import LLAVA
+from pipelines.shapes_models.llm import LLAVA
 from pipelines.shapes_study.stages import Done
 from vtok.assembly.pretrained import CONFIG
 from vtok.config import require

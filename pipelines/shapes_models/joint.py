@@ -1,13 +1,12 @@
 """Joint training: VTok itself, from the small models, by the commands that a user runs.
 
-Encoder and decoder are frozen, as in the paper. Each motion token reads 4 x 4 cells of its residual, since the study's
-models learned directions and motions from those.
+Encoder and decoder are frozen, as in the paper. Each motion token reads 4 x 4 cells of its residual, since small models
+learned directions and motions from those.
 """
 
 import csv
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,32 @@ from data_tools.shapes import Scene, caption_is_right, caption_of, draw_scene, r
 from pipelines.inference.export import add_seconds
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
+from pipelines.shapes_models import joint_run
 from pipelines.shapes_models.clips import SPLIT
-from pipelines.shapes_models.config import JointConfig, ModelsConfig
+from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_models.judged import judged_prompts, new_scenes
 from pipelines.shapes_models.pruning import prune
-from pipelines.shapes_study import arms
-from pipelines.shapes_study.config import ArmConfig, StudyConfig
 from vtok.assembly.pretrained import CONFIG, save_pretrained
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
-CELLS = ArmConfig({"residual_grid": 4})
 CLIPS, HELD_OUT, SHARDS, VTOK = "clips", "held_out", "shards", "vtok"
 TRAINED_ON, ASKED_ABOUT = 20_000_000, 21_000_000  # keep the seeds of the scenes apart from those of other stages
 ASKED = 4  # of so many clips one has a question; the model describes the others
 
 
-def render(folder: Path, config: JointConfig, study: StudyConfig, seed: int) -> dict[str, Any]:
+def render(folder: Path, config: ModelsConfig) -> dict[str, Any]:
     """Renders clips to train on, as ``folder/shards``, and ``folder/held_out``.
 
     Args:
         folder: Folder of the stage.
         config: The settings.
-        study: The study. The clips are as long and as large as its own.
-        seed: Seed of the scenes.
 
     Returns:
         ``clips``: the number of clips to train on.
     """
-    how = (study.render.frames, study.render.fps, study.render.size)
-    for name, clips, offset in ((CLIPS, config.clips, TRAINED_ON), (HELD_OUT, config.descriptions, ASKED_ABOUT)):
+    how, seed = (config.render.frames, config.render.fps, config.render.size), config.later_seed
+    numbers = ((CLIPS, config.joint.clips, TRAINED_ON), (HELD_OUT, config.joint.descriptions, ASKED_ABOUT))
+    for name, clips, offset in numbers:
         if not (folder / name / "captions.csv").exists():
             render_clips(folder / name, clips, seed + offset, *how, split=SPLIT)
     rewrite(folder / CLIPS / "captions.csv", seed + TRAINED_ON)
@@ -72,16 +68,13 @@ def rewrite(table: Path, seed: int) -> None:
             written.writerow([path, caption, *(asked if number % ASKED == 1 else ("", ""))])
 
 
-def train(
-    folder: Path, config: ModelsConfig, study: StudyConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path
-) -> dict[str, Any]:
+def train(folder: Path, config: ModelsConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path) -> dict[str, Any]:
     """Trains VTok and writes ``folder/vtok``, an export of the average of its weights with smaller visual heads.
 
     Args:
         folder: Folder of the stage.
         config: The settings.
-        study: The study, whose losses and tokeniser these are.
-        clip: Folder of the study's stage ``clip``.
+        clip: Folder of the stage ``clip``.
         llava: Folder of the stage ``llava``.
         hunyuan: Folder of HunyuanVideo's parts.
         rendered: Folder of :func:`render`.
@@ -90,21 +83,20 @@ def train(
         The learning curve; the share of right descriptions of held-out clips, of all and in each category; and what the
         pixel judge says of videos of new scenes (:func:`judged_prompts`).
     """
-    model = arms.model_of(study, CELLS, clip, llava, hunyuan, config.guidance)
-    study = replace(study, train=study.train | config.joint.train)
-    arms.precompute(folder, study, model, rendered / SHARDS)
-    curve = arms.train(folder, study, model, folder / arms.SHARDS, config.seed)
+    model, seed = joint_run.model_of(config, clip, llava, hunyuan), config.later_seed
+    joint_run.precompute(folder, config, model, rendered / SHARDS)
+    curve = joint_run.train(folder, config, model, folder / joint_run.SHARDS)
     run_config, framework, _ = load_run(folder / "run", ema=True)
-    scenes = new_scenes(config.seed, config.joint.videos)
-    tokens = sum(framework.tokeniser.counts(round(study.seconds * framework.config.tokeniser.fps) + 1))
-    prune(framework, config.joint.components, [item.prompt for _, item in scenes], tokens, config.seed)
+    scenes = new_scenes(seed, config.joint.videos)
+    tokens = sum(framework.tokeniser.counts(round(config.seconds * framework.config.tokeniser.fps) + 1))
+    prune(framework, config.joint.components, [item.prompt for _, item in scenes], tokens, seed)
     shutil.rmtree(folder / VTOK, ignore_errors=True)
     save_pretrained(framework, folder / VTOK)
-    add_seconds(folder / VTOK / CONFIG, study.seconds)
+    add_seconds(folder / VTOK / CONFIG, config.seconds)
     understanding = Understanding(run_config, framework)
-    right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, config.seed + ASKED_ABOUT)
+    right, asked = described(understanding, rendered / HELD_OUT, config.joint.descriptions, seed + ASKED_ABOUT)
     by_category = {category: f"{right[category]}/{asked[category]}" for category in sorted(asked)}
-    judged = judged_prompts(folder, scenes, config, study, framework)
+    judged = judged_prompts(folder, scenes, config, framework)
     shares = {"descriptions_right": right.total() / asked.total(), "descriptions": by_category}
     return curve | shares | judged
 

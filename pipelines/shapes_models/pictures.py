@@ -11,10 +11,10 @@ from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 
 from data_tools.shapes.reading import THING
 from pipelines.engine import distributed
-from pipelines.shapes_study import scenes
-from pipelines.shapes_study.clip import CLIP
-from pipelines.shapes_study.llava import picture_tokens
-from pipelines.shapes_study.llm import LLAVA, text_encoder
+from pipelines.shapes_models import scenes
+from pipelines.shapes_models.clip import CLIP
+from pipelines.shapes_models.llava import picture_tokens
+from pipelines.shapes_models.llm import LLAVA, text_encoder
 from vtok.config import MLLMConfig
 from vtok.feature_extractor import CLIPFeatureExtractor
 from vtok.mllm.base import MLLM

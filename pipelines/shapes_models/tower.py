@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from data_tools.shapes import Scene, caption_of
+from pipelines.shapes_models import scenes
+from pipelines.shapes_models.clip import TEXT, TOKENIZER, text_ids
 from pipelines.shapes_models.facts import LOGITS, all_right, facts_loss, facts_of
-from pipelines.shapes_study import scenes
-from pipelines.shapes_study.clip import TEXT, TOKENIZER, text_ids
 from pipelines.shapes_study.config import Fitting
 
 ASKED = 1000  # captions of the final test

@@ -1,4 +1,4 @@
-"""The settings of the base models, and what all studies' settings share."""
+"""What the settings of all studies, and of the small models, share."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,34 +6,11 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pipelines.cli.config_files import PRESETS, read_yaml
+from pipelines.cli.config_files import read_yaml
 from pipelines.cli.errors import one_line
-from vtok.config import ConfigError, LossConfig, require
-
-STUDY = PRESETS / "base_models.yaml"
+from vtok.config import ConfigError, require
 
 Settings = TypeVar("Settings")
-
-
-@dataclass
-class RenderConfig:
-    """The clips to render.
-
-    Args:
-        train: Clips to train on.
-        dev: Clips to choose settings by.
-        test: Clips of combinations of colour, shape and label that no other clip shows.
-        frames: Frames per clip.
-        fps: Frames per second.
-        size: Side of a frame in pixels.
-    """
-
-    train: int = 20000
-    dev: int = 180
-    test: int = 1800
-    frames: int = 24
-    fps: int = 8
-    size: int = 64
 
 
 @dataclass
@@ -54,88 +31,11 @@ class Fitting:
 
 
 @dataclass
-class ClipConfig:
-    """The image encoder and its text tower.
-
-    Args:
-        fit: Training of the CLIP.
-        vision: Settings of ``CLIPVisionConfig``.
-        text: Settings of ``CLIPTextConfig``.
-        projection_dim: Width of the common space of pictures and texts.
-        probe: Training of the gate's probe.
-        probe_clips: Clips that the probe is trained on.
-    """
-
-    fit: Fitting = field(default_factory=Fitting)
-    vision: dict[str, Any] = field(default_factory=dict)
-    text: dict[str, Any] = field(default_factory=dict)
-    projection_dim: int = 64
-    probe: Fitting = field(default_factory=Fitting)
-    probe_clips: int = 4000
-
-
-@dataclass
-class LatentsConfig:
-    """The autoencoder.
-
-    Args:
-        channels: Channels of a latent.
-        size: Side of the decoder's videos in pixels.
-        fps: Frames per second of the decoder's videos.
-    """
-
-    channels: int = 32
-    size: int = 32
-    fps: float = 3.0
-
-
-@dataclass
-class LLMConfig:
-    """The language model.
-
-    Args:
-        fit: Its training.
-        language: Settings of ``LlamaConfig``.
-    """
-
-    fit: Fitting = field(default_factory=Fitting)
-    language: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class LlavaConfig:
-    """The image model: the language model, trained further with pictures.
-
-    Args:
-        fit: Its training.
-    """
-
-    fit: Fitting = field(default_factory=Fitting)
-
-
-@dataclass
-class DiTConfig:
-    """The video decoder.
-
-    Args:
-        fit: Its training.
-        transformer: Settings of ``HunyuanVideoTransformer3DModel``.
-        shift: Shift of the scheduler, in training and sampling. What a caption says about these small videos is decided
-            at noise levels between 0.8 and 0.98. A shift of 2 draws a quarter of its levels there, a shift of 5 more
-            than half.
-    """
-
-    fit: Fitting = field(default_factory=Fitting)
-    transformer: dict[str, Any] = field(default_factory=dict)
-    shift: float = 5.0
-
-
-@dataclass
 class ArmConfig:
     """A tokenisation strategy to train.
 
     Args:
-        tokeniser: Changes to ``StudyConfig.tokeniser``.
+        tokeniser: Changes to the study's ``tokeniser``.
         g_phi_of_grid: If set, the hidden layer of ``g_phi`` is widened until it has as many parameters as with this
             ``residual_grid``.
         table: Tables of the report that show the arm: ``main``, ``spatial``, ``temporal``, ``residual``, or
@@ -145,42 +45,6 @@ class ArmConfig:
     tokeniser: dict[str, Any] = field(default_factory=dict)
     g_phi_of_grid: int | None = None
     table: list[str] = field(default_factory=lambda: ["main"])
-
-
-@dataclass
-class StudyConfig:
-    """The base models, and the joint training of the VTok that ships with them: one profile of the YAML.
-
-    Args:
-        seed: Seed of the stages before joint training.
-        seconds: Length of the part of a clip that a sample shows.
-        render: The clips.
-        clip: The image encoder.
-        latents: The autoencoder.
-        llm: The language model.
-        llava: The image model.
-        dit: The video decoder.
-        tokeniser: Settings of the tokeniser in joint training.
-        train: Settings of ``TrainConfig`` in joint training.
-        loss: Weights of the losses in joint training.
-    """
-
-    seed: int = 0
-    seconds: float = 3.0
-    render: RenderConfig = field(default_factory=RenderConfig)
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    latents: LatentsConfig = field(default_factory=LatentsConfig)
-    llm: LLMConfig = field(default_factory=LLMConfig)
-    llava: LlavaConfig = field(default_factory=LlavaConfig)
-    dit: DiTConfig = field(default_factory=DiTConfig)
-    tokeniser: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
-    loss: LossConfig = field(default_factory=LossConfig)
-
-
-def load_study(path: Path, profile: str) -> StudyConfig:
-    """Reads a profile of the base models' YAML (see :func:`load_profile`)."""
-    return load_profile(StudyConfig, path, profile)
 
 
 def load_profile(kind: type[Settings], path: Path, profile: str) -> Settings:

@@ -9,16 +9,18 @@ from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, caption_is_right, render_clips, scene_of
+from data_tools.shapes import CATEGORIES, COLOURS, caption_is_right, render_clips, scene_of
 from pipelines import train_shapes_models
-from pipelines.shapes_models import clips, joint, judged, ranks
-from pipelines.shapes_models.config import DecoderFitting
+from pipelines.shapes_models import clips, joint, joint_run, judged, llava, ranks, scenes
+from pipelines.shapes_models.config import PROFILES, DecoderFitting, load_models
+from pipelines.shapes_models.curves import curve_of
 from pipelines.shapes_models.decoder import NOISIEST, is_matrix, noisy_tokens, shown, stratified, told
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
 from pipelines.shapes_models.muon import orthogonalised
 from pipelines.shapes_models.pruning import keep_components
-from pipelines.shapes_study.config import STUDY, load_study
 from support.line import line
+from support.tiny import model_config
+from vtok.assembly.build import build_framework
 from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
 
 
@@ -171,12 +173,12 @@ def test_half_of_the_captions_to_train_on_are_detailed(tmp_path):
 
 def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
     """At the decoder's size every answer is right."""
-    study = load_study(STUDY, "cpu")
-    scenes = judged.new_scenes(1, 4)
-    frames = [clips.frames_of(scene, study) for scene, _ in scenes]
+    config = load_models(PROFILES, "cpu")
+    asked = judged.new_scenes(1, 4)
+    frames = [clips.frames_of(scene, config) for scene, _ in asked]
     assert frames[0].shape == (9, 3, 32, 32) and frames[0].dtype == torch.uint8
-    *categories, total = judged.judged([item for _, item in scenes], frames)
-    assert [line.name for line in categories] == list(dict.fromkeys(item.category for _, item in scenes))
+    *categories, total = judged.judged([item for _, item in asked], frames)
+    assert [line.name for line in categories] == list(dict.fromkeys(item.category for _, item in asked))
     assert (total.right, total.asked) == (28, 28)
 
 
@@ -190,3 +192,49 @@ def test_a_smaller_head_keeps_the_chosen_components():
     smaller = head.parameters_of(hidden)
     torch.testing.assert_close(smaller[0], weight[:, [1, 3]].log_softmax(-1))
     torch.testing.assert_close(smaller[1:], (mean[:, [1, 3]], scale[:, [1, 3]]))
+
+
+def test_pictures_are_shown_as_key_frames_are(tiny_models):
+    tokeniser = build_framework(model_config(tiny_models)).tokeniser
+    frames = torch.randint(256, (2, 1, 3, 64, 64), dtype=torch.uint8)
+    expected = tokeniser.features(frames, [1, 1]).spatial
+    found = llava.picture_tokens(tokeniser.feature_extractor, frames[:, 0], 4)
+    torch.testing.assert_close(found, expected)
+
+
+def test_exchanged_colours_make_a_caption_false():
+    """Only the colours are exchanged."""
+    found = 0
+    for position in range(200):
+        scene, _ = scenes.scene_at(0, position)
+        for frame in range(scenes.FRAMES):
+            caption, swapped = scenes.picture_caption(scene, frame), scenes.swapped_caption(scene, frame)
+            if swapped is None:
+                continue
+            found += 1
+            assert caption != swapped and sorted(caption.split()) == sorted(swapped.split())
+            colourless = [[word for word in text.split() if word not in COLOURS] for text in (caption, swapped)]
+            assert colourless[0] == colourless[1]
+    assert found > 50
+
+
+def test_a_curve_has_the_means_of_what_was_measured():
+    """250 steps of half a second become 100 points. Every other step has no L_dec; a point without any has None."""
+    log = [
+        {"samples_per_s": 8.0, "loss_under": float(step), "loss_vis_lm": 1.0, "loss_dec": 2.0 if step % 2 else None}
+        for step in range(250)
+    ]
+    curve = curve_of(log, batch=4)
+    assert len(curve) == 100 and curve[-1]["step"] == 250 and curve[-1]["seconds"] == pytest.approx(125)
+    assert [point["step"] for point in curve[:3]] == [2, 5, 7]
+    assert [point["loss_under"] for point in curve[:2]] == [0.5, 3.0]
+    assert {point["loss_dec"] for point in curve} == {2.0}
+    assert [point["loss_dec"] for point in curve_of(log[:3], batch=4)] == [None, 2.0, None]
+
+
+def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypatch):
+    """``precompute.py`` itself refuses a finished folder, so the stage must not call it again."""
+    monkeypatch.setattr(joint_run, "run", lambda *_: pytest.fail("precomputed again"))
+    (tmp_path / joint_run.SHARDS).mkdir()
+    (tmp_path / joint_run.SHARDS / "manifest.json").write_text("{}")
+    joint_run.precompute(tmp_path, load_models(PROFILES, "smoke"), None, tmp_path / "clips")

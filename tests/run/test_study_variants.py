@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pipelines.shapes_study.arms import matched_hidden_dim
 
 from data_tools.shapes.cuts import SIDES
-from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig
 from pipelines.shapes_study.paired import paired_difference
 from pipelines.shapes_study.stored_grids import StoredGrids

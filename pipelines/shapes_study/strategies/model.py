@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from data_tools.draws import keyed_seed
 from pipelines.engine import distributed
 from pipelines.engine.calibration import Moments
-from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig, merged
+from pipelines.shapes_study.matched import matched_hidden_dim
 from pipelines.shapes_study.stored_grids import StoredGrids
 from pipelines.shapes_study.strategies.config import StrategiesConfig
 from vtok.assembly.build import build_framework

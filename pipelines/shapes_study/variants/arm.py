@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from data_tools.items import Item
 from pipelines.engine.calibration import Moments
-from pipelines.shapes_study.arms import matched_hidden_dim
 from pipelines.shapes_study.config import ArmConfig, merged
 from pipelines.shapes_study.fitting import fit, mean_of_last
+from pipelines.shapes_study.matched import matched_hidden_dim
 from pipelines.shapes_study.questions import likeliest
 from pipelines.shapes_study.stored_grids import StoredGrids
 from pipelines.shapes_study.variants.config import VariantsConfig

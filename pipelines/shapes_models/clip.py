@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPVisionModel
 from data_tools.draws import Draws
 from data_tools.shapes import COLOURS, SHAPES, caption_of, item_of, render, scene_of
 from pipelines.engine import distributed
-from pipelines.shapes_study import scenes
-from pipelines.shapes_study.config import ClipConfig
+from pipelines.shapes_models import scenes
+from pipelines.shapes_models.config import ClipConfig
 from pipelines.shapes_study.fitting import fit, mean_of_first, mean_of_last
 from pipelines.shapes_study.stages import gate
 from vtok.assembly.tiny import BOS, EOS, train_tokenizer, wrapped

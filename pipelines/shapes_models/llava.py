@@ -15,11 +15,11 @@ from transformers import CLIPVisionModel, LlavaNextForConditionalGeneration
 
 from data_tools.shapes import item_of
 from pipelines.engine import distributed
-from pipelines.shapes_study import scenes
-from pipelines.shapes_study.clip import CLIP
-from pipelines.shapes_study.config import LlavaConfig
+from pipelines.shapes_models import scenes
+from pipelines.shapes_models.clip import CLIP
+from pipelines.shapes_models.llm import LLAVA, text_encoder, text_loss
+from pipelines.shapes_study.config import Fitting
 from pipelines.shapes_study.fitting import fit, mean_of_first, mean_of_last
-from pipelines.shapes_study.llm import LLAVA, text_encoder, text_loss
 from vtok.config import MLLMConfig
 from vtok.feature_extractor import CLIPFeatureExtractor
 from vtok.mllm import MLLM
@@ -33,7 +33,7 @@ TEXTS = 0.25  # rows without a picture, relative to the rows with one
 
 
 def make(
-    folder: Path, config: LlavaConfig, clip: Path, llm: Path, size: int, grid: int, max_prompt_tokens: int, seed: int
+    folder: Path, config: Fitting, clip: Path, llm: Path, size: int, grid: int, max_prompt_tokens: int, seed: int
 ) -> dict[str, Any]:
     """Trains the image model and writes ``folder/llava``.
 
@@ -58,12 +58,12 @@ def make(
     text = text_encoder(llm / LLAVA, clip, max_prompt_tokens)
 
     def loss(step: int) -> Tensor:
-        pictures, texts = picture_samples(text, config.fit.batch_size, size, seed, step)
+        pictures, texts = picture_samples(text, config.batch_size, size, seed, step)
         tokens = picture_tokens(extractor, pictures.to(device), grid)
         seen = picture_loss(split.mllm, split.projector(tokens), texts, text)
-        return seen + text_loss(split.mllm, text, round(TEXTS * config.fit.batch_size), seed, step)
+        return seen + text_loss(split.mllm, text, round(TEXTS * config.batch_size), seed, step)
 
-    losses = fit(model, loss, config.fit, folder)
+    losses = fit(model, loss, config, folder)
     shutil.copytree(llm / LLAVA, folder / LLAVA, dirs_exist_ok=True)  # brings the tokenizer
     llava.cpu().save_pretrained(folder / LLAVA)
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}

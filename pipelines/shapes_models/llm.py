@@ -10,9 +10,9 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlavaNextForConditiona
 
 from data_tools.shapes import caption_of, item_of
 from pipelines.engine import distributed
-from pipelines.shapes_study import scenes
-from pipelines.shapes_study.clip import CLIP, TOKENIZER
-from pipelines.shapes_study.config import LLMConfig
+from pipelines.shapes_models import scenes
+from pipelines.shapes_models.clip import CLIP, TOKENIZER
+from pipelines.shapes_models.config import LLMConfig
 from pipelines.shapes_study.fitting import fit, mean_of_first, mean_of_last
 from vtok.assembly.tiny import BOS, EOS, wrapped, write_llava
 from vtok.config import MLLMConfig

@@ -1,5 +1,6 @@
 """The demo's data: clips of moving shapes, rendered and packed into shards before its training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data_tools.draws import Draws
@@ -49,7 +50,7 @@ def held_out_scene(seed: int, number: int) -> tuple[Scene, str]:
 
 
 def prompts_of(demo: DemoConfig, seed: int) -> list[Item]:
-    """Draws the prompts of the videos: captions of new scenes, each with a question that the pixel judge answers.
+    """Draws the prompts of the videos: detailed captions of new scenes, each with a question for the pixel judge.
 
     Args:
         demo: The categories of the scenes.
@@ -60,5 +61,6 @@ def prompts_of(demo: DemoConfig, seed: int) -> list[Item]:
         draws = Draws(seed + 2, number)
         labels = list(CATEGORIES[category].answers)
         scene = scene_of(category, labels[draws.integer("label", len(labels))], draws, SPLIT)
-        items.append(item_of(scene, draws, f"prompt-{number}"))
+        item = item_of(scene, draws, f"prompt-{number}")
+        items.append(replace(item, prompt=caption_of(scene, draws, detailed=True)))
     return items

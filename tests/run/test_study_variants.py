@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from pipelines.shapes_study.arms import matched_hidden_dim
 
 from data_tools.shapes.cuts import SIDES
 from pipelines.shapes_study.config import ArmConfig
+from pipelines.shapes_study.matched import matched_hidden_dim
 from pipelines.shapes_study.paired import paired_difference
 from pipelines.shapes_study.stored_grids import StoredGrids
 from pipelines.shapes_study.variants import arm, report, world

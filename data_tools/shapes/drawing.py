@@ -16,8 +16,18 @@ def render(scene: Scene, frames: int, size: int) -> np.ndarray:
     return render_at(scene, np.linspace(0, 1, frames), size)
 
 
-def render_at(scene: Scene, t: np.ndarray, size: int) -> np.ndarray:
-    """The clip's frames at times (F,) in 0..1 as uint8 RGB (F, size, size, 3)."""
+def render_at(scene: Scene, t: np.ndarray, size: int, finer: int = 1) -> np.ndarray:
+    """The clip's frames at times (F,) in 0..1 as uint8 RGB (F, size, size, 3).
+
+    Args:
+        scene: What the clip shows.
+        t: The times.
+        size: Side in pixels.
+        finer: The frames are rendered at this multiple of the size and averaged down. For very small frames.
+    """
+    if finer > 1:
+        fine = render_at(scene, t, finer * size).astype(np.float32)
+        return (fine.reshape(len(t), size, finer, size, finer, 3).mean((2, 4)) + 0.5).astype(np.uint8)
     picture = np.repeat(_background(scene, size)[None], len(t), axis=0)
     for thing in scene.things:
         _draw(picture, thing, t)

@@ -72,9 +72,7 @@ def frames_of(scene: Scene, config: ModelsConfig) -> Tensor:
     size, fps, rendered = config.latents.size, config.latents.fps, config.render
     count = 4 * int(config.seconds * fps / 4) + 1
     shown = np.floor(np.arange(count) * rendered.fps / fps + 1e-6).clip(max=rendered.frames - 1)
-    fine = render_at(scene, shown / (rendered.frames - 1), FINER * size).astype(np.float32)
-    frames = fine.reshape(count, size, FINER, size, FINER, 3).mean((2, 4))
-    return torch.from_numpy((frames + 0.5).astype(np.uint8)).permute(0, 3, 1, 2)
+    return torch.from_numpy(render_at(scene, shown / (rendered.frames - 1), size, FINER)).permute(0, 3, 1, 2)
 
 
 def scaled(videos: Tensor) -> Tensor:

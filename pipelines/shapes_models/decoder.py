@@ -7,7 +7,7 @@ videos. They are noisy, since the visual tokens that VTok samples are not exact 
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,7 @@ def train(
     return {"first_loss": mean_of_first(losses), "last_loss": mean_of_last(losses)}
 
 
+@torch.no_grad()
 def told(framework: VTokFramework, captions: list[str]) -> dict[str, Tensor]:
     """Encodes captions as the decoder reads them.
 
@@ -107,41 +108,16 @@ def told(framework: VTokFramework, captions: list[str]) -> dict[str, Tensor]:
         ``pooled`` (U, d'); ``index`` (n,), the place of each caption among them. The first of them is empty.
     """
     distinct = list(dict.fromkeys(["", *captions]))
-    texts = encoded(framework, distinct)
+    text, device, pooled = framework.text, framework.mllm.device, []
+    for start in range(0, len(distinct), ENCODED_AT_ONCE):
+        ids = [text.caption_ids(caption) for caption in distinct[start : start + ENCODED_AT_ONCE]]
+        pooled += framework.decoder.encode_text(ids, device)
     place = {caption: number for number, caption in enumerate(distinct)}
     return {
-        **padded([text.rows for text in texts]),
-        "pooled": torch.stack([text.pooled for text in texts]).cpu(),
+        **padded(encoded(framework, distinct)),
+        "pooled": torch.stack(pooled).cpu(),
         "index": torch.tensor([place[caption] for caption in captions]),
     }
-
-
-class EncodedText(NamedTuple):
-    """A caption as the decoder sees it.
-
-    Attributes:
-        rows: The language model's states, (R, d).
-        pooled: CLIP's pooled text vector, (d',).
-    """
-
-    rows: Tensor
-    pooled: Tensor
-
-
-@torch.no_grad()
-def encoded(framework: VTokFramework, captions: list[str]) -> list[EncodedText]:
-    """Encodes captions. They are encoded once for the whole training, because the encoders are frozen."""
-    text, device = framework.text, framework.mllm.embed.weight.device
-    result = []
-    for start in range(0, len(captions), ENCODED_AT_ONCE):
-        batch = captions[start : start + ENCODED_AT_ONCE]
-        prompts = [text.prompt(caption) for caption in batch]
-        lengths = [len(prompt) for prompt in prompts]
-        ids = torch.tensor(sum(prompts, []), device=device)
-        states = framework.mllm(framework.mllm.embed(ids)[None], lengths).conditioning[0].split(lengths)
-        pooled = framework.decoder.encode_text([text.caption_ids(caption) for caption in batch], device)
-        result += [EncodedText(rows[text.crop_start :].clone(), one) for rows, one in zip(states, pooled)]
-    return result
 
 
 def noisy_tokens(tokens: Tensor, seed: int) -> Tensor:
@@ -164,22 +140,35 @@ def shown(framework: VTokFramework, projector: nn.Module, captions: list[str], t
     Returns:
         ``rows`` (n, R, d) ``float16`` and ``counts`` (n,), the states of caption and tokens and their numbers.
     """
+    return padded(encoded(framework, captions, projector(tokens.to(framework.mllm.device))))
+
+
+@torch.no_grad()
+def encoded(framework: VTokFramework, captions: list[str], visual: Tensor | None = None) -> list[Tensor]:
+    """Returns the language model's states that the decoder reads, (R_i, d) ``float16`` for each caption.
+
+    Args:
+        framework: Encodes the captions.
+        captions: The n captions.
+        visual: Embedded visual tokens that follow them, (n, S, d).
+    """
     text, language, rows = framework.text, framework.mllm, []
     for start in range(0, len(captions), ENCODED_AT_ONCE):
-        prompts = [text.prompt(caption) for caption in captions[start : start + ENCODED_AT_ONCE]]
-        visual = projector(tokens[start : start + ENCODED_AT_ONCE].to(language.device))
-        told = [language.embed(torch.tensor(prompt, device=language.device)) for prompt in prompts]
-        lengths = [len(prompt) + visual.shape[1] for prompt in prompts]
-        packed = torch.cat([part for pair in zip(told, visual) for part in pair])
-        states = language(packed[None], lengths).conditioning[0].split(lengths)
+        own = slice(start, start + ENCODED_AT_ONCE)
+        prompts = [torch.tensor(text.prompt(caption), device=language.device) for caption in captions[own]]
+        parts = [language.embed(prompt) for prompt in prompts]
+        if visual is not None:
+            parts = [torch.cat(pair) for pair in zip(parts, visual[own])]
+        lengths = [len(part) for part in parts]
+        states = language(torch.cat(parts)[None], lengths).conditioning[0].split(lengths)
         rows += [row[text.crop_start :].half().cpu() for row in states]
-    return padded(rows)
+    return rows
 
 
 def padded(rows: list[Tensor]) -> dict[str, Tensor]:
-    """Pads rows of states, each (R_i, d): ``rows`` (n, R, d) ``float16`` and their ``counts`` (n,)."""
+    """Pads rows of states, each (R_i, d): ``rows`` (n, R, d) and their ``counts`` (n,)."""
     return {
-        "rows": pad_sequence([row.half().cpu() for row in rows], batch_first=True),
+        "rows": pad_sequence(rows, batch_first=True),
         "counts": torch.tensor([len(row) for row in rows]),
     }
 

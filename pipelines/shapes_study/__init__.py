@@ -18,5 +18,6 @@ questions.py    the option of a question that a model finds likeliest
 paired.py       the difference of two arms, over seeds and items
 power.py        how many seeds and items a difference needs
 seeds.py        a mean with its interval
+markdown.py     what the tables of all reports share
 origin.py       command and commit, for a report's first line
 """

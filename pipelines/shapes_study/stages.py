@@ -34,11 +34,6 @@ class Done:
     key: str
     figures: dict[str, Any]
 
-    @property
-    def passed(self) -> bool:
-        """Whether its gate passed; true without a gate."""
-        return self.figures.get("gate", {}).get("passed", True)
-
 
 def stage(folder: Path, settings: Any, rests_on: list[Done], make: Callable[[Path], dict[str, Any]]) -> Done:
     """Makes a stage, unless it is done.

@@ -6,6 +6,7 @@ import numpy as np
 
 from data_tools.shapes import CATEGORIES
 from data_tools.shapes.words import OPTIONS
+from pipelines.shapes_study.markdown import bold_if_clear, head
 from pipelines.shapes_study.paired import Variances
 from pipelines.shapes_study.power import Pilot, Plan, cheapest, plan_of, pooled
 from pipelines.shapes_study.seeds import mean, percent
@@ -60,8 +61,7 @@ def difference_table(results: Results, first: str, arms: Iterable[str], name: st
     for arm in arms:
         pairs = [compared(results, arm, first, name, split, category) for category in (*names, None)]
         if arm != first and pairs[0].comparable:
-            estimates = [pair.difference for pair in pairs]
-            cells = [f"**{one.text}**" if one.low > 0 or one.high < 0 else one.text for one in estimates]
+            cells = [bold_if_clear(pair.difference) for pair in pairs]
             lines.append(f"| {arm} | {len(pairs[0].seeds)} | {' | '.join(cells)} |")
     return "\n".join([head(["arm", "seeds"], names), *lines]) if lines else ""
 
@@ -127,12 +127,6 @@ def _plan_row(protocol: str, source: str, pilot: Pilot, plan: Plan | None) -> st
     if plan:
         numbers = f"{plan.seeds} | {plan.items} | {plan.over_all:.1f} | {plan.category:.1f}"
     return f"| {protocol} | {source} | {told} | {numbers} |"
-
-
-def head(first: list[str], names: list[str]) -> str:
-    """Returns the two first lines of a table."""
-    columns = [*first, *(name.replace("_", " ") for name in names), "all"]
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
 
 
 def _columns(results: Results, arm: str, name: str, split: str) -> tuple[int, list[float]] | None:

@@ -86,11 +86,7 @@ def frames_of(scene: Scene, frames: int, fps: float, size: int, finer: int = 1) 
         size: Side in pixels.
         finer: The clip is rendered at this multiple of the size and averaged down.
     """
-    shown = np.minimum(np.arange(frames) / fps / LAST_FRAME, 1)
-    if finer == 1:
-        return render_at(scene, shown, size)
-    fine = render_at(scene, shown, finer * size).astype(np.float32)
-    return (fine.reshape(frames, size, finer, size, finer, 3).mean((2, 4)) + 0.5).astype(np.uint8)
+    return render_at(scene, np.minimum(np.arange(frames) / fps / LAST_FRAME, 1), size, finer)
 
 
 def decoder_frames(scene: Scene, decoder: DecoderConfig, seconds: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_tools.shapes.cuts import SIDES
 from data_tools.shards import atomic_write
+from pipelines.shapes_study.markdown import bold_if_clear, head, words
 from pipelines.shapes_study.origin import RESULTS
 from pipelines.shapes_study.paired import paired_difference
 from pipelines.shapes_study.seeds import mean, percent
@@ -112,7 +113,7 @@ def heading(config: VariantsConfig, results: Results) -> str:
     if results.missing:
         done = len(config.arms) * len(config.seeds) - results.missing
         text += f"\n\n**Not finished**: {done} runs are done, {results.missing} are still to come."
-    seeds, sides = ", ".join(map(str, config.seeds)), " and ".join(map(plain, SIDES))
+    seeds, sides = ", ".join(map(str, config.seeds)), " and ".join(map(words, SIDES))
     return (
         f"{text}\n\nQuestions that no single frame answers, about clips of {world.frames} frames: {world.train} clips "
         f"to train on, {fit.steps} steps of {fit.batch_size} questions, seeds {seeds}. Then come {world.asked} "
@@ -161,8 +162,7 @@ def cell(results: Results, arm: str, first: str, seeds: list[int], name: str | N
     ours, theirs = (
         [of_category(results, results.answers[each][seed].right, name) for seed in seeds] for each in (arm, first)
     )
-    estimate = paired_difference(ours, theirs)
-    return f"**{estimate.text}**" if estimate.low > 0 or estimate.high < 0 else estimate.text
+    return bold_if_clear(paired_difference(ours, theirs))
 
 
 def losses(results: Results) -> str:
@@ -171,17 +171,6 @@ def losses(results: Results) -> str:
     for arm, seeds in results.answers.items():
         lines.append(f"| {arm} | {mean([own.last_loss for own in seeds.values()]):.3f} |")
     return "\n".join(lines)
-
-
-def head(first: list[str], names: list[str]) -> str:
-    """Returns the two first lines of a table."""
-    columns = [*first, *map(plain, names), "all"]
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def plain(name: str) -> str:
-    """Returns a category's name as words."""
-    return name.replace("_", " ")
 
 
 def of_category(results: Results, values: list, name: str | None) -> list:

@@ -13,6 +13,7 @@ from PIL import Image
 from data_tools.shapes import CATEGORIES, COLOURS, SHAPES, TV_ALIGN
 from data_tools.shapes.scene import held_out
 from pipelines.shapes_study import questions
+from pipelines.shapes_study.origin import RESULTS
 from pipelines.shapes_study.paired import Variances, paired_difference, variances
 from pipelines.shapes_study.power import Pilot, cheapest, half_width, plan_of, pooled, seeds_for
 from pipelines.shapes_study.seeds import Estimate
@@ -69,6 +70,21 @@ def test_the_report_of_a_folder_without_results_is_one_line(tmp_path):
     assert_user_error(called(main, "--profile", "tpu", "--report", tmp_path), "no profile 'tpu'")
     (tmp_path / "results.jsonl").write_text('{"kind": "study", "origin": "another", "missing": 0}\n')
     assert_user_error(called(main, "--profile", "smoke", "--report", tmp_path), "another study")
+
+
+def test_runs_that_the_results_hold_are_known_if_their_settings_are_the_same(tmp_path):
+    config, of = load_strategies(STRATEGIES, "smoke"), ("understanding", "new")
+    keys = {("vtok", 0): command.run_key(config, "vtok"), ("vtok", 1): "of other settings"}
+    answers = {"vtok": {of: {0: {"right": [1, 0]}, 1: {"right": [1, 1]}}}}
+    runs = {run: {"key": key} for run, key in keys.items()}
+    write_results(Results("here", 3, "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
+    known = command.recorded(config, tmp_path)
+    assert list(known.runs) == [("vtok", 0)] and known.shown == ["vtok"]
+    assert known.answers == {"vtok": {of: {0: {"right": [1, 0]}}}}
+    found = command.gathered(config, "there", {}, {}, {}, {}, known)
+    assert found.missing == len(config.runs) - 1 and found.answers == known.answers and found.origin == "there"
+    longer = replace(config, fit=replace(config.fit, steps=5))
+    assert not command.recorded(longer, tmp_path).runs and not command.recorded(config, tmp_path / "none").runs
 
 
 # ---------------------------------------------------------------- power

@@ -3,6 +3,7 @@
 import argparse
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from data_tools.shapes import CATEGORIES, TV_ALIGN
 from pipelines.engine.models import quiet_libraries
 from pipelines.shapes_study.origin import RESULTS, origin_of
 from pipelines.shapes_study.sharing import make_all
-from pipelines.shapes_study.stages import Done, slug, stage
+from pipelines.shapes_study.stages import Done, key_of, slug, stage
 from pipelines.shapes_study.strategies import arm, asking, cost, making, report, world
 from pipelines.shapes_study.strategies.config import MAIN, STRATEGIES, StrategiesConfig
 from pipelines.shapes_study.strategies.making import AUTOENCODER, CEILINGS, GENERATION, KINDS, OWN, PROMPT, SHOWN, TRUE
@@ -79,10 +80,11 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
         for name, settings in config.arms.items()
     }  # fmt: skip
     done: dict[tuple[str, int], Run] = {}
+    known = recorded(config, output)
 
     def written() -> Path:
-        results = gathered(config, origin, encoded, ceilings, costs, done)
-        results.shown = shown(output, ceilings, done)
+        results = gathered(config, origin, encoded, ceilings, costs, done, known)
+        results.shown = list(dict.fromkeys([*known.shown, *shown(output, ceilings, done)]))
         write_results(results, output / RESULTS)
         path = report.write(output, config, read_results(output))
         if publish_to:
@@ -92,7 +94,32 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
     def made(name: str, seed: int) -> Run:
         return run_of(config, output, encoded, name, seed)
 
-    return make_all(config.runs, output, done, made, written)
+    return make_all([run for run in config.runs if run not in known.runs], output, done, made, written)
+
+
+def recorded(config: StrategiesConfig, output: Path) -> Results:
+    """Reads the runs of the same settings that ``output/results.jsonl`` holds. They are not made again.
+
+    So a study goes on where only its published files are left: copy them to ``output``.
+    """
+    if not (output / RESULTS).exists():
+        return Results("", 0, shipped_digest())
+    results = read_results(output)
+    results.runs = {
+        run: figures for run, figures in results.runs.items()
+        if run in config.runs and figures["key"] == run_key(config, run[0])
+    }  # fmt: skip
+    results.answers = {
+        name: {asked: {seed: of[seed] for seed in of if (name, seed) in results.runs} for asked, of in every.items()}
+        for name, every in results.answers.items()
+    }
+    results.shown = [name for name in results.shown if (name, 0) in results.runs]
+    return results
+
+
+def run_key(config: StrategiesConfig, name: str) -> str:
+    """Returns a hash of all that the answers of an arm depend on, but for its seed."""
+    return key_of(config.seed, config.world, config.fit, config.asked, run_settings(config, name))
 
 
 class Split(NamedTuple):
@@ -210,10 +237,11 @@ def answer(
 
 def gathered(
     config: StrategiesConfig, origin: str, encoded: dict[str, Split], ceilings: dict[Asked, Done],
-    costs: dict[str, Done], done: dict[tuple[str, int], Run],
+    costs: dict[str, Done], done: dict[tuple[str, int], Run], known: Results,
 ) -> Results:  # fmt: skip
-    """Returns what the stages measured so far."""
-    found = Results(origin, len(config.runs) - len(done), shipped_digest())
+    """Returns what the stages measured so far, and what was known before."""
+    found = Results(origin, len(config.runs) - len(done) - len(known.runs), shipped_digest())
+    found.runs, found.answers = dict(known.runs), deepcopy(known.answers)
     for of, split, count in dict.fromkeys(asked for name in config.arms for asked in asked_of(config, name)):
         found.categories[of, split] = [name for name in (TV_ALIGN if of in KINDS else CATEGORIES) for _ in range(count)]
     found.arms = {name: plain(own.figures, ("tokens", "flops", "g_phi")) for name, own in costs.items()}
@@ -221,7 +249,8 @@ def gathered(
     for name, seed in config.runs:
         if (name, seed) in done:
             trained, answered = done[name, seed]
-            found.runs[name, seed] = plain(trained.figures, ("last_loss", "seconds")) | seconds_of(answered)
+            measured = plain(trained.figures, ("last_loss", "seconds")) | seconds_of(answered)
+            found.runs[name, seed] = measured | {"key": run_key(config, name)}
             for asked, own in answered.items():
                 values = plain(own.figures, ("right", "place", "size"))
                 found.answers.setdefault(name, {}).setdefault(asked, {})[seed] = values

@@ -3,7 +3,7 @@
 {"kind": "study", "origin": ..., "missing": 0, "models": ...}             once, the first line
 {"kind": "items", "of": "own", "split": "new", "categories": [["counting", 60], ...]}
 {"kind": "arm", "arm": "vtok", "tokens": 34, "flops": 1e15, "g_phi": 18624}
-{"kind": "run", "arm": "vtok", "seed": 0, "last_loss": 0.5, "seconds": 400, ...}
+{"kind": "run", "arm": "vtok", "seed": 0, "last_loss": 0.5, "seconds": 400, ..., "key": ...}
 {"kind": "answers", "arm": "vtok", "seed": 0, "of": "own", "split": "new", "right": "1f...", "place": "07...", ...}
 {"kind": "ceiling", "of": "autoencoder", "split": "new", "right": ..., "place": ..., "size": ...}
 {"kind": "shown", "arms": ["vtok", ...]}                                  the arms that have GIFs
@@ -41,8 +41,8 @@ class Results:
         models: Hash of the shipped models.
         categories: By what was asked, the category of each item.
         arms: By arm, ``tokens``, ``flops`` and ``g_phi``.
-        runs: By arm and seed, ``last_loss``, ``seconds`` of the training, ``seconds_of_a_question`` and
-            ``seconds_of_a_video``.
+        runs: By arm and seed, ``last_loss``, ``seconds`` of the training, ``seconds_of_a_question``,
+            ``seconds_of_a_video``, and ``key``, a hash of its settings.
         answers: By arm, what was asked, and seed.
         ceilings: By ceiling and split.
         shown: The arms that have GIFs.
@@ -53,7 +53,7 @@ class Results:
     models: str
     categories: dict[Asked, list[str]] = field(default_factory=dict)
     arms: dict[str, dict[str, float]] = field(default_factory=dict)
-    runs: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
+    runs: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     answers: dict[str, dict[Asked, dict[int, Values]]] = field(default_factory=dict)
     ceilings: dict[Asked, Values] = field(default_factory=dict)
     shown: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.cli.config_files import PRESETS
 from pipelines.shapes_study.config import Fitting, load_profile
-from vtok.config import LossConfig, require
+from vtok.config import LossConfig, VisualHeadConfig, require
 
 PROFILES = PRESETS / "shapes_models.yaml"
 
@@ -110,24 +110,45 @@ class DecoderFitting:
 
 
 @dataclass
+class OwnConfig:
+    """The training that follows, on tokens that VTok samples itself (:mod:`pipelines.shapes_models.own_tokens`).
+
+    Args:
+        clips: Clips whose tokens are sampled.
+        guidance: Scale of the samples' classifier-free guidance.
+        share: Share of the samples that are such clips.
+        train: Settings of ``TrainConfig``.
+    """
+
+    clips: int = 6000
+    guidance: float = 2.0
+    share: float = 0.5
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class JointConfig:
     """The joint training of VTok.
 
     Args:
         clips: Clips to train on.
         tokeniser: Settings of ``VTokConfig``.
+        visual_head: Settings of the visual heads.
         loss: Weights of the losses.
+        data: Settings of ``DataConfig``.
         train: Settings of ``TrainConfig``.
-        components: Gaussians of each visual head that stay after the training.
+        own: The training that follows.
         descriptions: Held-out clips that VTok describes at last.
         videos: Videos per category of TV-Align that VTok is judged by. It samples their visual tokens.
     """
 
     clips: int = 6000
     tokeniser: dict[str, Any] = field(default_factory=dict)
+    visual_head: VisualHeadConfig = field(default_factory=VisualHeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    data: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    components: int = 3
+    own: OwnConfig = field(default_factory=OwnConfig)
     descriptions: int = 540
     videos: int = 24
 

@@ -2,6 +2,8 @@
 
 Encoder and decoder are frozen, as in the paper. Each motion token reads 4 x 4 cells of its residual, since small models
 learned directions and motions from those.
+
+Training goes on on tokens that VTok samples itself (:mod:`pipelines.shapes_models.own_tokens`).
 """
 
 import csv
@@ -16,15 +18,14 @@ from data_tools.shapes import Scene, caption_is_right, caption_of, draw_scene, r
 from pipelines.inference.export import add_seconds
 from pipelines.inference.load import load_run
 from pipelines.inference.understand import Understanding
-from pipelines.shapes_models import joint_run
+from pipelines.shapes_models import joint_run, own_tokens
 from pipelines.shapes_models.clips import SPLIT
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_models.judged import judged_prompts, new_scenes
-from pipelines.shapes_models.pruning import prune
 from vtok.assembly.pretrained import CONFIG, save_pretrained
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS
 
-CLIPS, HELD_OUT, SHARDS, VTOK = "clips", "held_out", "shards", "vtok"
+CLIPS, HELD_OUT, SHARDS, OWN, VTOK = "clips", "held_out", "shards", "own", "vtok"
 TRAINED_ON, ASKED_ABOUT = 20_000_000, 21_000_000  # keep the seeds of the scenes apart from those of other stages
 ASKED = 4  # of so many clips one has a question; the model describes the others
 
@@ -69,7 +70,7 @@ def rewrite(table: Path, seed: int) -> None:
 
 
 def train(folder: Path, config: ModelsConfig, clip: Path, llava: Path, hunyuan: Path, rendered: Path) -> dict[str, Any]:
-    """Trains VTok and writes ``folder/vtok``, an export of the average of its weights with smaller visual heads.
+    """Trains VTok and writes ``folder/vtok``, an export of the average of its weights.
 
     Args:
         folder: Folder of the stage.
@@ -83,13 +84,14 @@ def train(folder: Path, config: ModelsConfig, clip: Path, llava: Path, hunyuan: 
         The learning curve; the share of right descriptions of held-out clips, of all and in each category; and what the
         pixel judge says of videos of new scenes (:func:`judged_prompts`).
     """
-    model, seed = joint_run.model_of(config, clip, llava, hunyuan), config.later_seed
+    model, seed, own = joint_run.model_of(config, clip, llava, hunyuan), config.later_seed, folder / OWN
     joint_run.precompute(folder, config, model, rendered / SHARDS)
-    curve = joint_run.train(folder, config, model, folder / joint_run.SHARDS)
-    run_config, framework, _ = load_run(folder / "run", ema=True)
+    true = {"data": {"shards": str((folder / joint_run.SHARDS).resolve())} | config.joint.data}
+    curve = joint_run.train(folder, config, model, true | {"train": config.joint.train})
+    own_tokens.write(own, folder, config)
+    joint_run.train(own, config, model, own_tokens.settings(own, folder, config))
+    run_config, framework, _ = load_run(own / "run", ema=True)
     scenes = new_scenes(seed, config.joint.videos)
-    tokens = sum(framework.tokeniser.counts(round(config.seconds * framework.config.tokeniser.fps) + 1))
-    prune(framework, config.joint.components, [item.prompt for _, item in scenes], tokens, seed)
     shutil.rmtree(folder / VTOK, ignore_errors=True)
     save_pretrained(framework, folder / VTOK)
     add_seconds(folder / VTOK / CONFIG, config.seconds)

@@ -18,6 +18,7 @@ from pipelines.shapes_models.clip import CLIP
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_models.curves import curve_of
 from pipelines.shapes_models.llm import LLAVA
+from pipelines.shapes_study.config import merged
 from vtok.config import ConfigError, DecoderConfig, MLLMConfig, ModelConfig, VTokConfig
 
 TRAIN, PRECOMPUTE = PRESETS.parent / "train.py", PRESETS.parent / "precompute.py"
@@ -42,6 +43,7 @@ def model_of(config: ModelsConfig, clip: Path, llava: Path, decoder: Path) -> Mo
     return ModelConfig(
         tokeniser=VTokConfig(**(tokeniser | config.joint.tokeniser)),
         mllm=MLLMConfig(weights=str(llava / LLAVA), max_motion_tokens=64),
+        visual_head=config.joint.visual_head,
         decoder=decoder_of(config, decoder),
         loss=config.joint.loss,
     )
@@ -70,20 +72,22 @@ def precompute(folder: Path, config: ModelsConfig, model: ModelConfig, shards: P
     """
     if (folder / SHARDS / MANIFEST).exists():
         return
-    config_file = write_run(folder, config, model, shards)
+    config_file = write_run(
+        folder, config, model, {"data": {"shards": str(shards.resolve())}, "train": {"max_steps": 1}}
+    )
     options = ["--config", config_file, "--output", folder / SHARDS, "--latents", "--drop-video"]
     if run(folder, PRECOMPUTE, shards, *options):
         raise ConfigError(f"{folder.name}: precomputing failed, see {folder / LOG}")
 
 
-def train(folder: Path, config: ModelsConfig, model: ModelConfig, shards: Path) -> dict[str, Any]:
+def train(folder: Path, config: ModelsConfig, model: ModelConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Trains the model in ``folder/run``, or resumes its training.
 
     Args:
-        folder: Folder of the stage.
+        folder: Folder of the training.
         config: The settings.
         model: The model.
-        shards: The precomputed features and latents.
+        settings: Further settings of the run, among them its data and its steps.
 
     Returns:
         ``curve``: the learning curve.
@@ -91,28 +95,28 @@ def train(folder: Path, config: ModelsConfig, model: ModelConfig, shards: Path) 
     Raises:
         ConfigError: The training was stopped and can be resumed, or it failed.
     """
-    config_file = write_run(folder, config, model, shards)
+    config_file = write_run(folder, config, model, settings)
     returned = run(folder, TRAIN, "--config", config_file, "--ds_config", DS_CONFIG, "--output", folder / "run",
                    "--resume", "auto")  # fmt: skip
     if returned == STOPPED:
         raise ConfigError(f"{folder.name} was stopped and saved: start the command again to resume it")
     if returned:
         raise ConfigError(f"{folder.name}: training failed, see {folder / LOG}")
-    return {"curve": curve_of(log_of(folder), config.joint.train["global_batch_size"])}
+    return {"curve": curve_of(log_of(folder), settings["train"]["global_batch_size"])}
 
 
-def write_run(folder: Path, config: ModelsConfig, model: ModelConfig, shards: Path) -> Path:
-    """Writes the configuration of the run to ``folder/run.yaml`` and returns its path."""
-    sections, train = ("tokeniser", "mllm", "visual_head", "decoder", "loss"), config.joint.train
-    settings = {
+def write_run(folder: Path, config: ModelsConfig, model: ModelConfig, settings: dict[str, Any]) -> Path:
+    """Writes the configuration of a run to ``folder/run.yaml`` and returns its path."""
+    sections, steps = ("tokeniser", "mllm", "visual_head", "decoder", "loss"), settings["train"]["max_steps"]
+    common = {
         "seed": config.later_seed,
         "model": {name: vars(getattr(model, name)) for name in sections},
-        "data": {"shards": str(shards.resolve()), "seconds": config.seconds, "window": "centred", "workers": 1},
-        "train": {"schedule": "cosine", "ema_warmup": True} | train,
-        "checkpoint": {"every": max(1, train["max_steps"] // 20), "keep": 1},
+        "data": {"seconds": config.seconds, "window": "centred", "workers": 1},
+        "train": {"schedule": "cosine", "ema_warmup": True},
+        "checkpoint": {"every": max(1, steps // 20), "keep": 1},
     }
     path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    path.write_text(yaml.safe_dump(merged(common, settings), sort_keys=False))
     return path
 
 

@@ -18,7 +18,7 @@ from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head import build_visual_head
-from vtok.visual_sampling import sample_candidate, sample_row
+from vtok.visual_sampling import sample_candidate, sample_features, sample_row
 
 KINDS = ("gmm", "mse", "flow", "codes")
 PROMPT = "A red circle"
@@ -124,6 +124,21 @@ def test_guided_tokens_differ_and_none_without_text_are_the_prompt_s(tiny_models
     ]
     assert (rows[0] - rows[1]).abs().max() > 1e-3
     torch.testing.assert_close(rows[2], rows[3], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_videos_that_are_sampled_together_are_those_of_each_alone(tiny_models, scale):
+    framework, prompts = framework_of(tiny_models, "mse"), (PROMPT, "A red square")
+    assert len({len(framework.text.prompt(prompt)) for prompt in prompts}) == 1
+    together, *alone = (
+        sample_features(framework, some, 19, Sampling(temperature=0, guidance=scale))
+        for some in (prompts, *((prompt,) for prompt in prompts))
+    )
+    assert together.motion_counts == [3, 3] and together.spatial.shape[:2] == (2, 16)
+    for kind in ("spatial", "motion"):
+        values = getattr(together, kind)
+        torch.testing.assert_close(values, torch.cat([getattr(one, kind) for one in alone]), atol=1e-4, rtol=1e-4)
+        assert (values[0] - values[1]).abs().max() > 1e-3
 
 
 def test_heads_without_a_density_or_a_mixture_refuse(tiny_models):

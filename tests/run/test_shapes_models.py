@@ -10,18 +10,20 @@ from safetensors import safe_open
 
 from data_tools.draws import Draws
 from data_tools.shapes import CATEGORIES, COLOURS, caption_is_right, render_clips, scene_of
+from data_tools.shards import RawSample
 from pipelines import train_shapes_models
-from pipelines.shapes_models import clips, joint, joint_run, judged, llava, ranks, scenes
+from pipelines.engine.loading.precomputed import FEATURES, unpack_features
+from pipelines.shapes_models import clips, joint, joint_run, judged, llava, own_tokens, ranks, scenes
 from pipelines.shapes_models.config import PROFILES, DecoderFitting, load_models
 from pipelines.shapes_models.curves import curve_of
 from pipelines.shapes_models.decoder import NOISIEST, is_matrix, noisy_tokens, shown, stratified, told
 from pipelines.shapes_models.facts import CLASSES, LOGITS, all_right, facts_loss, facts_of
 from pipelines.shapes_models.muon import orthogonalised
-from pipelines.shapes_models.pruning import keep_components
 from support.line import line
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
-from vtok.visual_head.gaussian_mixture import GaussianMixtureHead
+from vtok.sampling import Sampling
+from vtok.visual_sampling import sample_features
 
 
 @pytest.mark.long
@@ -182,18 +184,6 @@ def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
     assert (total.right, total.asked) == (28, 28)
 
 
-def test_a_smaller_head_keeps_the_chosen_components():
-    torch.manual_seed(0)
-    head = GaussianMixtureHead(6, 5, components=4, min_scale=0.01)
-    hidden = torch.randn(7, 6)
-    weight, mean, scale = head.parameters_of(hidden)
-    with torch.no_grad():
-        keep_components(head, torch.tensor([1, 3]))
-    smaller = head.parameters_of(hidden)
-    torch.testing.assert_close(smaller[0], weight[:, [1, 3]].log_softmax(-1))
-    torch.testing.assert_close(smaller[1:], (mean[:, [1, 3]], scale[:, [1, 3]]))
-
-
 def test_pictures_are_shown_as_key_frames_are(tiny_models):
     tokeniser = build_framework(model_config(tiny_models)).tokeniser
     frames = torch.randint(256, (2, 1, 3, 64, 64), dtype=torch.uint8)
@@ -238,3 +228,29 @@ def test_features_that_were_finished_but_not_noted_are_taken(tmp_path, monkeypat
     (tmp_path / joint_run.SHARDS).mkdir()
     (tmp_path / joint_run.SHARDS / "manifest.json").write_text("{}")
     joint_run.precompute(tmp_path, load_models(PROFILES, "smoke"), None, tmp_path / "clips")
+
+
+def test_clips_get_tokens_of_their_own_captions(framework):
+    """Captions of one length are sampled together; the order of the clips stays, and so does what else they hold."""
+    captions = ["A red circle", "A small red circle", "A red square"]
+    samples = [RawSample(str(n), b"", "", {"caption": caption}, {"other": b"x"}) for n, caption in enumerate(captions)]
+    framework.eval()
+    cold = Sampling(temperature=0)
+    own = list(own_tokens.with_own(samples, framework, 19, cold, torch.Generator()))
+    assert [sample.meta["caption"] for sample in own] == captions and all(
+        sample.extras["other"] == b"x" for sample in own
+    )
+    found = unpack_features([sample.extras[FEATURES] for sample in own])
+    assert found.motion_counts == [3] * 3
+    for row, caption in enumerate(captions):
+        alone = sample_features(framework, [caption], 19, cold)
+        torch.testing.assert_close(found.spatial[row], alone.spatial[0], atol=2e-2, rtol=2e-2)  # stored in bf16
+
+
+def test_training_goes_on_with_own_tokens_in_the_decoder_s_loss_alone(tmp_path):
+    config = load_models(PROFILES, "cpu")
+    settings = own_tokens.settings(tmp_path / "own", tmp_path, config)
+    true, own = settings["data"]["mixture"]
+    assert own["losses"] == ["dec"] and "losses" not in true
+    assert own["weight"] == config.joint.own.share == 1 - true["weight"]
+    assert settings["init"] == {"weights": str(tmp_path / "run"), "ema": True}

@@ -1,0 +1,86 @@
+"""Clips whose features are not theirs: VTok sampled them from the captions.
+
+In training the decoder reads the tokens of true clips, in sampling those that VTok sampled. They are not exact, and a
+decoder that has seen no such tokens believes them rather than the caption. Training on these clips, on L_dec alone,
+teaches the language model to pass on what is right in them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_tools.dataset import captions_of
+from data_tools.shards import RawSample, ShardReader, shard_name, sidecar_path, write_manifest, write_shard
+from data_tools.shards.layout import MANIFEST
+from pipelines.engine.loading.precomputed import FEATURES, pack_features
+from pipelines.inference.load import load_run
+from pipelines.shapes_models.config import ModelsConfig
+from pipelines.shapes_models.joint_run import SHARDS
+from vtok.framework import VTokFramework
+from vtok.sampling import Sampling
+from vtok.visual_sampling import sample_features
+
+AT_ONCE = 64  # clips whose tokens are sampled together
+
+
+def write(own: Path, joint: Path, config: ModelsConfig) -> None:
+    """Writes clips of the joint training, with features that its model samples, to ``own/shards``.
+
+    Whole shards are written, until there are enough clips. Those that are there stay.
+
+    Args:
+        own: Folder of the training on these clips.
+        joint: Folder of the joint training.
+        config: The settings.
+    """
+    folder = own / SHARDS
+    if (folder / MANIFEST).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _, framework, _ = load_run(joint / "run", ema=True)
+    tokens = sum(framework.tokeniser.counts(round(config.seconds * framework.config.tokeniser.fps) + 1))
+    sampling, reader, first = Sampling(guidance=config.joint.own.guidance), ShardReader(joint / SHARDS), 0
+    for number, size in enumerate(reader.shard_sizes):
+        if first < config.joint.own.clips and not sidecar_path(folder, shard_name(number)).exists():
+            samples = [reader.read(row) for row in range(first, first + size)]
+            generator = torch.Generator().manual_seed(config.later_seed + number)
+            write_shard(folder, number, with_own(samples, framework, tokens, sampling, generator))
+        first += size
+    write_manifest(folder, precomputed=reader.precomputed)
+
+
+def with_own(
+    samples: list[RawSample], framework: VTokFramework, tokens: int, sampling: Sampling, generator: torch.Generator
+) -> Iterator[RawSample]:
+    """Yields the samples with sampled features. Those with captions of one length are sampled together."""
+    by_length = defaultdict(list)
+    for place, sample in enumerate(samples):
+        (caption,) = captions_of(sample.meta)
+        by_length[len(framework.text.prompt(caption))].append((place, caption))
+    packed: dict[int, bytes] = {}
+    for group in by_length.values():
+        for start in range(0, len(group), AT_ONCE):
+            places, captions = zip(*group[start : start + AT_ONCE])
+            features = sample_features(framework, captions, tokens, sampling, generator)
+            packed |= {place: pack_features(features, row) for row, place in enumerate(places)}
+    for place, sample in enumerate(samples):
+        yield replace(sample, extras=sample.extras | {FEATURES: packed[place]})
+
+
+def settings(own: Path, joint: Path, config: ModelsConfig) -> dict[str, Any]:
+    """Returns the settings of the training that goes on from the joint one, on true clips and on those of ``own``."""
+    share = config.joint.own.share
+    mixture = [
+        {"shards": str((joint / SHARDS).resolve()), "name": "true", "weight": 1 - share},
+        {"shards": str((own / SHARDS).resolve()), "name": "own", "weight": share, "losses": ["dec"]},
+    ]
+    return {
+        "data": {"mixture": mixture} | config.joint.data,
+        "model": {"loss": {"dec_every": 1}},
+        "train": config.joint.own.train,
+        "init": {"weights": str((joint / "run").resolve()), "ema": True},
+    }

@@ -43,7 +43,7 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.wan_fit import require_fit
-from vtok.video_decoder.wan_pieces import share_wan_pieces
+from vtok.video_decoder.wan_pieces import received_bytes, share_wan_pieces
 from vtok.video_decoder.wan_sequence import share_wan
 from vtok.video_decoder.wan_text import NEGATIVE_PROMPT, TEXT_ROWS, umt5_ids
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
@@ -204,6 +204,9 @@ class WanDecoder(VideoDecoder):
         return torch.stack([pad(own, (0, 0, 0, TEXT_ROWS - len(own))) for own in joined])
 
     # ---------------------------------------------------------------- training
+
+    def received_in_encoding(self, ranks: int, num_frames: int, height: int, width: int) -> int:
+        return received_bytes(self.vae, ranks, num_frames, height, width)
 
     def share_rows(self, sequence: SequenceGroup) -> None:
         share_wan(self.transformer, sequence)

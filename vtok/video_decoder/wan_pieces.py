@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from diffusers.models import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -48,6 +48,19 @@ def share_wan_pieces(vae: AutoencoderKLWan, sequence: SequenceGroup) -> None:
 
     take_over(vae, "encode", vae.encoder, encoded, partial(in_rounds, vae.encoder, sequence))
     take_over(vae, "decode", vae.decoder, decoded, partial(in_rounds, vae.decoder, sequence))
+
+
+def received_bytes(vae: AutoencoderKLWan, ranks: int, num_frames: int, height: int, width: int) -> int:
+    """Returns the bytes of frames that each rank of a group receives while they encode a video, not in tiles."""
+    config: Any = vae.config
+    numbers, area = 0.0, (config["patch_size"] or 1) ** -2  # of a pixel, in the grid of a convolution's input
+    for module in vae.encoder.modules():  # in the order in which they run
+        if isinstance(module, WanResample):
+            area /= 4
+        elif looks_back(module):
+            numbers += area * module.in_channels * (2 if module.stride[0] == 1 else 1)
+    rounds = -(-((num_frames - 1) // config["scale_factor_temporal"]) // ranks)
+    return round(numbers * height * width) * rounds * vae.dtype.itemsize
 
 
 def in_rounds(part: nn.Module, sequence: SequenceGroup, pieces: list[Piece]) -> list[Tensor]:
@@ -90,6 +103,11 @@ def in_turn(sequence: SequenceGroup, own: list[Tensor]) -> list[Tensor]:
     return [result for of_round in by_rank.unbind(1) for result in of_round]
 
 
+def looks_back(module: nn.Module) -> TypeGuard[WanCausalConv3d]:
+    """Whether a module is a convolution that reads frames before its input."""
+    return isinstance(module, WanCausalConv3d) and module.kernel_size[0] > 1
+
+
 class NothingKept(list):
     """diffusers' list of the frames before, which takes no memory: other ranks send these frames.
 
@@ -104,9 +122,7 @@ class NothingKept(list):
 def frames_from_other_ranks(part: nn.Module, sequence: SequenceGroup) -> Iterator[None]:
     """Makes the causal convolutions read the frames of the piece before, for as long as the context lasts."""
     hooks = [
-        module.register_forward_pre_hook(FramesBefore(sequence))
-        for module in part.modules()
-        if isinstance(module, WanCausalConv3d) and module.kernel_size[0] > 1
+        module.register_forward_pre_hook(FramesBefore(sequence)) for module in part.modules() if looks_back(module)
     ]
     try:
         yield

@@ -72,7 +72,7 @@ def with_more_heads(decoder):
 
 
 def decoder(configuration, checkpointing):
-    """Losses of clips of three sizes and gradients to the states, all forwards before the backward."""
+    """Losses of clips of three sizes and gradients to the states, all forwards before the backward. Sampled videos."""
     torch.manual_seed(0)
     config = configuration(models)
     config.decoder.gradient_checkpointing = checkpointing
@@ -105,6 +105,19 @@ def decoder(configuration, checkpointing):
         close(ours, theirs)
     for ours, theirs in zip(shares, gradients, strict=True):
         close(mean(ours), theirs)
+
+    def sampled(decoder):
+        draw = torch.Generator().manual_seed(7)
+        rows = [GenerationRow(*torch.randn(2, 3, dim, generator=draw)) for _ in texts]
+        with torch.no_grad():
+            conditioning = decoder.condition(rows, texts)
+        return decoder.sample(conditioning, 21, 2, [torch.Generator().manual_seed(n) for n in (1, 2)]).int()
+
+    if config.decoder.expert is None:  # the weights of experts are read again, and those here are other ones
+        found, expected = sampled(shared), sampled(plain)
+        assert (
+            found.shape == (2, 21, 3, 32, 32) and expected.unique().numel() > 9 and (found - expected).abs().max() <= 1
+        )
 
 
 def pieces_run(vae):

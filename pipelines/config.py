@@ -281,8 +281,8 @@ class TrainConfig(OptimisationConfig):
             ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
             ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
         sequence_parallel: Number of consecutive ranks that share each sample and split the rows of the decoder's
-            transformer (:mod:`vtok.sequence`). It divides the ranks and the transformer's attention heads. Batches
-            and curve are those of the other splits.
+            transformer and the pieces of its autoencoder (:mod:`vtok.sequence`). It divides the ranks and the
+            transformer's attention heads. Batches and curve are those of the other splits.
         compile: ``blocks`` runs the blocks of language model and diffusion transformer under ``torch.compile``, which
             takes minutes once (:mod:`pipelines.engine.compiling`). ``null``: as they are.
         calibration_batches: Global batches whose frozen features give the visual head's mean and standard deviation.

@@ -84,6 +84,16 @@ class SequenceGroup:
         received = self._exchange(sent, by_rank, [count] * self.size)
         return received.unflatten(0, (self.size, count)).movedim((0, 1), (-3, -4)).flatten(-3, -2)
 
+    def from_rank_before(self, own: Tensor) -> Tensor:
+        """Gives the next rank a tensor and returns that of the rank before, in its shape. Without a gradient.
+
+        The first rank comes after the last.
+        """
+        sent, received = (
+            [int(rank == at % self.size) for rank in range(self.size)] for at in (self.rank + 1, self.rank - 1)
+        )
+        return exchange(own[None], sent, received, self.group)[0]
+
     def _exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
         exchanged: Tensor = Exchange.apply(rows, sent, received, self.group)
         return exchanged

@@ -139,7 +139,7 @@ def forecast(scenario: Scenario) -> Forecast:
     seconds = micro_step_seconds(step, scenario.rates, dec_every)
     per_node = hardware.ranks_per_node
     moved = traffic(parameters, hardware.gpus, batch.accumulation, sharding, per_node)
-    moved |= exchanged(framework, load, batch, parameter_bytes, per_node)
+    moved |= exchanged(framework, load, batch, parameter_bytes, per_node, encodes="autoencoder" not in absent)
     return Forecast(
         hardware=hardware,
         parameters={part: n for part, n in framework.parameter_counts().items() if part not in absent},

@@ -80,6 +80,20 @@ def all_to_all(received: float, ranks: int, group: int, per_node: int) -> Receiv
     return Received(round(received) - between, between, NOTHING)
 
 
+def from_neighbour(received: float, ranks: int, group: int, per_node: int) -> Received:
+    """Divides the bytes of an exchange in which a rank receives from one other rank of its group.
+
+    A step waits for the slowest rank. If the group lies in several nodes, that is one whose neighbour is in another.
+
+    Args:
+        received: Bytes that a rank receives.
+        ranks, group, per_node: As in :func:`fewest_together`.
+    """
+    total = round(received)
+    between = total if fewest_together(ranks, group, per_node) < group else 0
+    return Received(total - between, between, NOTHING)
+
+
 def transfer_seconds(received: Iterable[Received], hardware: Hardware) -> float:
     """Computes how long the links take for some traffic."""
     moved = list(received)

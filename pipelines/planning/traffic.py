@@ -6,7 +6,7 @@ from data_tools.buckets import Bucket
 from pipelines.engine.batch_plan import BatchPlan
 from pipelines.metering.workload import Workload
 from pipelines.planning.memory import Parameter, backward_parts, bytes_of, is_persistent
-from pipelines.planning.network import BACKWARD_PASS, FORWARD_PASS, NOTHING, Received, all_to_all, ring
+from pipelines.planning.network import BACKWARD_PASS, FORWARD_PASS, NOTHING, Received, all_to_all, from_neighbour, ring
 from pipelines.planning.sharding import Sharding
 from vtok.framework import VTokFramework
 
@@ -48,12 +48,13 @@ def traffic(
 
 
 def exchanged(
-    framework: VTokFramework, load: Workload, batch: BatchPlan, width: int, per_node: int
+    framework: VTokFramework, load: Workload, batch: BatchPlan, width: int, per_node: int, encodes: bool
 ) -> dict[str, Received]:
     """Computes the bytes that a rank receives in an optimiser step from the ranks that share its samples, by purpose.
 
     Each block exchanges queries, keys, values and results of its latent tokens. It does so in the forward, in the
-    backward, and once more if checkpointing repeats the forward. Text rows are few and do not count.
+    backward, and once more if checkpointing repeats the forward. Text rows are few and do not count. Wan's autoencoder
+    also exchanges frames, unless its latents are stored.
 
     Args:
         framework: The run's framework, on the meta device.
@@ -61,6 +62,7 @@ def exchanged(
         batch: How the batch is divided.
         width: Bytes of an activation's element.
         per_node: Ranks of a node.
+        encodes: Whether the autoencoder runs.
     """
     decoder, ranks = framework.decoder, batch.sequence_parallel
     if ranks == 1 or decoder is None or load.video is None:
@@ -71,9 +73,12 @@ def exchanged(
     own = size.tokens(decoder.token_side) / ranks * config["num_attention_heads"] * config["attention_head_dim"]
     passes = 3 if decoder.config.gradient_checkpointing else 2
     received = 4 * own * (ranks - 1) / ranks * width * blocks * passes
-    every = framework.config.loss.dec_every
-    received *= load.size * batch.accumulation / every
-    return {"all-to-all of shared samples": all_to_all(received, batch.ranks, ranks, per_node)}
+    videos = load.size * batch.accumulation / framework.config.loss.dec_every
+    moved = {"all-to-all of shared samples": all_to_all(received * videos, batch.ranks, ranks, per_node)}
+    frames = decoder.received_in_encoding(ranks, load.video.num_frames, load.video.height, load.video.width)
+    if frames and encodes:
+        moved["frames of shared videos"] = from_neighbour(frames * videos, batch.ranks, ranks, per_node)
+    return moved
 
 
 def count(parameters: list[Parameter]) -> int:

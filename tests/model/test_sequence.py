@@ -10,6 +10,7 @@ from vtok.sequence import SequenceGroup
 
 WORKER = REPO / "tests/support/sequence_worker.py"
 DECODERS = ("hunyuan", "hunyuan:checkpointing", "wan", "wan:checkpointing", "wan_experts")
+AUTOENCODERS = ("hunyuan:autoencoder", "wan:autoencoder", "wan_experts:autoencoder")
 
 
 def test_parts_are_consecutive_and_differ_by_one_row_at_most():
@@ -26,6 +27,6 @@ def test_ranks_that_do_not_divide_the_heads_are_refused(tiny_models):
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.long)])
 def test_losses_and_gradients_are_those_of_one_process(ranks, tiny_models, count):
     """Rows of all kinds of lengths, among them fewer than ranks; HunyuanVideo, Wan2.2-TI2V-5B and Wan2.1 in small."""
-    checks = ("exchanges", "encodes", *DECODERS)
+    checks = ("exchanges", *AUTOENCODERS, *DECODERS)
     result = checked(ranks.run(WORKER, tiny_models, *checks, ranks=count))
     assert all(result.stdout.count(f": {check} agrees") == count for check in checks)

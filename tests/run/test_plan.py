@@ -24,6 +24,7 @@ from pipelines.planning.advice import suggestions
 from pipelines.planning.forecast import Scenario, forecast
 from pipelines.planning.hardware import Hardware
 from pipelines.planning.memory import gathered_memory, kept_memory, parameters_of
+from pipelines.planning.network import NOTHING, Received
 from pipelines.planning.rates import Rates, card_file, cards, rates_of
 from pipelines.planning.sharding import read_sharding
 from pipelines.planning.traffic import traffic
@@ -33,6 +34,7 @@ from support.tiny import CAPTIONS, planned_batch, planned_config, qwen_config, w
 from vtok.assembly.build import build_framework
 from vtok.assembly.tiny import write_tiny_models
 from vtok.config import ConfigError, LossConfig
+from vtok.sequence import SequenceGroup
 
 ZERO3 = REPO / "deepspeed_configs/zero3.json"
 PAPER = PRESETS / "llava_next_8b_hunyuan.yaml"
@@ -299,6 +301,29 @@ def test_ranks_that_share_samples_divide_what_the_transformer_takes(tiny_models)
     # half of them from the other rank, in four bytes. A video has 2 s at 8/s, 5 latent frames of 2 x 2 tokens.
     tokens = 5 * 2 * 2
     assert shared.traffic["all-to-all of shared samples"].total == 2 * tokens / 2 * 48 * 4 * 2 * 2 / 2 * 4
+
+
+@pytest.mark.parametrize("kind", ["wan", "wan_experts"])
+def test_ranks_that_share_samples_divide_the_pieces_of_wans_autoencoder(monkeypatch, tiny_models, kind):
+    """The plan's bytes of frames are those that the step exchanges."""
+    config = planned_config(tiny_models)
+    expert = "high_noise" if kind == "wan_experts" else None
+    config.model = replace(config.model, decoder=wan_config(tiny_models, kind, expert=expert).decoder)
+    alone = forecast(Scenario(config, ZERO3, Hardware(gpus=2)))
+    moved, from_rank_before = [], SequenceGroup.from_rank_before
+
+    def counted(sequence, own):
+        moved.append(own.nbytes)
+        return from_rank_before(sequence, own)
+
+    monkeypatch.setattr(SequenceGroup, "from_rank_before", counted)
+    config.train.sequence_parallel = 2
+    shared = forecast(Scenario(config, ZERO3, Hardware(gpus=4)))
+    # 17 frames: the first, and four pieces, of which a rank runs two.
+    assert shared.seconds["autoencoder"].device < 0.75 * alone.seconds["autoencoder"].device
+    assert shared.traffic["frames of shared videos"] == Received(sum(moved), 0, NOTHING)
+    stored = forecast(Scenario(config, ZERO3, Hardware(gpus=4), stored=["latents"]))
+    assert "frames of shared videos" not in stored.traffic and "all-to-all of shared samples" in stored.traffic
 
 
 # ---------------------------------------------------------------- advice

@@ -20,6 +20,7 @@ from pipelines.planning.network import (
     Received,
     all_to_all,
     fewest_together,
+    from_neighbour,
     ring,
     waiting_seconds,
 )
@@ -65,6 +66,9 @@ def test_bytes_of_a_ring_and_of_an_exchange_by_link():
     assert all_to_all(1100, 24, 12, 8) == Received(300, 800, NOTHING)
     assert all_to_all(300, 64, 4, 8) == Received(300, 0, NOTHING)
     assert all_to_all(0, 4, 1, 4) == Received(0, 0, NOTHING)
+    # Some rank of these twelve has its neighbour in another node.
+    assert from_neighbour(1100, 24, 12, 8) == Received(0, 1100, NOTHING)
+    assert from_neighbour(300, 64, 4, 8) == Received(300, 0, NOTHING)
 
 
 def test_traffic_of_one_matrix_by_link():

@@ -72,7 +72,7 @@ def with_more_heads(decoder):
 
 
 def decoder(configuration, checkpointing):
-    """Losses of clips of three sizes and gradients to the states, all forwards before the backward."""
+    """Losses of clips of three sizes and gradients to the states, all forwards before the backward. Sampled videos."""
     torch.manual_seed(0)
     config = configuration(models)
     config.decoder.gradient_checkpointing = checkpointing
@@ -106,22 +106,51 @@ def decoder(configuration, checkpointing):
     for ours, theirs in zip(shares, gradients, strict=True):
         close(mean(ours), theirs)
 
+    def sampled(decoder):
+        draw = torch.Generator().manual_seed(7)
+        rows = [GenerationRow(*torch.randn(2, 3, dim, generator=draw)) for _ in texts]
+        with torch.no_grad():
+            conditioning = decoder.condition(rows, texts)
+        return decoder.sample(conditioning, 21, 2, [torch.Generator().manual_seed(n) for n in (1, 2)]).int()
 
-def encodes():
-    """Latents of 1 frame, of 33 frames in three pieces, and of these in tiles, bit by bit."""
+    if config.decoder.expert is None:  # the weights of experts are read again, and those here are other ones
+        found, expected = sampled(shared), sampled(plain)
+        assert (
+            found.shape == (2, 21, 3, 32, 32) and expected.unique().numel() > 9 and (found - expected).abs().max() <= 1
+        )
+
+
+def pieces_run(vae):
+    """A list that gets an entry for each piece that the encoder or the decoder runs."""
+    pieces = []
+    for part in (vae.encoder, vae.decoder):
+        part.conv_in.register_forward_hook(lambda *_: pieces.append(part))
+    return pieces
+
+
+def autoencoders(kind):
+    """Latents and videos, whole and in tiles, bit by bit: of fewer pieces than ranks, and of uneven numbers."""
     torch.manual_seed(0)
-    config = model_config(models)
+    config = KINDS[kind](models)
     plain = with_more_heads(build_framework(config).decoder)
     shared = with_more_heads(plain)
     shared.load_state_dict(plain.state_dict())
     shared.share(sequence)
-    video = torch.randint(0, 256, (2, 33, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
-    for frames, tiling in ((1, False), (33, False), (33, True)):
+    calls, fewer = pieces_run(plain.vae), pieces_run(shared.vae)
+    draw = torch.Generator().manual_seed(6)
+    for frames, tiling in ((1, False), (5, False), (21, False), (33, False), (33, True)):
         config.decoder.vae_tiling = tiling
         for vae in (plain.vae, shared.vae):
-            vae.enable_tiling(16, 16, None, 8, 8)
-        ours, theirs = (decoder.encode(video[:, :frames]) for decoder in (shared, plain))
+            vae.tile_sample_min_height = vae.tile_sample_min_width = 32
+            vae.tile_sample_stride_height = vae.tile_sample_stride_width = 16
+            vae.use_tiling = tiling
+        video = torch.randint(0, 256, (2, frames, 3, 32, 96), dtype=torch.uint8, generator=draw)
+        ours, theirs = (decoder.encode(video) for decoder in (shared, plain))
         assert torch.equal(ours.mean, theirs.mean) and torch.equal(ours.std, theirs.std)
+        with torch.no_grad():
+            ours, theirs = (decoder.vae.decode(theirs.mean, return_dict=False)[0] for decoder in (shared, plain))
+        assert torch.equal(ours, theirs) and ours.shape == (2, 3, frames, 32, 96)
+    assert len(fewer) < 0.7 * len(calls)
 
 
 KINDS = {
@@ -130,9 +159,11 @@ KINDS = {
     "wan_experts": partial(wan_config, weights="wan_experts", expert="high_noise"),
 }
 for what in wanted:
-    if what in ("exchanges", "encodes"):
-        {"exchanges": exchanges, "encodes": encodes}[what]()
+    kind, *rest = what.split(":")
+    if kind == "exchanges":
+        exchanges()
+    elif rest == ["autoencoder"]:
+        autoencoders(kind)
     else:
-        kind, *checkpointing = what.split(":")
-        decoder(KINDS[kind], bool(checkpointing))
+        decoder(KINDS[kind], bool(rest))
     print(f"RANK {sequence.rank}: {what} agrees", flush=True)

@@ -223,8 +223,12 @@ class VideoDecoder(nn.Module):
         """
         raise NotImplementedError
 
+    def received_in_encoding(self, ranks: int, num_frames: int, height: int, width: int) -> int:
+        """Returns the bytes that each of the ranks that share a video receives while they encode it, latents apart."""
+        return 0
+
     def share_rows(self, sequence: SequenceGroup) -> None:
-        """Makes the transformer compute only this rank's rows (see :meth:`share`), and perhaps other parts too."""
+        """Makes the transformer compute only this rank's rows, and the autoencoder its pieces (see :meth:`share`)."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- the same for all

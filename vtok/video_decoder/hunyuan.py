@@ -171,7 +171,7 @@ class HunyuanDecoder(VideoDecoder):
         return latents * self.scaling_factor
 
     def share_rows(self, sequence: SequenceGroup) -> None:
-        """Splits the rows of video and of text in all blocks, and the autoencoder's pieces.
+        """Splits the rows of video and of text in all blocks, and the pieces of HunyuanVideo's own autoencoder.
 
         Every rank runs the whole text refiner. Its rows are padded to as many on each rank, since diffusers'
         single-stream blocks need one. The attention does not read padding.

@@ -1,78 +1,115 @@
-"""HunyuanVideo's autoencoder, whose work on a video is shared among ranks (see :mod:`vtok.sequence`).
+"""An autoencoder's work on a video, shared among ranks (see :mod:`vtok.sequence`).
 
-diffusers' autoencoder cuts a long video into overlapping pieces of 17 frames, and large frames into tiles. It encodes
-each piece by itself and blends the results. Here each rank encodes every n-th piece and sends it to the others. So the
-latents are those of one rank, bit by bit.
+diffusers' autoencoders take a long video in pieces, and large frames in tiles. Each piece is one call of their encoder
+or decoder. Here each rank makes every n-th of these calls and sends the result to the others. So latents and videos are
+those of one rank, bit by bit.
 
-Wan's autoencoder is not shared: it takes a video four frames at a time, and each piece needs those before.
+HunyuanVideo's pieces overlap, and need nothing of each other. Wan's do: see :mod:`vtok.video_decoder.wan_pieces`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from diffusers.models import AutoencoderKLHunyuanVideo
-from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtok.sequence import SequenceGroup
 
-Encode = Callable[[Tensor], AutoencoderKLOutput]
+
+class Piece(NamedTuple):
+    """A call of the encoder or the decoder within an autoencoder.
+
+    Attributes:
+        input: (B, C, frames, h, w).
+        options: diffusers' keywords of the call.
+        shape: Shape of the result.
+    """
+
+    input: Tensor
+    options: dict[str, Any]
+    shape: Sequence[int]
+
+
+# Returns the shape of the result of a call, from its input and its keywords.
+ShapeOf = Callable[[Tensor, dict[str, Any]], Sequence[int]]
+
+# Returns the results of all pieces, on all ranks.
+Run = Callable[[list[Piece]], list[Tensor]]
 
 
 def share_pieces(vae: AutoencoderKLHunyuanVideo, sequence: SequenceGroup) -> None:
-    """Makes ``vae.encode`` share its pieces from now on. All ranks of the group then call it on the same videos."""
-    vae.encode = partial(encode, vae, vae.encode, sequence)  # type: ignore[method-assign]
+    """Makes ``vae.encode`` and ``vae.decode`` share their pieces from now on.
 
-
-def encode(
-    vae: AutoencoderKLHunyuanVideo, encode_alone: Encode, sequence: SequenceGroup, videos: Tensor
-) -> AutoencoderKLOutput:
-    """Encodes videos (B, 3, F, H, W). Each rank runs the encoder on its own pieces only. There is no gradient.
-
-    Args:
-        vae: The autoencoder.
-        encode_alone: Its own ``encode``. It runs twice around an encoder that computes nothing: the first time to see
-            the pieces, the second time with their results.
-        sequence: The ranks.
-        videos: The videos.
+    All ranks of the group then call them on the same videos or latents. There is no gradient.
     """
-    pieces: list[Tensor] = []
+    time, space = vae.temporal_compression_ratio, vae.spatial_compression_ratio
+    moments, colours = 2 * vae.config["latent_channels"], vae.config["out_channels"]  # mean and log variance
 
-    def note(piece: Tensor) -> Tensor:
-        pieces.append(piece)
-        return empty_result(vae, piece).zero_()
+    def encoded(video: Tensor, options: dict[str, Any]) -> Sequence[int]:
+        batch, _, frames, height, width = video.shape
+        return batch, moments, (frames - 1) // time + 1, height // space, width // space
 
-    with encoder_replaced(vae, note):
-        encode_alone(videos)
+    def decoded(latents: Tensor, options: dict[str, Any]) -> Sequence[int]:
+        batch, _, frames, height, width = latents.shape
+        return batch, colours, (frames - 1) * time + 1, height * space, width * space
+
+    take_over(vae, "encode", vae.encoder, encoded, partial(every_nth, vae.encoder, sequence))
+    take_over(vae, "decode", vae.decoder, decoded, partial(every_nth, vae.decoder, sequence))
+
+
+def every_nth(part: nn.Module, sequence: SequenceGroup, pieces: list[Piece]) -> list[Tensor]:
+    """Runs independent pieces, each on one rank, and returns all results."""
     results = []
     for number, piece in enumerate(pieces):
-        owner = number % sequence.size
-        result = vae.encoder(piece).contiguous() if owner == sequence.rank else empty_result(vae, piece)
-        results.append(result)
+        own = number % sequence.size == sequence.rank
+        results.append(part(piece.input).contiguous() if own else piece.input.new_empty(piece.shape))
     for number, result in enumerate(results):  # not before: a rank would wait while the others compute
         if not result.is_meta:
             assert sequence.group is not None
             dist.broadcast(result, dist.get_global_rank(sequence.group, number % sequence.size), sequence.group)
-    given = iter(results)
-    with encoder_replaced(vae, lambda piece: next(given)):
-        return encode_alone(videos)
+    return results
 
 
-def empty_result(vae: AutoencoderKLHunyuanVideo, piece: Tensor) -> Tensor:
-    """Returns memory for what the encoder makes of a piece (B, 3, 4k + 1, h, w)."""
-    batch, _, frames, height, width = piece.shape
-    time, space = vae.temporal_compression_ratio, vae.spatial_compression_ratio
-    channels = 2 * vae.config["latent_channels"]  # mean and log variance
-    return piece.new_empty(batch, channels, (frames - 1) // time + 1, height // space, width // space)
+def take_over(vae: nn.Module, method: str, part: nn.Module, shape_of: ShapeOf, run: Run) -> None:
+    """Makes a method of an autoencoder get the results of its encoder or decoder from ``run``.
+
+    Args:
+        vae: The autoencoder.
+        method: ``encode`` or ``decode``.
+        part: The encoder or decoder that the method calls.
+        shape_of, run: As their types say.
+    """
+    setattr(vae, method, partial(in_two_passes, getattr(vae, method), part, shape_of, run))
+
+
+def in_two_passes(
+    alone: Callable[..., Any], part: nn.Module, shape_of: ShapeOf, run: Run, *arguments: Any, **options: Any
+) -> Any:
+    """Calls diffusers' own method twice around a part that computes nothing.
+
+    The first call shows the pieces. The second one gets their results.
+    """
+    pieces: list[Piece] = []
+
+    def note(piece: Tensor, **keywords: Any) -> Tensor:
+        pieces.append(Piece(piece, keywords, shape_of(piece, keywords)))
+        return piece.new_zeros(pieces[-1].shape)
+
+    with forward_replaced(part, note):
+        alone(*arguments, **options)
+    results = iter(run(pieces))
+    with forward_replaced(part, lambda piece, **keywords: next(results)):
+        return alone(*arguments, **options)
 
 
 @contextmanager
-def encoder_replaced(vae: AutoencoderKLHunyuanVideo, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Makes the encoder within an autoencoder a function, for as long as the context lasts."""
-    vae.encoder.forward = function  # type: ignore[assignment, method-assign]
+def forward_replaced(module: nn.Module, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Makes a module a function, for as long as the context lasts."""
+    module.forward = function
     try:
         yield
     finally:
-        del vae.encoder.forward
+        del module.forward

@@ -43,6 +43,7 @@ from vtok.video_decoder.base import (
 )
 from vtok.video_decoder.stored import diffusers_part, transformers_config
 from vtok.video_decoder.wan_fit import require_fit
+from vtok.video_decoder.wan_pieces import received_bytes, share_wan_pieces
 from vtok.video_decoder.wan_sequence import share_wan
 from vtok.video_decoder.wan_text import NEGATIVE_PROMPT, TEXT_ROWS, umt5_ids
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig, shapes_of
@@ -204,8 +205,12 @@ class WanDecoder(VideoDecoder):
 
     # ---------------------------------------------------------------- training
 
+    def received_in_encoding(self, ranks: int, num_frames: int, height: int, width: int) -> int:
+        return received_bytes(self.vae, ranks, num_frames, height, width)
+
     def share_rows(self, sequence: SequenceGroup) -> None:
         share_wan(self.transformer, sequence)
+        share_wan_pieces(self.vae, sequence)
 
     def no_loss(self, states: Tensor) -> Tensor:
         return super().no_loss(states) + self.adapter(states.flatten(0, 1)[:0]).sum().float()

@@ -73,7 +73,7 @@ def generate_batch(
     num_frames = -(-(wanted - 1) // ratio) * ratio + 1  # the decoder makes 4k + 1 frames; the surplus is cut
     num_tokens = 0
     if features is None:
-        num_tokens = sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
+        num_tokens = tokens_of(framework, seconds)
         warn_if_longer(framework, framework.tokeniser.sampled(num_tokens), "make videos of at most {seconds:g} s")
     require_alike(
         framework, videos=len(prompts), visual_tokens=num_tokens, denoising_steps=steps,
@@ -96,6 +96,11 @@ def generate_batch(
 
     videos = best_of(framework, sampling.best_of, prompts, seconds, make)
     return at_rate(videos, own_fps, fps or own_fps, seconds)
+
+
+def tokens_of(framework: VTokFramework, seconds: float) -> int:
+    """Returns the number of visual tokens of a video; both of its ends are frames."""
+    return sum(framework.tokeniser.counts(round(seconds * framework.config.tokeniser.fps) + 1))
 
 
 def decoder_of(framework: VTokFramework) -> VideoDecoder:

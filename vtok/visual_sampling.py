@@ -1,5 +1,6 @@
 """Samples the visual tokens of videos, one after the other, from the visual heads."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -146,16 +147,16 @@ def sample_features(
         num_tokens: Visual tokens of a video.
         sampling: How to sample. ``candidates`` has no effect.
         generator: On the CPU.
+
+    Raises:
+        ConfigError: As :func:`sample_row`.
     """
-    found: dict[str, list[Tensor]] = {kind: [] for kind in framework.visual_head.keys()}
-    for kind, _, drawn in grow(
-        framework, rows_of(framework, prompts, num_tokens, sampling), num_tokens, sampling, generator
-    ):
+    require_head(framework, sampling)
+    rows, found = rows_of(framework, prompts, num_tokens, sampling), defaultdict[str, list[Tensor]](list)
+    for kind, _, drawn in grow(framework, rows, num_tokens, sampling, generator):
         found[kind].append(framework.tokeniser.feature_scale[kind].restore(drawn))
-    spatial, motion = (
-        torch.stack(found[kind], 1) if found.get(kind) else torch.zeros(len(prompts), 0, 0)
-        for kind in ("spatial", "motion")
-    )
+    none = torch.zeros(len(prompts), 0, 0, device=framework.mllm.device)
+    spatial, motion = (torch.stack(found[kind], 1) if found[kind] else none for kind in ("spatial", "motion"))
     return VisualFeatures(spatial, motion, [motion.shape[1]] * len(prompts))
 
 

@@ -21,6 +21,7 @@ from pipelines.inference.load import load_run
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_models.joint_run import SHARDS
 from vtok.framework import VTokFramework
+from vtok.generation import tokens_of
 from vtok.sampling import Sampling
 from vtok.visual_sampling import sample_features
 
@@ -42,7 +43,7 @@ def write(own: Path, joint: Path, config: ModelsConfig) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     _, framework, _ = load_run(joint / "run", ema=True)
-    tokens = sum(framework.tokeniser.counts(round(config.seconds * framework.config.tokeniser.fps) + 1))
+    tokens = tokens_of(framework, config.seconds)
     sampling, reader, first = Sampling(guidance=config.joint.own.guidance), ShardReader(joint / SHARDS), 0
     for number, size in enumerate(reader.shard_sizes):
         if first < config.joint.own.clips and not sidecar_path(folder, shard_name(number)).exists():

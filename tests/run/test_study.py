@@ -83,6 +83,9 @@ def test_runs_that_the_results_hold_are_known_if_their_settings_are_the_same(tmp
     assert known.answers == {"vtok": {of: {0: {"right": [1, 0]}}}}
     found = command.gathered(config, "there", {}, {}, {}, {}, known)
     assert found.missing == len(config.runs) - 1 and found.answers == known.answers and found.origin == "there"
+    write_results(Results("earlier", 0, "models", runs={("vtok", 0): {"seconds": 1.0}}), tmp_path / RESULTS)
+    assert not command.recorded(config, tmp_path).runs  # an earlier version wrote no keys
+    write_results(Results("here", 3, "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
     longer = replace(config, fit=replace(config.fit, steps=5))
     assert not command.recorded(longer, tmp_path).runs and not command.recorded(config, tmp_path / "none").runs
 

@@ -107,7 +107,7 @@ def recorded(config: StrategiesConfig, output: Path) -> Results:
     results = read_results(output)
     results.runs = {
         run: figures for run, figures in results.runs.items()
-        if run in config.runs and figures["key"] == run_key(config, run[0])
+        if run in config.runs and figures.get("key") == run_key(config, run[0])
     }  # fmt: skip
     results.answers = {
         name: {asked: {seed: of[seed] for seed in of if (name, seed) in results.runs} for asked, of in every.items()}

@@ -17,7 +17,7 @@ from vtok.understanding import answer_losses, video_embeddings
 
 
 def best_of(
-    framework: VTokFramework, count: int, prompts: list[str], seconds: float, make: Callable[[], Tensor]
+    framework: VTokFramework, count: int, prompts: list[str], seconds: float, make: Callable[[int], Tensor]
 ) -> Tensor:
     """Makes ``count`` videos of each prompt and keeps the best. Under ZeRO-3 all ranks call this together.
 
@@ -26,7 +26,7 @@ def best_of(
         count: Videos of each prompt. One is not looked at.
         prompts: The B prompts.
         seconds: Length of a video.
-        make: Makes a video of each prompt: (B, F, 3, H, W), ``uint8``, at the decoder's frames per second.
+        make: Makes the n-th video of each prompt: (B, F, 3, H, W), ``uint8``, at the decoder's frames per second.
 
     Returns:
         (B, F, 3, H, W) ``uint8``.
@@ -35,11 +35,11 @@ def best_of(
         ConfigError: The model makes no visual tokens of videos, so it cannot look at them.
     """
     if count == 1:
-        return make()
+        return make(0)
     config = framework.config
     if config.tokeniser.strategy == "none":
         raise ConfigError("best_of needs a model that sees videos; with tokeniser.strategy none leave it at 1")
-    made = [make() for _ in range(count)]
+    made = [make(number) for number in range(count)]
     rate = config.tokeniser.fps
     seen = [at_rate(videos, config.decoder.fps, rate, seconds + 1 / rate) for videos in made]  # both ends are frames
     losses = [[description_loss(framework, *pair) for pair in zip(videos, prompts)] for videos in seen]

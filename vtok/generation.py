@@ -1,6 +1,5 @@
 """Makes videos from prompts: samples visual tokens, then decodes them to a video."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from vtok.sharded import require_alike
 from vtok.tokeniser import VisualFeatures
 from vtok.trained_length import warn_if_longer
 from vtok.video_decoder import GenerationRow, VideoDecoder
-from vtok.visual_sampling import generation_row, sample_row
+from vtok.visual_sampling import generation_row, sample_row, sample_rows
 
 
 def generate(
@@ -47,8 +46,9 @@ def generate_batch(
 ) -> Tensor:
     """Makes a video for each of B prompts, or the best of several (:mod:`vtok.best_of`).
 
-    Visual tokens are sampled video after video. Then the decoder runs once for all B videos. Under ZeRO-3 all ranks
-    call this together. Each may have its own prompts.
+    First all visual tokens are sampled (:func:`vtok.visual_sampling.sample_rows`). Then the decoder makes one video of
+    each prompt at once, as often as there are videos of a prompt. Under ZeRO-3 all ranks call this together. Each may
+    have its own prompts.
 
     Args:
         framework: The model.
@@ -58,7 +58,7 @@ def generate_batch(
             repeated or left out (:func:`vtok.frame_rate.at_rate`).
         steps: Denoising steps.
         sampling: How the visual tokens are sampled.
-        generators: One per video, on the CPU.
+        generators: One per prompt, on the CPU.
         features: Features of true videos, whose tokens replace sampled ones. They show the best that sampling could do.
 
     Returns:
@@ -85,17 +85,34 @@ def generate_batch(
         row = sample_row(framework, negative, 0)
         empty = decoder_conditioning(framework, [negative] * len(prompts), [row] * len(prompts))
 
-    def make() -> Tensor:
-        if features is None:
-            draws: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
-            rows = [sample_row(framework, prompt, num_tokens, sampling, draw) for prompt, draw in zip(prompts, draws)]
-        else:
-            rows = [teacher_forced_row(framework, *pair) for pair in zip(prompts, features)]
-        conditioning = decoder_conditioning(framework, prompts, rows)
-        return decoder.sample(conditioning, num_frames, steps, generators, empty)[:, :wanted]
+    draws = own_generators(generators, sampling.best_of)
+    if features is None:
+        rows = sample_rows(framework, prompts, num_tokens, sampling, draws, sampling.best_of)
+    else:
+        rows = [[teacher_forced_row(framework, *pair)] * sampling.best_of for pair in zip(prompts, features)]
+
+    def make(number: int) -> Tensor:
+        conditioning = decoder_conditioning(framework, prompts, [of_prompt[number] for of_prompt in rows])
+        own = None if draws is None else draws[number :: sampling.best_of]
+        return decoder.sample(conditioning, num_frames, steps, own, empty)[:, :wanted]
 
     videos = best_of(framework, sampling.best_of, prompts, seconds, make)
     return at_rate(videos, own_fps, fps or own_fps, seconds)
+
+
+def own_generators(generators: list[torch.Generator] | None, videos: int) -> list[torch.Generator] | None:
+    """Returns a generator for each of several videos of each prompt, those of a prompt one after the other.
+
+    The prompt's generator draws their seeds. So a video is the same whether or not others are made beside it.
+    """
+    if generators is None or videos == 1:
+        return generators
+    return [torch.Generator().manual_seed(seed) for own in generators for seed in seeds_of(own, videos)]
+
+
+def seeds_of(generator: torch.Generator, count: int) -> list[int]:
+    """Draws seeds."""
+    return torch.randint(2**62, (count,), generator=generator).tolist()
 
 
 def tokens_of(framework: VTokFramework, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Samples the visual tokens of videos, one after the other, from the visual heads."""
+"""Samples the visual tokens of videos, one token after the other, from the visual heads."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,10 @@ from vtok.config import require
 from vtok.framework import VTokFramework
 from vtok.mllm import Hidden
 from vtok.sampling import PLAIN, Sampling
+from vtok.sharded import needs_all_ranks
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import GenerationRow
+from vtok.visual_head.draws import Generators
 
 
 class GrowingRows:
@@ -66,18 +68,64 @@ def sample_row(
     sampling: Sampling = PLAIN,
     generator: torch.Generator | None = None,
 ) -> GenerationRow:
-    """Samples a video's ``num_tokens`` visual tokens after a prompt; with several candidates, takes the likeliest.
+    """Samples the visual tokens of one video. Arguments as in :func:`sample_rows`."""
+    [[row]] = sample_rows(framework, [prompt], num_tokens, sampling, None if generator is None else [generator])
+    return row
+
+
+@torch.no_grad()
+def sample_rows(
+    framework: VTokFramework,
+    prompts: Sequence[str],
+    num_tokens: int,
+    sampling: Sampling = PLAIN,
+    generators: Sequence[torch.Generator] | None = None,
+    videos: int = 1,
+) -> list[list[GenerationRow]]:
+    """Samples the visual tokens of videos of B prompts, those of :func:`together` at once.
+
+    Args:
+        framework: The model.
+        prompts: The prompts.
+        num_tokens: Visual tokens of a video.
+        sampling: How to sample. Of several candidates for a video the likeliest is taken.
+        generators: One for each video, on the CPU, those of a prompt one after the other. So a video does not depend on
+            the others.
+        videos: Videos of each prompt.
+
+    Returns:
+        The rows of the videos of each prompt.
 
     Raises:
         ConfigError: The visual head has no mixture or no density, but the settings need it.
     """
     require_head(framework, sampling)
-    candidates = [
-        sample_candidate(framework, prompt, num_tokens, sampling, generator)
-        for _ in range(sampling.candidates if num_tokens else 1)
-    ]
-    row, _ = min(candidates, key=lambda candidate: candidate[1])
-    return row
+    found: list[list[GenerationRow]] = [[] for _ in prompts]
+    for group in together(framework, prompts):
+        places = [place for place in group for _ in range(videos)]
+        numbers = [place * videos + number for place in group for number in range(videos)]
+        own = None if generators is None else [generators[number] for number in numbers]
+        texts = [prompts[place] for place in places]
+        tries = [
+            sample_candidates(framework, texts, num_tokens, sampling, own)
+            for _ in range(sampling.candidates if num_tokens else 1)
+        ]
+        for place, *candidates in zip(places, *tries):
+            found[place].append(min(candidates, key=lambda candidate: candidate[1])[0])
+    return found
+
+
+def together(framework: VTokFramework, prompts: Sequence[str]) -> list[list[int]]:
+    """Groups the places of prompts that the model can continue at once: those with as many tokens.
+
+    Under ZeRO-3 each prompt is a group of its own, since all ranks must run the model equally often.
+    """
+    if needs_all_ranks(framework):
+        return [[place] for place in range(len(prompts))]
+    by_length = defaultdict[int, list[int]](list)
+    for place, prompt in enumerate(prompts):
+        by_length[len(framework.text.prompt(prompt))].append(place)
+    return list(by_length.values())
 
 
 def require_head(framework: VTokFramework, sampling: Sampling) -> None:
@@ -93,21 +141,22 @@ def require_head(framework: VTokFramework, sampling: Sampling) -> None:
     )
 
 
-def sample_candidate(
-    framework: VTokFramework, prompt: str, num_tokens: int, sampling: Sampling, generator: torch.Generator | None
-) -> tuple[GenerationRow, float]:
-    """Samples one sequence of visual tokens.
+def sample_candidates(
+    framework: VTokFramework, prompts: Sequence[str], num_tokens: int, sampling: Sampling, generators: Generators
+) -> list[tuple[GenerationRow, float]]:
+    """Samples one sequence of visual tokens for each of B prompts of as many tokens.
 
     Returns:
-        Its row, and -log p of its tokens given the prompt, under the model's own distribution. 0 without candidates.
+        For each prompt its row, and -log p of its tokens given the prompt, under the model's own distribution. It is 0
+        without candidates.
     """
-    rows = rows_of(framework, [prompt], num_tokens, sampling)
-    surprise = 0.0
-    for kind, states, feature in grow(framework, rows, num_tokens, sampling, generator):
+    rows, surprise = rows_of(framework, prompts, num_tokens, sampling), torch.zeros(len(prompts))
+    for kind, states, feature in grow(framework, rows, num_tokens, sampling, generators):
         if sampling.candidates > 1:
             head = framework.visual_head[kind]
-            surprise += head.terms * head.loss(states, feature, feature.new_zeros(1, 0)).detach().item()
-    return generation_row(framework, torch.cat(rows[0].states, 1)[0], num_tokens), surprise
+            surprise += head.terms * head.loss(states, feature, feature.new_zeros(len(prompts), 0)).detach().cpu()
+    states = torch.cat(rows[0].states, 1)
+    return [(generation_row(framework, own, num_tokens), cost) for own, cost in zip(states, surprise.tolist())]
 
 
 def rows_of(framework: VTokFramework, prompts: Sequence[str], num_tokens: int, sampling: Sampling) -> list[GrowingRows]:
@@ -117,14 +166,13 @@ def rows_of(framework: VTokFramework, prompts: Sequence[str], num_tokens: int, s
 
 
 def grow(
-    framework: VTokFramework, rows: list[GrowingRows], num_tokens: int, sampling: Sampling,
-    generator: torch.Generator | None,
+    framework: VTokFramework, rows: list[GrowingRows], num_tokens: int, sampling: Sampling, generators: Generators
 ) -> Iterator[Drawn]:  # fmt: skip
     """Samples visual tokens and appends them to the rows. Yields each token before the next one is sampled."""
     for index in framework.tokeniser.sampled(num_tokens):
         states = [row.state for row in rows]
         kind = framework.tokeniser.place(index).kind
-        drawn = framework.visual_head[kind].sample(states[0], sampling, generator, *states[1:])
+        drawn = framework.visual_head[kind].sample(states[0], sampling, generators, *states[1:])
         token = token_of(framework, kind, drawn, states[0].dtype)
         for row in rows:
             row.append(framework.projection(token[:, None], start=index))
@@ -137,7 +185,7 @@ def sample_features(
     prompts: Sequence[str],
     num_tokens: int,
     sampling: Sampling = PLAIN,
-    generator: torch.Generator | None = None,
+    generators: Generators = None,
 ) -> VisualFeatures:
     """Samples the frozen features of the visual tokens of B videos together, in fp32.
 
@@ -146,14 +194,14 @@ def sample_features(
         prompts: B prompts of as many tokens each.
         num_tokens: Visual tokens of a video.
         sampling: How to sample. ``candidates`` has no effect.
-        generator: On the CPU.
+        generators: On the CPU. One for all videos, or one for each.
 
     Raises:
-        ConfigError: As :func:`sample_row`.
+        ConfigError: As :func:`sample_rows`.
     """
     require_head(framework, sampling)
     rows, found = rows_of(framework, prompts, num_tokens, sampling), defaultdict[str, list[Tensor]](list)
-    for kind, _, drawn in grow(framework, rows, num_tokens, sampling, generator):
+    for kind, _, drawn in grow(framework, rows, num_tokens, sampling, generators):
         found[kind].append(framework.tokeniser.feature_scale[kind].restore(drawn))
     none = torch.zeros(len(prompts), 0, 0, device=framework.mllm.device)
     spatial, motion = (torch.stack(found[kind], 1) if found[kind] else none for kind in ("spatial", "motion"))

@@ -1,6 +1,7 @@
 """Write folders of rendered clips for a build, and questions for an evaluation."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.draws import Draws
@@ -17,7 +18,14 @@ TRIES = 1000  # draws of a scene whose prompt is new
 
 
 def render_clips(
-    folder: str | Path, clips: int, seed: int, frames: int = 24, fps: int = 8, size: int = 64, split: str = "all"
+    folder: str | Path,
+    clips: int,
+    seed: int,
+    frames: int = 24,
+    fps: int = 8,
+    size: int = 64,
+    split: str = "all",
+    categories: Sequence[str] = tuple(CATEGORIES),
 ) -> None:
     """Write clips, items.jsonl and captions.csv to a folder that `vtok-shards build` can read.
 
@@ -33,6 +41,7 @@ def render_clips(
         fps: frames per second.
         size: height and width in pixels.
         split: one of `SPLITS` (see `scene.scene_of`).
+        categories: those of the clips, among `CATEGORIES`.
 
     Raises:
         DataError: an argument is out of range, or the folder already holds clips.
@@ -48,7 +57,7 @@ def render_clips(
     rows, items = [], []
     for number in range(clips):
         draws = Draws(seed, number)
-        scene = draw_scene(draws, split)
+        scene = draw_scene(draws, split, categories)
         item = item_of(scene, draws, f"{number:03d}")
         (folder / f"{item.id}.mp4").write_bytes(encode_mp4(render(scene, frames, size), fps, CRF))
         items.append(item)

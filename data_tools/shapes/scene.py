@@ -4,7 +4,7 @@ In the categories about time (direction, state, motion, bounce_count, two_movers
 shape are independent of the label. So the first frame does not reveal the answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -96,13 +96,13 @@ class Scene:
     slope: float
 
 
-def draw_scene(draws: Draws, split: str = "all") -> Scene:
-    """The scene at `draws.position`. Clips cycle through all categories, and each category through its labels.
+def draw_scene(draws: Draws, split: str = "all", categories: Sequence[str] = tuple(CATEGORIES)) -> Scene:
+    """The scene at `draws.position`. Clips cycle through the categories, and each category through its labels.
 
     The order within a cycle is drawn.
     """
-    number, place = divmod(draws.position, len(CATEGORIES))
-    category = _in_turn(draws.run_seed, "category", number, tuple(CATEGORIES))[place]
+    number, place = divmod(draws.position, len(categories))
+    category = _in_turn(draws.run_seed, "category", number, tuple(categories))[place]
     labels = tuple(CATEGORIES[category].answers)
     again, place = divmod(number, len(labels))
     return scene_of(category, _in_turn(draws.run_seed, category, again, labels)[place], draws, split)

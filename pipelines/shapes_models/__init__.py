@@ -15,6 +15,7 @@ decoder.py    trains the decoder
 judged.py     the pixel judge's answers about its videos
 joint.py      VTok itself, and how well it describes and makes videos
 joint_run.py  its training, by the commands that a user runs
+describing.py training on L_under alone
 own_tokens.py clips whose tokens VTok sampled, on which it trains at last
 curves.py     the learning curve of that training in few points
 family.py     the models in bf16, each with its card

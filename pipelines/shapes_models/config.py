@@ -110,8 +110,23 @@ class DecoderFitting:
 
 
 @dataclass
+class DescribingConfig:
+    """The training on L_under alone (:mod:`pipelines.shapes_models.describing`).
+
+    Args:
+        clips: Clips of the categories that are the hardest to describe.
+        share: Share of the samples that are such clips.
+        train: Settings of ``TrainConfig``.
+    """
+
+    clips: int = 9000
+    share: float = 0.6
+    train: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class OwnConfig:
-    """The training that follows, on tokens that VTok samples itself (:mod:`pipelines.shapes_models.own_tokens`).
+    """The last training, on tokens that VTok samples itself too (:mod:`pipelines.shapes_models.own_tokens`).
 
     Args:
         clips: Clips whose tokens are sampled.
@@ -137,7 +152,8 @@ class JointConfig:
         loss: Weights of the losses.
         data: Settings of ``DataConfig``.
         train: Settings of ``TrainConfig``.
-        own: The training that follows.
+        describing: The training that follows, on L_under alone.
+        own: The last training.
         descriptions: Held-out clips that VTok describes at last.
         videos: Videos per category of TV-Align that VTok is judged by. It samples their visual tokens.
     """
@@ -148,6 +164,7 @@ class JointConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     data: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    describing: DescribingConfig = field(default_factory=DescribingConfig)
     own: OwnConfig = field(default_factory=OwnConfig)
     descriptions: int = 540
     videos: int = 24

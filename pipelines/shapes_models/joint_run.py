@@ -115,6 +115,7 @@ def write_run(folder: Path, config: ModelsConfig, model: ModelConfig, settings: 
         "train": {"schedule": "cosine", "ema_warmup": True},
         "checkpoint": {"every": max(1, steps // 20), "keep": 1},
     }
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(merged(common, settings), sort_keys=False))
     return path

@@ -5,7 +5,6 @@ decoder that has seen no such tokens believes them rather than the caption. Trai
 teaches the language model to pass on what is right in them.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipelines.shapes_models.joint_run import SHARDS
 from vtok.framework import VTokFramework
 from vtok.generation import tokens_of
 from vtok.sampling import Sampling
-from vtok.visual_sampling import sample_features
+from vtok.visual_sampling import sample_features, together
 
 AT_ONCE = 64  # clips whose tokens are sampled together
 
@@ -48,32 +47,36 @@ def write(own: Path, joint: Path, config: ModelsConfig) -> None:
     for number, size in enumerate(reader.shard_sizes):
         if first < config.joint.own.clips and not sidecar_path(folder, shard_name(number)).exists():
             samples = [reader.read(row) for row in range(first, first + size)]
-            generator = torch.Generator().manual_seed(config.later_seed + number)
-            write_shard(folder, number, with_own(samples, framework, tokens, sampling, generator))
+            write_shard(folder, number, with_own(samples, framework, tokens, sampling, config.later_seed + number))
         first += size
     write_manifest(folder, precomputed=reader.precomputed)
 
 
 def with_own(
-    samples: list[RawSample], framework: VTokFramework, tokens: int, sampling: Sampling, generator: torch.Generator
+    samples: list[RawSample], framework: VTokFramework, tokens: int, sampling: Sampling, seed: int
 ) -> Iterator[RawSample]:
-    """Yields the samples with sampled features. Those with captions of one length are sampled together."""
-    by_length = defaultdict(list)
-    for place, sample in enumerate(samples):
-        (caption,) = captions_of(sample.meta)
-        by_length[len(framework.text.prompt(caption))].append((place, caption))
+    """Yields the samples with sampled features."""
+    captions = [captions_of(sample.meta)[0] for sample in samples]
     packed: dict[int, bytes] = {}
-    for group in by_length.values():
+    generator = torch.Generator().manual_seed(seed)
+    for group in together(framework, captions):
         for start in range(0, len(group), AT_ONCE):
-            places, captions = zip(*group[start : start + AT_ONCE])
-            features = sample_features(framework, captions, tokens, sampling, generator)
+            places = group[start : start + AT_ONCE]
+            features = sample_features(framework, [captions[place] for place in places], tokens, sampling, generator)
             packed |= {place: pack_features(features, row) for row, place in enumerate(places)}
     for place, sample in enumerate(samples):
         yield replace(sample, extras=sample.extras | {FEATURES: packed[place]})
 
 
-def settings(own: Path, joint: Path, config: ModelsConfig) -> dict[str, Any]:
-    """Returns the settings of the training that goes on from the joint one, on true clips and on those of ``own``."""
+def settings(own: Path, joint: Path, before: Path, config: ModelsConfig) -> dict[str, Any]:
+    """Returns the settings of the last training, on true clips and on those of ``own``.
+
+    Args:
+        own: Folder of the training.
+        joint: Folder of the joint training, with the true clips.
+        before: Folder of the training that this one goes on from.
+        config: The settings.
+    """
     share = config.joint.own.share
     mixture = [
         {"shards": str((joint / SHARDS).resolve()), "name": "true", "weight": 1 - share},
@@ -83,5 +86,5 @@ def settings(own: Path, joint: Path, config: ModelsConfig) -> dict[str, Any]:
         "data": {"mixture": mixture} | config.joint.data,
         "model": {"loss": {"dec_every": 1}},
         "train": config.joint.own.train,
-        "init": {"weights": str((joint / "run").resolve()), "ema": True},
+        "init": {"weights": str((before / "run").resolve()), "ema": True},
     }

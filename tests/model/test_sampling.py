@@ -18,7 +18,7 @@ from vtok.assembly.build import build_framework
 from vtok.config import ConfigError, VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head import build_visual_head
-from vtok.visual_sampling import sample_candidate, sample_features, sample_row
+from vtok.visual_sampling import sample_candidates, sample_features, sample_row, sample_rows
 
 KINDS = ("gmm", "mse", "flow", "codes")
 PROMPT = "A red circle"
@@ -89,7 +89,7 @@ def test_the_likeliest_candidate_is_taken(tiny_models):
     """-log p of its tokens, given the prompt, is computed again from one uncached pass."""
     framework, count = framework_of(tiny_models), 19
     draws = seeded(4)
-    candidates = [sample_candidate(framework, PROMPT, count, Sampling(candidates=3), draws) for _ in range(3)]
+    candidates = [sample_candidates(framework, [PROMPT], count, Sampling(candidates=3), draws)[0] for _ in range(3)]
     costs = [cost for _, cost in candidates]
     row = sample_row(framework, PROMPT, count, Sampling(candidates=3), seeded(4))
     best, worst = costs.index(min(costs)), costs.index(max(costs))
@@ -104,7 +104,7 @@ def test_the_cost_of_a_candidate_is_its_surprise(tiny_models, monkeypatch):
     monkeypatch.setattr(visual_sampling, "token_of", lambda *given: drawn.append(given[1:3]) or own(*given))
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Converting a tensor with requires_grad=True")
-        _, cost = sample_candidate(framework, PROMPT, count, Sampling(candidates=2), seeded())
+        [(_, cost)] = sample_candidates(framework, [PROMPT], count, Sampling(candidates=2), seeded())
     tokens = torch.stack([own(framework, kind, value, torch.float32) for kind, value in drawn], 1)
     with torch.no_grad():
         ids = torch.tensor([framework.text.prompt(PROMPT)])
@@ -139,6 +139,22 @@ def test_videos_that_are_sampled_together_are_those_of_each_alone(tiny_models, s
         values = getattr(together, kind)
         torch.testing.assert_close(values, torch.cat([getattr(one, kind) for one in alone]), atol=1e-4, rtol=1e-4)
         assert (values[0] - values[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind, sampling",
+    [("gmm", Sampling(candidates=2)), ("gmm", Sampling(guidance=2.0)), ("flow", PLAIN), ("codes", PLAIN)],
+)
+def test_a_video_does_not_depend_on_the_prompts_beside_it(tiny_models, kind, sampling):
+    """Prompts of unlike lengths; the second video of a prompt is another one."""
+    framework, prompts = framework_of(tiny_models, kind), (PROMPT, "A red square", "Two small blue circles go up")
+    assert len({len(framework.text.prompt(prompt)) for prompt in prompts}) == 2
+    rows = sample_rows(framework, prompts, 18, sampling, [seeded(number) for number in range(6)], videos=2)
+    for place, prompt in enumerate(prompts):
+        alone = [sample_row(framework, prompt, 18, sampling, seeded(2 * place + number)) for number in range(2)]
+        for one, other in zip(rows[place], alone, strict=True):
+            torch.testing.assert_close(torch.cat(one), torch.cat(other), atol=1e-4, rtol=1e-4)
+        assert (alone[0].visual - alone[1].visual).abs().max() > 1e-3
 
 
 def test_heads_without_a_density_or_a_mixture_refuse(tiny_models):

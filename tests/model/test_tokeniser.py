@@ -17,7 +17,7 @@ def small(**changes) -> VTokConfig:
     return VTokConfig(**dict(clip_config=SMALL_CLIP, token_dim=32, motion_stride=2, spatial_grid_size=2) | changes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_clip_snippet(capsys):
     config = VTokConfig(backbone="clip", spatial_grid_size=4, token_dim=1024)
     assert VTokTokeniser(config)(torch.randn(1, 30, 3, 336, 336)).shape == (1, 20, 1024)

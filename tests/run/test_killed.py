@@ -43,7 +43,11 @@ def undisturbed(shards, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "whole, options",
-    [pytest.param(False, (), marks=pytest.mark.long), (True, ()), (False, ("--train.sequence_parallel", "2"))],
+    [
+        (True, ()),
+        pytest.param(False, (), marks=pytest.mark.long),
+        pytest.param(False, ("--train.sequence_parallel", "2"), marks=pytest.mark.long),
+    ],
 )
 def test_one_or_all_of_two_ranks_killed_and_resumed_on_one(whole, options, shards, undisturbed, tmp_path):
     """Under the deepspeed launcher none of their processes stays. The ranks may share samples."""

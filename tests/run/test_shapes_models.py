@@ -9,11 +9,11 @@ from diffusers import HunyuanVideoTransformer3DModel
 from safetensors import safe_open
 
 from data_tools.draws import Draws
-from data_tools.shapes import CATEGORIES, COLOURS, caption_is_right, render_clips, scene_of
+from data_tools.shapes import CATEGORIES, COLOURS, caption_is_right, draw_scene, render_clips, scene_of
 from data_tools.shards import RawSample
 from pipelines import train_shapes_models
 from pipelines.engine.loading.precomputed import FEATURES, unpack_features
-from pipelines.shapes_models import clips, joint, joint_run, judged, llava, own_tokens, ranks, scenes
+from pipelines.shapes_models import clips, describing, joint, joint_run, judged, llava, own_tokens, ranks, scenes
 from pipelines.shapes_models.config import PROFILES, DecoderFitting, load_models
 from pipelines.shapes_models.curves import curve_of
 from pipelines.shapes_models.decoder import NOISIEST, is_matrix, noisy_tokens, shown, stratified, told
@@ -163,14 +163,17 @@ def test_matrices_are_those_inside_the_blocks():
     assert matrices and all("block" in name for name in matrices)
 
 
-def test_half_of_the_captions_to_train_on_are_detailed(tmp_path):
-    render_clips(tmp_path, 8, 5, frames=2, size=16, split=clips.SPLIT)
-    joint.rewrite(tmp_path / "captions.csv", 5)
+@pytest.mark.parametrize("categories, asked", [(tuple(CATEGORIES), 4), (describing.HARD, 2)])
+def test_half_of_the_captions_to_train_on_are_detailed(tmp_path, categories, asked):
+    render_clips(tmp_path, 8, 5, frames=2, size=16, split=clips.SPLIT, categories=categories)
+    joint.rewrite(tmp_path / "captions.csv", 5, categories, asked)
     with (tmp_path / "captions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [" at the " in row["caption"] for row in rows] == [True, False] * 4
-    assert all(caption_is_right(row["caption"], clips.scene_at(5, n)[0]) for n, row in enumerate(rows))
-    assert [bool(row["question"]) for row in rows] == [n % 4 == 1 for n in range(8)]
+    scenes = [draw_scene(Draws(5, number), clips.SPLIT, categories) for number in range(8)]
+    assert {scene.category for scene in scenes} <= set(categories)
+    assert all(caption_is_right(row["caption"], scene) for row, scene in zip(rows, scenes, strict=True))
+    assert [bool(row["question"]) for row in rows] == [n % asked == 1 for n in range(8)]
 
 
 def test_the_judge_reads_true_clips_as_the_decoder_sees_them():
@@ -236,7 +239,7 @@ def test_clips_get_tokens_of_their_own_captions(framework):
     samples = [RawSample(str(n), b"", "", {"caption": caption}, {"other": b"x"}) for n, caption in enumerate(captions)]
     framework.eval()
     cold = Sampling(temperature=0)
-    own = list(own_tokens.with_own(samples, framework, 19, cold, torch.Generator()))
+    own = list(own_tokens.with_own(samples, framework, 19, cold, seed=0))
     assert [sample.meta["caption"] for sample in own] == captions
     assert [sample.extras["other"] for sample in own] == [b"x"] * 3
     found = unpack_features([sample.extras[FEATURES] for sample in own])
@@ -248,8 +251,17 @@ def test_clips_get_tokens_of_their_own_captions(framework):
 
 def test_training_goes_on_with_own_tokens_in_the_decoder_s_loss_alone(tmp_path):
     config = load_models(PROFILES, "cpu")
-    settings = own_tokens.settings(tmp_path / "own", tmp_path, config)
+    settings = own_tokens.settings(tmp_path / "own", tmp_path, tmp_path / "before", config)
     true, own = settings["data"]["mixture"]
     assert own["losses"] == ["dec"] and "losses" not in true
     assert own["weight"] == config.joint.own.share == 1 - true["weight"]
+    assert settings["init"] == {"weights": str(tmp_path / "before" / "run"), "ema": True}
+
+
+def test_describing_is_trained_on_clips_of_the_hard_categories_above_all(tmp_path):
+    config = load_models(PROFILES, "cpu")
+    settings = describing.settings(tmp_path / "hard", tmp_path, config)
+    every, hard = settings["data"]["mixture"]
+    assert hard["weight"] == config.joint.describing.share == 1 - every["weight"]
+    assert settings["model"]["loss"] == {"vis_lm": 0.0, "dec": 0.0, "dec_every": 1}
     assert settings["init"] == {"weights": str(tmp_path / "run"), "ema": True}

@@ -32,7 +32,7 @@ def adapter_shares(output, step):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_shared
 def test_two_ranks_train_on_real_clips_resume_answer_and_generate(ranks, tmp_path):
     build_shards(CLIPS, tmp_path / "shards", progress=False)

@@ -1,11 +1,11 @@
 """The interface of a visual head."""
 
-import torch
 from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.cells import Cells
+from vtok.visual_head.draws import Generators
 
 
 class VisualHead(nn.Module):
@@ -56,7 +56,7 @@ class VisualHead(nn.Module):
         self,
         hidden: Tensor,
         sampling: Sampling = PLAIN,
-        generator: torch.Generator | None = None,
+        generators: Generators = None,
         without_text: Tensor | None = None,
     ) -> Tensor:
         """Samples a feature (n, dim) for each state (n, hidden_dim).
@@ -64,7 +64,7 @@ class VisualHead(nn.Module):
         Args:
             hidden: The states.
             sampling: How to sample. A temperature of 0 gives a deterministic sample.
-            generator: On the CPU, so a seed gives the same sample on every device.
+            generators: On the CPU. One for all states, or one for each.
             without_text: The states without text, (n, hidden_dim), for classifier-free guidance.
         """
         raise NotImplementedError

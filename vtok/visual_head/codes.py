@@ -6,7 +6,6 @@ learned projection a frozen feature does not need. The cells of a standardised f
 distribution, so the whole vocabulary is used. Latents of a VidTok have the cells of its own FSQ.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from vtok.devices import to_device
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
 from vtok.visual_head.cells import Cells, NormalCells
+from vtok.visual_head.draws import Generators, categories
 
 
 class CodesHead(VisualHead):
@@ -54,7 +54,7 @@ class CodesHead(VisualHead):
         self,
         hidden: Tensor,
         sampling: Sampling = PLAIN,
-        generator: torch.Generator | None = None,
+        generators: Generators = None,
         without_text: Tensor | None = None,
     ) -> Tensor:
         """Samples each code. Guidance leads the logits, then the temperature divides them."""
@@ -62,7 +62,6 @@ class CodesHead(VisualHead):
         if sampling.temperature == 0:
             codes = logits.argmax(-1)
         else:
-            likely = (logits / sampling.temperature).softmax(-1).flatten(0, 1).cpu()
-            drawn = torch.multinomial(likely, 1, generator=generator).view(logits.shape[:2])
-            codes = to_device(drawn, logits.device)
+            likely = (logits / sampling.temperature).softmax(-1)
+            codes = to_device(categories(likely, generators), logits.device)
         return self.cells.dequantise(codes)

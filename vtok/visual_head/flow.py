@@ -9,6 +9,7 @@ from vtok.flow_matching import integrate, interpolate, shifted_logit_normal
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
 from vtok.visual_head.cells import Cells
+from vtok.visual_head.draws import Generators, normal
 
 FREQUENCIES = 32  # of the noise level's encoding
 
@@ -52,11 +53,11 @@ class FlowHead(VisualHead):
         self,
         hidden: Tensor,
         sampling: Sampling = PLAIN,
-        generator: torch.Generator | None = None,
+        generators: Generators = None,
         without_text: Tensor | None = None,
     ) -> Tensor:
         """Follows the flow from noise to a feature. The temperature scales the noise; guidance leads the velocity."""
-        noise = to_device(torch.randn(len(hidden), self.dim, generator=generator), hidden.device)
+        noise = to_device(normal(torch.empty(len(hidden), self.dim), generators), hidden.device)
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
             level = to_device(sigma, x.device).expand(len(x), 1)

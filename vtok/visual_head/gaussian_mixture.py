@@ -11,6 +11,7 @@ from vtok.devices import to_device
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
 from vtok.visual_head.cells import Cells
+from vtok.visual_head.draws import Generators, categories, normal
 
 
 class GaussianMixtureHead(VisualHead):
@@ -47,7 +48,7 @@ class GaussianMixtureHead(VisualHead):
         self,
         hidden: Tensor,
         sampling: Sampling = PLAIN,
-        generator: torch.Generator | None = None,
+        generators: Generators = None,
         without_text: Tensor | None = None,
     ) -> Tensor:
         """Samples a component, then a value. The temperature scales the deviation; 0 gives the likeliest mean.
@@ -65,8 +66,6 @@ class GaussianMixtureHead(VisualHead):
         if sampling.temperature == 0:
             component = log_weight.argmax(-1)
         else:
-            drawn = torch.multinomial(log_weight.exp().cpu(), 1, generator=generator).squeeze(-1)
-            component = to_device(drawn, mean.device)
+            component = to_device(categories(log_weight.exp(), generators), mean.device)
         mean, scale = (x[torch.arange(len(x), device=x.device), component] for x in (mean, scale))
-        noise = torch.randn(mean.shape, generator=generator)
-        return mean + sampling.temperature * scale * to_device(noise, mean.device)
+        return mean + sampling.temperature * scale * to_device(normal(mean, generators), mean.device)

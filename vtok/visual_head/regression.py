@@ -1,12 +1,12 @@
 """``mse``: regression to the mean. It has no density."""
 
-import torch
 from torch import Tensor, nn
 
 from vtok.config import VisualHeadConfig
 from vtok.sampling import PLAIN, Sampling
 from vtok.visual_head.base import VisualHead, guided
 from vtok.visual_head.cells import Cells
+from vtok.visual_head.draws import Generators
 
 
 class RegressionHead(VisualHead):
@@ -28,7 +28,7 @@ class RegressionHead(VisualHead):
         self,
         hidden: Tensor,
         sampling: Sampling = PLAIN,
-        generator: torch.Generator | None = None,
+        generators: Generators = None,
         without_text: Tensor | None = None,
     ) -> Tensor:
         without = None if without_text is None else self.linear(without_text).float()

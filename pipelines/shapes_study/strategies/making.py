@@ -24,9 +24,10 @@ from pipelines.shapes_study.strategies.model import chosen, features_of, tokens_
 from pipelines.shapes_study.strategies.world import Clip, Encoded, decoder_count, decoder_frames, first_of_each
 from vtok.config import DecoderConfig
 from vtok.framework import VTokFramework
-from vtok.generation import decoder_conditioning, sample_row, teacher_forced_row
+from vtok.generation import decoder_conditioning, teacher_forced_row
 from vtok.sampling import PLAIN
 from vtok.video_decoder import GenerationRow, encode_video
+from vtok.visual_sampling import sample_row, sample_rows
 
 KINDS = PROMPT, GENERATION, OWN = "prompt", "generation", "own"
 CEILINGS = AUTOENCODER, TRUE = "autoencoder", "true clip"
@@ -55,12 +56,15 @@ def made(
     tokens = tokens_of(config, framework) if kind == GENERATION else 0
     for first in range(0, len(places), config.asked.batch):
         clips = [world.clips[place] for place in places[first : first + config.asked.batch]]
-        rows = [
-            sample_row(framework, clip.item.prompt, tokens, PLAIN, noise_of(config, clip, "tokens"))
-            if features is None
-            else teacher_forced_row(framework, clip.item.prompt, chosen(features, [first + number]))
-            for number, clip in enumerate(clips)
-        ]
+        prompts = [clip.item.prompt for clip in clips]
+        if features is None:
+            noise = [noise_of(config, clip, "tokens") for clip in clips]
+            rows = [row for [row] in sample_rows(framework, prompts, tokens, PLAIN, noise)]
+        else:
+            rows = [
+                teacher_forced_row(framework, prompt, chosen(features, [first + number]))
+                for number, prompt in enumerate(prompts)
+            ]
         videos = decoded(framework, config, clips, rows).permute(0, 1, 3, 4, 2).cpu().numpy()
         yield from zip(clips, videos)
 

@@ -41,7 +41,7 @@ def render_clips(
         fps: frames per second.
         size: height and width in pixels.
         split: one of `SPLITS` (see `scene.scene_of`).
-        categories: those of the clips, among `CATEGORIES`.
+        categories: those of the clips, among `CATEGORIES`. One that is named twice comes twice as often.
 
     Raises:
         DataError: an argument is out of range, or the folder already holds clips.

@@ -119,8 +119,8 @@ class DescribingConfig:
         train: Settings of ``TrainConfig``.
     """
 
-    clips: int = 9000
-    share: float = 0.6
+    clips: int = 27000
+    share: float = 0.75
     train: dict[str, Any] = field(default_factory=dict)
 
 
@@ -132,12 +132,16 @@ class OwnConfig:
         clips: Clips whose tokens are sampled.
         guidance: Scale of the samples' classifier-free guidance.
         share: Share of the samples that are such clips.
+        hard: Share of the samples that are clips of :class:`DescribingConfig`.
+        loss: Changes of ``LossConfig``.
         train: Settings of ``TrainConfig``.
     """
 
-    clips: int = 6000
+    clips: int = 5000
     guidance: float = 2.0
-    share: float = 0.5
+    share: float = 0.35
+    hard: float = 0.25
+    loss: dict[str, Any] = field(default_factory=lambda: {"under": 2.0})
     train: dict[str, Any] = field(default_factory=dict)
 
 

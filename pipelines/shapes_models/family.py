@@ -33,7 +33,8 @@ RESTS_ON = {
 }
 NOT_TOLD = (SHORT, DETAILED, "ceilings", "gate", "probe", "items", "curve")
 JOINT = """It starts from the other three and is trained jointly, as in the paper: encoder and decoder frozen.
-At last it also trains on visual tokens that it sampled itself.
+Then it trains on L_under alone, above all on clips that are hard to describe, and at last on all losses again and on
+visual tokens that it sampled itself.
 `descriptions_right` below is the share of captions of held-out clips that tell the number, colours and shapes of all
 things and what each of them does."""
 LARGEST = 16_000_000  # bytes of all models together

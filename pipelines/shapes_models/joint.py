@@ -112,7 +112,7 @@ def train(folder: Path, config: ModelsConfig, clip: Path, llava: Path, hunyuan: 
     curve = joint_run.train(folder, config, model, true | {"train": config.joint.train})
     own_tokens.write(own, folder, config)
     joint_run.train(describes, config, model, describing.settings(hard, folder, config))
-    joint_run.train(own, config, model, own_tokens.settings(own, folder, describes, config))
+    joint_run.train(own, config, model, own_tokens.settings(own, folder, hard, describes, config))
     run_config, framework, _ = load_run(own / "run", ema=True)
     scenes = new_scenes(seed, config.joint.videos)
     shutil.rmtree(folder / VTOK, ignore_errors=True)

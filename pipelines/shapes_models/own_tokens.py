@@ -68,23 +68,25 @@ def with_own(
         yield replace(sample, extras=sample.extras | {FEATURES: packed[place]})
 
 
-def settings(own: Path, joint: Path, before: Path, config: ModelsConfig) -> dict[str, Any]:
-    """Returns the settings of the last training, on true clips and on those of ``own``.
+def settings(own: Path, joint: Path, hard: Path, before: Path, config: ModelsConfig) -> dict[str, Any]:
+    """Returns the settings of the last training, on all clips, those of ``own`` and the hard ones.
 
     Args:
         own: Folder of the training.
-        joint: Folder of the joint training, with the true clips.
+        joint: Folder of the joint training, with all clips.
+        hard: Folder of the clips of :mod:`pipelines.shapes_models.describing`. Their loss is L_under alone.
         before: Folder of the training that this one goes on from.
         config: The settings.
     """
-    share = config.joint.own.share
+    of = config.joint.own
     mixture = [
-        {"shards": str((joint / SHARDS).resolve()), "name": "true", "weight": 1 - share},
-        {"shards": str((own / SHARDS).resolve()), "name": "own", "weight": share, "losses": ["dec"]},
+        {"shards": str((joint / SHARDS).resolve()), "name": "all", "weight": round(1 - of.share - of.hard, 6)},
+        {"shards": str((own / SHARDS).resolve()), "name": "own", "weight": of.share, "losses": ["dec"]},
+        {"shards": str((hard / SHARDS).resolve()), "name": "hard", "weight": of.hard, "losses": ["under"]},
     ]
     return {
         "data": {"mixture": mixture} | config.joint.data,
-        "model": {"loss": {"dec_every": 1}},
-        "train": config.joint.own.train,
+        "model": {"loss": of.loss},
+        "train": of.train,
         "init": {"weights": str((before / "run").resolve()), "ema": True},
     }

@@ -251,10 +251,12 @@ def test_clips_get_tokens_of_their_own_captions(framework):
 
 def test_training_goes_on_with_own_tokens_in_the_decoder_s_loss_alone(tmp_path):
     config = load_models(PROFILES, "cpu")
-    settings = own_tokens.settings(tmp_path / "own", tmp_path, tmp_path / "before", config)
-    true, own = settings["data"]["mixture"]
-    assert own["losses"] == ["dec"] and "losses" not in true
-    assert own["weight"] == config.joint.own.share == 1 - true["weight"]
+    folders = (tmp_path / name for name in ("own", "", "hard", "before"))
+    settings = own_tokens.settings(*folders, config)
+    every, own, hard = settings["data"]["mixture"]
+    assert own["losses"] == ["dec"] and hard["losses"] == ["under"] and "losses" not in every
+    assert (own["weight"], hard["weight"]) == (config.joint.own.share, config.joint.own.hard)
+    assert sum(part["weight"] for part in settings["data"]["mixture"]) == pytest.approx(1)
     assert settings["init"] == {"weights": str(tmp_path / "before" / "run"), "ema": True}
 
 

@@ -139,9 +139,9 @@ class OwnConfig:
 
     clips: int = 5000
     guidance: float = 2.0
-    share: float = 0.35
-    hard: float = 0.25
-    loss: dict[str, Any] = field(default_factory=lambda: {"under": 2.0})
+    share: float = 0.4
+    hard: float = 0.2
+    loss: dict[str, Any] = field(default_factory=lambda: {"under": 2.0, "dec_every": 1})
     train: dict[str, Any] = field(default_factory=dict)
 
 

@@ -82,7 +82,7 @@ def test_a_wrong_port_is_one_line():
     assert_user_error(called(app.main, "--port", "99999"), "--port")
 
 
-@pytest.mark.slow  # its imports
+@pytest.mark.long  # its imports
 def test_a_model_that_is_none_is_one_line():
     pytest.importorskip("gradio")
     assert_user_error(python("pipelines/app.py", "--model", "no/such-model"), "no/such-model")

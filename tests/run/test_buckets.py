@@ -214,7 +214,7 @@ def test_auto_stays_within_the_size_of_l_dec(opened):
     assert {bucket.frames for bucket in buckets} >= {1, 17}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_buckets_have_the_same_curve_on_1_and_2_ranks_and_resumed(ranks, shards, tmp_path):
     """The run on two ranks loses its last checkpoint, and goes on from the one before. Other buckets are refused."""
     one, two = tmp_path / "one", tmp_path / "two"

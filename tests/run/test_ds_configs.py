@@ -51,7 +51,7 @@ def runs(ranks, tmp_path_factory):
     return {name: read(name) for name in [*(name.removesuffix(".json") for name in CONFIGS), "half"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name.removesuffix(".json") for name in CONFIGS if name != "zero3.json"])
 def test_each_configuration_gives_zero3_s_curve(runs, name):
     for ours, theirs in zip(runs[name], runs["zero3"], strict=True):
@@ -60,7 +60,7 @@ def test_each_configuration_gives_zero3_s_curve(runs, name):
             assert ours[figure] == pytest.approx(theirs[figure], rel=1e-4), (ours["step"], figure)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_steps_with_and_without_l_dec_alternate_and_resuming_keeps_them(runs):
     log = runs["zero3"]
     assert [line["loss_dec"] is None for line in log] == [False, True, False, True]

@@ -12,11 +12,10 @@ from support import runs
 from support.ends import wait_for
 from support.launch import REPO, checked, deepspeed, environment, python
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS, EVERY = 9, 3
 
 
-@pytest.mark.long
 def test_a_rank_killed_at_a_random_moment():
     """The whole run ends with it, and resumed on as many ranks gives the same log to the last digit."""
     moments = ("killed", "killed_in_step", "killed_in_save")
@@ -45,8 +44,8 @@ def undisturbed(shards, tmp_path_factory):
     "whole, options",
     [
         (True, ()),
-        pytest.param(False, (), marks=pytest.mark.long),
-        pytest.param(False, ("--train.sequence_parallel", "2"), marks=pytest.mark.long),
+        (False, ()),
+        (False, ("--train.sequence_parallel", "2")),
     ],
 )
 def test_one_or_all_of_two_ranks_killed_and_resumed_on_one(whole, options, shards, undisturbed, tmp_path):

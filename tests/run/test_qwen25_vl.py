@@ -104,7 +104,7 @@ def test_stored_features_train_as_the_videos_do(tmp_path):
         assert ours["loss_under"] == pytest.approx(theirs["loss_under"], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_shared
 def test_it_trains_on_two_ranks_on_real_clips_resumes_and_answers(ranks, tmp_path):
     build_shards(CLIPS, tmp_path / "shards", progress=False)

@@ -19,18 +19,20 @@ pytestmark = pytest.mark.slow
 
 
 @needs_shared
-def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path):
+@pytest.mark.parametrize("steps, falls_to", [(20, 0.75), pytest.param(50, 0.6, marks=pytest.mark.long)])
+def test_tiny_trains_on_two_ranks_on_real_clips_and_answers(tmp_path, steps, falls_to):
     packed = checked(run("vtok-shards", "build", CLIPS, "--output", tmp_path / "shards"))
     assert "packed 12 clips" in packed.stdout
     output = tmp_path / "out"
     data = ("--data.shards", tmp_path / "shards", "--output", output)
-    checked(deepspeed(2, "pipelines/train.py", "--config", "pipelines/configs/tiny.yaml", *ZERO3, *data, timeout=600))
+    tiny = ("--config", "pipelines/configs/tiny.yaml", "--train.max_steps", steps)
+    checked(deepspeed(2, "pipelines/train.py", *tiny, *ZERO3, *data, timeout=600))
 
     log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    assert len(log) == 50
+    assert len(log) == steps
     assert all(math.isfinite(line[name]) for line in log for name in ("loss_under", "loss_vis_lm", "loss_dec"))
-    first, last = (sum(line["loss"] for line in part) / 10 for part in (log[:10], log[-10:]))
-    assert last < 0.6 * first
+    first, last = (sum(line["loss"] for line in part) / 5 for part in (log[:5], log[-5:]))
+    assert last < falls_to * first
 
     video = CLIPS / "coffee.mp4"
     asked = ("--checkpoint", output, "--video", video, "--question", "Describe this video.", "--json")

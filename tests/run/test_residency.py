@@ -128,8 +128,8 @@ def write_larger_models(tiny_models, folder):
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_loading_takes_no_more_memory_than_the_shard_and_the_largest_tensor(tiny_models, larger_models, ranks):
     worker = REPO / "tests/support/loading_worker.py"
     found = lines(checked(deepspeed(ranks, worker, tiny_models, larger_models)).stdout, "LOADED ")

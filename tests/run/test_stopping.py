@@ -166,7 +166,7 @@ def test_no_process_stays_when_the_launcher_is_ended_and_the_run_is_saved(number
     assert saved_steps(output) == [runs.steps_done(output)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_saves_and_no_process_stays(launch, tmp_path):
     output = tmp_path / "out"
     run = launch(output)

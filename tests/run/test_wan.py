@@ -60,7 +60,7 @@ def test_two_ranks_train_on_real_clips_resume_answer_and_generate(ranks, tmp_pat
     assert validate(tmp_path / "x.mp4").frames == 16
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_experts_take_turns_in_one_run(ranks, tmp_path):
     shards, output = make_shards(tmp_path), tmp_path / "out"
     for steps, expert in ((3, "high_noise"), (6, "low_noise"), (9, "high_noise")):

@@ -168,8 +168,8 @@ def test_mistakes_are_named(call, message):
         call()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_blocks_give_the_same(backend, monkeypatch):
     """Also chunk by chunk; the parameters keep their names."""
     for name in ("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", "TORCH_WARM_POOL"):  # which inductor sets

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.shapes_models.config import ModelsConfig
-from pipelines.shapes_models.joint_run import SHARDS
+from pipelines.shapes_models.joint_run import part_of_mixture
 
 HARD = ("two_movers",) * 5 + ("state",)  # categories of the clips, in turn
 ASKED = 2  # of so many clips one has a question
@@ -25,8 +25,8 @@ def settings(hard: Path, joint: Path, config: ModelsConfig) -> dict[str, Any]:
     """
     share = config.joint.describing.share
     mixture = [
-        {"shards": str((joint / SHARDS).resolve()), "name": "all", "weight": 1 - share},
-        {"shards": str((hard / SHARDS).resolve()), "name": "hard", "weight": share},
+        part_of_mixture(joint, "all", 1 - share),
+        part_of_mixture(hard, "hard", share),
     ]
     return {
         "data": {"mixture": mixture},

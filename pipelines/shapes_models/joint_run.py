@@ -105,6 +105,11 @@ def train(folder: Path, config: ModelsConfig, model: ModelConfig, settings: dict
     return {"curve": curve_of(log_of(folder), settings["train"]["global_batch_size"])}
 
 
+def part_of_mixture(folder: Path, name: str, weight: float, **more: Any) -> dict[str, Any]:
+    """Returns an entry of ``data.mixture``: the precomputed clips of a folder."""
+    return {"shards": str((folder / SHARDS).resolve()), "name": name, "weight": weight} | more
+
+
 def write_run(folder: Path, config: ModelsConfig, model: ModelConfig, settings: dict[str, Any]) -> Path:
     """Writes the configuration of a run to ``folder/run.yaml`` and returns its path."""
     sections, steps = ("tokeniser", "mllm", "visual_head", "decoder", "loss"), settings["train"]["max_steps"]

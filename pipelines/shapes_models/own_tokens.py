@@ -18,7 +18,7 @@ from data_tools.shards.layout import MANIFEST
 from pipelines.engine.loading.precomputed import FEATURES, pack_features
 from pipelines.inference.load import load_run
 from pipelines.shapes_models.config import ModelsConfig
-from pipelines.shapes_models.joint_run import SHARDS
+from pipelines.shapes_models.joint_run import SHARDS, part_of_mixture
 from vtok.framework import VTokFramework
 from vtok.generation import tokens_of
 from vtok.sampling import Sampling
@@ -80,9 +80,9 @@ def settings(own: Path, joint: Path, hard: Path, before: Path, config: ModelsCon
     """
     of = config.joint.own
     mixture = [
-        {"shards": str((joint / SHARDS).resolve()), "name": "all", "weight": round(1 - of.share - of.hard, 6)},
-        {"shards": str((own / SHARDS).resolve()), "name": "own", "weight": of.share, "losses": ["dec"]},
-        {"shards": str((hard / SHARDS).resolve()), "name": "hard", "weight": of.hard, "losses": ["under"]},
+        part_of_mixture(joint, "all", round(1 - of.share - of.hard, 6)),
+        part_of_mixture(own, "own", of.share, losses=["dec"]),
+        part_of_mixture(hard, "hard", of.hard, losses=["under"]),
     ]
     return {
         "data": {"mixture": mixture} | config.joint.data,

@@ -19,9 +19,10 @@ from vtok.assembly.pretrained import CONFIG, read_config
 from vtok.config import ModelConfig, VTokConfig
 from vtok.framework import VTokFramework
 from vtok.tokeniser import Tokeniser, VisualFeatures
-from vtok.weights.shipped import SHIPPED
+from vtok.weights.shipped import PREFIX, SHIPPED
 
 ENCODER, LANGUAGE = "shapes/clip", "shapes/llava-next"
+STARTED_FROM = (ENCODER, LANGUAGE, "shapes/hunyuan-video")
 BATCH = 64
 
 
@@ -33,9 +34,13 @@ def shipped_config() -> ModelConfig:
 
 @cache
 def shipped_digest() -> str:
-    """Returns a hash of the shipped models' files, so that runs of different models are never mixed."""
+    """Returns a hash of the shipped files that arms start from, so that runs of different models are never mixed.
+
+    Of VTok itself an arm takes the configuration alone.
+    """
     digest = hashlib.sha256()
-    for path in sorted(SHIPPED.rglob("*.*")):
+    files = [path for weights in STARTED_FROM for path in (SHIPPED / weights.removeprefix(PREFIX)).rglob("*.*")]
+    for path in sorted([*files, SHIPPED / "vtok" / CONFIG]):
         if path.suffix in (".safetensors", ".json"):
             digest.update(path.relative_to(SHIPPED).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -174,6 +174,7 @@ def fsdp_figures(quick: bool = False) -> Iterator[Figure]:
     for field, title, most in (
         ("seconds", "seconds of a step", 1.1), ("cpu", "CPU seconds of a step", None),
         ("received", "bytes received in a step", 1.1), ("collectives", "collectives of a step", None),
+        ("alone", "seconds of these collectives alone", None),
         ("peak", "peak of a step's tensors, bytes", 1.1), ("held", "bytes held between steps", None),
     ):  # fmt: skip
         yield Figure(f"ZeRO-3 / FSDP2, {title}", getattr(ours, field) / getattr(theirs, field), at_most=most)

@@ -36,8 +36,9 @@ from vtok.rows.batch import Batch
 
 RANKS = 2
 WAYS = ("zero3", "fsdp2")
-# The share of its tensor that a collective brings to a rank: gathers and scatters all but the own part, others twice.
-SHARES = {"_allgather_base_": 0, "allgather_": 0, "_reduce_scatter_base_": 1, "reduce_scatter_": 1}
+# Of the arguments of a gather or a scatter, the one that holds the whole.
+WHOLE = {"_allgather_base_": 0, "allgather_": 0, "_reduce_scatter_base_": 1, "reduce_scatter_": 1}
+REPEATS = 5  # of a step's collectives, when they are timed alone
 
 
 class Cost(NamedTuple):
@@ -48,6 +49,7 @@ class Cost(NamedTuple):
         cpu: CPU seconds.
         received: Bytes of parameters and gradients that collectives bring to it.
         collectives: Their number.
+        alone: Seconds that these collectives take one after the other, without the step.
         peak: The most bytes of tensors that the step makes, beside what the rank holds between steps.
         held: Those: weights, masters, moments, gradients.
         loss: Of the last step.
@@ -57,6 +59,7 @@ class Cost(NamedTuple):
     cpu: float
     received: float
     collectives: float
+    alone: float
     peak: float
     held: float
     loss: float
@@ -109,8 +112,8 @@ def run_rank(folder: Path, way: str, rank: int, port: int, size: Size, clips: in
     with Meter(device="cpu") as meter:
         loss = step(batch)
     cost = Cost(
-        median(seconds), median(cpu), traffic.received, traffic.collectives, all_phases(meter.usage.values()).peak,
-        bytes_of(tensors()), loss,
+        median(seconds), median(cpu), traffic.received, len(traffic.calls), traffic.alone(),
+        all_phases(meter.usage.values()).peak, bytes_of(tensors()), loss,
     )  # fmt: skip
     (folder / f"{way}-{rank}.json").write_text(json.dumps(cost))
     dist.barrier()
@@ -195,24 +198,48 @@ def bytes_of(tensors: list[Tensor]) -> int:
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that gathers and scatters bring to this rank.
+    """Records the collectives of a step.
 
     Attributes:
-        received: The bytes.
-        collectives: The number of calls.
+        calls: Name and bytes of each; the bytes are those of the whole that is gathered, scattered or reduced.
     """
 
     def __init__(self):
         super().__init__()
-        self.received, self.collectives = 0.0, 0
+        self.calls: list[tuple[str, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._overloadpacket.__name__ if func.namespace == "c10d" else ""
-        if name in SHARES:
-            whole = sum(x.nbytes for x in tree_leaves(args[SHARES[name]]) if isinstance(x, Tensor))
-            self.received += whole * (RANKS - 1) / RANKS
-            self.collectives += 1
-        elif name in ("allreduce_", "broadcast_"):
-            self.received += sum(x.nbytes for x in tree_leaves(args[0]) if isinstance(x, Tensor))
-            self.collectives += 1
+        if name in WHOLE or name in ("allreduce_", "broadcast_"):
+            tensors = tree_leaves(args[WHOLE.get(name, 0)])
+            self.calls.append((name, sum(x.nbytes for x in tensors if isinstance(x, Tensor))))
         return func(*args, **(kwargs or {}))
+
+    @property
+    def received(self) -> float:
+        """Bytes that they bring to this rank: of gathers and scatters all but its own part."""
+        return sum(size * ((RANKS - 1) / RANKS if name in WHOLE else 1) for name, size in self.calls)
+
+    def alone(self) -> float:
+        """Repeats the calls with empty tensors and returns the seconds of all, the median of ``REPEATS`` times."""
+        seconds = []
+        for _ in range(REPEATS):
+            dist.barrier()
+            started = time.perf_counter()
+            for name, size in self.calls:
+                whole = torch.zeros(max(1, size // 4 // RANKS) * RANKS)
+                repeat(name, whole, whole.chunk(RANKS)[dist.get_rank()].clone())
+            seconds.append(time.perf_counter() - started)
+        return median(seconds)
+
+
+def repeat(name: str, whole: Tensor, part: Tensor) -> None:
+    """Runs a collective of a kind that :class:`Traffic` recorded, on tensors of the same size."""
+    if name == "broadcast_":
+        dist.broadcast(whole, src=0)
+    elif name == "allreduce_":
+        dist.all_reduce(whole)
+    elif "gather" in name:
+        dist.all_gather_into_tensor(whole, part)
+    else:
+        dist.reduce_scatter_tensor(part, whole)

@@ -11,6 +11,7 @@ without the decoder alternate (``loss.dec_every``), nothing would ever be gather
 its own trace.
 
 Shards: ZeRO-3 cuts a flattened parameter into equal parts, one per rank, and pads the last. A rank keeps its part.
+Small parameters of a list are gathered together.
 
 Hooks: ZeRO-3 runs code before and after a module's forward and backward, some hundred times in a micro-step. Where it
 takes longer than the kernels, the GPU waits for the host.
@@ -260,6 +261,35 @@ def gather_at_once(module: nn.Module, methods: Sequence[str]) -> None:
 def _gathered(module: nn.Module, method: Callable, *arguments: Any, **options: Any) -> Any:
     with GatheredParameters(list(module.parameters())):
         return method(*arguments, **options)
+
+
+# DeepSpeed's own: one collective for each parameter.
+_gather_each = Init._allgather_params_coalesced
+SMALL = 1_000_000  # elements of a parameter that is gathered with others; the copy of a larger one would cost memory
+
+
+def gather_small_together() -> None:
+    """Makes ZeRO-3 gather small parameters in one collective for each dtype, where it is told to gather a list.
+
+    After every update it gathers all norms and biases, hundreds, since they stay whole on each rank.
+    """
+    Init._allgather_params_coalesced = _gather_together
+
+
+def _gather_together(zero: Init, parameters: list[nn.Parameter], hierarchy: int = 0, quantize: bool = False) -> None:
+    alone = quantize or all(zero._partition_world_size(parameter) == 1 for parameter in parameters)
+    together: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if not alone and parameter.ds_numel <= SMALL:
+            together.setdefault(parameter.ds_tensor.dtype, []).append(parameter)
+    _gather_each(zero, [p for p in parameters if alone or p.ds_numel > SMALL], hierarchy, quantize)
+    for group in together.values():
+        shards = [parameter.ds_tensor.flatten().to(zero.local_device) for parameter in group]
+        own, ranks = torch.cat(shards), zero._partition_world_size(group[0])
+        whole = own.new_empty(ranks * own.numel())
+        dist.all_gather_into_tensor(whole, own, group=zero.get_partition_dp_group(group[0]))
+        for parameter, parts in zip(group, whole.view(ranks, -1).split([len(shard) for shard in shards], 1)):
+            parameter.data = parts.flatten()[: parameter.ds_numel].view(parameter.ds_shape)
 
 
 # ---------------------------------------------------------------- hooks

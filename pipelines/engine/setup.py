@@ -196,6 +196,7 @@ def build_engine(model: nn.Module, ds_config: dict, train: OptimisationConfig) -
     settle_buffers(engine.module, engine.device)
     if engine.zero_optimization_stage() == 3:
         internals.lighten_hooks(engine)
+        internals.gather_small_together()
     return engine
 
 

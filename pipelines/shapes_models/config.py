@@ -119,7 +119,7 @@ class DescribingConfig:
         train: Settings of ``TrainConfig``.
     """
 
-    clips: int = 27000
+    clips: int = 67000
     share: float = 0.75
     train: dict[str, Any] = field(default_factory=dict)
 
@@ -139,8 +139,8 @@ class OwnConfig:
 
     clips: int = 5000
     guidance: float = 2.0
-    share: float = 0.4
-    hard: float = 0.2
+    share: float = 0.2
+    hard: float = 0.35
     loss: dict[str, Any] = field(default_factory=lambda: {"under": 2.0, "dec_every": 1})
     train: dict[str, Any] = field(default_factory=dict)
 

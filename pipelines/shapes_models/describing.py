@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.shapes_models.config import ModelsConfig
 from pipelines.shapes_models.joint_run import part_of_mixture
 
-HARD = ("two_movers",) * 5 + ("state",)  # categories of the clips, in turn
+HARD = ("two_movers",) * 3 + ("state",) * 2  # categories of the clips, in turn
 ASKED = 2  # of so many clips one has a question
 
 

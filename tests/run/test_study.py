@@ -258,19 +258,19 @@ def test_the_likeliest_option_is_taken_as_it_is(monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, smoke, monkeypatch):
-    """It is stopped in its third step of four, after a state was saved. Its answers are the same too."""
+    """It is stopped in the middle of the first and of the second part of its training. Its answers are the same too."""
     monkeypatch.setattr("pipelines.shapes_study.fitting.SAVE_SECONDS", -1)
     clips = world.train_clips(smoke.world, 0)[:12]
     world.encode(tmp_path, smoke.world, clips)
     encoded, found = world.Encoded(tmp_path, clips), []
-    for name, stopped in (("whole", False), ("cut", True)):
+    for name, stopped in (("whole", None), ("first part", 2), ("second part", 5)):
         (tmp_path / name).mkdir()
-        if stopped:
+        if stopped is not None:
             with monkeypatch.context() as context:
                 steps, real = itertools.count(), arm.VTokFramework.forward
 
                 def failing(*given, **named):
-                    if next(steps) == 2:
+                    if next(steps) == stopped:
                         raise KeyboardInterrupt
                     return real(*given, **named)
 
@@ -278,9 +278,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, smoke, monkey
                 with pytest.raises(KeyboardInterrupt):
                     arm.train(tmp_path / name, smoke, smoke.arms["vtok"], encoded, seed=1)
         found.append(arm.train(tmp_path / name, smoke, smoke.arms["vtok"], encoded, seed=1))
-    assert found[0].losses == found[1].losses and len(found[0].losses) == 4
-    one, other = (asking.ask(run.framework.eval(), encoded, smoke.world.frames) for run in found)
-    assert one == other and len(one["right"]) == 12
+    assert found[0].losses == found[1].losses == found[2].losses and len(found[0].losses) == 6
+    one, *others = (asking.ask(run.framework.eval(), encoded, smoke.world.frames) for run in found)
+    assert others == [one, one] and len(one["right"]) == 12
 
 
 # ---------------------------------------------------------------- measures

@@ -4,6 +4,7 @@ config.py      the settings: a profile of configs/study.yaml
 world.py       the clips to train on and to ask about, and the frozen features of their frames
 model.py       an arm's model: the shipped VTok with another tokeniser, its additions untrained
 arm.py         trains one arm with one seed, on all three losses
+own_tokens.py  visual tokens that an arm samples itself, for the second part of its training
 asking.py      what an arm answers about clips
 making.py      what an arm's videos show: from the prompt alone, from sampled tokens, from a true clip's own
 likeness.py    how far the things of a video are from those of the true clip

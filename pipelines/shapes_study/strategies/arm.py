@@ -11,13 +11,16 @@ from pipelines.shapes_study.config import ArmConfig
 from pipelines.shapes_study.fitting import fit, mean_of_last
 from pipelines.shapes_study.strategies.config import StrategiesConfig
 from pipelines.shapes_study.strategies.model import chosen, features_of, framework_of, measure
+from pipelines.shapes_study.strategies.own_tokens import own_features
 from pipelines.shapes_study.strategies.world import Encoded, decoder_count
 from vtok.framework import LOSSES, VTokFramework
 from vtok.rows.batch import Batch
 from vtok.rows.text import RowText
+from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
 
 MEASURED_ON = 512  # clips that the features' mean and deviation are measured on
+OWN = "own"  # folder of the second part of a training
 DESCRIBED = 4  # of so many clips one has no question; the model describes it
 
 
@@ -38,11 +41,41 @@ class Trained(NamedTuple):
         return {"last_loss": mean_of_last(self.losses)}
 
 
+class Examples(NamedTuple):
+    """Samples to train on.
+
+    Attributes:
+        features: The features of their visual tokens.
+        texts: Their rows.
+        latents: The decoder's latents (n, C, k + 1, h', w') fp16.
+        pooled: The decoder's text vectors (n, d').
+    """
+
+    features: VisualFeatures
+    texts: list[RowText]
+    latents: Tensor
+    pooled: Tensor
+
+    def chosen(self, places: list[int]) -> "Examples":
+        """Returns some of them."""
+        texts = [self.texts[place] for place in places]
+        return Examples(chosen(self.features, places), texts, self.latents[places], self.pooled[places])
+
+    def joined(self, others: "Examples") -> "Examples":
+        """Returns these and others."""
+        (ours, theirs), texts = (self.features, others.features), self.texts + others.texts
+        parts = (torch.cat(pair) for pair in ((ours.spatial, theirs.spatial), (ours.motion, theirs.motion)))
+        features = VisualFeatures(*parts, ours.motion_counts + theirs.motion_counts)
+        latents, pooled = torch.cat([self.latents, others.latents]), torch.cat([self.pooled, others.pooled])
+        return Examples(features, texts, latents, pooled)
+
+
 def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded, seed: int) -> Trained:
     """Trains an arm, or resumes its training; if it is done, loads the weights.
 
-    The seed gives new weights, the order of the clips, and the noise of the losses. All of these are the same for all
-    arms.
+    First it trains on the clips and all losses. Then half of the samples have tokens that the arm samples itself, and
+    train L_dec alone (:mod:`own_tokens`). The seed gives new weights, the order of the clips, and all noise. These are
+    the same for all arms.
 
     Args:
         folder: Keeps the state.
@@ -52,32 +85,52 @@ def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded
         seed: The seed.
     """
     framework = framework_of(config, arm, seed).train()
-    device = framework.mllm.device
+    device, parts = framework.mllm.device, trained_parts(framework)
     features = features_of(framework.tokeniser, world.stored["grids"], device)
     measure(framework, chosen(features, list(range(min(MEASURED_ON, len(world.clips))))))
     latents, pooled = (world.stored[name].to(device) for name in ("latents", "pooled"))
-    texts = texts_of(framework, world)
-    frames, video = config.world.frames, decoder_count(framework.config.decoder, config.world.seconds)
+    clips = Examples(features, texts_of(framework, world), latents, pooled)
 
     def loss(step: int) -> Tensor:
-        draws = torch.Generator().manual_seed(keyed_seed(seed, step, "clips"))
-        places = torch.randint(len(texts), (config.fit.batch_size,), generator=draws).tolist()
-        size = len(places)
-        mean = latents[places].float()
-        batch = Batch(
-            frames=chosen(features, places),
-            frame_counts=[frames] * size,
-            video=Posterior(mean, torch.zeros_like(mean)),
-            video_counts=[video] * size,
-            texts=[texts[place] for place in places],
-            decoder_seeds=[keyed_seed(seed, step * size + row, "decoder") for row in range(size)],
-            head_seeds=[keyed_seed(seed, step * size + row, "head") for row in range(size)],
-            keys=[""] * size,
-            captions=list(pooled[places]),
-        )
-        return framework(batch, with_decoder=step % framework.config.loss.dec_every == 0)[LOSSES[0]]
+        return loss_of(framework, config, drawn(clips, config.fit.batch_size, seed, step), seed, step)
 
-    return Trained(framework, fit(trained_parts(framework), loss, config.fit, folder))
+    losses = fit(parts, loss, config.fit, folder)
+    own_folder, count = folder / OWN, config.own.clips
+    own = clips.chosen(list(range(count)))._replace(
+        features=own_features(own_folder, config, framework, world.clips[:count], seed)
+    )
+    own = own._replace(texts=[framework.text.counted(text, ["dec"]) for text in own.texts])
+
+    def own_loss(step: int) -> Tensor:
+        step += config.fit.steps  # other clips and noise than before
+        half = config.own.fit.batch_size // 2
+        both = drawn(clips, config.own.fit.batch_size - half, seed, step).joined(drawn(own, half, seed, step))
+        return loss_of(framework, config, both, seed, step)
+
+    return Trained(framework, losses + fit(parts, own_loss, config.own.fit, own_folder))
+
+
+def drawn(examples: Examples, count: int, seed: int, step: int) -> Examples:
+    """Draws the samples of a step."""
+    draws = torch.Generator().manual_seed(keyed_seed(seed, step, "clips"))
+    return examples.chosen(torch.randint(len(examples.texts), (count,), generator=draws).tolist())
+
+
+def loss_of(framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int) -> Tensor:
+    """Returns the weighted loss of a step."""
+    size, mean = len(examples.texts), examples.latents.float()
+    batch = Batch(
+        frames=examples.features,
+        frame_counts=[config.world.frames] * size,
+        video=Posterior(mean, torch.zeros_like(mean)),
+        video_counts=[decoder_count(framework.config.decoder, config.world.seconds)] * size,
+        texts=examples.texts,
+        decoder_seeds=[keyed_seed(seed, step * size + row, "decoder") for row in range(size)],
+        head_seeds=[keyed_seed(seed, step * size + row, "head") for row in range(size)],
+        keys=[""] * size,
+        captions=list(examples.pooled),
+    )
+    return framework(batch, with_decoder=step % framework.config.loss.dec_every == 0)[LOSSES[0]]
 
 
 def texts_of(framework: VTokFramework, world: Encoded) -> list[RowText]:

@@ -74,7 +74,7 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
     ceilings = ceilings_of(config, output, encoded)
     costs = {
         name: stage(
-            output / "cost" / slug(name), [config.world, config.fit, run_settings(config, name)], [],
+            output / "cost" / slug(name), [config.world, config.fit, config.own, run_settings(config, name)], [],
             lambda _, settings=settings: cost.cost_of(config, settings),
         )
         for name, settings in config.arms.items()
@@ -119,7 +119,7 @@ def recorded(config: StrategiesConfig, output: Path) -> Results:
 
 def run_key(config: StrategiesConfig, name: str) -> str:
     """Returns a hash of all that the answers of an arm depend on, but for its seed."""
-    return key_of(config.seed, config.world, config.fit, config.asked, run_settings(config, name))
+    return key_of(config.seed, config.world, config.fit, config.own, config.asked, run_settings(config, name))
 
 
 class Split(NamedTuple):
@@ -185,8 +185,8 @@ def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], na
         lambda folder: arm.train(folder, config, settings, train.world, seed)
     )  # all stages use it, unless they are done
     trained = stage(
-        output / "runs" / slug(f"{name}-{seed}"), [config.fit, run_settings(config, name), seed], [train.done],
-        lambda folder: model(folder).figures,
+        output / "runs" / slug(f"{name}-{seed}"), [config.fit, config.own, run_settings(config, name), seed],
+        [train.done], lambda folder: model(folder).figures,
     )  # fmt: skip
 
     def framework() -> VTokFramework:

@@ -37,6 +37,19 @@ class WorldConfig:
 
 
 @dataclass
+class OwnConfig:
+    """The second part of a training (:mod:`pipelines.shapes_study.strategies.own_tokens`).
+
+    Args:
+        clips: Clips to train on, the first ones, whose tokens the arm samples itself.
+        fit: The training. Half of each batch are such clips.
+    """
+
+    clips: int = 1000
+    fit: Fitting = field(default_factory=Fitting)
+
+
+@dataclass
 class AskedConfig:
     """What is asked, in each category.
 
@@ -121,7 +134,8 @@ class StrategiesConfig:
         seed: Seed of the clips and of the videos' noise.
         seeds: Seeds of each arm: of new weights, of the order of the clips and of the losses' noise.
         world: The clips.
-        fit: Training of a run.
+        fit: First part of the training of a run.
+        own: Its second part, on tokens that the arm samples itself.
         asked: What is asked.
         power: The precision that the numbers are chosen for.
         tokeniser: Settings of the tokeniser that all arms share.
@@ -136,6 +150,7 @@ class StrategiesConfig:
     seeds: int = 10
     world: WorldConfig = field(default_factory=WorldConfig)
     fit: Fitting = field(default_factory=Fitting)
+    own: OwnConfig = field(default_factory=OwnConfig)
     asked: AskedConfig = field(default_factory=AskedConfig)
     power: PowerConfig = field(default_factory=PowerConfig)
     tokeniser: dict[str, Any] = field(default_factory=dict)
@@ -144,6 +159,7 @@ class StrategiesConfig:
 
     def __post_init__(self) -> None:
         require(min(len(self.arms), self.seeds) > 1, "a study needs two arms or more, and two seeds or more of each")
+        require(self.own.clips <= self.world.train, "own.clips must be at most world.train")
 
     @property
     def runs(self) -> list[tuple[str, int]]:

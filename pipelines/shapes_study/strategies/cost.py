@@ -15,7 +15,8 @@ ONCE = ("feature_extractor", "autoencoder", "text_encoder")  # run once for all 
 def cost_of(config: StrategiesConfig, arm: ArmConfig) -> dict[str, Any]:
     """Returns the visual tokens of a clip, the training FLOPs of a run, and the parameters of ``g_phi``.
 
-    FLOPs are counted on the real modules without data (:mod:`pipelines.metering`), for a caption of mean length.
+    FLOPs are counted on the real modules without data (:mod:`pipelines.metering`), for a caption of mean length and all
+    losses. Those of sampling are not among them.
     """
     framework = framework_of(config, arm, 0)
     prompts = [clip.item.prompt for clip in train_clips(config.world, config.seed)[:200]]
@@ -26,6 +27,6 @@ def cost_of(config: StrategiesConfig, arm: ArmConfig) -> dict[str, Any]:
     return {
         "tokens": tokens_of(config, framework),
         "flops": sum(part.model for name, part in flops.items() if name not in ONCE)
-        * config.fit.batch_size * config.fit.steps,
+        * sum(fit.batch_size * fit.steps for fit in (config.fit, config.own.fit)),
         "g_phi": sum(p.numel() for p in g_phi.parameters()) if g_phi else 0,
     }  # fmt: skip

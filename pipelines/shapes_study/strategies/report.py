@@ -47,7 +47,7 @@ def write(folder: Path, config: StrategiesConfig, results: Results) -> Path:
 
 def heading(config: StrategiesConfig, results: Results) -> str:
     """Returns the title, and what was run."""
-    world, fit, asked = config.world, config.fit, config.asked
+    world, fit, own, asked = config.world, config.fit, config.own, config.asked
     parts = [
         "# Strategies in small",
         f"Made by {results.origin}, with the shipped models {results.models}; no number here was typed by hand.",
@@ -57,7 +57,9 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         parts.append(f"**Not finished**: {done} runs are done, {results.missing} are still to come.")
     parts.append(
         f"Every arm starts from the small models that the package ships. It trains on {world.train} clips of "
-        f"{world.seconds:g} s: {fit.steps} steps of {fit.batch_size}, all three losses, {config.seeds} seeds. "
+        f"{world.seconds:g} s: {fit.steps} steps of {fit.batch_size}, all three losses, {config.seeds} seeds; then "
+        f"{own.fit.steps} steps of {own.fit.batch_size}, in which half of the samples have visual tokens that the arm "
+        "samples itself, and train L_dec alone. "
         "Clips, their order, prompts, noise and initial weights "
         "are the same in all arms. The main tables are about new scenes of the training distribution: "
         f"{asked.questions} questions and {asked.videos} videos a category. Differences are paired by seed and item. "

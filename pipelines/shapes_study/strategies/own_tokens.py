@@ -1,0 +1,64 @@
+"""Visual tokens that an arm samples itself, for the second part of its training.
+
+In training the decoder reads the tokens of true clips, in sampling those that the arm sampled. These are not exact, and
+a decoder that has seen no such tokens believes them rather than the prompt. So without this part a video of sampled
+tokens shows how well an arm was trained and hardly what its tokens tell.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from data_tools.draws import keyed_seed
+from pipelines.shapes_study.strategies.config import StrategiesConfig
+from pipelines.shapes_study.strategies.model import tokens_of
+from pipelines.shapes_study.strategies.world import Clip
+from vtok.framework import VTokFramework
+from vtok.tokeniser import VisualFeatures
+from vtok.visual_sampling import sample_features, together
+
+STORED = "tokens.safetensors"
+AT_ONCE = 64  # clips whose tokens are sampled together
+
+
+def own_features(
+    folder: Path, config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int
+) -> VisualFeatures:
+    """Samples features from the prompts of clips, or reads those that ``folder`` keeps. Returns fp16 on the device.
+
+    Args:
+        folder: Keeps them.
+        config: The study.
+        framework: The arm after the first part of its training.
+        clips: The clips.
+        seed: The seed of the arm. A clip's noise depends on it and on the clip.
+    """
+    path, device = folder / STORED, framework.mllm.device
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file(sampled(config, framework.eval(), clips, seed), part)
+        part.replace(path)
+        framework.train()
+    spatial, motion = (load_file(path)[kind].to(device) for kind in ("spatial", "motion"))
+    return VisualFeatures(spatial, motion, [motion.shape[1]] * len(clips))
+
+
+def sampled(
+    config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int
+) -> dict[str, torch.Tensor]:
+    """Samples ``spatial`` and ``motion`` features (clips, n, dim) fp16, in the order of the clips."""
+    prompts, tokens = [clip.item.prompt for clip in clips], tokens_of(config, framework)
+    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for group in together(framework, prompts):
+        for start in range(0, len(group), AT_ONCE):
+            places = group[start : start + AT_ONCE]
+            noise = [torch.Generator().manual_seed(keyed_seed(seed, place, "own")) for place in places]
+            features = sample_features(framework, [prompts[place] for place in places], tokens, generators=noise)
+            found |= {place: (features.spatial[row], features.motion[row]) for row, place in enumerate(places)}
+    ordered = [found[place] for place in range(len(clips))]
+    return {
+        kind: torch.stack([pair[which] for pair in ordered]).half().cpu()
+        for which, kind in enumerate(("spatial", "motion"))
+    }

@@ -17,7 +17,7 @@ from pipelines.shapes_study.origin import RESULTS
 from pipelines.shapes_study.paired import Variances, paired_difference, variances
 from pipelines.shapes_study.power import Pilot, cheapest, half_width, plan_of, pooled, seeds_for
 from pipelines.shapes_study.seeds import Estimate
-from pipelines.shapes_study.strategies import arm, asking, command, making, report, world
+from pipelines.shapes_study.strategies import arm, asking, command, making, own_tokens, report, world
 from pipelines.shapes_study.strategies.claims import finding, findings, verdict
 from pipelines.shapes_study.strategies.config import STRATEGIES, ClaimConfig, StrategiesConfig, load_strategies
 from pipelines.shapes_study.strategies.likeness import AWAY, OCTAVES, likeness
@@ -217,6 +217,24 @@ def test_stored_features_are_pooled_as_the_tokeniser_pools_frames():
         "3 motion tokens per second": 25, "12 motion tokens per second": 52,
         "1 cell, g_phi as of 4 x 4": 34, "2 x 2 cells, g_phi as of 4 x 4": 34,
     }  # fmt: skip
+
+
+def test_own_features_are_kept_and_depend_on_the_clip_and_the_seed_alone(tmp_path, smoke, monkeypatch):
+    clips = world.train_clips(smoke.world, 0)[:5]
+    for name in ("vtok", "none"):
+        framework = framework_of(smoke, smoke.arms[name], 0)
+        found = own_tokens.own_features(tmp_path / name, smoke, framework, clips, seed=1)
+        assert found.token_counts == [sum(framework.tokeniser.counts(smoke.world.frames))] * 5
+        assert framework.training
+        fewer = own_tokens.sampled(smoke, framework.eval(), clips[:2], 1)
+        torch.testing.assert_close(fewer["spatial"], found.spatial[:2], atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(fewer["motion"], found.motion[:2], atol=1e-2, rtol=1e-2)
+        other = own_tokens.sampled(smoke, framework, clips[:2], 2)
+        assert name == "none" or (other["motion"] - fewer["motion"]).abs().median() > 0.1
+        with monkeypatch.context() as context:
+            context.setattr(own_tokens, "sampled", lambda *_: pytest.fail("sampled again"))
+            again = own_tokens.own_features(tmp_path / name, smoke, framework, clips, seed=1)
+        assert torch.equal(again.motion, found.motion) and again.motion_counts == found.motion_counts
 
 
 def test_main_arms_come_first_and_are_asked_most(smoke):

@@ -74,8 +74,8 @@ def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded
     """Trains an arm, or resumes its training; if it is done, loads the weights.
 
     First it trains on the clips and all losses. Then half of the samples have tokens that the arm samples itself, and
-    train L_dec alone (:mod:`own_tokens`). The seed gives new weights, the order of the clips, and all noise. These are
-    the same for all arms.
+    train L_dec alone (:mod:`pipelines.shapes_study.strategies.own_tokens`). The seed gives new weights, the order of
+    the clips, and all noise. These are the same for all arms.
 
     Args:
         folder: Keeps the state.

@@ -16,6 +16,8 @@ from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import GenerationRow
 from vtok.visual_head.draws import Generators
 
+AT_ONCE = 64  # videos whose features are sampled at once, at most
+
 
 class GrowingRows:
     """Generation rows that grow by one visual token at a time. Keys and values of their past are kept.
@@ -187,11 +189,11 @@ def sample_features(
     sampling: Sampling = PLAIN,
     generators: Generators = None,
 ) -> VisualFeatures:
-    """Samples the frozen features of the visual tokens of B videos together, in fp32.
+    """Samples the frozen features of the visual tokens of B videos, in fp32, those of :func:`together` at once.
 
     Args:
         framework: The model.
-        prompts: B prompts of as many tokens each.
+        prompts: B prompts.
         num_tokens: Visual tokens of a video.
         sampling: How to sample. ``candidates`` has no effect.
         generators: On the CPU. One for all videos, or one for each.
@@ -200,12 +202,29 @@ def sample_features(
         ConfigError: As :func:`sample_rows`.
     """
     require_head(framework, sampling)
+    order: list[int] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    for group in together(framework, prompts):
+        for start in range(0, len(group), AT_ONCE):
+            places = group[start : start + AT_ONCE]
+            own = [generators[place] for place in places] if isinstance(generators, Sequence) else generators
+            found.append(features_at_once(framework, [prompts[place] for place in places], num_tokens, sampling, own))
+            order += places
+    back = torch.tensor(order).argsort()
+    spatial, motion = (torch.cat(parts)[back] for parts in zip(*found))
+    return VisualFeatures(spatial, motion, [motion.shape[1]] * len(prompts))
+
+
+def features_at_once(
+    framework: VTokFramework, prompts: Sequence[str], num_tokens: int, sampling: Sampling, generators: Generators
+) -> tuple[Tensor, Tensor]:
+    """Returns sampled spatial and motion features (B, n, dim) of B prompts of as many tokens."""
     rows, found = rows_of(framework, prompts, num_tokens, sampling), defaultdict[str, list[Tensor]](list)
     for kind, _, drawn in grow(framework, rows, num_tokens, sampling, generators):
         found[kind].append(framework.tokeniser.feature_scale[kind].restore(drawn))
     none = torch.zeros(len(prompts), 0, 0, device=framework.mllm.device)
     spatial, motion = (torch.stack(found[kind], 1) if found[kind] else none for kind in ("spatial", "motion"))
-    return VisualFeatures(spatial, motion, [motion.shape[1]] * len(prompts))
+    return spatial, motion
 
 
 def token_of(framework: VTokFramework, kind: str, drawn: Tensor, dtype: torch.dtype) -> Tensor:

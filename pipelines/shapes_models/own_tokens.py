@@ -22,9 +22,7 @@ from pipelines.shapes_models.joint_run import SHARDS, part_of_mixture
 from vtok.framework import VTokFramework
 from vtok.generation import tokens_of
 from vtok.sampling import Sampling
-from vtok.visual_sampling import sample_features, together
-
-AT_ONCE = 64  # clips whose tokens are sampled together
+from vtok.visual_sampling import sample_features
 
 
 def write(own: Path, joint: Path, config: ModelsConfig) -> None:
@@ -57,15 +55,9 @@ def with_own(
 ) -> Iterator[RawSample]:
     """Yields the samples with sampled features."""
     captions = [captions_of(sample.meta)[0] for sample in samples]
-    packed: dict[int, bytes] = {}
-    generator = torch.Generator().manual_seed(seed)
-    for group in together(framework, captions):
-        for start in range(0, len(group), AT_ONCE):
-            places = group[start : start + AT_ONCE]
-            features = sample_features(framework, [captions[place] for place in places], tokens, sampling, generator)
-            packed |= {place: pack_features(features, row) for row, place in enumerate(places)}
+    features = sample_features(framework, captions, tokens, sampling, torch.Generator().manual_seed(seed))
     for place, sample in enumerate(samples):
-        yield replace(sample, extras=sample.extras | {FEATURES: packed[place]})
+        yield replace(sample, extras=sample.extras | {FEATURES: pack_features(features, place)})
 
 
 def settings(own: Path, joint: Path, hard: Path, before: Path, config: ModelsConfig) -> dict[str, Any]:

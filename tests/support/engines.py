@@ -1,14 +1,25 @@
 """What the workers that build engines of the tiny framework share."""
 
+import sys
+
 import deepspeed
 import torch
 
 from data_tools.order import micro_batch_positions
+from pipelines.config import TrainConfig
 from pipelines.engine import distributed
-from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.batch_plan import BatchPlan, plan_batch
 from pipelines.engine.setup import deepspeed_config
 from support.launch import REPO
 from support.tiny import part
+
+
+def begin(samples: int) -> tuple[str, TrainConfig, BatchPlan]:
+    """Connects the ranks. Returns the command's argument, settings, and the plan of a step of so many samples."""
+    (models,) = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
+    distributed.connect()
+    train = TrainConfig(max_steps=1, global_batch_size=samples, micro_batch_size=1)
+    return models, train, plan_batch(samples, 1, distributed.world_size())
 
 
 def all_sharded(ds_config: str, train, plan: BatchPlan) -> dict:

@@ -14,23 +14,19 @@ import torch
 from deepspeed.runtime.zero import Init
 
 from pipelines.benchmarks.fsdp import Traffic
-from pipelines.benchmarks.scaling import ZERO3
-from pipelines.config import TrainConfig
 from pipelines.engine import distributed, internals
-from pipelines.engine.batch_plan import plan_batch
-from pipelines.engine.setup import build_engine, deepspeed_config
-from support.engines import own_part
+from pipelines.engine.setup import build_engine
+from support.engines import all_sharded, begin, own_part
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
 
-(models,) = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
-distributed.connect()
-train = TrainConfig(max_steps=1, global_batch_size=2, micro_batch_size=1)
-plan = plan_batch(2, 1, distributed.world_size())
+models, train, plan = begin(2)
 torch.manual_seed(0)
 framework = build_framework(model_config(models))
 batch = own_part(make_batch(framework), plan, 0)
-engine = build_engine(framework, deepspeed_config(ZERO3, train, plan), train)
+ds_config = all_sharded("zero3.json", train, plan)
+del ds_config["zero_optimization"]["stage3_param_persistence_threshold"]  # small parameters stay whole, as in a run
+engine = build_engine(framework, ds_config, train)
 engine.backward(engine(batch)["loss"])
 with Traffic() as traffic:
     engine.step()

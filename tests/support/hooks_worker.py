@@ -14,18 +14,13 @@ import deepspeed
 import torch
 from torch import nn
 
-from pipelines.config import TrainConfig
 from pipelines.engine import distributed
-from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.setup import build_engine
-from support.engines import all_sharded, own_part
+from support.engines import all_sharded, begin, own_part
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
 
-(models,) = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
-distributed.connect()
-train = TrainConfig(max_steps=1, global_batch_size=2, micro_batch_size=1)
-plan = plan_batch(2, 1, distributed.world_size())
+models, train, plan = begin(2)
 torch.manual_seed(0)
 configuration = model_config(models)
 configuration.mllm.gradient_checkpointing = configuration.decoder.gradient_checkpointing = True

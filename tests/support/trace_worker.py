@@ -13,20 +13,15 @@ import deepspeed
 import torch
 from deepspeed.runtime.zero import partition_parameters
 
-from pipelines.config import TrainConfig
 from pipelines.engine import distributed, stepping
-from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.loading.loader import Loaded
 from pipelines.engine.setup import build_engine
-from support.engines import all_sharded, own_part
+from support.engines import all_sharded, begin, own_part
 from support.tiny import make_batch, model_config
 from vtok.assembly.build import build_framework
 from vtok.config import LossConfig
 
-(models,) = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
-distributed.connect()
-train = TrainConfig(max_steps=1, global_batch_size=4, micro_batch_size=1)
-plan = plan_batch(4, 1, distributed.world_size())
+models, train, plan = begin(4)
 
 calls = []
 gather = partition_parameters._dist_allgather_fn

@@ -96,10 +96,12 @@ def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded
 
     losses = fit(parts, loss, config.fit, folder)
     own_folder, count = folder / OWN, config.own.clips
-    own = clips.chosen(list(range(count)))._replace(
-        features=own_features(own_folder, config, framework, world.clips[:count], seed)
+    own = Examples(
+        own_features(own_folder, config, framework, world.clips[:count], seed),
+        [framework.text.counted(text, ["dec"]) for text in clips.texts[:count]],
+        latents[:count],
+        pooled[:count],
     )
-    own = own._replace(texts=[framework.text.counted(text, ["dec"]) for text in own.texts])
 
     def own_loss(step: int) -> Tensor:
         step += config.fit.steps  # other clips and noise than before

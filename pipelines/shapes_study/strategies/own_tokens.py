@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from data_tools.draws import keyed_seed
 from pipelines.shapes_study.strategies.config import StrategiesConfig
@@ -16,10 +17,9 @@ from pipelines.shapes_study.strategies.model import tokens_of
 from pipelines.shapes_study.strategies.world import Clip
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
-from vtok.visual_sampling import sample_features, together
+from vtok.visual_sampling import sample_features
 
 STORED = "tokens.safetensors"
-AT_ONCE = 64  # clips whose tokens are sampled together
 
 
 def own_features(
@@ -45,20 +45,9 @@ def own_features(
     return VisualFeatures(spatial, motion, [motion.shape[1]] * len(clips))
 
 
-def sampled(
-    config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int
-) -> dict[str, torch.Tensor]:
+def sampled(config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int) -> dict[str, Tensor]:
     """Samples ``spatial`` and ``motion`` features (clips, n, dim) fp16, in the order of the clips."""
-    prompts, tokens = [clip.item.prompt for clip in clips], tokens_of(config, framework)
-    found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for group in together(framework, prompts):
-        for start in range(0, len(group), AT_ONCE):
-            places = group[start : start + AT_ONCE]
-            noise = [torch.Generator().manual_seed(keyed_seed(seed, place, "own")) for place in places]
-            features = sample_features(framework, [prompts[place] for place in places], tokens, generators=noise)
-            found |= {place: (features.spatial[row], features.motion[row]) for row, place in enumerate(places)}
-    ordered = [found[place] for place in range(len(clips))]
-    return {
-        kind: torch.stack([pair[which] for pair in ordered]).half().cpu()
-        for which, kind in enumerate(("spatial", "motion"))
-    }
+    noise = [torch.Generator().manual_seed(keyed_seed(seed, place, "own")) for place in range(len(clips))]
+    prompts = [clip.item.prompt for clip in clips]
+    features = sample_features(framework, prompts, tokens_of(config, framework), generators=noise)
+    return {kind: getattr(features, kind).half().cpu() for kind in ("spatial", "motion")}

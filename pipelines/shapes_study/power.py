@@ -1,4 +1,8 @@
-"""How many seeds and items a difference between two arms needs, given the variances that a pilot measured."""
+"""How many seeds and items a difference between two arms needs, given the variances that a pilot measured.
+
+The variance of seeds is estimated from all arms of a study
+(:func:`pipelines.shapes_study.paired.seed_square_of_arms`). So the more arms it has, the fewer seeds are enough.
+"""
 
 import math
 from collections.abc import Iterable
@@ -42,32 +46,32 @@ class Plan(NamedTuple):
 
 
 @cache
-def quantile(seeds: int) -> float:
-    """Returns Student's quantile of a 95 % interval over so many seeds."""
-    return float(t.ppf(0.975, seeds - 1))
+def quantile(seeds: int, arms: int) -> float:
+    """Returns Student's quantile of a 95 % interval, with the degrees of freedom of seeds in arms."""
+    return float(t.ppf(0.975, (seeds - 1) * (arms - 1)))
 
 
-def half_width(parts: Variances, seeds: int, items: int) -> float:
+def half_width(parts: Variances, seeds: int, items: int, arms: int = 2) -> float:
     """Returns the expected half-width of the 95 % interval of a difference, in the root of the variances' unit.
 
     Args:
         parts: The variances of the difference.
         seeds: Seeds of each arm, two or more.
         items: Items that each seed is asked.
+        arms: Arms that the variance of seeds is estimated from.
     """
     variance = parts.seed / seeds + parts.item / items + parts.rest / (seeds * items)
-    return quantile(seeds) * math.sqrt(variance)
+    return quantile(seeds, arms) * math.sqrt(variance)
 
 
-def plan_of(pilot: Pilot, categories: int, seeds: int, items: int) -> Plan:
+def plan_of(pilot: Pilot, categories: int, seeds: int, items: int, arms: int = 2) -> Plan:
     """Returns a plan with its half-widths. ``items`` are those of each category."""
-    return Plan(
-        seeds, items, half_width(pilot.over_all, seeds, categories * items), half_width(pilot.category, seeds, items)
-    )
+    over_all = half_width(pilot.over_all, seeds, categories * items, arms)
+    return Plan(seeds, items, over_all, half_width(pilot.category, seeds, items, arms))
 
 
 def cheapest(
-    pilot: Pilot, categories: int, over_all: float, category: float, training: float, item: float
+    pilot: Pilot, categories: int, over_all: float, category: float, training: float, item: float, arms: int = 2
 ) -> Plan | None:
     """Returns the plan with the least work whose half-widths are small enough, or ``None`` if there is none.
 
@@ -78,15 +82,16 @@ def cheapest(
         category: Largest half-width over a category's items.
         training: Seconds that the training of an arm with one seed takes.
         item: Seconds that an item takes.
+        arms: Arms of the study.
     """
-    plans = (plan_of(pilot, categories, seeds, items) for seeds in range(2, MOST_SEEDS + 1) for items in ITEMS)
+    plans = (plan_of(pilot, categories, seeds, items, arms) for seeds in range(2, MOST_SEEDS + 1) for items in ITEMS)
     enough = [plan for plan in plans if plan.over_all <= over_all and plan.category <= category]
     return min(enough, key=lambda plan: plan.seeds * (training + categories * plan.items * item), default=None)
 
 
-def seeds_for(parts: Variances, items: int, half: float) -> int | None:
+def seeds_for(parts: Variances, items: int, half: float, arms: int = 2) -> int | None:
     """Returns the fewest seeds that make the half-width smaller than ``half``, or ``None`` above ``MOST_SEEDS``."""
-    return next((n for n in range(2, MOST_SEEDS + 1) if half_width(parts, n, items) < half), None)
+    return next((n for n in range(2, MOST_SEEDS + 1) if half_width(parts, n, items, arms) < half), None)
 
 
 def pooled(parts: Iterable[Variances]) -> Variances:

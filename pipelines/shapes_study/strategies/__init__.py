@@ -2,6 +2,7 @@
 
 config.py      the settings: a profile of configs/study.yaml
 world.py       the clips to train on and to ask about, and the frozen features of their frames
+codecs.py      the codecs of arms that have one of their own, trained on the clips
 model.py       an arm's model: the shipped VTok with another tokeniser, its additions untrained
 arm.py         trains one arm with one seed, on all three losses
 own_tokens.py  visual tokens that an arm samples itself, for the second part of its training

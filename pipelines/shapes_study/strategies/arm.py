@@ -10,7 +10,7 @@ from data_tools.draws import keyed_seed
 from pipelines.shapes_study.config import ArmConfig
 from pipelines.shapes_study.fitting import fit, mean_of_last
 from pipelines.shapes_study.strategies.config import StrategiesConfig
-from pipelines.shapes_study.strategies.model import chosen, features_of, framework_of, measure
+from pipelines.shapes_study.strategies.model import chosen, framework_of, measure
 from pipelines.shapes_study.strategies.own_tokens import own_features
 from pipelines.shapes_study.strategies.world import Encoded, decoder_count
 from vtok.framework import LOSSES, VTokFramework
@@ -22,6 +22,7 @@ from vtok.video_decoder import Posterior
 MEASURED_ON = 512  # clips that the features' mean and deviation are measured on
 OWN = "own"  # folder of the second part of a training
 DESCRIBED = 4  # of so many clips one has no question; the model describes it
+WHOLE, ASKED, MADE = ["under", "vis_lm", "dec"], ["under"], ["dec"]  # the losses that a sample may count in
 
 
 class Trained(NamedTuple):
@@ -73,9 +74,10 @@ class Examples(NamedTuple):
 def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded, seed: int) -> Trained:
     """Trains an arm, or resumes its training; if it is done, loads the weights.
 
-    First it trains on the clips and all losses. Then half of the samples have tokens that the arm samples itself, and
-    train L_dec alone (:mod:`pipelines.shapes_study.strategies.own_tokens`). The seed gives new weights, the order of
-    the clips, and all noise. These are the same for all arms.
+    First half of the samples train all losses, the others L_under alone: a row to generate costs most of a sample, and
+    understanding needs more samples. Then half of the samples have tokens that the arm samples itself, and train L_dec
+    alone (:mod:`pipelines.shapes_study.strategies.own_tokens`). The seed gives new weights, the order of the clips, and
+    all noise. These are the same for all arms.
 
     Args:
         folder: Keeps the state.
@@ -84,29 +86,29 @@ def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded
         world: The clips to train on.
         seed: The seed.
     """
-    framework = framework_of(config, arm, seed).train()
+    framework = framework_of(config, arm, seed, world.codec).train()
     device, parts = framework.mllm.device, trained_parts(framework)
-    features = features_of(framework.tokeniser, world.stored["grids"], device)
+    features = world.features(framework.tokeniser)
     measure(framework, chosen(features, list(range(min(MEASURED_ON, len(world.clips))))))
     latents, pooled = (world.stored[name].to(device) for name in ("latents", "pooled"))
     clips = Examples(features, texts_of(framework, world), latents, pooled)
 
     def loss(step: int) -> Tensor:
-        return loss_of(framework, config, drawn(clips, config.fit.batch_size, seed, step), seed, step)
+        return loss_of_half(framework, config, drawn(clips, config.fit.batch_size, seed, step), seed, step)
 
     losses = fit(parts, loss, config.fit, folder)
     own_folder, count = folder / OWN, config.own.clips
     own = Examples(
         own_features(own_folder, config, framework, world.clips[:count], seed),
-        [framework.text.counted(text, ["dec"]) for text in clips.texts[:count]],
+        [framework.text.counted(text, MADE) for text in clips.texts[:count]],
         latents[:count],
         pooled[:count],
     )
 
     def own_loss(step: int) -> Tensor:
         step += config.fit.steps  # other clips and noise than before
-        half = config.own.fit.batch_size // 2
-        both = drawn(clips, config.own.fit.batch_size - half, seed, step).joined(drawn(own, half, seed, step))
+        whole, made = halves(config.own.fit.batch_size)
+        both = drawn(clips, whole, seed, step).joined(drawn(own, made, seed, step))
         return loss_of(framework, config, both, seed, step)
 
     return Trained(framework, losses + fit(parts, own_loss, config.own.fit, own_folder))
@@ -118,8 +120,32 @@ def drawn(examples: Examples, count: int, seed: int, step: int) -> Examples:
     return examples.chosen(torch.randint(len(examples.texts), (count,), generator=draws).tolist())
 
 
-def loss_of(framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int) -> Tensor:
-    """Returns the weighted loss of a step."""
+def halves(size: int) -> tuple[int, int]:
+    """Returns the numbers of samples in the two halves of a batch."""
+    return size - size // 2, size // 2
+
+
+def loss_of_half(
+    framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int
+) -> Tensor:
+    """Returns the loss of samples of which the first half train all losses, and the others L_under alone.
+
+    The decoder runs for every sample of a batch. So the halves are two batches, and it does not run for the second.
+    """
+    count = len(examples.texts)
+    whole = halves(count)[0]
+    first, others = (examples.chosen(list(places)) for places in (range(whole), range(whole, count)))
+    others = others._replace(texts=[framework.text.counted(text, ASKED) for text in others.texts])
+    of_first = loss_of(framework, config, first, seed, step)
+    of_others = loss_of(framework, config, others, seed, step, with_decoder=False)
+    return (whole * of_first + (count - whole) * of_others) / count
+
+
+def loss_of(
+    framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int,
+    with_decoder: bool = True,
+) -> Tensor:  # fmt: skip
+    """Returns the weighted loss of samples, the mean over them. Without the decoder, L_dec is zero."""
     size, mean = len(examples.texts), examples.latents.float()
     batch = Batch(
         frames=examples.features,
@@ -127,12 +153,12 @@ def loss_of(framework: VTokFramework, config: StrategiesConfig, examples: Exampl
         video=Posterior(mean, torch.zeros_like(mean)),
         video_counts=[decoder_count(framework.config.decoder, config.world.seconds)] * size,
         texts=examples.texts,
-        decoder_seeds=[keyed_seed(seed, step * size + row, "decoder") for row in range(size)],
-        head_seeds=[keyed_seed(seed, step * size + row, "head") for row in range(size)],
+        decoder_seeds=[keyed_seed(seed, step, f"decoder/{row}") for row in range(size)],
+        head_seeds=[keyed_seed(seed, step, f"head/{row}") for row in range(size)],
         keys=[""] * size,
         captions=list(examples.pooled),
     )
-    return framework(batch, with_decoder=step % framework.config.loss.dec_every == 0)[LOSSES[0]]
+    return framework(batch, with_decoder=with_decoder)[LOSSES[0]]
 
 
 def texts_of(framework: VTokFramework, world: Encoded) -> list[RowText]:

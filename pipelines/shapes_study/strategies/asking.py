@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipelines.shapes_study.questions import likeliest
-from pipelines.shapes_study.strategies.model import chosen, features_of
+from pipelines.shapes_study.strategies.model import chosen
 from pipelines.shapes_study.strategies.world import Encoded
 from vtok.framework import VTokFramework
 from vtok.tokeniser import build_tokeniser
@@ -24,7 +24,7 @@ def ask(framework: VTokFramework, world: Encoded, frames: int) -> dict[str, Any]
     Returns:
         ``right``: 1 for each question whose likeliest option is right, else 0.
     """
-    features = features_of(framework.tokeniser, world.stored["grids"], framework.mllm.device)
+    features = world.features(framework.tokeniser)
     right = []
     for place, clip in enumerate(world.clips):
         visual = framework.embedded(framework.restored(chosen(features, [place])))

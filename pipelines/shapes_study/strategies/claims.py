@@ -82,7 +82,7 @@ def needed_for(claim: ClaimConfig, pair: Pair) -> str:
     mean = pair.difference.mean
     away = min(abs(mean - limit) for limit in limits(claim))
     for times in (1, MORE):
-        if seeds := seeds_for(pair.variances, times * pair.items, away):
+        if seeds := seeds_for(pair.variances, times * pair.items, away, max(2, len(pair.arms))):
             seeds = max(seeds, len(pair.seeds) + 1) if times == 1 else seeds
             return f"about {seeds} seeds" + f" and {times} times the items" * (times > 1)
     return f"more than {MOST_SEEDS} seeds and {MORE} times the items"

@@ -15,14 +15,14 @@ from pipelines.engine.models import quiet_libraries
 from pipelines.shapes_study.origin import RESULTS, origin_of
 from pipelines.shapes_study.sharing import make_all
 from pipelines.shapes_study.stages import Done, key_of, slug, stage
-from pipelines.shapes_study.strategies import arm, asking, cost, making, report, world
+from pipelines.shapes_study.strategies import arm, asking, codecs, cost, making, report, world
 from pipelines.shapes_study.strategies.config import MAIN, STRATEGIES, StrategiesConfig
 from pipelines.shapes_study.strategies.making import AUTOENCODER, CEILINGS, GENERATION, KINDS, OWN, PROMPT, SHOWN, TRUE
 from pipelines.shapes_study.strategies.model import shipped_digest, shipped_framework
 from pipelines.shapes_study.strategies.pictures import COST, GIFS, gif_name, write_gif
 from pipelines.shapes_study.strategies.results import Asked, Results, read_results, write_results
 from pipelines.shapes_study.strategies.series import TRAINING_FREE, UNDERSTANDING
-from pipelines.shapes_study.strategies.world import NEW, TRAIN, UNSEEN, Encoded
+from pipelines.shapes_study.strategies.world import NEW, TRAIN, UNSEEN, Coded, Encoded
 from vtok.framework import VTokFramework
 
 NONE = "none"  # the strategy without visual tokens
@@ -32,10 +32,12 @@ class Run(NamedTuple):
     """The finished stages of one arm with one seed.
 
     Attributes:
+        cost: What the arm costs.
         trained: Its training.
         answered: Its answers.
     """
 
+    cost: Done
     trained: Done
     answered: dict[Asked, Done]
 
@@ -72,18 +74,11 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
     (output / "locks").mkdir(parents=True, exist_ok=True)
     encoded = {split: encoded_clips(config, output, split) for split in (TRAIN, NEW, UNSEEN)}
     ceilings = ceilings_of(config, output, encoded)
-    costs = {
-        name: stage(
-            output / "cost" / slug(name), [config.world, config.fit, config.own, run_settings(config, name)], [],
-            lambda _, settings=settings: cost.cost_of(config, settings),
-        )
-        for name, settings in config.arms.items()
-    }  # fmt: skip
     done: dict[tuple[str, int], Run] = {}
     known = recorded(config, output)
 
     def written() -> Path:
-        results = gathered(config, origin, encoded, ceilings, costs, done, known)
+        results = gathered(config, origin, ceilings, done, known)
         results.shown = list(dict.fromkeys([*known.shown, *shown(output, ceilings, done)]))
         write_results(results, output / RESULTS)
         path = report.write(output, config, read_results(output))
@@ -113,6 +108,7 @@ def recorded(config: StrategiesConfig, output: Path) -> Results:
         name: {asked: {seed: of[seed] for seed in of if (name, seed) in results.runs} for asked, of in every.items()}
         for name, every in results.answers.items()
     }
+    results.arms = {name: own for name, own in results.arms.items() if any(name == arm for arm, _ in results.runs)}
     results.shown = [name for name in results.shown if (name, 0) in results.runs]
     return results
 
@@ -175,12 +171,39 @@ def ceilings_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split
 def run_settings(config: StrategiesConfig, name: str) -> list[Any]:
     """Returns the settings that an arm's model depends on."""
     own = config.arms[name]
-    return [config.tokeniser, own.tokeniser, own.g_phi_of_grid, shipped_digest()]
+    codec = config.codecs.get(own.tokeniser.get("strategy", ""))
+    return [config.tokeniser, own.tokeniser, own.g_phi_of_grid, codec, shipped_digest()]
+
+
+def clips_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], name: str) -> dict[str, Split]:
+    """Returns the clips as an arm sees them. If its strategy has a codec, makes the stages of codec and features."""
+    settings = config.arms[name]
+    strategy = settings.tokeniser.get("strategy")
+    if strategy not in config.codecs:
+        return encoded
+    train = encoded[TRAIN]
+    codec = stage(
+        output / "codecs" / strategy, [config.codecs[strategy], run_settings(config, name)], [train.done],
+        lambda folder: codecs.train(folder, config, settings, train.world.clips),
+    )  # fmt: skip
+    place, result = codec.folder / codecs.CODEC, {}
+    for split, own in encoded.items():
+        done = stage(
+            output / "encoded" / f"{own.done.folder.name}-{strategy}", [], [own.done, codec],
+            lambda folder, own=own: codecs.encode(folder, config, settings, place, own.world.clips),
+        )  # fmt: skip
+        result[split] = Split(done, Coded(own.world, place, done.folder))
+    return result
 
 
 def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], name: str, seed: int) -> Run:
     """Makes the stages of one arm with one seed: its training and its answers. More answers need no new training."""
-    settings, train = config.arms[name], encoded[TRAIN]
+    settings, encoded = config.arms[name], clips_of(config, output, encoded, name)
+    train = encoded[TRAIN]
+    costs = stage(
+        output / "cost" / slug(name), [config.world, config.fit, config.own, run_settings(config, name)], [],
+        lambda _: cost.cost_of(config, settings, train.world.codec),
+    )  # fmt: skip
     model = cache(
         lambda folder: arm.train(folder, config, settings, train.world, seed)
     )  # all stages use it, unless they are done
@@ -199,21 +222,22 @@ def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], na
             [asked.denoising_steps] * (of in KINDS), [trained, encoded[split].done],
             partial(answer, config, framework, encoded[split].world, of, count),
         )
-        for of, split, count in asked_of(config, name)
+        for of, split, count in asked_of(config, name, seed)
     }  # fmt: skip
-    return Run(trained, answered)
+    return Run(costs, trained, answered)
 
 
-def asked_of(config: StrategiesConfig, name: str) -> list[tuple[str, str, int]]:
+def asked_of(config: StrategiesConfig, name: str, seed: int) -> list[tuple[str, str, int]]:
     """Returns what an arm is asked: what, of which split, and how many of a category.
 
-    Only the arms of the main table make videos from the prompt alone, from true tokens, and of unseen combinations.
+    Only the arms of the main table make videos from the prompt alone, from true tokens, and of unseen combinations,
+    and only with the first seeds.
     ``TRAINING_FREE`` changes the model, so it comes last.
     """
     settings, questions = config.arms[name], config.asked.questions
     asked = [(UNDERSTANDING, NEW, questions), (UNDERSTANDING, UNSEEN, questions)]
     asked.append((GENERATION, NEW, config.asked.videos))
-    if MAIN in settings.table:
+    if MAIN in settings.table and seed < config.asked.other_seeds:
         asked.append((GENERATION, UNSEEN, config.asked.other_videos))
         if settings.tokeniser.get("strategy") != NONE:
             asked += [(kind, NEW, config.asked.other_videos) for kind in (PROMPT, OWN)]
@@ -236,19 +260,23 @@ def answer(
 
 
 def gathered(
-    config: StrategiesConfig, origin: str, encoded: dict[str, Split], ceilings: dict[Asked, Done],
-    costs: dict[str, Done], done: dict[tuple[str, int], Run], known: Results,
-) -> Results:  # fmt: skip
+    config: StrategiesConfig,
+    origin: str,
+    ceilings: dict[Asked, Done],
+    done: dict[tuple[str, int], Run],
+    known: Results,
+) -> Results:
     """Returns what the stages measured so far, and what was known before."""
     found = Results(origin, len(config.runs) - len(done) - len(known.runs), shipped_digest())
     found.runs, found.answers = dict(known.runs), deepcopy(known.answers)
-    for of, split, count in dict.fromkeys(asked for name in config.arms for asked in asked_of(config, name)):
+    for of, split, count in dict.fromkeys(asked for name in config.arms for asked in asked_of(config, name, 0)):
         found.categories[of, split] = [name for name in (TV_ALIGN if of in KINDS else CATEGORIES) for _ in range(count)]
-    found.arms = {name: plain(own.figures, ("tokens", "flops", "g_phi")) for name, own in costs.items()}
+    found.arms = dict(known.arms)
     found.ceilings = {what: plain(own.figures, ("right", "place", "size")) for what, own in ceilings.items()}
     for name, seed in config.runs:
         if (name, seed) in done:
-            trained, answered = done[name, seed]
+            costs, trained, answered = done[name, seed]
+            found.arms[name] = plain(costs.figures, ("tokens", "flops", "g_phi"))
             measured = plain(trained.figures, ("last_loss", "seconds")) | seconds_of(answered)
             found.runs[name, seed] = measured | {"key": run_key(config, name)}
             for asked, own in answered.items():

@@ -50,6 +50,19 @@ class OwnConfig:
 
 
 @dataclass
+class CodecConfig:
+    """The codec of a strategy that has one of its own. It is trained once, for all seeds, on the study's clips.
+
+    Args:
+        model: Its sizes.
+        fit: Its training.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    fit: Fitting = field(default_factory=Fitting)
+
+
+@dataclass
 class AskedConfig:
     """What is asked, in each category.
 
@@ -58,6 +71,7 @@ class AskedConfig:
         videos: Videos of new scenes, as an arm generates them.
         other_videos: Videos of the first of these scenes from the prompt alone and from true tokens; and of unseen
             combinations.
+        other_seeds: The first seeds of a main arm make these other videos. The differences that they show are large.
         denoising_steps: Steps of the decoder's sampler.
         batch: Videos that are made together.
     """
@@ -65,6 +79,7 @@ class AskedConfig:
     questions: int = 160
     videos: int = 120
     other_videos: int = 20
+    other_seeds: int = 3
     denoising_steps: int = 20
     batch: int = 20
 
@@ -139,6 +154,7 @@ class StrategiesConfig:
         asked: What is asked.
         power: The precision that the numbers are chosen for.
         tokeniser: Settings of the tokeniser that all arms share.
+        codecs: By strategy, the codecs.
         arms: The arms, by name. The first one is the one that tables compare the others with.
         claims: The claims that the report tests.
 
@@ -154,6 +170,7 @@ class StrategiesConfig:
     asked: AskedConfig = field(default_factory=AskedConfig)
     power: PowerConfig = field(default_factory=PowerConfig)
     tokeniser: dict[str, Any] = field(default_factory=dict)
+    codecs: dict[str, CodecConfig] = field(default_factory=dict)
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     claims: list[ClaimConfig] = field(default_factory=list)
 

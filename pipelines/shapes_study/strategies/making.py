@@ -20,7 +20,7 @@ from data_tools.shapes import TV_ALIGN
 from data_tools.shapes.judge import answer
 from pipelines.shapes_study.strategies.config import StrategiesConfig
 from pipelines.shapes_study.strategies.likeness import AWAY, OCTAVES, level, likeness
-from pipelines.shapes_study.strategies.model import chosen, features_of, tokens_of
+from pipelines.shapes_study.strategies.model import chosen, tokens_of
 from pipelines.shapes_study.strategies.world import Clip, Encoded, decoder_count, decoder_frames, first_of_each
 from vtok.config import DecoderConfig
 from vtok.framework import VTokFramework
@@ -50,23 +50,26 @@ def made(
         The clip, and the video (F, H, W, 3) ``uint8``.
     """
     places = first_of_each(world.clips, per_category, TV_ALIGN)
-    features = None
-    if kind == OWN:
-        features = features_of(framework.tokeniser, world.stored["grids"][places], framework.mllm.device)
-    tokens = tokens_of(config, framework) if kind == GENERATION else 0
+    rows = rows_of(framework, config, world, places, kind)
     for first in range(0, len(places), config.asked.batch):
         clips = [world.clips[place] for place in places[first : first + config.asked.batch]]
-        prompts = [clip.item.prompt for clip in clips]
-        if features is None:
-            noise = [noise_of(config, clip, "tokens") for clip in clips]
-            rows = [row for [row] in sample_rows(framework, prompts, tokens, PLAIN, noise)]
-        else:
-            rows = [
-                teacher_forced_row(framework, prompt, chosen(features, [first + number]))
-                for number, prompt in enumerate(prompts)
-            ]
-        videos = decoded(framework, config, clips, rows).permute(0, 1, 3, 4, 2).cpu().numpy()
-        yield from zip(clips, videos)
+        videos = decoded(framework, config, clips, rows[first : first + len(clips)])
+        yield from zip(clips, videos.permute(0, 1, 3, 4, 2).cpu().numpy())
+
+
+def rows_of(
+    framework: VTokFramework, config: StrategiesConfig, world: Encoded, places: list[int], kind: str
+) -> list[GenerationRow]:
+    """Returns the rows of some clips, by kind. Tokens of all of them are sampled together."""
+    prompts = [world.clips[place].item.prompt for place in places]
+    if kind == OWN:
+        features = world.features(framework.tokeniser, places)
+        return [
+            teacher_forced_row(framework, prompt, chosen(features, [number])) for number, prompt in enumerate(prompts)
+        ]
+    tokens = tokens_of(config, framework) if kind == GENERATION else 0
+    noise = [noise_of(config, world.clips[place], "tokens") for place in places]
+    return [row for [row] in sample_rows(framework, prompts, tokens, PLAIN, noise)]
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.weights.shipped import PREFIX, SHIPPED
 
 ENCODER, LANGUAGE = "shapes/clip", "shapes/llava-next"
+NAMES_CODEC = {"omnitokenizer": "weights", "video-lavit": "codec"}  # the tokeniser's setting, by strategy
 STARTED_FROM = (ENCODER, LANGUAGE, "shapes/hunyuan-video")
 BATCH = 64
 
@@ -53,12 +55,14 @@ def shipped_framework() -> VTokFramework:
     return build_framework(model, without={"feature_extractor"}).eval().to(distributed.device())
 
 
-def model_of(config: StrategiesConfig, arm: ArmConfig) -> ModelConfig:
-    """Returns the configuration of an arm's model."""
+def model_of(config: StrategiesConfig, arm: ArmConfig, codec: Path | None = None) -> ModelConfig:
+    """Returns the configuration of an arm's model. ``codec`` is the folder of its strategy's codec, if it has one."""
     shipped = shipped_config()
     width = shipped.tokeniser.token_dim
     tokeniser = {"weights": ENCODER, "token_dim": width, "fps": config.world.fps}
     tokeniser |= merged(config.tokeniser, arm.tokeniser)
+    if codec:
+        tokeniser[NAMES_CODEC[tokeniser["strategy"]]] = str(codec)
     if arm.g_phi_of_grid:
         tokeniser["motion_hidden_dim"] = matched_hidden_dim(width, tokeniser.get("residual_grid", 1), arm.g_phi_of_grid)
     return replace(
@@ -68,12 +72,12 @@ def model_of(config: StrategiesConfig, arm: ArmConfig) -> ModelConfig:
     )
 
 
-def framework_of(config: StrategiesConfig, arm: ArmConfig, seed: int) -> VTokFramework:
+def framework_of(config: StrategiesConfig, arm: ArmConfig, seed: int, codec: Path | None = None) -> VTokFramework:
     """Builds an arm's framework on the device. It takes stored features for frames, and holds no encoder.
 
     New weights are drawn part by part. So parts of the same shape start with the same weights in all arms.
     """
-    framework = build_framework(model_of(config, arm), without={"feature_extractor"})
+    framework = build_framework(model_of(config, arm, codec), without={"feature_extractor"})
     framework.tokeniser.feature_extractor = StoredGrids(framework.tokeniser.feature_extractor.width)
     for name, part in new_parts(framework).items():
         torch.manual_seed(keyed_seed(seed, 0, f"weights/{name}"))
@@ -118,4 +122,4 @@ def measure(framework: VTokFramework, features: VisualFeatures) -> None:
 
 def tokens_of(config: StrategiesConfig, framework: VTokFramework) -> int:
     """Returns the visual tokens of a clip."""
-    return sum(framework.tokeniser.counts(config.world.frames))
+    return sum(framework.tokeniser.counts(config.world.frames, config.world.fps))

@@ -16,6 +16,7 @@ from pipelines.shapes_study.strategies.tables import (
     difference_table,
     likeness_table,
     power_table,
+    seed_deviations,
 )
 from pipelines.shapes_study.strategies.world import NEW, UNSEEN
 
@@ -25,6 +26,7 @@ GROUPS = {
     "spatial": "Spatial tokens",
     "temporal": "Motion tokens per second",
     "residual": "Cells of the residual in one motion token",
+    "codecs": "Video codecs",
 }
 
 
@@ -57,14 +59,13 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         parts.append(f"**Not finished**: {done} runs are done, {results.missing} are still to come.")
     parts.append(
         f"Every arm starts from the small models that the package ships. It trains on {world.train} clips of "
-        f"{world.seconds:g} s: {fit.steps} steps of {fit.batch_size}, all three losses, {config.seeds} seeds; then "
-        f"{own.fit.steps} steps of {own.fit.batch_size}, in which half of the samples have visual tokens that the arm "
-        "samples itself, and train L_dec alone. "
-        "Clips, their order, prompts, noise and initial weights "
-        "are the same in all arms. The main tables are about new scenes of the training distribution: "
+        f"{world.seconds:g} s, {config.seeds} seeds: {fit.steps} steps of {fit.batch_size}, in which half of the samples "
+        f"train all losses and the others L_under alone; then {own.fit.steps} steps of {own.fit.batch_size}, in which "
+        "half of the samples have visual tokens that the arm samples itself, and train L_dec alone. Clips, their order, "
+        "prompts, noise and initial weights are the same in all arms. The main tables are about new scenes of the training distribution: "
         f"{asked.questions} questions and {asked.videos} videos a category. Differences are paired by seed and item. "
-        "Their 95 % interval is for other seeds and other items (`paired.py`). Nothing is corrected for the number of "
-        "comparisons."
+        "Their 95 % interval is for other seeds and other items; the variance of seeds is estimated from all arms "
+        "together (`paired.py`). Nothing is corrected for the number of comparisons."
     )
     return "\n\n".join(parts)
 
@@ -92,8 +93,20 @@ def power_section(config: StrategiesConfig, results: Results) -> str:
         f"## Power\n\nWanted are half-widths of a difference of {config.power.over_all:g} points over all and "
         f"{config.power.category:g} in a category, at the mean variances of the main arms' differences to the first "
         "(in squared points).\n\n"
-        f"{power_table(config, results)}"
+        f"{power_table(config, results)}\n\n{deviations(results)}"
     )
+
+
+def deviations(results: Results) -> str:
+    """Returns how alike arms are in the variance of seeds, which is estimated from all of them together."""
+    told = []
+    for protocol in (UNDERSTANDING, GENERATION):
+        if found := seed_deviations(results, protocol):
+            low, high = (pick(found, key=lambda arm: found[arm]) for pick in (min, max))
+            told.append(f"{protocol}: {found[low]:.1f} ({low}) to {found[high]:.1f} ({high})")
+    if not told:
+        return ""
+    return f"Standard deviation of an arm over seeds, less what seeds change in all arms, in points: {'; '.join(told)}."
 
 
 def tables(config: StrategiesConfig, results: Results) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.shapes_study.paired import Variances, paired_difference, variances
+from pipelines.shapes_study.paired import Variances, paired_difference, seed_square_of_arms, variances
 from pipelines.shapes_study.seeds import Estimate
 from pipelines.shapes_study.strategies.likeness import AWAY, LEVELS, OCTAVES
 from pipelines.shapes_study.strategies.results import Results, Values
@@ -20,16 +20,23 @@ UNDERSTANDING, TRAINING_FREE = "understanding", "training free"
 MOST = {"place": AWAY, "size": OCTAVES}
 
 
+# By seed, the value of each item.
+Series = dict[int, np.ndarray]
+
+
 class Pair:
     """Two series over the seeds that both have, item by item.
 
     Args:
-        ours, theirs: By seed, the value of each item.
+        ours, theirs: The series.
+        arms: The same series of all arms of the study, if the two are those of two arms. Seeds' variance is estimated
+            from the arms that have all the pair's seeds.
     """
 
-    def __init__(self, ours: dict[int, np.ndarray], theirs: dict[int, np.ndarray]):
+    def __init__(self, ours: Series, theirs: Series, arms: Sequence[Series] = ()):
         self.seeds = [seed for seed in ours if seed in theirs]
         self.ours, self.theirs = ([own[seed] for seed in self.seeds] for own in (ours, theirs))
+        self.arms = [[own[seed] for seed in self.seeds] for own in arms if all(seed in own for seed in self.seeds)]
 
     @property
     def comparable(self) -> bool:
@@ -44,17 +51,18 @@ class Pair:
     @property
     def difference(self) -> Estimate:
         """The mean difference with its interval."""
-        return paired_difference(self.ours, self.theirs)
+        return paired_difference(self.ours, self.theirs, seed_square_of_arms(self.arms) if self.arms else None)
 
     @property
     def variances(self) -> Variances:
-        """The variances of the difference."""
-        return variances(self.ours, self.theirs)
+        """The variances of the difference; that of seeds as in its interval."""
+        own = variances(self.ours, self.theirs)
+        if not self.arms:
+            return own
+        return own._replace(seed=max(0.0, (seed_square_of_arms(self.arms).value - own.rest) / self.items))
 
 
-def series(
-    results: Results, arm: str, name: str, split: str = NEW, category: str | None = None
-) -> dict[int, np.ndarray]:
+def series(results: Results, arm: str, name: str, split: str = NEW, category: str | None = None) -> Series:
     """Returns an arm's values by seed, (items,) each; empty if they were not measured.
 
     Args:
@@ -95,4 +103,6 @@ def compared(
     other: str | None = None,
 ) -> Pair:  # fmt: skip
     """Pairs the series of two arms. Arguments as in :func:`series`; ``other`` is the second arm's series."""
-    return Pair(series(results, arm, name, split, category), series(results, than, other or name, split, category))
+    ours, theirs = (series(results, arm, name, split, category), series(results, than, other or name, split, category))
+    alike = other in (None, name)
+    return Pair(ours, theirs, [series(results, each, name, split, category) for each in results.answers if alike])

@@ -92,12 +92,14 @@ def power_table(config: StrategiesConfig, results: Results) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for protocol, items in ((UNDERSTANDING, config.asked.questions), (GENERATION, config.asked.videos)):
-        names = _categories(results, protocol, NEW)
+        names, arms = _categories(results, protocol, NEW), len(config.arms)
         pilot = config.power.pilot_of(protocol)
-        lines.append(_plan_row(protocol, "the pilot", pilot, plan_of(pilot, len(names), config.seeds, items)))
+        lines.append(_plan_row(protocol, "the pilot", pilot, plan_of(pilot, len(names), config.seeds, items, arms)))
         if own := measured_pilot(config, results, protocol):
-            lines.append(_plan_row(protocol, "this run", own, plan_of(own, len(names), config.seeds, items)))
-            wanted = cheapest(own, len(names), config.power.over_all, config.power.category, *work(results, protocol))
+            lines.append(_plan_row(protocol, "this run", own, plan_of(own, len(names), config.seeds, items, arms)))
+            wanted = cheapest(
+                own, len(names), config.power.over_all, config.power.category, *work(results, protocol), arms
+            )
             lines.append(_plan_row(protocol, "this run: the least work that is enough", own, wanted))
     return "\n".join(lines)
 
@@ -112,6 +114,21 @@ def measured_pilot(config: StrategiesConfig, results: Results, protocol: str) ->
         return None
     over_all, category = pooled(own[0] for own in found), pooled(parts for own in found for parts in own[1:])
     return Pilot(*(Variances(*(1e4 * part for part in parts)) for parts in (over_all, category)))
+
+
+def seed_deviations(results: Results, protocol: str) -> dict[str, float]:
+    """Returns the standard deviation of each arm's mean over seeds, less their common part, in points.
+
+    It is over the seeds that all arms have; empty if these are fewer than two.
+    """
+    arms = {arm: own for arm in results.answers if (own := series(results, arm, protocol))}
+    seeds = [seed for seed in next(iter(arms.values()), {}) if all(seed in own for own in arms.values())]
+    if len(seeds) < 2 or len(arms) < 2:
+        return {}
+    means = 100 * np.array([[own[seed].mean() for seed in seeds] for own in arms.values()])
+    rest = means - means.mean(1, keepdims=True) - means.mean(0) + means.mean()
+    freedom = (len(seeds) - 1) * (len(arms) - 1) / len(arms)
+    return dict(zip(arms, np.sqrt((rest**2).sum(1) / freedom).tolist()))
 
 
 def work(results: Results, protocol: str) -> tuple[float, float]:

@@ -23,15 +23,17 @@ from data_tools.items import Item
 from data_tools.shapes import CATEGORIES, Scene, draw_scene, item_of, render_at, scene_of
 from pipelines.engine import distributed
 from pipelines.shapes_study.strategies.config import WorldConfig
-from pipelines.shapes_study.strategies.model import ENCODER, shipped_framework
+from pipelines.shapes_study.strategies.model import ENCODER, features_of, shipped_framework
 from vtok.config import DecoderConfig, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
+from vtok.tokeniser import Tokeniser, VisualFeatures
 from vtok.video_decoder import encode_video
 
 TRAIN, NEW, UNSEEN = "train", "new", "unseen"
 # Each split's combinations, and an offset that keeps its seeds apart from those of other splits and other stages.
 SPLITS = {TRAIN: ("train", 40_000_000), NEW: ("train", 41_000_000), UNSEEN: ("test", 42_000_000)}
 STORED = "clips.safetensors"
+TOKENS = "tokens.safetensors"  # what the codec of an arm makes of clips
 LAST_FRAME = 23 / 8  # seconds: the shipped models' clips are 24 frames at 8 per second; the scene ends with the last
 BATCH = 16
 
@@ -134,7 +136,12 @@ class Encoded:
     Args:
         folder: Folder of the stage.
         clips: Its clips.
+
+    Attributes:
+        codec: Folder of the codec that makes the features of the clips, if an arm has its own.
     """
+
+    codec: Path | None = None
 
     def __init__(self, folder: Path, clips: list[Clip]):
         self.folder, self.clips = folder, clips
@@ -143,3 +150,26 @@ class Encoded:
     def stored(self) -> dict[str, Tensor]:
         """``grids``, ``latents`` and ``pooled``."""
         return load_file(self.folder / STORED)
+
+    def features(self, tokeniser: Tokeniser, places: slice | list[int] = slice(None)) -> VisualFeatures:
+        """Returns the features of clips for a tokeniser, fp16 on the device; of all by default."""
+        return features_of(tokeniser, self.stored["grids"][places], distributed.device())
+
+
+class Coded(Encoded):
+    """Clips whose features an arm's own codec made.
+
+    Args:
+        encoded: The clips.
+        codec: Folder of the codec.
+        tokens: Folder of the features.
+    """
+
+    def __init__(self, encoded: Encoded, codec: Path, tokens: Path):
+        super().__init__(encoded.folder, encoded.clips)
+        self.codec, self.tokens = codec, tokens
+
+    def features(self, tokeniser: Tokeniser, places: slice | list[int] = slice(None)) -> VisualFeatures:
+        stored = load_file(self.tokens / TOKENS)
+        spatial, motion = (stored[kind][places].to(distributed.device()) for kind in ("spatial", "motion"))
+        return VisualFeatures(spatial, motion, [motion.shape[1]] * len(motion))

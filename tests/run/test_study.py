@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipelines.shapes_study.paired import (
 )
 from pipelines.shapes_study.power import Pilot, cheapest, half_width, plan_of, pooled, seeds_for
 from pipelines.shapes_study.seeds import Estimate
+from pipelines.shapes_study.stages import Done
 from pipelines.shapes_study.strategies import arm, asking, codecs, command, making, own_tokens, report, world
 from pipelines.shapes_study.strategies.claims import finding, findings, verdict
 from pipelines.shapes_study.strategies.config import STRATEGIES, ClaimConfig, StrategiesConfig, load_strategies
@@ -101,6 +103,34 @@ def test_runs_that_the_results_hold_are_known_if_their_settings_are_the_same(tmp
     write_results(Results("here", 3, "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
     longer = replace(config, fit=replace(config.fit, steps=5))
     assert not command.recorded(longer, tmp_path).runs and not command.recorded(config, tmp_path / "none").runs
+
+
+def test_the_results_hold_what_other_processes_finished(tmp_path, smoke, monkeypatch):
+    """A process that ends its first run reports the runs that others have ended; those under way are left out."""
+    for run, left_out in (("none", 1), 0), (("vtok", 0), 1):
+        asked = command.asked_of(smoke, *run)
+        for of in asked[left_out:]:
+            folder = tmp_path / "answers" / command.answers_folder(*run, *of)
+            folder.mkdir(parents=True)
+            (folder / "done.json").write_text("{}")
+
+    def run_of(config: StrategiesConfig, output: Path, encoded: dict, name: str, seed: int) -> command.Run:
+        answered = {
+            of[:2]: Done(output, "", {"right": [1, 0], "seconds": 1.0}) for of in command.asked_of(config, name, seed)
+        }
+        return command.Run(
+            Done(output, "", {"tokens": 0}), Done(output, "", {"last_loss": 1.0, "seconds": 2.0}), answered
+        )
+
+    monkeypatch.setattr(command, "run_of", run_of)
+    monkeypatch.setattr(command, "encoded_clips", lambda *_: None)
+    monkeypatch.setattr(command, "ceilings_of", lambda *_: {})
+    monkeypatch.setattr(command, "shown", lambda *_: [])
+    monkeypatch.setattr(command.report, "write", lambda folder, *_: folder)
+    monkeypatch.setattr(command, "make_all", lambda runs, output, done, make, write: write())
+    command.run(smoke, tmp_path, "here")
+    found = read_results(tmp_path)
+    assert list(found.runs) == [("none", 1)] and found.missing == len(smoke.runs) - 1 and list(found.arms) == ["none"]
 
 
 # ---------------------------------------------------------------- power

@@ -14,7 +14,7 @@ from data_tools.shapes import CATEGORIES, TV_ALIGN
 from pipelines.engine.models import quiet_libraries
 from pipelines.shapes_study.origin import RESULTS, origin_of
 from pipelines.shapes_study.sharing import make_all
-from pipelines.shapes_study.stages import Done, key_of, slug, stage
+from pipelines.shapes_study.stages import DONE, Done, key_of, slug, stage
 from pipelines.shapes_study.strategies import arm, asking, codecs, cost, making, report, world
 from pipelines.shapes_study.strategies.config import MAIN, STRATEGIES, StrategiesConfig
 from pipelines.shapes_study.strategies.making import AUTOENCODER, CEILINGS, GENERATION, KINDS, OWN, PROMPT, SHOWN, TRUE
@@ -76,8 +76,13 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
     ceilings = ceilings_of(config, output, encoded)
     done: dict[tuple[str, int], Run] = {}
     known = recorded(config, output)
+    others = [run for run in config.runs if run not in known.runs]
+
+    def made(name: str, seed: int) -> Run:
+        return run_of(config, output, encoded, name, seed)
 
     def written() -> Path:
+        done.update({run: made(*run) for run in others if run not in done and finished(config, output, *run)})
         results = gathered(config, origin, ceilings, done, known)
         results.shown = list(dict.fromkeys([*known.shown, *shown(output, ceilings, done)]))
         write_results(results, output / RESULTS)
@@ -86,10 +91,7 @@ def run(config: StrategiesConfig, output: Path, origin: str, publish_to: Path | 
             publish(output, publish_to)
         return path
 
-    def made(name: str, seed: int) -> Run:
-        return run_of(config, output, encoded, name, seed)
-
-    return make_all([run for run in config.runs if run not in known.runs], output, done, made, written)
+    return make_all(others, output, done, made, written)
 
 
 def recorded(config: StrategiesConfig, output: Path) -> Results:
@@ -218,7 +220,7 @@ def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], na
     asked = config.asked
     answered = {
         (of, split): stage(
-            output / "answers" / slug(f"{name}-{seed} {of} {split} {count}"),
+            output / "answers" / answers_folder(name, seed, of, split, count),
             [asked.denoising_steps] * (of in KINDS), [trained, encoded[split].done],
             partial(answer, config, framework, encoded[split].world, of, count),
         )
@@ -227,12 +229,22 @@ def run_of(config: StrategiesConfig, output: Path, encoded: dict[str, Split], na
     return Run(costs, trained, answered)
 
 
+def finished(config: StrategiesConfig, output: Path, name: str, seed: int) -> bool:
+    """Whether all stages of a run are done, perhaps by another process."""
+    folders = [output / "answers" / answers_folder(name, seed, *asked) for asked in asked_of(config, name, seed)]
+    return all((folder / DONE).exists() for folder in folders)
+
+
+def answers_folder(name: str, seed: int, of: str, split: str, count: int) -> str:
+    """Returns the folder's name of an arm's answers."""
+    return slug(f"{name}-{seed} {of} {split} {count}")
+
+
 def asked_of(config: StrategiesConfig, name: str, seed: int) -> list[tuple[str, str, int]]:
     """Returns what an arm is asked: what, of which split, and how many of a category.
 
     Only the arms of the main table make videos from the prompt alone, from true tokens, and of unseen combinations,
-    and only with the first seeds.
-    ``TRAINING_FREE`` changes the model, so it comes last.
+    and only with the first seeds. ``TRAINING_FREE`` changes the model, so it comes last.
     """
     settings, questions = config.arms[name], config.asked.questions
     asked = [(UNDERSTANDING, NEW, questions), (UNDERSTANDING, UNSEEN, questions)]

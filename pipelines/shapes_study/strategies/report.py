@@ -59,13 +59,14 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         parts.append(f"**Not finished**: {done} runs are done, {results.missing} are still to come.")
     parts.append(
         f"Every arm starts from the small models that the package ships. It trains on {world.train} clips of "
-        f"{world.seconds:g} s, {config.seeds} seeds: {fit.steps} steps of {fit.batch_size}, in which half of the samples "
-        f"train all losses and the others L_under alone; then {own.fit.steps} steps of {own.fit.batch_size}, in which "
-        "half of the samples have visual tokens that the arm samples itself, and train L_dec alone. Clips, their order, "
-        "prompts, noise and initial weights are the same in all arms. The main tables are about new scenes of the training distribution: "
-        f"{asked.questions} questions and {asked.videos} videos a category. Differences are paired by seed and item. "
-        "Their 95 % interval is for other seeds and other items; the variance of seeds is estimated from all arms "
-        "together (`paired.py`). Nothing is corrected for the number of comparisons."
+        f"{world.seconds:g} s, {config.seeds} seeds: {fit.steps} steps of {fit.batch_size}, in which half of the "
+        f"samples train all losses and the others L_under alone; then {own.fit.steps} steps of {own.fit.batch_size}, "
+        "in which half of the samples have visual tokens that the arm samples itself, and train L_dec alone. Clips, "
+        "their order, prompts, noise and initial weights are the same in all arms. The main tables are about new "
+        f"scenes of the training distribution: {asked.questions} questions and {asked.videos} videos a category. "
+        "Differences are paired by seed and item. Their 95 % interval is for other seeds and other items; the variance "
+        "of seeds is estimated from all arms together (`paired.py`). Nothing is corrected for the number of "
+        "comparisons."
     )
     return "\n\n".join(parts)
 

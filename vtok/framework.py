@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok.config import ModelConfig
-from vtok.devices import to_device
+from vtok.devices import indices_on_device, to_device
 from vtok.mllm import MLLM, Hidden
 from vtok.mllm.mrope import row_positions, video_positions
 from vtok.module_table import ModuleTable
@@ -240,18 +240,24 @@ class VTokFramework(nn.Module):
         return mean_per_clip(torch.cat(losses), plan.visual_clip, plan.visual_counts)
 
     def decoder_loss(self, hidden: Hidden, plan: RowPlan, batch: Batch, with_decoder: bool) -> Tensor:
-        """Computes L_dec of each clip (eq. 11), or zero in a step without it."""
+        """Computes L_dec of each clip (eq. 11), or zero in a step without it.
+
+        Videos of one tensor run together, those alone that have a loss (:attr:`Batch.decoded`). Videos of a list run
+        one by one, all of them, since ranks have to run the decoder equally often.
+        """
         if self.decoder is None:
             return torch.zeros((), device=hidden.conditioning.device)
         if not with_decoder:
             return self.decoder.no_loss(hidden.conditioning)
+        samples = len(batch.texts)
+        batch, kept = batch.decoded
         with phase("text_encoder"):
             captions = batch.captions
             if captions is None:
                 ids = [text.decoder_ids for text in batch.texts]
                 captions = self.decoder.encode_text(ids, hidden.conditioning.device)
         with phase("diffusion_transformer"):
-            rows = self.generation_rows(hidden.conditioning, plan)
+            rows = self.generation_rows(hidden.conditioning, plan, kept)
         groups, losses = batch.groups, []
         size = len(rows) // len(groups)
         for first, video in zip(range(0, len(rows), size), groups):
@@ -266,18 +272,22 @@ class VTokFramework(nn.Module):
                 losses.append(
                     self.decoder.loss(posterior, batch.video_counts[own], conditioning, batch.decoder_seeds[own])
                 )
-        return torch.cat(losses)
+        found = torch.cat(losses)
+        if len(found) == samples:
+            return found
+        (places,) = indices_on_device(found.device, kept)
+        return found.new_zeros(samples).index_copy(0, places, found)
 
-    def generation_rows(self, states: Tensor, plan: RowPlan) -> list[GenerationRow]:
-        """Takes each clip's states for the decoder from the packed states (1, L, d): cropped prompt and visual tokens.
+    def generation_rows(self, states: Tensor, plan: RowPlan, clips: list[int]) -> list[GenerationRow]:
+        """Takes some clips' states for the decoder from the packed states (1, L, d): cropped prompt and visual tokens.
 
         A visual token's state is the one at its own position, not the one that predicts it. The last visual token
         predicts nothing, so only its own position has seen it.
         """
-        rows = zip(plan.conditioning_start, plan.conditioning_rows, plan.conditioning_visual)
+        rows = list(zip(plan.conditioning_start, plan.conditioning_rows, plan.conditioning_visual))
         return [
             GenerationRow(*states[0, start : start + count].split([count - visual, visual]))
-            for start, count, visual in rows
+            for start, count, visual in (rows[clip] for clip in clips)
         ]
 
     # ---------------------------------------------------------------- parts

@@ -107,6 +107,39 @@ def test_losses_of_a_mix_equal_those_of_its_samples_alone(framework, kinds):
     assert [loss != 0 for loss in mixed["loss_vis_lm"]] == [kind in "vip" for kind in kinds]
 
 
+@pytest.mark.parametrize("counted", [(1, 3), (0,), ()])
+def test_the_decoder_runs_for_the_samples_of_a_tensor_that_it_trains(framework, monkeypatch, counted):
+    """For one at least, since every rank runs it. Losses and gradients are those of the clips one by one."""
+    batch = mixed_batch(framework, "vvvv")
+    texts = [
+        text if place in counted else framework.text.counted(text, ["under", "vis_lm"])
+        for place, text in enumerate(batch.texts)
+    ]
+    listed = batch._replace(texts=texts)
+    at_once = listed._replace(video=torch.cat(batch.video))
+    stored = listed._replace(video=Posterior(*(torch.cat(x) for x in zip(*map(framework.decoder.encode, batch.video)))))
+    seen, forward = [], framework.decoder.transformer.forward
+
+    def noted(hidden_states, **others):
+        seen.append(len(hidden_states))
+        return forward(hidden_states, **others)
+
+    monkeypatch.setattr(framework.decoder.transformer, "forward", noted)
+    found = []
+    for own, runs in ((listed, [1] * 4), (at_once, [len(counted) or 1]), (stored, [len(counted) or 1])):
+        seen.clear()
+        framework.zero_grad()
+        losses = framework(own, reduce=False)
+        losses["loss"].sum().backward()
+        assert seen == runs and [loss > 0 for loss in losses["loss_dec"]] == [place in counted for place in range(4)]
+        found.append(
+            [losses["loss_dec"].detach(), *(p.grad.clone() for p in framework.parameters() if p.requires_grad)]
+        )
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
+
+
 def test_what_stands_in_for_a_video_changes_nothing(framework):
     batch = mixed_batch(framework, "tq")
     before = framework(batch)["loss"]

@@ -278,7 +278,7 @@ def test_the_conditioning_holds_every_visual_token(framework):
 
     def rows(visual):
         hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual), plan.row_lengths)
-        (row,) = framework.generation_rows(hidden.conditioning, plan)
+        (row,) = framework.generation_rows(hidden.conditioning, plan, [0])
         assert len(row.visual) == features.token_counts[0]
         return torch.cat(row)
 

@@ -320,27 +320,13 @@ def test_an_arms_codec_is_trained_on_the_clips_and_read_by_its_tokeniser(tmp_pat
     assert framework.embedded(framework.restored(coded.features(framework.tokeniser, [0]))).shape[1] == tokens
 
 
-def test_samples_that_are_only_asked_about_cost_no_decoder_and_the_loss_is_that_of_one_batch(
-    tmp_path, smoke, monkeypatch
-):
-    clips = world.train_clips(smoke.world, 0)[:4]
-    world.encode(tmp_path, smoke.world, clips)
-    encoded, framework = world.Encoded(tmp_path, clips), framework_of(smoke, smoke.arms["vtok"], 0).eval()
-    latents, pooled = encoded.stored["latents"], encoded.stored["pooled"]
-    texts = arm.texts_of(framework, encoded)
-    examples = arm.Examples(encoded.features(framework.tokeniser), texts, latents, pooled)
-    decoded, run = [], framework.decoder.transformer.forward
-    monkeypatch.setattr(
-        framework.decoder.transformer,
-        "forward",
-        lambda *a, **k: decoded.append(len(a[0] if a else k["hidden_states"])) or run(*a, **k),
-    )
-    apart = arm.loss_of_half(framework, smoke, examples, 0, 0)
-    assert decoded == [2]
-    counted = [*texts[:2], *(framework.text.counted(text, arm.ASKED) for text in texts[2:])]
-    together = arm.loss_of(framework, smoke, examples._replace(texts=counted), 0, 0)
-    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
-    assert arm.halves(5) == (3, 2)
+def test_half_of_the_samples_are_only_asked_about(smoke):
+    framework, clips = framework_of(smoke, smoke.arms["vtok"], 0), world.train_clips(smoke.world, 0)[:5]
+    texts = arm.texts_of(framework, SimpleNamespace(clips=clips))
+    nothing = torch.zeros(5, 0)
+    asked = arm.half_asked(framework, arm.Examples(None, texts, nothing, nothing)).texts
+    assert [text.decodes for text in asked] == [text.predicts for text in asked] == [True] * 3 + [False] * 2
+    assert [text.answer for text in asked] == [text.answer for text in texts] and asked[:3] == texts[:3]
 
 
 def test_own_features_are_kept_and_depend_on_the_clip_and_the_seed_alone(tmp_path, smoke, monkeypatch):

@@ -1,10 +1,12 @@
 """The model's input: one micro-batch."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vtok.devices import indices_on_device
 from vtok.rows.text import RowText
 from vtok.tokeniser import VisualFeatures
 from vtok.video_decoder import Posterior
@@ -54,6 +56,25 @@ class Batch(NamedTuple):
         return [] if self.video is None else [self.video]
 
     @property
+    def decoded(self) -> tuple["Batch", list[int]]:
+        """What the decoder reads of the samples that it runs for, and their places.
+
+        These are the samples that count in L_dec, or the first one if there is none; all if the videos are a list.
+        """
+        every = list(range(len(self.texts)))
+        places = [place for place in every if self.texts[place].captioned and self.texts[place].decodes] or every[:1]
+        if isinstance(self.video, list) or places == every:
+            return self, every
+
+        def chosen(values: Sequence[Any]) -> list[Any]:
+            return [values[place] for place in places]
+
+        return self._replace(
+            video=rows_of(self.video, places), video_counts=chosen(self.video_counts), texts=chosen(self.texts),
+            decoder_seeds=chosen(self.decoder_seeds), captions=self.captions and chosen(self.captions),
+        ), places  # fmt: skip
+
+    @property
     def shown(self) -> list[bool]:
         """Whether each medium stands in a row. A text's black frame does not."""
         counts = self.media_counts or [1] * len(self.texts)
@@ -67,3 +88,12 @@ class Batch(NamedTuple):
         vectors = None if self.vectors is None else self.vectors.to(device, non_blocking=True)
         frames = self.frames.to(device, non_blocking=True)
         return self._replace(frames=frames, video=video, captions=captions, vectors=vectors)
+
+
+def rows_of(video: Tensor | Posterior | None, places: list[int]) -> Tensor | Posterior | None:
+    """Returns some of B videos."""
+    if video is None:
+        return None
+    if isinstance(video, Posterior):
+        return Posterior(*(x.index_select(0, index) for x in video for index in indices_on_device(x.device, places)))
+    return video.index_select(0, *indices_on_device(video.device, places))

@@ -8,8 +8,8 @@ padding, so the language model runs once per micro-step, on their tokens only:
 
 A conversation about several media has the V of each in its questions, and a generation row only of the first.
 
-A sample without a caption has no generation row, since it would have no loss. The decoder, which runs for every sample,
-then reads the first state of its other row; that loss has weight zero.
+A sample without a caption has no generation row, since it would have no loss. Where the decoder runs for it all the
+same, it reads the first state of its other row; that loss has weight zero.
 
 All prompts begin with the template's system part. With several prompts, this shared prefix is stored once, as a row of
 its own; the generation rows attend to it.

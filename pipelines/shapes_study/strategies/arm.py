@@ -94,7 +94,8 @@ def train(folder: Path, config: StrategiesConfig, arm: ArmConfig, world: Encoded
     clips = Examples(features, texts_of(framework, world), latents, pooled)
 
     def loss(step: int) -> Tensor:
-        return loss_of_half(framework, config, drawn(clips, config.fit.batch_size, seed, step), seed, step)
+        samples = half_asked(framework, drawn(clips, config.fit.batch_size, seed, step))
+        return loss_of(framework, config, samples, seed, step)
 
     losses = fit(parts, loss, config.fit, folder)
     own_folder, count = folder / OWN, config.own.clips
@@ -125,27 +126,15 @@ def halves(size: int) -> tuple[int, int]:
     return size - size // 2, size // 2
 
 
-def loss_of_half(
-    framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int
-) -> Tensor:
-    """Returns the loss of samples of which the first half train all losses, and the others L_under alone.
-
-    The decoder runs for every sample of a batch. So the halves are two batches, and it does not run for the second.
-    """
-    count = len(examples.texts)
-    whole = halves(count)[0]
-    first, others = (examples.chosen(list(places)) for places in (range(whole), range(whole, count)))
-    others = others._replace(texts=[framework.text.counted(text, ASKED) for text in others.texts])
-    of_first = loss_of(framework, config, first, seed, step)
-    of_others = loss_of(framework, config, others, seed, step, with_decoder=False)
-    return (whole * of_first + (count - whole) * of_others) / count
+def half_asked(framework: VTokFramework, examples: Examples) -> Examples:
+    """Lets the second half of some samples train L_under alone."""
+    whole = halves(len(examples.texts))[0]
+    asked = [framework.text.counted(text, ASKED) for text in examples.texts[whole:]]
+    return examples._replace(texts=examples.texts[:whole] + asked)
 
 
-def loss_of(
-    framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int,
-    with_decoder: bool = True,
-) -> Tensor:  # fmt: skip
-    """Returns the weighted loss of samples, the mean over them. Without the decoder, L_dec is zero."""
+def loss_of(framework: VTokFramework, config: StrategiesConfig, examples: Examples, seed: int, step: int) -> Tensor:
+    """Returns the weighted loss of a step."""
     size, mean = len(examples.texts), examples.latents.float()
     batch = Batch(
         frames=examples.features,
@@ -158,7 +147,7 @@ def loss_of(
         keys=[""] * size,
         captions=list(examples.pooled),
     )
-    return framework(batch, with_decoder=with_decoder)[LOSSES[0]]
+    return framework(batch)[LOSSES[0]]
 
 
 def texts_of(framework: VTokFramework, world: Encoded) -> list[RowText]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.config import DataConfig, RunConfig, TrainConfig
 from pipelines.metering.flops import part_flops
-from pipelines.metering.step import DECODER_PARTS, measure_step, meta_copy
+from pipelines.metering.step import measure_step, meta_copy
 from pipelines.metering.workload import typical_workload
 from pipelines.shapes_study.config import ArmConfig
 from pipelines.shapes_study.strategies.arm import ASKED, MADE, WHOLE, halves
@@ -28,8 +28,7 @@ def cost_of(config: StrategiesConfig, arm: ArmConfig, codec: Path | None = None)
     caption = round(sum(len(framework.text.answer(prompt)) - 1 for prompt in prompts) / len(prompts))
     g_phi = getattr(framework.tokeniser, "motion_encoder", None)
     first, second = (halves(fit.batch_size) for fit in (config.fit, config.own.fit))
-    step = flops_of(config, framework, caption, [WHOLE] * first[0])
-    step += flops_of(config, framework, caption, [ASKED] * first[1], with_decoder=False)
+    step = flops_of(config, framework, caption, [WHOLE] * first[0] + [ASKED] * first[1])
     own_step = flops_of(config, framework, caption, [WHOLE] * second[0] + [MADE] * second[1])
     return {
         "tokens": tokens_of(config, framework),
@@ -38,9 +37,7 @@ def cost_of(config: StrategiesConfig, arm: ArmConfig, codec: Path | None = None)
     }
 
 
-def flops_of(
-    config: StrategiesConfig, framework: VTokFramework, caption: int, losses: list[list[str]], with_decoder: bool = True
-) -> float:
+def flops_of(config: StrategiesConfig, framework: VTokFramework, caption: int, losses: list[list[str]]) -> float:
     """Returns the FLOPs of forward and backward of a batch.
 
     Args:
@@ -48,12 +45,10 @@ def flops_of(
         framework: The arm.
         caption: Tokens of a caption.
         losses: The losses that each sample counts in.
-        with_decoder: Whether the decoder runs.
     """
     run = RunConfig(TrainConfig(max_steps=1), data=DataConfig(seconds=config.world.seconds), model=framework.config)
     copy = meta_copy(framework.config, run.train.precision)
     load = typical_workload(run, copy, len(losses), caption, framework.text)
     load.texts = [framework.text.counted(text, own) for text, own in zip(load.texts, losses)]
-    left_out = ONCE + (() if with_decoder else DECODER_PARTS)
     parts = part_flops(measure_step(copy, load), samples=1, dec_every=1)
-    return sum(part.model for name, part in parts.items() if name not in left_out)
+    return sum(part.model for name, part in parts.items() if name not in ONCE)

@@ -15,14 +15,6 @@ from data_tools.shapes import CATEGORIES, COLOURS, SHAPES, TV_ALIGN
 from data_tools.shapes.scene import held_out
 from pipelines.shapes_study import questions
 from pipelines.shapes_study.origin import RESULTS
-from pipelines.shapes_study.paired import (
-    Variances,
-    mean_squares,
-    paired_difference,
-    seed_square_of_arms,
-    variances,
-)
-from pipelines.shapes_study.power import Pilot, cheapest, half_width, plan_of, pooled, seeds_for
 from pipelines.shapes_study.seeds import Estimate
 from pipelines.shapes_study.stages import Done
 from pipelines.shapes_study.strategies import arm, asking, codecs, command, making, own_tokens, report, world
@@ -38,7 +30,7 @@ from pipelines.shapes_study.strategies.model import (
     tokens_of,
 )
 from pipelines.shapes_study.strategies.results import Results, packed, read_results, unpacked, write_results
-from pipelines.shapes_study.strategies.series import Pair, series
+from pipelines.shapes_study.strategies.series import series
 from pipelines.study import main
 from support.commands import called
 from support.launch import assert_user_error
@@ -131,91 +123,6 @@ def test_the_results_hold_what_other_processes_finished(tmp_path, smoke, monkeyp
     command.run(smoke, tmp_path, "here")
     found = read_results(tmp_path)
     assert list(found.runs) == [("none", 1)] and found.missing == len(smoke.runs) - 1 and list(found.arms) == ["none"]
-
-
-# ---------------------------------------------------------------- power
-
-
-def simulated(parts: Variances, seeds: int, items: int, draws: np.random.Generator, mean: float = 0.0) -> np.ndarray:
-    """Draws a difference (seeds, items) with known variances."""
-    scales = np.sqrt(parts)
-    of_seeds, of_items = draws.normal(0, scales[0], (seeds, 1)), draws.normal(0, scales[1], (1, items))
-    return mean + of_seeds + of_items + draws.normal(0, scales[2], (seeds, items))
-
-
-def test_variances_of_simulated_differences_are_found():
-    true, draws = Variances(0.01, 0.04, 0.2), np.random.default_rng(0)
-    found = pooled(variances(simulated(true, 6, 100, draws), np.zeros((6, 100))) for _ in range(200))
-    assert found == pytest.approx(true, rel=0.1)
-
-
-@pytest.mark.parametrize("seeds, items", [(3, 200), (8, 60)])
-def test_the_predicted_half_width_is_the_observed_one_and_intervals_cover(seeds, items):
-    true, draws = Variances(0.004, 0.05, 0.2), np.random.default_rng(1)
-    found = [paired_difference(simulated(true, seeds, items, draws, 0.1), np.zeros((seeds, items))) for _ in range(600)]
-    observed = np.sqrt(np.mean([((one.high - one.low) / 2) ** 2 for one in found]))
-    assert observed == pytest.approx(half_width(true, seeds, items), rel=0.08)
-    assert np.mean([one.low < 0.1 < one.high for one in found]) > 0.93
-
-
-def test_seeds_of_all_arms_together_tell_their_variance_and_intervals_cover():
-    """Three seeds of eight arms: the same coverage as with two arms, and narrower intervals."""
-    draws, arms, seeds, items = np.random.default_rng(3), 8, 3, 100
-    covered, halves, alone = [], [], []
-    for _ in range(300):
-        common = draws.normal(0, 0.1, (1, seeds, 1)) + draws.normal(0, 0.2, (1, 1, items))
-        of_arms = draws.normal(0, 0.05, (arms, seeds, 1)) + draws.normal(0, 0.1, (arms, 1, items))
-        answers = common + of_arms + draws.normal(0, 0.3, (arms, seeds, items))
-        pooled_over = paired_difference(answers[0], answers[1], seed_square_of_arms(list(answers)))
-        pair = paired_difference(answers[0], answers[1])
-        covered.append(pooled_over.low < 0 < pooled_over.high)
-        halves.append(pooled_over.high - pooled_over.low)
-        alone.append(pair.high - pair.low)
-    assert 0.92 < np.mean(covered) < 0.985
-    assert np.mean(halves) < 0.6 * np.mean(alone)
-
-
-def test_of_two_arms_the_variance_of_seeds_is_their_own():
-    draws = np.random.default_rng(4)
-    ours, theirs = draws.random((4, 50)), draws.random((4, 50))
-    own = seed_square_of_arms([ours, theirs])
-    assert own == pytest.approx((mean_squares(ours - theirs)[0], 3))
-    assert paired_difference(ours, theirs, own)[:3] == pytest.approx(paired_difference(ours, theirs)[:3])
-    assert half_width(Variances(4, 0, 0), 4, 10, arms=8) == pytest.approx(2.0796, abs=1e-4)  # t of 21 degrees
-
-
-def test_a_pair_takes_the_arms_that_have_its_seeds():
-    draws = np.random.default_rng(5)
-    one, two, three, late = ({seed: draws.random(20) for seed in range(count)} for count in (3, 3, 3, 2))
-    pair = Pair(one, two, [one, two, three, late])
-    assert len(pair.arms) == 3
-    assert pair.difference == paired_difference(pair.ours, pair.theirs, seed_square_of_arms(pair.arms))
-    assert Pair(one, two).difference == paired_difference(pair.ours, pair.theirs)
-    assert len(Pair(one, late, [one, two, three, late]).arms) == 4
-
-
-def test_the_cheapest_plan_is_enough_and_no_cheaper_one_is():
-    pilot = Pilot(Variances(6, 430, 1800), Variances(35, 300, 1800))
-    plan = cheapest(pilot, 9, over_all=3, category=8, training=600, item=0.05)
-    assert plan.over_all <= 3 and plan.category <= 8
-    assert plan == plan_of(pilot, 9, plan.seeds, plan.items)
-    fewer = plan_of(pilot, 9, plan.seeds - 1, 400)
-    assert fewer.over_all > 3 or fewer.category > 8  # a training costs more than all questions
-    assert cheapest(Pilot(Variances(1e6, 0, 0), Variances(0, 0, 0)), 9, 3, 8, 600, 0.05) is None
-    assert seeds_for(Variances(4, 0, 0), 100, half=1.0) == 18  # t is 2.110: 2.110 * sqrt(4 / 18) = 0.995
-    assert seeds_for(Variances(0, 1, 0), 100, half=0.1) is None  # no number of seeds makes up for few items
-
-
-def test_numbers_are_chosen_for_the_precision_that_is_wanted():
-    """The config states the pilot's variances and, in a comment, the half-widths that they predict."""
-    config = load_strategies(STRATEGIES, "cpu")
-    stated = re.search(r"cpu:\n((?:    #.*\n)+)", STRATEGIES.read_text()).group(1)
-    for protocol, categories, items in (
-        ("understanding", len(CATEGORIES), config.asked.questions), ("generation", len(TV_ALIGN), config.asked.videos),
-    ):  # fmt: skip
-        plan = plan_of(config.power.pilot_of(protocol), categories, config.seeds, items, len(config.arms))
-        assert plan.over_all <= config.power.over_all and plan.category <= config.power.category
-        assert f"{protocol} {plan.over_all:.1f} over all, {plan.category:.1f} in a category" in stated
 
 
 # ---------------------------------------------------------------- clips
@@ -337,10 +244,10 @@ def test_own_features_are_kept_and_depend_on_the_clip_and_the_seed_alone(tmp_pat
         assert found.token_counts == [sum(framework.tokeniser.counts(smoke.world.frames))] * 5
         assert framework.training
         fewer = own_tokens.sampled(smoke, framework.eval(), clips[:2], 1)
-        torch.testing.assert_close(fewer["spatial"], found.spatial[:2], atol=1e-2, rtol=1e-2)
-        torch.testing.assert_close(fewer["motion"], found.motion[:2], atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(fewer.spatial.half(), found.spatial[:2], atol=1e-2, rtol=1e-2)
+        torch.testing.assert_close(fewer.motion.half(), found.motion[:2], atol=1e-2, rtol=1e-2)
         other = own_tokens.sampled(smoke, framework, clips[:2], 2)
-        assert name == "none" or (other["motion"] - fewer["motion"]).abs().median() > 0.1
+        assert name == "none" or (other.motion - fewer.motion).abs().median() > 0.1
         with monkeypatch.context() as context:
             context.setattr(own_tokens, "sampled", lambda *_: pytest.fail("sampled again"))
             again = own_tokens.own_features(tmp_path / name, smoke, framework, clips, seed=1)

@@ -63,14 +63,14 @@ class Batch(NamedTuple):
         """
         every = list(range(len(self.texts)))
         places = [place for place in every if self.texts[place].captioned and self.texts[place].decodes] or every[:1]
-        if isinstance(self.video, list) or places == every:
+        if self.video is None or isinstance(self.video, list) or places == every:
             return self, every
 
         def chosen(values: Sequence[Any]) -> list[Any]:
             return [values[place] for place in places]
 
         return self._replace(
-            video=rows_of(self.video, places), video_counts=chosen(self.video_counts), texts=chosen(self.texts),
+            video=videos_at(self.video, places), video_counts=chosen(self.video_counts), texts=chosen(self.texts),
             decoder_seeds=chosen(self.decoder_seeds), captions=self.captions and chosen(self.captions),
         ), places  # fmt: skip
 
@@ -90,10 +90,9 @@ class Batch(NamedTuple):
         return self._replace(frames=frames, video=video, captions=captions, vectors=vectors)
 
 
-def rows_of(video: Tensor | Posterior | None, places: list[int]) -> Tensor | Posterior | None:
+def videos_at(video: Tensor | Posterior, places: list[int]) -> Tensor | Posterior:
     """Returns some of B videos."""
-    if video is None:
-        return None
-    if isinstance(video, Posterior):
-        return Posterior(*(x.index_select(0, index) for x in video for index in indices_on_device(x.device, places)))
-    return video.index_select(0, *indices_on_device(video.device, places))
+    if isinstance(video, Tensor):
+        return video.index_select(0, *indices_on_device(video.device, places))
+    (index,) = indices_on_device(video.mean.device, places)
+    return Posterior(*(x.index_select(0, index) for x in video))

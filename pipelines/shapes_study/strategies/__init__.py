@@ -5,6 +5,7 @@ world.py       the clips to train on and to ask about, and the frozen features o
 codecs.py      the codecs of arms that have one of their own, trained on the clips
 model.py       an arm's model: the shipped VTok with another tokeniser, its additions untrained
 arm.py         trains one arm with one seed, on all three losses
+stored.py      a file of visual features
 own_tokens.py  visual tokens that an arm samples itself, for the second part of its training
 asking.py      what an arm answers about clips
 making.py      what an arm's videos show: from the prompt alone, from sampled tokens, from a true clip's own

@@ -54,10 +54,12 @@ class CodecConfig:
     """The codec of a strategy that has one of its own. It is trained once, for all seeds, on the study's clips.
 
     Args:
+        frames: Frames of a clip in its training. Behind the clip's end stand copies of its last frame.
         model: Its sizes.
         fit: Its training.
     """
 
+    frames: int = 17
     model: dict[str, Any] = field(default_factory=dict)
     fit: Fitting = field(default_factory=Fitting)
 

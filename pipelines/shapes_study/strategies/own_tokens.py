@@ -8,12 +8,11 @@ tokens shows how well an arm was trained and hardly what its tokens tell.
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from data_tools.draws import keyed_seed
 from pipelines.shapes_study.strategies.config import StrategiesConfig
 from pipelines.shapes_study.strategies.model import tokens_of
+from pipelines.shapes_study.strategies.stored import load_features, save_features
 from pipelines.shapes_study.strategies.world import Clip
 from vtok.framework import VTokFramework
 from vtok.tokeniser import VisualFeatures
@@ -34,20 +33,16 @@ def own_features(
         clips: The clips.
         seed: The seed of the arm. A clip's noise depends on it and on the clip.
     """
-    path, device = folder / STORED, framework.mllm.device
+    path = folder / STORED
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file(sampled(config, framework.eval(), clips, seed), part)
-        part.replace(path)
+        save_features(sampled(config, framework.eval(), clips, seed), path)
         framework.train()
-    spatial, motion = (load_file(path)[kind].to(device) for kind in ("spatial", "motion"))
-    return VisualFeatures(spatial, motion, [motion.shape[1]] * len(clips))
+    return load_features(path)
 
 
-def sampled(config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int) -> dict[str, Tensor]:
-    """Samples ``spatial`` and ``motion`` features (clips, n, dim) fp16, in the order of the clips."""
+def sampled(config: StrategiesConfig, framework: VTokFramework, clips: list[Clip], seed: int) -> VisualFeatures:
+    """Samples the features of clips, in their order."""
     noise = [torch.Generator().manual_seed(keyed_seed(seed, place, "own")) for place in range(len(clips))]
     prompts = [clip.item.prompt for clip in clips]
-    features = sample_features(framework, prompts, tokens_of(config, framework), generators=noise)
-    return {kind: getattr(features, kind).half().cpu() for kind in ("spatial", "motion")}
+    return sample_features(framework, prompts, tokens_of(config, framework), generators=noise)

@@ -24,6 +24,7 @@ from data_tools.shapes import CATEGORIES, Scene, draw_scene, item_of, render_at,
 from pipelines.engine import distributed
 from pipelines.shapes_study.strategies.config import WorldConfig
 from pipelines.shapes_study.strategies.model import ENCODER, features_of, shipped_framework
+from pipelines.shapes_study.strategies.stored import load_features
 from vtok.config import DecoderConfig, VTokConfig
 from vtok.feature_extractor import build_feature_extractor
 from vtok.tokeniser import Tokeniser, VisualFeatures
@@ -91,6 +92,12 @@ def frames_of(scene: Scene, frames: int, fps: float, size: int, finer: int = 1) 
     return render_at(scene, np.minimum(np.arange(frames) / fps / LAST_FRAME, 1), size, finer)
 
 
+def rendered(clips: list[Clip], frames: int, fps: float, size: int) -> Tensor:
+    """Renders frames (B, F, 3, size, size) ``uint8`` of clips. Arguments as in :func:`frames_of`."""
+    videos = np.stack([frames_of(clip.scene, frames, fps, size) for clip in clips])
+    return torch.from_numpy(videos).permute(0, 1, 4, 2, 3)
+
+
 def decoder_frames(scene: Scene, decoder: DecoderConfig, seconds: float) -> np.ndarray:
     """Renders what the decoder is to show of a clip, (F, H, W, 3) ``uint8`` with F = 4k + 1."""
     return frames_of(scene, decoder_count(decoder, seconds), decoder.fps, decoder.height, finer=2)
@@ -114,10 +121,8 @@ def encode(folder: Path, config: WorldConfig, clips: list[Clip]) -> dict[str, An
     decoder, grids, latents, pooled = framework.decoder, [], [], []
     for first in range(0, len(clips), BATCH):
         batch = clips[first : first + BATCH]
-        frames = torch.from_numpy(
-            np.stack([frames_of(clip.scene, config.frames, config.fps, config.size) for clip in batch])
-        )
-        features = encoder(frames.permute(0, 1, 4, 2, 3).flatten(0, 1).to(device))
+        frames = rendered(batch, config.frames, config.fps, config.size)
+        features = encoder(frames.flatten(0, 1).to(device))
         grids.append(features.half().cpu().unflatten(0, (len(batch), -1)))
         videos = np.stack([decoder_frames(clip.scene, framework.config.decoder, config.seconds) for clip in batch])
         shown = torch.from_numpy(videos).permute(0, 1, 4, 2, 3).to(device)
@@ -170,6 +175,4 @@ class Coded(Encoded):
         self.codec, self.tokens = codec, tokens
 
     def features(self, tokeniser: Tokeniser, places: slice | list[int] = slice(None)) -> VisualFeatures:
-        stored = load_file(self.tokens / TOKENS)
-        spatial, motion = (stored[kind][places].to(distributed.device()) for kind in ("spatial", "motion"))
-        return VisualFeatures(spatial, motion, [motion.shape[1]] * len(motion))
+        return load_features(self.tokens / TOKENS, places)

@@ -116,4 +116,4 @@ def typical_text(caption_tokens: int, model: ModelConfig, text: TextEncoder | No
     prompt = min(template + caption_tokens, crop_start + model.decoder.max_prompt_tokens)
     lengths = (caption_tokens + 1, prompt, decoder_kind(model.decoder).caption_length(caption_tokens))
     question = [*[0] * before, mark(0), *[0] * after]
-    return RowText(question, *([0] * length for length in lengths), captioned=True), crop_start
+    return RowText(question, *([0] * length for length in lengths), predicts=True, decodes=True), crop_start

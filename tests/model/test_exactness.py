@@ -111,7 +111,7 @@ def test_all_of_llava_next_s_own_image_tokens_give_its_logits(llava, height, wid
         newline = model.model.image_newline
         visual = anyres_embeddings(framework.projection.projector(grids), (height, width), tiles, newline)
         before, after = framework.text.question(QUESTION)
-        text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], captioned=False)
+        text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], predicts=False, decodes=False)
         plan = plan_rows([text], [len(visual)], 0, generation=False)
         hidden = framework.mllm(assemble(plan, framework.mllm.embed(plan.token_ids), visual[None]))
         logits = framework.mllm.lm_head(hidden.last)[0]
@@ -126,7 +126,7 @@ def test_at_step_0_the_logits_are_the_pretrained_model_s(llava):
     before, after = framework.text.question(QUESTION)
     with torch.no_grad():
         tokens = framework.tokeniser(frames)
-        text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], captioned=False)
+        text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], predicts=False, decodes=False)
         plan = plan_rows([text], [tokens.shape[1]], 0, generation=False)
         rows = assemble(plan, framework.mllm.embed(plan.token_ids), framework.projection(tokens))
         ours = framework.mllm.lm_head(framework.mllm(rows).last)

@@ -67,7 +67,7 @@ def library_inputs(model, text, frames):
 def asked(framework, frames):
     """The understanding row of a clip without an answer: embeddings and positions."""
     before, after = framework.text.question(QUESTION)
-    text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], captioned=False)
+    text = RowText([*before, mark(0), *after], answer=[], prompt=[], decoder_ids=[], predicts=False, decodes=False)
     visual = framework.projection(framework.tokeniser(frames[None]))
     plan = plan_rows([text], [visual.shape[1]], 0, generation=False)
     rows = assemble(plan, framework.mllm.embed(plan.token_ids), visual)

@@ -151,5 +151,5 @@ def global_loss(framework: VTokFramework, batch: Batch):
     for index, text in enumerate(batch.texts):
         under, vis_lm, dec = clip_losses(framework, batch, index)
         total = total + weights.under * under
-        total = total + text.captioned * (text.predicts * weights.vis_lm * vis_lm + text.decodes * weights.dec * dec)
+        total = total + text.predicts * weights.vis_lm * vis_lm + text.decodes * weights.dec * dec
     return total / len(batch.texts)

@@ -62,7 +62,7 @@ class Batch(NamedTuple):
         These are the samples that count in L_dec, or the first one if there is none; all if the videos are a list.
         """
         every = list(range(len(self.texts)))
-        places = [place for place in every if self.texts[place].captioned and self.texts[place].decodes] or every[:1]
+        places = [place for place in every if self.texts[place].decodes] or every[:1]
         if self.video is None or isinstance(self.video, list) or places == every:
             return self, every
 

@@ -194,8 +194,8 @@ def plan_rows(
             sum(map(len, (t.answer, *(answer for _, answer in t.turns)))) * understanding for t in texts
         ]),
         visual_counts=torch.tensor([visual_counts[first_medium[clip]] * (clip in prompts) for clip in range(batch)]),
-        predicts=torch.tensor([int(t.captioned and t.predicts) for t in texts]),
-        decodes=torch.tensor([int(t.captioned and t.decodes) for t in texts]),
+        predicts=torch.tensor([int(t.predicts) for t in texts]),
+        decodes=torch.tensor([int(t.decodes) for t in texts]),
         first_medium=first_medium,
         conditioning_start=[start for start, _, _ in conditioning],
         conditioning_rows=[count for _, count, _ in conditioning],

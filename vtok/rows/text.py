@@ -38,21 +38,24 @@ class RowText(NamedTuple):
         answer: The answer with its end token. Empty if there is no answer.
         prompt: The generation row's template with the caption. Empty if there is no decoder.
         decoder_ids: The caption for the decoder's own text encoder. Empty if there is no decoder.
-        captioned: Whether the sample has a caption. Without one there is no generation row.
+        predicts, decodes: Whether the generation row counts in L_visLM and in L_dec. Without a caption in neither.
         cut: Whether a text was longer than its limit, and was cut.
         turns: Later turns of the conversation: (the template with the question, the answer with its end token) each.
-        predicts, decodes: Whether the generation row counts in L_visLM and in L_dec.
     """
 
     question: list[int]
     answer: list[int]
     prompt: list[int]
     decoder_ids: list[int]
-    captioned: bool
+    predicts: bool
+    decodes: bool
     cut: bool = False
     turns: tuple[tuple[list[int], list[int]], ...] = ()
-    predicts: bool = True
-    decodes: bool = True
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the sample has a generation row: a caption that counts in a loss."""
+        return self.predicts or self.decodes
 
     @property
     def media(self) -> set[int]:
@@ -342,14 +345,13 @@ class TextEncoder:
             prompt, decoder_ids = self.whole_prompt(self.shortened(caption)), self.caption_ids(caption)
             cut = cut or len(prompt) > self.max_prompt_length
             prompt = prompt[: self.max_prompt_length]
-        return RowText(first, ids, prompt, decoder_ids, bool(caption), cut, tuple(later))
+        return RowText(first, ids, prompt, decoder_ids, bool(caption), bool(caption), cut, tuple(later))
 
     def counted(self, row: RowText, losses: Collection[str]) -> RowText:
         """Returns a sample's rows that count only in some losses, of ``under``, ``vis_lm`` and ``dec``."""
-        predicts, decodes = "vis_lm" in losses, "dec" in losses
         if "under" not in losses:
             row = row._replace(answer=[], turns=())
-        return row._replace(captioned=row.captioned and (predicts or decodes), predicts=predicts, decodes=decodes)
+        return row._replace(predicts=row.predicts and "vis_lm" in losses, decodes=row.decodes and "dec" in losses)
 
     def without_caption(self, row: RowText) -> RowText:
         """Returns a sample's rows with an empty caption in the generation row, which keeps its losses."""

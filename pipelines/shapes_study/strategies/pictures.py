@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,9 @@ from pipelines.shapes_study.strategies.making import GENERATION
 from pipelines.shapes_study.strategies.results import Results
 from pipelines.shapes_study.strategies.series import UNDERSTANDING, series
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 COST, GIFS = "cost.png", "videos"
 PROTOCOLS = {UNDERSTANDING: "questions about clips", GENERATION: "generated videos"}
 COSTS = {"tokens": "visual tokens of a clip", "flops": "training FLOPs of a run"}
@@ -21,7 +25,7 @@ MILLISECONDS = 333  # of a frame
 
 
 def plot_cost(config: StrategiesConfig, results: Results, path: Path) -> None:
-    """Plots each arm's accuracy over its tokens and over its FLOPs. Arms of the main table have a name.
+    """Plots each arm's accuracy over its tokens and over its FLOPs: the mean, and lowest and highest seed as a bar.
 
     Without matplotlib, which a bare GPU machine lacks, nothing is plotted: the report can be written again elsewhere.
     """
@@ -29,23 +33,28 @@ def plot_cost(config: StrategiesConfig, results: Results, path: Path) -> None:
         return
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row")
     for row, (protocol, title) in enumerate(PROTOCOLS.items()):
         for column, (cost, label) in enumerate(COSTS.items()):
             plane = axes[row][column]
             for arm, settings in config.arms.items():
                 if seeds := series(results, arm, protocol):
-                    right = 100 * np.mean([own.mean() for own in seeds.values()])
                     main = MAIN in settings.table
-                    place = (results.arms[arm][cost], right)
-                    plane.scatter(*place, color="tab:blue" if main else "lightgrey", zorder=2 + main)
-                    if main:
-                        plane.annotate(arm, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+                    plot_arm(plane, arm, results.arms[arm][cost], [100 * own.mean() for own in seeds.values()], main)
+            plane.margins(x=0.15)
             plane.set_xlabel(label)
             plane.set_ylabel(f"{title}, % right" if column == 0 else "")
             plane.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
+
+
+def plot_arm(plane: "Axes", arm: str, cost: float, right: list[float], main: bool) -> None:
+    """Plots an arm's accuracy with each seed over its cost; arms of the main table in colour."""
+    mean, colour = float(np.mean(right)), "tab:blue" if main else "grey"
+    bar = [[mean - min(right)], [max(right) - mean]]
+    plane.errorbar(cost, mean, bar, fmt="o", color=colour, elinewidth=1, zorder=2 + main)
+    plane.annotate(arm, (cost, mean), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
 
 
 def gif_name(arm: str, category: str) -> str:

@@ -64,9 +64,9 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         "in which half of the samples have visual tokens that the arm samples itself, and train L_dec alone. Clips, "
         "their order, prompts, noise and initial weights are the same in all arms. The main tables are about new "
         f"scenes of the training distribution: {asked.questions} questions and {asked.videos} videos a category. "
-        "Differences are paired by seed and item. Their 95 % interval is for other seeds and other items; the variance "
-        "of seeds is estimated from all arms together (`paired.py`). Nothing is corrected for the number of "
-        "comparisons."
+        "A video whose pixels decide nothing is wrong, so an arm can be below chance. Differences are paired by seed "
+        "and item. Their 95 % interval is for other seeds and other items; the variance of seeds is estimated from all "
+        "arms together (`paired.py`). Nothing is corrected for the number of comparisons."
     )
     return "\n\n".join(parts)
 

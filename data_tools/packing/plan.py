@@ -80,11 +80,17 @@ def split(source: Source, val_share: float) -> dict[str, Numbers]:
         {"": all} if `val_share` is 0, else {"train": …, "val": …}.
 
     Raises:
-        DataError: one side would be empty.
+        DataError: one side would be empty, or all clips are of one recording.
     """
     if val_share == 0:
         return {"": range(len(source))}
-    held_out = np.fromiter((_share(origin) < val_share for origin in source.origins()), bool, len(source))
+    shares = np.fromiter(map(_share, source.origins()), float, len(source))
+    if len(source) > 1 and (shares == shares[0]).all():
+        raise DataError(
+            f"all {len(source)} clips are of one recording, so none can be split off: name a column that tells them "
+            "apart by --source-column"
+        )
+    held_out = shares < val_share
     sides: dict[str, Numbers] = {"train": np.flatnonzero(~held_out), "val": np.flatnonzero(held_out)}
     for name, clips in sides.items():
         if not len(clips):

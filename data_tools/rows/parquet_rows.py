@@ -25,7 +25,9 @@ class ParquetRows:
         self.columns: list[str] = file.schema_arrow.names
         leaves = [file.schema.column(number) for number in range(len(file.schema))]
         files = {
-            leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE"
+            leaf.path
+            for number, leaf in enumerate(leaves)
+            if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE" and _is_filled(file, number)
         }
         self.embedded = frozenset(path.split(".")[0] for path in files).intersection(self.columns)  # also in lists
         self._scanned = [leaf.path for leaf in leaves if leaf.path not in files]
@@ -56,6 +58,13 @@ def _open_parquet(path: Path):
         return pyarrow.parquet.ParquetFile(os.fspath(path))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _is_filled(file, number: int) -> bool:
+    """Whether a column has values, as far as the file tells. Hugging Face's {"bytes", "path"} may have paths alone."""
+    groups = [file.metadata.row_group(group).column(number) for group in range(file.num_row_groups)]
+    known = [group.statistics for group in groups]
+    return any(one is None or not one.has_null_count or one.num_values for one in known)
 
 
 @lru_cache(maxsize=1)

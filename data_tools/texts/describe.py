@@ -104,7 +104,7 @@ def video_field(row: dict, columns: Columns) -> str:
 
 def is_conversation_alone(fields: dict) -> bool:
     """Whether fields without a video are a text: a conversation that names no video and no image."""
-    told = [fields[name] for name in CONVERSATIONS if name in fields]
+    told = [from_json(fields[name]) for name in CONVERSATIONS if name in fields]
     if not told or any(fields.get(name) for name in OTHER_VIDEOS):
         return False
     text = json.dumps(told, ensure_ascii=False, default=str)
@@ -119,8 +119,8 @@ def _caption_cell(row: dict, columns: Columns) -> Any:
 
 
 def _captions(value: Any, reason: str) -> list[str]:
-    """The captions in a field: a list of strings, or a string in the field "caption". Raises BadVideo."""
-    if isinstance(value, str) and reason == "bad_caption":
+    """The captions in a field: a string, or a list of them. Raises BadVideo."""
+    if isinstance(value, str | bytes):
         value = [value]
     if not isinstance(value, list):
         raise BadVideo(reason, f"the caption is not a text or a list of texts, but {brief(value)}")

@@ -2,6 +2,7 @@
 
 {"image": ["a.jpg", "b.jpg"], "conversations": [{"from": "human", "value": "<image><image>\\nCompare."}, …]}    LLaVA
 {"videos": ["a.mp4"], "images": ["b.jpg"], "messages": [{"role": "user", "content": "<video> or <image>?"}, …]} messages
+{"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}, {"type": "text", …}]}, …]}      Qwen
 
 The n-th placeholder stands for the n-th medium; where a row has both `videos` and `images`, for the n-th of its kind.
 Without any placeholder all media stand before the first question.
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 
 from data_tools.errors import BadVideo
 from data_tools.texts.describe import CONVERSATIONS, LISTS, PAIR, Columns, describe, video_field
-from data_tools.texts.turns import MEDIA, Pair, Shown, placed, shown_in, text_of
+from data_tools.texts.turns import MEDIA, Pair, Shown, from_json, placed, shown_in, text_of
+
+NAMES = ("path", "url")  # of the file, in a part that does not name it by its kind
 
 
 class MediaCell(NamedTuple):
@@ -36,7 +39,21 @@ def media_cells(row: dict, columns: Columns = Columns()) -> list[MediaCell]:
         cell = row.get(name)
         kind = next((kind for kind in MEDIA if name.startswith(kind)), MEDIA[0])
         found += [MediaCell(kind, one) for one in (cell if isinstance(cell, list) else [cell]) if one]
-    return found
+    return found or _told_media(row)
+
+
+def _told_media(row: dict) -> list[MediaCell]:
+    """The videos and images that typed parts of a conversation name, in its order."""
+    turns = (turn for field in CONVERSATIONS for turn in _list(from_json(row.get(field))) if isinstance(turn, dict))
+    parts = (part for turn in turns for part in _list(turn.get("content", turn.get("value"))))
+    named = ((part.get("type"), part) for part in parts if isinstance(part, dict))
+    cells = ((kind, next((part[name] for name in (kind, *NAMES) if part.get(name)), None)) for kind, part in named)
+    return [MediaCell(kind, cell) for kind, cell in cells if kind in MEDIA and isinstance(cell, str)]
+
+
+def _list(value: Any) -> list:
+    """A list as it is; [] for any other value."""
+    return value if isinstance(value, list) else []
 
 
 def describe_several(

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from data_tools.errors import BadVideo
-from data_tools.texts.reading import json_value
+from data_tools.texts.reading import decoded, json_value
 
 Pair = tuple[str, str]
 
@@ -90,8 +90,12 @@ def text_of(value: Any, reason: str = "bad_conversations", numbers: bool = True)
     """The text of a field; a number is one if `numbers`. Raises BadVideo with `reason`."""
     if numbers and isinstance(value, int | float | Decimal) and not isinstance(value, bool) and math.isfinite(value):
         return str(int(value)) if value % 1 == 0 else str(value)
+    if isinstance(value, bytes):  # a text column of a Parquet that another program did not mark as such
+        value = decoded(value, "the text", reason)
     if not isinstance(value, str):
         raise BadVideo(reason, f"a text is wanted where there is {brief(value)}")
+    if "\0" in value:
+        raise BadVideo("bad_text", "a text holds a zero byte: remove it")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise BadVideo("bad_text", "a text holds half a surrogate pair, which UTF-8 cannot encode")
     return value.lstrip("\ufeff").strip()

@@ -104,6 +104,63 @@ def test_names_written_on_other_systems_are_found(folder):
     assert told(folder / "t.csv", "path,caption\na\\b.mp4,A.\n") == ["A."]
 
 
+def test_a_file_in_another_spelling_is_the_same_clip(folder):
+    """Its captions come together, and a split keeps it on one side."""
+    table, place = folder / "t.csv", folder.resolve() / "000.mp4"
+    names = ["000.mp4", "./000.mp4", "x/../000.mp4", str(place), f"file://{place}", '" 000.mp4 "']
+    table.write_text("path,caption\n" + "".join(f"{name},{number}.\n" for number, name in enumerate(names)))
+    (item,) = discover(table)
+    assert item.load().meta["captions"] == [f"{number}." for number in range(len(names))]
+    table.write_text("path,start,end,caption\n" + "".join(f"{n},,{end},A.\n" for n, end in zip(names, "123456")))
+    assert len(set(discover(table).origins())) == 1
+    spans = ["0,1", "0.0,1.00", ",1", "0:00:00,0:01"]
+    table.write_text("path,start,end,caption\n" + "".join(f"000.mp4,{span},A.\n" for span in spans))
+    assert len(discover(table)) == 1
+    table.unlink()
+
+
+def test_accents_may_differ_from_part_to_part(folder):
+    """A Mac's folder holds a file that Linux wrote."""
+    inner = folder / "cafe\u0301"
+    inner.mkdir()
+    shutil.copy(folder / "000.mp4", inner / "\u00e9.mp4")
+    assert told(folder / "t.csv", "path,caption\ncaf\u00e9/e\u0301.mp4,A.\n") == ["A."]
+    shutil.rmtree(inner)
+
+
+def test_a_text_with_a_zero_byte_is_rejected(folder):
+    rows = [{"path": "000.mp4", "caption": "bad\0cap"}, {"path": "001.mp4", "question": "a\0", "answer": "B."}]
+    text = "\n".join(map(json.dumps, rows))
+    assert [reason for _, reason, _ in told(folder / "t.jsonl", text)] == ["bad_text"] * 2
+
+
+def test_one_text_in_the_column_of_several_is_one(folder):
+    row = {"path": "000.mp4", "captions": "A dog runs."}
+    assert told(folder / "t.json", json.dumps([row])) == ["A dog runs."]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_messages_name_videos_themselves(folder, as_text):
+    """Qwen's form and that of transformers. A cell of a .csv holds the turns as JSON."""
+
+    def row(*names):
+        shown = [{"type": "video", field: name} for field, name in zip(("video", "path"), names)]
+        parts = [*shown, {"type": "text", "text": "What?"}]
+        turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "A dog."}]
+        return {"messages": json.dumps(turns) if as_text else turns}
+
+    table = folder / "t.jsonl"
+    table.write_text("\n".join(map(json.dumps, (row("000.mp4"), row("001.mp4", "002.mp4"), row("none.mp4")))))
+    one, two, lost = discover(table)
+    clip = one.load()
+    assert clip.video == (folder / "000.mp4").read_bytes() and clip.meta["path"] == "000.mp4"
+    assert clip.meta["conversations"] == [["What?", "A dog."]]
+    assert [place["path"] for place in two.load().meta["media"]] == ["001.mp4", "002.mp4"]
+    with pytest.raises(BadVideo, match="no file"):
+        lost.load()
+    table.unlink()
+
+
 def test_urls_are_refused_as_such(folder):
     with pytest.raises(DataError, match="the first is http://127.0.0.1:9/a.mp4: download them"):
         told(folder / "t.csv", "path,caption\nhttp://127.0.0.1:9/a.mp4,A.\n")
@@ -147,3 +204,22 @@ def test_videos_inside_a_parquet_are_packed(folder, tmp_path):
     assert (one.meta["path"], two.meta["path"], one.meta["tags"]) == ("a.mp4", "t.parquet, row 2", ["x"])
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert json.loads(line)["path"] == "t.parquet, row 3"
+
+
+def test_rows_that_hold_their_videos_are_clips_of_their_own(folder, tmp_path):
+    """Whatever the names beside the bytes; names without bytes are paths."""
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    videos = [(folder / f"00{number}.mp4").read_bytes() for number in range(3)]
+    rows = [{"video": {"bytes": video, "path": "clip.mp4"}, "caption": video[-4:].hex()} for video in videos]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    clips = [item.load() for item in discover(tmp_path / "t.parquet")]
+    assert [(clip.video, clip.meta["caption"]) for clip in clips] == [(v, v[-4:].hex()) for v in videos]
+    with pytest.raises(DataError, match="all 3 clips are of one recording.*--source-column"):
+        build_shards(tmp_path / "t.parquet", tmp_path / "out", progress=False, val_share=0.3)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    paths = [{"bytes": None, "path": str(folder / "000.mp4")}] * 2
+    table = pa.table({"video": pa.array(paths, kind), "caption": pa.array([b"A.", b"B."], pa.binary())})
+    parquet.write_table(table, tmp_path / "names.parquet")
+    (item,) = discover(tmp_path / "names.parquet")
+    assert item.load().meta["captions"] == ["A.", "B."]

@@ -2,15 +2,15 @@
 
 Paths are relative to the table's folder. A row with several videos or images is a conversation about them. A row
 without a path is a clip of its own, which is rejected unless it holds the video itself, or a conversation that names
-none: that is a text. Rows with the same video, `start` and `end` describe one clip: all their captions and questions
-are kept, and all other columns of the first row. `start` and `end`, in seconds or as h:mm:ss, cut the clip out of its
+none: that is a text. Rows with the same file, `start` and `end` describe one clip: all their captions and questions
+are kept, and all other columns of the first row. A row that holds its video itself is always a clip of its own: the
+path beside the bytes may be a bare name. `start` and `end`, in seconds or as h:mm:ss, cut the clip out of its
 video.
 """
 
 import hashlib
 import math
 import os
-import unicodedata
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ import numpy as np
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
+from data_tools.packing.sources.naming import FILE_URL, key_of, located
 from data_tools.rows import Row, Rows, open_rows
 from data_tools.texts import (
     RESERVED_FIELDS,
@@ -61,7 +62,7 @@ class TableItem:
     @property
     def origin(self) -> str:
         """See `Item`."""
-        return origin_of(self.rows[0], self.columns)
+        return origin_of(self.rows[0], self.columns, os.path.abspath(self.folder))
 
     @property
     def path(self) -> Path:
@@ -75,12 +76,12 @@ class TableItem:
         cells = [row.cells for row in self.rows]
         if len(media := media_cells(cells[0], self.columns)) > 1:
             return self._several(media)
-        found = cells[0].get(video_field(cells[0], self.columns))
+        found = media[0].cell if media else None
         span, stored = span_of(cells[0]), stored_video(found)
         if stored is not None:
             return Clip(stored, member_ending(self.name), describe(self.name, cells, self.columns), span)
         if not video_of(self.rows[0], self.columns):
-            if not found and is_conversation_alone(cells[0]):
+            if not media and is_conversation_alone(cells[0]):
                 return Clip(b"", "", describe(self.name, cells, self.columns))
             raise BadVideo(
                 "bad_row", f"the row has no {self.columns.video}" + (f" but {brief(found)}" if found else "")
@@ -121,7 +122,7 @@ class TableSource:
         self._rows: Rows = open_rows(path)
         names = dict.fromkeys(self._rows.columns)
         places, clips, origins = array("q"), array("Q"), array("Q")
-        first = problem = ""
+        folder, first, problem = os.path.abspath(path.parent), "", ""
         found = not self._rows.embedded.isdisjoint(columns.videos)
         for place, row in self._rows.scan():
             paths = [path_in(one.cell) for one in media_cells(row.cells, columns)]
@@ -130,12 +131,11 @@ class TableSource:
             first, problem = first or next(filter(None, paths), ""), problem or row.problem
             found = found or any(os.path.isfile(located(path.parent, name)) for name in paths if name)
             found = found or is_conversation_alone(row.cells)
-            # A row that cannot be read, or names no video, is a clip of its own.
-            alone = row.problem or not video
-            cut = ["row", str(place)] if alone else [str(row.cells.get(name, "")) for name in ("start", "end")]
+            # A row that cannot be read, or names no video, or holds it, is a clip of its own.
+            alone = row.problem or not video or video_field(row.cells, columns) in self._rows.embedded
             places.append(place)
-            clips.append(_hash(video, *cut))
-            origins.append(_hash(origin_of(row, columns) or f"row {place}"))
+            clips.append(_hash("row", str(place)) if alone else _hash(key_of(folder, video), cut_of(row.cells)))
+            origins.append(_hash(origin_of(row, columns, folder) or f"row {place}"))
         if not places:
             raise DataError(f"{path} has no rows{' below its header' * bool(names)}: add a row for each clip")
         if not names:
@@ -146,7 +146,7 @@ class TableSource:
         if not found:
             named = f"the first is {path.parent / first}" if first else "no row has a name"
             advice = "paths are relative to the table's folder"
-            if "://" in first:
+            if "://" in first and not first.startswith(FILE_URL):
                 named, advice = f"the first is {first}", "download them, and name the files"
             raise DataError(f"none of the {len(places)} files named in {path} exists; {named}: {advice}")
 
@@ -171,12 +171,6 @@ class TableSource:
     def origins(self) -> Iterable[int]:
         """A hash of the origin of each clip, in order."""
         return self._origins[self._order[self._bounds[:-1]]].tolist()
-
-
-def located(folder: Path, name: str) -> Path:
-    """The file that a table names. Another system may have written it with backslashes, or accents in another form."""
-    spellings = (name, name.replace("\\", "/"), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    return next((folder / one for one in dict.fromkeys(spellings) if os.path.exists(folder / one)), folder / name)
 
 
 def grouped(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,8 +204,6 @@ def path_in(cell: Any) -> str:
 
 def stored_video(cell: Any) -> bytes | None:
     """The video that a cell holds itself; None if there is none. Raises BadVideo if it is too large for a shard."""
-    if isinstance(cell, list) and len(cell) == 1:
-        cell = cell[0]
     video = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(video, bytes):
         return None
@@ -219,9 +211,23 @@ def stored_video(cell: Any) -> bytes | None:
     return video
 
 
-def origin_of(row: Row, columns: Columns) -> str:
-    """The recording of a row's clip (see `Columns.source`)."""
-    return str(row.cells.get(columns.source or video_field(row.cells, columns), ""))
+def origin_of(row: Row, columns: Columns, folder: str) -> str:
+    """The recording of a row's clip (see `Columns.source`), by default its first file; "" if it names none.
+
+    `folder` is the table's, as an absolute path.
+    """
+    if columns.source:
+        return str(row.cells.get(columns.source, ""))
+    names = filter(None, (path_in(one.cell) for one in media_cells(row.cells, columns)))
+    return next((key_of(folder, name) for name in names), "")
+
+
+def cut_of(cells: dict) -> str:
+    """A text that is the same for all spellings of a row's `start` and `end`."""
+    try:
+        return str(span_of(cells))
+    except BadVideo:
+        return f"{cells.get('start', '')} {cells.get('end', '')}"
 
 
 def span_of(cells: dict) -> tuple[float, float] | None:

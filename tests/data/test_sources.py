@@ -170,7 +170,8 @@ def test_every_file_is_packed_or_rejected(clips, folder, tmp_path):
         path.unlink()
     real = tmp_path.parent / f"{tmp_path.name}-real"
     real.mkdir()
-    for name, text in (("a.mp4", "a.mp4.txt"), ("b.MP4", "b.TXT"), ("c.odd", "c.txt"), ("", "d.txt")):
+    accents = ("e\u0301.mp4", "\u00e9.txt")  # a Mac's form, and Linux's
+    for name, text in (("a.mp4", "a.mp4.txt"), ("b.MP4", "b.TXT"), ("c.odd", "c.txt"), accents, ("", "d.txt")):
         if name:
             (real / name).write_bytes(video)
         (real / text).write_text(f"{text}.")
@@ -179,8 +180,9 @@ def test_every_file_is_packed_or_rejected(clips, folder, tmp_path):
     (folder / "gone.mp4").symlink_to(folder / "nowhere.mp4")
     samples = packed(folder, tmp_path / "out")
     told = {sample.meta["path"]: sample.meta["caption"] for sample in samples}
+    assert told.pop("linked/e\u0301.mp4") == "\u00e9.txt."
     assert told == {"linked/a.mp4": "a.mp4.txt.", "linked/b.MP4": "b.TXT.", "linked/c.odd": "c.txt."}
-    assert len(packed(folder, tmp_path / "out")) == 3  # the output is no part of the input
+    assert len(packed(folder, tmp_path / "out")) == 4  # the output is no part of the input
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
     reasons = {line["path"]: line["reason"] for line in lines}
     assert reasons == {"gone.mp4": "missing_file", "linked/d.txt": "no_video"}

@@ -9,6 +9,7 @@ clip without a video, which is rejected.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,23 +87,24 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
     """The videos among the files of a folder, sorted by name; None if none of them has a text beside it."""
     files = set(files)
     texts = [path for path in files if _ending(path) in ("txt", "json")]
-    described: dict[Path, dict[str, Path]] = {}  # by the text's name without its ending
+    described: dict[str, dict[str, Path]] = {}  # by the text's name without its ending
     for path in sorted(texts, key=lambda path: path.suffix, reverse=True):  # .txt after .TXT, and so instead of it
-        described.setdefault(path.with_suffix(""), {})[_ending(path)] = path
+        described.setdefault(_names(path)[1], {})[_ending(path)] = path
     videos = {path for path in files if _ending(path) in VIDEO_ENDINGS}
-    named = videos | {path.with_suffix("") for path in videos}
+    named = {name for path in videos for name in _names(path)}
     lone = {name for name, found in described.items() if "txt" in found} - named
     others = {path for path in files - videos if _ending(path) not in TEXT_ENDINGS}
     lone_json = described.keys() - named
-    videos |= {path for path in others if not lone.isdisjoint((path, path.with_suffix("")))}
+    videos |= {path for path in others if not lone.isdisjoint(_names(path))}
     images = (path for path in others if _ending(path) in IMAGE_ENDINGS)
-    videos |= {path for path in images if not lone_json.isdisjoint((path, path.with_suffix("")))}
-    named |= {name for path in videos for name in (path, path.with_suffix(""))}
+    videos |= {path for path in images if not lone_json.isdisjoint(_names(path))}
+    named |= {name for path in videos for name in _names(path)}
     if not named & described.keys():
         return None
     items: list[Item] = []
     for path in videos:
-        found = described.get(path.with_suffix(""), {}) | described.get(path, {})
+        whole, stem = _names(path)
+        found = described.get(stem, {}) | described.get(whole, {})
         items.append(VideoItem(folder, path.relative_to(folder).as_posix(), found, columns))
     items += [LoneText(described[name]["txt"].relative_to(folder).as_posix()) for name in lone - named]
     return ItemList(sorted(items, key=lambda item: item.name))
@@ -133,6 +135,12 @@ def walk(folder: Path) -> Iterator[Path]:
             else:
                 above[Path(place, name)] = [*here, real]
         yield from (Path(place, name) for name in names)
+
+
+def _names(path: Path) -> tuple[str, str]:
+    """The path with and without its ending. Accents have one form, since systems write them in different ones."""
+    whole, stem = (unicodedata.normalize("NFC", str(name)) for name in (path, path.with_suffix("")))
+    return whole, stem
 
 
 def _ending(path: Path) -> str:

@@ -65,6 +65,11 @@ def time_base(stream: av.VideoStream) -> Fraction:
     return stream.time_base
 
 
+def usual_step(stream: av.VideoStream) -> int:
+    """The time between two frames in units of the time base, at least 1."""
+    return max(1, round(1 / (stream.average_rate * time_base(stream)))) if stream.average_rate else 1
+
+
 def codec_of(stream: av.VideoStream) -> str:
     """FFmpeg's name of the codec, whatever the decoder: "av1" for "libdav1d"."""
     return stream.codec_context.codec.canonical_name

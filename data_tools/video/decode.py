@@ -105,7 +105,7 @@ def measured_duration(source: Source) -> float:
     if is_image(source):
         return 0.0
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         stamps = [packet.pts for packet in packets]
         if None in stamps or len(set(stamps)) < len(stamps):
             return duration_of([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
@@ -168,7 +168,7 @@ def _by_pyav(source: Source, times: Sequence[float], entry: str | None) -> Itera
 
 def _from_start(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        frames = timed(deinterlaced(in_sequence(stream, decodable(packets_of(stream)))), time_base(stream))
+        frames = timed(deinterlaced(in_sequence(stream, decodable(packets_of(stream), stream))), time_base(stream))
         first = next(frames, None)
         if first is None:
             raise BadVideo("no_frames", "no frame decodes")
@@ -179,7 +179,7 @@ def _from_start(source: Source, times: Sequence[float]) -> Iterator[tuple[list[i
 
 def _from_key_frame(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         wanted = _wanted(promised(packets, codec_of(stream)), times, time_base(stream))
         first = min(wanted)
         stamped = ((begin, packets[begin].pts) for begin in entries(packets, stream))
@@ -198,9 +198,9 @@ def _by_decord(source: Source, times: Sequence[float], entry: str | None) -> Ite
     """As `decode`. decord can crash on a damaged file: use it for validated clips only."""
     with opened(source) as stream:
         packets = list(packets_of(stream))
-        shown = promised(decodable(packets), codec_of(stream))
+        shown = promised(decodable(packets, stream), codec_of(stream))
         wanted = _wanted(shown, times, time_base(stream))
-        _, first = next(in_sequence(stream, decodable(packets)))
+        _, first = next(in_sequence(stream, decodable(packets, stream)))
         if entry == START or not decord_is_right(stream, packets, shown, first):
             raise BadVideo("decord_unsupported", "decord would return wrong frames for this file: choose 'pyav'")
         screen = Screen(stream, first)
@@ -212,7 +212,7 @@ def _by_torchcodec(
     source: Source, times: Sequence[float], entry: str | None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         shown = promised(packets, codec_of(stream))
         wanted = _wanted(shown, times, time_base(stream))
         _, first = next(in_sequence(stream, packets))
@@ -232,7 +232,7 @@ def _whole(stream: av.VideoStream, source: Source) -> list[av.Packet]:
         check_tags(source)
     packets = list(packets_of(stream))
     check_end(stream, packets)
-    return list(decodable(packets))
+    return list(decodable(packets, stream))
 
 
 def _strictly(stream: av.VideoStream, packets: list[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:

@@ -71,7 +71,7 @@ def difference(picture, expected):
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "h264_b_frames.ts", "mpeg4_b_frames.mp4", "vp8_hidden.webm"])
 def test_times_are_ffmpegs_best_effort(clips, name):
     with opened(clips(name)) as stream:
-        stamps = [stamp for stamp, _ in in_sequence(stream, decodable(packets_of(stream)))]
+        stamps = [stamp for stamp, _ in in_sequence(stream, decodable(packets_of(stream), stream))]
     assert stamps == best_effort(clips(name))
 
 

@@ -17,6 +17,11 @@ Source = bytes | str | Path
 # No playlist formats: FFmpeg would open any local file or address that a playlist names.
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 
+# PyAV sets this flag of FFmpeg's: a frame without a time of display is shown when the next reference frame is decoded.
+# That is the rule of MPEG-1 and MPEG-2. It is wrong for H.264 in AVI, which stores no such times: `stamps` finds them.
+GENPTS = 1
+FILLED_IN = frozenset({"mpeg", "mpegts"})  # the formats that keep the flag
+
 
 @contextmanager
 def opened(source: Source) -> Iterator[av.VideoStream]:
@@ -40,6 +45,8 @@ def opened(source: Source) -> Iterator[av.VideoStream]:
             raise BadVideo("truncated", "an MP4 that does not open: its index (moov) is lost or damaged") from error
         raise BadVideo("not_a_video", "no known video container") from error
     with container:
+        if container.format.name not in FILLED_IN:
+            container.flags &= ~GENPTS
         stream = _main_stream(container)
         # Threaded decoding would delay frames, and the callers' processes already use all cores.
         stream.codec_context.thread_count = 1

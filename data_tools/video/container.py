@@ -9,6 +9,7 @@ from typing import cast
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 
 from data_tools.errors import BadVideo
 
@@ -94,10 +95,12 @@ def _head(source: Source) -> bytes:
 
 
 def _main_stream(container: InputContainer) -> av.VideoStream:
-    """The first video stream that is not a cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise BadVideo("no_decoder", "FFmpeg knows no decoder for the video stream")
-            return stream
-    raise BadVideo("no_video_stream", "no stream of the file is a video")
+    """The video that FFmpeg calls the best stream: what the file marks decides first. A cover picture is no video."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise BadVideo("no_video_stream", "no stream of the file is a video")
+    best = container.streams.best("video")
+    stream = next((stream for stream in streams if stream is best), streams[0])
+    if stream.codec_context is None:
+        raise BadVideo("no_decoder", "FFmpeg knows no decoder for the video stream")
+    return stream

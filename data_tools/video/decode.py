@@ -23,6 +23,7 @@ from data_tools.video.container import Source, codec_of, container_of, opened, t
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
 from data_tools.video.facts import IMAGE, KEY_FRAMES, START, VideoFacts
 from data_tools.video.flv import check_tags
+from data_tools.video.gif import check_blocks
 from data_tools.video.hdr import TRANSFERS
 from data_tools.video.image import image_facts, is_image, picture_of
 from data_tools.video.interlace import deinterlaced
@@ -35,6 +36,9 @@ from data_tools.video.with_decord import decord_frames, decord_is_right
 from data_tools.video.with_torchcodec import torchcodec_frames, torchcodec_is_right, torchcodec_reader
 
 BACKENDS = ("pyav", "torchcodec", "decord")
+
+# Formats in which FFmpeg overlooks damage.
+CHECKS = {"flv": check_tags, "gif": check_blocks}
 
 
 def validate(source: Source) -> VideoFacts:
@@ -228,8 +232,8 @@ def _by_torchcodec(
 
 def _whole(stream: av.VideoStream, source: Source) -> list[av.Packet]:
     """The packets to decode. Raises BadVideo if the file has none, ends too early, or contradicts itself."""
-    if container_of(stream).format.name == "flv":
-        check_tags(source)
+    if check := CHECKS.get(container_of(stream).format.name):
+        check(source)
     packets = list(packets_of(stream))
     check_end(stream, packets)
     return list(decodable(packets, stream))

@@ -142,6 +142,16 @@ def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
             validate(whole[: tag + 200] + whole[tag + 204 :])  # four bytes of a frame are lost
 
 
+def test_a_gif_is_whole_up_to_its_end_mark(tmp_path):
+    whole = encode(tmp_path / "a.gif", "-c:v gif", "testsrc2=s=64x48:r=10:d=1").read_bytes()
+    assert whole[-1:] == b";" and validate(whole).frames == validate(whole + b"\0behind the end").frames == 10
+    for length in (len(whole) * 3 // 10, len(whole) * 6 // 10, len(whole) - 100, len(whole) - 2, len(whole) - 1):
+        with pytest.raises(BadVideo, match="truncated"):
+            validate(whole[:length])
+    with pytest.raises(BadVideo):
+        validate(whole[: len(whole) // 2] + whole[len(whole) // 2 + 4 :])  # four bytes of a frame are lost
+
+
 def test_a_missing_second_decoder_is_told_of_once(clips, monkeypatch, capfd):
     monkeypatch.setattr(second, "SECOND", {"vp8": "no_such_decoder"})
     monkeypatch.setattr(second, "_told", FORK.RawArray("b", 1))

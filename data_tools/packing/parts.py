@@ -51,7 +51,7 @@ def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[floa
 def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[tuple[float, av.VideoFrame]]:
     """As `part_frames`. `seeks`: begin at a key frame before the part, if there is a later one than the first."""
     with opened(source) as stream:
-        unit, receipts = time_base(stream), Receipts(stream)
+        unit, receipts = time_base(stream), Receipts(stream, source)
         packets = decodable(packets_of(stream), stream)
         # The chain keeps the rest of the packets when these frames are given up.
         frames = in_sequence(stream, chain(packets), receipts)
@@ -61,7 +61,7 @@ def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[t
         origin = first[0]
         frames = chain([first], frames)
         if seeks and start > SEEK_MARGIN and stream.container.format.name != GUESSED_TIMES:
-            receipts = Receipts(stream)
+            receipts = Receipts(stream, source)
             packets = _from_near(stream, packets, origin + int((start - SEEK_MARGIN) / unit))
             frames = _entered(stream, packets, origin + int(start / unit), receipts)
         stamps, ended = [], True

@@ -64,7 +64,7 @@ def validate(source: Source) -> VideoFacts:
         forms: dict[tuple, av.VideoFrame] = {}
         screen: Screen | None = None
         own_times = True
-        for stamp, frame in _strictly(stream, packets):
+        for stamp, frame in _strictly(stream, packets, source):
             screen = screen or Screen(stream, frame)
             if _form(frame) not in forms:
                 screen.picture(frame)
@@ -133,7 +133,7 @@ def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
         BadVideo: in the cases of `validate`, at the latest after the last frame.
     """
     with opened(source) as stream:
-        frames = displayed(deinterlaced(_strictly(stream, _whole(stream, source))), stream)
+        frames = displayed(deinterlaced(_strictly(stream, _whole(stream, source), source)), stream)
         yield from timed(frames, time_base(stream))
 
 
@@ -235,13 +235,13 @@ def _whole(stream: av.VideoStream, source: Source) -> list[av.Packet]:
     if check := CHECKS.get(container_of(stream).format.name):
         check(source)
     packets = list(packets_of(stream))
-    check_end(stream, packets)
+    check_end(stream, packets, source)
     return list(decodable(packets, stream))
 
 
-def _strictly(stream: av.VideoStream, packets: list[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
+def _strictly(stream: av.VideoStream, packets: list[av.Packet], source: Source) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield (timestamp, frame) for all shown frames; raises BadVideo if anything is missing or damaged."""
-    receipts = Receipts(stream)
+    receipts = Receipts(stream, source)
     stamps: list[int] = []
     for stamp, frame in in_sequence(stream, packets, receipts):
         stamps.append(stamp)

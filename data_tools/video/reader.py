@@ -16,6 +16,9 @@ from data_tools.video.stamps import Clock
 # Decoders that can skip a frame to which no other refers, and decide so for each packet. libdav1d decides once.
 SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 
+# A decoder raises at damage, also where only a checksum in the data shows it.
+STRICT = "crccheck+bitstream+buffer+explode"
+
 # Packets after an entry whose frames must all come out: a decoder that waits for a clean picture drops some of them.
 PROBE = 4
 
@@ -37,7 +40,7 @@ def in_sequence(
         BadVideo: a frame is damaged, or the timestamps contradict the order of the frames.
     """
     if receipts is not None:
-        stream.codec_context.options = {"err_detect": "explode"}
+        stream.codec_context.options = {"err_detect": STRICT}
     clock = Clock(usual_step(stream))
     for packet in _and_flush(packets):
         if packet is not None and receipts is not None:

@@ -142,6 +142,17 @@ def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
             validate(whole[: tag + 200] + whole[tag + 204 :])  # four bytes of a frame are lost
 
 
+@pytest.mark.parametrize(
+    "name, options", [("a.mp4", "-c:v libx265 -x265-params log-level=none:hash=1"), ("a.wmv", "-c:v wmv2 -b:v 500k")]
+)
+def test_damage_that_checksums_or_the_syntax_show_is_refused(tmp_path, name, options):
+    whole = encode(tmp_path / name, options, "testsrc2=s=96x64:r=24:d=1").read_bytes()
+    assert validate(whole).frames == 24
+    for place in range(len(whole) // 3, len(whole) * 2 // 3, len(whole) // 24):
+        with pytest.raises(BadVideo):
+            validate(whole[:place] + bytes(range(32)) + whole[place + 32 :])
+
+
 def test_a_gif_is_whole_up_to_its_end_mark(tmp_path):
     whole = encode(tmp_path / "a.gif", "-c:v gif", "testsrc2=s=64x48:r=10:d=1").read_bytes()
     assert whole[-1:] == b";" and validate(whole).frames == validate(whole + b"\0behind the end").frames == 10

@@ -1,6 +1,6 @@
 """Decode part of a long video by seeking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import av
@@ -10,7 +10,7 @@ from data_tools.video.complete import Receipts
 from data_tools.video.container import Source, container_of, opened, time_base
 from data_tools.video.display import displayed
 from data_tools.video.interlace import deinterlaced
-from data_tools.video.packets import decodable, packets_of
+from data_tools.video.packets import decodable, is_joinable, packets_of
 from data_tools.video.reader import in_sequence
 from data_tools.video.times import TIE
 
@@ -51,16 +51,19 @@ def part_frames(source: Source, start: float, end: float) -> Iterator[tuple[floa
 def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[tuple[float, av.VideoFrame]]:
     """As `part_frames`. `seeks`: begin at a key frame before the part, if there is a later one than the first."""
     with opened(source) as stream:
-        unit, receipts = time_base(stream), Receipts(stream)
-        frames = in_sequence(stream, decodable(packets_of(stream)), receipts)
+        unit, receipts = time_base(stream), Receipts(stream, source)
+        packets = decodable(packets_of(stream), stream)
+        # The chain keeps the rest of the packets when these frames are given up.
+        frames = in_sequence(stream, chain(packets), receipts)
         first = next(frames, None)
         if first is None:
             raise BadVideo("no_frames", "no frame decodes")
         origin = first[0]
         frames = chain([first], frames)
         if seeks and start > SEEK_MARGIN and stream.container.format.name != GUESSED_TIMES:
-            receipts = Receipts(stream)
-            frames = _entered(stream, origin + int((start - SEEK_MARGIN) / unit), origin + int(start / unit), receipts)
+            receipts = Receipts(stream, source)
+            packets = _from_near(stream, packets, origin + int((start - SEEK_MARGIN) / unit))
+            frames = _entered(stream, packets, origin + int(start / unit), receipts)
         stamps, ended = [], True
         for stamp, frame in displayed(deinterlaced(frames), stream):
             stamps.append(stamp)
@@ -74,10 +77,40 @@ def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[t
             receipts.check(stamps, ended)
 
 
+def _from_near(stream: av.VideoStream, packets: Iterable[av.Packet], entry: int) -> Iterator[av.Packet]:
+    """The packets to decode, from the last key frame before the timestamp `entry` on.
+
+    Args:
+        stream: the packets' stream.
+        packets: those that have not been decoded. They are read on, without decoding, where seeking is no use.
+        entry: in units of the stream's time base.
+    """
+    if is_joinable(stream):
+        return decodable(_from_last_key(packets, entry), stream)
+    container_of(stream).seek(entry, stream=stream)
+    return decodable(packets_of(stream), stream)
+
+
+def _from_last_key(packets: Iterable[av.Packet], entry: int) -> Iterator[av.Packet]:
+    """The packets from the last key frame up to the timestamp `entry` on; none if there is no such key frame."""
+    packets, held = iter(packets), list[av.Packet]()
+    for packet in packets:
+        early = packet.pts is not None and packet.pts <= entry
+        if packet.is_keyframe and early:
+            held = [packet]
+        elif held:
+            held.append(packet)
+        if packet.is_keyframe and not early:
+            break
+    yield from held
+    if held:
+        yield from packets
+
+
 def _entered(
-    stream: av.VideoStream, entry: int, needed: int, receipts: Receipts
+    stream: av.VideoStream, packets: Iterator[av.Packet], needed: int, receipts: Receipts
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames from the last key frame before the timestamp `entry` on.
+    """Frames of packets that begin at a key frame.
 
     The decoder has seen the beginning: some files say only there how all frames are coded.
 
@@ -85,8 +118,6 @@ def _entered(
         BadVideo: the first frame that comes out is not that key frame, or it is shown after the timestamp `needed`.
     """
     stream.codec_context.flush_buffers()
-    container_of(stream).seek(entry, stream=stream)
-    packets = decodable(packets_of(stream))
     key = next(packets)
     frames = in_sequence(stream, chain([key], packets), receipts)
     first = next(frames, None)

@@ -105,18 +105,22 @@ def at_rate(frames: TimedFrames, fps: Fraction) -> Iterator[tuple[float, av.Vide
 def scaled(frames: TimedFrames, encoding: Encoding) -> Iterator[av.VideoFrame]:
     """Yield the frames scaled, as yuv420p with the first one's colour matrix, with their times as pts in `TIMESCALE`.
 
+    Frames with the same time follow one another by one unit: an encoder takes none twice.
+
     Args:
         frames: all of one size; colours and pixel formats may differ.
         encoding: gives the size.
     """
     graphs: dict[tuple, Graph] = {}
     matrix: int | None = None
+    pts = -1
     for time, frame in frames:
         matrix = matrix or written_matrix(frame)
         form = frame.format.name, frame.colorspace, frame.color_range
         if form not in graphs:
             graphs[form] = _graph(frame, encoding.short_side, MATRICES[matrix])
-        frame.pts, frame.time_base = round(time / TIMESCALE), TIMESCALE
+        pts = max(pts + 1, round(time / TIMESCALE))
+        frame.pts, frame.time_base = pts, TIMESCALE
         graphs[form].vpush(frame)
         written = graphs[form].vpull()
         written.colorspace = matrix  # the filter does not tell apart matrices of equal coefficients

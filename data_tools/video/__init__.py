@@ -12,6 +12,8 @@ times        the same in seconds, and the frames nearest to given times
 complete     whether frames are missing
 container    opening a file
 flv          damage in FLV files
+gif          damage in GIF files
+mpegts       holes in transport streams, and places where they were joined
 display      orientation, square pixels and colours of a frame
 interlace    interlaced frames to progressive ones
 hdr          high dynamic range to standard

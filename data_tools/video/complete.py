@@ -8,7 +8,8 @@ from statistics import median
 import av
 
 from data_tools.errors import BadVideo
-from data_tools.video.container import codec_of, time_base
+from data_tools.video.container import Source, codec_of, container_of, time_base
+from data_tools.video.mpegts import is_join
 from data_tools.video.packets import is_hidden
 
 # A stream may end this much before its DURATION tag, seconds: rounding, or a last frame of unknown duration.
@@ -17,18 +18,21 @@ SLACK = 0.25
 # A frame is missing where the time between two frames exceeds the usual one by more than this factor.
 GAP = 1.5
 
+# Packets before and behind a place where recordings were joined, among which frames must be close.
+NEAR = 6
+
 # A packet of MPEG-4 part 2 up to this size, bytes, holds no frame: it repeats one, or a frame is in the packet before.
 NOT_CODED = 19
 
 
-def check_end(stream: av.VideoStream, packets: Sequence[av.Packet]) -> None:
+def check_end(stream: av.VideoStream, packets: Sequence[av.Packet], source: Source) -> None:
     """Raise BadVideo if the data end inside a packet, or before the end that the index or the DURATION tag gives.
 
     The header's frame count is no evidence: it includes frames that an edit list cuts away. Nor is the container's
     duration, which includes the sound and can be absurd. Matroska's DURATION tag belongs to the video stream alone.
     """
-    if any(packet.is_corrupt for packet in packets):
-        raise BadVideo("truncated", "the data end, or have a hole, inside a frame")
+    for packet in packets:
+        check_packet(stream, packet, source)
     # Matroska's index holds presentation times, other indices hold decoding times.
     matroska = stream.container.format.name.startswith("matroska")
     stamps = [packet.pts if matroska else packet.dts for packet in packets]
@@ -44,19 +48,34 @@ def check_end(stream: av.VideoStream, packets: Sequence[av.Packet]) -> None:
             raise BadVideo("truncated", f"the header promises {told:.1f} s, the data end at {found:.1f} s")
 
 
-class Receipts:
-    """Which packets have given a frame. Fewer frames than packets can be right: two fields make one frame."""
+def check_packet(stream: av.VideoStream, packet: av.Packet, source: Source) -> None:
+    """Raise BadVideo if the packet is incomplete. FFmpeg also says so where transport streams were joined."""
+    if packet.is_corrupt:
+        if container_of(stream).format.name != "mpegts" or not is_join(source, stream.id, packet.pos):
+            raise BadVideo("truncated", "the data end, or have a hole, inside a frame")
 
-    def __init__(self, stream: av.VideoStream):
+
+class Receipts:
+    """Which packets have given a frame. Fewer frames than packets can be right: two fields make one frame.
+
+    Args:
+        stream: the packets' stream.
+        source: its file.
+    """
+
+    def __init__(self, stream: av.VideoStream, source: Source):
         stream.codec_context.copy_opaque = True
+        self._stream, self._source = stream, source
         self._codec = codec_of(stream)
         self._sent: list[tuple[int | None, bool]] = []  # (pts, may be without a frame of its own)
+        self._joints: list[int] = []  # numbers of packets near which recordings were joined
         self._given: dict[object, bool] = {}  # number of a packet that gave a frame -> the frame is interlaced
 
     def sent(self, packet: av.Packet) -> None:
         """Note a packet; call it before the packet is decoded. Raises BadVideo if it is incomplete."""
+        check_packet(self._stream, packet, self._source)
         if packet.is_corrupt:
-            raise BadVideo("truncated", "the data end, or have a hole, inside a frame")
+            self._joints.append(len(self._sent))
         packet.opaque = len(self._sent)
         small = self._codec == "mpeg4" and packet.size <= NOT_CODED
         self._sent.append((packet.pts, packet.is_discard or is_hidden(packet, self._codec) or small))
@@ -79,6 +98,15 @@ class Receipts:
         ]
         if missing:
             raise BadVideo("missing_frames", f"{len(missing)} of {len(self._sent)} frames do not decode")
+
+        if any(self._is_hole(number, stamps, usual) for number in self._joints):
+            raise BadVideo("truncated", "frames are missing where the recordings were joined")
+
+    def _is_hole(self, number: int, stamps: Sequence[int], usual: float) -> bool:
+        """Whether frames are far from one another around a packet near which recordings were joined."""
+        near = [pts for pts, _ in self._sent[max(0, number - NEAR) : number + NEAR] if pts is not None]
+        shown = [stamp for stamp in stamps if near and min(near) <= stamp <= max(near)]
+        return any(later - earlier > GAP * usual for earlier, later in zip(shown, shown[1:]))
 
     def _is_lost(self, number: int) -> bool:
         """Whether the packet gave no frame and is not the second field of the frame that the packet before it gave."""

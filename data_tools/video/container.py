@@ -9,6 +9,7 @@ from typing import cast
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 
 from data_tools.errors import BadVideo
 
@@ -16,6 +17,11 @@ Source = bytes | str | Path
 
 # No playlist formats: FFmpeg would open any local file or address that a playlist names.
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
+
+# PyAV sets this flag of FFmpeg's: a frame without a time of display is shown when the next reference frame is decoded.
+# That is the rule of MPEG-1 and MPEG-2. It is wrong for H.264 in AVI, which stores no such times: `stamps` finds them.
+GENPTS = 1
+FILLED_IN = frozenset({"mpeg", "mpegts"})  # the formats that keep the flag
 
 
 @contextmanager
@@ -40,6 +46,8 @@ def opened(source: Source) -> Iterator[av.VideoStream]:
             raise BadVideo("truncated", "an MP4 that does not open: its index (moov) is lost or damaged") from error
         raise BadVideo("not_a_video", "no known video container") from error
     with container:
+        if container.format.name not in FILLED_IN:
+            container.flags &= ~GENPTS
         stream = _main_stream(container)
         # Threaded decoding would delay frames, and the callers' processes already use all cores.
         stream.codec_context.thread_count = 1
@@ -65,6 +73,11 @@ def time_base(stream: av.VideoStream) -> Fraction:
     return stream.time_base
 
 
+def usual_step(stream: av.VideoStream) -> int:
+    """The time between two frames in units of the time base, at least 1."""
+    return max(1, round(1 / (stream.average_rate * time_base(stream)))) if stream.average_rate else 1
+
+
 def codec_of(stream: av.VideoStream) -> str:
     """FFmpeg's name of the codec, whatever the decoder: "av1" for "libdav1d"."""
     return stream.codec_context.codec.canonical_name
@@ -82,10 +95,12 @@ def _head(source: Source) -> bytes:
 
 
 def _main_stream(container: InputContainer) -> av.VideoStream:
-    """The first video stream that is not a cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            if stream.codec_context is None:
-                raise BadVideo("no_decoder", "FFmpeg knows no decoder for the video stream")
-            return stream
-    raise BadVideo("no_video_stream", "no stream of the file is a video")
+    """The video that FFmpeg calls the best stream: what the file marks decides first. A cover picture is no video."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise BadVideo("no_video_stream", "no stream of the file is a video")
+    best = container.streams.best("video")
+    stream = next((stream for stream in streams if stream is best), streams[0])
+    if stream.codec_context is None:
+        raise BadVideo("no_decoder", "FFmpeg knows no decoder for the video stream")
+    return stream

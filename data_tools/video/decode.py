@@ -23,6 +23,7 @@ from data_tools.video.container import Source, codec_of, container_of, opened, t
 from data_tools.video.display import Screen, displayed, orientation, transfer_of
 from data_tools.video.facts import IMAGE, KEY_FRAMES, START, VideoFacts
 from data_tools.video.flv import check_tags
+from data_tools.video.gif import check_blocks
 from data_tools.video.hdr import TRANSFERS
 from data_tools.video.image import image_facts, is_image, picture_of
 from data_tools.video.interlace import deinterlaced
@@ -35,6 +36,9 @@ from data_tools.video.with_decord import decord_frames, decord_is_right
 from data_tools.video.with_torchcodec import torchcodec_frames, torchcodec_is_right, torchcodec_reader
 
 BACKENDS = ("pyav", "torchcodec", "decord")
+
+# Formats in which FFmpeg overlooks damage.
+CHECKS = {"flv": check_tags, "gif": check_blocks}
 
 
 def validate(source: Source) -> VideoFacts:
@@ -60,7 +64,7 @@ def validate(source: Source) -> VideoFacts:
         forms: dict[tuple, av.VideoFrame] = {}
         screen: Screen | None = None
         own_times = True
-        for stamp, frame in _strictly(stream, packets):
+        for stamp, frame in _strictly(stream, packets, source):
             screen = screen or Screen(stream, frame)
             if _form(frame) not in forms:
                 screen.picture(frame)
@@ -105,7 +109,7 @@ def measured_duration(source: Source) -> float:
     if is_image(source):
         return 0.0
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         stamps = [packet.pts for packet in packets]
         if None in stamps or len(set(stamps)) < len(stamps):
             return duration_of([stamp for stamp, _ in in_sequence(stream, packets)], time_base(stream))
@@ -129,7 +133,7 @@ def whole_frames(source: Source) -> Iterator[tuple[float, av.VideoFrame]]:
         BadVideo: in the cases of `validate`, at the latest after the last frame.
     """
     with opened(source) as stream:
-        frames = displayed(deinterlaced(_strictly(stream, _whole(stream, source))), stream)
+        frames = displayed(deinterlaced(_strictly(stream, _whole(stream, source), source)), stream)
         yield from timed(frames, time_base(stream))
 
 
@@ -168,7 +172,7 @@ def _by_pyav(source: Source, times: Sequence[float], entry: str | None) -> Itera
 
 def _from_start(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        frames = timed(deinterlaced(in_sequence(stream, decodable(packets_of(stream)))), time_base(stream))
+        frames = timed(deinterlaced(in_sequence(stream, decodable(packets_of(stream), stream))), time_base(stream))
         first = next(frames, None)
         if first is None:
             raise BadVideo("no_frames", "no frame decodes")
@@ -179,7 +183,7 @@ def _from_start(source: Source, times: Sequence[float]) -> Iterator[tuple[list[i
 
 def _from_key_frame(source: Source, times: Sequence[float]) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         wanted = _wanted(promised(packets, codec_of(stream)), times, time_base(stream))
         first = min(wanted)
         stamped = ((begin, packets[begin].pts) for begin in entries(packets, stream))
@@ -198,9 +202,9 @@ def _by_decord(source: Source, times: Sequence[float], entry: str | None) -> Ite
     """As `decode`. decord can crash on a damaged file: use it for validated clips only."""
     with opened(source) as stream:
         packets = list(packets_of(stream))
-        shown = promised(decodable(packets), codec_of(stream))
+        shown = promised(decodable(packets, stream), codec_of(stream))
         wanted = _wanted(shown, times, time_base(stream))
-        _, first = next(in_sequence(stream, decodable(packets)))
+        _, first = next(in_sequence(stream, decodable(packets, stream)))
         if entry == START or not decord_is_right(stream, packets, shown, first):
             raise BadVideo("decord_unsupported", "decord would return wrong frames for this file: choose 'pyav'")
         screen = Screen(stream, first)
@@ -212,7 +216,7 @@ def _by_torchcodec(
     source: Source, times: Sequence[float], entry: str | None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     with opened(source) as stream:
-        packets = list(decodable(packets_of(stream)))
+        packets = list(decodable(packets_of(stream), stream))
         shown = promised(packets, codec_of(stream))
         wanted = _wanted(shown, times, time_base(stream))
         _, first = next(in_sequence(stream, packets))
@@ -228,24 +232,23 @@ def _by_torchcodec(
 
 def _whole(stream: av.VideoStream, source: Source) -> list[av.Packet]:
     """The packets to decode. Raises BadVideo if the file has none, ends too early, or contradicts itself."""
-    if container_of(stream).format.name == "flv":
-        check_tags(source)
+    if check := CHECKS.get(container_of(stream).format.name):
+        check(source)
     packets = list(packets_of(stream))
-    check_end(stream, packets)
-    return list(decodable(packets))
+    check_end(stream, packets, source)
+    return list(decodable(packets, stream))
 
 
-def _strictly(stream: av.VideoStream, packets: list[av.Packet]) -> Iterator[tuple[int, av.VideoFrame]]:
+def _strictly(stream: av.VideoStream, packets: list[av.Packet], source: Source) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield (timestamp, frame) for all shown frames; raises BadVideo if anything is missing or damaged."""
-    receipts = Receipts(stream)
+    receipts = Receipts(stream, source)
     stamps: list[int] = []
     for stamp, frame in in_sequence(stream, packets, receipts):
         stamps.append(stamp)
         yield stamp, frame
     if not stamps:
         raise BadVideo("no_frames", "no frame decodes, or the edit list shows none")
-    if len(stamps) < 2:
-        raise BadVideo("too_few_frames", "one frame has no motion")
+    duration_of(stamps, time_base(stream))  # raises BadVideo if there is one frame only, or one time only
     receipts.check(stamps)
 
 

@@ -10,11 +10,14 @@ import av
 
 from data_tools.errors import BadVideo
 from data_tools.video.complete import Receipts
-from data_tools.video.container import time_base
+from data_tools.video.container import usual_step
 from data_tools.video.stamps import Clock
 
 # Decoders that can skip a frame to which no other refers, and decide so for each packet. libdav1d decides once.
 SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+
+# A decoder raises at damage, also where only a checksum in the data shows it.
+STRICT = "crccheck+bitstream+buffer+explode"
 
 # Packets after an entry whose frames must all come out: a decoder that waits for a clean picture drops some of them.
 PROBE = 4
@@ -37,8 +40,8 @@ def in_sequence(
         BadVideo: a frame is damaged, or the timestamps contradict the order of the frames.
     """
     if receipts is not None:
-        stream.codec_context.options = {"err_detect": "explode"}
-    clock = Clock(_usual_step(stream))
+        stream.codec_context.options = {"err_detect": STRICT}
+    clock = Clock(usual_step(stream))
     for packet in _and_flush(packets):
         if packet is not None and receipts is not None:
             receipts.sent(packet)
@@ -84,8 +87,3 @@ def _and_flush(packets: Iterable[av.Packet]) -> Iterator[av.Packet | None]:
     """The packets, and None, at which a decoder returns the frames that it still holds."""
     yield from packets
     yield None
-
-
-def _usual_step(stream: av.VideoStream) -> int:
-    """The time between two frames in units of the time base, at least 1."""
-    return max(1, round(1 / (stream.average_rate * time_base(stream)))) if stream.average_rate else 1

@@ -71,7 +71,7 @@ def difference(picture, expected):
 @pytest.mark.parametrize("name", ["h264_b_frames.mp4", "h264_b_frames.ts", "mpeg4_b_frames.mp4", "vp8_hidden.webm"])
 def test_times_are_ffmpegs_best_effort(clips, name):
     with opened(clips(name)) as stream:
-        stamps = [stamp for stamp, _ in in_sequence(stream, decodable(packets_of(stream)))]
+        stamps = [stamp for stamp, _ in in_sequence(stream, decodable(packets_of(stream), stream))]
     assert stamps == best_effort(clips(name))
 
 
@@ -140,6 +140,27 @@ def test_an_flv_whose_tags_contradict_their_sizes_is_refused(clips):
     for tag in (tags[30], tags[-2]):
         with pytest.raises(BadVideo, match="tag at byte"):
             validate(whole[: tag + 200] + whole[tag + 204 :])  # four bytes of a frame are lost
+
+
+@pytest.mark.parametrize(
+    "name, options", [("a.mp4", "-c:v libx265 -x265-params log-level=none:hash=1"), ("a.wmv", "-c:v wmv2 -b:v 500k")]
+)
+def test_damage_that_checksums_or_the_syntax_show_is_refused(tmp_path, name, options):
+    whole = encode(tmp_path / name, options, "testsrc2=s=96x64:r=24:d=1").read_bytes()
+    assert validate(whole).frames == 24
+    for place in range(len(whole) // 3, len(whole) * 2 // 3, len(whole) // 24):
+        with pytest.raises(BadVideo):
+            validate(whole[:place] + bytes(range(32)) + whole[place + 32 :])
+
+
+def test_a_gif_is_whole_up_to_its_end_mark(tmp_path):
+    whole = encode(tmp_path / "a.gif", "-c:v gif", "testsrc2=s=64x48:r=10:d=1").read_bytes()
+    assert whole[-1:] == b";" and validate(whole).frames == validate(whole + b"\0behind the end").frames == 10
+    for length in (len(whole) * 3 // 10, len(whole) * 6 // 10, len(whole) - 100, len(whole) - 2, len(whole) - 1):
+        with pytest.raises(BadVideo, match="truncated"):
+            validate(whole[:length])
+    with pytest.raises(BadVideo):
+        validate(whole[: len(whole) // 2] + whole[len(whole) // 2 + 4 :])  # four bytes of a frame are lost
 
 
 def test_a_missing_second_decoder_is_told_of_once(clips, monkeypatch, capfd):

@@ -9,7 +9,8 @@ import pytest
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.transcode import Encoding, at_rate, new_size, transcode
-from data_tools.video.decode import decode, validate
+from data_tools.video.decode import decode, validate, whole_frames
+from support.encoded import encode, needs_ffmpeg
 from support.real_clips import BAD_CLIPS, CLIPS, needs_shared
 
 PATHS = sorted(CLIPS.glob("*.m*"))
@@ -108,6 +109,34 @@ def test_frames_keep_their_times_without_a_rate():
     facts, before = validate(transcode(path, Encoding())), validate(path)
     assert facts.frames == before.frames
     assert facts.duration == pytest.approx(before.duration, abs=1e-3)
+
+
+DOUBLED = "setts=pts='if(eq(N,10),PREV_OUTPTS,PTS)':dts='if(eq(N,10),PREV_OUTDTS,DTS)'"
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("span", [(0.0, math.inf), (0.25, 1.0)])
+def test_frames_of_the_same_time_are_all_encoded(tmp_path, span):
+    """A clock may stand for a frame, and Matroska counts milliseconds, too coarse for 1500 frames a second."""
+    doubled = f"-c:v libvpx -b:v 200k -auto-alt-ref 0 -bsf:v {DOUBLED}"
+    webm = encode(tmp_path / "doubled.webm", doubled, "testsrc2=s=64x48:r=24:d=2")
+    fast = encode(tmp_path / "fast.mkv", "-c:v libx264 -pix_fmt yuv420p", "testsrc2=s=64x48:r=1500:d=0.1")
+    for clip, (start, end) in ((webm, span), (fast, (span[0] / 10, span[1] / 10))):
+        times = [time - start for time, _ in whole_frames(clip) if start - 1e-6 <= time < end - 1e-6]
+        assert len(set(times)) < len(times)
+        video = transcode(clip, Encoding(short_side=32), start, end)
+        got = [time for time, _ in whole_frames(video)]
+        assert validate(video).frames == len(times) and len(set(got)) == len(got)
+        assert got == pytest.approx([time - times[0] for time in times], abs=1e-4)
+
+
+@needs_ffmpeg
+def test_a_clip_whose_frames_all_have_the_same_time_is_refused(tmp_path):
+    stopped = "-c:v mjpeg -bsf:v setts=pts=0:dts=0"
+    clip = encode(tmp_path / "stopped.mkv", stopped, "testsrc2=s=64x48:r=24:d=0.5").read_bytes()
+    for use in (validate, lambda video: transcode(video, Encoding())):
+        with pytest.raises(BadVideo, match="bad_timestamps: all frames have the same time"):
+            use(clip)
 
 
 @needs_shared

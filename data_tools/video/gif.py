@@ -1,0 +1,37 @@
+"""Damage in a GIF file, which has a mark at its end. FFmpeg shows the last frame of a cut file as far as it goes."""
+
+from pathlib import Path
+
+from data_tools.errors import BadVideo
+
+HEAD = 13  # bytes of the signature and the screen's description
+DESCRIPTION = 10  # bytes of an image's description, with its mark
+EXTENSION, IMAGE, END = 0x21, 0x2C, 0x3B  # the marks with which blocks begin
+
+
+def check_blocks(source: bytes | str | Path) -> None:
+    """Raise BadVideo if the blocks are not whole up to the mark of the end. Bytes behind it are of no account."""
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        at = HEAD + _palette(data[10])
+        while (mark := data[at]) != END:
+            if mark == EXTENSION:
+                at = _after_parts(data, at + 2)
+            elif mark == IMAGE:
+                at = _after_parts(data, at + DESCRIPTION + _palette(data[at + DESCRIPTION - 1]) + 1)
+            else:
+                raise BadVideo("corrupt", f"the GIF has no block at byte {at}, where one should begin")
+    except IndexError as error:
+        raise BadVideo("truncated", "the GIF ends before its end mark") from error
+
+
+def _palette(flags: int) -> int:
+    """The bytes of the palette that a description with these flags announces."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_parts(data: bytes, at: int) -> int:
+    """The place behind the parts of a block: each tells its length in one byte, and an empty one is the last."""
+    while length := data[at]:
+        at += 1 + length
+    return at + 1

@@ -1,7 +1,10 @@
 """Decode part of a long video by seeking."""
 
+import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 
 import av
 
@@ -10,7 +13,7 @@ from data_tools.video.complete import Receipts
 from data_tools.video.container import Source, container_of, opened, time_base
 from data_tools.video.display import displayed
 from data_tools.video.interlace import deinterlaced
-from data_tools.video.packets import decodable, is_joinable, packets_of
+from data_tools.video.packets import decodable, is_joinable, packets_of, recordings_in
 from data_tools.video.reader import in_sequence
 from data_tools.video.times import TIE
 
@@ -62,7 +65,7 @@ def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[t
         frames = chain([first], frames)
         if seeks and start > SEEK_MARGIN and stream.container.format.name != GUESSED_TIMES:
             receipts = Receipts(stream, source)
-            packets = _from_near(stream, packets, origin + int((start - SEEK_MARGIN) / unit))
+            packets = _from_near(source, stream, packets, origin + int((start - SEEK_MARGIN) / unit))
             frames = _entered(stream, packets, origin + int(start / unit), receipts)
         stamps, ended = [], True
         for stamp, frame in displayed(deinterlaced(frames), stream):
@@ -77,18 +80,31 @@ def _frames(source: Source, start: float, end: float, seeks: bool) -> Iterator[t
             receipts.check(stamps, ended)
 
 
-def _from_near(stream: av.VideoStream, packets: Iterable[av.Packet], entry: int) -> Iterator[av.Packet]:
+def _from_near(source: Source, stream: av.VideoStream, packets: Iterable[av.Packet], entry: int) -> Iterator[av.Packet]:
     """The packets to decode, from the last key frame before the timestamp `entry` on.
 
     Args:
+        source: the video.
         stream: the packets' stream.
         packets: those that have not been decoded. They are read on, without decoding, where seeking is no use.
         entry: in units of the stream's time base.
     """
-    if is_joinable(stream):
+    if is_joinable(stream) and (isinstance(source, bytes) or _is_joined(source, os.stat(source).st_mtime_ns)):
         return decodable(_from_last_key(packets, entry), stream)
     container_of(stream).seek(entry, stream=stream)
     return decodable(packets_of(stream), stream)
+
+
+@lru_cache(maxsize=16)
+def _is_joined(path: str | Path, written: int) -> bool:
+    """Whether the times of a video jump. A long video is read for this once, and not for each of its parts.
+
+    Args:
+        path: the video.
+        written: its time of modification.
+    """
+    with opened(path) as stream:
+        return recordings_in(packets_of(stream), stream) > 1
 
 
 def _from_last_key(packets: Iterable[av.Packet], entry: int) -> Iterator[av.Packet]:

@@ -58,6 +58,11 @@ def is_joinable(stream: av.VideoStream) -> bool:
     return container_of(stream).format.name in JOINABLE
 
 
+def recordings_in(packets: Iterable[av.Packet], stream: av.VideoStream) -> int:
+    """How many recordings were joined. Arguments as in :func:`decodable`."""
+    return sum(1 for _ in groupby(packets, _Recordings(stream)))
+
+
 def promised(packets: Iterable[av.Packet], codec: str) -> list[int]:
     """Timestamps of the frames that the packets should show, ascending, in units of the time base."""
     return sorted(p.pts for p in packets if p.pts is not None and not p.is_discard and not is_hidden(p, codec))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import BadVideo
+from data_tools.packing import parts
 from data_tools.packing.parts import part_frames
 from data_tools.video.decode import decode, measured_duration, validate, whole_frames
 from support.encoded import encode, needs_ffmpeg, shown_by_ffmpeg
@@ -57,6 +58,18 @@ def test_windows_and_parts_of_joined_recordings(recordings, tmp_path, names):
             assert len(found) == 5 and all(map(np.array_equal, found, whole[first:]))
 
 
+def test_parts_of_a_recording_that_is_not_joined_are_sought(recordings, monkeypatch):
+    """All of a long recording is not read for each of its parts, but once."""
+    monkeypatch.setattr(parts, "_from_last_key", None)
+    read, counted = [], parts.recordings_in
+    monkeypatch.setattr(parts, "recordings_in", lambda *arguments: read.append(1) or counted(*arguments))
+    clip = recordings["late"]
+    for first in (30, 40):
+        got = [frame.to_ndarray(format="rgb24") for _, frame in part_frames(clip, (first - 0.5) * STEP, 45.5 * STEP)]
+        assert len(got) == 46 - first and all(map(np.array_equal, got, pictures(clip)[first:]))
+    assert len(read) == 1
+
+
 STREAM = "-c:v mpeg2video -b:v 800k -g 12 -bf 2 -f mpegts"
 KINDS = ["libx264 -bf 3 -pix_fmt yuv420p", "mpeg2video -bf 2", "libx265 -x265-params log-level=none"]
 
@@ -70,14 +83,14 @@ def test_segments_of_a_transport_stream_are_joined(tmp_path, codec):
     """Their counters begin anew, which FFmpeg takes for damage."""
     segments = f"-c:v {codec} -g 12 -f segment -segment_time 0.5 -segment_format mpegts"
     encode(tmp_path / "s%d.ts", segments, "testsrc2=s=96x64:r=24:d=2")
-    parts = [path.read_bytes() for path in sorted(tmp_path.glob("s*.ts"))]
-    clip = join(tmp_path / "a.ts", *parts)
+    pieces = [path.read_bytes() for path in sorted(tmp_path.glob("s*.ts"))]
+    clip = join(tmp_path / "a.ts", *pieces)
     facts, reference = validate(clip), shown_by_ffmpeg(clip)
-    assert len(parts) > 3 and facts.frames == len(reference) == 48 and facts.duration == pytest.approx(2, abs=1e-4)
+    assert len(pieces) > 3 and facts.frames == len(reference) == 48 and facts.duration == pytest.approx(2, abs=1e-4)
     for picture, expected in zip(pictures(clip), reference, strict=True):
         assert np.abs(picture.astype(int) - expected).mean() < 1
     assert len(list(part_frames(clip, 0.25, 1.5))) == 30
-    lacking = join(tmp_path / "lacking.ts", parts[0], parts[2])
+    lacking = join(tmp_path / "lacking.ts", pieces[0], pieces[2])
     with pytest.raises(BadVideo, match="truncated: frames are missing where|corrupt"):
         validate(lacking)
 

@@ -3,6 +3,9 @@
 The frame rate is read from `NAME/fps.txt`, else from "fps" in `NAME/meta.json`, else it is 24. The other fields of
 `meta.json` are kept. The frames are encoded as nearly lossless H.264. Odd sizes are padded by one row or column of
 edge pixels, because 4:2:0 needs even sizes.
+
+JPEG, PNG and WebP are read as images are (see `video.image`): turned by their EXIF orientation, and never damaged.
+FFmpeg reads frames of other formats.
 """
 
 import io
@@ -18,6 +21,7 @@ from data_tools.errors import BadVideo
 from data_tools.packing.sources.clip import Clip, ItemList, read_fields, read_text
 from data_tools.texts import Columns, describe, filled
 from data_tools.video.encode import encode_mp4
+from data_tools.video.image import is_image, picture_of
 
 DEFAULT_FPS = 24
 FRAMES_CRF = 12
@@ -85,9 +89,14 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
 
 
 def _load_image(path: Path) -> np.ndarray:
+    data = path.read_bytes()
     try:
+        if is_image(data):
+            return picture_of(data).numpy()
         # Read through memory: libav takes a "%" in a path for a numbering pattern.
-        with av.open(io.BytesIO(path.read_bytes()), "r") as image:
+        with av.open(io.BytesIO(data), "r") as image:
             return next(image.decode(video=0)).to_ndarray(format="rgb24")
+    except BadVideo as problem:
+        raise BadVideo(problem.reason, f"{path}: {problem.detail}") from problem
     except (av.FFmpegError, IndexError, StopIteration) as error:
         raise BadVideo("bad_image", f"{path}: {error}") from None

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from data_tools.packing import build_shards
 from data_tools.packing.sources import discover
+from data_tools.packing.sources.natural import naturally_sorted
 from data_tools.shards import ShardReader
 from data_tools.video.decode import whole_frames
 
@@ -64,3 +66,32 @@ def test_frames_of_other_formats_are_read(tmp_path, form):
     grey = Image.new("RGB", (32, 32), (90, 90, 90))
     write_frames(tmp_path / "a", {f"{number}.{form.lower()}": encoded(grey, form) for number in (0, 1)})
     assert loaded(tmp_path).mean() == pytest.approx(90, abs=4)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "0001.jpg 0002.jpg 0003.jpeg 0004.JPG",
+        "0.jpg 0.5.jpg 1.jpg",
+        "0.25.jpg 0.5.jpg 0.75.jpg 1.0.jpg 10.0.jpg",
+        "1.1.jpg 1.2.jpg 1.9.jpg 1.10.jpg 1.11.jpg",
+        "frame_1_t1000.jpg frame_2_t100.jpg frame_3_t10.jpg frame_4_t1.jpg",
+        "frame_8.png frame_9.jpg frame_10.png frame_100.jpg",
+        "shot2_9.jpg shot2_10.jpg shot10_1.jpg",
+        "IMG_1.jpg img_2.jpg IMG_3.jpg",
+        "a.jpg b.jpg ba.jpg c.jpg",
+        "9.jpg 099.jpg 100.jpg",
+        "1700000000123456789.jpg 1700000000123456790.jpg",
+    ],
+)
+def test_frames_are_in_the_order_of_their_numbers(names):
+    paths = [Path(name) for name in names.split()]
+    assert naturally_sorted(reversed(paths)) == naturally_sorted(paths) == paths
+
+
+def test_the_order_does_not_depend_on_endings(tmp_path):
+    shades = {"0001.jpg": 20, "0002.jpg": 80, "0003.jpeg": 140, "0004.png": 200}
+    grey = {name: Image.new("RGB", (32, 32), (shade,) * 3) for name, shade in shades.items()}
+    forms = {".png": "PNG"}
+    write_frames(tmp_path / "a", {name: encoded(one, forms.get(name[4:], "JPEG")) for name, one in grey.items()})
+    assert loaded(tmp_path).mean(axis=(1, 2, 3)) == pytest.approx([20, 80, 140, 200], abs=4)

@@ -6,6 +6,7 @@ frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt
 tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
+natural.py  the order of numbered files
 
 `data_tools.rows` reads the rows of tables, `data_tools.texts` reads captions, questions and conversations. `discover`
 lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a single clip

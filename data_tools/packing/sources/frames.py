@@ -19,6 +19,7 @@ import numpy as np
 
 from data_tools.errors import BadVideo
 from data_tools.packing.sources.clip import Clip, ItemList, read_fields, read_text
+from data_tools.packing.sources.natural import naturally_sorted
 from data_tools.texts import Columns, describe, filled
 from data_tools.video.encode import encode_mp4
 from data_tools.video.image import is_image, picture_of
@@ -71,7 +72,7 @@ def _frame_rate(text: str) -> Fraction:
 
 
 def _load_frames(folder: Path) -> Iterator[np.ndarray]:
-    """Yield the images of a folder, uint8 RGB (h, w, 3). Shorter names come first: frame_9 before frame_10.
+    """Yield the images of a folder, uint8 RGB (h, w, 3), in the order of the numbers in their names.
 
     Raises:
         BadVideo: there are no images, one cannot be read, or their sizes differ.
@@ -80,7 +81,7 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
     if not paths:
         raise BadVideo("no_frames", f"{folder} holds no images")
     shape = None
-    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
+    for path in naturally_sorted(paths):
         frame = _load_image(path)
         shape = shape or frame.shape
         if frame.shape != shape:

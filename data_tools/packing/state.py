@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from data_tools.errors import DataError
 from data_tools.packing.plan import ShardTask, difference, tasks_of
-from data_tools.shards import sidecar_path
-from data_tools.shards.layout import MANIFEST
+from data_tools.shards import read_sidecar, sidecar_path
+from data_tools.shards.layout import MANIFEST, tar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
 
 PLAN = "build.json"
@@ -76,8 +76,17 @@ def clear(output: Path) -> None:
 
 def is_finished(output: Path, task: ShardTask) -> bool:
     """Whether a shard is packed, or all its clips are rejected."""
-    packed = sidecar_path(output / task.dataset, task.name).exists()
+    packed = is_packed(output / task.dataset, task.name)
     return packed or len(read_rejected(rejects_path(output, task))) == len(task.clips)
+
+
+def is_packed(folder: Path, name: str) -> bool:
+    """Whether shard `name` has a sidecar that can be read, and a tar of the size that it says."""
+    path, tar = sidecar_path(folder, name), tar_path(folder, name)
+    try:
+        return path.is_file() and tar.is_file() and tar.stat().st_size == read_sidecar(path)["bytes"]
+    except DataError:
+        return False
 
 
 def rejects_path(output: Path, task: ShardTask) -> Path:

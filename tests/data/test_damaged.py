@@ -1,6 +1,7 @@
 """Folders of shards that have lost or damaged a file: one line says what to do, and doing so repairs it."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from data_tools.cli import main
 from data_tools.errors import DataError
 from data_tools.inspect.verify import verify_shards
 from data_tools.packing import build_shards
+from data_tools.packing.plan import Part
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache
@@ -106,3 +108,66 @@ def test_a_damaged_plan_is_named(clips, packed, tmp_path, content, capsys):
 
 def content_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- what a build makes again
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+LOST = {
+    "tar gone": (("shard-000000.tar",), Path.unlink),
+    "tar cut": (("shard-000001.tar",), cut),
+    "all tars gone": ([f"shard-00000{number}.tar" for number in (0, 1, 3)], Path.unlink),
+    "sidecar gone": (("shard-000001.index.json",), Path.unlink),
+    "sidecar empty": (("shard-000003.index.json",), empty),
+    "tar and manifest gone": (("shard-000000.tar", "manifest.json"), Path.unlink),
+    "manifest gone": (("manifest.json",), Path.unlink),
+    "manifest empty": (("manifest.json",), empty),
+    "rows gone": (("manifest.npy",), Path.unlink),
+    "rows empty": (("manifest.npy",), empty),
+    "sidecars and manifest gone": (
+        ("shard-000000.index.json", "shard-000001.index.json", "manifest.json"),
+        Path.unlink,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_a_build_makes_again_what_was_lost_and_nothing_else(clips, packed, tmp_path, case):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    names, damage = LOST[case]
+    for name in names:
+        damage(folder / name)
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    done = pack(clips, folder)
+    assert (done.packed, done.rejected) == (CLIPS - len(DAMAGED), len(DAMAGED))
+    assert content_of(folder) == content_of(packed)
+    rewritten = {path.stem for path in times if path.stat().st_mtime_ns != times[path]}
+    assert rewritten <= {name.partition(".")[0] for name in names}
+    assert verify_shards(folder).faults == []
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_parts_make_again_what_was_lost(clips, packed, tmp_path, part):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    for name in ("shard-000000.tar", "shard-000003.tar"):
+        (folder / name).unlink()
+    for index in (part, 1 - part):
+        build_shards(clips, folder, PER_SHARD, progress=False, part=Part(index, 2))
+    assert content_of(folder) == content_of(packed)
+
+
+def test_a_merge_keeps_the_rejected_clips_of_a_damaged_build(packed, tmp_path, capsys):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    empty(folder / "manifest.npy")
+    assert main(["merge", str(folder)]) == 0 and content_of(folder) == content_of(packed)
+    (folder / "shard-000001.tar").unlink()
+    assert main(["merge", str(folder)]) == 2
+    assert "1 of 4 shards" in capsys.readouterr().err

@@ -106,6 +106,7 @@ def describe_build(
         "version": VERSION,
         "input": str(Path(input).resolve()),
         "fingerprint": source.fingerprint,
+        "files": source.state,
         "columns": asdict(columns),
         "recipe": asdict(recipe),
         "samples_per_shard": samples_per_shard,
@@ -116,10 +117,16 @@ def describe_build(
 
 
 def difference(earlier: dict, now: dict) -> str:
-    """The differences between two plans, in words; "" if there are none."""
+    """The differences between two plans, in words; "" if there are none.
+
+    A plan of an earlier version says nothing of the files.
+    """
+    if "files" not in earlier:
+        now = {name: value for name, value in now.items() if name != "files"}
     pairs = ((name, earlier.get(name), now.get(name)) for name in {**earlier, **now})
     told = {
         "fingerprint": "the clips of the input have changed",
+        "files": "files of the input have changed since they were packed",
         "datasets": "the number of clips has changed",
         "version": "another version of this program started it",
     }

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -58,12 +59,24 @@ class Item(Protocol):
         """
 
 
+class FileItem(Item, Protocol):
+    """A clip of files of its own."""
+
+    @property
+    def files(self) -> Iterable[Path]:
+        """All files that it is read from, in an order that depends on the input alone. Some may be missing."""
+
+
 class Source(Protocol):
     """The clips of an input, by number."""
 
     @property
     def fingerprint(self) -> str:
         """A hash of the list of clips."""
+
+    @property
+    def state(self) -> str:
+        """A hash of the sizes and modification times of the clips' files (see `state_of`)."""
 
     def __len__(self) -> int: ...
 
@@ -76,9 +89,14 @@ class Source(Protocol):
 class ItemList(list):
     """A source that holds all its items in memory."""
 
-    def __init__(self, items: Iterable[Item]):
+    def __init__(self, items: Iterable[FileItem]):
         super().__init__(items)
         self.fingerprint = fingerprint(item.name for item in self)
+
+    @cached_property
+    def state(self) -> str:
+        """See `Source`."""
+        return state_of(path for item in self for path in item.files)
 
     def origins(self) -> Iterable[str]:
         """The origin of each item, in order."""
@@ -98,6 +116,19 @@ def fingerprint(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def state_of(paths: Iterable[Path]) -> str:
+    """sha256 of the names, sizes and modification times of files, in order: one `stat` each, nothing is read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(path)
+            told = f"{path.name} {status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):  # there is no such file, or no file can have this name
+            told = path.name
+        digest.update(told.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import (
     Clip,
-    Item,
+    FileItem,
     ItemList,
     check_is_file,
     member_ending,
@@ -51,6 +51,11 @@ class VideoItem:
         """See `Item`."""
         return str(self._fields().get(self.columns.source, self.name)) if self.columns.source else self.name
 
+    @property
+    def files(self) -> list[Path]:
+        """See `FileItem`."""
+        return [self.folder / self.name, *self.texts.values()]
+
     def load(self) -> Clip:
         """See `Item`."""
         check_is_file(self.folder / self.name)
@@ -77,6 +82,11 @@ class LoneText:
         """See `Item`."""
         return self.name
 
+    @property
+    def files(self) -> tuple[()]:
+        """None: whatever the text says, the clip is rejected."""
+        return ()
+
     def load(self) -> Clip:
         """See `Item`. Raises BadVideo always."""
         raise BadVideo("no_video", "there is no video beside this text")
@@ -100,7 +110,7 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
     named |= {name for path in videos for name in (path, path.with_suffix(""))}
     if not named & described.keys():
         return None
-    items: list[Item] = []
+    items: list[FileItem] = []
     for path in videos:
         found = described.get(path.with_suffix(""), {}) | described.get(path, {})
         items.append(VideoItem(folder, path.relative_to(folder).as_posix(), found, columns))

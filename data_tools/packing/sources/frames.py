@@ -47,6 +47,12 @@ class FramesItem:
             return self.name
         return str(read_fields(self.folder / "meta.json").get(self.columns.source, self.name))
 
+    @property
+    def files(self) -> list[Path]:
+        """See `FileItem`."""
+        texts = [self.folder / name for name in ("caption.txt", "fps.txt", "meta.json")]
+        return [*texts, *_frames_in(self.folder / "frames")]
+
     def load(self) -> Clip:
         """See `Item`."""
         fields = read_fields(self.folder / "meta.json")
@@ -71,17 +77,22 @@ def _frame_rate(text: str) -> Fraction:
     return fps
 
 
+def _frames_in(folder: Path) -> list[Path]:
+    """The images of a folder, in the order of the numbers in their names."""
+    return naturally_sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
 def _load_frames(folder: Path) -> Iterator[np.ndarray]:
     """Yield the images of a folder, uint8 RGB (h, w, 3), in the order of the numbers in their names.
 
     Raises:
         BadVideo: there are no images, one cannot be read, or their sizes differ.
     """
-    paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    paths = _frames_in(folder)
     if not paths:
         raise BadVideo("no_frames", f"{folder} holds no images")
     shape = None
-    for path in naturally_sorted(paths):
+    for path in paths:
         frame = _load_image(path)
         shape = shape or frame.shape
         if frame.shape != shape:

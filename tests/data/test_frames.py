@@ -40,12 +40,20 @@ def loaded(folder):
 def test_a_damaged_frame_costs_its_clip(tmp_path):
     """As a damaged image does."""
     whole = encoded(NOISE)
-    for name, damaged in (("cut", whole[: len(whole) // 2]), ("deep", encoded(Image.new("I;16", (64, 48)), "PNG"))):
+    for name, damaged in (
+        ("cut", whole[: len(whole) // 2]),
+        ("deep", encoded(Image.new("I;16", (64, 48)), "PNG")),
+        ("ended", whole[: len(whole) // 2] + b"\xff\xd9"),
+    ):
         write_frames(tmp_path / "in" / name, {"0.jpg": whole, "1.jpg": damaged, "2.jpg": whole})
     write_frames(tmp_path / "in" / "whole", {f"{number}.jpg": whole for number in range(3)})
     assert build_shards(tmp_path / "in", tmp_path / "out", progress=False).packed == 1
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
-    assert {line["path"]: line["reason"] for line in lines} == {"cut": "bad_image", "deep": "bit_depth"}
+    assert {line["path"]: line["reason"] for line in lines} == {
+        "cut": "bad_image",
+        "ended": "bad_image",
+        "deep": "bit_depth",
+    }
     assert all("1.jpg" in line["detail"] for line in lines)
     assert ShardReader(tmp_path / "out").read(0).meta["path"] == "whole"
 

@@ -22,7 +22,7 @@ from data_tools.packing.sources.clip import Clip, ItemList, read_fields, read_te
 from data_tools.packing.sources.natural import naturally_sorted
 from data_tools.texts import Columns, describe, filled
 from data_tools.video.encode import encode_mp4
-from data_tools.video.image import is_image, picture_of
+from data_tools.video.image import image_facts, is_image, picture_of
 
 DEFAULT_FPS = 24
 FRAMES_CRF = 12
@@ -104,6 +104,7 @@ def _load_image(path: Path) -> np.ndarray:
     data = path.read_bytes()
     try:
         if is_image(data):
+            image_facts(data)
             return picture_of(data).numpy()
         # Read through memory: libav takes a "%" in a path for a numbering pattern.
         with av.open(io.BytesIO(data), "r") as image:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.errors import BadVideo
 from data_tools.packing import build_shards
 from data_tools.packing.sources import discover
 from data_tools.packing.sources.natural import naturally_sorted
@@ -103,3 +104,38 @@ def test_the_order_does_not_depend_on_endings(tmp_path):
     forms = {".png": "PNG"}
     write_frames(tmp_path / "a", {name: encoded(one, forms.get(name[4:], "JPEG")) for name, one in grey.items()})
     assert loaded(tmp_path).mean(axis=(1, 2, 3)) == pytest.approx([20, 80, 140, 200], abs=4)
+
+
+def test_files_that_are_no_pictures_are_left_out(tmp_path):
+    grey = encoded(Image.new("RGB", (32, 32), (90, 90, 90)))
+    others = ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.jpg", "times.txt", "ffmpeg.log", "SHA256SUMS")
+    write_frames(tmp_path / "a", {"0.jpg": grey, "1.JPEG": grey, "2": grey} | dict.fromkeys(others, b"no picture"))
+    assert len(loaded(tmp_path)) == 3
+
+
+def test_a_picture_that_cannot_be_read_is_not_left_out(tmp_path):
+    grey = encoded(Image.new("RGB", (32, 32)))
+    for name in ("1.jpg", "1.exr", "1.heic"):
+        write_frames(tmp_path / name, {"0.jpg": grey, "2.jpg": grey, name: b"no picture"})
+        with pytest.raises(BadVideo, match=f"{name} cannot be read as a picture"):
+            next(item for item in discover(tmp_path) if item.name == name).load()
+
+
+def test_frame_folders_lie_at_any_depth(tmp_path):
+    grey = {f"{number}.jpg": encoded(Image.new("RGB", (32, 32))) for number in (0, 1)}
+    for name in ("b", "part1/a", "part1/b", "part2/x/c"):
+        write_frames(tmp_path / "in" / name, grey)
+    write_frames(tmp_path / "in" / "b" / "inside", grey)  # belongs to b
+    (tmp_path / "in" / "part2" / "none" / "frames").mkdir(parents=True)
+    (tmp_path / "in" / "part1" / "link").symlink_to(tmp_path / "in" / "part2")
+    described = tmp_path / "in" / "pictures" / "frames"
+    described.mkdir(parents=True)
+    (described / "cat.jpg").write_bytes(grey["0.jpg"])
+    (described / "cat.txt").write_text("A cat.")
+    done = build_shards(tmp_path / "in", tmp_path / "in" / "out", progress=False)
+    reader = ShardReader(tmp_path / "in" / "out")
+    assert [reader.read(row).meta["path"] for row in range(len(reader))] == [
+        "b", "part1/a", "part1/b", "part1/link/x/c", "part2/x/c", "pictures/frames/cat.jpg"
+    ]  # fmt: skip
+    assert done.reasons == {"no_caption": 2}
+    assert build_shards(tmp_path / "in", tmp_path / "in" / "out", progress=False) == done

@@ -119,9 +119,15 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links to folders, and links to files that are missing.
+    """Yield all files below a folder, as `places` finds them. Raises DataError if a folder cannot be read."""
+    return (place / name for place, names in places(folder) for name in names)
 
-    A build's output inside the folder is left out.
+
+def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and all folders below it, each with the names of its files.
+
+    Links to folders are followed, and links to files that are missing are listed. A build's output inside the folder is
+    left out.
 
     Raises:
         DataError: a folder cannot be read.
@@ -142,7 +148,7 @@ def walk(folder: Path) -> Iterator[Path]:
                 folders.remove(name)
             else:
                 above[Path(place, name)] = [*here, real]
-        yield from (Path(place, name) for name in names)
+        yield Path(place), names
 
 
 def _ending(path: Path) -> str:

@@ -91,4 +91,4 @@ def _samples(path: Path) -> Iterator[int]:
             for group in groups(members(data)):
                 yield group.offset
     except DataError as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}") from None
+        raise DataError(f"{path} cannot be read as a tar: {error}: repair or remove it") from None

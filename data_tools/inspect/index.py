@@ -118,18 +118,23 @@ def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> No
     Raises:
         DataError: the tar cannot be read to its end.
     """
-    entries, rejected, merged = [], [], 0
+    entries: dict[str, dict] = {}  # by key
+    rejected, merged = [], 0
     with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
         # Read all headers before decoding, which takes long: a damaged tar then fails at once.
         for group in list(groups(members(data))):
             try:
-                entries.append(_entry(data, group, decoder))
+                if group.key in entries:
+                    raise BadVideo(
+                        "duplicate_key", "an earlier sample of this tar has the same key: rename one of them"
+                    )
+                entries[group.key] = _entry(data, group, decoder)
             except BadVideo as problem:
                 merged += is_merged(group)
                 why = {"reason": problem.reason, "detail": problem.detail}
                 rejected.append({"key": group.key, "offset": group.offset} | why)
         sha256 = hashlib.sha256(data).hexdigest()
-        write_sidecar(folder, name, len(data), sha256, entries, rejected=rejected, merged=merged)
+        write_sidecar(folder, name, len(data), sha256, list(entries.values()), rejected=rejected, merged=merged)
 
 
 def is_merged(group: Group) -> bool:

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.packing.merge import BuildSummary, is_merged, merge, summarise_tasks, unfinished
+from data_tools.packing.merge import BuildSummary, is_merged, merge, reopen_damaged, summarise_tasks, unfinished
 from data_tools.packing.plan import Numbers, Part, ShardTask, describe_build, split, tasks_of
 from data_tools.packing.prepare import Recipe, prepare
 from data_tools.packing.progress import Progress, Tally
@@ -71,6 +71,7 @@ def build_shards(
         return merge(output)
 
     tasks = tasks_of(settings)
+    reopen_damaged(output, settings, tasks)
     ours = part.of(tasks)
     if ours:
         with locked(output, tasks.index(ours[0]), len(ours)):

@@ -1,10 +1,9 @@
 """The last step of a build: merge the shards' lists into one manifest and one list of rejected clips.
 
 All parts of an array job write to one folder, so no file has to move. The part that finds all shards finished merges,
-under a lock. Merging again changes nothing.
+under a lock. Merging again changes nothing, unless a file was lost meanwhile.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,11 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.packing.plan import ShardTask, tasks_of
-from data_tools.packing.state import PLAN, is_finished, locked, read_plan, rejects_path
+from data_tools.packing.reopen import reopen
+from data_tools.packing.state import PLAN, is_finished, is_packed, locked, read_plan, rejects_path
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
-from data_tools.shards.layout import MANIFEST
+from data_tools.shards.layout import MANIFEST_ROWS
+from data_tools.shards.manifest import read_manifest, read_rows
 from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 
 MERGE_PATIENCE = 600.0  # seconds to wait for another part that is merging
@@ -57,6 +58,7 @@ def merge(output: str | Path) -> BuildSummary:
     tasks = tasks_of(settings)
     with locked(output, len(tasks), 1, MERGE_PATIENCE):
         if not is_merged(output, settings):
+            reopen(output, tasks)
             _merge(output, settings, tasks)
         for task in tasks:
             rejects_path(output, task).unlink(missing_ok=True)
@@ -65,9 +67,25 @@ def merge(output: str | Path) -> BuildSummary:
     return _summarise(output, settings)
 
 
+def reopen_damaged(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
+    """Prepare a build that is not merged, or has lost a file since, for packing what is missing (see `reopen`)."""
+    with locked(output, len(tasks), 1, MERGE_PATIENCE):
+        if not is_merged(output, settings):
+            reopen(output, tasks)
+
+
 def is_merged(output: Path, settings: dict) -> bool:
-    """Whether every dataset of the build has its manifest."""
-    return all((output / dataset / MANIFEST).exists() for dataset in settings["datasets"])
+    """Whether every dataset of the build has its manifest, and every shard that it lists."""
+    return all(_is_whole(output / dataset) for dataset in settings["datasets"])
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = read_manifest(folder)
+        read_rows(folder / MANIFEST_ROWS, manifest, folder)
+    except DataError:
+        return False
+    return all(is_packed(folder, shard["name"]) for shard in manifest["shards"])
 
 
 def unfinished(output: Path, tasks: Sequence[ShardTask]) -> list[ShardTask]:
@@ -104,7 +122,7 @@ def _merge(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> None:
 
 def _summarise(output: Path, settings: dict) -> BuildSummary:
     """Totals of a merged build."""
-    manifests = [json.loads((output / dataset / MANIFEST).read_text()) for dataset in settings["datasets"]]
+    manifests = [read_manifest(output / dataset) for dataset in settings["datasets"]]
     rejects = [line for dataset in settings["datasets"] for line in read_rejected(output / dataset / REJECTED)]
     return BuildSummary(
         packed=sum(manifest["samples"] for manifest in manifests),

@@ -87,8 +87,8 @@ def split(source: Source, val_share: float) -> dict[str, Numbers]:
     shares = np.fromiter(map(_share, source.origins()), float, len(source))
     if len(source) > 1 and (shares == shares[0]).all():
         raise DataError(
-            f"all {len(source)} clips are of one recording, so none can be split off: name a column that tells them "
-            "apart by --source-column"
+            f"a val share leaves none for one side: all {len(source)} clips are of one recording; name a column that "
+            "tells them apart by --source-column"
         )
     held_out = shares < val_share
     sides: dict[str, Numbers] = {"train": np.flatnonzero(~held_out), "val": np.flatnonzero(held_out)}
@@ -112,6 +112,7 @@ def describe_build(
         "version": VERSION,
         "input": str(Path(input).resolve()),
         "fingerprint": source.fingerprint,
+        "files": source.state,
         "columns": asdict(columns),
         "recipe": asdict(recipe),
         "samples_per_shard": samples_per_shard,
@@ -122,10 +123,16 @@ def describe_build(
 
 
 def difference(earlier: dict, now: dict) -> str:
-    """The differences between two plans, in words; "" if there are none."""
+    """The differences between two plans, in words; "" if there are none.
+
+    A plan of an earlier version, or of very many files, says nothing of them.
+    """
+    if not earlier.get("files"):
+        now = {name: value for name, value in now.items() if name != "files"}
     pairs = ((name, earlier.get(name), now.get(name)) for name in {**earlier, **now})
     told = {
         "fingerprint": "the clips of the input have changed",
+        "files": "files of the input have changed since they were packed",
         "datasets": "the number of clips has changed",
         "version": "another version of this program started it",
     }

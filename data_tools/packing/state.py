@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_tools.errors import DataError
-from data_tools.packing.plan import ShardTask, difference
-from data_tools.shards import sidecar_path
-from data_tools.shards.layout import MANIFEST
+from data_tools.packing.plan import ShardTask, difference, tasks_of
+from data_tools.shards import read_sidecar, sidecar_path
+from data_tools.shards.layout import MANIFEST, tar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
 
 PLAN = "build.json"
@@ -48,15 +48,22 @@ def begin(output: Path, settings: dict, overwrite: bool) -> None:
         _refuse_foreign(output)
         output.mkdir(parents=True, exist_ok=True)
         _write_once(output / PLAN, json.dumps(settings, indent=1).encode())
-        earlier = json.loads((output / PLAN).read_text())
+        earlier = read_plan(output) or {}
     if changes := difference(earlier, settings):
         raise DataError(f"{output} already holds another build: {changes}: choose another folder, or --overwrite")
 
 
 def read_plan(output: Path) -> dict | None:
-    """The content of `build.json`; None if there is none."""
+    """The content of `build.json`; None if there is none. Raises DataError if it is damaged."""
     path = output / PLAN
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        plan = json.loads(path.read_bytes())
+        tasks_of(plan)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path} is damaged: build into another folder, or build again with --overwrite") from None
+    return plan
 
 
 def clear(output: Path) -> None:
@@ -69,8 +76,17 @@ def clear(output: Path) -> None:
 
 def is_finished(output: Path, task: ShardTask) -> bool:
     """Whether a shard is packed, or all its clips are rejected."""
-    packed = sidecar_path(output / task.dataset, task.name).exists()
+    packed = is_packed(output / task.dataset, task.name)
     return packed or len(read_rejected(rejects_path(output, task))) == len(task.clips)
+
+
+def is_packed(folder: Path, name: str) -> bool:
+    """Whether shard `name` has a sidecar that can be read, and a tar of the size that it says."""
+    path, tar = sidecar_path(folder, name), tar_path(folder, name)
+    try:
+        return path.is_file() and tar.is_file() and tar.stat().st_size == read_sidecar(path)["bytes"]
+    except DataError:
+        return False
 
 
 def rejects_path(output: Path, task: ShardTask) -> Path:

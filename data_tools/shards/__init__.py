@@ -16,6 +16,7 @@ layout.py    the files of the folder: names, rows, sidecars, atomic writing
 tars.py      tars of any tool as bytes: files and samples, by offset
 samples.py   a sample and its tar members
 writer.py    samples → shards, sidecars → manifest
+manifest.py  the manifest as it is read
 reader.py    row → sample
 remote.py    datasets at a URL, through a cache that a node's processes share
 rejected.py  the list of rejected clips

@@ -52,6 +52,8 @@ def read_sidecar(path: Path) -> dict:
     try:
         sidecar = json.loads(path.read_bytes())
         version = sidecar["version"]
+        if version == VERSION:
+            sidecar["bytes"], sidecar["sha256"], sidecar["samples"]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path} cannot be read: delete it and run `vtok-shards index {path.parent}`") from None
     if version != VERSION:

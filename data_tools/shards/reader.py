@@ -1,7 +1,6 @@
 """Read single samples of a dataset by row, from a folder or from a URL."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,8 @@ from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.order import RunOrder
-from data_tools.shards.layout import (
-    EARLIER_ROW,
-    MANIFEST,
-    MANIFEST_ROWS,
-    ROW,
-    SIDECAR,
-    VERSION,
-    read_sidecar,
-    tar_path,
-)
+from data_tools.shards.layout import MANIFEST_ROWS, ROW, SIDECAR, read_sidecar, tar_path
+from data_tools.shards.manifest import checked_manifest, read_manifest, read_rows
 from data_tools.shards.remote import Cache, RemoteFolder, is_remote
 from data_tools.shards.samples import MEDIA_ENDINGS, RawSample, from_members, meta_of
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
@@ -48,7 +39,7 @@ class ShardReader:
         most_media: media of the conversation about the most; 1 if all are about one, or an earlier version wrote this.
 
     Raises:
-        DataError: there is no finished dataset.
+        DataError: there is no finished dataset, or its manifest is damaged.
     """
 
     def __init__(self, folder: str | Path, cache: Cache = Cache()):
@@ -57,33 +48,23 @@ class ShardReader:
         self.folder = str(folder) if is_remote(folder) else Path(folder)
         self.cache = cache
         self._remote = RemoteFolder(str(folder), cache) if is_remote(folder) else None
-        manifest = self._load_manifest()
-        self.rows = np.load(self._path(MANIFEST_ROWS), mmap_mode="r", allow_pickle=False)
+        manifest = checked_manifest(self._remote.manifest, self.folder) if self._remote else read_manifest(Path(folder))
+        self.rows = self._load_rows(manifest)
         self.manifest_hash: str = manifest["hash"]
         self.precomputed: dict | None = manifest.get("precomputed")
         self.most_media: int = manifest.get("most_media", 1)
         self.shard_names: list[str] = [shard["name"] for shard in manifest["shards"]]
         self.shard_sizes: list[int] = [shard["samples"] for shard in manifest["shards"]]
         self._shard_hashes: list[str] = [shard["sha256"] for shard in manifest["shards"]]
-        if self.rows.dtype not in (ROW, EARLIER_ROW) or len(self.rows) != manifest["samples"]:
-            raise DataError(f"{self.folder}: manifest.npy does not fit manifest.json: build the dataset again")
 
-    def _load_manifest(self) -> dict:
-        manifest = self._remote.manifest if self._remote else self._local_manifest()
-        if manifest["version"] != VERSION:
-            raise DataError(
-                f"{self.folder}: manifest version {manifest['version']}, this program reads {VERSION}: "
-                "build the dataset again"
-            )
-        return manifest
-
-    def _local_manifest(self) -> dict:
-        folder = Path(self.folder)
-        path = folder / MANIFEST
-        if not path.is_file() or not (folder / MANIFEST_ROWS).is_file():
-            state = "holds no finished dataset (no manifest)" if folder.is_dir() else "does not exist"
-            raise DataError(f"{folder} {state}: run `vtok-shards build INPUT --output {folder}`")
-        return json.loads(path.read_text())
+    def _load_rows(self, manifest: dict) -> np.ndarray:
+        path = self._path(MANIFEST_ROWS)
+        try:
+            return read_rows(path, manifest, self.folder)
+        except DataError:
+            if self._remote:  # else the damaged copy would stay in the cache after a repair
+                path.unlink(missing_ok=True)
+            raise
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,7 +96,7 @@ class ShardReader:
         """The manifest's entries, `ROW` (n,), for `rows` (n,). An earlier version's manifest knows no sizes."""
         known = self.rows[rows]
         found = np.zeros(len(known), dtype=ROW)
-        for name in self.rows.dtype.names:
+        for name in self.rows.dtype.names or ():
             found[name] = known[name]
         return found
 

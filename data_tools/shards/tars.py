@@ -117,6 +117,8 @@ def members(data: Buffer, at: int = 0, end: int | None = None) -> Iterator[Membe
         if start + length > len(data):
             raise DataError(f"byte {len(data)}: the tar ends inside a file that begins at byte {at}")
         at = start + _padded(length)
+    if first != at:
+        raise DataError(f"byte {len(data)}: the tar ends inside a file that begins at byte {first}")
 
 
 def _behind_zeros(data: Buffer, at: int) -> int:

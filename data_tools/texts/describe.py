@@ -119,11 +119,12 @@ def _caption_cell(row: dict, columns: Columns) -> Any:
 
 
 def _captions(value: Any, reason: str) -> list[str]:
-    """The captions in a field: a string, or a list of them. Raises BadVideo."""
-    if isinstance(value, str | bytes):
+    """The captions in a field: a list of strings, or a string in the field "caption". Raises BadVideo."""
+    if isinstance(value, str | bytes) and reason == "bad_caption":
         value = [value]
     if not isinstance(value, list):
-        raise BadVideo(reason, f"the caption is not a text or a list of texts, but {brief(value)}")
+        wanted = "a text or a list of texts" if reason == "bad_caption" else "a list of texts, in a table as JSON"
+        raise BadVideo(reason, f"{reason.removeprefix('bad_')!r} is not {wanted}, but {brief(value)}")
     if value and all(isinstance(item, dict) and "content" in item for item in value):
         whole = [item for item in value if str(item.get("idx")) == WHOLE]
         value = [item["content"] for item in whole or value]

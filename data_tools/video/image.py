@@ -1,8 +1,9 @@
 """Images, as Pillow shows them: turned by their EXIF orientation, and converted to RGB.
 
 CMYK, grey and palettes become RGB, and an alpha channel is left out, as the image processors of published models do.
-What Pillow would show wrong is refused: more than 8 bits a channel, which it clips, and animations, of which it shows
-the first picture only. A file may be a few bytes and still claim billions of pixels: the header is read first.
+What Pillow would show wrong is refused: more than 8 bits a channel, which it clips, animations, of which it shows the
+first picture only, and damaged JPEGs, of which it makes up the rest (see `jpeg`). A file may be a few bytes and still
+claim billions of pixels: the header is read first.
 """
 
 import io
@@ -16,11 +17,13 @@ from PIL import Image, ImageOps
 from data_tools.errors import BadVideo
 from data_tools.video.container import Source
 from data_tools.video.facts import IMAGE, VideoFacts
+from data_tools.video.jpeg import check_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 100_000_000
 # A JPEG of a phone (MPO) holds further pictures behind the one that every program shows.
 MPO = "MPO"
+JPEG = "jpeg"
 MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 ORIENTATION = 0x0112  # EXIF's tag
 # EXIF's orientation -> (degrees counter-clockwise, whether it is mirrored left to right before that).
@@ -47,6 +50,8 @@ def image_facts(source: Source) -> VideoFacts:
         BadVideo: it is damaged or of a kind that is refused.
     """
     image, codec, (rotation, mirrored) = _loaded(source)
+    if codec == JPEG:
+        check_jpeg(source if isinstance(source, bytes) else Path(source).read_bytes())
     return VideoFacts(
         width=image.width,
         height=image.height,
@@ -64,7 +69,11 @@ def image_facts(source: Source) -> VideoFacts:
 
 
 def picture_of(source: Source) -> torch.Tensor:
-    """The picture, uint8 RGB (H, W, 3). Raises BadVideo as `image_facts` does."""
+    """The picture, uint8 RGB (H, W, 3), of an image that `image_facts` has found sound.
+
+    Raises:
+        BadVideo: as `image_facts` does, but for the damage that Pillow does not notice.
+    """
     return torch.from_numpy(np.array(_loaded(source)[0].convert("RGB")))
 
 
@@ -75,7 +84,7 @@ def _loaded(source: Source) -> tuple[Image.Image, str, tuple[int, bool]]:
             warnings.simplefilter("ignore")  # Pillow warns of large images, and of damage that it then raises
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 _check(image)
-                codec = "jpeg" if image.format == MPO else str(image.format).lower()
+                codec = JPEG if image.format == MPO else str(image.format).lower()
                 turn = TURNS.get(image.getexif().get(ORIENTATION, 1), (0, False))
                 image.load()
                 return ImageOps.exif_transpose(image), codec, turn

@@ -25,6 +25,9 @@ ROUNDING = 1e-3
 # Side of a stand-in for a video, pixels: every decoder takes multiples of it.
 SMALLEST = 32
 
+# A strip of so many views side by side is resized as a whole; pictures of all other shapes are no longer than that.
+MOST_VIEWS = 16
+
 # The draw that puts `window` at the clip's centre.
 CENTRE = 0.5
 
@@ -169,7 +172,12 @@ def fit_box(src_w: int, src_h: int, dst_w: int, dst_h: int, fit: str) -> Placeme
 
 
 def cover(source: Box, width: int, height: int) -> Placement:
-    """Resize part of a frame to cover the view, then centre-crop; rounds as CLIP's preprocessing does."""
+    """Resize part of a frame to cover the view, then centre-crop; rounds as CLIP's preprocessing does.
+
+    The far ends of a strip, which the crop would cut off, are left out before: else one of 16000 x 1 pixels would have
+    billions of them when it is resized. Its picture may be shifted by less than a pixel.
+    """
+    source = _without_far_ends(source, width, height)
     if source.width * height > source.height * width:
         target_w, target_h = source.width * height // source.height, height
     else:
@@ -286,6 +294,14 @@ def _largest_inside(box: Box, width: int, height: int) -> Box:
     w = max(1, min(box.width, round(box.height * width / height)))
     h = max(1, min(box.height, round(box.width * height / width)))
     return Box(box.x + (box.width - w) // 2, box.y + (box.height - h) // 2, w, h)
+
+
+def _without_far_ends(box: Box, width: int, height: int) -> Box:
+    """The middle of a strip, as long as `MOST_VIEWS` views of width : height; the whole of any other box."""
+    w = max(1, MOST_VIEWS * box.height * width // height)
+    h = max(1, MOST_VIEWS * box.width * height // width)
+    left, top = max(0, (box.width - w) // 2), max(0, (box.height - h) // 2)  # as much at both ends: same centre
+    return Box(box.x + left, box.y + top, box.width - 2 * left, box.height - 2 * top)
 
 
 def _floor(count: int, stride: int) -> int:

@@ -10,7 +10,7 @@ from data_tools.shapes import CATEGORIES, Scene, caption_of, draw_scene, item_of
 from pipelines.config import DemoConfig
 
 SPLIT = "train"  # the shipped models know these combinations of colour, shape and motion
-CLIPS, HELD_OUT = "clips", "held_out"
+CLIPS, HELD_OUT, TABLE = "clips", "held_out", "captions.csv"
 
 
 def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
@@ -30,8 +30,9 @@ def pack_demo_clips(demo: DemoConfig, seed: int, output: Path) -> Path:
     train, val = data / "shards" / "train", data / "shards" / "val"
     if not (val / "manifest.json").exists():
         print(f"rendering {demo.clips} clips of moving shapes and packing them into {train}", flush=True)
-        render_clips(data / CLIPS, demo.clips, seed, split=SPLIT)
-        render_clips(data / HELD_OUT, demo.held_out, seed + 1, split=SPLIT)
+        for folder, clips, own in ((data / CLIPS, demo.clips, seed), (data / HELD_OUT, demo.held_out, seed + 1)):
+            if not (folder / TABLE).exists():  # a killed start has rendered them, and may have packed some
+                render_clips(folder, clips, own, split=SPLIT)
         build_shards(data / CLIPS, train, progress=False)
         build_shards(data / HELD_OUT, val, progress=False)
     return train

@@ -1,15 +1,18 @@
 """A build that is disturbed: by decoders that crash or hang, by kills, by others; and one that is divided."""
 
+import io
 import json
 import os
 import random
 import signal
 import subprocess
+import tarfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_tools.cli import main
 from data_tools.errors import DataError
@@ -204,6 +207,67 @@ def test_a_change_between_two_attempts_is_an_error(clips, tmp_path):
     (folder / "captions.csv").write_text("\n".join(["path,caption", *reversed(rows)]))
     with pytest.raises(DataError, match="the clips of the input have changed"):
         pack(folder, tmp_path / "out")
+
+
+def tar_of(path, bodies):
+    with tarfile.open(path, "w") as tar:
+        for name, body in bodies.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+
+
+def inputs(clips, folder):
+    """An input of each layout, as {name of the layout: (input, a file of it)}."""
+    one, two = ((clips / name).read_bytes() for name in ("000.mp4", "001.mp4"))
+    for name in ("beside", "table", "tars", "frames/a/frames"):
+        (folder / name).mkdir(parents=True)
+    for name, body in {"a.mp4": one, "a.txt": b"One.", "b.mp4": b"damaged", "b.json": b'{"caption": "Two."}'}.items():
+        (folder / "beside" / name).write_bytes(body)
+    (folder / "table" / "captions.csv").write_text("path,caption\na.mp4,One.\nb.mp4,Two.\ngone.mp4,Three.")
+    (folder / "table" / "a.mp4").write_bytes(one)
+    (folder / "table" / "b.mp4").write_bytes(two)
+    tar_of(folder / "tars" / "a.tar", {"a.mp4": one, "a.txt": b"One."})
+    (folder / "frames" / "a" / "caption.txt").write_text("One.")
+    for number in range(2):
+        Image.new("RGB", (32, 32)).save(folder / "frames" / "a" / "frames" / f"{number}.png")
+    files = {"beside": "a.txt", "table": "b.mp4", "tars": "a.tar", "frames": "a/frames/1.png"}
+    return {layout: (folder / layout, folder / layout / name) for layout, name in files.items()}
+
+
+@pytest.mark.parametrize("layout", ["beside", "table", "tars", "frames"])
+def test_a_file_that_was_replaced_after_a_build_is_an_error(clips, tmp_path, layout, capsys):
+    folder, file = inputs(clips, tmp_path)[layout]
+    command = ["build", str(folder), "--output", str(tmp_path / "out")]
+    assert main(command) == 0 and main(command) == 0
+    status = file.stat()
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    capsys.readouterr()
+    assert main(command) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    told = "files of the input have changed since they were packed: choose another folder, or --overwrite"
+    assert line.endswith(f"already holds another build: {told}")
+    assert main([*command, "--overwrite"]) == 0 and main(command) == 0
+
+
+def test_a_damaged_video_that_was_mended_is_packed_anew(clips, tmp_path):
+    folder, _ = inputs(clips, tmp_path)["beside"]
+    assert build_shards(folder, tmp_path / "out", progress=False).reasons == {"not_a_video": 1}
+    (folder / "b.mp4").write_bytes((clips / "001.mp4").read_bytes())
+    with pytest.raises(DataError, match="--overwrite"):
+        build_shards(folder, tmp_path / "out", progress=False)
+    assert build_shards(folder, tmp_path / "out", progress=False, overwrite=True).packed == 2
+
+
+def test_a_build_that_an_earlier_version_began_goes_on(clips, undisturbed, tmp_path):
+    out = pack(clips, tmp_path / "out", part=Part(0, 2))
+    plan = json.loads((out / "build.json").read_text())
+    del plan["files"]
+    (out / "build.json").write_text(json.dumps(plan))
+    pack(clips, out)
+    assert {name: body for name, body in content(out).items() if name.name != "build.json"}.items() <= content(
+        undisturbed
+    ).items()
 
 
 # ---- parts, and the split

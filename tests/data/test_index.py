@@ -155,6 +155,21 @@ def test_what_is_no_sound_captioned_clip_is_left_out(clips, tmp_path, capsys):
     assert verify_shards(folder).faults == []
 
 
+def test_of_samples_with_one_key_in_a_tar_the_first_sound_one_is_indexed(clips, tmp_path):
+    files = [
+        *[("a.mp4", b"no video"), ("a.txt", b"A.")],
+        *[("b.mp4", clips[0]), ("b.txt", b"B.")],
+        *[("a.mp4", clips[1]), ("a.txt", b"A.")],
+        *[("b.mp4", clips[2]), ("b.txt", b"B again.")],
+        *[("c/b.mp4", clips[3]), ("c/b.txt", b"Another key.")],
+    ]
+    folder = pack(tmp_path / "in" / "0.tar", files)
+    assert index_shards(folder).reasons == {"not_a_video": 1, "duplicate_key": 1}
+    reader = ShardReader(folder)
+    assert [reader.read(row).meta["caption"] for row in range(len(reader))] == ["B.", "A.", "Another key."]
+    assert verify_shards(folder, decode=True).faults == []
+
+
 def test_an_index_goes_on_where_it_stopped(clips, tmp_path, monkeypatch):
     for name in ("0", "1", "2"):
         files = [(f"{name}.mp4", clips[int(name)]), (f"{name}.txt", b"A."), ("x.mp4", b"no"), ("x.txt", b"A.")]

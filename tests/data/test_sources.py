@@ -1,6 +1,7 @@
 """What can go into a build: every layout gives the same clips with the same texts."""
 
 import datetime
+import gzip
 import io
 import json
 import sys
@@ -210,6 +211,21 @@ def test_tars_in_subfolders_and_concatenated_ones_are_read(clips, tmp_path):
     (tmp_path / "in" / "y.txt").write_bytes(b"")
     with pytest.raises(DataError, match="holds tars .* and clips"):
         discover(tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:1000], lambda data: data[:1700], gzip.compress, lambda data: b"<html>" * 100]
+)
+def test_a_damaged_tar_among_sound_ones_is_named_with_what_to_do(clips, tmp_path, damage, capsys):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.add(clips / "000.mp4", "a.mp4")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(data.getvalue())
+    (tmp_path / "in" / "b.tar").write_bytes(damage(data.getvalue()))
+    assert main(["build", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert "b.tar cannot be read as a tar" in line and line.endswith(": repair or remove it")
 
 
 def test_tars_are_packed_anew(clips, tmp_path):

@@ -134,9 +134,11 @@ def test_a_text_with_a_zero_byte_is_rejected(folder):
     assert [reason for _, reason, _ in told(folder / "t.jsonl", text)] == ["bad_text"] * 2
 
 
-def test_one_text_in_the_column_of_several_is_one(folder):
-    row = {"path": "000.mp4", "captions": "A dog runs."}
-    assert told(folder / "t.json", json.dumps([row])) == ["A dog runs."]
+def test_one_text_in_the_column_of_several_is_named(folder):
+    """It is no caption: it may be a list of which a part is lost."""
+    ((_, reason, detail),) = told(folder / "t.json", json.dumps([{"path": "000.mp4", "captions": "A dog runs."}]))
+    assert reason == "bad_captions"
+    assert detail == "'captions' is not a list of texts, in a table as JSON, but 'A dog runs.'"
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -215,7 +217,7 @@ def test_rows_that_hold_their_videos_are_clips_of_their_own(folder, tmp_path):
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     clips = [item.load() for item in discover(tmp_path / "t.parquet")]
     assert [(clip.video, clip.meta["caption"]) for clip in clips] == [(v, v[-4:].hex()) for v in videos]
-    with pytest.raises(DataError, match="all 3 clips are of one recording.*--source-column"):
+    with pytest.raises(DataError, match="leaves none for one side: all 3 clips are of one recording.*--source-column"):
         build_shards(tmp_path / "t.parquet", tmp_path / "out", progress=False, val_share=0.3)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     paths = [{"bytes": None, "path": str(folder / "000.mp4")}] * 2

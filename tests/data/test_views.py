@@ -1,5 +1,6 @@
 """The arithmetic of windows, times and boxes, and the two views that come from it."""
 
+import io
 import random
 from fractions import Fraction
 
@@ -7,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_tools.errors import BadVideo, DataError
 from data_tools.video.decode import decode, validate
@@ -15,6 +17,7 @@ from data_tools.video.views import (
     Box,
     Placement,
     View,
+    cover,
     decoder_view,
     fit_box,
     make_views,
@@ -259,3 +262,32 @@ def test_a_view_that_is_skipped_still_has_its_say_in_the_crop(tmp_path):
 def pictures():
     """Eight noisy frames, taller than wide."""
     return iter(np.random.default_rng(0).integers(0, 256, (8, 128, 96, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(16000, 1), (1, 16000), (30000, 7), (3, 9001), (1000, 1)])
+def test_a_thin_picture_takes_no_more_memory_than_others(size):
+    """Of a strip of 16000 x 1 pixels 5 GB were resized, to show its middle."""
+    part = cover(Box(0, 0, *size), 336, 224)
+    assert part.target.width * part.target.height <= 20 * 336 * 224
+    assert part.source.x == (size[0] - part.source.width) // 2 and part.source.y == (size[1] - part.source.height) // 2
+    assert 2 * part.source.x + part.source.width == size[0] and 2 * part.source.y + part.source.height == size[1]
+    file = io.BytesIO()
+    Image.new("RGB", size, (200, 10, 60)).save(file, "PNG")
+    views = make_views(file.getvalue(), 0.0, View(1, 1, 224, 336), None, 0.0)
+    assert views.frames.shape == (1, 3, 224, 336)
+    assert (views.frames == torch.tensor([200, 10, 60], dtype=torch.uint8)[:, None, None]).all()
+
+
+def test_pictures_that_are_no_strips_are_resized_as_a_whole():
+    for size in ((1920, 1080), (576, 320), (1600, 100), (100, 1600), (336, 336), (7, 3), (16, 1)):
+        assert cover(Box(5, 6, *size), 336, 336).source == Box(5, 6, *size)
+
+
+def test_the_middle_of_a_strip_looks_as_it_does_in_the_whole(monkeypatch):
+    strip = np.random.default_rng(0).integers(0, 256, (4, 800, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(strip).save(file, "PNG")
+    middle = make_views(file.getvalue(), 0.0, View(1, 1, 32, 32), None, 0.0).frames
+    monkeypatch.setattr("data_tools.video.views.MOST_VIEWS", 1000)
+    whole = make_views(file.getvalue(), 0.0, View(1, 1, 32, 32), None, 0.0).frames
+    assert torch.equal(middle, whole)

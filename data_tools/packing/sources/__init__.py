@@ -2,10 +2,12 @@
 
 tables.py   a table (captions.csv, .jsonl, .json, .parquet) that names videos, one or several rows per clip
 files.py    videos, each with a .txt or .json of the same name beside it, at any depth of folders
-frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt
+frames.py   folders NAME/frames/frame_0000.jpg … with NAME/caption.txt, at any depth of folders
 tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
+naming.py   the file that a table names
+natural.py  the order of numbered files
 
 `data_tools.rows` reads the rows of tables, `data_tools.texts` reads captions, questions and conversations. `discover`
 lists the clips without opening them. An input that is unusable as a whole raises DataError. A fault of a single clip
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.packing.sources.clip import Clip, Item, ItemList, Source
-from data_tools.packing.sources.files import find_videos, walk
+from data_tools.packing.sources.files import find_videos, places
 from data_tools.packing.sources.frames import find_frame_folders
 from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
@@ -50,11 +52,12 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
         raise DataError(f"{path} holds {found}: give one of them as the input")
     if tables:
         return TableSource(tables[0], columns)
-    files = list(walk(path))
+    below = dict(places(path))
+    files = [place / name for place, names in below.items() for name in names]
     tars = sorted(file for file in files if file.suffix.lower() == ".tar")
-    frames = find_frame_folders(path, columns)
-    inside = {item.name for item in frames}
-    others = [file for file in files if file.relative_to(path).parts[0] not in inside]
+    frames = find_frame_folders(path, below, columns)
+    inside = {item.folder for item in frames}
+    others = [file for file in files if inside.isdisjoint(file.parents)] if inside else files
     clips = [*frames, *(find_videos(path, others, columns) or [])]
     if tars and clips:
         raise DataError(f"{path} holds tars ({tars[0]}) and clips ({clips[0].name}): give one of them as the input")

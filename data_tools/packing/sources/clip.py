@@ -5,12 +5,15 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from data_tools.errors import BadVideo
 from data_tools.shards.samples import MAX_SAMPLE_BYTES, TEXT_ENDINGS
 from data_tools.texts import decoded, json_object
+
+MOST_STATED = 100_000  # files whose sizes and times are compared when a build goes on
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,24 @@ class Item(Protocol):
         """
 
 
+class FileItem(Item, Protocol):
+    """A clip of files of its own."""
+
+    @property
+    def files(self) -> Iterable[Path]:
+        """All files that it is read from, in an order that depends on the input alone. Some may be missing."""
+
+
 class Source(Protocol):
     """The clips of an input, by number."""
 
     @property
     def fingerprint(self) -> str:
         """A hash of the list of clips."""
+
+    @property
+    def state(self) -> str:
+        """A hash of the sizes and modification times of the clips' files (see `state_of`)."""
 
     def __len__(self) -> int: ...
 
@@ -76,9 +91,14 @@ class Source(Protocol):
 class ItemList(list):
     """A source that holds all its items in memory."""
 
-    def __init__(self, items: Iterable[Item]):
+    def __init__(self, items: Iterable[FileItem]):
         super().__init__(items)
         self.fingerprint = fingerprint(item.name for item in self)
+
+    @cached_property
+    def state(self) -> str:
+        """See `Source`."""
+        return state_of(path for item in self for path in item.files)
 
     def origins(self) -> Iterable[str]:
         """The origin of each item, in order."""
@@ -98,6 +118,24 @@ def fingerprint(names: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def state_of(paths: Iterable[Path]) -> str:
+    """sha256 of the names, sizes and modification times of files, in order: one `stat` each, nothing is read.
+
+    "" if there are more than `MOST_STATED`: each part of an array job would ask for millions.
+    """
+    digest = hashlib.sha256()
+    for number, path in enumerate(paths):
+        if number == MOST_STATED:
+            return ""
+        try:
+            status = os.stat(path)
+            told = f"{path.name} {status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):  # there is no such file, or no file can have this name
+            told = path.name
+        digest.update(told.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
 
 

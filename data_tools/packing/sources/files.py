@@ -17,7 +17,7 @@ from pathlib import Path
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import (
     Clip,
-    Item,
+    FileItem,
     ItemList,
     check_is_file,
     member_ending,
@@ -52,6 +52,11 @@ class VideoItem:
         """See `Item`."""
         return str(self._fields().get(self.columns.source, self.name)) if self.columns.source else self.name
 
+    @property
+    def files(self) -> list[Path]:
+        """See `FileItem`."""
+        return [self.folder / self.name, *self.texts.values()]
+
     def load(self) -> Clip:
         """See `Item`."""
         check_is_file(self.folder / self.name)
@@ -78,6 +83,11 @@ class LoneText:
         """See `Item`."""
         return self.name
 
+    @property
+    def files(self) -> tuple[()]:
+        """None: whatever the text says, the clip is rejected."""
+        return ()
+
     def load(self) -> Clip:
         """See `Item`. Raises BadVideo always."""
         raise BadVideo("no_video", "there is no video beside this text")
@@ -101,7 +111,7 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
     named |= {name for path in videos for name in _names(path)}
     if not named & described.keys():
         return None
-    items: list[Item] = []
+    items: list[FileItem] = []
     for path in videos:
         whole, stem = _names(path)
         found = described.get(stem, {}) | described.get(whole, {})
@@ -111,9 +121,15 @@ def find_videos(folder: Path, files: Iterable[Path], columns: Columns) -> ItemLi
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links to folders, and links to files that are missing.
+    """Yield all files below a folder, as `places` finds them. Raises DataError if a folder cannot be read."""
+    return (place / name for place, names in places(folder) for name in names)
 
-    A build's output inside the folder is left out.
+
+def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and all folders below it, each with the names of its files.
+
+    Links to folders are followed, and links to files that are missing are listed. A build's output inside the folder is
+    left out.
 
     Raises:
         DataError: a folder cannot be read.
@@ -134,7 +150,7 @@ def walk(folder: Path) -> Iterator[Path]:
                 folders.remove(name)
             else:
                 above[Path(place, name)] = [*here, real]
-        yield from (Path(place, name) for name in names)
+        yield Path(place), names
 
 
 def _names(path: Path) -> tuple[str, str]:

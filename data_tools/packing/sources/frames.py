@@ -1,12 +1,17 @@
-"""Folders of frames: `NAME/frames/frame_0000.jpg …` with `NAME/caption.txt`.
+"""Folders of frames: `NAME/frames/frame_0000.jpg …` with `NAME/caption.txt`, at any depth of folders.
+
+Other files of the folder `frames` are left out, such as those that file managers put there.
 
 The frame rate is read from `NAME/fps.txt`, else from "fps" in `NAME/meta.json`, else it is 24. The other fields of
 `meta.json` are kept. The frames are encoded as nearly lossless H.264. Odd sizes are padded by one row or column of
 edge pixels, because 4:2:0 needs even sizes.
+
+JPEG, PNG and WebP are read as images are (see `video.image`): turned by their EXIF orientation, and never damaged.
+FFmpeg reads frames of other formats.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,45 +20,80 @@ import av
 import numpy as np
 
 from data_tools.errors import BadVideo
-from data_tools.packing.sources.clip import Clip, ItemList, read_fields, read_text
+from data_tools.packing.sources.clip import Clip, read_fields, read_text
+from data_tools.packing.sources.files import find_videos
+from data_tools.packing.sources.natural import naturally_sorted
+from data_tools.shards.samples import IMAGE_ENDINGS
 from data_tools.texts import Columns, describe, filled
 from data_tools.video.encode import encode_mp4
+from data_tools.video.image import image_facts, is_image, picture_of
 
 DEFAULT_FPS = 24
 FRAMES_CRF = 12
+FRAMES, CAPTION, META = "frames", "caption.txt", "meta.json"
+# A file with one of these is an image, be it one that cannot be read.
+ENDINGS = IMAGE_ENDINGS | frozenset(
+    "jpe jfif bmp dib tif tiff gif ppm pgm pbm pnm tga sgi jp2 j2k jxl avif heic heif dpx exr hdr qoi".split()
+)
 
 
 @dataclass(frozen=True)
 class FramesItem:
-    """A folder NAME with frames and a caption."""
+    """A folder NAME with frames and a caption.
+
+    Attributes:
+        folder: the path of NAME.
+        name: the same, relative to the input.
+        columns: names of the fields of meta.json.
+    """
 
     folder: Path
+    name: str
     columns: Columns
-
-    @property
-    def name(self) -> str:
-        """See `Item`."""
-        return self.folder.name
 
     @property
     def origin(self) -> str:
         """See `Item`."""
         if not self.columns.source:
             return self.name
-        return str(read_fields(self.folder / "meta.json").get(self.columns.source, self.name))
+        return str(read_fields(self.folder / META).get(self.columns.source, self.name))
+
+    @property
+    def files(self) -> list[Path]:
+        """See `FileItem`."""
+        texts = [self.folder / name for name in (CAPTION, "fps.txt", META)]
+        return [*texts, *_frames_in(self.folder / FRAMES)]
 
     def load(self) -> Clip:
         """See `Item`."""
-        fields = read_fields(self.folder / "meta.json")
+        fields = read_fields(self.folder / META)
         fps = _frame_rate(read_text(self.folder / "fps.txt") or str(fields.get("fps", DEFAULT_FPS)))
-        beside = filled({self.columns.caption: read_text(self.folder / "caption.txt")})
+        beside = filled({self.columns.caption: read_text(self.folder / CAPTION)})
         meta = describe(self.name, [fields | beside], self.columns)
-        return Clip(encode_mp4(_load_frames(self.folder / "frames"), fps, FRAMES_CRF), ".mp4", meta)
+        return Clip(encode_mp4(_load_frames(self.folder / FRAMES), fps, FRAMES_CRF), ".mp4", meta)
 
 
-def find_frame_folders(folder: Path, columns: Columns) -> ItemList:
-    """The folders NAME that hold NAME/frames, sorted by name."""
-    return ItemList(FramesItem(child, columns) for child in sorted(folder.iterdir()) if (child / "frames").is_dir())
+def find_frame_folders(folder: Path, below: Mapping[Path, list[str]], columns: Columns) -> list[FramesItem]:
+    """The folders NAME that hold NAME/frames, sorted by path.
+
+    What lies below NAME belongs to its clip. A folder `frames` of images, or of videos, that have texts of their own is
+    none of frames, unless NAME has a text.
+
+    Args:
+        folder: the input.
+        below: the names of the files of each folder below it, as `files.places` gives them.
+        columns: names of the fields of meta.json.
+    """
+    found: dict[Path, FramesItem] = {}
+    for place in sorted(below):
+        clip = place.parent
+        if place.name != FRAMES or place == folder or clip == folder or not found.keys().isdisjoint(place.parents):
+            continue
+        files = [place / name for name in below[place]]
+        if {CAPTION, META}.isdisjoint(below[clip]) and find_videos(place, files, columns) is not None:
+            continue
+        found[clip] = FramesItem(clip, clip.relative_to(folder).as_posix(), columns)
+    return list(found.values())
 
 
 def _frame_rate(text: str) -> Fraction:
@@ -66,17 +106,23 @@ def _frame_rate(text: str) -> Fraction:
     return fps
 
 
+def _frames_in(folder: Path) -> list[Path]:
+    """The images of a folder, in the order of the numbers in their names."""
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return naturally_sorted(path for path in files if path.suffix[1:].lower() in ENDINGS or is_image(path))
+
+
 def _load_frames(folder: Path) -> Iterator[np.ndarray]:
-    """Yield the images of a folder, uint8 RGB (h, w, 3). Shorter names come first: frame_9 before frame_10.
+    """Yield the images of a folder, uint8 RGB (h, w, 3), in the order of the numbers in their names.
 
     Raises:
         BadVideo: there are no images, one cannot be read, or their sizes differ.
     """
-    paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    paths = _frames_in(folder)
     if not paths:
         raise BadVideo("no_frames", f"{folder} holds no images")
     shape = None
-    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
+    for path in paths:
         frame = _load_image(path)
         shape = shape or frame.shape
         if frame.shape != shape:
@@ -85,9 +131,15 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
 
 
 def _load_image(path: Path) -> np.ndarray:
+    data = path.read_bytes()
     try:
+        if is_image(data):
+            image_facts(data)
+            return picture_of(data).numpy()
         # Read through memory: libav takes a "%" in a path for a numbering pattern.
-        with av.open(io.BytesIO(path.read_bytes()), "r") as image:
+        with av.open(io.BytesIO(data), "r") as image:
             return next(image.decode(video=0)).to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError, StopIteration) as error:
-        raise BadVideo("bad_image", f"{path}: {error}") from None
+    except BadVideo as problem:
+        raise BadVideo(problem.reason, f"{path}: {problem.detail}") from problem
+    except (av.FFmpegError, IndexError, StopIteration):
+        raise BadVideo("bad_image", f"{path} cannot be read as a picture") from None

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video
+from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video, state_of
 from data_tools.packing.sources.naming import FILE_URL, key_of, located
 from data_tools.rows import Row, Rows, open_rows
 from data_tools.texts import (
@@ -158,6 +158,12 @@ class TableSource:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
+
+    @cached_property
+    def state(self) -> str:
+        """See `Source`: of the files that the rows name. It reads the table again."""
+        cells = (one.cell for _, row in self._rows.scan() for one in media_cells(row.cells, self._columns))
+        return state_of(located(self._path.parent, name) for name in map(path_in, cells) if name)
 
     def __len__(self) -> int:
         return len(self._bounds) - 1

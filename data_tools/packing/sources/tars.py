@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.errors import DataError
-from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name
+from data_tools.packing.sources.clip import Clip, fingerprint, member_ending, origin_or_name, state_of
 from data_tools.shards.samples import bodies_of, divided, take_meta
 from data_tools.shards.tars import groups, mapped, members
 from data_tools.texts import Columns, json_object
@@ -71,6 +71,7 @@ class TarSource:
         if not self._offsets:
             raise DataError(f"{tars[0].parent} has no samples in its tars: is it a WebDataset?")
         self.fingerprint = fingerprint([f"{tar.relative_to(folder).as_posix()} {tar.stat().st_size}" for tar in tars])
+        self.state = state_of(tars)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -90,4 +91,4 @@ def _samples(path: Path) -> Iterator[int]:
             for group in groups(members(data)):
                 yield group.offset
     except DataError as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}") from None
+        raise DataError(f"{path} cannot be read as a tar: {error}: repair or remove it") from None

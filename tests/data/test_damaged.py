@@ -1,0 +1,173 @@
+"""Folders of shards that have lost or damaged a file: one line says what to do, and doing so repairs it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_tools.cli import main
+from data_tools.errors import DataError
+from data_tools.inspect.verify import verify_shards
+from data_tools.packing import build_shards
+from data_tools.packing.plan import Part
+from data_tools.shapes import render_clips
+from data_tools.shards import ShardReader
+from data_tools.shards.remote import Cache
+
+CLIPS, PER_SHARD = 7, 2
+DAMAGED = (1, 4, 5)  # the last two are a whole shard
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    render_clips(folder, CLIPS, seed=0, frames=4, size=32)
+    for number in DAMAGED:
+        (folder / f"{number:03d}.mp4").write_text("no video")
+    return folder
+
+
+def pack(clips, output):
+    return build_shards(clips, output, PER_SHARD, progress=False)
+
+
+@pytest.fixture(scope="module")
+def packed(clips, tmp_path_factory):
+    output = tmp_path_factory.mktemp("packed") / "out"
+    pack(clips, output)
+    return output
+
+
+NPY = "manifest.npy"
+MANIFESTS = {
+    "json empty": ("manifest.json", lambda data: b""),
+    "json cut": ("manifest.json", lambda data: data[:40]),
+    "json of another kind": ("manifest.json", lambda data: b"[]"),
+    "json without fields": ("manifest.json", lambda data: b'{"version": 1}'),
+    "json with odd fields": ("manifest.json", lambda data: b'{"version": 1, "hash": "", "samples": 1, "shards": [1]}'),
+    "json of other numbers": ("manifest.json", lambda data: data.replace(b'"samples": ', b'"samples": 1')),
+    "npy gone": (NPY, None),
+    "npy empty": (NPY, lambda data: b""),
+    "npy cut": (NPY, lambda data: data[:-30]),
+    "npy cut in its header": (NPY, lambda data: data[:50]),
+    "npy of other bytes": (NPY, lambda data: b"no numbers"),
+    "npy that is a zip": (NPY, lambda data: b"PK\x03\x04" + data),
+    "npy of other rows": (NPY, lambda data: data.replace(b"'shard'", b"'chard'")),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_damaged_manifest_is_named_and_the_index_repairs_it(case, packed, tmp_path, capsys):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    name, damage = MANIFESTS[case]
+    data = (folder / name).read_bytes()
+    (folder / name).unlink() if damage is None else (folder / name).write_bytes(damage(data))
+    commands = (["stats", str(folder)], ["show", str(folder), "--html", str(tmp_path / "page.html")])
+    for command in commands:
+        assert main(command) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert name in line and line.endswith(f"run `vtok-shards index {folder}`")
+    assert main(["index", str(folder)]) == 0
+    assert (folder / name).read_bytes() == data and verify_shards(folder).faults == []
+
+
+def test_a_sidecar_without_its_fields_is_named_and_the_index_repairs_it(packed, tmp_path, capsys):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    (folder / "shard-000000.index.json").write_text('{"version": 1}')
+    assert main(["stats", str(folder)]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert "shard-000000.index.json cannot be read" in line and line.endswith(f"run `vtok-shards index {folder}`")
+    assert main(["index", str(folder)]) == 0 and verify_shards(folder).faults == []
+
+
+def test_training_says_what_repairs_a_manifest(packed, tmp_path):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    (folder / NPY).write_bytes(b"")
+    with pytest.raises(DataError, match="manifest.npy is damaged: run `vtok-shards index"):
+        ShardReader(folder)
+    with pytest.raises(DataError, match="manifest.npy is damaged: run `vtok-shards index DIR` where its shards lie"):
+        ShardReader(f"file://{folder}", Cache(tmp_path / "cache"))
+    shutil.copy(packed / NPY, folder)
+    assert len(ShardReader(f"file://{folder}", Cache(tmp_path / "cache"))) == CLIPS - len(DAMAGED)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"samples_per_shard": 2', '{"samples_per_shard": 2, "datasets": 1}']
+)
+def test_a_damaged_plan_is_named(clips, packed, tmp_path, content, capsys):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    (folder / "build.json").write_text(content)
+    build = ["build", str(clips), "--output", str(folder), "--samples-per-shard", "2"]
+    for command in (build, ["merge", str(folder)]):
+        assert main(command) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert "build.json is damaged" in line and "--overwrite" in line
+    assert main([*build, "--overwrite"]) == 0
+    assert content_of(folder) == content_of(packed)
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- what a build makes again
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+LOST = {
+    "tar gone": (("shard-000000.tar",), Path.unlink),
+    "tar cut": (("shard-000001.tar",), cut),
+    "all tars gone": ([f"shard-00000{number}.tar" for number in (0, 1, 3)], Path.unlink),
+    "sidecar gone": (("shard-000001.index.json",), Path.unlink),
+    "sidecar empty": (("shard-000003.index.json",), empty),
+    "tar and manifest gone": (("shard-000000.tar", "manifest.json"), Path.unlink),
+    "manifest gone": (("manifest.json",), Path.unlink),
+    "manifest empty": (("manifest.json",), empty),
+    "rows gone": (("manifest.npy",), Path.unlink),
+    "rows empty": (("manifest.npy",), empty),
+    "sidecars and manifest gone": (
+        ("shard-000000.index.json", "shard-000001.index.json", "manifest.json"),
+        Path.unlink,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_a_build_makes_again_what_was_lost_and_nothing_else(clips, packed, tmp_path, case):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    names, damage = LOST[case]
+    for name in names:
+        damage(folder / name)
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    done = pack(clips, folder)
+    assert (done.packed, done.rejected) == (CLIPS - len(DAMAGED), len(DAMAGED))
+    assert content_of(folder) == content_of(packed)
+    rewritten = {path.stem for path in times if path.stat().st_mtime_ns != times[path]}
+    assert rewritten <= {name.partition(".")[0] for name in names}
+    assert verify_shards(folder).faults == []
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_parts_make_again_what_was_lost(clips, packed, tmp_path, part):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    for name in ("shard-000000.tar", "shard-000003.tar"):
+        (folder / name).unlink()
+    for index in (part, 1 - part):
+        build_shards(clips, folder, PER_SHARD, progress=False, part=Part(index, 2))
+    assert content_of(folder) == content_of(packed)
+
+
+def test_a_merge_keeps_the_rejected_clips_of_a_damaged_build(packed, tmp_path, capsys):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    empty(folder / "manifest.npy")
+    assert main(["merge", str(folder)]) == 0 and content_of(folder) == content_of(packed)
+    (folder / "shard-000001.tar").unlink()
+    assert main(["merge", str(folder)]) == 2
+    assert "1 of 4 shards" in capsys.readouterr().err

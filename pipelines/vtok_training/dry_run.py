@@ -91,7 +91,7 @@ def checked_model(config: RunConfig, output: Path) -> VTokFramework:
         framework.decoder.require_heads(config.train.sequence_parallel)
     shapes = shapes_of(framework)
     for part in pretrained_parts(framework.config).values():
-        part.tensors(shapes)
+        part.all_tensors(shapes)
     framework.text = TextEncoder.from_pretrained(framework.config)
     with initial.opened(config.init, framework):
         pass

@@ -54,6 +54,12 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
         )
     with torch.device("meta"):
         split = kind.split(kind.model(kind.config.from_dict(stored)), config)
+    layers, least = len(split.mllm.causal_lm.model.layers), -CONDITIONING_LAYER - 1
+    if layers < least:
+        raise location.error(
+            f"its config.json describes a language model of {layers} layers, and at least {least} are needed: "
+            "take the config.json of these weights"
+        )
     if config.lora is not None:
         language = split.mllm.causal_lm.requires_grad_(False)
         add_adapters([language.model.layers], config.lora, LANGUAGE_TARGETS, "mllm.lora")

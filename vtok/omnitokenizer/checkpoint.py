@@ -58,7 +58,8 @@ def published_arguments(path: Path, where: Location) -> dict:
 def omni_part(weights: str, prefixes: tuple[str, ...] = PREFIXES[:3]) -> Part:
     """Returns where the weights of these modules lie; by default of :class:`vtok.omnitokenizer.model.Encoding`."""
     name = Path(weights).name if is_published(weights) else WEIGHTS
-    return Part(omni_location(weights), (name,), {prefix: (prefix,) for prefix in prefixes})
+    keys = {prefix: (prefix,) for prefix in prefixes}
+    return Part(omni_location(weights), (name,), keys, cut=is_published(weights))
 
 
 def save_folder(model: OmniTokenizer, folder: str | Path) -> None:

@@ -299,7 +299,7 @@ class WanDecoder(VideoDecoder):
         if expert == self.loaded:
             return
         holder = nn.ModuleDict({"transformer": self.transformer})
-        stored = expert_part(self.config, expert).tensors(shapes_of(holder))
+        stored = expert_part(self.config, expert).all_tensors(shapes_of(holder))
 
         def read_of(name: str) -> Read:
             return stored[name].read_into

@@ -11,7 +11,7 @@ import mmap
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,6 +25,7 @@ from vtok.adapter_names import is_adapter, plain_name
 from vtok.config import ConfigError
 from vtok.fp8 import is_scale
 from vtok.weights.shipped import folder_of
+from vtok.weights.surplus import surplus
 
 PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -266,15 +267,30 @@ class Part:
         files: Their names (see :class:`Checkpoint`).
         keys: Maps the prefix of a parameter's name to the prefixes that it may have in the checkpoint. They depend on
             the releases of transformers that wrote the checkpoint and that read it.
+        cut: Whether the module may leave out weights that are stored: VGG19 ends at a layer that the settings choose.
     """
 
     location: Location
     files: tuple[str, ...]
     keys: Mapping[str, tuple[str, ...]]
+    cut: bool = False
 
     def below(self, prefix: str) -> "Part":
         """Returns the same part for a module that holds it under ``prefix``."""
-        return Part(self.location, self.files, {prefix + name: stored for name, stored in self.keys.items()})
+        return replace(self, keys={prefix + name: stored for name, stored in self.keys.items()})
+
+    def all_tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """As :meth:`tensors`, for all parameters of the part.
+
+        Raises:
+            ConfigError: As there; or the checkpoint holds weights of the part that the model has no place for.
+        """
+        checkpoint = self.open()
+        found = self.found_in(checkpoint, shapes)
+        names = {plain_name(name) for name in found}
+        if not self.cut and names and (excess := surplus(checkpoint.files, names, self.keys)):
+            raise self.location.error(f"its config.json describes {excess}: take the config.json of these weights")
+        return found
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
         """Returns the stored tensors of the parameters that belong to this part, by name.
@@ -285,7 +301,11 @@ class Part:
         Raises:
             ConfigError: A parameter is not in the checkpoint, or has another shape there.
         """
-        checkpoint, found = self.open(), {}
+        return self.found_in(self.open(), shapes)
+
+    def found_in(self, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """As :meth:`tensors`, from the part's opened files."""
+        found = {}
         for name, shape in shapes.items():
             keys = self.stored_names(name)
             key = next((key for key in keys if key in checkpoint), None)

@@ -7,7 +7,7 @@ import pytest
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.vtok_training.dry_run import checked_model
-from support.damage import fields, tensors
+from support.damage import GONE, content, fields, tensors, without
 from support.tiny import model_config, wan_config
 from vtok.assembly.build import build_framework
 from vtok.config import ConfigError
@@ -76,3 +76,18 @@ def test_other_models_in_the_same_file_do_no_harm(checked, part):
     folder = "text_encoder/" if part == "wan" else ""
     names = (name.removeprefix(folder) for name in HARMLESS[part])
     assert checked(part, tensors(f"{folder}model.safetensors", *names)) == ("", "")
+
+
+TOKENIZERS = [
+    (without("chat_template.jinja"), "no chat template", "chat_template.jinja"),
+    (content("chat_template.jinja", "{% if %}"), "the chat template of mllm.weights", ""),
+    (content("chat_template.jinja", "{{ 1 / 0 }}"), "the chat template of mllm.weights", ""),
+    (content("chat_template.jinja", "{{ messages[9]['content'] }}"), "the chat template of mllm.weights", ""),
+    (fields("tokenizer_config.json", eos_token=GONE, pad_token=GONE), "no end token", "eos_token"),
+]
+
+
+@pytest.mark.parametrize("damage, problem, mended_by", TOKENIZERS)
+def test_a_tokenizer_that_cannot_chat_is_refused_when_it_is_loaded(checked, damage, problem, mended_by):
+    run, dry = checked("llava", damage)
+    assert run == dry and "mllm.weights" in run and problem in run and mended_by in run

@@ -29,6 +29,9 @@ QUESTION = "\ue000"  # stands for the question in a filled template; the next ch
 # LLaMA-3's end of a turn. Some of its tokenizers name another end token, which ends documents.
 END_OF_TURN = "<|eot_id|>"
 
+# What a chat template, which is a program, can raise on messages of another form or if it is damaged.
+TEMPLATE_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, TemplateError)
+
 
 class RowText(NamedTuple):
     """Token ids of one sample.
@@ -122,7 +125,8 @@ class TextEncoder:
         """Loads the tokenizers from ``mllm.weights`` and, if there is a decoder, ``decoder.weights``.
 
         Raises:
-            ConfigError: A tokenizer cannot be loaded.
+            ConfigError: A tokenizer cannot be loaded, or the language model's has no end token or no chat template that
+                shows a video and a question.
         """
         try:
             mllm, revision = folder_or_id(config.mllm.weights), config.mllm.revision
@@ -133,10 +137,19 @@ class TextEncoder:
             caption_ids = caption_tokenizer(config.decoder) if config.generates else None
         except (OSError, ValueError) as error:
             raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
+        where = f"mllm.weights: the tokenizer in {config.mllm.weights!r} has no"
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"{where} end token: set eos_token in its tokenizer_config.json")
+        if not tokenizer.chat_template:
+            raise ConfigError(
+                f"{where} chat template: take a model that was trained to chat, or put its chat_template.jinja there"
+            )
         kind = published(config.mllm)
         system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
         longest = config.mllm.max_text_tokens
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system, longest)
+        text = cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system, longest)
+        text.chat()  # which raises if the template does not fit
+        return text
 
     @property
     def end_ids(self) -> list[int]:
@@ -254,7 +267,7 @@ class TextEncoder:
             messages.insert(0, dict(role="system", content=told))
         try:
             chat = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (TypeError, TemplateError):  # a template of strings that joins or strips them
+        except TEMPLATE_ERRORS:  # among others of a template of strings that joins or strips them
             return None
         if not isinstance(chat, str) or chat.count(token) != visual or any(chat.count(text) != 1 for text in said):
             return None

@@ -52,7 +52,7 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
             f"its config.json is of a {found!r}, not a {kind.config.model_type!r}"
             + (f": set mllm.kind {fits[0]}" if fits else "")
         )
-    with torch.device("meta"):
+    with torch.device("meta"), location.building("config.json"):
         split = kind.split(kind.model(kind.config.from_dict(stored)), config)
     layers, least = len(split.mllm.causal_lm.model.layers), -CONDITIONING_LAYER - 1
     if layers < least:
@@ -67,6 +67,14 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
 
 
 def generation_config(config: MLLMConfig) -> GenerationConfig | None:
-    """Returns the generation settings that were published with the model, or ``None``."""
+    """Returns the generation settings that were published with the model, or ``None``.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
     location, name = mllm_location(config), "generation_config.json"
-    return GenerationConfig.from_dict(location.read_json(name)) if location.find(name) else None
+    if location.find(name) is None:
+        return None
+    stored = location.read_json(name)
+    with location.building(name):
+        return GenerationConfig.from_dict(stored)

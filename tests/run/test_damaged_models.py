@@ -216,6 +216,34 @@ def test_files_that_cannot_be_used_are_one_line_that_names_them(checked, part, d
     assert f"/{part}" in run or SETTINGS[part] in run
 
 
+QUANTISED = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+
+
+@pytest.mark.parametrize(
+    "part, damage",
+    [
+        ("llava", fields("config.json", **QUANTISED)),
+        ("llava", text(**QUANTISED)),
+        ("clip", fields("config.json", **QUANTISED)),
+        ("hunyuan", fields("transformer/config.json", **QUANTISED)),
+        ("hunyuan", fields("text_encoder_2/config.json", **QUANTISED)),
+    ],
+)
+def test_quantised_weights_are_refused_when_they_are_loaded(checked, part, damage):
+    """They would train from wrong values, and an export would fail in the end."""
+    run, dry = checked(part, damage)
+    assert run == dry and "quantised (awq)" in run and part in run
+
+
+def test_a_file_that_only_an_export_reads_is_missed_at_the_start(checked):
+    def split(right):
+        files = {key: "model-2.safetensors" if "vision" in key else file for key, file in right["weight_map"].items()}
+        return {"weight_map": files}
+
+    run, dry = checked("llava", index(split))
+    assert run == dry and "model-2.safetensors" in run and "is missing" in run
+
+
 def test_an_error_of_ours_keeps_its_kind(tiny_models, monkeypatch):
     """Only what the libraries build is guarded."""
     monkeypatch.setattr("vtok.assembly.architectures.build_tokeniser", lambda *_: 1 / 0)

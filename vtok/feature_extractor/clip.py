@@ -67,6 +67,7 @@ def stored_config(config: VTokConfig, read_config: ReadConfig) -> dict[str, Any]
     require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
     where = backbone_location("CLIP", config)
     stored = read_config(where, "config.json")
+    where.require_plain(stored)
     stored = stored.get("vision_config", stored)
     if not isinstance(stored, dict):
         raise where.error(f"the vision_config in its config.json should be an object, not {stored!r}")

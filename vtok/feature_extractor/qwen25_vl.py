@@ -123,6 +123,7 @@ def qwen_tower(stored: dict[str, Any], where: Location) -> Qwen2_5_VisionTransfo
     """
     if (kind := stored.get("model_type")) != Qwen2_5_VLConfig.model_type:
         raise where.error(f"its config.json is of a {kind!r}, not a {Qwen2_5_VLConfig.model_type!r}")
+    where.require_plain(stored)
     with where.building("config.json"):
         vision = Qwen2_5_VLConfig.from_dict(stored).vision_config
         assert isinstance(vision, Qwen2_5_VLVisionConfig)

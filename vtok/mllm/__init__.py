@@ -31,7 +31,7 @@ def mllm_location(config: MLLMConfig) -> Location:
 
 def mllm_part(config: MLLMConfig) -> Part:
     """Returns where the weights of the language model, and of the projector if it has one, lie."""
-    return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys)
+    return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys, whole=config.lora is None)
 
 
 def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json) -> Split:
@@ -52,6 +52,7 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
             f"its config.json is of a {found!r}, not a {kind.config.model_type!r}"
             + (f": set mllm.kind {fits[0]}" if fits else "")
         )
+    location.require_plain(stored)
     with torch.device("meta"), location.building("config.json"):
         split = kind.split(kind.model(kind.config.from_dict(stored)), config)
     layers, least = len(split.mllm.causal_lm.model.layers), -CONDITIONING_LAYER - 1

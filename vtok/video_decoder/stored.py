@@ -33,6 +33,7 @@ def diffusers_part(
     name = kinds[0].config_name
     assert name is not None
     stored = read_config(location, name)
+    location.require_plain(stored)
     found = stored.get("_class_name")
     for kind in kinds:
         if kind.__name__ == found:
@@ -55,6 +56,7 @@ def transformers_part(location: Location, kind: type[C], model: type[M], read_co
         ConfigError: The configuration is missing or of another kind of model, or cannot be used.
     """
     stored = read_config(location, "config.json")
+    location.require_plain(stored)
     if (found := stored.get("model_type")) != kind.model_type:
         raise location.error(f"its config.json is of a {found!r}, not a {kind.model_type!r}")
     with location.building("config.json"):

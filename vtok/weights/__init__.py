@@ -85,6 +85,16 @@ class Location:
             raise self.error(f"{name} should hold one object {{...}}, and holds a {type(stored).__name__}: {FETCH}")
         return stored
 
+    def require_plain(self, stored: Mapping[str, Any]) -> None:
+        """Raises ConfigError if a configuration says that its weights are quantised, in itself or in a section."""
+        sections = (stored, *(section for section in stored.values() if isinstance(section, dict)))
+        found = next((found for section in sections if (found := section.get("quantization_config"))), None)
+        if found:
+            method = found.get("quant_method") if isinstance(found, dict) else None
+            raise self.error(
+                f"its weights are quantised ({method or 'quantization_config'}): name the weights in bf16, fp16 or fp32"
+            )
+
     def building(self, name: str) -> AbstractContextManager[None]:
         """Within, what a library raises at the content of the file ``name`` becomes a ConfigError."""
         return library_errors(lambda problem: self.error(f"its {name} cannot be used: {problem}"))
@@ -311,12 +321,15 @@ class Part:
         files: Their names (see :class:`Checkpoint`).
         keys: Maps the prefix of a parameter's name to the prefixes that it may have in the checkpoint. They depend on
             the releases of transformers that wrote the checkpoint and that read it.
+        whole: Whether a folder must hold all files that its index names. An export reads the whole published model
+            again, also what no module of ours has, such as its vision tower.
         cut: Whether the module may leave out weights that are stored: VGG19 ends at a layer that the settings choose.
     """
 
     location: Location
     files: tuple[str, ...]
     keys: Mapping[str, tuple[str, ...]]
+    whole: bool = False
     cut: bool = False
 
     def below(self, prefix: str) -> "Part":
@@ -366,8 +379,17 @@ class Part:
         return found
 
     def open(self) -> Checkpoint:
-        """Opens the part's files."""
-        return Checkpoint(self.location, self.files)
+        """Opens the part's files.
+
+        Raises:
+            ConfigError: There are none, or some that the index names are missing from a folder that must be whole.
+        """
+        checkpoint = Checkpoint(self.location, self.files)
+        if self.whole and folder_of(self.location.weights):  # the hub still gives what its cache lacks
+            for name in sorted(set(checkpoint.files.values())):
+                if self.location.find(name) is None:
+                    raise self.location.error(f"the file {name}, which its index names, is missing: {FETCH}")
+        return checkpoint
 
     def stored_names(self, name: str) -> list[str]:
         """Returns the names that a parameter may have in the checkpoint; none if it belongs elsewhere."""

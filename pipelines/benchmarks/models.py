@@ -62,7 +62,7 @@ def random_framework(folder: Path, size: Size) -> VTokFramework:
 class RandomPart:
     """In the place of a :class:`vtok.weights.Part`: every parameter is drawn."""
 
-    def tensors(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, "RandomTensor"]:
+    def all_tensors(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, "RandomTensor"]:
         return dict.fromkeys(shapes, RandomTensor())
 
 

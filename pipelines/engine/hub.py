@@ -81,4 +81,4 @@ def fetch(config: ModelConfig) -> None:
     """
     framework = build_framework(config, place=lambda parameter, read, fp32: parameter)
     for part in frozen_weights(config).values():  # includes all experts of a decoder
-        part.tensors(shapes_of(framework))
+        part.all_tensors(shapes_of(framework))

@@ -40,7 +40,8 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
         ConfigError: There is no such run or checkpoint, it is damaged, or ``output`` is not empty; there are no
             adapters to merge; or adapters alone would lack the language model that they belong to.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    output = output.resolve()  # "." has no name of its own, and a link cannot be replaced by a folder
+    if output.exists() and (not output.is_dir() or any(path != unfinished(output) for path in output.iterdir())):
         raise ConfigError(f"{output} is there already: choose another --output")
     config = config_of(run_of(checkpoint))
     for lora in filter(None, (config.model.mllm.lora, config.model.decoder.lora)):
@@ -54,15 +55,35 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
     step = load_trained(framework, folder, ema)
     if merge:
         merged(framework)
-    part = output.with_name(f"{output.name}.part")
+    part = unfinished(output)
     shutil.rmtree(part, ignore_errors=True)
     try:
         save_pretrained(framework, part)
         add_seconds(part / CONFIG, config.data.seconds)
-        os.replace(part, output)
+        move(part, output)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # of a write that failed
     return step
+
+
+def unfinished(output: Path) -> Path:
+    """Returns the folder that an export is written to first, in the file system of ``output``.
+
+    That is inside ``output`` if it is there already. It may be a mount point, which no other folder can replace.
+    """
+    return output / ".part" if output.is_dir() else output.with_name(f"{output.name}.part")
+
+
+def move(part: Path, output: Path) -> None:
+    """Moves an export that is complete to ``output``: at once, or file by file if the folder is there already.
+
+    The file that makes the folder an export comes last.
+    """
+    if not output.is_dir():
+        os.replace(part, output)
+        return
+    for path in sorted(part.iterdir(), key=lambda path: path.name == CONFIG):
+        os.replace(path, output / path.name)
 
 
 def require_published(run: Path, folder: Path) -> None:

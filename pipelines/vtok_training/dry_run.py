@@ -19,6 +19,7 @@ from pipelines.engine.watching.trackers import require_installed
 from pipelines.vtok_training.summary import batch_line, mixture_lines, origin
 from vtok.assembly.build import pretrained_parts
 from vtok.framework import VTokFramework
+from vtok.mllm import generation_config
 from vtok.rows.text import TextEncoder
 from vtok.weights import shapes_of
 
@@ -91,7 +92,8 @@ def checked_model(config: RunConfig, output: Path) -> VTokFramework:
         framework.decoder.require_heads(config.train.sequence_parallel)
     shapes = shapes_of(framework)
     for part in pretrained_parts(framework.config).values():
-        part.tensors(shapes)
+        part.all_tensors(shapes)
+    generation_config(framework.config.mllm)  # which raises if it cannot be used
     framework.text = TextEncoder.from_pretrained(framework.config)
     with initial.opened(config.init, framework):
         pass

@@ -7,13 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipelines import export, train
+from pipelines import export, finetune, train
 from pipelines.engine.initial import stored_in
 from pipelines.inference.load import load_run
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import CONFIG, DS_CONFIG, log_of, make_shards
-from vtok.assembly.pretrained import from_pretrained
+from vtok.assembly.pretrained import from_pretrained, read_config
+from vtok.config import ConfigError
 
 STEPS = ("--train.max_steps", 2, "--train.global_batch_size", 4, "--data.seconds", 1, "--validation.every", 0)
 LAST = "checkpoints/step_00000002"
@@ -117,6 +118,39 @@ def test_what_is_no_trained_model_is_refused(shards, tmp_path):
     (tmp_path / "empty").mkdir()
     refused = started(alone, tmp_path / "empty", shards, tmp_path / "new", "--config", CONFIG)
     assert_user_error(refused, "init.weights", "vtok_config.json")
+
+
+FOREIGN = [
+    ("config.yaml", "model_name: llava", "no section model"),
+    ("config.yaml", "model: llava", "no section model"),
+    ("config.yaml", "model: {}", "no section data"),
+    ("config.yaml", "model: {mllm: [1]}\ndata: {seconds: 1}", "mllm"),
+    ("config.yaml", "- 1", "should hold sections"),
+    ("vtok_config.json", '{"mllm": {', "export the model again"),
+    ("vtok_config.json", "[]", "should hold one object"),
+    ("vtok_config.json", "{}", "no section tokeniser"),
+]
+
+
+@pytest.mark.parametrize("name, text, problem", FOREIGN)
+def test_a_foreign_or_damaged_model_is_one_line(tmp_path, name, text, problem):
+    """In training, and in the command that also packs clips."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).write_text(text)
+    (tmp_path / "clips").mkdir()
+    start = called(train.main, "--init_from", other, "--data.root", tmp_path / "clips", "--output", tmp_path / "new")
+    assert_user_error(start, problem)
+    further = called(finetune.main, tmp_path / "clips", "--from", other, "--output", tmp_path / "fine")
+    assert_user_error(further, problem)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "fine").exists()
+
+
+@pytest.mark.parametrize("values", ["[]", '{"tokeniser": null}', "[" * 100_000])
+def test_settings_that_are_no_object_are_refused(tmp_path, values):
+    (tmp_path / "vtok_config.json").write_text(values)
+    with pytest.raises(ConfigError, match="vtok_config.json does not hold a model's settings"):
+        read_config(tmp_path / "vtok_config.json")
 
 
 @pytest.mark.long

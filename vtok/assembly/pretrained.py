@@ -192,5 +192,5 @@ def read_config(path: Path) -> ModelConfig:
         return ModelConfig(**{name: section(kind, values[name]) for name, kind in get_type_hints(ModelConfig).items()})
     except OSError as error:
         raise ConfigError(f"{path.parent} holds no {path.name}: save_pretrained writes such folders") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} does not hold a model's settings: {first_line(error)}") from error

@@ -1,12 +1,15 @@
 """CLIP as the backbone: patch features of hidden layer -2 without CLS, which LLaVA uses too."""
 
+from typing import Any
+
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from vtok.config import VTokConfig, require
+from vtok.config import ConfigError, VTokConfig, require
 from vtok.feature_extractor.base import FeatureExtractor, backbone_location
 from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise, side_of
 from vtok.weights import TRANSFORMERS_FILES, Part, ReadConfig
+from vtok.weights.library import library_errors
 
 CLIP_L_336 = dict(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
@@ -32,7 +35,14 @@ class CLIPFeatureExtractor(FeatureExtractor):
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "CLIPFeatureExtractor":
-        return cls(CLIPVisionModel(architecture(config, read_config)))
+        if config.weights is None:
+            settings = CLIP_L_336 | (config.clip_config or {})
+            with library_errors(lambda problem: ConfigError(f"tokeniser.clip_config cannot be used: {problem}")):
+                return cls(CLIPVisionModel(CLIPVisionConfig(**settings)))
+        stored, where = stored_config(config, read_config), backbone_location("CLIP", config)
+        with where.building("config.json"):
+            clip = CLIPVisionModel(CLIPVisionConfig.from_dict(stored))
+        return cls(clip)
 
     @staticmethod
     def part(config: VTokConfig) -> Part:
@@ -48,18 +58,19 @@ class CLIPFeatureExtractor(FeatureExtractor):
         return hidden[:, 1:].unflatten(1, (self.grid, self.grid))
 
 
-def architecture(config: VTokConfig, read_config: ReadConfig) -> CLIPVisionConfig:
-    """Returns CLIP's architecture: the stored one, or that of the configuration if the weights are random.
+def stored_config(config: VTokConfig, read_config: ReadConfig) -> dict[str, Any]:
+    """Returns the architecture of the stored vision tower.
 
     Raises:
-        ConfigError: The stored one is missing or another model's, or the configuration has one too.
+        ConfigError: It is missing or another model's, or the configuration has one too.
     """
-    if config.weights is None:
-        return CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))
     require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
     where = backbone_location("CLIP", config)
     stored = read_config(where, "config.json")
+    where.require_plain(stored)
     stored = stored.get("vision_config", stored)
+    if not isinstance(stored, dict):
+        raise where.error(f"the vision_config in its config.json should be an object, not {stored!r}")
     if (kind := stored.get("model_type")) != "clip_vision_model":
         raise where.error(f"its config.json is of a {kind!r}")
-    return CLIPVisionConfig.from_dict(stored)
+    return stored

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from vtok.config import VTokConfig, require
 from vtok.feature_extractor.base import FeatureExtractor
-from vtok.omnitokenizer.checkpoint import omni_part, stored_config
+from vtok.omnitokenizer.checkpoint import omni_location, omni_part, stored_config
 from vtok.omnitokenizer.config import OmniTokenizerConfig
 from vtok.omnitokenizer.model import Encoding, to_model
 from vtok.weights import Part, ReadConfig
@@ -28,8 +28,11 @@ class OmniTokenizerFeatures(FeatureExtractor):
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "OmniTokenizerFeatures":
-        sizes = OmniTokenizerConfig() if config.weights is None else stored_config(config.weights, read_config)
-        return cls(sizes, config.spatial_grid_size)
+        if config.weights is None:
+            return cls(OmniTokenizerConfig(), config.spatial_grid_size)
+        sizes = stored_config(config.weights, read_config)
+        with omni_location(config.weights).building("sizes"):
+            return cls(sizes, config.spatial_grid_size)
 
     @staticmethod
     def part(config: VTokConfig) -> Part:

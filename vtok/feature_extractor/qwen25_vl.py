@@ -119,10 +119,12 @@ def qwen_tower(stored: dict[str, Any], where: Location) -> Qwen2_5_VisionTransfo
     """Builds the tower that a Qwen2.5-VL's ``config.json`` describes.
 
     Raises:
-        ConfigError: The file is another model's.
+        ConfigError: The file is another model's, or cannot be used.
     """
     if (kind := stored.get("model_type")) != Qwen2_5_VLConfig.model_type:
         raise where.error(f"its config.json is of a {kind!r}, not a {Qwen2_5_VLConfig.model_type!r}")
-    vision = Qwen2_5_VLConfig.from_dict(stored).vision_config
-    assert isinstance(vision, Qwen2_5_VLVisionConfig)
-    return Qwen2_5_VisionTransformerPretrainedModel(vision)
+    where.require_plain(stored)
+    with where.building("config.json"):
+        vision = Qwen2_5_VLConfig.from_dict(stored).vision_config
+        assert isinstance(vision, Qwen2_5_VLVisionConfig)
+        return Qwen2_5_VisionTransformerPretrainedModel(vision)

@@ -35,7 +35,7 @@ class VGG19FeatureExtractor(FeatureExtractor):
         if not file.is_file():
             raise ConfigError(f"tokeniser.weights: no such file: {file} (torchvision's vgg19 checkpoint)")
         location = Location("VGG19", "tokeniser.weights", str(file.parent))
-        return Part(location, (file.name,), {"features.": ("features.",)})
+        return Part(location, (file.name,), {"features.": ("features.",)}, cut=True)
 
     def forward(self, *frames: Tensor) -> Tensor:
         """Encodes frames (n, 3, H, W) to (n, h, w, d_v)."""

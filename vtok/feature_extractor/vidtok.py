@@ -33,8 +33,12 @@ class VidTokFeatures(FeatureExtractor):
 
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "VidTokFeatures":
-        vidtok = vidtok_config(read_config(backbone_location("VidTok", config), "config.json"))
-        return cls(vidtok, Encoder(vidtok), config.spatial_grid_size)
+        where = backbone_location("VidTok", config)
+        stored = read_config(where, "config.json")
+        with where.building("config.json"):
+            vidtok = vidtok_config(stored)
+            encoder = Encoder(vidtok)
+        return cls(vidtok, encoder, config.spatial_grid_size)
 
     @staticmethod
     def part(config: VTokConfig) -> Part:

@@ -31,7 +31,7 @@ def mllm_location(config: MLLMConfig) -> Location:
 
 def mllm_part(config: MLLMConfig) -> Part:
     """Returns where the weights of the language model, and of the projector if it has one, lie."""
-    return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys)
+    return Part(mllm_location(config), TRANSFORMERS_FILES, published(config).keys, whole=config.lora is None)
 
 
 def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json) -> Split:
@@ -52,8 +52,15 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
             f"its config.json is of a {found!r}, not a {kind.config.model_type!r}"
             + (f": set mllm.kind {fits[0]}" if fits else "")
         )
-    with torch.device("meta"):
+    location.require_plain(stored)
+    with torch.device("meta"), location.building("config.json"):
         split = kind.split(kind.model(kind.config.from_dict(stored)), config)
+    layers, least = len(split.mllm.causal_lm.model.layers), -CONDITIONING_LAYER - 1
+    if layers < least:
+        raise location.error(
+            f"its config.json describes a language model of {layers} layers, and at least {least} are needed: "
+            "take the config.json of these weights"
+        )
     if config.lora is not None:
         language = split.mllm.causal_lm.requires_grad_(False)
         add_adapters([language.model.layers], config.lora, LANGUAGE_TARGETS, "mllm.lora")
@@ -61,6 +68,14 @@ def empty_mllm(config: MLLMConfig, read_config: ReadConfig = Location.read_json)
 
 
 def generation_config(config: MLLMConfig) -> GenerationConfig | None:
-    """Returns the generation settings that were published with the model, or ``None``."""
+    """Returns the generation settings that were published with the model, or ``None``.
+
+    Raises:
+        ConfigError: They cannot be used.
+    """
     location, name = mllm_location(config), "generation_config.json"
-    return GenerationConfig.from_dict(location.read_json(name)) if location.find(name) else None
+    if location.find(name) is None:
+        return None
+    stored = location.read_json(name)
+    with location.building(name):
+        return GenerationConfig.from_dict(stored)

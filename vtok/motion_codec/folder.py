@@ -14,6 +14,7 @@ from vtok.config import VTokConfig
 from vtok.motion_codec.config import MotionCodecConfig, codec_config
 from vtok.motion_codec.model import MotionCodec, MotionTokens
 from vtok.weights import Location, Part, ReadConfig
+from vtok.weights.field_types import require_types
 from vtok.weights.materialise import materialise, whole
 from vtok.weights.own_folder import CONFIG, save_model
 
@@ -31,7 +32,9 @@ def stored_config(folder: str, read_config: ReadConfig = Location.read_json) -> 
     stored = dict(read_config(where, CONFIG))
     if stored.pop("_class_name", None) != KIND:
         raise where.error("its config.json is of another model: pipelines/train_motion_codec.py writes such folders")
-    return codec_config({"form": "published"} | stored)
+    require_types(where, CONFIG, MotionCodecConfig, stored)
+    with where.building(CONFIG):
+        return codec_config({"form": "published"} | stored)
 
 
 def codec_part(folder: str) -> Part:

@@ -16,6 +16,7 @@ from vtok.config import ConfigError
 from vtok.omnitokenizer.config import OmniTokenizerConfig, omni_config, published_config
 from vtok.omnitokenizer.model import OmniTokenizer
 from vtok.weights import Location, Part, ReadConfig, first_line
+from vtok.weights.field_types import require_types
 from vtok.weights.own_folder import CONFIG, save_model
 
 WEIGHTS, KIND = "omnitokenizer.safetensors", "OmniTokenizer"
@@ -40,7 +41,9 @@ def stored_config(weights: str, read_config: ReadConfig = Location.read_json) ->
     stored = dict(read_config(where, CONFIG))
     if stored.pop("_class_name", None) != KIND:
         raise where.error("its config.json is of another model: pipelines/train_omnitokenizer.py writes such folders")
-    return omni_config(stored)
+    require_types(where, CONFIG, OmniTokenizerConfig, stored)
+    with where.building(CONFIG):
+        return omni_config(stored)
 
 
 def published_arguments(path: Path, where: Location) -> dict:
@@ -58,7 +61,8 @@ def published_arguments(path: Path, where: Location) -> dict:
 def omni_part(weights: str, prefixes: tuple[str, ...] = PREFIXES[:3]) -> Part:
     """Returns where the weights of these modules lie; by default of :class:`vtok.omnitokenizer.model.Encoding`."""
     name = Path(weights).name if is_published(weights) else WEIGHTS
-    return Part(omni_location(weights), (name,), {prefix: (prefix,) for prefix in prefixes})
+    keys = {prefix: (prefix,) for prefix in prefixes}
+    return Part(omni_location(weights), (name,), keys, cut=is_published(weights))
 
 
 def save_folder(model: OmniTokenizer, folder: str | Path) -> None:

@@ -51,6 +51,7 @@ class OmniTokenizerConfig:
             f"an OmniTokenizer's twod_window_size should divide its {grid} patches along a side",
         )
         require(set(self.enc_block + self.dec_block) <= set("tw"), "an OmniTokenizer's blocks are t or w here")
+        require(self.spatial_pos in ("rope", "rel"), "an OmniTokenizer's spatial_pos is rope or rel here")
         require(self.dim_head % 4 == 0, "an OmniTokenizer's dim_head should be a multiple of 4")
 
     @property

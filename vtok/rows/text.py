@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from vtok.config import ConfigError, MLLMConfig, ModelConfig
 from vtok.mllm import published
@@ -21,13 +21,17 @@ from vtok.rows.literal import control_words, literal_ids
 from vtok.rows.prompts import CAPTION_INSTRUCTIONS, DECODER_TEMPLATE, IMAGE_INSTRUCTIONS
 from vtok.video_decoder import caption_tokenizer
 from vtok.video_decoder.base import CaptionTokenizer
-from vtok.weights import first_line
+from vtok.weights import Location
 from vtok.weights.shipped import folder_or_id
+from vtok.weights.tokenizer import load_tokenizer
 
 QUESTION = "\ue000"  # stands for the question in a filled template; the next characters stand for what follows it
 
 # LLaMA-3's end of a turn. Some of its tokenizers name another end token, which ends documents.
 END_OF_TURN = "<|eot_id|>"
+
+# What a chat template, which is a program, can raise on messages of another form or if it is damaged.
+TEMPLATE_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, TemplateError)
 
 
 class RowText(NamedTuple):
@@ -122,21 +126,30 @@ class TextEncoder:
         """Loads the tokenizers from ``mllm.weights`` and, if there is a decoder, ``decoder.weights``.
 
         Raises:
-            ConfigError: A tokenizer cannot be loaded.
+            ConfigError: A tokenizer cannot be loaded, or the language model's has no end token or no chat template that
+                shows a video and a question.
         """
-        try:
-            mllm, revision = folder_or_id(config.mllm.weights), config.mllm.revision
-            tokenizer = AutoTokenizer.from_pretrained(mllm, revision=revision)
+        location = Location("usable tokenizer", "mllm.weights", config.mllm.weights, config.mllm.revision)
+        tokenizer = load_tokenizer(location)
+        with location.building("processor's files"):
             # The model's template may lie with its processor, while the tokenizer has the bare language model's.
-            processor, _ = ProcessorMixin.get_processor_dict(mllm, revision=revision)
+            processor, _ = ProcessorMixin.get_processor_dict(
+                folder_or_id(config.mllm.weights), revision=config.mllm.revision
+            )
             tokenizer.chat_template = processor.get("chat_template", tokenizer.chat_template)
-            caption_ids = caption_tokenizer(config.decoder) if config.generates else None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot load a tokenizer: {first_line(error)}") from error
+        if tokenizer.eos_token_id is None:
+            raise location.error("it has no end token: set eos_token in its tokenizer_config.json")
+        if not tokenizer.chat_template:
+            raise location.error(
+                "it has no chat template: take a model that was trained to chat, or put its chat_template.jinja there"
+            )
+        caption_ids = caption_tokenizer(config.decoder) if config.generates else None
         kind = published(config.mllm)
         system = kind.system(tokenizer) if config.tokeniser.strategy == "training_free" else None
         longest = config.mllm.max_text_tokens
-        return cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system, longest)
+        text = cls(tokenizer, caption_ids, config.decoder.max_prompt_tokens, kind.placeholder, system, longest)
+        text.chat()  # which raises if the template does not fit
+        return text
 
     @property
     def end_ids(self) -> list[int]:
@@ -254,7 +267,7 @@ class TextEncoder:
             messages.insert(0, dict(role="system", content=told))
         try:
             chat = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (TypeError, TemplateError):  # a template of strings that joins or strips them
+        except TEMPLATE_ERRORS:  # among others of a template of strings that joins or strips them
             return None
         if not isinstance(chat, str) or chat.count(token) != visual or any(chat.count(text) != 1 for text in said):
             return None

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
 from vtok.config import DecoderConfig, member
 from vtok.fp8 import use_fp8
@@ -20,7 +19,7 @@ from vtok.video_decoder.hunyuan import HunyuanDecoder
 from vtok.video_decoder.wan import WanDecoder
 from vtok.weights import Location, Part, ReadConfig
 from vtok.weights.materialise import materialise, whole
-from vtok.weights.shipped import folder_or_id
+from vtok.weights.tokenizer import load_tokenizer
 
 __all__ = [
     "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_text_encoder", "build_vae",
@@ -96,9 +95,7 @@ def caption_tokenizer(config: DecoderConfig) -> CaptionTokenizer:
     """Loads the function that turns captions into token ids of the decoder's own text encoder.
 
     Raises:
-        OSError, ValueError: There is no tokenizer.
+        ConfigError: There is no tokenizer, or it cannot be used.
     """
     kind = decoder_kind(config)
-    return kind.caption_tokenizer(
-        AutoTokenizer.from_pretrained(folder_or_id(config.weights), subfolder=kind.tokenizer, revision=config.revision)
-    )
+    return kind.caption_tokenizer(load_tokenizer(kind.location_of(config, kind.tokenizer)))

@@ -126,6 +126,7 @@ class VideoDecoder(nn.Module):
         self.text_encoder = text_encoder
         self.scheduler = scheduler if config.shift is None else with_shift(scheduler, config.shift)
         self.shift: float = self.scheduler.config[shift_key(scheduler)]
+        require(self.shift > 0, f"the shift of decoder.weights' scheduler is {self.shift}, and must be positive")
         self.requires_grad_(False).eval()
 
     # ---------------------------------------------------------------- each decoder's own

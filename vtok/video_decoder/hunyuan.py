@@ -34,7 +34,7 @@ from vtok.video_decoder.hunyuan_mask import UnmaskedAttention
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 from vtok.video_decoder.shared_pieces import share_pieces
 from vtok.video_decoder.shared_rows import change_output, gather_output, own_tokens
-from vtok.video_decoder.stored import diffusers_part, transformers_config
+from vtok.video_decoder.stored import diffusers_part, transformers_part
 from vtok.video_decoder.tiling import require_tiling
 from vtok.vidtok.latent_space import LatentConfig, VidTokAutoencoder
 from vtok.weights import DIFFUSERS_FILES, TRANSFORMERS_FILES, Location, Part, ReadConfig
@@ -128,7 +128,7 @@ class HunyuanDecoder(VideoDecoder):
     @classmethod
     def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> CLIPTextModel:
         location = cls.location_of(config, "text_encoder_2")
-        return CLIPTextModel(transformers_config(location, CLIPTextConfig, read_config))
+        return transformers_part(location, CLIPTextConfig, CLIPTextModel, read_config)
 
     @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "HunyuanDecoder":
@@ -138,6 +138,11 @@ class HunyuanDecoder(VideoDecoder):
         with torch.device("meta"):
             transformer, vae = part("transformer"), cls.empty_vae(config, read_config)
             text_encoder = cls.empty_text_encoder(config, read_config)
+        axes, head = transformer.config["rope_axes_dim"], transformer.config["attention_head_dim"]
+        require(
+            len(axes) == 3 and sum(axes) == head,
+            f"decoder.weights: the transformer's rope_axes_dim should be three that add up to {head}, not {list(axes)}",
+        )
         require_latents(transformer, vae)
         require_tiling(config, vae)
         wanted = transformer.config["text_embed_dim"]

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from diffusers.configuration_utils import ConfigMixin
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from vtok.vidtok.latent_space import VidTokAutoencoder
 from vtok.weights import Location, ReadConfig
+from vtok.weights.field_types import require_types
 
 C = TypeVar("C", bound=PreTrainedConfig)
+M = TypeVar("M", bound=PreTrainedModel)
 
 
 def diffusers_part(
@@ -26,25 +28,36 @@ def diffusers_part(
         An instance of one of ``kinds``.
 
     Raises:
-        ConfigError: The configuration is missing or of another class.
+        ConfigError: The configuration is missing or of another class, or cannot be used.
     """
     name = kinds[0].config_name
     assert name is not None
     stored = read_config(location, name)
+    location.require_plain(stored)
     found = stored.get("_class_name")
     for kind in kinds:
         if kind.__name__ == found:
-            return kind.from_config(stored)
+            require_types(location, name, kind, stored)
+            with location.building(name):
+                return kind.from_config(stored)
     raise location.error(f"its {name} is of a {found!r}, not a {kinds[0].__name__}")
 
 
-def transformers_config(location: Location, kind: type[C], read_config: ReadConfig) -> C:
-    """Reads the configuration of a part that transformers defines.
+def transformers_part(location: Location, kind: type[C], model: type[M], read_config: ReadConfig) -> M:
+    """Builds a part that transformers defines, without weights.
+
+    Args:
+        location: Where the part lies.
+        kind: The class of its configuration.
+        model: The class of the part.
+        read_config: Reads the configuration.
 
     Raises:
-        ConfigError: It is missing or of another kind of model.
+        ConfigError: The configuration is missing or of another kind of model, or cannot be used.
     """
     stored = read_config(location, "config.json")
+    location.require_plain(stored)
     if (found := stored.get("model_type")) != kind.model_type:
         raise location.error(f"its config.json is of a {found!r}, not a {kind.model_type!r}")
-    return kind.from_dict(stored)
+    with location.building("config.json"):
+        return model(kind.from_dict(stored))

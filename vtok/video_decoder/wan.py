@@ -41,7 +41,7 @@ from vtok.video_decoder.base import (
     GenerationRow,
     VideoDecoder,
 )
-from vtok.video_decoder.stored import diffusers_part, transformers_config
+from vtok.video_decoder.stored import diffusers_part, transformers_part
 from vtok.video_decoder.wan_fit import require_fit
 from vtok.video_decoder.wan_pieces import received_bytes, share_wan_pieces
 from vtok.video_decoder.wan_sequence import share_wan
@@ -131,7 +131,7 @@ class WanDecoder(VideoDecoder):
     @classmethod
     def empty_text_encoder(cls, config: DecoderConfig, read_config: ReadConfig) -> UMT5EncoderModel:
         location = cls.location_of(config, "text_encoder")
-        return UMT5EncoderModel(transformers_config(location, UMT5Config, read_config))
+        return transformers_part(location, UMT5Config, UMT5EncoderModel, read_config)
 
     @classmethod
     def empty(cls, config: DecoderConfig, states_dim: int, read_config: ReadConfig) -> "WanDecoder":
@@ -147,6 +147,10 @@ class WanDecoder(VideoDecoder):
             (boundary is None) == (config.expert is None),
             f"{config.weights} has {'one transformer' if boundary is None else 'two experts'}: "
             f"{'leave decoder.expert out' if boundary is None else 'set decoder.expert to high_noise or low_noise'}",
+        )
+        require(
+            boundary is None or (isinstance(boundary, float) and 0 < boundary < 1),
+            f"{config.weights}: the boundary_ratio in its {PIPELINE_CONFIG} should lie between 0 and 1, not {boundary}",
         )
         with torch.device("meta"):
             transformer = part(EXPERTS[config.expert or "high_noise"], WanTransformer3DModel)
@@ -299,7 +303,7 @@ class WanDecoder(VideoDecoder):
         if expert == self.loaded:
             return
         holder = nn.ModuleDict({"transformer": self.transformer})
-        stored = expert_part(self.config, expert).tensors(shapes_of(holder))
+        stored = expert_part(self.config, expert).all_tensors(shapes_of(holder))
 
         def read_of(name: str) -> Read:
             return stored[name].read_into

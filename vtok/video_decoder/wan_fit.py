@@ -20,9 +20,15 @@ def require_fit(
         ratio == FRAMES_PER_LATENT,
         f"the decoder's videos have 4k + 1 frames, but its vae has {ratio} frames to a latent frame",
     )
-    _, *patch = transformer.config["patch_size"]
+    whole, space = transformer.config["patch_size"], vae.config["scale_factor_spatial"]
+    require(
+        len(whole) == 3 and all(isinstance(side, int) and side > 0 for side in (*whole, space)),
+        f"{config.weights}: the transformer's patch_size should be three sides and the vae's scale_factor_spatial one, "
+        f"not {whole} and {space}",
+    )
+    _, *patch = whole
     for height, width in ((config.height, config.width), config.loss_size):
-        multiples = [vae.config["scale_factor_spatial"] * side for side in patch]
+        multiples = [space * side for side in patch]
         require(
             height % multiples[0] == 0 and width % multiples[1] == 0,
             f"{config.weights} makes videos of multiples of {multiples[0]} x {multiples[1]} pixels, not "

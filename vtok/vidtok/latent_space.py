@@ -68,7 +68,10 @@ class VidTokAutoencoder(nn.Module):
     @classmethod
     def from_config(cls, stored: dict[str, Any]) -> "VidTokAutoencoder":
         """Builds a model with random weights from the content of a folder's ``config.json``."""
-        return cls(VidTok(vidtok_config(stored)), stored["scaling_factor"])
+        scale = stored.get("scaling_factor")
+        if not isinstance(scale, (int, float)):
+            raise ConfigError(f"the scaling_factor in a VidTok's config.json should be a number, not {scale!r}")
+        return cls(VidTok(vidtok_config(stored)), scale)
 
     @property
     def dtype(self) -> torch.dtype:

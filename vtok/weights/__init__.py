@@ -8,13 +8,15 @@ Ranges are read, not mapped, since the pages of a mapping would count as the pro
 import hashlib
 import json
 import mmap
+import struct
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -24,13 +26,16 @@ from torch import Tensor, nn
 from vtok.adapter_names import is_adapter, plain_name
 from vtok.config import ConfigError
 from vtok.fp8 import is_scale
+from vtok.weights.library import library_errors
 from vtok.weights.shipped import folder_of
+from vtok.weights.surplus import surplus
 
 PIECE = 1 << 20  # elements held at once while reading
 TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 VARIANTS = ("fp16", "bf16")  # a folder may hold only one of them
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FETCH = "fetch it again"
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,31 @@ class Location:
             raise self.error(f"no such folder, and not on the hub: {first_line(error)}") from error
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Reads the JSON file ``name``; raises ConfigError if it is missing or not JSON."""
+        """Reads the JSON file ``name``; raises ConfigError if it is missing, not JSON or no object."""
         path = self.find(name)
         if path is None:
             raise self.missing(name)
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            stored = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
             raise self.error(f"{name} is not valid JSON: {first_line(error)}") from error
+        if not isinstance(stored, dict):
+            raise self.error(f"{name} should hold one object {{...}}, and holds a {type(stored).__name__}: {FETCH}")
+        return stored
+
+    def require_plain(self, stored: Mapping[str, Any]) -> None:
+        """Raises ConfigError if a configuration says that its weights are quantised, in itself or in a section."""
+        sections = (stored, *(section for section in stored.values() if isinstance(section, dict)))
+        found = next((found for section in sections if (found := section.get("quantization_config"))), None)
+        if found:
+            method = found.get("quant_method") if isinstance(found, dict) else None
+            raise self.error(
+                f"its weights are quantised ({method or 'quantization_config'}): name the weights in bf16, fp16 or fp32"
+            )
+
+    def building(self, name: str) -> AbstractContextManager[None]:
+        """Within, what a library raises at the content of the file ``name`` becomes a ConfigError."""
+        return library_errors(lambda problem: self.error(f"its {name} cannot be used: {problem}"))
 
     def missing(self, *names: str) -> ConfigError:
         """Makes the error that says these files do not exist."""
@@ -165,9 +187,13 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
             if not 2 <= length <= path.stat().st_size - 8:
                 raise ValueError("no header")
             header = json.loads(file.read(length))
-    except (OSError, ValueError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("its header is no object")
+        header.pop("__metadata__", None)
+        for key, entry in header.items():
+            require_entry(key, entry)
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a safetensors file: {first_line(error)}") from error
-    header.pop("__metadata__", None)
     first = 8 + length
     missing = first + max((entry["data_offsets"][1] for entry in header.values()), default=0) - path.stat().st_size
     if missing > 0:
@@ -177,6 +203,22 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
         for key, entry in header.items()
         if entry["dtype"] in DTYPES  # others, such as position ids, are computed and never loaded
     }
+
+
+def require_entry(key: str, entry: Any) -> None:
+    """Raises ValueError unless an entry of a safetensors header says where a tensor lies."""
+    named = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (named.get(name) for name in ("dtype", "shape", "data_offsets"))
+    if not (isinstance(dtype, str) and sizes(shape) and sizes(offsets) and len(offsets) == 2):
+        raise ValueError(f"its header describes {key} wrongly")
+    held = offsets[1] - offsets[0]
+    if dtype in DTYPES and held != torch.Size(shape).numel() * DTYPES[dtype].itemsize:
+        raise ValueError(f"its header gives {key} {held} bytes, which do not fit the shape {shape}")
+
+
+def sizes(value: Any) -> TypeGuard[list[int]]:
+    """Whether a value of JSON is a list of numbers from 0 on."""
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 
 def open_pickled(path: Path) -> dict[str, StoredTensor]:
@@ -192,8 +234,9 @@ def open_pickled(path: Path) -> dict[str, StoredTensor]:
         with torch.serialization.safe_globals([Namespace]):
             stored = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         stored = stored.get("state_dict", stored)  # Lightning's files hold more than the weights
-        return {key: PickledTensor(path, key, value) for key, value in stored.items() if isinstance(value, Tensor)}
-    except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        tensors = {key: value for key, value in stored.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        return {key: PickledTensor(path, key, value) for key, value in tensors.items()}
+    except (OSError, RuntimeError, UnpicklingError, EOFError, AttributeError, ValueError, struct.error) as error:
         raise ConfigError(f"{path} is not a PyTorch checkpoint: {first_line(error)}") from error
 
 
@@ -237,7 +280,7 @@ class Checkpoint:
                     self.files = dict.fromkeys(self.opened[file], file)
                     return
                 if location.find(index):
-                    self.files = location.read_json(index)["weight_map"]
+                    self.files = indexed(location, index)
                     return
         raise location.missing(names[0], f"{names[0]}.index.json")
 
@@ -257,6 +300,18 @@ class Checkpoint:
         return self.opened[name][key]
 
 
+def indexed(location: Location, index: str) -> dict[str, str]:
+    """Returns the names of the files in an index, by the names of the tensors that they hold.
+
+    Raises:
+        ConfigError: It is no such index.
+    """
+    files = location.read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) and file for file in files.values()):
+        raise location.error(f"{index} should name a file for each tensor, in its weight_map: {FETCH}")
+    return files
+
+
 @dataclass(frozen=True)
 class Part:
     """A pretrained part of a module.
@@ -266,15 +321,33 @@ class Part:
         files: Their names (see :class:`Checkpoint`).
         keys: Maps the prefix of a parameter's name to the prefixes that it may have in the checkpoint. They depend on
             the releases of transformers that wrote the checkpoint and that read it.
+        whole: Whether a folder must hold all files that its index names. An export reads the whole published model
+            again, also what no module of ours has, such as its vision tower.
+        cut: Whether the module may leave out weights that are stored: VGG19 ends at a layer that the settings choose.
     """
 
     location: Location
     files: tuple[str, ...]
     keys: Mapping[str, tuple[str, ...]]
+    whole: bool = False
+    cut: bool = False
 
     def below(self, prefix: str) -> "Part":
         """Returns the same part for a module that holds it under ``prefix``."""
-        return Part(self.location, self.files, {prefix + name: stored for name, stored in self.keys.items()})
+        return replace(self, keys={prefix + name: stored for name, stored in self.keys.items()})
+
+    def all_tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """As :meth:`tensors`, for all parameters of the part.
+
+        Raises:
+            ConfigError: As there; or the checkpoint holds weights of the part that the model has no place for.
+        """
+        checkpoint = self.open()
+        found = self.found_in(checkpoint, shapes)
+        names = {plain_name(name) for name in found}
+        if not self.cut and names and (excess := surplus(checkpoint.files, names, self.keys)):
+            raise self.location.error(f"its config.json describes {excess}: take the config.json of these weights")
+        return found
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
         """Returns the stored tensors of the parameters that belong to this part, by name.
@@ -285,7 +358,11 @@ class Part:
         Raises:
             ConfigError: A parameter is not in the checkpoint, or has another shape there.
         """
-        checkpoint, found = self.open(), {}
+        return self.found_in(self.open(), shapes)
+
+    def found_in(self, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
+        """As :meth:`tensors`, from the part's opened files."""
+        found = {}
         for name, shape in shapes.items():
             keys = self.stored_names(name)
             key = next((key for key in keys if key in checkpoint), None)
@@ -302,8 +379,17 @@ class Part:
         return found
 
     def open(self) -> Checkpoint:
-        """Opens the part's files."""
-        return Checkpoint(self.location, self.files)
+        """Opens the part's files.
+
+        Raises:
+            ConfigError: There are none, or some that the index names are missing from a folder that must be whole.
+        """
+        checkpoint = Checkpoint(self.location, self.files)
+        if self.whole and folder_of(self.location.weights):  # the hub still gives what its cache lacks
+            for name in sorted(set(checkpoint.files.values())):
+                if self.location.find(name) is None:
+                    raise self.location.error(f"the file {name}, which its index names, is missing: {FETCH}")
+        return checkpoint
 
     def stored_names(self, name: str) -> list[str]:
         """Returns the names that a parameter may have in the checkpoint; none if it belongs elsewhere."""

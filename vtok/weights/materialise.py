@@ -51,10 +51,11 @@ def materialise(module: M, parts: Iterable[Part], place: Place, trained: Mapping
         trained: Reads parameters that were trained further, by name. These come before the parts and the values.
 
     Raises:
-        ConfigError: A parameter is not in the checkpoint of its part, or has another shape there.
+        ConfigError: A parameter is not in the checkpoint of its part or has another shape there, or the checkpoint
+            holds weights that the part has no place for.
     """
     shapes = shapes_of(module)
-    stored = {name: tensor for part in parts for name, tensor in part.tensors(shapes).items()}
+    stored = {name: tensor for part in parts for name, tensor in part.all_tensors(shapes).items()}
 
     def read_of(name: str) -> Read:
         if name in trained:

@@ -110,7 +110,7 @@ def stored_in(place: str, ema: bool) -> Iterator[Trained]:
     folder = Path(place).expanduser()
     if (run_of(folder) / "config.yaml").is_file():
         run, found = choosing.located(folder)
-        with SliceReader(found) as reader, kept.opened(run) as frozen:
+        with SliceReader(found) as reader, kept.opened(run, found) as frozen:
             yield in_checkpoint(run, found, reader, frozen, ema)
     else:
         yield in_export(place, ema)

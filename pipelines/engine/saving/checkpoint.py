@@ -45,6 +45,8 @@ class RunState:
         frozen: Hashes of the frozen parts' weights, which no checkpoint holds.
         order: Settings that change which sample stands at a position, beside seed and data. Empty if there are none.
         grown: Earlier states of data that have grown: the samples consumed of each by then, and its manifest hash.
+        kept: Size and checksum that identify the frozen weights that lie beside the checkpoints (``kept.py``). Empty if
+            there are none; None in a checkpoint of an earlier version.
     """
 
     step: int
@@ -57,6 +59,7 @@ class RunState:
     frozen: dict[str, str]
     order: str = ""
     grown: list[tuple[int, str]] = field(default_factory=list)
+    kept: dict[str, int] | None = None
 
 
 def fresh_state(

@@ -24,6 +24,8 @@ def begin(
 ) -> Run:
     """Writes the configuration, resumes if there is something to resume, and returns the run as the loop sees it.
 
+    A run that starts at step 0 where an earlier attempt has taken steps sets aside what that has left.
+
     It is called after the last check that can refuse the run, since a folder with a configuration counts as a run. All
     ranks call it.
 
@@ -43,6 +45,10 @@ def begin(
         checkpoint.resume(player.engine, player.ema, stored, player.state)
         player.state.ranks = plan.ranks
     if not found:
+        # A player may have checkpoints, but of no step that all players have saved.
+        for folder in folders:
+            distributed.rank_zero_first(partial(choosing.set_later_aside, folder, 0))
+        distributed.rank_zero_first(partial(choosing.set_logs_aside, folders[0]))
         at_step_0()
     output, state = folders[0], players[0].state
     max_steps = number_of_steps(config.train, samples, state.step, state.consumed_samples)

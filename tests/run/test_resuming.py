@@ -1,6 +1,7 @@
 """A run that is stopped where a validation is due makes it when it goes on; a finished one says that it is."""
 
 import json
+import shutil
 
 import pytest
 
@@ -50,6 +51,18 @@ def test_a_validation_that_a_stop_cut_off_is_made_up_for(command, tmp_path, monk
     assert steps_of(validation) == [1, 2]
     grouped = called(train.main, *command, "--data.group_by_length", 4)
     assert_user_error(grouped, "its order is plain, this run's is data.group_by_length 4", "set these back")
+
+
+def test_a_run_that_has_lost_its_checkpoints_starts_anew_and_keeps_its_logs(command, tmp_path):
+    """As a job does that is queued again before its first checkpoint."""
+    checked(called(train.main, *command))
+    out, logs = tmp_path / "out", ("log.jsonl", "validation.jsonl")
+    before = [(out / name).read_text() for name in logs]
+    shutil.rmtree(out / "checkpoints")
+    told = checked(called(train.main, *command, "--train.max_steps", 1)).stderr
+    assert f"{out} has no complete checkpoint: the run starts at step 0" in told and "log.jsonl.aside, " in told
+    assert [(out / f"{name}.aside").read_text() for name in logs] == before
+    assert [steps_of(out / name) for name in logs] == [[1], [1]]
 
 
 def test_a_bit_that_flipped_costs_the_run_one_checkpoint_and_the_curve_nothing(command, tmp_path):

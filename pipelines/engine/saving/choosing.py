@@ -13,6 +13,7 @@ from zlib_ng.zlib_ng import crc32
 
 from pipelines.cli.steps import NAME, run_of
 from pipelines.engine import distributed
+from pipelines.engine.logs import LOGS
 from pipelines.engine.saving.folders import COMPLETE, complete, set_aside, step_of
 from vtok.config import ConfigError
 
@@ -122,3 +123,16 @@ def set_later_aside(output: Path, step: int) -> None:
     for folder in complete(output):
         if step_of(folder) > step:
             print(f"the run goes on from step {step}: {folder} is kept as {set_aside(folder)}", file=sys.stderr)
+
+
+def set_logs_aside(output: Path) -> None:
+    """Sets aside what an earlier attempt has logged where a run starts at step 0. A line says so."""
+    found = [path for path in (output / name for name in LOGS) if path.is_file() and path.stat().st_size]
+    if found:
+        names = ", ".join(set_aside(path).name for path in found)
+        print(
+            f"warning: {output} has no complete checkpoint: the run starts at step 0, and what was logged before is "
+            f"kept as {names}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -9,6 +9,7 @@ from pipelines.cli.config_files import save_config
 from pipelines.config import OptimisationConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.changed_settings import resumed_lines
 from pipelines.engine.loop import Player, Run, Settings
 from pipelines.engine.saving import checkpoint, choosing
 
@@ -53,8 +54,13 @@ def begin(
     output, state = folders[0], players[0].state
     max_steps = number_of_steps(config.train, samples, state.step, state.consumed_samples)
     run = Run(config, output, plan, players, max_steps)
-    if run.finished and distributed.rank() == 0:
-        print(done_line(output, state.step, max_steps, config.train), flush=True)
+    lines = []
+    if run.finished:
+        lines = [done_line(output, state.step, max_steps, config.train)]
+    elif found:
+        lines = distributed.rank_zero_first(partial(resumed_lines, config, found[0], state.step))
+    if lines and distributed.rank() == 0:
+        print("\n".join(lines), flush=True)
     return run
 
 

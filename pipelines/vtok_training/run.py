@@ -229,7 +229,7 @@ def load_model(
         held_out: Its held-out splits.
         found: The checkpoint that the run goes on from, if any. Then its frozen weights are those that it has kept.
     """
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and not found:
         print(f"starting from {origin(config)}", flush=True)
     if config.tiny_models:
         texts = models.dataset_texts(reader)

@@ -84,6 +84,16 @@ def test_a_run_goes_on_from_the_step_that_a_user_names(command, tmp_path):
     every = (*command, "--checkpoint.every", 1, "--checkpoint.keep", 9)
     checked(called(train.main, *every))
     expected = without_rates(log_of(tmp_path / "out"))
-    checked(called(train.main, *every, "--step", 1))
+    told = checked(called(train.main, *every, "--step", 1)).stdout
+    assert f"goes on from step 1 of {tmp_path / 'out/checkpoints/step_00000001'}\n" in told
+    assert "starting from" not in told and " -> " not in told
     assert without_rates(log_of(tmp_path / "out")) == expected
-    assert_user_error(called(train.main, *every, "--step", 7), "no complete checkpoint of step 7; it has those of 1, 2")
+    changed = ("--train.lr", 1e-3, "--model.loss.vis_lm", 0, "--train.max_steps", 3)
+    told = checked(called(train.main, *every, *changed)).stdout
+    lines = told[told.index("goes on from step 2") :].splitlines()
+    assert lines[0].endswith("with settings that differ from those it was trained with:")
+    assert lines[1].startswith("  model.loss.vis_lm: 1.0 -> ") and lines[2].startswith("  train.lr: ")
+    assert lines[2].endswith(" -> 0.001") and lines[3] == "  train.max_steps: 2 -> 3"
+    assert_user_error(
+        called(train.main, *every, "--step", 7), "no complete checkpoint of step 7; it has those of 1, 2, 3"
+    )

@@ -30,6 +30,18 @@ def seal(path: Path) -> dict[str, int]:
     return {"bytes": size, "crc32": checksum}
 
 
+def seals_in(folder: Path) -> dict[str, dict[str, int]]:
+    """Returns size and checksum of each file of a complete checkpoint, by name. Empty before checksums were kept.
+
+    Raises:
+        OSError, ValueError: The marker cannot be read.
+    """
+    content = json.loads((folder / COMPLETE).read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("no marker")
+    return content.get("files", {})
+
+
 def damage(folder: Path, part: slice = slice(None)) -> str | None:
     """Describes the damage to a checkpoint in one line, or returns ``None`` if there is none.
 
@@ -38,8 +50,8 @@ def damage(folder: Path, part: slice = slice(None)) -> str | None:
         part: The files to check, among those sorted by name.
     """
     try:
-        seals = json.loads((folder / COMPLETE).read_bytes()).get("files", {})  # empty before checksums were kept
-    except (OSError, ValueError, AttributeError):
+        seals = seals_in(folder)
+    except (OSError, ValueError):
         return f"{folder / COMPLETE} cannot be read"
     with ThreadPoolExecutor(THREADS) as threads:
         return next(

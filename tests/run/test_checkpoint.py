@@ -232,6 +232,20 @@ def test_a_step_is_named_by_number_or_folder(run):
         parse_run_arguments(["--resume", str(folder_of(run, 4)), "--output", "elsewhere"])
 
 
+@pytest.mark.parametrize("resume", ["./run/", "run//", "run", "./checkpoint-2000/", "/", "", "~/run/checkpoints/"])
+def test_what_is_no_checkpoint_is_one_line_with_or_without_a_configuration(resume):
+    for others in ([], ["--config", "pipelines/configs/tiny.yaml"]):
+        with pytest.raises(ConfigError, match="--resume takes auto, or a folder such as RUN/checkpoints/step_00002000"):
+            parse_run_arguments([*others, "--resume", resume, "--train.max_steps", "1"])
+
+
+def test_a_checkpoint_is_named_from_anywhere(run, monkeypatch):
+    for folder, name in ((run, "checkpoints/step_00000004"), (run / "checkpoints", "./step_00000004/")):
+        monkeypatch.chdir(folder)
+        found = parse_run_arguments(["--resume", name])
+        assert (found.output, found.step, found.config.train.max_steps) == (run, 4, 9)
+
+
 def test_checkpoints_after_the_one_that_a_run_goes_on_from_do_not_count_any_more(run, capsys):
     set_later_aside(run, 2)
     assert names(run) == ["step_00000002", "step_00000004.aside", "step_00000006.aside"]

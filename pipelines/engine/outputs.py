@@ -9,6 +9,7 @@ from data_tools.packing.sources.files import walk
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
+from pipelines.cli.checks import require_new_folder
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import ownership
@@ -39,18 +40,22 @@ def choose_output(arguments: RunArguments) -> Path:
     """Returns the folder that :func:`claim_output` would lock.
 
     Raises:
-        ConfigError: ``--output`` holds a run and ``--resume`` is not given, or the run to resume is of another kind.
+        ConfigError: It cannot be made or written to; it holds a run and ``--resume`` is not given; or the run to resume
+            is of another kind.
     """
-    first = Path("runs") / arguments.preset
+    output = arguments.output or default_output(arguments)
+    require_new_folder("--output", output)
     if arguments.resume:
-        output = arguments.output or first
         require_same_kind(output, bool(getattr(arguments.config, "stages", None)))
-        return output
-    if arguments.output:
-        if begun(arguments.output):
-            raise ConfigError(f"{arguments.output} already holds a run: pass --resume auto or another --output")
-        return arguments.output
-    if not first.exists():
+    elif begun(output):
+        raise ConfigError(f"{output} already holds a run: pass --resume auto or another --output")
+    return output
+
+
+def default_output(arguments: RunArguments) -> Path:
+    """Returns ``runs/NAME``, with a number appended if that exists and no run is resumed."""
+    first = Path("runs") / arguments.preset
+    if arguments.resume or not first.exists():
         return first
     return next(path for n in range(2, 10**6) if not (path := first.with_name(f"{first.name}-{n}")).exists())
 

@@ -11,6 +11,7 @@ it does not.
 import argparse
 from pathlib import Path
 
+from pipelines.cli.checks import require_new_folder
 from pipelines.cli.errors import user_errors
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.config import RunConfig
@@ -26,6 +27,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunConf
     parser.add_argument("--captions", action="store_true", help="store what the decoder's own text encoder gives")
     parser.add_argument("--drop-video", action="store_true", help="leave the video out; needs --latents")
     known, rest = parser.parse_known_args(argv)
+    require_new_folder("--output", known.output)
     config = parse_run_arguments(rest).config
     require(config.data.window == "centred", "stored features are of one window: set data.window to centred")
     require(

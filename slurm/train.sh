@@ -55,7 +55,10 @@ reason() { [[ $code == 74 ]] && echo "a disk failed" || echo "a rank was lost"; 
 # Counts the restarts since the newest checkpoint in OUTPUT/restarts. Fails if there were too many.
 may_restart() {
     local newest before=none count=0
-    newest=$(find "$output/checkpoints" -maxdepth 2 -name COMPLETE 2>/dev/null | sort | tail -n 1)
+    # By time: a run in stages has checkpoints in each, and one that is set aside keeps its higher step.
+    newest=$(find "$output"/{,stage_*/}checkpoints -maxdepth 2 -name COMPLETE -printf '%T@ %p\n' 2>/dev/null |
+        sort -n | tail -n 1)
+    newest=${newest#* }
     newest=${newest:-start}
     [[ ! -f $output/restarts ]] || { read -r count && read -r before; } <"$output/restarts" || true
     [[ $before == "$newest" ]] || count=0

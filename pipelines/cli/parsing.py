@@ -110,9 +110,9 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
             model = model_of(places[-1])
             published = ["--model", json.dumps(model)] if model else published
         resumed = values_of("--resume", argv)
-        runs = [Path(checkpoint).parents[1] for checkpoint in resumed if checkpoint.count("/") >= 2]
-        runs += [Path(output) for output in values_of("--output", argv) if resumed]
-        own = [run.expanduser() / "config.yaml" for run in runs]
+        runs = [named_checkpoint(place)[0] for place in resumed if place != "auto"]
+        runs += [Path(output).expanduser() for output in values_of("--output", argv) if resumed]
+        own = [run / "config.yaml" for run in runs]
         config = next((path for path in own if path.is_file()), PRESETS / f"{preset}.yaml")
         settings = ["--tiny_models", "false"] if "--model" in published else []
         argv = ["--config", str(config), *settings, *published, *argv]
@@ -208,18 +208,28 @@ def resumption(values: Mapping[str, Any]) -> tuple[Literal["auto"] | None, Path 
     require(step is None or resume == "auto", "--step goes with --resume auto")
     if resume in (None, "auto"):
         return resume, output, step
-    folder = Path(resume).expanduser().absolute()
-    named = NAME.fullmatch(folder.name)
-    require(
-        named is not None and folder.parent.name == "checkpoints",
-        f"--resume takes auto, or a folder such as RUN/checkpoints/step_00002000, not {resume}",
-    )
-    run = folder.parent.parent
+    run, step = named_checkpoint(resume)
     require(
         output is None or output.absolute() == run,
         f"--resume {resume} is not a checkpoint of --output {output}: leave one of them out",
     )
-    return "auto", output or run, int(named[1])
+    return "auto", output or run, step
+
+
+def named_checkpoint(resume: str) -> tuple[Path, int]:
+    """The run and the step of a checkpoint's folder that ``--resume`` names.
+
+    Raises:
+        ConfigError: It names something else.
+    """
+    folder = Path(resume).expanduser().absolute()
+    named = NAME.fullmatch(folder.name)
+    if named is None or folder.parent.name != "checkpoints":
+        raise ConfigError(
+            f"--resume takes auto, or a folder such as RUN/checkpoints/step_00002000, not {resume}; --resume auto "
+            "--output RUN goes on from a run's newest checkpoint"
+        )
+    return folder.parent.parent, int(named[1])
 
 
 def with_home(config: Config) -> Config:

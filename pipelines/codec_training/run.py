@@ -23,7 +23,7 @@ from pipelines.engine.beginning import begin, number_of_steps
 from pipelines.engine.loading import in_flight
 from pipelines.engine.loading.loader import Loaded, micro_batches
 from pipelines.engine.loop import Player, Run, run_steps
-from pipelines.engine.outputs import claim_output
+from pipelines.engine.outputs import choose_output, claim_output
 from pipelines.engine.run_control import Stopper
 from pipelines.engine.saving import checkpoint
 from pipelines.engine.saving.ema import Ema
@@ -179,6 +179,7 @@ def dry_run(arguments: RunArguments[CodecRunConfig], kind: type[Recipe]) -> None
     settle(config.train, arguments.ds_config)
     reader = open_videos(config)
     parameters = sum(parameter.numel() for parameter in recipe.build().parameters())
+    print(f"output       {choose_output(arguments)}")
     print(f"codec        {parameters:,} parameters")
     print(f"data         {len(reader)} videos")
     if held_out := open_held_out(config):

@@ -9,6 +9,7 @@ from pipelines.cli.config_files import save_config
 from pipelines.config import OptimisationConfig
 from pipelines.engine import distributed
 from pipelines.engine.batch_plan import BatchPlan
+from pipelines.engine.changed_settings import resumed_lines
 from pipelines.engine.loop import Player, Run, Settings
 from pipelines.engine.saving import checkpoint, choosing
 
@@ -23,6 +24,8 @@ def begin(
     at_step_0: Callable[[], None] = lambda: None,
 ) -> Run:
     """Writes the configuration, resumes if there is something to resume, and returns the run as the loop sees it.
+
+    A run that starts at step 0 where an earlier attempt has taken steps sets aside what that has left.
 
     It is called after the last check that can refuse the run, since a folder with a configuration counts as a run. All
     ranks call it.
@@ -43,12 +46,21 @@ def begin(
         checkpoint.resume(player.engine, player.ema, stored, player.state)
         player.state.ranks = plan.ranks
     if not found:
+        # A player may have checkpoints, but of no step that all players have saved.
+        for folder in folders:
+            distributed.rank_zero_first(partial(choosing.set_later_aside, folder, 0))
+        distributed.rank_zero_first(partial(choosing.set_logs_aside, folders[0]))
         at_step_0()
     output, state = folders[0], players[0].state
     max_steps = number_of_steps(config.train, samples, state.step, state.consumed_samples)
     run = Run(config, output, plan, players, max_steps)
-    if run.finished and distributed.rank() == 0:
-        print(done_line(output, state.step, max_steps, config.train), flush=True)
+    lines = []
+    if run.finished:
+        lines = [done_line(output, state.step, max_steps, config.train)]
+    elif found:
+        lines = distributed.rank_zero_first(partial(resumed_lines, config, found[0], state.step))
+    if lines and distributed.rank() == 0:
+        print("\n".join(lines), flush=True)
     return run
 
 

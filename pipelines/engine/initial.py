@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.cli.parsing import load_config
 from pipelines.cli.steps import run_of
 from pipelines.config import InitConfig
 from pipelines.engine.models import inside_run
-from pipelines.engine.saving import checkpoint, choosing, folders, kept
+from pipelines.engine.saving import checkpoint, choosing, kept
 from pipelines.engine.saving.slices import SliceReader, Slices, Source
 from vtok.adapter_names import is_adapter, plain_name
 from vtok.assembly.adapters import WEIGHTS as ADAPTERS
@@ -110,7 +109,7 @@ def stored_in(place: str, ema: bool) -> Iterator[Trained]:
     folder = Path(place).expanduser()
     if (run_of(folder) / "config.yaml").is_file():
         run, found = choosing.located(folder)
-        with SliceReader(found) as reader, kept.opened(run) as frozen:
+        with SliceReader(found) as reader, kept.opened(run, found) as frozen:
             yield in_checkpoint(run, found, reader, frozen, ema)
     else:
         yield in_export(place, ema)
@@ -138,7 +137,7 @@ def in_checkpoint(run: Path, folder: Path, reader: SliceReader, frozen: Mapping[
     def find(name: str) -> Source | None:
         return own.get(name) or pretrained(name)
 
-    return Trained(set(own), find, load_file(folder / folders.STATISTICS))
+    return Trained(set(own), find, checkpoint.stored_statistics(folder))
 
 
 def in_export(place: str, ema: bool) -> Trained:

@@ -10,6 +10,9 @@ from typing import BinaryIO
 
 from data_tools.shards import atomic_write
 
+# The logs of a run, in its folder.
+LOGS = ("log.jsonl", "validation.jsonl", "bad_samples.jsonl")
+
 # Errors that may pass while a run goes on.
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 

@@ -78,7 +78,11 @@ def point_to_tiny_models(config: RunConfig) -> None:
 
 
 def load_framework(
-    config: RunConfig, output: Path, place: Place | None = None, without: Collection[str] = ()
+    config: RunConfig,
+    output: Path,
+    checkpoint: Path | None = None,
+    place: Place | None = None,
+    without: Collection[str] = (),
 ) -> VTokFramework:
     """Returns the framework at step 0.
 
@@ -87,10 +91,14 @@ def load_framework(
     Args:
         config: Configuration of the run.
         output: Folder of the run.
+        checkpoint: The checkpoint that is loaded next; ``None`` if none is.
         place: Places the parameters. By default they are whole, in the run's precision, on the CPU.
         without: Frozen parts that get no weights.
+
+    Raises:
+        ConfigError: The run does not hold the frozen weights that the checkpoint was trained with.
     """
-    with kept.opened(output) as frozen:
+    with kept.opened(output, checkpoint) as frozen:
         return with_weights(config, assembled(config, output), place, without, readers(frozen))
 
 
@@ -129,7 +137,7 @@ def readers(stored: Mapping[str, Source]) -> dict[str, Read]:
     return {name: source.read_into for name, source in stored.items()}
 
 
-def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
+def load_on_device(config: RunConfig, output: Path, checkpoint: Path | None = None) -> VTokFramework:
     """Returns the framework of :func:`load_framework` for inference: whole, on this rank's device.
 
     Weights go directly from their files to the device, a few MB at a time. Only parameters that no pretrained weights
@@ -137,7 +145,7 @@ def load_on_device(config: RunConfig, output: Path) -> VTokFramework:
     """
     allocator.let_segments_grow()
     device = distributed.device()
-    framework = load_framework(config, output, whole(precision(config.train), device))
+    framework = load_framework(config, output, checkpoint, whole(precision(config.train), device))
     return framework.eval().to(device)  # the buffers
 
 

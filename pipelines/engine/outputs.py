@@ -9,11 +9,12 @@ from data_tools.packing.sources.files import walk
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
 from data_tools.streaming.mixture import Mixture
+from pipelines.cli.checks import require_new_folder
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import ownership
 from pipelines.engine.demo_clips import pack_demo_clips
-from pipelines.engine.saving.folders import begun
+from pipelines.engine.saving.folders import begun, begun_alone, begun_stages
 from vtok.config import ConfigError
 
 
@@ -39,16 +40,43 @@ def choose_output(arguments: RunArguments) -> Path:
     """Returns the folder that :func:`claim_output` would lock.
 
     Raises:
-        ConfigError: ``--output`` holds a run and ``--resume`` is not given.
+        ConfigError: It cannot be made or written to; it holds a run and ``--resume`` is not given; or the run to resume
+            is of another kind.
     """
-    if arguments.output:
-        if not arguments.resume and begun(arguments.output):
-            raise ConfigError(f"{arguments.output} already holds a run: pass --resume auto or another --output")
-        return arguments.output
+    output = arguments.output or default_output(arguments)
+    require_new_folder("--output", output)
+    if arguments.resume:
+        require_same_kind(output, bool(getattr(arguments.config, "stages", None)))
+    elif begun(output):
+        raise ConfigError(f"{output} already holds a run: pass --resume auto or another --output")
+    return output
+
+
+def default_output(arguments: RunArguments) -> Path:
+    """Returns ``runs/NAME``, with a number appended if that exists and no run is resumed."""
     first = Path("runs") / arguments.preset
     if arguments.resume or not first.exists():
         return first
     return next(path for n in range(2, 10**6) if not (path := first.with_name(f"{first.name}-{n}")).exists())
+
+
+def require_same_kind(output: Path, in_stages: bool) -> None:
+    """Checks that a run which goes on in a folder has stages if the run in the folder has them, and else has none.
+
+    Raises:
+        ConfigError: It does not. It would start at step 0, beside the run that is there.
+    """
+    found = begun_stages(output)
+    if found and not in_stages:
+        raise ConfigError(
+            f"{output} holds a run in stages ({found[-1].name}), and this configuration has no stages: leave out "
+            "--config, set stages, or choose another --output"
+        )
+    if in_stages and begun_alone(output):
+        raise ConfigError(
+            f"{output} holds a run without stages, and this configuration has stages: leave out --config, or choose "
+            "another --output"
+        )
 
 
 def find_shards(config: RunConfig, output: Path) -> list[str]:

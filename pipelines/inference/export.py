@@ -51,7 +51,7 @@ def export(checkpoint: Path, output: Path, ema: bool = False, dtype: str = "bf16
     if config.model.mllm.lora and not merge:
         require_published(run, folder)
     frozen = frozen_part_names(config.model)  # the folder names them and holds no copy
-    framework = models.load_framework(config, run, whole(DTYPES[dtype]), without=frozen)
+    framework = models.load_framework(config, run, folder, whole(DTYPES[dtype]), without=frozen)
     step = load_trained(framework, folder, ema)
     if merge:
         merged(framework)
@@ -88,7 +88,7 @@ def move(part: Path, output: Path) -> None:
 
 def require_published(run: Path, folder: Path) -> None:
     """Raises ConfigError unless all of the language model but its adapters is as ``mllm.weights`` holds it."""
-    with kept.opened(run) as frozen:
+    with kept.opened(run, folder) as frozen:
         own = [name for name in (*frozen, *read_state(folder).shapes) if part_of(name) in LANGUAGE]
     require(
         not own,

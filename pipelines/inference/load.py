@@ -57,7 +57,7 @@ def load_run(checkpoint: Path, ema: bool = False) -> Run:
         return load_export(exported)
     config = config_of(run_of(checkpoint))
     run, folder = located(checkpoint)
-    framework = models.load_on_device(config, run)
+    framework = models.load_on_device(config, run, folder)
     step = load_trained(framework, folder, ema)
     return config, framework, step
 

@@ -31,10 +31,11 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
         ConfigError: A setting, the DeepSpeed JSON or the weights are wrong.
         DataError: The data are wrong.
     """
-    for stage in stages_of(arguments.config) if arguments.config.stages else []:
-        print(f"\n{stage.folder}")
-        dry_run(replace(arguments, config=stage.config))
     if arguments.config.stages:
+        output = choose_output(arguments)
+        for stage in stages_of(arguments.config):
+            print(f"\n{stage.folder}")
+            dry_run(replace(arguments, config=stage.config, output=output / stage.folder))
         return
     config = arguments.config
     require_installed(config.track)

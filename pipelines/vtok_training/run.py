@@ -132,7 +132,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
         "checkpoint.keep best needs a held-out split: pass --validation.shards DIR, or set checkpoint.keep to a number",
     )
     found = resumed_from(output, arguments.step) if arguments.resume else None
-    start = load_model(config, output, ds_config, reader, held_out, resumes=found is not None)
+    start = load_model(config, output, ds_config, reader, held_out, found)
     framework = start.framework
     if shared_by > 1 and framework.decoder is not None:
         framework.decoder.share(distributed.sequence_group(shared_by))
@@ -167,6 +167,7 @@ def prepare(arguments: RunArguments[RunConfig], output: Path) -> Training:
             calibrate(config, player, dataset, plan)
 
     run = begin(config, [output], [found] if found else [], plan, [player], len(reader), at_step_0)
+    state.kept = distributed.rank_zero_first(lambda: kept.mark(output))
     utilisation = None
     if distributed.rank() == 0:
         captions = models.dataset_texts(reader, most=50, names=["caption"])
@@ -216,7 +217,7 @@ def load_model(
     ds_config: dict,
     reader: ShardReader | Mixture,
     held_out: list[HeldOut],
-    resumes: bool,
+    found: Path | None,
 ) -> Start:
     """Loads the framework at step 0. Writes its tiny models first, if the run uses them.
 
@@ -226,9 +227,9 @@ def load_model(
         ds_config: DeepSpeed's configuration.
         reader: The run's data.
         held_out: Its held-out splits.
-        resumes: Whether the run goes on from a checkpoint. Then its frozen weights are those that it has kept.
+        found: The checkpoint that the run goes on from, if any. Then its frozen weights are those that it has kept.
     """
-    if distributed.rank() == 0:
+    if distributed.rank() == 0 and not found:
         print(f"starting from {origin(config)}", flush=True)
     if config.tiny_models:
         texts = models.dataset_texts(reader)
@@ -245,8 +246,8 @@ def load_model(
     frozen = weights.frozen_hashes(empty)
 
     def filled() -> Start:
-        if resumes:
-            with kept.opened(output) as stored:
+        if found:
+            with kept.opened(output, found) as stored:
                 return Start(models.with_weights(config, empty, place, unused, models.readers(stored)), frozen, {}, [])
         with initial.opened(config.init, empty) as (stored, statistics):
             only_here = kept.only_here(empty, stored)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.cli.parsing import parse_run_arguments
 from pipelines.cli.steps import folder_of
 from pipelines.config import CheckpointConfig
-from pipelines.engine.saving.checkpoint import RunState
+from pipelines.engine.saving.checkpoint import RunState, read_state
 from pipelines.engine.saving.choosing import candidates, first_sound, located, seal, set_later_aside
 from pipelines.engine.saving.folders import COMPLETE, complete, make_empty, step_of
 from pipelines.engine.saving.rotation import remove_old
@@ -45,9 +45,52 @@ def test_any_range_is_read_however_it_was_cut(cut_in_three, start, numel):
 def test_a_range_that_no_file_holds_is_an_error(cut_in_three):
     with SliceReader(cut_in_three) as stored:
         assert "weights/w" in stored and "ema/w" not in stored
-        with pytest.raises(ValueError, match="elements 100 to 101"):
+        with pytest.raises(ConfigError, match="elements 100 to 101"):
             stored.read_into(torch.empty(11), "weights/w", 90)
     assert not list(cut_in_three.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["rank_00000-old.safetensors", "rank_00001.safetensors", "rank_backup.safetensors"])
+@pytest.mark.parametrize("content", ["a copy", "nothing"])
+def test_a_file_that_a_user_put_beside_a_checkpoint_s_is_not_read(run, name, content):
+    stray = folder_of(run, 6) / name
+    write_slices(stray, {"weights/w": torch.zeros(1000)}, {})
+    if content == "nothing":
+        stray.write_bytes(b"")
+    with SliceReader(folder_of(run, 6)) as stored:
+        assert torch.equal(read(stored), torch.ones(1000))
+
+
+def test_a_checkpoint_from_before_checksums_is_read_by_the_names_of_its_files(run):
+    folder = folder_of(run, 6)
+    mark_complete(folder, {"seconds": 1.0})
+    write_slices(folder / "rank_00000-old.safetensors", {"weights/w": torch.zeros(1000)}, {})
+    assert located(run) == (run, folder)
+    with SliceReader(folder) as stored:
+        assert torch.equal(read(stored), torch.ones(1000))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: os.truncate(path, 3000), lambda path: path.write_bytes(b""), os.remove])
+def test_damage_from_before_checksums_is_one_line(run, spoil):
+    folder = folder_of(run, 6)
+    mark_complete(folder, {})
+    spoil(slice_file(folder, 0))
+    with pytest.raises(ConfigError, match="step_00000006.*copy it again, or take another checkpoint"):
+        with SliceReader(folder) as stored:
+            read(stored)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 1, "of_a_newer_version": 2}'])
+def test_a_state_that_cannot_be_read_is_one_line(run, content):
+    (folder_of(run, 6) / "state.json").write_text(content)
+    with pytest.raises(ConfigError, match="step_00000006/state.json cannot be read"):
+        read_state(folder_of(run, 6))
+
+
+def read(stored):
+    values = torch.empty(1000)
+    stored.read_into(values, "weights/w", 0)
+    return values
 
 
 @pytest.mark.parametrize(
@@ -187,6 +230,20 @@ def test_a_step_is_named_by_number_or_folder(run):
     assert (resumed.output, resumed.resume, resumed.step, resumed.config.train.max_steps) == (run, "auto", 4, 9)
     with pytest.raises(ConfigError, match="is not a checkpoint of --output"):
         parse_run_arguments(["--resume", str(folder_of(run, 4)), "--output", "elsewhere"])
+
+
+@pytest.mark.parametrize("resume", ["./run/", "run//", "run", "./checkpoint-2000/", "/", "", "~/run/checkpoints/"])
+def test_what_is_no_checkpoint_is_one_line_with_or_without_a_configuration(resume):
+    for others in ([], ["--config", "pipelines/configs/tiny.yaml"]):
+        with pytest.raises(ConfigError, match="--resume takes auto, or a folder such as RUN/checkpoints/step_00002000"):
+            parse_run_arguments([*others, "--resume", resume, "--train.max_steps", "1"])
+
+
+def test_a_checkpoint_is_named_from_anywhere(run, monkeypatch):
+    for folder, name in ((run, "checkpoints/step_00000004"), (run / "checkpoints", "./step_00000004/")):
+        monkeypatch.chdir(folder)
+        found = parse_run_arguments(["--resume", name])
+        assert (found.output, found.step, found.config.train.max_steps) == (run, 4, 9)
 
 
 def test_checkpoints_after_the_one_that_a_run_goes_on_from_do_not_count_any_more(run, capsys):

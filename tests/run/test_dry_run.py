@@ -8,7 +8,7 @@ import pytest
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from pipelines import train, train_vidtok
+from pipelines import precompute, train, train_motion_codec, train_vidtok
 from pipelines.cli.config_files import PRESETS, save_config
 from pipelines.cli.parsing import CLIP_L, parse_run_arguments
 from support.launch import REPO, environment
@@ -44,6 +44,22 @@ def test_a_dry_run_refuses_what_a_run_would(planned, shards, tmp_path, capsys):
     assert "none" in refused(train.main, [*common, "--data.shards", tmp_path / "none"], capsys)
     wrong = ("--model.mllm.weights", tmp_path / "no_model", "--data.shards", shards)
     assert "mllm.weights" in refused(train.main, [*common, *wrong], capsys)
+
+
+@pytest.mark.parametrize("output", ["file", "file/below", "x" * 300])
+@pytest.mark.parametrize(
+    "main, given",
+    [
+        (train.main, ["--dry_run", "--data.shards"]),
+        (train_vidtok.main, ["--dry_run", "--config", PRESETS / "vidtok_stage1.yaml", "--data.shards"]),
+        (train_motion_codec.main, ["--dry_run", "--train.max_steps", 1, "--data.frames", 25, "--data.shards"]),
+        (precompute.main, []),
+    ],
+)
+def test_an_output_that_cannot_be_a_folder_is_refused(shards, tmp_path, capsys, main, given, output):
+    (tmp_path / "file").write_text("mine")
+    assert "--output" in refused(main, [*given, shards, "--output", tmp_path / output], capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_vidtok_has_a_dry_run_too(tmp_path, capsys):

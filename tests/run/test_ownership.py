@@ -85,7 +85,7 @@ def test_a_start_that_failed_does_not_forbid_the_next(tmp_path):
 @pytest.mark.parametrize("bad", ["file/run", "n" * 300])
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, bad):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="cannot write to --output"):
+    with pytest.raises(ConfigError, match="cannot write --output"):
         claim_output(asked(tmp_path / bad))
 
 

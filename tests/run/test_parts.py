@@ -11,12 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipelines import export
 from pipelines.engine.initial import stored_in
+from pipelines.engine.saving import kept
+from pipelines.engine.saving.folders import erase
 from pipelines.inference.load import load_run
 from support import runs
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import log_of, make_shards, without_rates
 from vtok.assembly.pretrained import from_pretrained
+from vtok.config import ConfigError
 from vtok.parts import part_of
 
 LAST = "checkpoints/step_00000004"
@@ -147,6 +150,49 @@ def test_damage_to_what_is_kept_is_told(parts, shards, tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     refused = started(shards, again, *PARTS, "--resume", "auto", "--train.max_steps", 5)
     assert_user_error(refused, "has changed since it was written", "frozen weights")
+
+
+@pytest.mark.parametrize("lost", ["kept", "kept/COMPLETE"])
+def test_a_checkpoint_is_not_read_without_what_its_run_has_kept(ranks, parts, shards, tmp_path, lost):
+    again = shutil.copytree(parts, tmp_path / "again")
+    erase(again / "kept") if lost == "kept" else (again / lost).unlink()
+    told = (
+        f"{again / LAST} was trained with frozen weights that its run holds in kept/, and {again / 'kept'} is not there"
+    )
+    refused = called(export.main, "--checkpoint", again, "--output", tmp_path / "export")
+    assert_user_error(refused, told)
+    resumed = started(shards, again, *PARTS, "--resume", "auto", "--train.max_steps", 5, start=ranks.run)
+    assert_user_error(resumed, told)
+    with pytest.raises(ConfigError, match="copy it too"), stored_in(str(again), ema=False):
+        pass
+
+
+def test_a_checkpoint_that_is_copied_alone_needs_a_copy_of_what_is_kept(parts, tmp_path):
+    alone = shutil.copytree(parts / LAST, tmp_path / "alone")
+    with pytest.raises(ConfigError, match="copy it too"), kept.opened(alone, alone):
+        pass
+    shutil.copytree(parts / "kept", alone / "kept")
+    with kept.opened(alone, alone) as stored:
+        assert stored.keys() == json.loads((parts / "kept/state.json").read_text())["shapes"].keys()
+    (alone / "kept/COMPLETE").write_text("{}")
+    with pytest.raises(ConfigError, match="holds other frozen weights than .*alone was trained with"):
+        with kept.opened(alone, alone):
+            pass
+
+
+def test_a_checkpoint_of_an_earlier_version_names_nothing_and_is_read(parts, tmp_path):
+    again = shutil.copytree(parts, tmp_path / "again")
+    state = json.loads((again / LAST / "state.json").read_text())
+    assert state.pop("kept")
+    (again / LAST / "state.json").write_text(json.dumps(state))
+    with kept.opened(again, again / LAST) as stored:
+        assert stored
+    (again / "kept/COMPLETE").unlink()
+    with pytest.raises(ConfigError, match="copy it too"), kept.opened(again, again / LAST):
+        pass
+    erase(again / "kept")
+    with kept.opened(again, again / LAST) as stored:
+        assert not stored
 
 
 def test_a_part_that_the_model_lacks_is_named_before_anything_is_written(shards, tmp_path):

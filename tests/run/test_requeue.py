@@ -34,6 +34,19 @@ def job(tmp_path):
     return start
 
 
+def test_a_checkpoint_in_any_stage_is_progress(job):
+    """Also one of an earlier step than one that was set aside, and of a stage whose name comes before."""
+    for step in (
+        "checkpoints/step_00000009.aside",
+        "checkpoints/step_00000005",
+        "stage_2_all/checkpoints/step_00000007",
+        "stage_10_end/checkpoints/step_00000001",
+    ):
+        told, requeued = job(1, step)
+        assert requeued and "restart 1 of at most 3 after" in told and f"{step}/COMPLETE" in told
+    assert [job(1)[1] for _ in range(3)] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     "code, requeued", [(0, False), (2, False), (75, True), (138, True), (1, True), (74, True), (137, True)]
 )

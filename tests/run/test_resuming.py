@@ -1,6 +1,7 @@
 """A run that is stopped where a validation is due makes it when it goes on; a finished one says that it is."""
 
 import json
+import shutil
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_a_validation_that_a_stop_cut_off_is_made_up_for(command, tmp_path, monk
     assert_user_error(grouped, "its order is plain, this run's is data.group_by_length 4", "set these back")
 
 
+def test_a_run_that_has_lost_its_checkpoints_starts_anew_and_keeps_its_logs(command, tmp_path):
+    """As a job does that is queued again before its first checkpoint."""
+    checked(called(train.main, *command))
+    out, logs = tmp_path / "out", ("log.jsonl", "validation.jsonl")
+    before = [(out / name).read_text() for name in logs]
+    shutil.rmtree(out / "checkpoints")
+    told = checked(called(train.main, *command, "--train.max_steps", 1)).stderr
+    assert f"{out} has no complete checkpoint: the run starts at step 0" in told and "log.jsonl.aside, " in told
+    assert [(out / f"{name}.aside").read_text() for name in logs] == before
+    assert [steps_of(out / name) for name in logs] == [[1], [1]]
+
+
 def test_a_bit_that_flipped_costs_the_run_one_checkpoint_and_the_curve_nothing(command, tmp_path):
     every = (*command, "--checkpoint.every", 1, "--checkpoint.keep", 9)
     checked(called(train.main, *every))
@@ -71,6 +84,16 @@ def test_a_run_goes_on_from_the_step_that_a_user_names(command, tmp_path):
     every = (*command, "--checkpoint.every", 1, "--checkpoint.keep", 9)
     checked(called(train.main, *every))
     expected = without_rates(log_of(tmp_path / "out"))
-    checked(called(train.main, *every, "--step", 1))
+    told = checked(called(train.main, *every, "--step", 1)).stdout
+    assert f"goes on from step 1 of {tmp_path / 'out/checkpoints/step_00000001'}\n" in told
+    assert "starting from" not in told and " -> " not in told
     assert without_rates(log_of(tmp_path / "out")) == expected
-    assert_user_error(called(train.main, *every, "--step", 7), "no complete checkpoint of step 7; it has those of 1, 2")
+    changed = ("--train.lr", 1e-3, "--model.loss.vis_lm", 0, "--train.max_steps", 3)
+    told = checked(called(train.main, *every, *changed)).stdout
+    lines = told[told.index("goes on from step 2") :].splitlines()
+    assert lines[0].endswith("with settings that differ from those it was trained with:")
+    assert lines[1].startswith("  model.loss.vis_lm: 1.0 -> ") and lines[2].startswith("  train.lr: ")
+    assert lines[2].endswith(" -> 0.001") and lines[3] == "  train.max_steps: 2 -> 3"
+    assert_user_error(
+        called(train.main, *every, "--step", 7), "no complete checkpoint of step 7; it has those of 1, 2, 3"
+    )

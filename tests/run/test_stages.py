@@ -97,6 +97,19 @@ def test_it_resumes_anywhere(ranks, staged, tmp_path):
     assert_user_error(called(train.main, "--config", again / "config.yaml", "--output", again), "already holds a run")
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry_run",)])
+def test_a_run_in_stages_and_one_without_do_not_take_each_other_s_folder(config, staged, tmp_path, dry):
+    settings = yaml.safe_load(config.read_text()) | {"stages": None}
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(settings))
+    plain = ("--config", tmp_path / "plain.yaml", "--train.max_steps", 1, "--resume", "auto", *dry)
+    refused = called(train.main, *plain, "--output", staged)
+    assert_user_error(refused, f"{staged} holds a run in stages ({SECOND}), and this configuration has no stages")
+    refused = called(train.main, "--config", config, "--output", staged / FIRST, "--resume", "auto", *dry)
+    assert_user_error(refused, f"{staged / FIRST} holds a run without stages, and this configuration has stages")
+    assert not (staged / "log.jsonl").exists() and not (staged / FIRST / FIRST).exists()
+    checked(called(train.main, "--config", config, "--output", staged, "--resume", "auto", "--dry_run"))
+
+
 def test_a_stage_that_another_has_begun_from_does_not_change(config, staged, tmp_path):
     again = shutil.copytree(staged, tmp_path / "again", symlinks=True)
     settings = yaml.safe_load(config.read_text())

@@ -1,6 +1,7 @@
 """``train_vidtok.py`` on shapes clips: the curve, the checkpoints, the two stages."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -104,6 +105,18 @@ def test_a_resumed_run_repeats_its_log_to_the_last_digit(folder, one_rank):
     options = ("--data.shards", folder / "shards", "--output", output, "--resume", "auto")
     checked(called(COMMAND, "--config", folder / "small.yaml", *options))
     assert_same_run(output, one_rank, "vidtok.safetensors", "vidtok_ema.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_without_the_discriminator_s_checkpoints_starts_anew_and_keeps_what_is_there(folder, one_rank):
+    output = shutil.copytree(one_rank, folder / "anew")
+    shutil.rmtree(output / "discriminator/checkpoints")
+    options = ("--data.shards", folder / "shards", "--output", output, "--resume", "auto", "--train.max_steps", 1)
+    told = checked(called(COMMAND, "--config", folder / "small.yaml", *options)).stderr
+    assert "the run starts at step 0" in told
+    assert (output / "log.jsonl.aside").read_text() == (one_rank / "log.jsonl").read_text()
+    names = {path.name for path in (output / "checkpoints").iterdir()}
+    assert names == {"step_00000001", "step_00000002.aside", "step_00000004.aside"}
 
 
 def test_what_a_run_saves_is_what_load_model_reads(one_rank):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,7 +23,7 @@ from pipelines.engine import distributed
 from pipelines.engine.internals import MOMENTS, masters, moments, partitions, start_moments, use_weights
 from pipelines.engine.saving.ema import Ema
 from pipelines.engine.saving.folders import STATE, STATISTICS
-from pipelines.engine.saving.slices import SliceReader, slice_file
+from pipelines.engine.saving.slices import MEND, SliceReader, slice_file
 from pipelines.engine.setup import Engine
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
@@ -45,6 +45,8 @@ class RunState:
         frozen: Hashes of the frozen parts' weights, which no checkpoint holds.
         order: Settings that change which sample stands at a position, beside seed and data. Empty if there are none.
         grown: Earlier states of data that have grown: the samples consumed of each by then, and its manifest hash.
+        kept: Size and checksum that identify the frozen weights that lie beside the checkpoints (``kept.py``). Empty if
+            there are none; None in a checkpoint of an earlier version.
     """
 
     step: int
@@ -57,6 +59,7 @@ class RunState:
     frozen: dict[str, str]
     order: str = ""
     grown: list[tuple[int, str]] = field(default_factory=list)
+    kept: dict[str, int] | None = None
 
 
 def fresh_state(
@@ -72,7 +75,15 @@ def trained_shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def read_state(folder: Path) -> RunState:
-    return RunState(**json.loads((folder / STATE).read_text()))
+    """Reads the state of a checkpoint.
+
+    Raises:
+        ConfigError: It cannot be read, or it is of a newer version.
+    """
+    try:
+        return RunState(**json.loads((folder / STATE).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{folder / STATE} cannot be read ({error}): {MEND}") from error
 
 
 def check(folder: Path, expected: RunState, earlier: Collection[str] = (), allow_growth: bool = False) -> RunState:
@@ -131,6 +142,9 @@ def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> No
     """Loads a checkpoint into an engine and its average. All ranks call this; another number may have written it.
 
     If the checkpoint holds no average, the average starts from its weights.
+
+    Raises:
+        ConfigError: A file is damaged.
     """
     if state.updates:
         start_moments(engine, state.updates)
@@ -139,14 +153,18 @@ def resume(engine: Engine, ema: Ema | None, folder: Path, state: RunState) -> No
         buffers |= {kind: moments(engine, kind) for kind in MOMENTS}
     if ema:
         buffers[AVERAGE] = ema.buffers
-    with SliceReader(folder) as stored:
-        for own in partitions(engine):
-            for kind, flats in buffers.items():
-                key = f"{kind}/{own.name}"
-                key = key if key in stored else f"{WEIGHTS}/{own.name}"
-                stored.read_into(own.of(flats), key, own.start)
+
+    def read() -> None:
+        with SliceReader(folder) as stored:
+            for own in partitions(engine):
+                for kind, flats in buffers.items():
+                    key = f"{kind}/{own.name}"
+                    key = key if key in stored else f"{WEIGHTS}/{own.name}"
+                    stored.read_into(own.of(flats), key, own.start)
+        set_statistics(engine.module, folder)
+
+    distributed.every_rank(read)
     use_weights(engine, masters(engine))
-    set_statistics(engine.module, folder)
     if state.ranks == distributed.world_size():
         set_random_state(folder)
     distributed.barrier()
@@ -191,6 +209,19 @@ def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer.cpu().contiguous() for name, buffer in model.measured.named_buffers()}
 
 
+def stored_statistics(folder: Path) -> dict[str, torch.Tensor]:
+    """Reads the statistics of a checkpoint, by name.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    path = folder / STATISTICS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): {MEND}") from error
+
+
 def set_statistics(model: nn.Module, folder: Path) -> None:
-    for name, value in load_file(folder / STATISTICS).items():
+    for name, value in stored_statistics(folder).items():
         model.measured.get_buffer(name).copy_(value)

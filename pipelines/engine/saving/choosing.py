@@ -13,6 +13,7 @@ from zlib_ng.zlib_ng import crc32
 
 from pipelines.cli.steps import NAME, run_of
 from pipelines.engine import distributed
+from pipelines.engine.logs import LOGS
 from pipelines.engine.saving.folders import COMPLETE, complete, set_aside, step_of
 from vtok.config import ConfigError
 
@@ -29,6 +30,18 @@ def seal(path: Path) -> dict[str, int]:
     return {"bytes": size, "crc32": checksum}
 
 
+def seals_in(folder: Path) -> dict[str, dict[str, int]]:
+    """Returns size and checksum of each file of a complete checkpoint, by name. Empty before checksums were kept.
+
+    Raises:
+        OSError, ValueError: The marker cannot be read.
+    """
+    content = json.loads((folder / COMPLETE).read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError("no marker")
+    return content.get("files", {})
+
+
 def damage(folder: Path, part: slice = slice(None)) -> str | None:
     """Describes the damage to a checkpoint in one line, or returns ``None`` if there is none.
 
@@ -37,8 +50,8 @@ def damage(folder: Path, part: slice = slice(None)) -> str | None:
         part: The files to check, among those sorted by name.
     """
     try:
-        seals = json.loads((folder / COMPLETE).read_bytes()).get("files", {})  # empty before checksums were kept
-    except (OSError, ValueError, AttributeError):
+        seals = seals_in(folder)
+    except (OSError, ValueError):
         return f"{folder / COMPLETE} cannot be read"
     with ThreadPoolExecutor(THREADS) as threads:
         return next(
@@ -122,3 +135,16 @@ def set_later_aside(output: Path, step: int) -> None:
     for folder in complete(output):
         if step_of(folder) > step:
             print(f"the run goes on from step {step}: {folder} is kept as {set_aside(folder)}", file=sys.stderr)
+
+
+def set_logs_aside(output: Path) -> None:
+    """Sets aside what an earlier attempt has logged where a run starts at step 0. A line says so."""
+    found = [path for path in (output / name for name in LOGS) if path.is_file() and path.stat().st_size]
+    if found:
+        names = ", ".join(set_aside(path).name for path in found)
+        print(
+            f"warning: {output} has no complete checkpoint: the run starts at step 0, and what was logged before is "
+            f"kept as {names}",
+            file=sys.stderr,
+            flush=True,
+        )

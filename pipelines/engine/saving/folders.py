@@ -39,10 +39,20 @@ def complete(output: Path) -> list[Path]:
 
 def begun(output: Path) -> bool:
     """Whether a run has taken a step there; one that failed before may be started again with other settings."""
+    return begun_alone(output) or bool(begun_stages(output))
+
+
+def begun_alone(output: Path) -> bool:
+    """Whether a run without stages, or one stage, has taken a step there."""
     if not os.path.isdir(output):  # which never raises, whatever the name
         return False
     log = output / "log.jsonl"
-    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output)) or any(map(begun, stages_in(output)))
+    return (log.is_file() and log.stat().st_size > 0) or bool(complete(output))
+
+
+def begun_stages(output: Path) -> list[Path]:
+    """Lists the folders of those stages of a run that have taken a step."""
+    return list(filter(begun_alone, stages_in(output))) if os.path.isdir(output) else []
 
 
 def newest(output: Path) -> Path | None:

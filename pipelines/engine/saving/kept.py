@@ -5,7 +5,8 @@
                     COMPLETE                  size and checksum of each file, written last
 
 Checkpoints hold what trains. Pretrained models hold most of what does not. The rest stands here: frozen parameters that
-a trained VTok gave (``init_from``) or that the seed drew.
+a trained VTok gave (``init_from``) or that the seed drew. Each checkpoint stores size and checksum of COMPLETE, so that
+it is not read with other frozen weights, or with none.
 """
 
 import json
@@ -17,13 +18,13 @@ import torch
 from torch import nn
 
 from pipelines.engine import distributed, internals
-from pipelines.engine.saving.checkpoint import WEIGHTS
-from pipelines.engine.saving.choosing import damage, seal
+from pipelines.engine.saving.checkpoint import WEIGHTS, read_state
+from pipelines.engine.saving.choosing import damage, fault, seal
 from pipelines.engine.saving.folders import COMPLETE, STATE, erase, make_empty
 from pipelines.engine.saving.slices import SliceReader, Slices, Source, flush, slice_file, write_slices
 from pipelines.engine.saving.writing import mark_complete
 from vtok.assembly.build import LANGUAGE_MODEL, pretrained_parts
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.weights import StoredTensor, shape_of, shapes_of
 
@@ -85,18 +86,28 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise ConfigError(f"cannot write {folder}: {error.strerror}: make room or change --output") from error
 
 
+def mark(output: Path) -> dict[str, int]:
+    """Returns what identifies what a run has kept, for ``RunState.kept``. It is empty if the run has kept nothing."""
+    marker = output / KEPT / COMPLETE
+    return seal(marker) if marker.is_file() else {}
+
+
 @contextmanager
-def opened(output: Path) -> Iterator[Mapping[str, Slices]]:
+def opened(output: Path, checkpoint: Path | None = None) -> Iterator[Mapping[str, Slices]]:
     """Opens what a run has kept. Within, it can be read. Each rank checks its share of the files.
+
+    Args:
+        output: Folder of the run.
+        checkpoint: The checkpoint that is read with it; ``None`` if none is read.
 
     Yields:
         The parameters, by name. None if the run has kept nothing.
 
     Raises:
-        ConfigError: A file is damaged.
+        ConfigError: A file is damaged, or what the checkpoint was trained with is not there.
     """
     folder = output / KEPT
-    if not (folder / COMPLETE).is_file():
+    if not holds(folder, checkpoint):
         yield {}
         return
     share = slice(distributed.rank(), None, distributed.world_size())
@@ -105,6 +116,30 @@ def opened(output: Path) -> Iterator[Mapping[str, Slices]]:
     shapes = json.loads((folder / STATE).read_text())["shapes"]
     with SliceReader(folder) as reader:
         yield {name: Slices(reader, f"{WEIGHTS}/{name}", tuple(shape)) for name, shape in shapes.items()}
+
+
+def holds(folder: Path, checkpoint: Path | None) -> bool:
+    """Whether a run has kept something in a folder. Arguments as in :func:`opened`.
+
+    Raises:
+        ConfigError: The checkpoint was trained with kept weights, and the folder does not hold them.
+    """
+    marker = folder / COMPLETE
+    expected = read_state(checkpoint).kept if checkpoint else None
+    if expected == {}:
+        return False
+    # A checkpoint of an earlier version names nothing. It needs what is there.
+    needed = expected is not None or (checkpoint is not None and (folder / STATE).is_file())
+    require(
+        not needed or marker.is_file(),
+        f"{checkpoint} was trained with frozen weights that its run holds in {KEPT}/, and {folder} is not there or not "
+        "whole: copy it too",
+    )
+    require(
+        expected is None or fault(marker, expected) is None,
+        f"{folder} holds other frozen weights than {checkpoint} was trained with: copy {KEPT}/ of its own run there",
+    )
+    return marker.is_file()
 
 
 def only_here(framework: VTokFramework, initial: Mapping[str, Source]) -> list[str]:

@@ -4,7 +4,8 @@
            rank_00001.safetensors     metadata, where each slice starts
            ...
 
-A reader asks for a range of a parameter's elements. It does not need to know how the writers cut the parameter.
+A reader asks for a range of a parameter's elements. It does not need to know how the writers cut the parameter. It
+reads only files that COMPLETE names, so a copy that a user has put beside them does not count.
 """
 
 import errno
@@ -20,7 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipelines.engine.saving.choosing import seals_in
+from pipelines.engine.saving.folders import COMPLETE
+from vtok.config import ConfigError
 from vtok.weights import PIECE
+
+NAME = re.compile(r"rank_\d{5,}\.safetensors")
+MEND = "copy it again, or take another checkpoint (--step)"
 
 
 def slice_file(folder: Path, rank: int) -> Path:
@@ -75,18 +82,37 @@ def write_slices(path: Path, tensors: dict[str, Tensor], starts: dict[str, int])
     flush(path.parent)
 
 
+def slice_files(folder: Path) -> list[Path]:
+    """Lists the files of slices in a folder: those that COMPLETE names; if it names none, those with such a name."""
+    sealed = seals_in(folder) if (folder / COMPLETE).is_file() else {}
+    names = sealed or [path.name for path in folder.iterdir()]
+    return [folder / name for name in sorted(names) if NAME.fullmatch(name)]
+
+
 class SliceReader:
-    """Reads ranges of parameters from the files of all ranks that wrote them. Use it as a context manager."""
+    """Reads ranges of parameters from the files of all ranks that wrote them. Use it as a context manager.
+
+    Raises:
+        ConfigError: A file is damaged.
+    """
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self._open = ExitStack()
         self._pieces: dict[str, list[tuple[int, int, object]]] = defaultdict(list)  # key -> (start, end, file)
-        for path in sorted(folder.glob("rank_*.safetensors")):
-            file = self._open.enter_context(safe_open(path, framework="pt"))
-            starts = json.loads(file.metadata()["starts"])
-            for key in file.keys():
-                start = starts.get(key.partition("/")[2], 0)
-                self._pieces[key].append((start, start + file.get_slice(key).get_shape()[0], file))
+        for path in slice_files(folder):
+            try:
+                self._add(path)
+            except (OSError, SafetensorError, KeyError, ValueError) as error:
+                self._open.close()
+                raise ConfigError(f"{path} cannot be read ({error}): {MEND}") from error
+
+    def _add(self, path: Path) -> None:
+        file = self._open.enter_context(safe_open(path, framework="pt"))
+        starts = json.loads((file.metadata() or {})["starts"])
+        for key in file.keys():
+            start = starts.get(key.partition("/")[2], 0)
+            self._pieces[key].append((start, start + file.get_slice(key).get_shape()[0], file))
 
     def __enter__(self) -> "SliceReader":
         return self
@@ -101,7 +127,7 @@ class SliceReader:
         """Fills ``flat`` (n,), of any dtype and device, with a flattened parameter's elements from ``start`` on.
 
         Raises:
-            ValueError: The files do not hold all of them.
+            ConfigError: The files do not hold all of them.
         """
         reached, end = start, start + flat.numel()
         for begin, stop, file in sorted(self._pieces[key], key=lambda piece: piece[0]):
@@ -111,7 +137,7 @@ class SliceReader:
                 flat[reached - start : reached - start + len(piece)].copy_(piece)
                 reached += len(piece)
         if reached != end:
-            raise ValueError(f"{key}: elements {reached} to {end} are in none of the files")
+            raise ConfigError(f"{self.folder}: elements {reached} to {end} of {key} are in none of its files: {MEND}")
 
 
 class Source(Protocol):

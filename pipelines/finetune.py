@@ -17,6 +17,7 @@ from pipelines.cli.checks import require_new_folder
 from pipelines.cli.config_files import PRESETS, read_yaml
 from pipelines.cli.errors import user_errors
 from pipelines.cli.initial_model import trained_model
+from pipelines.cli.launcher import rank_and_ranks
 from pipelines.cli.parsing import RunArguments, parse_run_arguments, values_of
 from pipelines.config import RunConfig
 from vtok.config import ConfigError, require
@@ -45,6 +46,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArgu
     parser.add_argument("--samples", type=int, default=2, help="prompts to make videos of; 0 makes none")
     parser.add_argument("--denoising_steps", type=int, default=20, help="denoising steps of these videos")
     a, rest = parser.parse_known_args(argv)
+    require(rank_and_ranks()[1] == 1, f"{PROGRAM} runs in one process, on one device: start it without a launcher")
     require(Path(a.clips).expanduser().exists(), f"there are no clips in {a.clips}")
     require(0 <= a.samples <= MOST_PROMPTS, f"--samples must lie between 0 and {MOST_PROMPTS}, not {a.samples}")
     require(a.denoising_steps >= 1, f"--denoising_steps must be at least 1, not {a.denoising_steps}")

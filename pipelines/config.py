@@ -279,7 +279,8 @@ class TrainConfig(OptimisationConfig):
     Args:
         parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
             ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
-            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
+            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``,
+            which is refused beside ``parts``.
         sequence_parallel: Number of consecutive ranks that share each sample and split the rows of the decoder's
             transformer and the pieces of its autoencoder (:mod:`vtok.sequence`). It divides the ranks and the
             transformer's attention heads. Batches and curve are those of the other splits.

@@ -82,6 +82,7 @@ WRONG_TYPE = re.compile(
     r'Parser key "(?P<key>[^"]+)": (?:Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: )?'
     rf"(?P<kinds>(?:(?:- )?{EXPECTED.pattern}\.? )+)(?:Given value type: .*? )?(?:Got|Given) value: (?P<value>.*)"
 )
+NO_EFFECT = "has no effect beside train.parts, which has a rate for each part: remove one of them"
 CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
@@ -119,7 +120,28 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )
-    return parse_with(parser, RunConfig, argv, "zero3.json", FREE)
+    arguments = parse_with(parser, RunConfig, argv, "zero3.json", FREE)
+    require_one_rate(arguments.config, argv)
+    return arguments
+
+
+def require_one_rate(config: RunConfig, argv: list[str]) -> None:
+    """Refuses ``train.lr`` beside ``train.parts``, which has rates of its own.
+
+    The command line's ``train.parts`` replaces a file's ``train.lr``. A file that a run wrote has both.
+
+    Raises:
+        ConfigError: The command line gives the rate though parts train, or a user's file gives both.
+    """
+    parts = [config.train.parts, *((stage.get("train") or {}).get("parts", {}) for stage in config.stages or [])]
+    if None in parts:  # something trains at train.lr
+        return
+    path = config_path(argv)
+    written = read_yaml(path).get("train", {}) if path else {}
+    by_run = {"max_steps", "epochs"} <= written.keys()  # a user's file may give only one of them
+    both = not by_run and written.get("lr") is not None and written.get("parts") is not None
+    place = "--train.lr" if values_of("--train.lr", argv) else f"{path}: train.lr" if both else None
+    require(place is None, f"{place} {NO_EFFECT}")
 
 
 def parse_with(

@@ -84,6 +84,42 @@ def test_slips_in_a_yaml_are_refused_with_their_key(tmp_path, text, message):
     assert "\n" not in str(refused.value)
 
 
+PARTS = '{"g_phi": 1e-3}'
+
+
+@pytest.mark.parametrize(
+    "text, argv",
+    [
+        ("train: {max_steps: 3}", ["--train.parts", PARTS, "--train.lr", "0.5"]),
+        ("train: {max_steps: 3}", ["--train.parts.g_phi=1e-3", "--lr=0.5"]),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}}", ["--train.lr", "0.5"]),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}, lr: 0.5}", []),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}}\nstages: [{name: a}]", ["--train.lr", "0.5"]),
+    ],
+)
+def test_a_rate_that_parts_make_useless_is_refused(tmp_path, text, argv):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="train.lr has no effect beside train.parts"):
+        parse_run_arguments(["--config", str(path), *argv])
+
+
+@pytest.mark.parametrize(
+    "text, argv",
+    [
+        ("train: {max_steps: 3, lr: 0.5}", ["--train.parts", PARTS]),  # the command line wins
+        ("train: {max_steps: 3, lr: 0.5, parts: {g_phi: 1e-3}}", ["--train.parts", "null"]),
+        ("train: {max_steps: 3, lr: 0.5, parts: {g_phi: 1e-3}}\nstages: [{name: a, train: {parts: null}}]", []),
+    ],
+)
+def test_a_rate_that_has_an_effect_is_taken(tmp_path, text, argv):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    config = parse_run_arguments(["--config", str(path), *argv]).config
+    save_config(config, tmp_path / "config.yaml")
+    assert config.train.lr == 0.5 and load_config(tmp_path / "config.yaml") == config
+
+
 def test_null_is_a_value_where_it_may_be_one(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("train: {max_steps: 3, ema_decay: null}\ndemo: null\ndata: {shards: ~/x, root: null}\n")

@@ -278,6 +278,11 @@ def step_range(text: str | None) -> range | None:
     return steps
 
 
+def in_words(argv: Sequence[str]) -> list[str]:
+    """The command line with each ``--option=value`` as two words."""
+    return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+
+
 def config_path(argv: list[str]) -> Path | None:
     return next(map(Path, values_of("--config", argv)), None)
 

@@ -16,7 +16,7 @@ from pipelines.cli.errors import one_line
 from pipelines.cli.initial_model import model_of
 from pipelines.cli.steps import NAME
 from pipelines.config import RunConfig
-from vtok.config import ConfigError, require
+from vtok.config import ConfigError, VTokConfig, require
 
 Config = TypeVar("Config")
 
@@ -75,7 +75,7 @@ HABITS = {
     "pretrained_model_name_or_path": "model.mllm.weights",
 }
 # Keys below these are no settings of ours: they name what is in a library's configuration, or parts.
-FREE = ("model.tokeniser.clip_config.", "train.parts.")
+FREE = ("model.tokeniser.clip_config.", "model.tokeniser.codec_config.", "train.parts.")
 # What the parser says of a value of the wrong type.
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])")
 WRONG_TYPE = re.compile(
@@ -122,7 +122,20 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     )
     arguments = parse_with(parser, RunConfig, argv, "zero3.json", FREE)
     require_one_rate(arguments.config, argv)
+    require_architectures(arguments.config.model.tokeniser)
     return arguments
+
+
+def require_architectures(tokeniser: VTokConfig) -> None:
+    """Checks the settings in ``FREE`` that describe an architecture; raises ConfigError if one is wrong."""
+    if tokeniser.clip_config:
+        from vtok.feature_extractor.clip import random_architecture  # only now: this imports the libraries
+
+        random_architecture(tokeniser.clip_config)
+    if tokeniser.codec_config:
+        from vtok.motion_codec import codec_config  # only now, as well
+
+        codec_config(tokeniser.codec_config)
 
 
 def require_one_rate(config: RunConfig, argv: list[str]) -> None:

@@ -84,6 +84,46 @@ def test_slips_in_a_yaml_are_refused_with_their_key(tmp_path, text, message):
     assert "\n" not in str(refused.value)
 
 
+LAVIT = ["--model.tokeniser.strategy", "video-lavit", "--model.tokeniser.motion_tokens_per_second", "null"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--model.tokeniser.clip_config.hiden_size", "64"], "no setting hiden_size; did you mean hidden_size?"),
+        (["--model.tokeniser.clip_config.hidden_size", "x"], "hidden_size is 'x', but must be a whole number"),
+        (
+            ["--model.tokeniser.clip_config", '{"hidden_size": 65}'],
+            "num_attention_heads 16 does not divide hidden_size",
+        ),
+        (["--model.tokeniser.clip_config.hidden_act", "gelux"], "hidden_act is 'gelux', which is unknown"),
+        (["--model.tokeniser.clip_config.layer_norm_eps", "-1"], "layer_norm_eps is -1, but must be a number"),
+        (["--model.tokeniser.clip_config.image_size", "8"], "image_size 8 is smaller than patch_size 14"),
+        ([*LAVIT, "--model.tokeniser.codec_config.haeds", "2"], "no setting haeds; did you mean heads?"),
+        ([*LAVIT, "--model.tokeniser.codec_config.heads", "0"], "heads is 0, but must be a whole number of at least 1"),
+        ([*LAVIT, "--model.tokeniser.codec_config.strides", "[[1, 2]]"], "each with three whole numbers"),
+        ([*LAVIT, "--model.tokeniser.codec_config.form", "x"], "form is 'x', which is unknown"),
+    ],
+)
+def test_an_architecture_s_settings_are_checked(argv, message):
+    with pytest.raises(ConfigError) as refused:
+        parse_run_arguments(["--data_root", "D", *argv])
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_architecture_s_settings_survive_being_written(tmp_path):
+    lavit = ["--data_root", "D", *LAVIT]
+    for argv in (
+        ["--model.tokeniser.clip_config.hidden_size", "64", "--model.tokeniser.clip_config.layer_norm_eps", "1e-6"],
+        ["--model.tokeniser.codec_config", '{"form": "budget", "strides": [[2, 2, 3], [3, 5, 4]]}'],
+        ["--model.tokeniser.codec_config.form", "published", "--model.tokeniser.codec_config.heads", "4"],
+    ):
+        config = parse_run_arguments([*lavit, *argv]).config
+        save_config(config, tmp_path / "config.yaml")
+        assert load_config(tmp_path / "config.yaml") == config
+        parse_run_arguments(["--config", str(tmp_path / "config.yaml"), *argv])
+
+
 PARTS = '{"g_phi": 1e-3}'
 
 

@@ -1,13 +1,18 @@
 """CLIP as the backbone: patch features of hidden layer -2 without CLS, which LLaVA uses too."""
 
-from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from collections.abc import Mapping
+from typing import Any
 
-from vtok.config import VTokConfig, require
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
+from transformers.activations import ACT2FN
+
+from vtok.config import VTokConfig, member, require, require_sizes
 from vtok.feature_extractor.base import FeatureExtractor, backbone_location
 from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise, side_of
 from vtok.weights import TRANSFORMERS_FILES, Part, ReadConfig
 
+SETTING = "tokeniser.clip_config"
 CLIP_L_336 = dict(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
     patch_size=14, projection_dim=768,
@@ -48,6 +53,25 @@ class CLIPFeatureExtractor(FeatureExtractor):
         return hidden[:, 1:].unflatten(1, (self.grid, self.grid))
 
 
+def random_architecture(clip_config: Mapping[str, Any]) -> CLIPVisionConfig:
+    """Returns CLIP-L/336's architecture with the given changes.
+
+    Raises:
+        ConfigError: A setting is unknown or has an impossible value.
+    """
+    known = CLIPVisionConfig().to_dict()
+    others = {*PreTrainedConfig().to_dict(), "num_channels"}  # frames have three
+    own = {name: value for name, value in known.items() if name not in others}
+    require_sizes(SETTING, clip_config, own)
+    values = own | CLIP_L_336 | dict(clip_config)
+    member(ACT2FN, values["hidden_act"], f"{SETTING}: hidden_act")
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    require(width % heads == 0, f"{SETTING}: num_attention_heads {heads} does not divide hidden_size {width}")
+    side, patch = values["image_size"], values["patch_size"]
+    require(side >= patch, f"{SETTING}: image_size {side} is smaller than patch_size {patch}")
+    return CLIPVisionConfig(**values)
+
+
 def architecture(config: VTokConfig, read_config: ReadConfig) -> CLIPVisionConfig:
     """Returns CLIP's architecture: the stored one, or that of the configuration if the weights are random.
 
@@ -55,7 +79,7 @@ def architecture(config: VTokConfig, read_config: ReadConfig) -> CLIPVisionConfi
         ConfigError: The stored one is missing or another model's, or the configuration has one too.
     """
     if config.weights is None:
-        return CLIPVisionConfig(**CLIP_L_336 | (config.clip_config or {}))
+        return random_architecture(config.clip_config or {})
     require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
     where = backbone_location("CLIP", config)
     stored = read_config(where, "config.json")

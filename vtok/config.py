@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeVar
 T = TypeVar("T")
 
 DEFAULT_MOTION_STRIDE = 6
+# Frames per second that no video exceeds.
+MOST_FPS = 1000
+
 # Strategies whose codec sees several frames at once (:mod:`vtok.tokeniser.grid_steps`).
 CODECS = ("video-lavit", "omnitokenizer")
 
@@ -153,7 +156,7 @@ class VTokConfig:
             "tokeniser.motion_hidden_dim must be at least 1",
         )
         require(self.token_dim >= 1, "tokeniser.token_dim must be at least 1")
-        require(self.fps > 0, "tokeniser.fps must be positive")
+        require(0 < self.fps <= MOST_FPS, f"tokeniser.fps must be positive and at most {MOST_FPS}")
         key = self.key_frame_idx
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
         require(
@@ -331,6 +334,7 @@ class MLLMConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self):
+        require(self.max_motion_tokens >= 1, "mllm.max_motion_tokens must be at least 1")
         require(self.max_text_tokens >= 1, "mllm.max_text_tokens must be at least 1")
 
 
@@ -452,7 +456,7 @@ class DecoderConfig:
         )
         require(self.expert is None or self.kind == "wan", "decoder.expert is a setting of decoder.kind wan")
         require(self.adapter_dim >= 1, "decoder.adapter_dim must be at least 1")
-        require(self.fps > 0, "decoder.fps must be positive")
+        require(0 < self.fps <= MOST_FPS, f"decoder.fps must be positive and at most {MOST_FPS}")
         require(
             (self.loss_height is None) == (self.loss_width is None),
             "set both decoder.loss_height and decoder.loss_width, or neither",

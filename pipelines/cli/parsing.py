@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -194,6 +195,7 @@ def parse_with(
     try:
         arguments = parser.parse_args(argv)
         require_sections(arguments, kind)
+        require_finite(arguments)
         values = parser.instantiate(arguments)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(plain_words(one_line(error))) from error
@@ -221,6 +223,23 @@ def require_sections(arguments: Namespace, kind: type, prefix: str = "") -> None
             if not isinstance(value, Namespace):
                 raise ConfigError(f"{name} is {value}, but takes settings: write {name}: {{{setting}: ...}}")
             require_sections(value, f.type, f"{name}.")
+
+
+def require_finite(values: Any, name: str = "") -> None:
+    """Refuses an infinite number, and what is none (``.inf`` and ``.nan`` in a YAML), at every level.
+
+    Raises:
+        ConfigError: There is one; the message names its setting.
+    """
+    if isinstance(values, (Mapping, Namespace)):
+        for key, value in values.items():
+            require_finite(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            require_finite(value, name)
+    else:
+        finite = not isinstance(values, float) or math.isfinite(values)
+        require(finite, f"{name} is {values}, but must be finite: write a number")
 
 
 def plain_words(message: str) -> str:

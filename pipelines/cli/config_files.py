@@ -25,6 +25,8 @@ def read_yaml(path: Path, kind: type | None = None) -> dict:
         ConfigError: no such file, not a mapping, or a slip in it.
     """
     try:
+        pipe = path.exists() and not path.is_file() and not path.is_dir()
+        require(not pipe, f"the configuration {path} is no file: write it to one, since it is read more than once")
         text = path.read_text()
         tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:

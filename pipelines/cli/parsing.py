@@ -150,12 +150,12 @@ def require_one_rate(config: RunConfig, argv: list[str]) -> None:
     parts = [config.train.parts, *((stage.get("train") or {}).get("parts", {}) for stage in config.stages or [])]
     if None in parts:  # something trains at train.lr
         return
-    path = config_path(argv)
-    written = read_yaml(path).get("train", {}) if path else {}
-    by_run = {"max_steps", "epochs"} <= written.keys()  # a user's file may give only one of them
-    both = not by_run and written.get("lr") is not None and written.get("parts") is not None
-    place = "--train.lr" if values_of("--train.lr", argv) else f"{path}: train.lr" if both else None
-    require(place is None, f"{place} {NO_EFFECT}")
+    require(not values_of("--train.lr", argv), f"--train.lr {NO_EFFECT}")
+    for path in config_paths(argv):
+        written = read_yaml(path).get("train", {})
+        by_run = {"max_steps", "epochs"} <= written.keys()  # a user's file may give only one of them
+        both = written.get("lr") is not None and written.get("parts") is not None
+        require(by_run or not both, f"{path}: train.lr {NO_EFFECT}")
 
 
 def parse_with(
@@ -190,8 +190,8 @@ def parse_with(
         argv += ["--train.max_steps", "null"]
     elif "--train.max_steps" in given:
         argv += ["--train.epochs", "null"]
-    path = config_path(argv)
-    check_known_keys(path, given, kind, free)
+    paths = config_paths(argv)
+    check_known_keys(paths, given, kind, free)
     try:
         arguments = parser.parse_args(argv)
         require_sections(arguments, kind)
@@ -204,7 +204,7 @@ def parse_with(
         print(as_yaml(config), end="")
         raise SystemExit
     resume, output, step = resumption(values)
-    name = path.stem if path else "run"
+    name = paths[0].stem if paths else "run"
     steps = step_range(values["profile"])
     ds_config = Path(values["ds_config"]).expanduser()
     return RunArguments(config, name, ds_config, output, resume, step, steps, values["dry_run"])
@@ -315,8 +315,8 @@ def in_words(argv: Sequence[str]) -> list[str]:
     return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
 
 
-def config_path(argv: list[str]) -> Path | None:
-    return next(map(Path, values_of("--config", argv)), None)
+def config_paths(argv: list[str]) -> list[Path]:
+    return [Path(value) for value in values_of("--config", argv)]
 
 
 def values_of(option: str, argv: list[str]) -> list[str]:
@@ -329,8 +329,8 @@ def values_of(option: str, argv: list[str]) -> list[str]:
     return found
 
 
-def check_known_keys(path: Path | None, given: list[str], kind: type, free: str | tuple[str, ...]) -> None:
-    """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
+def check_known_keys(paths: list[Path], given: list[str], kind: type, free: str | tuple[str, ...]) -> None:
+    """Refuse unknown keys of the YAML files and the command line, with the nearest known name."""
     known = key_paths(kind)
     options = {
         "config",
@@ -347,7 +347,7 @@ def check_known_keys(path: Path | None, given: list[str], kind: type, free: str 
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))
-    if path is not None:
+    for path in paths:
         for key in yaml_paths(read_yaml(path, kind)):
             if key not in known and not key.startswith(free):
                 raise ConfigError(f"{path}: {unknown_key(key, known)}")

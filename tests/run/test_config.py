@@ -170,6 +170,20 @@ def test_a_rate_that_has_an_effect_is_taken(tmp_path, text, argv):
     assert config.train.lr == 0.5 and load_config(tmp_path / "config.yaml") == config
 
 
+def test_every_configuration_of_a_command_line_is_checked(tmp_path):
+    """A later one wins; a pipe cannot be read a second time."""
+    for name, text in (("a", "train: {max_steps: 3}"), ("b", "seed: 7"), ("c", "seed: 7\nseed: 8"), ("d", "sed: 7")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    own = ["--config", str(tmp_path / "a.yaml")]
+    assert parse_run_arguments([*own, f"--config={tmp_path / 'b.yaml'}"]).config.seed == 7
+    for name, message in (("c", "seed is given twice"), ("d", "unknown key sed; did you mean seed")):
+        with pytest.raises(ConfigError, match=message):
+            parse_run_arguments([*own, "--config", str(tmp_path / f"{name}.yaml")])
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="pipe.yaml is no file: write it to one"):
+        parse_run_arguments(["--config", str(tmp_path / "pipe.yaml")])
+
+
 def test_null_is_a_value_where_it_may_be_one(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("train: {max_steps: 3, ema_decay: null}\ndemo: null\ndata: {shards: ~/x, root: null}\n")

@@ -29,6 +29,8 @@ VALIDATE_EVERY = 1000
 # Batches that are formed together with ``data.buckets``. The slowest ranks of all of them together take at most one
 # sample's time more than the mean.
 ARRANGED_BATCHES = 128
+# The longest window of a clip, in seconds, and the longest wait, in minutes.
+DAY, YEAR = 86_400, 525_600
 # Tokens of a caption, if the data are unknown.
 CAPTION_TOKENS = 64
 
@@ -176,7 +178,7 @@ class DataConfig:
     cache_gb: float = 64.0
 
     def __post_init__(self):
-        require(self.seconds > 0, "data.seconds must be positive")
+        require(0 < self.seconds <= DAY, f"data.seconds must be positive and at most {DAY}")
         require(self.workers >= 0, "data.workers must not be negative")
         require(0 <= self.max_bad_share <= 1, "data.max_bad_share must lie in 0..1")
         require(0 <= self.text_dropout < 1, "data.text_dropout must be at least 0 and below 1")
@@ -260,7 +262,10 @@ class OptimisationConfig:
         require(self.max_grad_norm > 0, "train.max_grad_norm must be positive")
         require(self.max_nonfinite_steps >= 1, "train.max_nonfinite_steps must be at least 1")
         require(self.warmup_steps >= 0, "train.warmup_steps must not be negative")
-        require(self.timeout_minutes > 0, "train.timeout_minutes must be positive")
+        require(
+            0 < self.timeout_minutes <= YEAR,
+            f"train.timeout_minutes must be positive and at most {YEAR}, which is a year",
+        )
 
     @property
     def sample_seconds(self) -> float:
@@ -279,7 +284,8 @@ class TrainConfig(OptimisationConfig):
     Args:
         parts: What trains, each with its peak learning rate in place of ``lr``: parts of :mod:`vtok.parts`, such as
             ``g_phi: 1e-4``, and blocks, such as ``language_model.layers.16-31: 1e-5``. All follow the one schedule.
-            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``.
+            ``max_grad_norm`` is about their common norm. What is not named is frozen. ``null``: all trains, at ``lr``,
+            which is refused beside ``parts``.
         sequence_parallel: Number of consecutive ranks that share each sample and split the rows of the decoder's
             transformer and the pieces of its autoencoder (:mod:`vtok.sequence`). It divides the ranks and the
             transformer's attention heads. Batches and curve are those of the other splits.

@@ -17,12 +17,15 @@ from pipelines.cli.checks import require_new_folder
 from pipelines.cli.config_files import PRESETS, read_yaml
 from pipelines.cli.errors import user_errors
 from pipelines.cli.initial_model import trained_model
-from pipelines.cli.parsing import RunArguments, parse_run_arguments, values_of
+from pipelines.cli.launcher import rank_and_ranks
+from pipelines.cli.parsing import ALIASES, RunArguments, in_words, parse_run_arguments, values_of
 from pipelines.config import RunConfig
 from vtok.config import ConfigError, require
 
 PROGRAM = "vtok-finetune"
 MOST_PROMPTS = 8
+# Options of a training that the command sets itself.
+TAKEN = ("--resume", "--step", "--data.shards", "--data.root", "--data.mixture", "--init.weights")
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArguments[RunConfig]]:
@@ -45,16 +48,22 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArgu
     parser.add_argument("--samples", type=int, default=2, help="prompts to make videos of; 0 makes none")
     parser.add_argument("--denoising_steps", type=int, default=20, help="denoising steps of these videos")
     a, rest = parser.parse_known_args(argv)
+    rest = in_words(rest)
+    require(rank_and_ranks()[1] == 1, f"{PROGRAM} runs in one process, on one device: start it without a launcher")
     require(Path(a.clips).expanduser().exists(), f"there are no clips in {a.clips}")
     require(0 <= a.samples <= MOST_PROMPTS, f"--samples must lie between 0 and {MOST_PROMPTS}, not {a.samples}")
     require(a.denoising_steps >= 1, f"--denoising_steps must be at least 1, not {a.denoising_steps}")
     require(a.start is not None or "--config" in rest, "name what to start from: --from WHERE (or --config X.yaml)")
-    for option in ("--resume", "--data.shards", "--data.root", "--data_root", "--init_from", "--init.weights"):
-        require(option not in rest, f"{PROGRAM} has no {option}: it takes CLIPS and --from, and goes on by itself")
+    for option in rest:
+        taken = ALIASES.get(option, option) in TAKEN
+        require(not taken, f"{PROGRAM} has no {option}: it takes CLIPS and --from, and goes on by itself")
     a.output = (a.output or Path("runs") / f"finetune-{Path(a.clips).name}").expanduser()
     require_new_folder("--output", a.output)
     arguments = parse_run_arguments([*settings(a.start, rest), "--output", str(a.output / "run"), "--resume", "auto"])
     require(not arguments.config.stages, f"{PROGRAM} has no stages: train them with vtok-train")
+    for name in ("mixture", "root"):
+        given = getattr(arguments.config.data, name) is not None
+        require(not given, f"{PROGRAM} trains on CLIPS, not on data.{name}: leave that out")
     require(
         arguments.config.data.window == "centred",
         "what the encoders give is stored for one window of each clip: set data.window to centred",
@@ -76,7 +85,8 @@ def settings(start: str | None, rest: list[str]) -> list[str]:
     model, seconds = trained
     named = "model" in read_yaml(Path(configs[-1])) if configs else False
     taken = [] if named else ["--model", json.dumps(model), "--data.seconds", str(seconds)]
-    at = rest.index("--config") + 2 if "--config" in rest else 0  # the file first, so that it does not win over these
+    # The files first, so that they do not win over these.
+    at = max((place + 2 for place, word in enumerate(rest) if word == "--config"), default=0)
     return [*chosen, *rest[:at], *taken, "--init.weights", start, *rest[at:]]
 
 

@@ -1,12 +1,17 @@
 """Typed configuration of the model: one dataclass for each part, which checks its values when it is made."""
 
+import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
 DEFAULT_MOTION_STRIDE = 6
+# Frames per second that no video exceeds.
+MOST_FPS = 1000
+
 # Strategies whose codec sees several frames at once (:mod:`vtok.tokeniser.grid_steps`).
 CODECS = ("video-lavit", "omnitokenizer")
 
@@ -32,6 +37,33 @@ def member(table: Mapping[str, T], name: str, setting: str) -> T:
     """Returns the entry of a family's table that ``setting`` names; raises ConfigError if there is none."""
     require(name in table, f"{setting} is {name!r}, which is unknown: choose one of {', '.join(table)}")
     return table[name]
+
+
+def require_sizes(setting: str, given: Mapping[str, object], known: Mapping[str, object]) -> None:
+    """Checks the settings of an architecture that are given by name.
+
+    Args:
+        setting: The setting that holds them, for the message.
+        given: The settings.
+        known: Every name, with a value of its type: a whole number, a number or a text. Others are not checked.
+
+    Raises:
+        ConfigError: A name is unknown (the message has the nearest one), or a value is of another type, a whole number
+            below 1, or a negative or infinite number.
+    """
+    for name, value in given.items():
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+        require(name in known, f"{setting}: no setting {name}; did you mean {near[0]}?")
+        example, is_bool = known[name], isinstance(value, bool)
+        if isinstance(example, int):
+            fits, kind = isinstance(value, int) and value >= 1, "a whole number of at least 1"
+        elif isinstance(example, float):
+            fits, kind = isinstance(value, (int, float)) and 0 <= value < math.inf, "a number that is not negative"
+        elif isinstance(example, str):
+            fits, kind = isinstance(value, str), "a text"
+        else:
+            continue
+        require(fits and not is_bool, f"{setting}: {name} is {value!r}, but must be {kind}")
 
 
 @dataclass
@@ -87,10 +119,10 @@ class VTokConfig:
     backbone: str = "clip"
     weights: str | None = None
     revision: str | None = None
-    clip_config: dict | None = None
+    clip_config: dict[str, Any] | None = None
     vgg_layer_index: int = 25
     codec: str | None = None
-    codec_config: dict | None = None
+    codec_config: dict[str, Any] | None = None
     spatial_grid_size: int = 4
     token_dim: int = 1024
     fps: float = 6.0
@@ -124,9 +156,13 @@ class VTokConfig:
             "tokeniser.motion_hidden_dim must be at least 1",
         )
         require(self.token_dim >= 1, "tokeniser.token_dim must be at least 1")
-        require(self.fps > 0, "tokeniser.fps must be positive")
+        require(0 < self.fps <= MOST_FPS, f"tokeniser.fps must be positive and at most {MOST_FPS}")
         key = self.key_frame_idx
         require(key == "detect" or key >= 0, "tokeniser.key_frame_idx must be 'detect' or not negative")
+        require(
+            self.clip_config is None or self.backbone == "clip",
+            "tokeniser.clip_config belongs to tokeniser.backbone clip: leave it out",
+        )
         require(
             self.reads_vectors or self.codec is self.codec_config is None,
             "tokeniser.codec and tokeniser.codec_config belong to tokeniser.strategy video-lavit: leave them out",
@@ -298,6 +334,7 @@ class MLLMConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self):
+        require(self.max_motion_tokens >= 1, "mllm.max_motion_tokens must be at least 1")
         require(self.max_text_tokens >= 1, "mllm.max_text_tokens must be at least 1")
 
 
@@ -419,7 +456,7 @@ class DecoderConfig:
         )
         require(self.expert is None or self.kind == "wan", "decoder.expert is a setting of decoder.kind wan")
         require(self.adapter_dim >= 1, "decoder.adapter_dim must be at least 1")
-        require(self.fps > 0, "decoder.fps must be positive")
+        require(0 < self.fps <= MOST_FPS, f"decoder.fps must be positive and at most {MOST_FPS}")
         require(
             (self.loss_height is None) == (self.loss_width is None),
             "set both decoder.loss_height and decoder.loss_width, or neither",

@@ -25,12 +25,16 @@ def read_yaml(path: Path, kind: type | None = None) -> dict:
         ConfigError: no such file, not a mapping, or a slip in it.
     """
     try:
+        pipe = path.exists() and not path.is_file() and not path.is_dir()
+        require(not pipe, f"the configuration {path} is no file: write it to one, since it is read more than once")
         text = path.read_text()
         tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply: write sections such as 'train:'") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} should hold sections such as 'train:', found {type(tree).__name__}")
     try:
@@ -54,6 +58,8 @@ def read_ds_config(path: Path) -> dict:
         raise ConfigError(f"cannot read --ds_config {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"--ds_config {path} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"--ds_config {path} is nested too deeply: write one object {{...}} of settings") from error
 
 
 def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from safetensors import SafetensorError
 
@@ -35,7 +36,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def die(program: str, error: BaseException, rank: int = 0) -> None:
+def die(program: str, error: BaseException, rank: int = 0) -> NoReturn:
     """End with exit code 2 and one line; the other ranks end silently."""
     if rank == 0:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
@@ -44,14 +45,21 @@ def die(program: str, error: BaseException, rank: int = 0) -> None:
 
 @contextmanager
 def user_errors(program: str) -> Iterator[None]:
-    """Within, an error that the user can mend ends the command ``program`` (see :func:`die`)."""
+    """Within, an error that the user can mend ends the command ``program`` (see :func:`die`).
+
+    What the launcher tells of the rank is checked first. It may be wrong in one rank alone, so each rank says so.
+    """
+    try:
+        rank, _ = rank_and_ranks()
+    except ConfigError as error:
+        die(program, error)
     try:
         yield
     except (ConfigError, DataError) as error:
-        die(program, error, rank_and_ranks()[0])
+        die(program, error, rank)
     except (OSError, SafetensorError, MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             error = ConfigError(f"out of memory: ask for less at once, or use a larger machine ({one_line(error)})")
         elif not is_of_the_machine(error):
             raise
-        die(program, error, rank_and_ranks()[0])
+        die(program, error, rank)

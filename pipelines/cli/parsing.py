@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pipelines.cli.errors import one_line
 from pipelines.cli.initial_model import model_of
 from pipelines.cli.steps import NAME
 from pipelines.config import RunConfig
-from vtok.config import ConfigError, require
+from vtok.config import ConfigError, VTokConfig, require
 
 Config = TypeVar("Config")
 
@@ -75,13 +76,14 @@ HABITS = {
     "pretrained_model_name_or_path": "model.mllm.weights",
 }
 # Keys below these are no settings of ours: they name what is in a library's configuration, or parts.
-FREE = ("model.tokeniser.clip_config.", "train.parts.")
+FREE = ("model.tokeniser.clip_config.", "model.tokeniser.codec_config.", "train.parts.")
 # What the parser says of a value of the wrong type.
 EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[([^\]]*)\])")
 WRONG_TYPE = re.compile(
     r'Parser key "(?P<key>[^"]+)": (?:Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: )?'
     rf"(?P<kinds>(?:(?:- )?{EXPECTED.pattern}\.? )+)(?:Given value type: .*? )?(?:Got|Given) value: (?P<value>.*)"
 )
+NO_EFFECT = "has no effect beside train.parts, which has a rate for each part: remove one of them"
 CLIP_L = "openai/clip-vit-large-patch14-336"
 
 
@@ -119,7 +121,41 @@ def parse_run_arguments(argv: list[str] | None = None) -> RunArguments[RunConfig
     parser = ArgumentParser(
         prog="vtok-train", print_config=None, exit_on_error=False, description="Train VTok with DeepSpeed ZeRO-3."
     )
-    return parse_with(parser, RunConfig, argv, "zero3.json", FREE)
+    arguments = parse_with(parser, RunConfig, argv, "zero3.json", FREE)
+    require_one_rate(arguments.config, argv)
+    require_architectures(arguments.config.model.tokeniser)
+    return arguments
+
+
+def require_architectures(tokeniser: VTokConfig) -> None:
+    """Checks the settings in ``FREE`` that describe an architecture; raises ConfigError if one is wrong."""
+    if tokeniser.clip_config:
+        from vtok.feature_extractor.clip import random_architecture  # only now: this imports the libraries
+
+        random_architecture(tokeniser.clip_config)
+    if tokeniser.codec_config:
+        from vtok.motion_codec import codec_config  # only now, as well
+
+        codec_config(tokeniser.codec_config)
+
+
+def require_one_rate(config: RunConfig, argv: list[str]) -> None:
+    """Refuses ``train.lr`` beside ``train.parts``, which has rates of its own.
+
+    The command line's ``train.parts`` replaces a file's ``train.lr``. A file that a run wrote has both.
+
+    Raises:
+        ConfigError: The command line gives the rate though parts train, or a user's file gives both.
+    """
+    parts = [config.train.parts, *((stage.get("train") or {}).get("parts", {}) for stage in config.stages or [])]
+    if None in parts:  # something trains at train.lr
+        return
+    require(not values_of("--train.lr", argv), f"--train.lr {NO_EFFECT}")
+    for path in config_paths(argv):
+        written = read_yaml(path).get("train", {})
+        by_run = {"max_steps", "epochs"} <= written.keys()  # a user's file may give only one of them
+        both = written.get("lr") is not None and written.get("parts") is not None
+        require(by_run or not both, f"{path}: train.lr {NO_EFFECT}")
 
 
 def parse_with(
@@ -154,11 +190,12 @@ def parse_with(
         argv += ["--train.max_steps", "null"]
     elif "--train.max_steps" in given:
         argv += ["--train.epochs", "null"]
-    path = config_path(argv)
-    check_known_keys(path, given, kind, free)
+    paths = config_paths(argv)
+    check_known_keys(paths, given, kind, free)
     try:
         arguments = parser.parse_args(argv)
         require_sections(arguments, kind)
+        require_finite(arguments)
         values = parser.instantiate(arguments)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(plain_words(one_line(error))) from error
@@ -167,7 +204,7 @@ def parse_with(
         print(as_yaml(config), end="")
         raise SystemExit
     resume, output, step = resumption(values)
-    name = path.stem if path else "run"
+    name = paths[0].stem if paths else "run"
     steps = step_range(values["profile"])
     ds_config = Path(values["ds_config"]).expanduser()
     return RunArguments(config, name, ds_config, output, resume, step, steps, values["dry_run"])
@@ -186,6 +223,23 @@ def require_sections(arguments: Namespace, kind: type, prefix: str = "") -> None
             if not isinstance(value, Namespace):
                 raise ConfigError(f"{name} is {value}, but takes settings: write {name}: {{{setting}: ...}}")
             require_sections(value, f.type, f"{name}.")
+
+
+def require_finite(values: Any, name: str = "") -> None:
+    """Refuses an infinite number, and what is none (``.inf`` and ``.nan`` in a YAML), at every level.
+
+    Raises:
+        ConfigError: There is one; the message names its setting.
+    """
+    if isinstance(values, (Mapping, Namespace)):
+        for key, value in values.items():
+            require_finite(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            require_finite(value, name)
+    else:
+        finite = not isinstance(values, float) or math.isfinite(values)
+        require(finite, f"{name} is {values}, but must be finite: write a number")
 
 
 def plain_words(message: str) -> str:
@@ -266,8 +320,13 @@ def step_range(text: str | None) -> range | None:
     return steps
 
 
-def config_path(argv: list[str]) -> Path | None:
-    return next(map(Path, values_of("--config", argv)), None)
+def in_words(argv: Sequence[str]) -> list[str]:
+    """The command line with each ``--option=value`` as two words."""
+    return [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+
+
+def config_paths(argv: list[str]) -> list[Path]:
+    return [Path(value) for value in values_of("--config", argv)]
 
 
 def values_of(option: str, argv: list[str]) -> list[str]:
@@ -280,8 +339,8 @@ def values_of(option: str, argv: list[str]) -> list[str]:
     return found
 
 
-def check_known_keys(path: Path | None, given: list[str], kind: type, free: str | tuple[str, ...]) -> None:
-    """Refuse unknown keys of the YAML and the command line, with the nearest known name."""
+def check_known_keys(paths: list[Path], given: list[str], kind: type, free: str | tuple[str, ...]) -> None:
+    """Refuse unknown keys of the YAML files and the command line, with the nearest known name."""
     known = key_paths(kind)
     options = {
         "config",
@@ -298,7 +357,7 @@ def check_known_keys(path: Path | None, given: list[str], kind: type, free: str 
     for name in given:
         if (key := name.removeprefix("--")) not in known | options and not key.startswith(free):
             raise ConfigError(unknown_key(key, known | options, "--"))
-    if path is not None:
+    for path in paths:
         for key in yaml_paths(read_yaml(path, kind)):
             if key not in known and not key.startswith(free):
                 raise ConfigError(f"{path}: {unknown_key(key, known)}")

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from pipelines.cli.config_files import plain
 from pipelines.cli.errors import one_line
-from pipelines.cli.parsing import FREE, key_paths, unknown_key, yaml_paths
+from pipelines.cli.parsing import FREE, NO_EFFECT, key_paths, unknown_key, yaml_paths
 from pipelines.config import InitConfig, RunConfig
 from vtok.config import ConfigError, require
 
@@ -58,6 +58,10 @@ def stages_of(config: RunConfig) -> list[Stage]:
         changes = {key: value for key, value in given.items() if key != "name"}
         require_known(name, changes)
         tree = merged(base, with_alternatives(changes)) | {"seed": config.seed + number}
+        require(
+            tree["train"]["parts"] is None or "lr" not in changes.get("train", {}),
+            f"stages, {name}: train.lr {NO_EFFECT}",
+        )
         if number:
             tree["init"] = asdict(InitConfig())
         found.append(Stage(f"stage_{number + 1}_{name}", built(name, tree)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
 
+from pipelines.cli.launcher import local_rank
 from pipelines.engine.internals import is_installed
 from vtok.config import ConfigError
 
@@ -38,7 +39,7 @@ def prepare(operator: str) -> None:
             f"no C++ compiler ({compiler}): DeepSpeed needs one {NEEDED[operator]}; try 'apt-get install g++'"
         )
     forget_killed_builds(operator)
-    if not list(build_root().glob(f"**/{operator}/{operator}.so")) and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if not list(build_root().glob(f"**/{operator}/{operator}.so")) and local_rank() == 0:
         print(f"compiling DeepSpeed's {operator} for this machine: once, about a minute", file=sys.stderr, flush=True)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from data_tools.errors import DataError
+from pipelines.cli.launcher import launch_of, local_rank, rank_and_ranks, ranks_of_machine, rendezvous
 from pipelines.engine import allocator, cpu_op, shared_memory
 from pipelines.engine.ports import free_port
 from vtok.config import ConfigError
@@ -32,7 +33,7 @@ RECORDED = "2000"
 
 def rank() -> int:
     """Returns this process's rank. The process group need not exist yet."""
-    return int(os.environ.get("RANK", "0"))
+    return rank_and_ranks()[0]
 
 
 def world_size() -> int:
@@ -43,7 +44,7 @@ def device() -> torch.device:
     """Returns the GPU of this rank, or the CPU."""
     if torch.cuda.is_available():
         # Slurm may show a task only its own GPU, whatever its local rank.
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return torch.device("cpu")
 
 
@@ -51,19 +52,20 @@ def connect() -> None:
     """Joins the process group: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: There is no C++ compiler, or too little shared memory (DeepSpeed needs both on a CPU); or the port
-            at which the ranks meet is in use.
+        ConfigError: The launcher's variables do not tell how the ranks meet; or there is no C++ compiler, or too little
+            shared memory (DeepSpeed needs both on a CPU); or the port at which the ranks meet is in use.
     """
+    if meets_nobody(os.environ):  # another run may use the launcher's default port
+        os.environ.update(
+            RANK="0", WORLD_SIZE="1", LOCAL_RANK=str(local_rank()), MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(free_port()),
+            LOCAL_SIZE="1",  # without it DeepSpeed starts numactl at every backward on a CPU
+        )  # fmt: skip
+    else:
+        os.environ.update(rendezvous(os.environ))
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
         shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
-    if not is_launched(os.environ):
-        os.environ.update(
-            RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()),
-            LOCAL_SIZE="1",  # without it DeepSpeed starts numactl at every backward on a CPU
-        )  # fmt: skip
-    elif meets_nobody(os.environ):  # another run may use the launcher's default port
-        os.environ["MASTER_PORT"] = str(free_port())
     if torch.cuda.is_available():
         allocator.let_segments_grow()
         torch.cuda.set_device(device())
@@ -119,13 +121,15 @@ def connected() -> Iterator[None]:
 
 
 def is_launched(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher (deepspeed, torchrun, slurm/train.sh) started the process with this environment."""
-    return "RANK" in environment
+    """Whether a launcher started the process with this environment. srun's or mpirun's only task counts as alone."""
+    return launch_of(environment).names is not None
 
 
 def meets_nobody(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher started one rank alone, which may then choose its port. torchrun itself listens at its own."""
-    return environment.get("WORLD_SIZE") == "1" and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    """Whether a rank is alone, so that it may choose its port. torchrun itself listens at its own, for one rank too."""
+    launch = launch_of(environment)
+    agent = launch.names is not None and environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return launch.ranks == 1 and not agent
 
 
 def agree_on_device(chosen: torch.device) -> None:
@@ -143,9 +147,8 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def ranks_here() -> int:
-    """Returns the number of ranks on this machine, from the launcher's environment (deepspeed, torchrun, Slurm)."""
-    names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
+    """Returns the number of ranks on this machine, from the launcher's environment."""
+    return ranks_of_machine(os.environ)
 
 
 def sequence_group(size: int) -> SequenceGroup:

@@ -1,11 +1,12 @@
 """Checks a DeepSpeed JSON: its keys, types and values at every level.
 
 DeepSpeed ignores unknown keys at the top, and answers a wrong type with a traceback from its middle. So the keys that
-this engine can use are listed here. Those of the ZeRO section and of the monitors are DeepSpeed's own.
+this engine can use are listed here. Those of the ZeRO section, of the precisions and of the monitors are DeepSpeed's
+own. A null is no setting, and so is ``"auto"``, which the JSONs of other trainers have.
 """
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
@@ -16,6 +17,7 @@ from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
 from deepspeed.runtime.config import DeepSpeedConfigError
 from deepspeed.runtime.config_utils import DeepSpeedConfigModel
+from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -49,8 +51,14 @@ class FlopsProfiler(DeepSpeedConfigModel):
 
 
 class Settings(DeepSpeedConfigModel):
-    """The keys of a JSON, except those that the run computes."""
+    """The keys of a JSON. The run computes the first six, so they may only say what it computes."""
 
+    train_batch_size: int | None = None
+    train_micro_batch_size_per_gpu: int | None = None
+    gradient_accumulation_steps: int | None = None
+    gradient_clipping: float | None = None
+    bf16: DeepSpeedBF16Config = {}
+    fp16: DeepSpeedFP16Config = {}
     zero_optimization: DeepSpeedZeroConfig = {}
     data_types: DataTypes = {}
     communication_data_type: Dtype | None = None
@@ -76,7 +84,6 @@ class Settings(DeepSpeedConfigModel):
 ELSEWHERE = {
     "optimizer": "it is AdamW, set by train.lr, train.betas, train.eps and train.weight_decay",
     "scheduler": "set train.warmup_steps and train.schedule",
-    "fp16": "set train.precision: this engine trains in bf16 or fp32",
     "amp": "set train.precision",
     "torch_autocast": "set train.precision",
     "activation_checkpointing": "set model.mllm.gradient_checkpointing",
@@ -86,37 +93,88 @@ ELSEWHERE = {
 }
 
 
-def require_sound(path: Path, config: dict[str, Any], computed: Collection[str]) -> None:
-    """Checks all of a JSON but the keys that the run computes.
+# Features of the ZeRO section that need an engine of their own.
+UNUSABLE = {"zenflow": "remove it"}
+
+# Settings of which ``"auto"`` is a value.
+WITH_AUTO = ("zero_hpz_partition_size", "keep_in_fp32_modules")
+
+
+def settings_of(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a JSON, each with the type that DeepSpeed has for it.
 
     Args:
         path: The file, for the message.
         config: The JSON.
-        computed: The keys that the run computes.
 
     Raises:
         ConfigError: A key is unknown (the message names the nearest one) or not used here, or a value is impossible.
     """
     for key in config.keys() & ELSEWHERE.keys():
         raise ConfigError(f"{path}: {key} is not read from here: remove it from the JSON; {ELSEWHERE[key]}")
+    given = without_nulls(config)
+    require_sections(path, given, Settings)
+    unknown = [fault for fault in faults(config) if fault["type"] == UNKNOWN]  # a null may have an unknown name
+    for fault in (*unknown, *faults(given)):
+        raise ConfigError(f"{path}: {described(fault, config)}")
+    for key in given.get("zero_optimization", {}).keys() & UNUSABLE.keys():
+        raise ConfigError(f"{path}: zero_optimization.{key} does not work with this engine: {UNUSABLE[key]}")
+    return typed(Settings(**given), given)
+
+
+def faults(config: dict[str, Any]) -> list[ErrorDetails]:
+    """Returns what is wrong with a JSON."""
     try:
-        Settings(**{key: value for key, value in config.items() if key not in computed})
+        Settings(**config)
     except ValidationError as error:
-        faults = [fault for fault in error.errors() if fault["type"] == UNKNOWN or fault["input"] is not None]
-        if faults:
-            raise ConfigError(f"{path}: {described(faults[0], config, computed)}") from error
+        return error.errors()
+    return []
 
 
-def described(fault: ErrorDetails, config: dict[str, Any], computed: Collection[str]) -> str:
+def require_sections(path: Path, given: dict[str, Any], model: type[BaseModel], prefix: str = "") -> None:
+    """Raises ConfigError if one value stands in place of a section."""
+    for key, value in given.items():
+        inner = section_of(model, key)
+        if inner and not isinstance(value, dict):
+            raise ConfigError(f"{path}: {prefix}{key} is {value!r}, but must be a section of settings")
+        if inner:
+            require_sections(path, value, inner, f"{prefix}{key}.")
+
+
+def typed(section: BaseModel, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the given settings of a section as DeepSpeed reads them, without those that are ``"auto"``."""
+    values = section.model_dump(mode="json", warnings=False)
+    values |= section.model_dump(mode="json", warnings=False, by_alias=True)
+    result = {}
+    for key, value in given.items():
+        inner = getattr(section, key, None)
+        if isinstance(inner, BaseModel):
+            result[key] = typed(inner, value)
+        elif value != "auto":
+            result[key] = values.get(key, value)  # DeepSpeed moves the value of a deprecated key elsewhere
+        elif key in WITH_AUTO:
+            result[key] = value
+    return result
+
+
+def differences(
+    settings: dict[str, Any], needed: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Yields the settings that have another value than the needed one: name, value and needed value."""
+    for key, value in settings.items():
+        if isinstance(needed.get(key), dict):
+            yield from differences(value, needed[key], f"{prefix}{key}.")
+        elif key in needed and value != needed[key]:
+            yield prefix + key, value, needed[key]
+
+
+def described(fault: ErrorDetails, config: dict[str, Any]) -> str:
     """Describes a fault in one line, with the full name of the key."""
     place = [str(part) for part in fault["loc"]]
     name = ".".join(place)
     if fault["type"] == UNKNOWN:
-        known = names_of(place[:-1]) | (set() if place[1:] else set(computed))
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(place[-1], names_of(place[:-1]), n=1, cutoff=0.0)
         return f"unknown key {name}; did you mean {'.'.join([*place[:-1], *near])}?"
-    if fault["type"] == "model_type":
-        return f"{name} is {found(config, place)!r}, but must be a section of settings"
     reason = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{name} is {found(config, place)!r}: {reason}"
 
@@ -131,10 +189,17 @@ def names_of(place: list[str]) -> set[str]:
     """Returns the keys of a section, by the names that stand in a JSON."""
     model: type[BaseModel] = Settings
     for part in place:
-        field = next(f for name, f in model.model_fields.items() if part in (name, f.alias))
-        kinds = (field.annotation, *get_args(field.annotation))
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = section_of(model, part) or model
     return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """Returns the model of a key that is a section, or None if it is a value or unknown."""
+    for name, field in model.model_fields.items():
+        if key in (name, field.alias):
+            kinds = (field.annotation, *get_args(field.annotation))
+            return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return None
 
 
 def without_nulls(section: dict[str, Any]) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def launcher_watch() -> Callable[[], bool]:
     The ``deepspeed`` command starts a launcher process, which starts the ranks. TERM ends the command but not the
     launcher, so the function watches both.
     """
-    if "LOCAL_RANK" not in os.environ:
+    if not distributed.is_launched(os.environ):
         return lambda: False
     parent, deepspeed = os.getppid(), os.environ.get("CROSS_SIZE")  # only DeepSpeed's launcher sets it
     if not deepspeed or sys.platform != "linux":

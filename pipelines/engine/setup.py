@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
 from deepspeed.utils import set_z3_leaf_module
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -28,8 +28,9 @@ Engine = deepspeed.DeepSpeedEngine
 OFFLOADS = ("offload_optimizer", "offload_param")
 MOST_ELEMENTS = 2**63  # torch cannot count more, in a bucket or elsewhere
 
-# End of the messages about a value that the run computes.
+# Ends of the messages about a value that the run computes.
 COMPUTED = "the run computes it from the YAML and the number of ranks: remove it from the JSON"
+PRECISION = "this engine trains in bf16 or fp32: remove it from the JSON and set train.precision"
 
 
 def precision(train: OptimisationConfig) -> torch.dtype:
@@ -67,7 +68,7 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
         ConfigError: The file does not exist or is not JSON, one of its values disagrees with a computed one, its
             settings contradict one another, or something that they need is not installed.
     """
-    config = read_ds_config(path)
+    settings = ds_json.settings_of(path, read_ds_config(path))
     computed = {
         "train_batch_size": batch.global_batch_size,
         "train_micro_batch_size_per_gpu": batch.micro_batch_size,
@@ -75,24 +76,16 @@ def deepspeed_config(path: Path, train: OptimisationConfig, batch: BatchPlan) ->
         "gradient_clipping": train.max_grad_norm,
         "bf16": {"enabled": precision(train) == torch.bfloat16, "check_grad_overflow": True},
     }
-    for key, value in computed.items():
-        if key in config and not agrees(config[key], value):
-            raise ConfigError(f"{path}: {key} is {config[key]}, but this run needs {value}; {COMPUTED}")
-    if agrees(config.get("fp16"), {"enabled": False}):  # as in the JSONs of other trainers
-        config.pop("fp16")
-    ds_json.require_sound(path, config, computed)
-    config = ds_json.without_nulls(config)
+    bf16 = DeepSpeedBF16Config().model_dump() | computed["bf16"]
+    needed = computed | {"bf16": bf16, "fp16": DeepSpeedFP16Config().model_dump()}
+    for name, value, wanted in ds_json.differences(settings, needed):
+        advice = PRECISION if name.startswith(("bf16.", "fp16.")) else COMPUTED
+        raise ConfigError(f"{path}: {name} is {value}, but this run needs {wanted}; {advice}")
+    settings.pop("fp16", None)  # it is off, as in the JSONs of other trainers
     # DeepSpeed counts the samples of all ranks, those that share samples too. It averages gradients over all ranks,
     # which is right for them (see vtok.sequence).
     computed["train_batch_size"] = batch.ranks * batch.micro_batch_size * batch.accumulation
-    return config | computed | {"zero_optimization": zero_config(path, config.get("zero_optimization", {}), batch)}
-
-
-def agrees(given: Any, needed: Any) -> bool:
-    """Whether a value of the JSON is the needed one, or leaves it to the run. A section may name only some keys."""
-    if isinstance(given, dict) and isinstance(needed, dict):
-        return all(agrees(given[key], value) for key, value in needed.items() if key in given)
-    return given in (needed, "auto")
+    return settings | computed | {"zero_optimization": zero_config(path, settings.get("zero_optimization", {}), batch)}
 
 
 def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
@@ -106,7 +99,8 @@ def zero_config(path: Path, zero: dict, batch: BatchPlan) -> dict:
     stage, devices = zero.get("stage"), {part: zero.get(part, {}).get("device", "none") for part in OFFLOADS}
     too_large = {key for key, value in zero.items() if isinstance(value, (int, float)) and value >= MOST_ELEMENTS}
     require(not too_large, f"{path}: zero_optimization.{min(too_large, default='')} must be below {MOST_ELEMENTS:,}")
-    require(stage in (2, 3), f"{path}: zero_optimization.stage is {stage!r}: this engine trains with 2 or 3")
+    given = "not set" if stage is None else stage
+    require(stage in (2, 3), f"{path}: zero_optimization.stage is {given}: this engine trains with 2 or 3")
     for old, new in {"cpu_offload": "offload_optimizer", "cpu_offload_param": "offload_param"}.items():
         require(old not in zero, f'{path}: zero_optimization.{old} is deprecated: write {new}: {{"device": "cpu"}}')
     for part, device in devices.items():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.packing import build_shards
-from data_tools.shards import ShardReader
+from data_tools.shards import ShardReader, atomic_write
 from data_tools.shards.layout import MANIFEST
 from pipelines.cli.config_files import plain
 from pipelines.cli.parsing import RunArguments
@@ -61,7 +61,8 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
     told("shards", output / "shards")
     shards = pack(Path(a.clips).expanduser(), output / "shards")
     output.mkdir(parents=True, exist_ok=True)
-    (output / ASKED).write_text(json.dumps(asked, indent=1))
+    with atomic_write(output / ASKED) as file:
+        file.write(json.dumps(asked, indent=1).encode())
     told("encoders", output / "ready")
     if not (output / "ready" / MANIFEST).exists():
         kinds = dict.fromkeys(("latents", "captions", "drop_video"), generates)
@@ -105,8 +106,14 @@ def asked_for(a: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
 
 
 def require_same(output: Path, asked: dict[str, Any]) -> None:
-    """Raises ConfigError if an earlier start was asked for something else."""
-    before = json.loads((output / ASKED).read_text())
+    """Raises ConfigError if an earlier start was asked for something else, or if it is unknown what for."""
+    try:
+        before = dict(json.loads((output / ASKED).read_text()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{output / ASKED} does not say what was asked for: delete it if {output} was begun with these settings, "
+            "else choose another --output"
+        ) from error
     if changed := [name for name in asked if asked[name] != before.get(name)]:
         raise ConfigError(
             f"{output} was begun with other {', '.join(changed)}: choose another --output, or delete it to begin anew"

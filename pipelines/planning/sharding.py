@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.cli.config_files import read_ds_config
+from pipelines.engine.ds_json import settings_of
 from vtok.config import require
 
 BYTES = {"fp32": 4, "bf16": 2, "bfp16": 2, "fp16": 2}
@@ -50,15 +51,15 @@ def read_sharding(path: Path, parameter_bytes: int, ranks_per_node: int = 1) -> 
         ranks_per_node: The value of ``"auto"`` as the size of hpZ's partition.
 
     Raises:
-        ConfigError: There is no such file, it is not JSON, or plans do not know its stage.
+        ConfigError: There is no such file, it is not JSON, a setting in it is wrong, or plans do not know its stage.
     """
-    config = read_ds_config(path)
+    config = settings_of(path, read_ds_config(path))
     zero = config.get("zero_optimization", {})
     stage = zero.get("stage", 0)
     require(stage in (2, 3), f"{path}: ZeRO stage {stage} cannot be planned, only 2 and 3")
 
     def kept_on_host(section: str) -> bool:
-        return (zero.get(section) or {}).get("device", "none") != "none"
+        return zero.get(section, {}).get("device", "none") != "none"
 
     hpz = zero.get("zero_hpz_partition_size", 1)
     gradients = config.get("data_types", {}).get("grad_accum_dtype")

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 from pipelines.cli.parsing import RunArguments, parse_with
 from pipelines.config import CheckpointConfig, OptimisationConfig, Trackers, require_seed
 from pipelines.vidtok_training.models import config_of, published_name
-from vtok.config import require
+from vtok.config import MOST_FPS, require
 
 LEAST_PATCHES = 32  # the smallest side, in pixels, of a PatchGAN's input
 
@@ -71,7 +71,8 @@ class VideoDataConfig:
         return (self.crop, self.crop) if self.crop else (self.height, self.width)
 
     def __post_init__(self):
-        require(self.frames >= 1 and self.fps > 0, "data.frames must be at least 1 and data.fps positive")
+        require(self.frames >= 1, "data.frames must be at least 1")
+        require(0 < self.fps <= MOST_FPS, f"data.fps must be positive and at most {MOST_FPS}")
         require(
             self.crop is None or self.crop <= min(self.height, self.width),
             f"data.crop must be at most data.height and data.width, not {self.crop}",

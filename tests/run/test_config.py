@@ -71,7 +71,17 @@ def test_yaml_first_then_the_command_line(tmp_path):
         ("train: {max_steps: 3.5}\n", "train.max_steps: expected int or null, not 3.5"),
         ("train: {max_steps: 3, precision: fp8}\n", "train.precision: expected 'auto', 'bf16', 'fp32', not fp8"),
         ("train: {max_steps: 3, betas: [1, 1]}\n", "train.betas"),
-        ("train: {max_steps: 3, lr: .inf}\n", "train.lr"),
+        ("train: {max_steps: 3, lr: .inf}\n", "train.lr is inf, but must be finite"),
+        ("train: {epochs: .inf}\n", "train.epochs is inf, but must be finite"),
+        ("train: {max_steps: 3, betas: [0.9, .nan]}\n", "train.betas is nan, but must be finite"),
+        ("train: {max_steps: 3}\ndata: {cache_gb: .inf}\n", "data.cache_gb is inf, but must be finite"),
+        ("train: {max_steps: 3}\nmodel: {decoder: {fps: .inf}}\n", "model.decoder.fps is inf, but must be finite"),
+        ("train: {max_steps: 3}\ndata: {mixture: [{shards: a, weight: .inf}]}\n", "data.mixture.weight is inf, but"),
+        ("train: {max_steps: 3}\nstages: [{name: a, train: {epochs: .inf}}]\n", "stages.train.epochs is inf, but"),
+        ("train: {max_steps: 3, timeout_minutes: 1.0e+15}\n", "train.timeout_minutes must be positive and at most"),
+        ("train: {max_steps: 3}\nmodel: {decoder: {fps: 1.0e+15}}\n", "decoder.fps must be positive and at most 1000"),
+        ("train: {max_steps: 3}\ndata: {seconds: 1.0e+15}\n", "data.seconds must be positive and at most"),
+        ("train: {max_steps: 3}\nmodel: {mllm: {max_motion_tokens: 0}}\n", "mllm.max_motion_tokens must be at least 1"),
         ("train: {max_steps: 3, weight_decay: -1}\n", "train.weight_decay"),
         ("train: {max_steps: 3}\nseed: 18446744073709551616\n", "seed must lie"),
     ],
@@ -82,6 +92,96 @@ def test_slips_in_a_yaml_are_refused_with_their_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as refused:
         parse_run_arguments(["--config", str(path)])
     assert "\n" not in str(refused.value)
+
+
+LAVIT = ["--model.tokeniser.strategy", "video-lavit", "--model.tokeniser.motion_tokens_per_second", "null"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--model.tokeniser.clip_config.hiden_size", "64"], "no setting hiden_size; did you mean hidden_size?"),
+        (["--model.tokeniser.clip_config.hidden_size", "x"], "hidden_size is 'x', but must be a whole number"),
+        (
+            ["--model.tokeniser.clip_config", '{"hidden_size": 65}'],
+            "num_attention_heads 16 does not divide hidden_size",
+        ),
+        (["--model.tokeniser.clip_config.hidden_act", "gelux"], "hidden_act is 'gelux', which is unknown"),
+        (["--model.tokeniser.clip_config.layer_norm_eps", "-1"], "layer_norm_eps is -1, but must be a number"),
+        (["--model.tokeniser.clip_config.image_size", "8"], "image_size 8 is smaller than patch_size 14"),
+        ([*LAVIT, "--model.tokeniser.codec_config.haeds", "2"], "no setting haeds; did you mean heads?"),
+        ([*LAVIT, "--model.tokeniser.codec_config.heads", "0"], "heads is 0, but must be a whole number of at least 1"),
+        ([*LAVIT, "--model.tokeniser.codec_config.strides", "[[1, 2]]"], "each with three whole numbers"),
+        ([*LAVIT, "--model.tokeniser.codec_config.form", "x"], "form is 'x', which is unknown"),
+    ],
+)
+def test_an_architecture_s_settings_are_checked(argv, message):
+    with pytest.raises(ConfigError) as refused:
+        parse_run_arguments(["--data_root", "D", *argv])
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_architecture_s_settings_survive_being_written(tmp_path):
+    lavit = ["--data_root", "D", *LAVIT]
+    for argv in (
+        ["--model.tokeniser.clip_config.hidden_size", "64", "--model.tokeniser.clip_config.layer_norm_eps", "1e-6"],
+        ["--model.tokeniser.codec_config", '{"form": "budget", "strides": [[2, 2, 3], [3, 5, 4]]}'],
+        ["--model.tokeniser.codec_config.form", "published", "--model.tokeniser.codec_config.heads", "4"],
+    ):
+        config = parse_run_arguments([*lavit, *argv]).config
+        save_config(config, tmp_path / "config.yaml")
+        assert load_config(tmp_path / "config.yaml") == config
+        parse_run_arguments(["--config", str(tmp_path / "config.yaml"), *argv])
+
+
+PARTS = '{"g_phi": 1e-3}'
+
+
+@pytest.mark.parametrize(
+    "text, argv",
+    [
+        ("train: {max_steps: 3}", ["--train.parts", PARTS, "--train.lr", "0.5"]),
+        ("train: {max_steps: 3}", ["--train.parts.g_phi=1e-3", "--lr=0.5"]),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}}", ["--train.lr", "0.5"]),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}, lr: 0.5}", []),
+        ("train: {max_steps: 3, parts: {g_phi: 1e-3}}\nstages: [{name: a}]", ["--train.lr", "0.5"]),
+    ],
+)
+def test_a_rate_that_parts_make_useless_is_refused(tmp_path, text, argv):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="train.lr has no effect beside train.parts"):
+        parse_run_arguments(["--config", str(path), *argv])
+
+
+@pytest.mark.parametrize(
+    "text, argv",
+    [
+        ("train: {max_steps: 3, lr: 0.5}", ["--train.parts", PARTS]),  # the command line wins
+        ("train: {max_steps: 3, lr: 0.5, parts: {g_phi: 1e-3}}", ["--train.parts", "null"]),
+        ("train: {max_steps: 3, lr: 0.5, parts: {g_phi: 1e-3}}\nstages: [{name: a, train: {parts: null}}]", []),
+    ],
+)
+def test_a_rate_that_has_an_effect_is_taken(tmp_path, text, argv):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    config = parse_run_arguments(["--config", str(path), *argv]).config
+    save_config(config, tmp_path / "config.yaml")
+    assert config.train.lr == 0.5 and load_config(tmp_path / "config.yaml") == config
+
+
+def test_every_configuration_of_a_command_line_is_checked(tmp_path):
+    """A later one wins; a pipe cannot be read a second time."""
+    for name, text in (("a", "train: {max_steps: 3}"), ("b", "seed: 7"), ("c", "seed: 7\nseed: 8"), ("d", "sed: 7")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    own = ["--config", str(tmp_path / "a.yaml")]
+    assert parse_run_arguments([*own, f"--config={tmp_path / 'b.yaml'}"]).config.seed == 7
+    for name, message in (("c", "seed is given twice"), ("d", "unknown key sed; did you mean seed")):
+        with pytest.raises(ConfigError, match=message):
+            parse_run_arguments([*own, "--config", str(tmp_path / f"{name}.yaml")])
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="pipe.yaml is no file: write it to one"):
+        parse_run_arguments(["--config", str(tmp_path / "pipe.yaml")])
 
 
 def test_null_is_a_value_where_it_may_be_one(tmp_path):

@@ -27,7 +27,8 @@ def machine(monkeypatch):
 
     def seen(gpus: int, **environment: str) -> list:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        for name, value in ({"RANK": "11", "WORLD_SIZE": "16", "TORCH_FR_BUFFER_SIZE": "9"} | environment).items():
+        launched = {"RANK": "11", "WORLD_SIZE": "16", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+        for name, value in (launched | {"TORCH_FR_BUFFER_SIZE": "9"} | environment).items():
             monkeypatch.setenv(name, value)
         return done
 

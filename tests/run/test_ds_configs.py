@@ -8,10 +8,12 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from pipelines import train
+from pipelines.cli.config_files import read_ds_config, read_yaml
 from pipelines.config import TrainConfig
 from pipelines.engine.batch_plan import plan_batch
 from pipelines.engine.ds_json import refusals
 from pipelines.engine.setup import deepspeed_config
+from pipelines.planning.sharding import read_sharding
 from support.launch import REPO, checked
 from vtok.config import ConfigError
 
@@ -116,13 +118,16 @@ ZERO3 = {"zero_optimization": {"stage": 3}}
         ({"zero_optimization": {"offload_param": {"device": "gpu"}}}, "offload_param.device is 'gpu': Input should be"),
         ({"zero_optimization": {"reduce_bucket_size": "5e8"}}, "reduce_bucket_size is '5e8': Input should be a valid"),
         ({"zero_optimization": {"reduce_bucket_size": -1}}, "reduce_bucket_size is -1: Input should be greater than 0"),
-        ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage is 'auto': this engine trains with 2 or 3"),
+        (
+            {"zero_optimization": {"stage": "auto"}},
+            "zero_optimization.stage is not set: this engine trains with 2 or 3",
+        ),
         (
             {"zero_optimization": {"stage": 3, "cpu_offload": True}},
             "cpu_offload is deprecated: write offload",
         ),
         ({"zero_optimization": {"stage": 3, "reduce_bucket_size": 10**30}}, "reduce_bucket_size must be below 9,223"),
-        ({"zero_optimization": None}, "zero_optimization.stage is None: this engine trains with 2 or 3"),
+        ({"zero_optimization": None}, "zero_optimization.stage is not set: this engine trains with 2 or 3"),
         ({"gradient_cliping": None}, "unknown key gradient_cliping; did you mean gradient_clipping?"),
         ({"zero_optimization": True}, "zero_optimization is True, but must be a section"),
         ({"data_types": {"grad_accum_dtyp": "fp32"}}, "data_types.grad_accum_dtype?"),
@@ -130,8 +135,21 @@ ZERO3 = {"zero_optimization": {"stage": 3}}
         ({"steps_per_print": 0}, "steps_per_print is 0: Input should be greater than or equal to 1"),
         ({"communication_data_type": "fp64"}, "communication_data_type is 'fp64': Input should be 'fp32'"),
         ({"optimizer": {"type": "Adam"}}, "optimizer is not read from here: .* train.lr"),
-        ({"fp16": {"enabled": True}}, "fp16 is not read from here: .* train.precision"),
-        ({"bf16": {"enabled": True}}, "bf16 is {'enabled': True}, but this run needs {'enabled': False"),
+        ({"fp16": {"enabled": True}}, "fp16.enabled is True, but this run needs False; .* train.precision"),
+        ({"bf16": {"enabled": True}}, "bf16.enabled is True, but this run needs False; .* train.precision"),
+        ({"bf16": {"enabld": True}}, "unknown key bf16.enabld; did you mean bf16.enabled?"),
+        ({"bf16": {"enabled": False, "loss_scale": 0}}, "unknown key bf16.loss_scale; did you mean bf16."),
+        (
+            {"bf16": {"enabled": "auto", "immediate_grad_update": True}},
+            "bf16.immediate_grad_update is True, but this run needs False",
+        ),
+        ({"bf16": {"enabled": "maybe"}}, "bf16.enabled is 'maybe': Input should be a valid boolean"),
+        ({"bf16": "auto"}, "bf16 is 'auto', but must be a section"),
+        ({"fp16": {"enabld": True}}, "unknown key fp16.enabld; did you mean fp16.enabled?"),
+        ({"fp16": {"loss_scale": 128}}, "fp16.loss_scale is 128.0, but this run needs 0"),
+        ({"fp16": "auto"}, "fp16 is 'auto', but must be a section"),
+        ({"train_batch_size": "many"}, "train_batch_size is 'many': Input should be a valid integer"),
+        ({"zero_optimization": {"stage": 3, "zenflow": {}}}, "zero_optimization.zenflow does not work with this"),
         ([ZERO3], "should hold one object"),
     ],
 )
@@ -146,10 +164,11 @@ def test_a_slip_in_the_json_is_one_line_with_the_key(tmp_path, config, message):
 def test_a_null_is_no_setting(tmp_path):
     path = tmp_path / "x.json"
     zero = {"stage": 3, "offload_optimizer": None, "overlap_comm": None, "zero_hpz_partition_size": None}
-    path.write_text(json.dumps({"zero_optimization": zero, "data_types": None, "wandb": {"enabled": None}}))
+    others = dict.fromkeys(("data_types", "bf16", "fp16", "gradient_clipping", "train_batch_size", "steps_per_print"))
+    path.write_text(json.dumps({"zero_optimization": zero, "wandb": {"enabled": None}} | others))
     config = deepspeed_config(path, TrainConfig(max_steps=1), plan_batch(4, 1, 2))
     assert config["zero_optimization"] == {"stage": 3, "zero_hpz_partition_size": 1}
-    assert "data_types" not in config and config["wandb"] == {}
+    assert "data_types" not in config and config["wandb"] == {} and config["gradient_clipping"] == 1.0
 
 
 def test_what_deepspeed_refuses_is_one_line_and_our_own_errors_stay():
@@ -171,7 +190,41 @@ def test_a_key_twice_in_the_json_is_refused(tmp_path):
 
 
 def test_the_json_of_another_trainer_that_leaves_all_to_the_run_is_taken(tmp_path):
-    config = ZERO3 | {"bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"}, "train_batch_size": "auto"}
+    """That of the documentation of transformers, and ``auto`` elsewhere."""
+    scale = {
+        "loss_scale": 0,
+        "loss_scale_window": 1000,
+        "initial_scale_power": 16,
+        "hysteresis": 2,
+        "min_loss_scale": 1,
+    }
+    zero = {"stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto", "sub_group_size": 1e9}
+    config = {
+        "bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"} | scale, "zero_optimization": zero,
+        "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto", "steps_per_print": "auto", "data_types": {"grad_accum_dtype": "auto"},
+    }  # fmt: skip
     (tmp_path / "x.json").write_text(json.dumps(config))
     settled = deepspeed_config(tmp_path / "x.json", TrainConfig(max_steps=1), plan_batch(4, 1, 2))
     assert settled["train_batch_size"] == 4 and settled["bf16"]["enabled"] is False and "fp16" not in settled
+    assert settled["zero_optimization"] == {"stage": 3, "sub_group_size": 10**9, "zero_hpz_partition_size": 1}
+    assert settled["data_types"] == {} and "steps_per_print" not in settled
+    DeepSpeedConfig(settled | {"train_batch_size": 2, "gradient_accumulation_steps": 2})  # of one rank
+    assert read_sharding(tmp_path / "x.json", 4).prefetch == 5e7
+
+
+def test_deepspeed_gets_each_value_with_its_type(tmp_path):
+    config = ZERO3 | {"wall_clock_breakdown": "false", "steps_per_print": "10", "train_batch_size": "4"}
+    config["zero_optimization"] = {"stage": "3", "offload_param": {"device": "none", "pin_memory": 0}}
+    (tmp_path / "x.json").write_text(json.dumps(config))
+    settled = deepspeed_config(tmp_path / "x.json", TrainConfig(max_steps=1), plan_batch(4, 1, 2))
+    assert settled["wall_clock_breakdown"] is False and settled["steps_per_print"] == 10
+    offload = {"device": "none", "pin_memory": False}
+    assert settled["zero_optimization"] == {"stage": 3, "offload_param": offload, "zero_hpz_partition_size": 1}
+
+
+@pytest.mark.parametrize("read", [read_ds_config, read_yaml])
+def test_a_file_that_is_nested_without_end_is_one_line(tmp_path, read):
+    (tmp_path / "x").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read(tmp_path / "x")

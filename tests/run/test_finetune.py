@@ -13,6 +13,7 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.demo.picture import Panel, grid
 from pipelines.engine import program
 from pipelines.engine.run_control import Stopper
+from pipelines.finetuning.stages import require_same
 from pipelines.inference.load import load_run
 from support.commands import called
 from support.launch import assert_user_error, checked
@@ -72,9 +73,28 @@ def test_what_a_user_can_mend_is_one_line(clips, tmp_path):
     assert_user_error(nowhere, f"there are no clips in {tmp_path / 'none'}")
     drawn = called(finetune.main, clips, "--from", "shapes/vtok", *new, "--data.window", "drawn")
     assert_user_error(drawn, "set data.window to centred")
-    taken = called(finetune.main, clips, "--from", "shapes/vtok", *new, "--data.shards", "x")
-    assert_user_error(taken, "vtok-finetune has no --data.shards")
+    for words in (["--data.shards", "x"], ["--data.shards=x"], ["--init_from=x"], ["--data_root=x"], ["--resume=auto"]):
+        taken = called(finetune.main, clips, "--from", "shapes/vtok", *new, *words)
+        assert_user_error(taken, f"vtok-finetune has no {words[0].partition('=')[0]}: it takes CLIPS")
+    mixed = tmp_path / "x.yaml"
+    mixed.write_text("train: {max_steps: 1}\ndata: {window: centred, mixture: [{shards: a}]}\n")
+    refused = called(finetune.main, clips, f"--config={mixed}", *new)
+    assert_user_error(refused, "vtok-finetune trains on CLIPS, not on data.mixture")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_start_that_says_nothing_is_one_line(tmp_path):
+    for text in ("", "[1]", "{"):
+        (tmp_path / "finetune.json").write_text(text)
+        with pytest.raises(ConfigError, match="finetune.json does not say what was asked for: delete it if"):
+            require_same(tmp_path, {"seed": 0})
+
+
+def test_an_option_and_its_value_may_be_one_word(clips, tmp_path):
+    for words in (["--config", "pipelines/configs/demo.yaml"], ["--config=pipelines/configs/demo.yaml"]):
+        own = ("--data.window", "centred", "--train.lr=1e-3", "--output", str(tmp_path / "out"))
+        _, arguments = finetune.parse_arguments([str(clips), "--from", "shapes/vtok", *words, *own])
+        assert (arguments.preset, arguments.config.train.lr) == ("demo", 1e-3)
 
 
 def test_the_model_and_its_seconds_are_those_of_what_it_starts_from():

@@ -55,8 +55,6 @@ def clips(tmp_path_factory):
 
 
 def as_rank(monkeypatch, rank, ranks, srun=False):
-    monkeypatch.setenv("LOCAL_RANK", "")  # which the command sets inside a step of srun: it is taken back afterwards
-    monkeypatch.delenv("LOCAL_RANK")
     for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
     names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS") if srun else ("RANK", "WORLD_SIZE")

@@ -34,6 +34,7 @@ def ended(monkeypatch, capsys):
     def end(error: Exception, rank: int = 0, begun: bool = False, expected: int = 2) -> str:
         stopper.begun = begun
         monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
 
         def train(arguments, stopper):
             raise error

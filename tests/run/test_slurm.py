@@ -1,12 +1,14 @@
 """slurm/*.sh on a real Slurm of two nodes: to the end, stopped and queued again, a rank killed, an array build."""
 
 import os
+import shlex
 import time
 from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 
+from pipelines.engine.ports import free_port
 from support import runs, slurm
 from support.ends import wait_for
 
@@ -87,6 +89,26 @@ def test_a_killed_rank_ends_the_job_at_once_and_it_is_queued_again_and_goes_on(c
     assert cluster.facts(job, "Restarts") == ["1"]
     assert "restart 1 of at most 3 after" in Path(f"{output}.txt").read_text()
     assert runs.without_rates(runs.log_of(output)) == undisturbed
+
+
+@pytest.mark.long
+def test_srun_without_the_script_needs_an_address_unless_it_has_one_task(cluster, shards, undisturbed, tmp_path):
+    """Without one, each task once trained for itself."""
+
+    def trained(output, *flags, before=""):
+        words = ["python", "pipelines/train.py", "--config", runs.CONFIG, "--ds_config", runs.DS_CONFIG]
+        command = shlex.join(map(str, (*words, *runs.options(shards, output, STEPS, 1000))))
+        wrap = f"{before} srun {command}"
+        job = cluster.submit("--cpus-per-task", 2, *flags, "--output", f"{output}.txt", "--wrap", wrap)
+        return cluster.wait(job, 300)
+
+    bare, addressed, alone = (tmp_path / name for name in ("bare", "addressed", "alone"))
+    assert trained(bare, "--nodes", 2) == {("FAILED", "2:0")} and not bare.exists()
+    assert "this is task 0 of 2 of srun, but MASTER_ADDR and MASTER_PORT" in Path(f"{bare}.txt").read_text()
+    address = f"export MASTER_ADDR=127.0.0.1 MASTER_PORT={free_port()};"
+    assert trained(addressed, "--nodes", 2, before=address) == {("COMPLETED", "0:0")}
+    assert runs.without_rates(runs.log_of(addressed)) == undisturbed
+    assert trained(alone, "--ntasks", 1) == {("COMPLETED", "0:0")} and len(runs.log_of(alone)) == STEPS
 
 
 @pytest.mark.long

@@ -125,6 +125,7 @@ def test_a_stage_that_another_has_begun_from_does_not_change(config, staged, tmp
         ({"name": "a", "train": {"max_step": 3}}, "stages, a: unknown key train.max_step"),
         ({"name": "a", "model": {"mllm": {"lora": None}}}, "stages, a: a stage cannot change model.mllm"),
         ({"name": "a", "train": {"lr": -1}}, "stages, a: .*train.lr must be positive"),
+        ({"name": "a", "train": {"lr": 0.1, "parts": {"g_phi": 0.1}}}, "stages, a: train.lr has no effect beside"),
         ({"name": "a", "seed": 3}, "a stage cannot change seed"),
     ],
 )

@@ -1,16 +1,18 @@
 """CLIP as the backbone: patch features of hidden layer -2 without CLS, which LLaVA uses too."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
+from transformers.activations import ACT2FN
 
-from vtok.config import ConfigError, VTokConfig, require
+from vtok.config import VTokConfig, member, require, require_sizes
 from vtok.feature_extractor.base import FeatureExtractor, backbone_location
 from vtok.feature_extractor.pixels import CLIP_MEAN, CLIP_STD, normalise, side_of
 from vtok.weights import TRANSFORMERS_FILES, Part, ReadConfig
-from vtok.weights.library import library_errors
 
+SETTING = "tokeniser.clip_config"
 CLIP_L_336 = dict(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
     patch_size=14, projection_dim=768,
@@ -36,9 +38,7 @@ class CLIPFeatureExtractor(FeatureExtractor):
     @classmethod
     def empty(cls, config: VTokConfig, read_config: ReadConfig) -> "CLIPFeatureExtractor":
         if config.weights is None:
-            settings = CLIP_L_336 | (config.clip_config or {})
-            with library_errors(lambda problem: ConfigError(f"tokeniser.clip_config cannot be used: {problem}")):
-                return cls(CLIPVisionModel(CLIPVisionConfig(**settings)))
+            return cls(CLIPVisionModel(random_architecture(config.clip_config or {})))
         stored, where = stored_config(config, read_config), backbone_location("CLIP", config)
         with where.building("config.json"):
             clip = CLIPVisionModel(CLIPVisionConfig.from_dict(stored))
@@ -58,13 +58,32 @@ class CLIPFeatureExtractor(FeatureExtractor):
         return hidden[:, 1:].unflatten(1, (self.grid, self.grid))
 
 
+def random_architecture(clip_config: Mapping[str, Any]) -> CLIPVisionConfig:
+    """Returns CLIP-L/336's architecture with the given changes.
+
+    Raises:
+        ConfigError: A setting is unknown or has an impossible value.
+    """
+    known = CLIPVisionConfig().to_dict()
+    others = {*PreTrainedConfig().to_dict(), "num_channels"}  # frames have three
+    own = {name: value for name, value in known.items() if name not in others}
+    require_sizes(SETTING, clip_config, own)
+    values = own | CLIP_L_336 | dict(clip_config)
+    member(ACT2FN, values["hidden_act"], f"{SETTING}: hidden_act")
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    require(width % heads == 0, f"{SETTING}: num_attention_heads {heads} does not divide hidden_size {width}")
+    side, patch = values["image_size"], values["patch_size"]
+    require(side >= patch, f"{SETTING}: image_size {side} is smaller than patch_size {patch}")
+    return CLIPVisionConfig(**values)
+
+
 def stored_config(config: VTokConfig, read_config: ReadConfig) -> dict[str, Any]:
     """Returns the architecture of the stored vision tower.
 
     Raises:
         ConfigError: It is missing or another model's, or the configuration has one too.
     """
-    require(not config.clip_config, "tokeniser.clip_config is for random weights; remove it or tokeniser.weights")
+    require(not config.clip_config, f"{SETTING} is for random weights; remove it or tokeniser.weights")
     where = backbone_location("CLIP", config)
     stored = read_config(where, "config.json")
     where.require_plain(stored)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from vtok.config import ConfigError, member, require
+from vtok.config import member, require, require_sizes
 
 Stride = tuple[int, int, int]
 
@@ -78,6 +78,19 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+def triples(strides: Any) -> tuple[Stride, ...]:
+    """Returns strides, read from JSON or YAML, as a motion codec has them; raises ConfigError if they are none."""
+    rows = strides if isinstance(strides, (list, tuple)) else []
+    fits = [
+        isinstance(row, (list, tuple)) and len(row) == 3 and all(type(n) is int and n >= 1 for n in row) for row in rows
+    ]
+    require(
+        bool(rows) and all(fits),
+        f"a motion codec's strides are {strides!r}, but must be a list of stages, each with three whole numbers",
+    )
+    return tuple((row[0], row[1], row[2]) for row in rows)
+
+
 def codec_config(settings: Mapping[str, Any] | None = None) -> MotionCodecConfig:
     """Returns the sizes that settings name: ``form`` (``budget`` if omitted), and the fields that differ from it.
 
@@ -86,9 +99,7 @@ def codec_config(settings: Mapping[str, Any] | None = None) -> MotionCodecConfig
     """
     changes = dict(settings or {})
     values = member(FORMS, changes.pop("form", "budget"), "a motion codec's form") | changes
-    names = [field.name for field in fields(MotionCodecConfig)]
-    if unknown := values.keys() - set(names):
-        raise ConfigError(f"a motion codec has no setting {min(unknown)}: choose from form, {', '.join(names)}")
+    require_sizes("a motion codec", values, {"form": None} | {f.name: f.default for f in fields(MotionCodecConfig)})
     if "strides" in values:
-        values["strides"] = tuple(tuple(stride) for stride in values["strides"])
+        values["strides"] = triples(values["strides"])
     return MotionCodecConfig(**values)

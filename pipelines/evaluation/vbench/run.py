@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
+from pipelines.cli.launcher import local_rank
 from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report, write_whole
 from pipelines.evaluation.vbench.suite import Environment, environment_of, prompts_of
 from pipelines.evaluation.vbench.table import as_markdown, scores_in
@@ -157,8 +159,10 @@ def scored(
     arguments = {"full_info": str(environment.full_info), "videos": str(folder.resolve()),
                  "output": str(output.resolve()), "dimension": dimension, "prompts": prompts}  # fmt: skip
     job.write_text(json.dumps(arguments, ensure_ascii=False))
+    command = [environment.python, SCORE, job.resolve()]
+    variables = os.environ | {"LOCAL_RANK": str(local_rank())}  # which chooses the GPU
     with log.open("w") as file:
-        ended = subprocess.run([environment.python, SCORE, job.resolve()], stdout=file, stderr=subprocess.STDOUT)
+        ended = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
     if ended.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
         print(f"{dimension}: VBench failed: {last}", file=sys.stderr)

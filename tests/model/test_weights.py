@@ -140,7 +140,7 @@ def test_a_hub_id_is_read_from_its_cache_at_its_revision(models, framework, tmp_
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_any_range_of_a_tensor_can_be_read_alone(tmp_path, monkeypatch, dtype, suffix):
-    monkeypatch.setattr("vtok.weights.PIECE", 7)
+    monkeypatch.setattr("vtok.weights.tensors.PIECE", 7)
     values = torch.randn(10, 5).to(dtype)
     stored, path = {"a": torch.zeros(3), "b": values, "c": torch.zeros(3)}, tmp_path / f"x.{suffix}"
     save_file(stored, path) if suffix == "safetensors" else torch.save(stored, path)

@@ -1,6 +1,7 @@
 """Read `manifest.json` and `manifest.npy`. One that is damaged is an error that says what repairs it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,21 @@ import numpy as np
 from data_tools.errors import DataError
 from data_tools.shards.layout import EARLIER_ROW, MANIFEST, MANIFEST_ROWS, ROW, VERSION
 
+# As other loaders take their data: a tar, a pattern of tars, a command.
+NAMES_TARS = re.compile(r"\.tar(\.\w+)?$|^pipe:|\{\d+\.\.\d+\}|\*")
+
 
 def read_manifest(folder: Path) -> dict:
     """The content of a folder's manifest.json.
 
     Raises:
-        DataError: there is none or no manifest.npy, it is damaged, or it has another version.
+        DataError: there is none or no manifest.npy, it is damaged, or it has another version; or `folder` names tars.
     """
+    if NAMES_TARS.search(str(folder)) and not folder.is_dir():
+        raise DataError(
+            f"{folder} names tars: name the folder that holds them; if another tool wrote them, run `vtok-shards index "
+            "FOLDER` first"
+        )
     if not (folder / MANIFEST).is_file():
         state = "holds no finished dataset (no manifest)" if folder.is_dir() else "does not exist"
         raise DataError(f"{folder} {state}: run `vtok-shards build INPUT --output {folder}`")

@@ -171,3 +171,10 @@ def test_a_merge_keeps_the_rejected_clips_of_a_damaged_build(packed, tmp_path, c
     (folder / "shard-000001.tar").unlink()
     assert main(["merge", str(folder)]) == 2
     assert "1 of 4 shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.tar", "shard-{000000..000009}.tar", "shard-*.tar", "pipe:cat x.tar", "x.tar.gz"])
+def test_tars_in_place_of_a_folder_are_named_as_such(tmp_path, name):
+    (tmp_path / "x.tar").write_bytes(b"")
+    with pytest.raises(DataError, match="names tars: name the folder that holds them"):
+        ShardReader(name if name.startswith("pipe") else tmp_path / name)

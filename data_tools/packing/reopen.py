@@ -41,9 +41,8 @@ def _give_back(output: Path, tasks: Sequence[ShardTask]) -> None:
     # The index writes lines of its own, with a field "shard", and counts them in its sidecars.
     lines = [line for line in read_rejected(folder / REJECTED) if "shard" not in line]
     counts = [len(task.clips) - _packed(folder, task) for task in tasks]
-    if (
-        sum(counts) != len(lines) or min(counts) < 0
-    ):  # the lines cannot be told apart: what may have rejected clips is packed anew
+    if sum(counts) != len(lines) or min(counts) < 0:
+        # The lines cannot be told apart: what may have rejected clips is packed anew.
         for task, count in zip(tasks, counts):
             if count and task in missing:
                 sidecar_path(folder, task.name).unlink(missing_ok=True)

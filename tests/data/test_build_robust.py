@@ -21,9 +21,9 @@ from data_tools.packing.merge import merge
 from data_tools.packing.plan import Part, ShardTask, split
 from data_tools.packing.sources import Columns, discover
 from data_tools.packing.state import locked
-from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.video.decode import validate
+from support.damaged_clips import with_damage
 from support.ends import abort, kill_myself, leave, sleep_for_ever, spin_for_ever, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,11 +34,7 @@ DAMAGED = (4, 9, 10, 11)  # the last three are a whole shard
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    render_clips(folder, CLIPS, seed=0, frames=8, size=32)
-    for number in DAMAGED:
-        (folder / f"{number:03d}.mp4").write_text("no video")
-    return folder
+    return with_damage(tmp_path_factory.mktemp("clips"), CLIPS, frames=8, damaged=DAMAGED)
 
 
 @pytest.fixture(scope="module")

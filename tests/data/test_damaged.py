@@ -10,9 +10,9 @@ from data_tools.errors import DataError
 from data_tools.inspect.verify import verify_shards
 from data_tools.packing import build_shards
 from data_tools.packing.plan import Part
-from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache
+from support.damaged_clips import with_damage
 
 CLIPS, PER_SHARD = 7, 2
 DAMAGED = (1, 4, 5)  # the last two are a whole shard
@@ -20,11 +20,7 @@ DAMAGED = (1, 4, 5)  # the last two are a whole shard
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    render_clips(folder, CLIPS, seed=0, frames=4, size=32)
-    for number in DAMAGED:
-        (folder / f"{number:03d}.mp4").write_text("no video")
-    return folder
+    return with_damage(tmp_path_factory.mktemp("clips"), CLIPS, frames=4, damaged=DAMAGED)
 
 
 def pack(clips, output):

@@ -75,7 +75,7 @@ def test_smoke_runs_to_its_report_and_a_second_start_repeats_nothing(tmp_path, c
 def test_the_report_of_a_folder_without_results_is_one_line(tmp_path):
     assert_user_error(called(main, "--profile", "smoke", "--report", tmp_path), "no such file")
     assert_user_error(called(main, "--profile", "tpu", "--report", tmp_path), "no profile 'tpu'")
-    (tmp_path / "results.jsonl").write_text('{"kind": "study", "origin": "another", "missing": 0}\n')
+    (tmp_path / "results.jsonl").write_text('{"kind": "study", "origin": "another"}\n')
     assert_user_error(called(main, "--profile", "smoke", "--report", tmp_path), "another study")
 
 
@@ -84,15 +84,15 @@ def test_runs_that_the_results_hold_are_known_if_their_settings_are_the_same(tmp
     keys = {("vtok", 0): command.run_key(config, "vtok"), ("vtok", 1): "of other settings"}
     answers = {"vtok": {of: {0: {"right": [1, 0]}, 1: {"right": [1, 1]}}}}
     runs = {run: {"key": key} for run, key in keys.items()}
-    write_results(Results("here", 3, "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
+    write_results(Results("here", "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
     known = command.recorded(config, tmp_path)
     assert list(known.runs) == [("vtok", 0)] and known.shown == ["vtok"]
     assert known.answers == {"vtok": {of: {0: {"right": [1, 0]}}}}
     found = command.gathered(config, "there", {}, {}, known)
-    assert found.missing == len(config.runs) - 1 and found.answers == known.answers and found.origin == "there"
-    write_results(Results("earlier", 0, "models", runs={("vtok", 0): {"seconds": 1.0}}), tmp_path / RESULTS)
+    assert list(found.runs) == [("vtok", 0)] and found.answers == known.answers and found.origin == "there"
+    write_results(Results("earlier", "models", runs={("vtok", 0): {"seconds": 1.0}}), tmp_path / RESULTS)
     assert not command.recorded(config, tmp_path).runs  # an earlier version wrote no keys
-    write_results(Results("here", 3, "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
+    write_results(Results("here", "models", runs=runs, answers=answers, shown=["vtok", "none"]), tmp_path / RESULTS)
     longer = replace(config, fit=replace(config.fit, steps=5))
     assert not command.recorded(longer, tmp_path).runs and not command.recorded(config, tmp_path / "none").runs
 
@@ -122,7 +122,7 @@ def test_the_results_hold_what_other_processes_finished(tmp_path, smoke, monkeyp
     monkeypatch.setattr(command, "make_all", lambda runs, output, done, make, write: write())
     command.run(smoke, tmp_path, "here")
     found = read_results(tmp_path)
-    assert list(found.runs) == [("none", 1)] and found.missing == len(smoke.runs) - 1 and list(found.arms) == ["none"]
+    assert list(found.runs) == [("none", 1)] and list(found.arms) == ["none"]
 
 
 # ---------------------------------------------------------------- clips
@@ -254,13 +254,17 @@ def test_own_features_are_kept_and_depend_on_the_clip_and_the_seed_alone(tmp_pat
         assert torch.equal(again.motion, found.motion) and again.motion_counts == found.motion_counts
 
 
-def test_main_arms_come_first_and_are_asked_most(smoke):
+def test_runs_go_seed_by_seed_and_arms_with_a_codec_come_last():
     config = load_strategies(STRATEGIES, "cpu")
-    runs = config.runs
-    main_arms = [name for name in config.arms if "main" in config.arms[name].table]
-    assert len(runs) == len(set(runs)) == 14 * config.seeds
-    assert {name for name, _ in runs[: len(main_arms) * config.seeds]} == set(main_arms)
-    assert runs[: len(main_arms)] == [(name, 0) for name in main_arms]
+    coded = ["OmniTokenizer*", "Video-LaViT*"]
+    others = [arm for arm in config.arms if arm not in coded]
+    assert config.runs[:5] == [(name, 0) for name in ("vtok", "frames 8", "frames 4", "none", "4 x 4 cells")]
+    assert config.runs == [(arm, seed) for arms in (others, coded) for seed in range(config.seeds) for arm in arms]
+    assert len(set(config.runs)) == 14 * config.seeds
+
+
+def test_main_arms_are_asked_most(smoke):
+    config = load_strategies(STRATEGIES, "cpu")
     asked = {name: [what[:2] for what in command.asked_of(config, name, 0)] for name in config.arms}
     assert ("own", "new") in asked["vtok"] and ("own", "new") not in asked["none"] + asked["1 spatial token"]
     assert asked["frames 8"][-1] == ("training free", "new")  # it changes the model
@@ -350,7 +354,7 @@ def test_likeness_tells_how_far_things_are_from_their_true_places_and_sizes():
 
 def measured(**answers: dict[int, list[int]]) -> Results:
     """Returns results of two categories of three questions each, by arm and seed."""
-    results = Results("a command", 0, "hash", {("understanding", "new"): ["motion"] * 3 + ["colour"] * 3})
+    results = Results("a command", "hash", {("understanding", "new"): ["motion"] * 3 + ["colour"] * 3})
     for name, seeds in answers.items():
         results.answers[name] = {("understanding", "new"): {seed: {"right": own} for seed, own in seeds.items()}}
         results.arms[name] = {"tokens": 34, "flops": 1e12, "g_phi": 100}
@@ -359,7 +363,7 @@ def measured(**answers: dict[int, list[int]]) -> Results:
 
 def test_results_are_read_as_they_were_written(tmp_path):
     results = measured(vtok={0: [0, 0, 1, 1, 0, 1], 1: [0] * 6}, none={0: [1] * 6})
-    results.missing, results.shown = 2, ["vtok"]
+    results.shown = ["vtok"]
     results.runs["vtok", 1] = {"last_loss": 0.5, "seconds": 4.0}
     results.categories["own", "new"] = ["motion", "motion"]
     results.answers["vtok"]["own", "new"] = {0: {"right": [1, 0], "place": [0, 50], "size": [36, 9]}}
@@ -419,7 +423,7 @@ def test_equality_needs_a_margin():
 
 
 def test_an_unfinished_study_reports_what_it_has(tmp_path, smoke):
-    text = report.heading(smoke, Results("a command", 3, "hash"))
-    assert "**Not finished**" in text and "3 are still to come" in text
-    results = Results("a command", 3, "hash")
+    results = Results("a command", "hash", runs={("none", 1): {}, ("an arm of before", 0): {}})
+    text = report.heading(smoke, results)
+    assert f"**Not finished**: 1 runs are done, {len(smoke.runs) - 1} are still to come." in text
     assert report.write(tmp_path, smoke, results).read_text() == text + "\n"

@@ -110,7 +110,7 @@ def test_the_interval_is_that_of_seeds_and_questions():
 
 
 def test_results_are_read_as_they_were_written_and_make_the_tables(tmp_path):
-    results = Results("a command", 1, ["motion", "motion", "after_cut", "after_cut"], [0.25, 0.25, 0.5, 0.5])
+    results = Results("a command", ["motion", "motion", "after_cut", "after_cut"], [0.25, 0.25, 0.5, 0.5])
     results.tokens, results.g_phi = {"vtok": [28, 28, 28, 28], "other": [28, 28, 44, 44]}, {"vtok": 1000, "other": 1001}
     results.answers = {
         "vtok": {0: Answers([1, 0, 0, 1], 0.5), 1: Answers([1, 0, 0, 1], 0.25)},
@@ -121,7 +121,7 @@ def test_results_are_read_as_they_were_written_and_make_the_tables(tmp_path):
     text = report.write(tmp_path, load_variants(VARIANTS, "smoke"), results).read_text()
     assert "| other | 1,001 | 28.0 | 44.0 | 2 | 100.0 | 50.0 | 75.0 |" in text
     assert "| *chance* | | | | | 25.0 | 50.0 | 37.5 |" in text
-    assert "| other | 2 | +50.0 ±" in text and "13 runs are done, 1 are still to come" in text
+    assert "| other | 2 | +50.0 ±" in text and "4 runs are done, 10 are still to come" in text
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="not published yet")

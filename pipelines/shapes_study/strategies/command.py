@@ -100,7 +100,7 @@ def recorded(config: StrategiesConfig, output: Path) -> Results:
     So a study goes on where only its published files are left: copy them to ``output``.
     """
     if not (output / RESULTS).exists():
-        return Results("", 0, shipped_digest())
+        return Results("", shipped_digest())
     results = read_results(output)
     results.runs = {
         run: figures for run, figures in results.runs.items()
@@ -279,7 +279,7 @@ def gathered(
     known: Results,
 ) -> Results:
     """Returns what the stages measured so far, and what was known before."""
-    found = Results(origin, len(config.runs) - len(done) - len(known.runs), shipped_digest())
+    found = Results(origin, shipped_digest())
     found.runs, found.answers = dict(known.runs), deepcopy(known.answers)
     for of, split, count in dict.fromkeys(asked for name in config.arms for asked in asked_of(config, name, 0)):
         found.categories[of, split] = [name for name in (TV_ALIGN if of in KINDS else CATEGORIES) for _ in range(count)]

@@ -182,10 +182,13 @@ class StrategiesConfig:
 
     @property
     def runs(self) -> list[tuple[str, int]]:
-        """All arms and seeds in the order of work: the main table first, seed by seed, so that arms stay comparable."""
-        main = [arm for arm, settings in self.arms.items() if MAIN in settings.table]
-        others = [arm for arm in self.arms if arm not in main]
-        return [(arm, seed) for group in (main, others) for seed in range(self.seeds) for arm in group]
+        """All arms and seeds in the order of work: seed by seed, so that a study under way compares all arms.
+
+        Arms with a codec of their own come last, so that a study that goes on elsewhere trains codecs only once.
+        """
+        last = [arm for arm, own in self.arms.items() if own.tokeniser.get("strategy") in self.codecs]
+        others = [arm for arm in self.arms if arm not in last]
+        return [(arm, seed) for group in (others, last) for seed in range(self.seeds) for arm in group]
 
 
 def load_strategies(path: Path, profile: str) -> StrategiesConfig:

@@ -54,9 +54,9 @@ def heading(config: StrategiesConfig, results: Results) -> str:
         "# Strategies in small",
         f"Made by {results.origin}, with the shipped models {results.models}; no number here was typed by hand.",
     ]
-    if results.missing:
-        done = len(config.runs) - results.missing
-        parts.append(f"**Not finished**: {done} runs are done, {results.missing} are still to come.")
+    if missing := sum(run not in results.runs for run in config.runs):
+        done = len(config.runs) - missing
+        parts.append(f"**Not finished**: {done} runs are done, {missing} are still to come.")
     parts.append(
         f"Every arm starts from the small models that the package ships. It trains on {world.train} clips of "
         f"{world.seconds:g} s, {config.seeds} seeds: {fit.steps} steps of {fit.batch_size}, in which half of the "

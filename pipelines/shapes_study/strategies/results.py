@@ -1,6 +1,6 @@
 """Reads and writes the measurements of a study of strategies: ``results.jsonl``, a JSON object a line.
 
-{"kind": "study", "origin": ..., "missing": 0, "models": ...}             once, the first line
+{"kind": "study", "origin": ..., "models": ...}                           once, the first line
 {"kind": "items", "of": "own", "split": "new", "categories": [["counting", 60], ...]}
 {"kind": "arm", "arm": "vtok", "tokens": 34, "flops": 1e15, "g_phi": 18624}
 {"kind": "run", "arm": "vtok", "seed": 0, "last_loss": 0.5, "seconds": 400, ..., "key": ...}
@@ -37,7 +37,6 @@ class Results:
 
     Attributes:
         origin: The command and the commit that produced them.
-        missing: Runs that are not done yet.
         models: Hash of the shipped models.
         categories: By what was asked, the category of each item.
         arms: By arm, ``tokens``, ``flops`` and ``g_phi``.
@@ -49,7 +48,6 @@ class Results:
     """
 
     origin: str
-    missing: int
     models: str
     categories: dict[Asked, list[str]] = field(default_factory=dict)
     arms: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -68,7 +66,7 @@ def write_results(results: Results, path: Path) -> None:
 
 def lines_of(results: Results) -> Iterator[dict[str, Any]]:
     """Yields the objects of the file's lines."""
-    yield {"kind": "study", "origin": results.origin, "missing": results.missing, "models": results.models}
+    yield {"kind": "study", "origin": results.origin, "models": results.models}
     for (of, split), names in results.categories.items():
         counts = [[name, names.count(name)] for name in dict.fromkeys(names)]
         yield {"kind": "items", "of": of, "split": split, "categories": counts}
@@ -95,7 +93,7 @@ def read_results(folder: Path) -> Results:
     require(path.is_file(), f"{path}: no such file: give a folder with the {RESULTS} of a study")
     study, *lines = map(json.loads, path.read_text().splitlines())
     require("models" in study, f"{path} is of another study than this one: give the folder of a study of strategies")
-    results = Results(study["origin"], study["missing"], study["models"])
+    results = Results(study["origin"], study["models"])
     for line in lines:
         kind = line.pop("kind")
         if kind == "items":

@@ -112,8 +112,7 @@ def gathered(
 ) -> Results:
     """Returns what the stages measured so far."""
     items = [clip.item for clip in world.asked_clips(config.world, config.seed)]
-    missing = len(config.arms) * len(config.seeds) - len(done)
-    found = Results(origin, missing, [item.category for item in items], [1 / len(item.options) for item in items])
+    found = Results(origin, [item.category for item in items], [1 / len(item.options) for item in items])
     for (name, seed), figures in done.items():
         found.tokens[name], found.g_phi[name] = tokens[name], figures["g_phi"]
         found.answers.setdefault(name, {})[seed] = Answers(figures["right"], figures["last_loss"])

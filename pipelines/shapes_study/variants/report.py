@@ -2,7 +2,7 @@
 
 ``results.jsonl`` holds all that the report needs, a JSON object a line:
 
-{"kind": "study", "origin": ..., "missing": 0}              once, the first line
+{"kind": "study", "origin": ...}                            once, the first line
 {"kind": "questions", "categories": [...], "chance": [...]}        of each question, in order
 {"kind": "arm", "arm": "vtok", "g_phi": 156000, "tokens": [...]}      visual tokens of each question's clip
 {"kind": "answers", "arm": "vtok", "seed": 0, "right": "0110...", "last_loss": 0.5}
@@ -43,7 +43,6 @@ class Results:
 
     Attributes:
         origin: The command and the commit that produced them.
-        missing: Runs that are not done yet.
         categories: The category of each question.
         chance: The share of right answers that guessing gives, of each question.
         tokens: By arm, the visual tokens of each question's clip.
@@ -52,7 +51,6 @@ class Results:
     """
 
     origin: str
-    missing: int
     categories: list[str]
     chance: list[float]
     tokens: dict[str, list[int]] = field(default_factory=dict)
@@ -63,7 +61,7 @@ class Results:
 def write_results(results: Results, path: Path) -> None:
     """Writes the file."""
     lines: list[dict] = [
-        {"kind": "study", "origin": results.origin, "missing": results.missing},
+        {"kind": "study", "origin": results.origin},
         {"kind": "questions", "categories": results.categories, "chance": results.chance},
     ]
     for arm, tokens in results.tokens.items():
@@ -85,7 +83,7 @@ def read_results(folder: Path) -> Results:
     path = folder / RESULTS
     require(path.is_file(), f"{path}: no such file: give a folder with the {RESULTS} of a study of variants")
     study, questions, *lines = map(json.loads, path.read_text().splitlines())
-    results = Results(study["origin"], study["missing"], questions["categories"], questions["chance"])
+    results = Results(study["origin"], questions["categories"], questions["chance"])
     for line in lines:
         if line["kind"] == "arm":
             results.tokens[line["arm"]], results.g_phi[line["arm"]] = line["tokens"], line["g_phi"]
@@ -110,9 +108,9 @@ def heading(config: VariantsConfig, results: Results) -> str:
     """Returns the title, and what was run."""
     world, fit = config.world, config.fit
     text = f"# Variants of the motion token\n\nMade by {results.origin}; no number here was typed by hand."
-    if results.missing:
-        done = len(config.arms) * len(config.seeds) - results.missing
-        text += f"\n\n**Not finished**: {done} runs are done, {results.missing} are still to come."
+    done, wanted = sum(map(len, results.answers.values())), len(config.arms) * len(config.seeds)
+    if done < wanted:
+        text += f"\n\n**Not finished**: {done} runs are done, {wanted - done} are still to come."
     seeds, sides = ", ".join(map(str, config.seeds)), " and ".join(map(words, SIDES))
     return (
         f"{text}\n\nQuestions that no single frame answers, about clips of {world.frames} frames: {world.train} clips "

@@ -14,9 +14,9 @@ from pipelines.engine import hub
 from pipelines.engine.models import load_framework
 from pipelines.engine.weights import frozen_hashes
 from support.tiny import model_config
-from vtok import weights
 from vtok.config import ConfigError
 from vtok.rows import text
+from vtok.weights import location
 
 NAME = "someone/tiny"
 
@@ -39,7 +39,7 @@ def asked(tiny_models, tmp_path, monkeypatch):
             calls.append(f"{repository} for {kind.__name__}")
         return method(str(tiny_models / Path(repository).name), **options)
 
-    monkeypatch.setattr(weights, "hf_hub_download", find)
+    monkeypatch.setattr(location, "hf_hub_download", find)
     tokenizer = transformers.AutoTokenizer
     monkeypatch.setattr(tokenizer, "from_pretrained", partial(local, tokenizer, tokenizer.from_pretrained))
     processor = text.ProcessorMixin

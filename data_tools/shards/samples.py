@@ -26,7 +26,7 @@ MAX_SAMPLE_BYTES = 2**30  # one pread returns at most 2 GiB, and a sample must f
 VIDEO_ENDINGS = frozenset(
     "mp4 m4v mov qt mkv webm avi ts mts m2ts mpg mpeg flv f4v wmv asf ogv ogg 3gp gif video".split()
 )
-IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp"})
+IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "png", "webp", "bmp"})
 MEDIA_ENDINGS = VIDEO_ENDINGS | IMAGE_ENDINGS
 CAPTION_ENDINGS = ("txt", "caption")
 TEXT_ENDINGS = (*CAPTION_ENDINGS, "json")

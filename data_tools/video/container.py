@@ -18,6 +18,9 @@ Source = bytes | str | Path
 # No playlist formats: FFmpeg would open any local file or address that a playlist names.
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,gif"
 
+# Images in an MP4's boxes, by their brand. FFmpeg would show one tile of them, or an auxiliary picture.
+HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"))
+
 # PyAV sets this flag of FFmpeg's: a frame without a time of display is shown when the next reference frame is decoded.
 # That is the rule of MPEG-1 and MPEG-2. It is wrong for H.264 in AVI, which stores no such times: `stamps` finds them.
 GENPTS = 1
@@ -34,6 +37,8 @@ def opened(source: Source) -> Iterator[av.VideoStream]:
     head = _head(source)
     if not head:
         raise BadVideo("empty_file", "the file holds no bytes")
+    if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS:
+        raise BadVideo("image_format", "a HEIC or AVIF image: save it as JPEG, PNG or WebP")
     try:
         container = av.open(
             io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}",  # a name with a colon is no address
@@ -44,7 +49,9 @@ def opened(source: Source) -> Iterator[av.VideoStream]:
     except av.FFmpegError as error:
         if head[4:8] == b"ftyp":
             raise BadVideo("truncated", "an MP4 that does not open: its index (moov) is lost or damaged") from error
-        raise BadVideo("not_a_video", "no known video container") from error
+        raise BadVideo(
+            "not_a_video", "no known video container, and no image of a known kind (JPEG, PNG, WebP, BMP, GIF)"
+        ) from error
     with container:
         if container.format.name not in FILLED_IN:
             container.flags &= ~GENPTS
@@ -84,12 +91,12 @@ def codec_of(stream: av.VideoStream) -> str:
 
 
 def _head(source: Source) -> bytes:
-    """The first 8 bytes."""
+    """The first 12 bytes."""
     if isinstance(source, bytes):
-        return source[:8]
+        return source[:12]
     try:
         with open(source, "rb") as file:
-            return file.read(8)
+            return file.read(12)
     except OSError as error:
         raise BadVideo("unreadable", f"{source}: {error.strerror}") from error
 

@@ -21,7 +21,7 @@ class VideoFacts:
         fps: frames / duration.
         frames: number of shown frames.
         duration: seconds from the first frame to the last, plus the median interval between frames.
-        codec: FFmpeg's name, such as "h264"; "jpeg", "png" or "webp" for an image.
+        codec: FFmpeg's name, such as "h264"; "jpeg", "png", "webp", "bmp" or "gif" for an image.
         rotation: degrees counter-clockwise (0, 90, 180 or 270) by which coded frames are rotated for display.
         mirrored: whether coded frames are mirrored left to right before that.
         interlaced: whether some frames are interlaced; they are deinterlaced when they are read.

@@ -2,8 +2,8 @@
 
 CMYK, grey and palettes become RGB, and an alpha channel is left out, as the image processors of published models do.
 What Pillow would show wrong is refused: more than 8 bits a channel, which it clips, animations, of which it shows the
-first picture only, and damaged JPEGs, of which it makes up the rest (see `jpeg`). A file may be a few bytes and still
-claim billions of pixels: the header is read first.
+first picture only, and damaged JPEGs and GIFs, of which it makes up the rest (see `jpeg` and `gif`). A file may be a
+few bytes and still claim billions of pixels: the header is read first. A GIF of several pictures is a video.
 """
 
 import io
@@ -17,13 +17,14 @@ from PIL import Image, ImageOps
 from data_tools.errors import BadVideo
 from data_tools.video.container import Source
 from data_tools.video.facts import IMAGE, VideoFacts
+from data_tools.video.gif import SIGNATURES, check_blocks, is_still
 from data_tools.video.jpeg import check_jpeg
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 100_000_000
 # A JPEG of a phone (MPO) holds further pictures behind the one that every program shows.
 MPO = "MPO"
-JPEG = "jpeg"
+CHECKS = {"jpeg": check_jpeg, "gif": check_blocks}  # formats in which Pillow overlooks damage
 MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 ORIENTATION = 0x0112  # EXIF's tag
 # EXIF's orientation -> (degrees counter-clockwise, whether it is mirrored left to right before that).
@@ -31,7 +32,7 @@ TURNS = {2: (0, True), 3: (180, False), 4: (180, True), 5: (90, True), 6: (270, 
 
 
 def is_image(source: Source) -> bool:
-    """Whether the file begins as a JPEG, PNG or WebP does."""
+    """Whether the file begins as a JPEG, PNG, WebP or BMP does, or is a GIF of one picture."""
     if isinstance(source, bytes):
         head = source[:12]
     else:
@@ -40,7 +41,10 @@ def is_image(source: Source) -> bool:
             return False
         with path.open("rb") as file:
             head = file.read(12)
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    if head.startswith(SIGNATURES):
+        return is_still(_bytes(source))
+    webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
+    return webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"))
 
 
 def image_facts(source: Source) -> VideoFacts:
@@ -50,8 +54,8 @@ def image_facts(source: Source) -> VideoFacts:
         BadVideo: it is damaged or of a kind that is refused.
     """
     image, codec, (rotation, mirrored) = _loaded(source)
-    if codec == JPEG:
-        check_jpeg(source if isinstance(source, bytes) else Path(source).read_bytes())
+    if check := CHECKS.get(codec):
+        check(_bytes(source))
     return VideoFacts(
         width=image.width,
         height=image.height,
@@ -77,6 +81,10 @@ def picture_of(source: Source) -> torch.Tensor:
     return torch.from_numpy(np.array(_loaded(source)[0].convert("RGB")))
 
 
+def _bytes(source: Source) -> bytes:
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
 def _loaded(source: Source) -> tuple[Image.Image, str, tuple[int, bool]]:
     """(the image in its own mode as it is shown, its format in lower case, its entry of `TURNS`). Raises BadVideo."""
     try:
@@ -84,7 +92,7 @@ def _loaded(source: Source) -> tuple[Image.Image, str, tuple[int, bool]]:
             warnings.simplefilter("ignore")  # Pillow warns of large images, and of damage that it then raises
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 _check(image)
-                codec = JPEG if image.format == MPO else str(image.format).lower()
+                codec = "jpeg" if image.format == MPO else str(image.format).lower()
                 turn = TURNS.get(image.getexif().get(ORIENTATION, 1), (0, False))
                 image.load()
                 return ImageOps.exif_transpose(image), codec, turn

@@ -55,6 +55,20 @@ def test_every_mode_looks_as_pillow_shows_it(mode):
     assert np.array_equal(picture(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+@pytest.mark.parametrize("form", ["BMP", "GIF"])
+def test_a_bmp_and_a_gif_of_one_picture_are_images(form, mode):
+    data = encoded(Image.fromarray(RGB).convert(mode), form)
+    facts = validate(data)
+    assert (facts.width, facts.height, facts.frames, facts.entry, facts.codec) == (36, 24, 1, IMAGE, form.lower())
+    assert np.array_equal(picture(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_a_gif_of_two_pictures_is_a_video():
+    facts = validate(animation("GIF"))
+    assert facts.frames == 2 and facts.entry != IMAGE
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_as_its_exif_says(form, orientation):
@@ -90,6 +104,11 @@ REFUSED = {
     "bomb": (bomb(), "too_large"),
     "cut jpeg": (encoded(Image.fromarray(RGB), "JPEG")[:-200], "bad_image"),
     "cut png": (encoded(Image.fromarray(RGB))[:-200], "bad_image"),
+    "cut bmp": (encoded(Image.fromarray(RGB), "BMP")[:-200], "bad_image"),
+    "cut gif": (encoded(Image.fromarray(RGB), "GIF")[:-20], "truncated"),
+    "avif": (encoded(Image.fromarray(RGB), "AVIF"), "image_format"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "image_format"),
+    "tiff": (encoded(Image.fromarray(RGB), "TIFF"), "not_a_video"),
     "png in name": (b"\x89PNG\r\n\x1a\n" + bytes(50), "bad_image"),
 }
 
@@ -197,12 +216,12 @@ def test_tars_of_others_with_images_and_texts(folder, tmp_path):
 
 
 def test_images_lie_beside_their_texts_or_in_a_column_of_that_name(folder, tmp_path):
-    for name in ("one.jpg", "two.png"):
+    for name in ("one.jpg", "two.bmp"):
         Image.fromarray(RGB).save(tmp_path / name)
     (tmp_path / "one.txt").write_text("One.")
     (tmp_path / "two.json").write_text('{"caption": "Two."}')
     assert [item.load().meta["caption"] for item in discover(tmp_path)] == ["One.", "Two."]
-    (tmp_path / "captions.csv").write_text("image,caption\none.jpg,First.\ntwo.png,Second.\n")
+    (tmp_path / "captions.csv").write_text("image,caption\none.jpg,First.\ntwo.bmp,Second.\n")
     source = discover(tmp_path)
     assert [source[n].load().meta["caption"] for n in range(2)] == ["First.", "Second."]
     assert validate(source[0].load().video).codec == "jpeg"

@@ -6,8 +6,8 @@ The frame rate is read from `NAME/fps.txt`, else from "fps" in `NAME/meta.json`,
 `meta.json` are kept. The frames are encoded as nearly lossless H.264. Odd sizes are padded by one row or column of
 edge pixels, because 4:2:0 needs even sizes.
 
-JPEG, PNG and WebP are read as images are (see `video.image`): turned by their EXIF orientation, and never damaged.
-FFmpeg reads frames of other formats.
+JPEG, PNG, WebP, BMP and GIF are read as images are (see `video.image`): turned by their EXIF orientation, and never
+damaged. FFmpeg reads frames of other formats.
 """
 
 import io
@@ -33,7 +33,7 @@ FRAMES_CRF = 12
 FRAMES, CAPTION, META = "frames", "caption.txt", "meta.json"
 # A file with one of these is an image, be it one that cannot be read.
 ENDINGS = IMAGE_ENDINGS | frozenset(
-    "jpe jfif bmp dib tif tiff gif ppm pgm pbm pnm tga sgi jp2 j2k jxl avif heic heif dpx exr hdr qoi".split()
+    "jpe jfif dib tif tiff gif ppm pgm pbm pnm tga sgi jp2 j2k jxl avif heic heif dpx exr hdr qoi".split()
 )
 
 

@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_tools.draws import Draws
 from data_tools.items import Item
@@ -24,7 +23,7 @@ from pipelines.inference.load import Run
 from pipelines.shapes_models.clips import SPLIT, frames_of
 from pipelines.shapes_models.config import ModelsConfig
 from vtok.framework import VTokFramework
-from vtok.video_decoder import encode_video
+from vtok.video_decoder import decode_video, encode_video
 
 OFFSET = 909_089  # keeps the scenes' seed apart from those that any model was trained on
 TRUE, RECONSTRUCTED = "true clips", "reconstructions"
@@ -48,7 +47,8 @@ def make(folder: Path, config: ModelsConfig, framework: VTokFramework) -> dict[s
     items = [item for _, item in scenes]
     lines = judged_prompts(folder, scenes, config, framework)
     true = [frames_of(scene, config) for scene, _ in scenes]
-    shown = {TRUE: true, RECONSTRUCTED: [reconstructed(framework.decoder.vae, frames) for frames in true]}
+    vae = framework.decoder.vae
+    shown = {TRUE: true, RECONSTRUCTED: [decode_video(vae, encode_video(vae, own[None]).mean)[0] for own in true]}
     return lines | {"ceilings": {name: plain(judged(items, clips)) for name, clips in shown.items()}}
 
 
@@ -105,14 +105,6 @@ def new_scenes(seed: int, per_category: int) -> list[tuple[Scene, Item]]:
             scene = scene_of(category, labels[number % len(labels)], draws, SPLIT)
             scenes.append((scene, item_of(scene, draws, f"{category}-{number:03d}")))
     return scenes
-
-
-@torch.no_grad()
-def reconstructed(vae: nn.Module, frames: Tensor) -> Tensor:
-    """Encodes and decodes frames (F, 3, H, W) ``uint8``."""
-    latents = encode_video(vae, frames[None]).mean
-    pixels = vae.decode(latents).sample[0].transpose(0, 1)
-    return ((pixels + 1) * 127.5).round().to(torch.uint8)
 
 
 def judged(items: list[Item], clips: list[Tensor]) -> list[Line]:

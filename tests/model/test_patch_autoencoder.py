@@ -1,6 +1,7 @@
 """A linear autoencoder in the place of HunyuanVideo's."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from support.tiny import model_config
 from vtok.assembly.build import build_framework
 from vtok.generation import generate
-from vtok.video_decoder import build_vae, encode_video
+from vtok.video_decoder import build_vae, decode_video, encode_video
 from vtok.video_decoder.patch_autoencoder import PatchAutoencoder
 
 
@@ -54,6 +55,15 @@ def test_all_axes_lose_nothing_and_the_first_frame_stands_alone():
     torch.testing.assert_close(vae.decode(vae.encode(pixels).latent_dist.mean).sample, pixels, atol=1e-5, rtol=0)
     still = vae.encode(pixels[:, :, :1]).latent_dist.mean
     torch.testing.assert_close(still, vae.encode(pixels).latent_dist.mean[:, :, :1])
+
+
+def test_a_video_comes_back_as_bytes_and_what_is_too_bright_is_white():
+    vae, frames = PatchAutoencoder(latent_channels=768), videos(2)
+    latents = encode_video(vae, frames).mean
+    assert torch.equal(decode_video(vae, latents), frames)
+    louder = SimpleNamespace(dtype=vae.dtype, decode=lambda z, return_dict: (3 * vae.decode(z).sample,))
+    far = decode_video(louder, latents)
+    assert torch.equal(far, ((frames.float() / 127.5 - 1) * 3).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8))
 
 
 @torch.no_grad()

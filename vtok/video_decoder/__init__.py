@@ -14,7 +14,7 @@ from vtok.fp8 import use_fp8
 from vtok.lora import TRANSFORMER_TARGETS, add_adapters
 from vtok.module_table import ModuleTable
 from vtok.video_decoder.autoencoder import Autoencoder
-from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, encode_video
+from vtok.video_decoder.base import CaptionTokenizer, GenerationRow, Posterior, VideoDecoder, decode_video, encode_video
 from vtok.video_decoder.hunyuan import HunyuanDecoder
 from vtok.video_decoder.wan import WanDecoder
 from vtok.weights import Location, Part, ReadConfig
@@ -23,8 +23,8 @@ from vtok.weights.tokenizer import load_tokenizer
 
 __all__ = [
     "Autoencoder", "GenerationRow", "Posterior", "VideoDecoder", "build_text_encoder", "build_vae",
-    "caption_tokenizer", "decoder_kind",
-    "decoder_parts", "empty_decoder", "encode_video",
+    "caption_tokenizer", "decode_video",
+    "decoder_kind", "decoder_parts", "empty_decoder", "encode_video",
 ]  # fmt: skip
 
 M = TypeVar("M", bound=nn.Module)

@@ -87,6 +87,13 @@ def encode_video(vae: Autoencoder, video: Tensor, tiling: VaeTiling = "auto") ->
     return Posterior(posterior.mean, posterior.std)
 
 
+@torch.no_grad()
+def decode_video(vae: Autoencoder, latents: Tensor) -> Tensor:
+    """Decodes latents (B, C, k + 1, h, w), as :func:`encode_video` gives them, to ``uint8`` videos (B, F, 3, H, W)."""
+    pixels = vae.decode(latents.to(vae.dtype), return_dict=False)[0].transpose(1, 2).float()
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 class VideoDecoder(nn.Module):
     """A video decoder. Its pretrained parts are frozen; gradients pass through the transformer to the conditioning.
 

@@ -26,7 +26,7 @@ from vtok.config import DecoderConfig
 from vtok.framework import VTokFramework
 from vtok.generation import decoder_conditioning, teacher_forced_row
 from vtok.sampling import PLAIN
-from vtok.video_decoder import GenerationRow, encode_video
+from vtok.video_decoder import GenerationRow, decode_video, encode_video
 from vtok.visual_sampling import sample_row, sample_rows
 
 KINDS = PROMPT, GENERATION, OWN = "prompt", "generation", "own"
@@ -101,13 +101,11 @@ def ceiling(
         yield clip, reconstructed(framework, frames) if kind == AUTOENCODER else frames
 
 
-@torch.no_grad()
 def reconstructed(framework: VTokFramework, frames: np.ndarray) -> np.ndarray:
     """Encodes and decodes frames (F, H, W, 3) ``uint8``."""
     vae = framework.decoder.vae
     video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].to(framework.mllm.device)
-    pixels = vae.decode(encode_video(vae, video).mean).sample[0].permute(1, 2, 3, 0)
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+    return decode_video(vae, encode_video(vae, video).mean)[0].permute(0, 2, 3, 1).cpu().numpy()
 
 
 def judged(

@@ -64,6 +64,11 @@ def opened(source: Source) -> Iterator[av.VideoStream]:
             raise BadVideo("corrupt", error.strerror or str(error)) from error
 
 
+def content(source: Source) -> bytes:
+    """The bytes of the file."""
+    return source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
 def container_of(stream: av.VideoStream) -> InputContainer:
     """The open file of a stream that `opened` gave."""
     return cast(InputContainer, stream.container)

@@ -1,16 +1,15 @@
 """Damage in an FLV file, which repeats the size of each tag behind it. FFmpeg 8 reads on where the two differ."""
 
-from pathlib import Path
-
 from data_tools.errors import BadVideo
+from data_tools.video.container import Source, content
 
 HEAD = 11  # bytes of a tag before its body
 REPEATED = 4  # bytes of the size behind a tag
 
 
-def check_tags(source: bytes | str | Path) -> None:
+def check_tags(source: Source) -> None:
     """Raise BadVideo if a tag's size is not that of the field after it, which may exclude the head, as in FFmpeg."""
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    data = content(source)
     at = int.from_bytes(data[5:9]) + REPEATED
     while (end := at + HEAD + int.from_bytes(data[at + 1 : at + 4])) + REPEATED <= len(data):
         told = int.from_bytes(data[end : end + REPEATED])

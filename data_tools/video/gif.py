@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from data_tools.errors import BadVideo
+from data_tools.video.container import Source, content
 
 SIGNATURES = b"GIF87a", b"GIF89a"
 HEAD = 13  # bytes of the signature and the screen's description
@@ -12,9 +12,9 @@ DESCRIPTION = 10  # bytes of an image's description, with its mark
 EXTENSION, IMAGE, END = 0x21, 0x2C, 0x3B  # the marks with which blocks begin
 
 
-def check_blocks(source: bytes | str | Path) -> None:
+def check_blocks(source: Source) -> None:
     """Raise BadVideo if the blocks are not whole up to the mark of the end. Bytes behind it are of no account."""
-    for _ in _blocks(source if isinstance(source, bytes) else Path(source).read_bytes()):
+    for _ in _blocks(content(source)):
         pass
 
 

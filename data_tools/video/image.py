@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from data_tools.errors import BadVideo
-from data_tools.video.container import Source
+from data_tools.video.container import Source, content
 from data_tools.video.facts import IMAGE, VideoFacts
 from data_tools.video.gif import SIGNATURES, check_blocks, is_still
 from data_tools.video.jpeg import check_jpeg
@@ -42,7 +42,7 @@ def is_image(source: Source) -> bool:
         with path.open("rb") as file:
             head = file.read(12)
     if head.startswith(SIGNATURES):
-        return is_still(_bytes(source))
+        return is_still(content(source))
     webp = head[:4] == b"RIFF" and head[8:] == b"WEBP"
     return webp or head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"))
 
@@ -55,7 +55,7 @@ def image_facts(source: Source) -> VideoFacts:
     """
     image, codec, (rotation, mirrored) = _loaded(source)
     if check := CHECKS.get(codec):
-        check(_bytes(source))
+        check(content(source))
     return VideoFacts(
         width=image.width,
         height=image.height,
@@ -79,10 +79,6 @@ def picture_of(source: Source) -> torch.Tensor:
         BadVideo: as `image_facts` does, but for the damage that Pillow does not notice.
     """
     return torch.from_numpy(np.array(_loaded(source)[0].convert("RGB")))
-
-
-def _bytes(source: Source) -> bytes:
-    return source if isinstance(source, bytes) else Path(source).read_bytes()
 
 
 def _loaded(source: Source) -> tuple[Image.Image, str, tuple[int, bool]]:

@@ -29,6 +29,7 @@ from pipelines.shapes_study.strategies.model import (
     new_parts,
     tokens_of,
 )
+from pipelines.shapes_study.strategies.pictures import looks_of
 from pipelines.shapes_study.strategies.results import Results, packed, read_results, unpacked, write_results
 from pipelines.shapes_study.strategies.series import series
 from pipelines.study import main
@@ -420,6 +421,13 @@ def test_an_undecided_claim_says_what_it_would_take():
 def test_equality_needs_a_margin():
     with pytest.raises(ConfigError, match="points above 0"):
         ClaimConfig("Table 5", "vtok", "none", kind="equal")
+
+
+def test_no_two_arms_look_the_same_in_the_picture_of_costs():
+    looks = looks_of(load_strategies(STRATEGIES, "cpu"))
+    assert len(set(looks.values())) == len(looks)
+    assert looks["vtok"].marker == "*"
+    assert looks["1 spatial token"].colour == looks["9 spatial tokens"].colour != looks["frames 8"].colour
 
 
 def test_an_unfinished_study_reports_what_it_has(tmp_path, smoke):

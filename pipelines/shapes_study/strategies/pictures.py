@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from pipelines.shapes_study.stages import slug
-from pipelines.shapes_study.strategies.config import MAIN, StrategiesConfig
+from pipelines.shapes_study.strategies.config import StrategiesConfig
 from pipelines.shapes_study.strategies.making import GENERATION
 from pipelines.shapes_study.strategies.results import Results
 from pipelines.shapes_study.strategies.series import UNDERSTANDING, series
@@ -20,8 +20,19 @@ if TYPE_CHECKING:
 COST, GIFS = "cost.png", "videos"
 PROTOCOLS = {UNDERSTANDING: "questions about clips", GENERATION: "generated videos"}
 COSTS = {"tokens": "visual tokens of a clip", "flops": "training FLOPs of a run"}
+TABLE_COLOURS = {"spatial": "tab:green", "temporal": "tab:orange", "residual": "tab:purple", "codecs": "tab:red"}
+SCALES = ("spatial", "temporal")  # tables whose arms differ in a number of tokens: lines join them
+MARKERS = "osD^vP"
 COLOURS = 64  # of a GIF
 MILLISECONDS = 333  # of a frame
+
+
+class Look(NamedTuple):
+    """How the picture shows an arm: the colour is its table's, the marker is its own among those of its colour."""
+
+    colour: str
+    marker: str
+    size: int
 
 
 def plot_cost(config: StrategiesConfig, results: Results, path: Path) -> None:
@@ -33,28 +44,53 @@ def plot_cost(config: StrategiesConfig, results: Results, path: Path) -> None:
         return
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 9), layout="constrained")
-    axes = figure.subplots(2, 2, sharey="row")
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    axes, looks = figure.subplots(2, 2, sharey="row"), looks_of(config)
     for row, (protocol, title) in enumerate(PROTOCOLS.items()):
+        right = {
+            arm: [100 * own.mean() for own in seeds.values()]
+            for arm in config.arms
+            if (seeds := series(results, arm, protocol))
+        }
         for column, (cost, label) in enumerate(COSTS.items()):
             plane = axes[row][column]
-            for arm, settings in config.arms.items():
-                if seeds := series(results, arm, protocol):
-                    main = MAIN in settings.table
-                    plot_arm(plane, arm, results.arms[arm][cost], [100 * own.mean() for own in seeds.values()], main)
-            plane.margins(x=0.15)
+            costs = {arm: results.arms[arm][cost] for arm in right}
+            for table in SCALES:
+                plot_scale(plane, [(costs[arm], right[arm]) for arm in right if table in config.arms[arm].table], table)
+            for arm in right:
+                plot_arm(plane, arm, costs[arm], right[arm], looks[arm])
             plane.set_xlabel(label)
             plane.set_ylabel(f"{title}, % right" if column == 0 else "")
             plane.grid(alpha=0.3)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=100)
 
 
-def plot_arm(plane: "Axes", arm: str, cost: float, right: list[float], main: bool) -> None:
-    """Plots an arm's accuracy with each seed over its cost; arms of the main table in colour."""
-    mean, colour = float(np.mean(right)), "tab:blue" if main else "grey"
+def looks_of(config: StrategiesConfig) -> dict[str, Look]:
+    """Returns how each arm looks. The first one, with which tables compare the others, is a black star."""
+    first, *others = config.arms
+    looks = {first: Look("black", "*", 15)}
+    for arm in others:
+        tables = [table for table in config.arms[arm].table if table in TABLE_COLOURS]
+        colour = TABLE_COLOURS[tables[0]] if tables else "tab:blue"
+        same = sum(look.colour == colour for look in looks.values())
+        looks[arm] = Look(colour, MARKERS[same % len(MARKERS)], 7)
+    return looks
+
+
+def plot_scale(plane: "Axes", points: Iterable[tuple[float, list[float]]], table: str) -> None:
+    """Joins the means of arms that differ in a number of tokens."""
+    ordered = sorted((cost, float(np.mean(right))) for cost, right in points)
+    plane.plot(*zip(*ordered), color=TABLE_COLOURS[table], linewidth=1, linestyle="--")
+
+
+def plot_arm(plane: "Axes", arm: str, cost: float, right: list[float], look: Look) -> None:
+    """Plots an arm's accuracy with each seed over its cost."""
+    mean = float(np.mean(right))
     bar = [[mean - min(right)], [max(right) - mean]]
-    plane.errorbar(cost, mean, bar, fmt="o", color=colour, elinewidth=1, zorder=2 + main)
-    plane.annotate(arm, (cost, mean), xytext=(5, 4), textcoords="offset points", fontsize=8, color=colour)
+    plane.errorbar(
+        cost, mean, bar, fmt=look.marker, color=look.colour, markersize=look.size, elinewidth=1, alpha=0.8, label=arm
+    )
 
 
 def gif_name(arm: str, category: str) -> str:

@@ -9,10 +9,11 @@ takes the steps; ``pipelines.vtok_training.run`` prepares them, and ``pipelines.
 stages.
 """
 
-from pipelines.cli.errors import user_errors
+from pipelines.cli.errors import told_to_the_job, user_errors
 from pipelines.cli.parsing import parse_run_arguments
 
 
+@told_to_the_job()
 def main(argv: list[str] | None = None) -> None:
     """Console entry; exit codes are those of :func:`pipelines.engine.program.run_program`."""
     with user_errors("vtok-train"):

@@ -43,12 +43,19 @@ while (($#)); do # an --output among the arguments wins
     shift
 done
 
+# A task that ends with 2, an error of the user, leaves this file: srun ends the others and returns their higher code.
+export VTOK_USER_ERROR=$PWD/slurm-$SLURM_JOB_ID.user_error
+
 # Since Slurm 22.05 srun does not inherit --cpus-per-task from the job.
 code=0
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
     exec python pipelines/train.py "$@"
 ' train "${arguments[@]}" || code=$?
+if [[ -e $VTOK_USER_ERROR ]]; then
+    rm "$VTOK_USER_ERROR"
+    code=2
+fi
 
 reason() { [[ $code == 74 ]] && echo "a disk failed" || echo "a rank was lost"; }
 

@@ -1,9 +1,11 @@
 """How a command tells its user what to mend."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
 from safetensors import SafetensorError
@@ -41,6 +43,21 @@ def die(program: str, error: BaseException, rank: int = 0) -> NoReturn:
     if rank == 0:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
     raise SystemExit(2)
+
+
+@contextmanager
+def told_to_the_job() -> Iterator[None]:
+    """Within, an exit with code 2 leaves the file that ``VTOK_USER_ERROR`` names, if ``slurm/train.sh`` has set it.
+
+    srun ends all tasks with the first, and its code is the highest of theirs. So the script would not learn of the 2.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == 2 and (file := os.environ.get("VTOK_USER_ERROR")):
+            with suppress(OSError):
+                Path(file).touch()
+        raise
 
 
 @contextmanager

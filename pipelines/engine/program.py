@@ -48,16 +48,16 @@ def run_program(
         with distributed.connected(), roll_call.joined():
             finished = train(arguments, stopper)
     except (ConfigError, DataError) as error:
-        end_with(name, error, MEND)
+        end_with(stopper, error, MEND)
     except (OSError, SafetensorError) as error:
         if not is_of_the_machine(error):
             raise
-        end_with(name, error, UNSAVED if stopper.begun else MEND)
+        end_with(stopper, error, UNSAVED if stopper.begun else MEND)
     except Unsaved as error:
-        end_with(name, error, UNSAVED)
+        end_with(stopper, error, UNSAVED)
     except RuntimeError as error:
         if is_out_of_memory(error) and not stopper.begun:
-            end_with(name, ConfigError(f"out of memory ({one_line(error)}): {LESS_MEMORY}"), MEND)
+            end_with(stopper, ConfigError(f"out of memory ({one_line(error)}): {LESS_MEMORY}"), MEND)
         if not distributed.is_lost_peer(error):
             raise
         stopper.end_without_peer(error)
@@ -72,11 +72,14 @@ def run_program(
         leave(STOPPED)
 
 
-def end_with(program: str, error: Exception, code: int) -> NoReturn:
-    """Reports an error in one line and exits. If several ranks have the same error, one reports it."""
-    rank = distributed.rank()
+def end_with(stopper: Stopper, error: Exception, code: int) -> NoReturn:
+    """Reports an error in one line and exits. If several ranks have the same error, one reports it.
+
+    From here on the rank ignores a launcher that ends all ranks with the first, so each exits with its own code.
+    """
+    stopper.closed, rank = True, distributed.rank()
     time.sleep(RANK_ZERO_FIRST if rank else 0)
     text = one_line(error)
     if first_to_say(text):
-        print(f"{program}: error: {f'rank {rank}: ' if rank else ''}{text}", file=sys.stderr, flush=True)
+        print(f"{stopper.program}: error: {f'rank {rank}: ' if rank else ''}{text}", file=sys.stderr, flush=True)
     raise SystemExit(code)

@@ -23,16 +23,21 @@ from vtok.config import ConfigError
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Runs a program whose training raises an error, on a rank; returns what it says."""
-    stopper = SimpleNamespace(closed=False)
+    stopper = SimpleNamespace(closed=False, program="vtok-train")
     monkeypatch.setattr(program, "Stopper", lambda name: stopper)
     monkeypatch.setattr(program.distributed, "connect", lambda: None)
     monkeypatch.setattr(program, "end_children", lambda keep: None)
     monkeypatch.setattr(program, "RANK_ZERO_FIRST", 0)
     said = set()
-    monkeypatch.setattr(program, "first_to_say", lambda text: text not in said and not said.add(text))
+
+    def first_to_say(text: str) -> bool:
+        assert stopper.closed  # srun may end this rank from now on
+        return text not in said and not said.add(text)
+
+    monkeypatch.setattr(program, "first_to_say", first_to_say)
 
     def end(error: Exception, rank: int = 0, begun: bool = False, expected: int = 2) -> str:
-        stopper.begun = begun
+        stopper.begun, stopper.closed = begun, False
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
 

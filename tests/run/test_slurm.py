@@ -11,6 +11,7 @@ import pytest
 from pipelines.engine.ports import free_port
 from support import runs, slurm
 from support.ends import wait_for
+from support.launch import REPO
 
 pytestmark = [
     pytest.mark.slow,
@@ -89,6 +90,21 @@ def test_a_killed_rank_ends_the_job_at_once_and_it_is_queued_again_and_goes_on(c
     assert cluster.facts(job, "Restarts") == ["1"]
     assert "restart 1 of at most 3 after" in Path(f"{output}.txt").read_text()
     assert runs.without_rates(runs.log_of(output)) == undisturbed
+
+
+@pytest.mark.parametrize("wrong", [("--nonsense", 1), ("--train.lr", "fast"), ("--data_root", "missing")])
+def test_an_error_of_the_user_ends_the_job_with_2_though_srun_ends_the_slower_rank(cluster, shards, tmp_path, wrong):
+    """srun's code is the highest of all, so it was 143, and the job was queued again three times."""
+    slower = "import os, time; time.sleep(20 if os.environ.get('SLURM_PROCID') == '1' else 0)"
+    (tmp_path / "sitecustomize.py").write_text(slower)
+    output = tmp_path / "out"
+    job = cluster.submit(
+        "--nodes", 2, "--export", f"ALL,PYTHONPATH={tmp_path}:{REPO}", "--output", f"{output}.txt", "slurm/train.sh",
+        runs.CONFIG, runs.DS_CONFIG, *runs.options(shards, output, STEPS, 1000), *wrong,
+    )  # fmt: skip
+    assert cluster.wait(job, 120) == {("FAILED", "2:0")}
+    assert "restart" not in Path(f"{output}.txt").read_text() and not output.exists()
+    assert not list(REPO.glob("slurm-*.user_error"))
 
 
 @pytest.mark.long

@@ -27,6 +27,12 @@ config=${1:-pipelines/configs/llava_next_8b_hunyuan.yaml}
 ds_config=${2:-deepspeed_configs/zero3.json}
 shift $(($# < 2 ? $# : 2))
 
+# Here and not in each rank: a rank that fails is started again.
+if ! python -c 'from importlib.util import find_spec; exit(find_spec("deepspeed") is None)' 2>/dev/null; then
+    echo "vtok-train: error: $(command -v python || echo python) has no deepspeed: activate vtok's environment, then sbatch" >&2
+    exit 2
+fi
+
 # The ranks connect to the first node. The port lies below Linux's ephemeral ports, is probably unique among the jobs
 # of the node, and changes with each requeue.
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

@@ -5,7 +5,11 @@ import pytest
 from support.launch import REPO, run
 
 FAKES = {
-    "srun": 'if [[ -n $STEP ]]; then mkdir -p "$OUT/$STEP"; touch "$OUT/$STEP/COMPLETE"; fi; exit $CODE',
+    "srun": """
+        if [[ -n $STEP ]]; then mkdir -p "$OUT/$STEP"; touch "$OUT/$STEP/COMPLETE"; fi
+        if [[ -n $SAID ]]; then touch "$VTOK_USER_ERROR"; fi
+        exit $CODE
+    """,
     "scontrol": 'if [[ $1 == requeue ]]; then echo requeued >>"$OUT.told"; else echo "node NodeAddr=n1 "; fi',
     "squeue": "echo RUNNING",
 }  # fmt: skip
@@ -19,16 +23,16 @@ def job(tmp_path):
         (tmp_path / name).chmod(0o755)
     output = tmp_path / "run"
 
-    def start(code: int, step: str = "") -> tuple[str, int]:
+    def start(code: int, step: str = "", said: str = "", expected: int | None = None) -> tuple[str, int]:
         told = tmp_path / "run.told"
         told.unlink(missing_ok=True)
         ended = run(
             "bash", "-c", f'export PATH={tmp_path}:$PATH; exec bash slurm/train.sh "$@"', "job",
             REPO / "pipelines/configs/tiny.yaml", REPO / "deepspeed_configs/zero3.json", "--output", output,
-            CODE=str(code), STEP=step, OUT=str(output), SLURM_JOB_ID="1", SLURM_JOB_NODELIST="n1",
+            CODE=str(code), STEP=step, SAID=said, OUT=str(output), SLURM_JOB_ID="1", SLURM_JOB_NODELIST="n1",
             SLURM_CPUS_PER_TASK="1", SLURM_SUBMIT_DIR=str(tmp_path),
         )  # fmt: skip
-        assert ended.returncode == code, ended.stderr
+        assert ended.returncode == (code if expected is None else expected), ended.stderr
         return ended.stdout, told.exists()
 
     return start
@@ -61,3 +65,15 @@ def test_a_job_without_progress_ends_after_three_restarts_and_progress_counts_an
     told, requeued = job(1, "checkpoints/step_00000005")
     assert requeued and "restart 1 of at most 3 after" in told and "step_00000005" in told
     assert [job(1)[1] for _ in range(3)] == [True, True, False]
+
+
+def test_an_error_of_the_user_in_one_rank_ends_the_job_whatever_srun_returns(job, tmp_path):
+    assert not job(143, said="by a rank", expected=2)[1]
+    assert not list(tmp_path.glob("slurm-*"))
+    assert job(143)[1]
+
+
+def test_an_environment_without_deepspeed_ends_the_job(job, tmp_path):
+    (tmp_path / "python").write_text("#!/usr/bin/env bash\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    assert not job(143, expected=2)[1]

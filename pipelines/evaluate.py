@@ -168,6 +168,7 @@ def page_command(command: argparse.ArgumentParser) -> None:
 def all_command(command: argparse.ArgumentParser) -> None:
     command.set_defaults(protocol="everything", require_valid=require_all)
     command.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, a checkpoint's, or an export")
+    add_step(command)
     command.add_argument("--per_category", type=int, default=12, help="clips a category (default: %(default)s)")
     command.add_argument("--steps", type=int, default=20, help="denoising steps (default: %(default)s)")
     command.add_argument("--output", type=Path, required=True, help="folder of clips, evaluations, tables and pages")
@@ -247,6 +248,7 @@ def require_all(a: argparse.Namespace) -> None:
     require(1 <= a.steps <= MAX_STEPS, f"--steps must lie between 1 and {MAX_STEPS:,}, not {a.steps}")
     require(rank_and_ranks()[1] == 1, "evaluate.py all runs in one process: start it without a launcher")
     require_new_folder("--output", a.output)
+    with_step(a)
 
 
 def require_items(a: argparse.Namespace) -> None:

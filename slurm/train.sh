@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train under Slurm, one task per rank. Set sizes by sbatch flags; no edits are needed:
 #
-#   sbatch --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 slurm/train.sh [CONFIG [DS_CONFIG [--section.key value ...]]]
+#   sbatch --nodes 2 --ntasks-per-node 8 --gpus-per-node 8 slurm/train.sh [CONFIG [DS_CONFIG]] --data.shards DIR [OPTION ...]
 #
 # By default a task gets 8 cores (--cpus-per-task) and a job gets all memory of its nodes (--mem). OMP_NUM_THREADS
 # defaults to the number of cores.
@@ -23,9 +23,10 @@
 set -euo pipefail
 
 cd "${SLURM_SUBMIT_DIR:-.}"
-config=${1:-pipelines/configs/llava_next_8b_hunyuan.yaml}
-ds_config=${2:-deepspeed_configs/zero3.json}
-shift $(($# < 2 ? $# : 2))
+config=pipelines/configs/llava_next_8b_hunyuan.yaml
+ds_config=deepspeed_configs/zero3.json
+[[ ${1:---} == --* ]] || { config=$1 && shift; }
+[[ ${1:---} == --* ]] || { ds_config=$1 && shift; }
 
 # Here and not in each rank: a rank that fails is started again.
 if ! python -c 'from importlib.util import find_spec; exit(find_spec("deepspeed") is None)' 2>/dev/null; then

@@ -29,7 +29,7 @@ from pipelines.engine.program import run_program
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.finetuning.comparison import draw, make_videos, prompts_for
 from pipelines.inference.export import export
-from pipelines.vtok_training.dry_run import checked_model
+from pipelines.vtok_training.dry_run import checked_model, dry_run
 from pipelines.vtok_training.run import train
 from vtok.assembly.pretrained import CONFIG
 from vtok.config import ConfigError
@@ -39,7 +39,7 @@ ASKED = "finetune.json"
 
 
 def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
-    """Runs all stages that are not done.
+    """Runs all stages that are not done, or with ``--dry_run`` none.
 
     Args:
         a: The command's own arguments.
@@ -50,6 +50,11 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
         DataError: The clips cannot be used.
     """
     config, output = arguments.config, a.output
+    if arguments.dry_run:
+        clips = Path(a.clips).expanduser()
+        kind = "shards" if (clips / MANIFEST).exists() else "root"
+        dry_run(replace(arguments, config=replace(config, data=replace(config.data, **{kind: str(clips)}))))
+        return
     require_installed(config.track)
     models.quiet_libraries()
     generates, asked = config.model.generates, asked_for(a, config)

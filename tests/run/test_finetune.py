@@ -33,6 +33,13 @@ def clips(tmp_path):
     return folder
 
 
+def test_a_dry_run_writes_nothing(clips, tmp_path):
+    """It once packed and trained."""
+    done = checked(called(finetune.main, clips, "--from", "shapes/vtok", "--output", tmp_path / "out", "--dry_run"))
+    assert "parameters   " in done.stdout and "data         built when the run starts" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips"]
+
+
 @pytest.mark.slow
 def test_clips_to_an_export_and_a_picture_and_on_after_a_stop(clips, tmp_path, monkeypatch):
     output = tmp_path / "out"

@@ -73,6 +73,27 @@ def test_an_error_of_the_user_in_one_rank_ends_the_job_whatever_srun_returns(job
     assert job(143)[1]
 
 
+DEFAULTS = ("pipelines/configs/llava_next_8b_hunyuan.yaml", "deepspeed_configs/zero3.json")
+
+
+@pytest.mark.parametrize(
+    "files, output",
+    [((), "runs/llava_next_8b_hunyuan"), (("a.yaml",), "runs/a"), (("a.yaml", "b.json"), "runs/a")],
+)
+def test_files_may_be_left_out_before_the_options(tmp_path, files, output):
+    """``slurm/train.sh --data.shards DIR`` once took the option for a configuration."""
+    for name, text in (FAKES | {"srun": 'echo "$@"'}).items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    said = run(
+        "bash", "-c", f'export PATH={tmp_path}:$PATH; exec bash {REPO}/slurm/train.sh "$@"', "job",
+        *files, "--data.shards", "DIR",
+        SLURM_JOB_ID="1", SLURM_JOB_NODELIST="n1", SLURM_CPUS_PER_TASK="1", SLURM_SUBMIT_DIR=str(tmp_path),
+    ).stdout  # fmt: skip
+    config, ds_config = (*files, *DEFAULTS[len(files) :])
+    assert f"--config {config} --ds_config {ds_config} --output {output} --resume auto --data.shards DIR" in said
+
+
 def test_an_environment_without_deepspeed_ends_the_job(job, tmp_path):
     (tmp_path / "python").write_text("#!/usr/bin/env bash\nexit 1\n")
     (tmp_path / "python").chmod(0o755)

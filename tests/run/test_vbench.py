@@ -16,8 +16,10 @@ import torch
 
 from data_tools.video.media import save_mp4
 from pipelines import evaluate
+from pipelines.evaluation.vbench import run
 from pipelines.evaluation.vbench.totals import DIMENSIONS, QUALITY, SEMANTIC, mean_of, totals
 from pipelines.inference import generate
+from pipelines.inference.generate import Wanted
 from support.real_clips import CLIPS, needs_shared
 
 # A row of VBench's public leaderboard, ModelScope, in percent, and its three totals there.
@@ -134,6 +136,7 @@ def test_the_table_of_vbenchs_own_results(tmp_path, capsys):
 
 
 def test_the_suite_over_ranks_and_resumed(environment, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "PATIENCE", 0)
     output = tmp_path / "out"
     asked = ["--checkpoint", "shapes/vtok", "--dimensions", "color", "temporal_flickering", "subject_consistency"]
     given = command(environment, output, *asked, "--batch_size", "4", "--seed", "7")
@@ -162,6 +165,25 @@ def test_the_suite_over_ranks_and_resumed(environment, made, tmp_path, monkeypat
     with pytest.raises(SystemExit):
         evaluate.main(given[:-1] + ["8"])
     assert "holds an evaluation with other seed" in capsys.readouterr().err
+
+
+def test_a_rank_waits_for_the_videos_of_others_while_they_make_some(tmp_path, monkeypatch):
+    """A rank that was done first once left its dimensions without scores."""
+    videos = [Wanted(tmp_path / f"{number}.mp4", "a prompt", number) for number in range(3)]
+    monkeypatch.setattr(run, "PATIENCE", 5)
+    monkeypatch.setattr(run, "PAUSE", 0.01)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    others = iter(videos)
+    with monkeypatch.context() as beside:
+        beside.setattr(run.time, "sleep", lambda seconds: next(others).path.touch())
+        assert run.missing_after_waiting(videos) == 0
+    videos[1].path.unlink()
+    monkeypatch.setattr(run, "PATIENCE", 0.1)
+    assert run.missing_after_waiting(videos) == 1
+    monkeypatch.setattr(run, "PATIENCE", 3600)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert run.missing_after_waiting(videos) == 1
 
 
 def test_a_dimension_that_fails_does_not_stop_the_others(environment, made, tmp_path, capsys):

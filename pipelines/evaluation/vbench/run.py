@@ -8,12 +8,13 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
-from pipelines.cli.launcher import local_rank
+from pipelines.cli.launcher import local_rank, rank_and_ranks
 from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report, write_whole
 from pipelines.evaluation.vbench.suite import Environment, environment_of, prompts_of
 from pipelines.evaluation.vbench.table import as_markdown, scores_in
@@ -25,6 +26,8 @@ from pipelines.inference.shares import own_share, read_prompts
 from vtok.config import require
 
 SCORE = Path(__file__).with_name("score.py")
+PATIENCE = 3600.0  # seconds in which the other ranks make a video, at least
+PAUSE = 2.0  # seconds between two looks for them
 
 
 def evaluate(a: argparse.Namespace) -> None:
@@ -47,7 +50,7 @@ def evaluate(a: argparse.Namespace) -> None:
     write_listing(a.output, videos)
     if a.checkpoint:
         make_videos([video for video in own_share(videos) if not video.path.exists()], a)
-        if missing := sum(not video.path.exists() for video in videos):
+        if missing := missing_after_waiting(videos):
             print(f"{missing} of {len(videos)} videos are still to come: from other ranks, or from another start")
             return
     prompts = None
@@ -70,6 +73,16 @@ def evaluate(a: argparse.Namespace) -> None:
     stored = stored_answers(a.dimensions, a.output, common)
     if stored is not None:
         write_table(a.output, common, dict(zip(a.dimensions, stored)))
+
+
+def missing_after_waiting(videos: list[Wanted]) -> int:
+    """Waits for the videos of other ranks, while they go on making some, and returns how many are missing at last."""
+    missing, since = sum(not video.path.exists() for video in videos), time.monotonic()
+    while missing and rank_and_ranks()[1] > 1 and time.monotonic() - since < PATIENCE:
+        time.sleep(PAUSE)
+        before, missing = missing, sum(not video.path.exists() for video in videos)
+        since = time.monotonic() if missing < before else since
+    return missing
 
 
 def videos_of(a: argparse.Namespace, environment: Environment) -> tuple[list[Wanted], Path]:

@@ -57,7 +57,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.Namespace, RunArgu
     for option in rest:
         taken = ALIASES.get(option, option) in TAKEN
         require(not taken, f"{PROGRAM} has no {option}: it takes CLIPS and --from, and goes on by itself")
-    a.output = (a.output or Path("runs") / f"finetune-{Path(a.clips).name}").expanduser()
+    a.output = (a.output or Path("runs") / f"finetune-{Path(a.clips).expanduser().resolve().name}").expanduser()
     require_new_folder("--output", a.output)
     arguments = parse_run_arguments([*settings(a.start, rest), "--output", str(a.output / "run"), "--resume", "auto"])
     require(not arguments.config.stages, f"{PROGRAM} has no stages: train them with vtok-train")

@@ -6,12 +6,11 @@
 # By default a task gets 8 cores (--cpus-per-task) and a job gets all memory of its nodes (--mem). OMP_NUM_THREADS
 # defaults to the number of cores.
 #
-# Five minutes before its time limit, and on `scancel --signal=USR1 JOB`, the run saves and the job is requeued. A run
-# that is started again with the same arguments, by Slurm or by hand, resumes from its newest complete checkpoint.
-#
-# If a rank is lost (killed, out of memory, a hung collective) or a disk fails (exit code 74), the job is requeued too: at
-# most VTOK_RESTARTS times (default 3) in a row without a new checkpoint. An error that the user must mend (exit code 2)
-# ends the job.
+# Five minutes before its time limit, and on `scancel --signal=USR1 JOB`, the run saves and the job is requeued. It is
+# requeued too if a rank is lost (killed, out of memory, a hung collective) or a disk fails (exit code 74). At most
+# VTOK_RESTARTS (default 3) restarts in a row bring no new checkpoint: then the job ends. An error that the user must mend
+# (exit code 2) ends it at once. A run that is started again with the same arguments, by Slurm or by hand, resumes from its
+# newest complete checkpoint.
 #SBATCH --job-name=vtok
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -64,7 +63,14 @@ if [[ -e $VTOK_USER_ERROR ]]; then
     code=2
 fi
 
-reason() { [[ $code == 74 ]] && echo "a disk failed" || echo "a rank was lost"; }
+# 75: the run saved and stopped early. 138: USR1 arrived before a task had installed its signal handler.
+reason() {
+    case $code in
+        75 | 138) echo "stopped early" ;;
+        74) echo "a disk failed" ;;
+        *) echo "a rank was lost" ;;
+    esac
+}
 
 # Counts the restarts since the newest checkpoint in OUTPUT/restarts. Fails if there were too many.
 may_restart() {
@@ -81,16 +87,13 @@ may_restart() {
     echo "$(reason) ($code): restart $((count + 1)) of at most ${VTOK_RESTARTS:-3} after $newest"
 }
 
-# 75: the run saved and stopped early. 138: USR1 arrived before a task had installed its signal handler. A job that is
-# not RUNNING was cancelled or is already being requeued.
+# A job that is not RUNNING was cancelled or is already being requeued.
 if [[ $code != 0 && $code != 2 && $(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T) == RUNNING ]]; then
-    if [[ $code == 75 || $code == 138 ]]; then
-        echo "stopped early ($code): the job is requeued"
-        scontrol requeue "$SLURM_JOB_ID" || true
-    elif may_restart; then
+    if may_restart; then
         scontrol requeue "$SLURM_JOB_ID" || true
     else
         echo "$(reason) ($code), again without a new checkpoint: the job ends"
+        [[ $(reason) != "stopped early" ]] || echo "is its time limit long enough for the start, a step and five minutes?"
     fi
 fi
 exit $code

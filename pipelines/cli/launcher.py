@@ -1,4 +1,4 @@
-"""What a launcher tells a process of its rank, before any rendezvous: torchrun's variables, Open MPI's or Slurm's.
+"""What a launcher tells a process of its rank, before any rendezvous: variables of torchrun, an MPI or Slurm.
 
 The ``deepspeed`` command and ``slurm/train.sh`` set torchrun's. An empty variable counts as not set.
 """
@@ -19,23 +19,30 @@ NAME_PATIENCE = 30.0
 
 
 class Names(NamedTuple):
-    """The variables of a launcher."""
+    """The variables of a launcher. Where ``sign`` is not set, it was another one."""
 
     launcher: str
     rank: str
     ranks: str
     local_rank: str
+    sign: str
 
 
-TORCHRUN = Names("the launcher", "RANK", "WORLD_SIZE", "LOCAL_RANK")
-# In this order: a task of mpirun also has the variables of the srun that started mpirun's own daemons.
+TORCHRUN = Names("the launcher", "RANK", "WORLD_SIZE", "LOCAL_RANK", "RANK")
+# In this order: a task of an MPI also has the variables of the srun that started the MPI's own daemons. A task of srun
+# may have ``PMI_SIZE``.
 OTHERS = (
-    Names("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    Names("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    Names(
+        "mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"
+    ),
+    Names("mpiexec", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALRANKID"),  # of MPICH and Intel MPI
+    Names("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
 )
 
-# How many ranks a machine has, by deepspeed, torchrun, mpirun and sbatch.
-LOCAL_SIZES = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+# How many ranks a machine has, by deepspeed, torchrun, mpirun, mpiexec and sbatch.
+LOCAL_SIZES = (
+    "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE",
+)  # fmt: skip
 
 
 class Launch(NamedTuple):
@@ -60,10 +67,11 @@ def launch_of(environment: Mapping[str, str]) -> Launch:
     Raises:
         ConfigError: A variable is missing, or has an impossible value.
     """
-    if environment.get(TORCHRUN.rank):
+    if environment.get(TORCHRUN.sign):
         return read(environment, TORCHRUN)
     for names in OTHERS:
-        if environment.get(names.ranks) and number(environment, names.ranks, 1) > 1:
+        told = environment.get(names.sign) and environment.get(names.ranks)
+        if told and number(environment, names.ranks, 1) > 1:
             require(
                 bool(environment.get(names.local_rank)),
                 f"{names.ranks} is {environment[names.ranks]}, but {names.local_rank} is not set: start it with "

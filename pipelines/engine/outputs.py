@@ -15,7 +15,7 @@ from pipelines.config import MixtureConfig, RunConfig
 from pipelines.engine import ownership
 from pipelines.engine.demo_clips import pack_demo_clips
 from pipelines.engine.saving.folders import begun, begun_alone, begun_stages
-from vtok.config import ConfigError
+from vtok.config import ConfigError, require
 
 
 def claim_output(arguments: RunArguments) -> Path:
@@ -197,6 +197,7 @@ def shards_of(root: str, output: Path) -> str:
     if is_remote(root) or Path(root, "manifest.json").exists():
         return root
     place = Path(root).resolve()
+    require_outside(place, output, "data.root")
     name = f"shards-{place.name}-{_digest(str(place))}"
     shards = output.parent / f"{name}-{state_of(place)}"
     if not (shards / "manifest.json").exists():
@@ -204,6 +205,14 @@ def shards_of(root: str, output: Path) -> str:
             print(f"{place} has changed since it was packed: packing it again into {shards}", flush=True)
         build_shards(place, shards)
     return str(shards)
+
+
+def require_outside(clips: Path, output: Path, setting: str) -> None:
+    """Raises ConfigError if an output would lie among clips: its own files would be taken for clips."""
+    inside = clips.is_dir() and output.resolve().is_relative_to(clips.resolve())
+    require(
+        not inside, f"{output} lies in {setting}, where its files would be taken for clips: choose another --output"
+    )
 
 
 def state_of(place: Path) -> str:

@@ -23,7 +23,7 @@ from pipelines.cli.config_files import plain
 from pipelines.cli.parsing import RunArguments
 from pipelines.config import RunConfig
 from pipelines.engine import memory, models
-from pipelines.engine.outputs import state_of
+from pipelines.engine.outputs import require_outside, state_of
 from pipelines.engine.precomputing import precompute_shards
 from pipelines.engine.program import run_program
 from pipelines.engine.watching.trackers import require_installed
@@ -50,9 +50,11 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
         DataError: The clips cannot be used.
     """
     config, output = arguments.config, a.output
+    clips = Path(a.clips).expanduser()
+    kind = "shards" if (clips / MANIFEST).exists() else "root"
+    if kind == "root":
+        require_outside(clips, output, "CLIPS")
     if arguments.dry_run:
-        clips = Path(a.clips).expanduser()
-        kind = "shards" if (clips / MANIFEST).exists() else "root"
         dry_run(replace(arguments, config=replace(config, data=replace(config.data, **{kind: str(clips)}))))
         return
     require_installed(config.track)
@@ -64,7 +66,7 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
         checked_model(config, output)
 
     told("shards", output / "shards")
-    shards = pack(Path(a.clips).expanduser(), output / "shards")
+    shards = pack(clips, output / "shards")
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / ASKED) as file:
         file.write(json.dumps(asked, indent=1).encode())

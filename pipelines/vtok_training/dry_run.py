@@ -13,7 +13,7 @@ from pipelines.engine import initial, models
 from pipelines.engine.beginning import number_of_steps
 from pipelines.engine.loading.buckets import settle_buckets
 from pipelines.engine.loading.loader import build_dataset, collate
-from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards
+from pipelines.engine.outputs import choose_output, find_held_out, find_shards, open_shards, require_outside
 from pipelines.engine.setup import settle
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.vtok_training.summary import batch_line, mixture_lines, origin
@@ -46,6 +46,8 @@ def dry_run(arguments: RunArguments[RunConfig]) -> None:
     print(f"batch        {batch_line(plan)}")
     framework = None if config.tiny_models else checked_model(config, output)
     if built_at_start(config):
+        if config.data.root:
+            require_outside(Path(config.data.root), output, "data.root")
         print("data         built when the run starts")
         return
     shards = find_shards(config, output)

@@ -37,6 +37,8 @@ def test_a_dry_run_writes_nothing(clips, tmp_path):
     """It once packed and trained."""
     done = checked(called(finetune.main, clips, "--from", "shapes/vtok", "--output", tmp_path / "out", "--dry_run"))
     assert "parameters   " in done.stdout and "data         built when the run starts" in done.stdout
+    inside = called(finetune.main, clips, "--from", "shapes/vtok", "--output", clips / "out")
+    assert_user_error(inside, f"{clips / 'out'} lies in CLIPS, where its files would be taken for clips")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips"]
 
 

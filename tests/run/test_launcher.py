@@ -13,12 +13,19 @@ from vtok.config import ConfigError
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
 MPIRUN = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+MPIEXEC = {"PMI_SIZE": "2", "PMI_RANK": "1", "MPI_LOCALRANKID": "1"}
+OF_DAEMONS = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "0"}
+OF_PMI2 = {"PMI_SIZE": "2", "PMI_RANK": "1"}
 PLACE = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.mark.parametrize(
-    "own", [TORCHRUN, SRUN | PLACE, MPIRUN | PLACE, SRUN | MPIRUN | PLACE, SRUN | {"RANK": ""} | PLACE]
-)
+    "own",
+    [
+        TORCHRUN, SRUN | PLACE, MPIRUN | PLACE, SRUN | MPIRUN | PLACE, SRUN | {"RANK": ""} | PLACE, MPIEXEC | PLACE,
+        OF_DAEMONS | MPIEXEC | PLACE, SRUN | OF_PMI2 | PLACE,
+    ],
+)  # fmt: skip
 def test_each_launcher_s_variables_give_torchrun_s(own):
     assert launch_of(own)[:3] == (1, 2, 1) and rendezvous(own) == TORCHRUN
 

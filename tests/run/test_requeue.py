@@ -62,6 +62,7 @@ def test_a_job_without_progress_ends_after_three_restarts_and_progress_counts_an
     assert [job(1)[1] for _ in range(4)] == [True, True, True, False]
     assert "a rank was lost (137), again without a new checkpoint: the job ends" in job(137)[0]
     assert "a disk failed (74), again" in job(74)[0]
+    assert "stopped early (75), again without a new checkpoint: the job ends\nis its time limit long" in job(75)[0]
     told, requeued = job(1, "checkpoints/step_00000005")
     assert requeued and "restart 1 of at most 3 after" in told and "step_00000005" in told
     assert [job(1)[1] for _ in range(3)] == [True, True, False]

@@ -2,9 +2,24 @@
 
 import os
 
+import pytest
+
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
 from pipelines.engine.outputs import shards_of
+from vtok.config import ConfigError
+
+
+def test_an_output_among_the_clips_is_refused(tmp_path):
+    """Its files changed the state of the clips, so each start packed them again."""
+    clips = tmp_path / "clips"
+    render_clips(clips, 2, seed=0, frames=8, size=32)
+    for output in (clips, clips / "runs" / "a", tmp_path / "runs" / ".." / "clips" / "a"):
+        with pytest.raises(
+            ConfigError, match="lies in data.root, where its files would be taken for clips: choose anoth"
+        ):
+            shards_of(str(clips), output)
+    assert sorted(path.name for path in clips.iterdir()) == ["000.mp4", "001.mp4", "captions.csv", "items.jsonl"]
 
 
 def test_a_corrected_caption_is_noticed(tmp_path, capsys):

@@ -15,6 +15,10 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 part=0/1
 if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
+    if ((SLURM_ARRAY_TASK_MAX - SLURM_ARRAY_TASK_MIN + 1 != SLURM_ARRAY_TASK_COUNT)); then
+        echo "vtok-shards: error: the array's numbers have gaps: give it as --array 0-$((SLURM_ARRAY_TASK_COUNT - 1))" >&2
+        exit 2
+    fi
     part=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))/$SLURM_ARRAY_TASK_COUNT
 fi
 exec vtok-shards build --workers "${SLURM_CPUS_PER_TASK:-1}" --part "$part" "$@"

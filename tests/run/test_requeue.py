@@ -1,4 +1,4 @@
-"""What slurm/train.sh does at the end of a run, with a scheduler that only writes down what it is told."""
+"""What the scripts of slurm/ do, with a scheduler that only writes down what it is told."""
 
 import pytest
 
@@ -93,6 +93,19 @@ def test_files_may_be_left_out_before_the_options(tmp_path, files, output):
     ).stdout  # fmt: skip
     config, ds_config = (*files, *DEFAULTS[len(files) :])
     assert f"--config {config} --ds_config {ds_config} --output {output} --resume auto --data.shards DIR" in said
+
+
+@pytest.mark.parametrize("last, code, said", [("4", 0, "--part 1/3"), ("6", 2, "give it as --array 0-2")])
+def test_the_numbers_of_an_array_build_have_no_gaps(tmp_path, last, code, said):
+    """A part of ``--array 2,3,6`` was 4 of 3, and no job packed the others."""
+    (tmp_path / "vtok-shards").write_text('#!/usr/bin/env bash\necho "$@"\n')
+    (tmp_path / "vtok-shards").chmod(0o755)
+    numbers = {"ID": "3", "MIN": "2", "MAX": last, "COUNT": "3"}
+    ended = run(
+        "bash", "-c", f"export PATH={tmp_path}:$PATH; exec bash slurm/build_shards.sh CLIPS",
+        **{f"SLURM_ARRAY_TASK_{name}": value for name, value in numbers.items()},
+    )  # fmt: skip
+    assert ended.returncode == code and said in ended.stdout + ended.stderr
 
 
 def test_an_environment_without_deepspeed_ends_the_job(job, tmp_path):

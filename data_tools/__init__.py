@@ -17,5 +17,6 @@ processes/      work in child processes that may crash or hang
 draws.py        randomness keyed by (seed, position, purpose)
 errors.py       errors about data, each one line
 locks.py        locks between processes
+printing.py     text that a stream cannot encode
 recent.py       a small cache of the most recently used results
 """

@@ -10,6 +10,7 @@ import sys
 
 from data_tools.commands import build, inspect, shapes
 from data_tools.errors import DataError
+from data_tools.printing import escape_the_unprintable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if `verify` finds faults; 2, after one line on stderr, if the input cannot be used.
     """
+    escape_the_unprintable()
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0

@@ -11,6 +11,7 @@ from typing import NoReturn
 from safetensors import SafetensorError
 
 from data_tools.errors import DataError
+from data_tools.printing import escape_the_unprintable
 from pipelines.cli.launcher import rank_and_ranks
 from vtok.config import ConfigError
 
@@ -66,6 +67,7 @@ def user_errors(program: str) -> Iterator[None]:
 
     What the launcher tells of the rank is checked first. It may be wrong in one rank alone, so each rank says so.
     """
+    escape_the_unprintable()
     try:
         rank, _ = rank_and_ranks()
     except ConfigError as error:

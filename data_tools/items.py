@@ -8,6 +8,7 @@ from pathlib import Path
 from data_tools.draws import Draws
 from data_tools.errors import DataError
 from data_tools.shards import atomic_write
+from data_tools.texts import text_lines
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,8 @@ def read_items(path: Path) -> list[Item]:
     Raises:
         DataError: the file cannot be read or is empty, or a line is not an item or repeats an id.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     items: dict[str, Item] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         try:
             item = _item(json.loads(line))
         except ValueError as error:

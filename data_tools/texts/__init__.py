@@ -17,7 +17,7 @@ from data_tools.texts.describe import (
     video_field,
 )
 from data_tools.texts.media import MediaCell, describe_several, media_cells
-from data_tools.texts.reading import decoded, filled, json_object, json_value, plain
+from data_tools.texts.reading import decoded, filled, json_object, json_value, plain, text_lines
 
 __all__ = [
     "RESERVED_FIELDS",
@@ -33,5 +33,6 @@ __all__ = [
     "json_value",
     "media_cells",
     "plain",
+    "text_lines",
     "video_field",
 ]

@@ -3,9 +3,10 @@
 import codecs
 import json
 import math
+from pathlib import Path
 from typing import Any
 
-from data_tools.errors import BadVideo
+from data_tools.errors import BadVideo, DataError
 
 # The mark of UTF-16 begins the mark of UTF-32: the longer ones come first.
 MARKS = (
@@ -52,6 +53,21 @@ def decoded(body: bytes, where: str, reason: str = "bad_text") -> str:
 def not_utf8(where: str, byte: int) -> str:
     """Says which byte of a text is not UTF-8, and what to do."""
     return f"{where}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8 (a Windows program may have written it)"
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with or without a mark. They end at line feeds and carriage returns only.
+
+    `str.splitlines` would also end them at characters that a caption or a JSON string may hold, such as U+2028.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return [line.rstrip("\n") for line in file]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def json_value(text: str) -> Any:

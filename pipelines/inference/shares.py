@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from data_tools.errors import DataError
 from data_tools.rows import TABLE_ENDINGS, read_rows
+from data_tools.texts import text_lines
 from pipelines.cli.launcher import rank_and_ranks
 
 T = TypeVar("T")
@@ -47,10 +48,7 @@ def read_prompts(path: Path) -> list[str]:
     """
     if path.suffix.lower() in TABLE_ENDINGS:
         return [row["prompt"].strip() for row in read_table(path, "prompt")]
-    try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not any(prompts):
+    prompts = [line.strip() for line in text_lines(path) if line.strip()]
+    if not prompts:
         raise DataError(f"{path} holds no prompt: one a line, or a table with a column 'prompt'")
-    return [prompt for prompt in prompts if prompt]
+    return prompts

@@ -10,7 +10,7 @@ import pytest
 from data_tools.cli import main
 from data_tools.draws import Draws
 from data_tools.errors import DataError
-from data_tools.items import read_items
+from data_tools.items import Item, read_items, write_items
 from data_tools.shapes import (
     CATEGORIES,
     COLOURS,
@@ -230,6 +230,13 @@ def test_items_of_the_seven_categories_are_the_same_each_time():
     items = scene_items(4, seed=0)
     assert items == scene_items(4, seed=0) != scene_items(4, seed=1)
     assert Counter(item.category for item in items) == dict.fromkeys(TV_ALIGN, 4)
+
+
+def test_items_may_hold_what_other_programs_take_for_a_line_s_end(tmp_path):
+    """U+2028, U+0085 and the like once cut an item in two, and the file that was just written was refused."""
+    item = Item("a", "counting", "One\u2028two\x85three\x0bfour\r\nfive", "How\u2029many?", ("1\x1c", "2"), "2")
+    write_items([item], tmp_path / "items.jsonl")
+    assert read_items(tmp_path / "items.jsonl") == [item]
 
 
 def test_the_commands_write_items_and_clips_of_a_split(tmp_path, capsys):

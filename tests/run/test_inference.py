@@ -113,6 +113,13 @@ def test_prompts_are_read_from_tables_as_captions_are(tmp_path, name, text, enco
     assert read_prompts(tmp_path / name) == ["A circle, red", 'a"b']
 
 
+def test_a_prompt_may_hold_what_other_programs_take_for_a_line_s_end(tmp_path):
+    """One prompt once became two, and every later video another row's."""
+    prompts = ["A circle\u2028moves", "A\x85square", "A\x0bstar\x0c\x1e"]
+    (tmp_path / "p.txt").write_bytes("\ufeff{}\r\n\n{}\r{}\n".format(*prompts).encode())
+    assert read_prompts(tmp_path / "p.txt") == [prompt.strip() for prompt in prompts]
+
+
 def test_a_batch_of_prompts_is_denoised_together(loaded, tmp_path, monkeypatch):
     """Three videos, two at a time; each with the seed that it has alone."""
     (tmp_path / "p.txt").write_text("A circle, red\nA blue square\nA green star moves up\n")

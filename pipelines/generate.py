@@ -11,7 +11,14 @@ only those that are not there yet are made.
 import argparse
 from pathlib import Path
 
-from pipelines.cli.checks import MAX_SAMPLES, require_generation, require_new_file, require_new_folder, require_text
+from pipelines.cli.checks import (
+    MAX_SAMPLES,
+    require_ending,
+    require_generation,
+    require_new_file,
+    require_new_folder,
+    require_text,
+)
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
 from vtok.config import require
@@ -55,6 +62,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     else:
         require_text("--prompt", a.prompt)
         require_new_file("--output", a.output)
+        require_ending("--output", a.output, ".mp4")
     return a
 
 

@@ -23,7 +23,7 @@ features are those of any run with this configuration, but the motion tokens are
 import argparse
 from pathlib import Path
 
-from pipelines.cli.checks import require_new_file
+from pipelines.cli.checks import require_ending, require_new_file
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.errors import user_errors
 from pipelines.cli.steps import add_step, with_step
@@ -42,6 +42,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     for option, path in {"--output": a.output, "--show": a.show}.items():
         if path:
             require_new_file(option, path)
+    if a.show:
+        require_ending("--show", a.show, ".png")
     return a
 
 

@@ -58,6 +58,11 @@ def require_new_file(option: str, path: Path) -> None:
     require_writable(option, path)
 
 
+def require_ending(option: str, path: Path, ending: str) -> None:
+    """Raises ConfigError unless the name of a file that is to be written ends in ``ending``, which says what it is."""
+    require(path.suffix.lower() == ending, f"{option} {path} must end in {ending}: that is what the file will be")
+
+
 def require_new_folder(option: str, path: Path) -> None:
     """Raises ConfigError unless a folder can be made at a path, or is there and can be written to."""
     require(not os.path.lexists(path) or os.path.isdir(path), f"{option} {path} is a file, and must be a folder")

@@ -44,6 +44,8 @@ PROMPT = ("--prompt", "A dog runs.", "--output", "x.mp4")
         (("--prompt", "A dog.", "--output", ""), "--output . is a folder"),
         (("--prompt", "A dog.", "--output", "file/x.mp4"), "file is not a folder"),
         (("--prompt", "A dog.", "--output", "n" * 300 + ".mp4"), "its name is too long"),
+        (("--prompt", "A dog.", "--output", "x.gif"), "--output x.gif must end in .mp4"),
+        (("--prompt", "A dog.", "--output", "x"), "--output x must end in .mp4"),
         (("--prompts", "p.txt", "--output", "file"), "--output file is a file, and must be a folder"),
         ((*PROMPT, "--step", "5"), "--step goes with a run's folder"),
     ],
@@ -63,6 +65,8 @@ def test_understand_export_tokenise_and_evaluate(here):
     assert_user_error(many, "is a file, and must be a folder")
     assert_user_error(called(export.main, *model, "--output", "file"), "is a file, and must be a folder")
     assert_user_error(called(tokenise.main, "x.mp4", "--output", "folder"), "--output folder is a folder")
+    shown = called(tokenise.main, "x.mp4", "--output", "t.safetensors", "--show", "p.jpg")
+    assert_user_error(shown, "--show p.jpg must end in .png")
     judged = (evaluate.main, "tv-align", *model, "--output", "out")
     assert_user_error(called(*judged, "--steps", 0), "--steps must lie between 1 and 10,000")
     assert_user_error(called(*judged, "--fps", "nan"), "--fps must be positive and finite, not nan")

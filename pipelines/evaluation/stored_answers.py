@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data_tools.shards import atomic_write
-from pipelines.cli.launcher import rank_and_ranks
+from pipelines.inference.noted import write_whole
 from pipelines.inference.shares import own_share
 from vtok.config import require
 
@@ -54,10 +54,3 @@ def stored_answers(names: Sequence[str], output: Path, common: dict) -> list[dic
 def write_report(output: Path, report: Mapping) -> None:
     """Writes ``output/report.json``; the file appears only when it is complete."""
     write_whole(output / REPORT, json.dumps(report, indent=1) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that appears only when it is complete, though several ranks may write it at the same time."""
-    part = path.with_name(f"{path.name}.rank{rank_and_ranks()[0]}.part")
-    part.write_text(text)
-    part.replace(path)

@@ -11,13 +11,12 @@ OUTPUT/finetune.json    what was asked for; another start must ask for the same
 """
 
 import argparse
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.packing import build_shards
-from data_tools.shards import ShardReader, atomic_write
+from data_tools.shards import ShardReader
 from data_tools.shards.layout import MANIFEST
 from pipelines.cli.config_files import plain
 from pipelines.cli.parsing import RunArguments
@@ -29,10 +28,10 @@ from pipelines.engine.program import run_program
 from pipelines.engine.watching.trackers import require_installed
 from pipelines.finetuning.comparison import draw, make_videos, prompts_for
 from pipelines.inference.export import export
+from pipelines.inference.noted import require_same, write_note
 from pipelines.vtok_training.dry_run import checked_model, dry_run
 from pipelines.vtok_training.run import train
 from vtok.assembly.pretrained import CONFIG
-from vtok.config import ConfigError
 
 PROGRAM = "vtok-finetune"
 ASKED = "finetune.json"
@@ -61,15 +60,13 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
     models.quiet_libraries()
     generates, asked = config.model.generates, asked_for(a, config)
     if (output / ASKED).exists():
-        require_same(output, asked)
+        require_same(output / ASKED, asked)
     else:
         checked_model(config, output)
 
     told("shards", output / "shards")
     shards = pack(clips, output / "shards")
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output / ASKED) as file:
-        file.write(json.dumps(asked, indent=1).encode())
+    write_note(output / ASKED, asked)
     told("encoders", output / "ready")
     if not (output / "ready" / MANIFEST).exists():
         kinds = dict.fromkeys(("latents", "captions", "drop_video"), generates)
@@ -110,21 +107,6 @@ def asked_for(a: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
     """Returns everything that the trained model depends on."""
     clips = Path(a.clips).expanduser().absolute()
     return plain(asdict(config)) | {"clips": f"{clips} {state_of(clips)}"}
-
-
-def require_same(output: Path, asked: dict[str, Any]) -> None:
-    """Raises ConfigError if an earlier start was asked for something else, or if it is unknown what for."""
-    try:
-        before = dict(json.loads((output / ASKED).read_text()))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{output / ASKED} does not say what was asked for: delete it if {output} was begun with these settings, "
-            "else choose another --output"
-        ) from error
-    if changed := [name for name in asked if asked[name] != before.get(name)]:
-        raise ConfigError(
-            f"{output} was begun with other {', '.join(changed)}: choose another --output, or delete it to begin anew"
-        )
 
 
 def told(stage: str, place: Path) -> None:

@@ -1,6 +1,8 @@
 """Makes videos of prompts and writes them to files."""
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +12,8 @@ from torch import Tensor
 from data_tools.video.media import save_mp4
 from pipelines.cli.checks import require_frames
 from pipelines.config import RunConfig
-from pipelines.inference.load import load_run
-from pipelines.inference.shares import own_share, read_prompts
+from pipelines.inference.load import Run, load_run, weights_of
+from pipelines.inference.shares import NOTE, Outputs, own_share, read_prompts
 from vtok.config import require
 from vtok.framework import VTokFramework
 from vtok.generation import generate_batch
@@ -40,7 +42,7 @@ class Wanted(NamedTuple):
 def generate_videos(
     config: RunConfig,
     framework: VTokFramework,
-    wanted: list[Wanted],
+    wanted: Sequence[Wanted],
     seconds: float,
     fps: float | None = None,
     steps: int = 50,
@@ -83,26 +85,50 @@ def generate_missing(a: argparse.Namespace) -> None:
         a: The arguments that ``generate.py`` parsed.
 
     Raises:
-        ConfigError: A prompt, a size or the checkpoint is wrong.
+        ConfigError: A prompt, a size or the checkpoint is wrong, or there are videos of other ones.
         DataError: The prompts cannot be read.
     """
-    if a.prompts:
-        paths = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
-    else:
-        paths = {a.output: (a.prompt, 0)}
+    if not a.prompts:
+        if own := own_share([Wanted(a.output, a.prompt, a.seed)]):
+            make_videos(load_run(a.checkpoint, a.ema), own, a)
+        return
+    paths = video_paths(read_prompts(a.prompts), a.output, a.samples, a.layout)
+    weights = weights_of(a.checkpoint).resolve()
+    outputs = asked_for(a, weights, {path.name: prompt for path, (prompt, _) in paths.items()})
+    missing = outputs.missing()
     wanted = [Wanted(path, prompt, a.seed + sample) for path, (prompt, sample) in paths.items()]
-    make_videos([one for one in own_share(wanted) if a.prompt or not one.path.exists()], a)
+    if own := [one for one in own_share(wanted) if one.path.name in missing]:
+        run = load_run(weights, a.ema)
+        outputs.begin()
+        make_videos(run, own, a)
 
 
-def make_videos(wanted: list[Wanted], a: argparse.Namespace) -> None:
-    """Writes videos, ``a.batch_size`` at a time. The model is loaded only if there is something to do.
+def asked_for(a: argparse.Namespace, weights: Path, prompts: dict[str, str]) -> Outputs:
+    """Returns the videos of many prompts with all that decides them.
+
+    VBench takes the first file of its folder for a video, so the note of such a folder stands beside it.
 
     Args:
-        wanted: The videos.
-        a: ``checkpoint``, ``ema``, ``seconds``, ``fps``, ``steps``, ``sampling`` and ``batch_size``.
+        a: The arguments that ``generate.py`` parsed.
+        weights: Folder of the model's weights.
+        prompts: The prompt of each video, by its name.
     """
-    if wanted:
-        config, framework, _ = load_run(a.checkpoint, a.ema)
+    made = {name: getattr(a, name) for name in ("ema", "seconds", "fps", "steps", "seed")}
+    settings = {"weights": str(weights)} | made | asdict(a.sampling)
+    folder = a.output.resolve()
+    note = folder / NOTE if a.layout == "numbered" else folder.with_name(f"{folder.name}.{NOTE}")
+    return Outputs(a.output, note, settings, prompts)
+
+
+def make_videos(run: Run, wanted: Sequence[Wanted], a: argparse.Namespace) -> None:
+    """Writes videos, ``a.batch_size`` at a time.
+
+    Args:
+        run: The model.
+        wanted: The videos.
+        a: ``seconds``, ``fps``, ``steps``, ``sampling`` and ``batch_size``.
+    """
+    config, framework, _ = run
     for start in range(0, len(wanted), a.batch_size):
         batch = wanted[start : start + a.batch_size]
         videos = generate_videos(config, framework, batch, a.seconds, a.fps, a.steps, a.sampling)

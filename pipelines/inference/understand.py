@@ -4,9 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,11 +15,13 @@ from data_tools.errors import DataError
 from data_tools.shards import atomic_write
 from data_tools.video.decode import validate
 from data_tools.video.views import CENTRE, View, make_views, tokeniser_view, window
+from pipelines.cli.config_files import plain
 from pipelines.cli.errors import one_line
+from pipelines.cli.parsing import load_config
 from pipelines.config import RunConfig
 from pipelines.engine import distributed
-from pipelines.inference.load import load_run, load_untrained
-from pipelines.inference.shares import own_share, read_table
+from pipelines.inference.load import Run, load_run, load_untrained, weights_of
+from pipelines.inference.shares import NOTE, Outputs, own_share, read_table
 from pipelines.views import views_of
 from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
@@ -159,12 +162,11 @@ def answer_question(a: argparse.Namespace) -> None:
         ConfigError: The checkpoint or the configuration is wrong.
         DataError: The video or the table cannot be read.
     """
-    options = (a.max_new_tokens, Look(a.start, a.end, a.key_frame_every))
-    load = partial(load_run, a.checkpoint, a.ema) if a.checkpoint else partial(load_untrained, a.config)
     if a.videos:
-        answer_all(load, a.videos, a.output, a.question, options)
+        answer_all(a)
         return
-    config, framework, step = load()
+    options = (a.max_new_tokens, Look(a.start, a.end, a.key_frame_every))
+    config, framework, step = load_run(a.checkpoint, a.ema) if a.checkpoint else load_untrained(a.config)
     understanding, several = Understanding(config, framework), len(a.video) > 1
     if several:
         answer = understanding.answer_about(a.video, a.question, a.max_new_tokens)
@@ -174,39 +176,51 @@ def answer_question(a: argparse.Namespace) -> None:
     print(as_json(video=named, question=a.question, answer=answer, step=step) if a.json else answer)
 
 
-def answer_all(load: Callable, table: Path, output: Path, question: str, options: tuple) -> None:
-    """Writes this rank's missing answers, ``output/NUMBER.json`` for each row of the table.
+def answer_all(a: argparse.Namespace) -> None:
+    """Writes this rank's missing answers, ``a.output/NUMBER.json`` for each row of the table ``a.videos``.
 
     One bad video does not stop the rest. If a video cannot be read or is too long, its file holds the reason instead of
     an answer.
 
     Args:
-        load: Loads the model, with the results of :func:`load_run`. Called only if an answer is missing.
-        table: Table with a column ``path`` and optionally ``question``.
-        output: Folder of the answers.
-        question: Question about the videos whose row has none.
-        options: Further arguments of :meth:`Understanding.answer`.
+        a: The arguments that ``understand.py`` parsed.
 
     Raises:
+        ConfigError: The model is wrong, or there are answers of another one or to other questions.
         DataError: The table cannot be read.
     """
-    rows = list(enumerate(read_table(table, "path")))
-    paths = {row: output / f"{row:06d}.json" for row, _ in rows}
-    missing = [(row, cells) for row, cells in own_share(rows) if not paths[row].exists()]
-    if not missing:
+    rows = [
+        (f"{number:06d}.json", row["path"], row.get("question") or a.question)
+        for number, row in enumerate(read_table(a.videos, "path"))
+    ]
+    folder, look = a.videos.parent.resolve(), Look(a.start, a.end, a.key_frame_every)
+    inputs = {name: {"video": str(folder / video), "question": question} for name, video, question in rows}
+    load, model = loader(a)
+    settings = model | {"max_new_tokens": a.max_new_tokens} | look._asdict()
+    outputs = Outputs(a.output, a.output / NOTE, settings, inputs)
+    missing = outputs.missing()
+    own = [row for row in own_share(rows) if row[0] in missing]
+    if not own:
         return
     config, framework, step = load()
     understanding = Understanding(config, framework)
-    output.mkdir(parents=True, exist_ok=True)
-    for row, cells in missing:
-        asked = cells.get("question") or question
+    outputs.begin()
+    for name, video, question in own:
         try:
-            outcome = {"answer": understanding.answer(table.parent / cells["path"], asked, *options)}
+            outcome = {"answer": understanding.answer(a.videos.parent / video, question, a.max_new_tokens, look)}
         except (ConfigError, DataError) as error:
             outcome = {"error": one_line(error)}
-        with atomic_write(paths[row]) as file:
-            file.write(as_json(video=cells["path"], question=asked, **outcome, step=step).encode() + b"\n")
-        print(f"{paths[row]}: {cells['path']}", flush=True)
+        with atomic_write(a.output / name) as file:
+            file.write(as_json(video=video, question=question, **outcome, step=step).encode() + b"\n")
+        print(f"{a.output / name}: {video}", flush=True)
+
+
+def loader(a: argparse.Namespace) -> tuple[Callable[[], Run], dict[str, Any]]:
+    """Returns what loads the model, and what it is, as JSON has it."""
+    if a.checkpoint:
+        weights = weights_of(a.checkpoint).resolve()
+        return partial(load_run, weights, a.ema), {"weights": str(weights), "ema": a.ema}
+    return partial(load_untrained, a.config), {"config": plain(asdict(load_config(a.config)))}
 
 
 def as_json(**values) -> str:

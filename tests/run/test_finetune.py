@@ -13,8 +13,8 @@ from pipelines.cli.parsing import parse_run_arguments
 from pipelines.demo.picture import Panel, grid
 from pipelines.engine import program
 from pipelines.engine.run_control import Stopper
-from pipelines.finetuning.stages import require_same
 from pipelines.inference.load import load_run
+from pipelines.inference.noted import require_same
 from support.commands import called
 from support.launch import assert_user_error, checked
 from support.runs import log_of
@@ -96,7 +96,7 @@ def test_an_earlier_start_that_says_nothing_is_one_line(tmp_path):
     for text in ("", "[1]", "{"):
         (tmp_path / "finetune.json").write_text(text)
         with pytest.raises(ConfigError, match="finetune.json does not say what was asked for: delete it if"):
-            require_same(tmp_path, {"seed": 0})
+            require_same(tmp_path / "finetune.json", {"seed": 0})
 
 
 def test_an_option_and_its_value_may_be_one_word(clips, tmp_path):

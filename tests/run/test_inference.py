@@ -1,6 +1,7 @@
 """Many prompts and many videos: shared out among ranks, resumed, named as VBench wants; the notebook's pipeline."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from data_tools.video.views import View, make_views
 from pipelines import generate, tokenise, understand
 from pipelines.cli.config_files import PRESETS
 from pipelines.cli.parsing import parse_run_arguments
+from pipelines.cli.steps import folder_of
 from pipelines.inference import generate as inference_generate
 from pipelines.inference import tokenise as inference_tokenise
 from pipelines.inference import understand as inference_understand
-from pipelines.inference.shares import read_prompts
+from pipelines.inference.load import weights_of
+from pipelines.inference.shares import NOTE, read_prompts
 from support.reference import clip_pixels
 from support.tiny import model_config
 from vtok import understanding
@@ -44,6 +47,7 @@ def loaded(run, monkeypatch):
     calls = []
     for command in (inference_generate, inference_understand):
         monkeypatch.setattr(command, "load_run", lambda folder, ema=False: calls.append(folder) or run)
+        monkeypatch.setattr(command, "weights_of", Path)
     return calls
 
 
@@ -78,6 +82,7 @@ def test_prompts_are_shared_out_and_named_for_vbench(loaded, tmp_path, monkeypat
         made.append({path.name for path in folder.iterdir()})
     names = {f"{prompt}-{i}.mp4" for prompt in ("A red circle, moving.", "A blue square") for i in (0, 1)}
     assert len(made[0]) == 2 and made[1] == names
+    assert (tmp_path / "videos.asked.json").exists()  # beside the folder, which VBench lists
     contents = {name: (folder / name).read_bytes() for name in names}
     assert len(set(contents.values())) == 4 and validate(folder / "A blue square-1.mp4").frames == 4
 
@@ -97,7 +102,7 @@ def test_numbered_prompts_of_a_csv(loaded, tmp_path):
     (tmp_path / "p.csv").write_text('id,prompt\n1,"A circle, red"\n2,up/down\n')
     command = ["--checkpoint", "run", "--prompts", str(tmp_path / "p.csv"), "--output", str(tmp_path / "o")]
     generate.main([*command, "--seconds", "0.25", "--fps", "8", "--steps", "1"])
-    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000000-0.mp4", "000001-0.mp4"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["000000-0.mp4", "000001-0.mp4", NOTE]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_a_batch_of_prompts_is_denoised_together(loaded, tmp_path, monkeypatch):
     assert [len(prompts) for prompts, _ in batches] == [1, 1, 1, 2, 1]
     alone, together = (torch.cat([videos for _, videos in part]).float() for part in (batches[:3], batches[3:]))
     assert (alone - together).abs().max() <= 1 and (alone[0] - alone[1]).abs().max() > 8
-    assert len(list((tmp_path / "together").iterdir())) == 3
+    assert len(list((tmp_path / "together").glob("*.mp4"))) == 3
 
 
 def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(loaded, clips, tmp_path, monkeypatch):
@@ -155,6 +160,117 @@ def test_videos_of_a_csv_are_asked_about_once_and_a_bad_one_costs_only_itself(lo
     before = len(loaded)
     understand.main(command)
     assert len(loaded) == before
+
+
+def refused(capsys, main, *command):
+    """The one line with which a command refuses."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(list(map(str, command)))
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def test_videos_of_other_prompts_or_settings_are_not_taken_for_those_asked_for(loaded, tmp_path, capsys):
+    """Only the files' names counted once: an edited list of prompts kept the videos of the former one."""
+    prompts, folder = tmp_path / "p.txt", tmp_path / "o"
+    prompts.write_text("A circle\nA square\n")
+    command = ("--checkpoint", "run", "--prompts", prompts, "--output", folder, "--seconds", "0.25", "--fps", "8",
+               "--steps", "1")  # fmt: skip
+    generate.main(list(map(str, command)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for option, value, name in (
+        ("--steps", 2, "steps"),
+        ("--seed", 1, "seed"),
+        ("--checkpoint", "other", "weights"),
+        ("--temperature", 0.5, "temperature"),
+        ("--visual_guidance", 2, "guidance"),
+    ):
+        assert f"was begun with other {name}: choose another --output" in refused(
+            capsys, generate.main, *command, option, value
+        )
+    prompts.write_text("A star\nA circle\nA square\n")
+    error = refused(capsys, generate.main, *command)
+    assert "outputs of other inputs: 2, the first is 000000-0.mp4" in error and "another --output" in error
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()} and len(loaded) == 1
+
+    prompts.write_text("A circle\nA square\nA star\n")
+    generate.main(list(map(str, command)))
+    assert f"{folder}: 2 of 3 outputs are there already" in capsys.readouterr().out
+    assert (folder / "000002-0.mp4").exists()
+    assert json.loads((folder / NOTE).read_text())["inputs"]["000002-0.mp4"] == "A star"
+    generate.main([*map(str, command), "--samples", "2"])
+    assert "3 of 6 outputs are there already" in capsys.readouterr().out
+    prompts.write_text("A circle\n")  # the others stay noted
+    generate.main(list(map(str, command)))
+    prompts.write_text("A circle\nA hexagon\n")
+    assert "outputs of other inputs: 1, the first is 000001-0.mp4" in refused(capsys, generate.main, *command)
+    (folder / "000001-0.mp4").unlink()
+    generate.main(list(map(str, command)))
+    (folder / NOTE).unlink()
+    assert "says what they were asked for: choose another --output" in refused(capsys, generate.main, *command)
+    (folder / NOTE).write_text("[")
+    assert "does not say what was asked for" in refused(capsys, generate.main, *command)
+
+
+def test_a_start_that_fails_before_its_first_output_binds_nobody(loaded, tmp_path, monkeypatch, capsys):
+    (tmp_path / "p.txt").write_text("A circle\n")
+    command = ("--checkpoint", "run", "--prompts", tmp_path / "p.txt", "--output", tmp_path / "o", "--seconds", "0.25",
+               "--fps", "8", "--steps", "1")  # fmt: skip
+
+    def without_average(folder, ema=False):
+        raise ConfigError("it has no average")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(inference_generate, "load_run", without_average)
+        assert "no average" in refused(capsys, generate.main, *command, "--ema")
+    generate.main(list(map(str, command)))
+
+
+def test_answers_to_other_questions_or_of_other_settings_are_not_taken_for_those_asked_for(
+    loaded, clips, tmp_path, capsys
+):
+    table, folder = clips / "t.csv", tmp_path / "o"
+    table.write_text("path,question\n000.mp4,\n001.mp4,What moves?\n")
+    command = ("--checkpoint", "run", "--videos", table, "--output", folder, "--max_new_tokens", 3)
+    understand.main(list(map(str, command)))
+    for option, value, name in (
+        ("--checkpoint", "other", "weights"),
+        ("--max_new_tokens", 4, "max_new_tokens"),
+        ("--end", 1, "end"),
+    ):
+        assert f"was begun with other {name}: choose" in refused(capsys, understand.main, *command, option, value)
+    other = refused(capsys, understand.main, *command, "--question", "Who?")
+    assert "outputs of other inputs: 1, the first is 000000.json" in other
+    table.write_text("path,question\n002.mp4,\n000.mp4,\n001.mp4,What moves?\n")
+    assert "outputs of other inputs: 2" in refused(capsys, understand.main, *command)
+    table.write_text("path,question\n000.mp4,\n001.mp4,What moves?\n002.mp4,\n")
+    understand.main(list(map(str, command)))
+    assert "2 of 3 outputs are there already" in capsys.readouterr().out and (folder / "000002.json").exists()
+    understand.main(list(map(str, command)))
+    assert "3 of 3 outputs are there already" in capsys.readouterr().out and len(loaded) == 2
+
+
+def test_the_steps_of_a_run_that_trains_on_are_not_mixed(loaded, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    for step in (100, 200):
+        folder_of(run, step).mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (folder_of(run, 100) / "COMPLETE").write_text("{}")
+    monkeypatch.setattr(inference_generate, "weights_of", weights_of)
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("A circle\n")
+    command = ("--checkpoint", run, "--prompts", prompts, "--output", tmp_path / "o", "--seconds", "0.25", "--fps",
+               "8", "--steps", "1")  # fmt: skip
+    generate.main(list(map(str, command)))
+    assert loaded == [folder_of(run, 100)]
+    (folder_of(run, 200) / "COMPLETE").write_text("{}")
+    prompts.write_text("A circle\nA square\n")
+    error = refused(capsys, generate.main, *command)
+    assert "begun with step 100 of the run, not with step 200: pass --step 100 to go on" in error
+    generate.main([*map(str, command), "--step", "100"])
+    assert loaded == [folder_of(run, 100)] * 2 and (tmp_path / "o" / "000001-0.mp4").exists()
 
 
 def test_a_whole_long_video_is_seen_with_several_key_frames(loaded, run, clips, monkeypatch, capsys):

@@ -95,7 +95,7 @@ def made(monkeypatch, tmp_path):
             save_mp4(video, 8, each.path)
         return frames
 
-    monkeypatch.setattr(generate, "load_run", lambda checkpoint, ema: (None, None, 3))
+    monkeypatch.setattr(run, "load_run", lambda checkpoint, ema: (None, None, 3))
     monkeypatch.setattr(generate, "generate_videos", generate_videos)
     return asked
 
@@ -164,7 +164,7 @@ def test_the_suite_over_ranks_and_resumed(environment, made, tmp_path, monkeypat
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(SystemExit):
         evaluate.main(given[:-1] + ["8"])
-    assert "holds an evaluation with other seed" in capsys.readouterr().err
+    assert "was begun with other seed" in capsys.readouterr().err
 
 
 def test_a_rank_waits_for_the_videos_of_others_while_they_make_some(tmp_path, monkeypatch):

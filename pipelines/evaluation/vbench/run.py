@@ -15,16 +15,18 @@ from io import StringIO
 from pathlib import Path
 
 from pipelines.cli.launcher import local_rank, rank_and_ranks
-from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report, write_whole
+from pipelines.evaluation.stored_answers import answer_all, stored_answers, write_report
 from pipelines.evaluation.vbench.suite import Environment, environment_of, prompts_of
 from pipelines.evaluation.vbench.table import as_markdown, scores_in
 from pipelines.evaluation.vbench.totals import totals
 from pipelines.evaluation.vbench.videos import ENDING, SAMPLES, given_videos, require_there, wanted_videos
 from pipelines.inference.generate import Wanted, make_videos
-from pipelines.inference.load import weights_of
+from pipelines.inference.load import load_run, weights_of
+from pipelines.inference.noted import require_same, write_note, write_whole
 from pipelines.inference.shares import own_share, read_prompts
 from vtok.config import require
 
+SETTINGS = "settings.json"  # of the videos and their scores; another start must ask for the same
 SCORE = Path(__file__).with_name("score.py")
 PATIENCE = 3600.0  # seconds in which the other ranks make a video, at least
 PAUSE = 2.0  # seconds between two looks for them
@@ -46,10 +48,12 @@ def evaluate(a: argparse.Namespace) -> None:
     environment = environment_of(a.environment)
     videos, folder = videos_of(a, environment)
     common = settings_of(a, videos)
-    require_same(a.output, common)
+    require_same(a.output / SETTINGS, common)
+    write_note(a.output / SETTINGS, common)
     write_listing(a.output, videos)
     if a.checkpoint:
-        make_videos([video for video in own_share(videos) if not video.path.exists()], a)
+        if wanted := [video for video in own_share(videos) if not video.path.exists()]:
+            make_videos(load_run(Path(common["weights"]), a.ema), wanted, a)
         if missing := missing_after_waiting(videos):
             print(f"{missing} of {len(videos)} videos are still to come: from other ranks, or from another start")
             return
@@ -109,24 +113,6 @@ def settings_of(a: argparse.Namespace, videos: list[Wanted]) -> dict:
     names = ("ema", "seconds", "fps", "steps", "temperature", "best_of", "seed")
     made = {name: getattr(a, name) for name in names}
     return shown | made | {"weights": str(weights_of(a.checkpoint).resolve())}
-
-
-def require_same(output: Path, common: dict) -> None:
-    """Notes the settings in the output folder at the first start.
-
-    Raises:
-        ConfigError: The folder has videos or scores of other settings.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "settings.json"
-    if not path.exists():
-        write_whole(path, json.dumps(common, indent=1) + "\n")
-    noted = json.loads(path.read_text())
-    differing = [name for name in noted | common if noted.get(name) != common.get(name)]
-    require(
-        not differing,
-        f"{output} holds an evaluation with other {', '.join(differing)}: give the same, or choose another --output",
-    )
 
 
 def linked(videos: list[Wanted], folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 # fork: a replacement for a crashed child starts at once, with everything that the parent has loaded.
@@ -35,6 +36,10 @@ class ChildDied(Exception):
 
 class ChildTimedOut(ChildDied):
     """The child exceeded its time limit and was killed."""
+
+
+class Undelivered(Exception):
+    """The child could not send its answer: it cannot be pickled, or a tensor in it cannot be shared."""
 
 
 class Child:
@@ -67,6 +72,7 @@ class Child:
         Raises:
             ChildTimedOut: there is no answer in time; the child is closed.
             ChildDied: the child has died; it is closed.
+            Undelivered: the child could not send the answer; it goes on.
             Exception: whatever `function` raised; the child goes on.
         """
         try:
@@ -142,7 +148,16 @@ def _serve(function: Callable[[Any], Any], prepare: Callable[[], None], parents:
                 reply = (True, function(request))
             except Exception as error:
                 reply = (False, error)
-            ours.send(reply)
+            ours.send_bytes(_packed(*reply))
+
+
+def _packed(answered: bool, answer: Any) -> memoryview:
+    """A reply as bytes for the parent's `recv`. If it cannot be packed, they are those of the reason."""
+    try:
+        return ForkingPickler.dumps((answered, answer))
+    except Exception as error:
+        reason = error if answered else answer
+        return ForkingPickler.dumps((False, Undelivered(f"{type(reason).__name__}: {reason}")))
 
 
 def settle_after_fork() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_tools.errors import DataError
-from data_tools.processes.child import Child, ChildDied, ChildTimedOut, in_children
+from data_tools.processes.child import Child, ChildDied, ChildTimedOut, Undelivered, in_children
 from data_tools.video.encode import encode_mp4
 from support.ends import kill_myself, leave, sleep_for_ever, wait_for
 
@@ -44,6 +44,28 @@ def test_a_child_whose_answer_nobody_reads_ends_silently(capfd):
     child.connection.close()
     child._process.join(10)
     assert child._process.exitcode == 0 and capfd.readouterr().err == ""
+
+
+class Unpicklable(Exception):
+    def __reduce__(self):
+        raise FileNotFoundError("no folder for it")  # as an end of the connection, but it is none
+
+
+def test_a_child_tells_that_its_answer_cannot_be_sent_and_goes_on():
+    def answer(number):
+        if number == 2:
+            raise Unpicklable("bad clip")
+        return Unpicklable() if number else 0
+
+    child = Child(answer)
+    for number in (1, 2, 0):
+        child.send(number)
+    with pytest.raises(Undelivered, match="^FileNotFoundError: no folder for it$"):
+        child.receive(10)
+    with pytest.raises(Undelivered, match="^Unpicklable: bad clip$"):
+        child.receive(10)
+    assert child.receive(10) == 0
+    child.close()
 
 
 def asked(function):

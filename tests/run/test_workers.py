@@ -5,15 +5,18 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 
 import pytest
+import torch
 
 from data_tools.errors import DataError
 from data_tools.processes.child import FORK
 from pipelines.engine.loading.bad_samples import BadSamples
-from pipelines.engine.loading.workers import LoaderError, read_ahead
+from pipelines.engine.loading.workers import LoaderError, read_ahead, require_socket
 from support.ends import kill_myself, leave, sleep_for_ever
+from vtok.config import ConfigError
 
 
 class Clips:
@@ -112,6 +115,33 @@ def test_a_process_killed_by_chance_costs_no_sample():
         if living := loaders():
             living[number % len(living)].kill()
     assert taken == [500 if position == 5 else position for position in range(20)]
+
+
+def test_processes_that_die_between_two_samples_end_the_run_at_the_third_in_a_row(capfd):
+    with pytest.raises(LoaderError) as caught:
+        list(read_ahead(Clips(lambda: None), in_pairs(), 1, lambda items: kill_myself()))
+    assert str(caught.value).startswith(
+        "3 loader processes in a row ended between two samples (the process ended with SIGKILL): "
+    )
+    assert capfd.readouterr().err.count("between two samples: another one goes on") == 2
+    assert not loaders()
+
+
+@pytest.fixture
+def long_tmpdir(tmp_path, monkeypatch):
+    """A folder for temporary files in which no socket has room for its name."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", None)
+
+
+def test_a_folder_in_which_tensors_cannot_be_handed_over_is_one_line(long_tmpdir, capfd):
+    with pytest.raises(ConfigError, match=r"\(AF_UNIX path too long\): set TMPDIR to a folder with a short path"):
+        require_socket()
+    with pytest.raises(LoaderError, match=r"\(OSError: AF_UNIX path too long\): set TMPDIR to a folder"):
+        list(read_ahead(Clips(lambda: None), in_pairs(), 1, lambda items: torch.zeros(3)))
+    assert capfd.readouterr().err == "" and not loaders()
 
 
 def test_a_full_shared_memory_is_named():

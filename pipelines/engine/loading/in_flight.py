@@ -8,11 +8,13 @@ from data_tools.dataset import ClipDataset
 from data_tools.errors import BadVideo
 from data_tools.video.views import Shape
 from pipelines.engine import distributed, shared_memory
-from pipelines.engine.loading.workers import AHEAD
+from pipelines.engine.loading.workers import AHEAD, require_socket
 
 
 def require_room(clips: ClipDataset, micro_batch_size: int, workers: int, loaders: int = 1) -> None:
     """Raises ConfigError if /dev/shm has no room for the micro-batches of this machine's loader processes.
+
+    It does so too if these processes cannot hand over micro-batches.
 
     Args:
         clips: The dataset.
@@ -20,6 +22,8 @@ def require_room(clips: ClipDataset, micro_batch_size: int, workers: int, loader
         workers: Loader processes per rank and loader.
         loaders: Loaders that run at the same time: training's, and validation's if there is one.
     """
+    if workers:
+        require_socket()
     size = loaders * bytes_in_flight(sample_bytes(clips), micro_batch_size, workers)
     shared_memory.require_room(size, distributed.ranks_here(), "the loader processes", ", or set --data.workers 0")
 

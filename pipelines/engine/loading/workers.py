@@ -3,7 +3,7 @@
 A video decoder can crash without an exception or never return, and the system can kill a process. The rank then starts
 another process, which repeats what the other had not delivered: the samples stay the same. If a second process dies or
 hangs at the same sample, the sample's clip counts as bad, and a drawn substitute takes its place (see
-:mod:`data_tools.dataset`).
+:mod:`data_tools.dataset`). If three in a row die or hang between two samples, no clip is at fault, and the run ends.
 """
 
 import os
@@ -14,14 +14,16 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
+from multiprocessing.connection import Listener
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from data_tools.errors import DataError
-from data_tools.processes.child import Child, ChildDied, ChildTimedOut, end_with_parent
+from data_tools.processes.child import Child, ChildDied, ChildTimedOut, Undelivered, end_with_parent
 from data_tools.streaming.memory import share_memory
 from pipelines.engine import shared_memory
+from vtok.config import ConfigError
 
 M = TypeVar("M")
 
@@ -29,6 +31,10 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 AHEAD = 4  # micro-batches that each loader process is asked for in advance
 PATIENCE = 150.0  # seconds without progress after which a loader process that is waited for counts as hung
 TICK = 0.5  # seconds between two looks at its progress
+MOST_DEATHS = 3  # processes in a row that may end between two samples
+
+# What helps if tensors cannot be handed over.
+OTHER_TMPDIR = "set TMPDIR to a folder with a short path and free space, or set --data.workers 0"
 
 
 class Items(Protocol):
@@ -68,7 +74,8 @@ def read_ahead(
         patience: Seconds for which the rank waits for a process that stays at one sample.
 
     Raises:
-        LoaderError: A clip and all its substitutes are bad, shards cannot be read, or /dev/shm is full.
+        LoaderError: A clip and all its substitutes are bad, shards cannot be read, /dev/shm is full, or the processes
+            cannot hand over what they have read.
     """
     if not workers:
         yield from map(Reader(dataset, collate, patience).read, requests)
@@ -106,6 +113,7 @@ class Reader:
         self.dataset, self.collate, self.patience = dataset, collate, patience
         self.asked: deque[list[int]] = deque()
         self.deaths: Counter[int] = Counter()
+        self._deaths_between = 0  # between two samples, since the latest micro-batch
         self._at = torch.full((1,), -1).share_memory_()  # the position that the process reads
         self._child: Child | None = None
 
@@ -129,7 +137,12 @@ class Reader:
             except ChildDied as death:
                 self._replace(death)
                 continue
+            except Undelivered as reason:
+                raise LoaderError(
+                    f"a loader process cannot hand over what it has read ({reason}): {OTHER_TMPDIR}"
+                ) from reason
             self.asked.popleft()
+            self._deaths_between = 0
             if isinstance(answer, LoaderError):
                 raise answer
             return answer
@@ -182,7 +195,11 @@ class Reader:
             self._at[0] = -1
 
     def _replace(self, death: ChildDied) -> None:
-        """Starts another process and asks it for what the dead one had not delivered."""
+        """Starts another process and asks it for what the dead one had not delivered.
+
+        Raises:
+            LoaderError: Another process would not help.
+        """
         position = int(self._at.item())
         if signal.SIGBUS.name in str(death):
             raise LoaderError(
@@ -196,6 +213,13 @@ class Reader:
             key = self.dataset.reader.key(self.dataset.row(position))
             fate = "a substitute takes its place" if bad else "it is read again"
             then = f"at position {position}, clip {key}: {fate}"
+        else:
+            self._deaths_between += 1
+            if self._deaths_between == MOST_DEATHS:
+                raise LoaderError(
+                    f"{MOST_DEATHS} loader processes in a row ended between two samples ({death}): the lines above may "
+                    "tell why, or the machine may lack memory; with --data.workers 0 the rank itself reads"
+                )
         rank = os.environ.get("RANK", "0")
         end = "hangs" if isinstance(death, ChildTimedOut) else "died"
         print(f"warning: rank {rank}: a loader process {end} ({death}) {then}", file=sys.stderr, flush=True)
@@ -203,6 +227,20 @@ class Reader:
         self._child = Child(self._answer, prepare_process)
         for positions in self.asked:
             self._child.send(positions)
+
+
+def require_socket() -> None:
+    """Checks that a loader process can make the socket through which it hands over tensors.
+
+    Raises:
+        ConfigError: It cannot, for example because the path of TMPDIR is too long.
+    """
+    try:
+        Listener(family="AF_UNIX").close()
+    except OSError as error:
+        raise ConfigError(
+            f"loader processes cannot make a socket in the folder for temporary files ({error}): {OTHER_TMPDIR}"
+        ) from error
 
 
 def prepare_process() -> None:

@@ -9,6 +9,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of thread
 import pytest
 import torch
 
+from pipelines.engine.loading.workers import STOP_SIGNALS
 from support.ranks import Ranks
 from support.tiny import CAPTIONS, model_config
 from support.wan import write_heeding_models
@@ -63,7 +64,7 @@ def settings() -> dict:
         "environment": {
             name: value for name, value in os.environ.items() if name not in ("PYTEST_CURRENT_TEST", "PATH")
         },
-        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)],
+        "signals": [signal.getsignal(number) for number in STOP_SIGNALS],
         "listeners": [thread.name for thread in threading.enumerate() if thread.name == "stop requests"],
         "process group": torch.distributed.is_initialized(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -38,10 +38,10 @@ TICK = 0.5  # seconds between two checks of the launcher
 
 
 class Stopper:
-    """Receives requests to stop this run early: SIGUSR1, SIGTERM, SIGINT, and the end of the launcher.
+    """Receives requests to stop this run early: SIGUSR1, SIGTERM, SIGINT, SIGHUP, and the end of the launcher.
 
-    The main thread makes one Stopper per run. A second SIGINT ends the process at once. After ``closed`` is set, all
-    other requests are ignored, since the run ends already.
+    The main thread makes one Stopper per run. A second SIGINT ends the process at once. A SIGHUP that was ignored before
+    stays ignored, as nohup means it. After ``closed`` is set, all other requests are ignored, since the run ends already.
 
     Args:
         program: Name of the program. Messages begin with it.
@@ -64,7 +64,7 @@ class Stopper:
         self._theirs = theirs  # keeps it open: the interpreter writes signal numbers into it
         self._wakeup_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         # Python writes a signal's number to the wakeup fd only if the signal has a handler.
-        self._handlers = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in heeded()}
         self._listener = threading.Thread(target=self._listen, name="stop requests", daemon=True)
         self._listener.start()
 
@@ -146,6 +146,12 @@ class Stopper:
         """Prints a line on stderr, below the progress bar, unless stderr is closed."""
         with suppress(OSError):
             print(f"\n{self.program}: {text}", file=sys.stderr, flush=True)
+
+
+def heeded() -> list[signal.Signals]:
+    """Returns the signals that stop a run: all, but a SIGHUP that this process ignores, as it does under nohup."""
+    under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if not (under_nohup and number == signal.SIGHUP)]
 
 
 def launcher_watch() -> Callable[[], bool]:

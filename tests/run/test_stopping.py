@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from signal import SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, signal
 
 import psutil
 import pytest
@@ -71,12 +71,24 @@ def begin():
         process.kill()
 
 
-@pytest.mark.parametrize("number", [SIGUSR1, SIGTERM, SIGINT])
+@pytest.mark.parametrize("number", [SIGUSR1, SIGTERM, SIGINT, SIGHUP])
 def test_a_signal_to_all_processes_of_a_run_is_heeded_at_the_end_of_a_step(number, begin):
     process, _, told = begin(steps, range(10**6))
     os.killpg(process.pid, number)  # the loader process too
     process.join(20)
     assert process.exitcode == 75 and told.recv() == number.name
+
+
+def under_nohup(dataset, tell) -> None:
+    signal(SIGHUP, SIG_IGN)
+    steps(dataset, tell)
+
+
+def test_a_run_under_nohup_outlives_its_terminal(begin):
+    process, _, told = begin(under_nohup, range(10**6))
+    os.killpg(process.pid, SIGHUP)
+    process.join(2)
+    assert process.is_alive() and not told.poll()
 
 
 def test_a_second_interrupt_ends_the_run_at_once_with_its_loader_processes(begin):
@@ -96,7 +108,7 @@ def test_a_killed_rank_takes_its_loader_processes_with_it(begin):
     assert loaders and not psutil.wait_procs(loaders, timeout=10)[1]
 
 
-@pytest.mark.parametrize("number, code", [(SIGUSR1, 75), (SIGTERM, 128 + SIGTERM)])
+@pytest.mark.parametrize("number, code", [(SIGUSR1, 75), (SIGTERM, 128 + SIGTERM), (SIGHUP, 128 + SIGHUP)])
 def test_before_the_first_step_there_is_nothing_to_wait_for(number, code, begin):
     process, *_ = begin(loading)
     os.kill(process.pid, number)

@@ -27,7 +27,7 @@ from vtok.config import ConfigError
 
 M = TypeVar("M")
 
-STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 AHEAD = 4  # micro-batches that each loader process is asked for in advance
 PATIENCE = 150.0  # seconds without progress after which a loader process that is waited for counts as hung
 TICK = 0.5  # seconds between two looks at its progress

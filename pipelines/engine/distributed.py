@@ -52,8 +52,8 @@ def connect() -> None:
     """Joins the process group: NCCL on GPUs, gloo on CPUs. Without a launcher there is one rank.
 
     Raises:
-        ConfigError: The launcher's variables do not tell how the ranks meet; or there is no C++ compiler, or too little
-            shared memory (DeepSpeed needs both on a CPU); or the port at which the ranks meet is in use.
+        ConfigError: The launcher's variables do not tell how the ranks meet; or DeepSpeed's operator for CPUs cannot
+            be compiled or has too little shared memory; or the port at which the ranks meet is in use.
     """
     if meets_nobody(os.environ):  # another run may use the launcher's default port
         os.environ.update(
@@ -66,6 +66,7 @@ def connect() -> None:
     if not torch.cuda.is_available():
         cpu_op.prepare(cpu_op.COLLECTIVES)
         shared_memory.require_room(cpu_op.BUFFER, ranks_here(), "DeepSpeed's collectives")
+        cpu_op.build_collectives()
     if torch.cuda.is_available():
         allocator.let_segments_grow()
         torch.cuda.set_device(device())

@@ -40,8 +40,9 @@ TICK = 0.5  # seconds between two checks of the launcher
 class Stopper:
     """Receives requests to stop this run early: SIGUSR1, SIGTERM, SIGINT, SIGHUP, and the end of the launcher.
 
-    The main thread makes one Stopper per run. A second SIGINT ends the process at once. A SIGHUP that was ignored before
-    stays ignored, as nohup means it. After ``closed`` is set, all other requests are ignored, since the run ends already.
+    The main thread makes one Stopper per run. A second SIGINT ends the process at once. A SIGHUP that was ignored
+    before stays ignored, as nohup means it. After ``closed`` is set, all other requests are ignored, since the run ends
+    already.
 
     Args:
         program: Name of the program. Messages begin with it.

@@ -21,7 +21,7 @@ from vtok.config import ConfigError, require
 from vtok.framework import VTokFramework
 from vtok.lora import adapted_layers, has_magnitude
 from vtok.parts import entry_of
-from vtok.weights import first_line, shape_of
+from vtok.weights import shape_of
 from vtok.weights.precision import kept_in_fp32
 
 Engine = deepspeed.DeepSpeedEngine
@@ -234,10 +234,9 @@ def host_adamw(groups: list[dict], **options) -> torch.optim.Optimizer:
     try:
         return deepspeed.ops.adam.DeepSpeedCPUAdam(groups, **options)
     except RuntimeError as error:
-        reason = first_line(error.__cause__ or error)
         raise ConfigError(
-            f"offload_optimizer: DeepSpeed cannot compile its AdamW for the host ({reason}): install what it lacks, or "
-            "use a --ds_config without offload_optimizer"
+            f"offload_optimizer: DeepSpeed cannot compile its AdamW for the host ({cpu_op.reason_of(error)}): install "
+            "what it lacks, or use a --ds_config without offload_optimizer"
         ) from error
 
 

@@ -1,5 +1,8 @@
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -382,6 +385,7 @@ def test_log_lines_behind_the_checkpoint_are_dropped(tmp_path):
 
 def test_a_missing_compiler_is_said_clearly(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match="no C\\+\\+ compiler .*on a CPU"):
         cpu_op.prepare(cpu_op.COLLECTIVES)
@@ -390,6 +394,36 @@ def test_a_missing_compiler_is_said_clearly(monkeypatch):
         deepspeed_config(offload, TrainConfig(max_steps=1), plan)  # also on a GPU, and before anything is loaded
     monkeypatch.setitem(internals.installed_ops, cpu_op.ADAM, True)  # compiled when DeepSpeed was installed
     deepspeed_config(offload, TrainConfig(max_steps=1), plan)
+
+
+def test_a_build_finds_the_programs_beside_the_interpreter(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    for _ in range(2):
+        cpu_op.prepare(cpu_op.COLLECTIVES)
+        assert os.environ["PATH"].split(":") == ["/usr/bin", "/bin", os.path.dirname(sys.executable)]
+    assert shutil.which("ninja")  # an interpreter's own, or the machine's
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (ImportError("shm.so: cannot open shared object file\nmore"), "shm.so: cannot open shared object file"),
+        (
+            RuntimeError("Error building:\n[1/3] c++\n shm.cpp:1:9: fatal error: x.h: No such file\n"),
+            "shm.cpp:1:9: fatal",
+        ),
+    ],
+)
+def test_collectives_that_cannot_be_compiled_are_one_line(error, reason, monkeypatch):
+    def fail():
+        raise error from subprocess.CalledProcessError(1, "ninja") if isinstance(error, RuntimeError) else None
+
+    monkeypatch.setattr(cpu_op, "build_shm_op", fail)
+    with pytest.raises(ConfigError) as refused:
+        cpu_op.build_collectives()
+    told = str(refused.value)
+    assert told.startswith(f"DeepSpeed cannot compile its deepspeed_shm_comm, which it needs on a CPU ({reason}")
+    assert told.endswith("): install what it lacks") and "\n" not in told
 
 
 def test_an_adamw_for_the_host_that_cannot_be_compiled_is_one_line(monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 from huggingface_hub import constants
 
+from data_tools.locks import NO_LOCKS
 from pipelines.cli.launcher import rank_and_ranks
 from vtok.assembly.build import build_framework, frozen_weights
 from vtok.config import ModelConfig
@@ -26,17 +27,18 @@ from vtok.weights.shipped import folder_of
 def asked_once(config: ModelConfig) -> Iterator[None]:
     """Puts all files of a framework into the hub's cache, and switches the hub to offline within the context.
 
-    It does nothing if the process is alone, if all weights are in folders, or if the cache cannot be written.
+    It does nothing if the process is alone, if all weights are in folders, if the cache cannot be written or locked, or
+    if nobody knows the launcher.
 
     Raises:
         ConfigError: The hub lacks a file.
     """
     named = [part.weights for part in (config.mllm, config.tokeniser, config.decoder) if part.weights]
     alone = rank_and_ranks()[1] == 1
-    if alone or constants.HF_HUB_OFFLINE or all(map(folder_of, named)):
+    launch = launcher()
+    if alone or constants.HF_HUB_OFFLINE or all(map(folder_of, named)) or launch is None:
         yield
         return
-    launch = f"{os.getppid()} {psutil.Process(os.getppid()).create_time()}"
     key = f"{launch} {hashlib.blake2b(repr(config).encode(), digest_size=8).hexdigest()}"
     reached = once(Path(constants.HF_HOME) / f"vtok-{socket.gethostname()}.lock", key, lambda: fetch(config))
     before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, reached
@@ -44,6 +46,14 @@ def asked_once(config: ModelConfig) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def launcher() -> str | None:
+    """Identifies the process that started this one. ``None`` without a parent, as in a container's first process."""
+    try:
+        return f"{os.getppid()} {psutil.Process(os.getppid()).create_time()}"
+    except psutil.Error:
+        return None
 
 
 def once(path: Path, key: str, work: Callable[[], None]) -> bool:
@@ -57,14 +67,19 @@ def once(path: Path, key: str, work: Callable[[], None]) -> bool:
         work: Does it.
 
     Returns:
-        Whether the work is done. It is not if the file cannot be written.
+        Whether the work is done. It is not if the file cannot be written or locked.
     """
     try:
         file = path.open("a+")
     except OSError:
         return False
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # held until the file is closed
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)  # held until the file is closed
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return False
         file.seek(0)
         if file.read() != key:
             work()

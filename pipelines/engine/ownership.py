@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from data_tools.locks import NO_LOCKS
 from vtok.config import ConfigError
 
 LOCK = ".lock"
@@ -66,7 +67,7 @@ def locked(path: Path) -> int | None:
         os.close(descriptor)
         if error.errno in (errno.EAGAIN, errno.EACCES):
             raise InUse(f"{path.parent} is in use by {holder}: wait for it, or choose another --output") from None
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+        if error.errno not in NO_LOCKS:
             raise
     print(f"warning: {path.parent} is on a file system without locks: start only one run there", file=sys.stderr)
     return None

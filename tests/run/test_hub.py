@@ -1,5 +1,6 @@
 """Weights from the hub: however many ranks a machine has, one of them asks; here of a stand-in that counts."""
 
+import errno
 import os
 from functools import partial
 from pathlib import Path
@@ -102,3 +103,22 @@ def test_ranks_that_start_together_wait_for_the_first(tmp_path):
 
 def test_a_cache_that_cannot_be_written_leaves_the_hub_to_each(tmp_path):
     assert not hub.once(tmp_path / "no such folder" / "lock", "key", lambda: pytest.fail("worked"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_so_does_a_file_system_without_locks(number, tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(hub.fcntl, "flock", refuse)
+    assert not hub.once(tmp_path / "lock", "key", lambda: pytest.fail("worked"))
+
+
+def test_so_does_a_rank_without_a_parent(asked, config, tmp_path, monkeypatch):
+    """As the first process of a container."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(os, "getppid", lambda: 0)
+    with hub.asked_once(config.model):
+        assert not constants.HF_HUB_OFFLINE
+    assert not asked and not list(tmp_path.glob("*.lock"))

@@ -1,7 +1,7 @@
 """What the training commands share around DeepSpeed. It imports no command.
 
 program         a training command, from its command line to its exit code;  streams: its output on a full disk
-distributed     ranks, rendezvous, rank 0 first, time-outs;  launcher: what it tells a rank;  allocator: memory on a GPU
+distributed     ranks, rank 0 first, time-outs;  meeting: all have come;  ports: a free one;  allocator: memory on a GPU
 batch_plan      global batch -> micro-batch and accumulation
 outputs         where a run writes, and where its shards are;  demo_clips: the demo's own;  logs: JSON lines
 models          the framework of a run;  hub: one process of a machine asks for published files

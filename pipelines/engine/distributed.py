@@ -15,6 +15,7 @@ import torch.distributed as dist
 from data_tools.errors import DataError
 from pipelines.cli.launcher import launch_of, local_rank, rank_and_ranks, ranks_of_machine, rendezvous
 from pipelines.engine import allocator, cpu_op, shared_memory
+from pipelines.engine.meeting import meet
 from pipelines.engine.ports import free_port
 from vtok.config import ConfigError
 from vtok.sequence import SequenceGroup
@@ -53,7 +54,8 @@ def connect() -> None:
 
     Raises:
         ConfigError: The launcher's variables do not tell how the ranks meet; or DeepSpeed's operator for CPUs cannot
-            be compiled or has too little shared memory; or the port at which the ranks meet is in use.
+            be compiled or has too little shared memory; or the port at which the ranks meet is in use; or ranks are
+            missing.
     """
     if meets_nobody(os.environ):  # another run may use the launcher's default port
         os.environ.update(
@@ -79,6 +81,7 @@ def connect() -> None:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", RECORDED)
     with redirect_stdout(io.StringIO()), port_in_use_told():  # each rank would print that it builds an operator
+        _store = meet()  # rank 0 then has the process group use the same one
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, timeout=ALONE_TIMEOUT)
     barrier()
     cpu_op.unname_shared_buffers(rank())

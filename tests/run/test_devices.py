@@ -19,11 +19,13 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(torch.device(device)))
     monkeypatch.setattr(distributed.cpu_op, "unname_shared_buffers", lambda rank: None)
 
-    def meet(**options):
+    def join(timeout, **options):
+        assert timeout == distributed.ALONE_TIMEOUT  # for work of rank 0 alone, though all ranks must come in minutes
         # As zero.Init, the engine and stage 3's broadcasts make a device of it in DeepSpeed 0.19.8.
         done.append(torch.device(CUDA_Accelerator().device_name(distributed.os.environ["LOCAL_RANK"])))
 
-    monkeypatch.setattr(deepspeed, "init_distributed", meet)
+    monkeypatch.setattr(deepspeed, "init_distributed", join)
+    monkeypatch.setattr(distributed, "meet", lambda: None)
 
     def seen(gpus: int, **environment: str) -> list:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

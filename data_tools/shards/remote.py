@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
@@ -43,11 +43,11 @@ class Cache:
     """The cache for fetched files.
 
     Attributes:
-        folder: shared by the processes of a node.
+        folder: shared by the processes of a node; may begin with ~.
         max_bytes: limit for the shards; manifests are not counted.
     """
 
-    folder: Path = Path("~/.cache/vtok/shards").expanduser()
+    folder: Path = Path("~/.cache/vtok/shards")
     max_bytes: int = 64 * 10**9
 
 
@@ -64,12 +64,13 @@ class RemoteFolder:
         local: the folder in the cache.
 
     Raises:
-        DataError: there is no dataset, it cannot be reached after `ATTEMPTS` attempts, or a shard exceeds the cache.
+        DataError: there is no dataset, it cannot be reached after `ATTEMPTS` attempts, a shard exceeds the cache, or
+            nobody knows the home folder that the cache is in.
     """
 
     def __init__(self, url: str, cache: Cache):
         self.url = str(url).rstrip("/")
-        self.cache = cache
+        self.cache = cache = replace(cache, folder=at_home(cache.folder))
         content = self._retried(MANIFEST, lambda fs, path: fs.cat_file(path))
         try:
             self.manifest: dict = json.loads(content)
@@ -155,6 +156,21 @@ class RemoteFolder:
                     raise DataError(f"{url} cannot be fetched, after {ATTEMPTS} attempts: {_said(error)}") from error
                 time.sleep(FIRST_WAIT * 2**attempt * random.uniform(0.5, 1))
         raise AssertionError("unreachable")
+
+
+def at_home(folder: Path) -> Path:
+    """The folder with the user's home in place of ~. A container may know no home of its user.
+
+    Raises:
+        DataError: it does not.
+    """
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"the cache for shards is {folder}, but this machine does not know your home folder: set HOME, or "
+            "data.cache_dir to a folder without ~"
+        ) from error
 
 
 def reserve(cache: Cache, part: Path, size: int) -> None:

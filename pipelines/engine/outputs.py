@@ -123,7 +123,7 @@ def open_shards(config: RunConfig, shards: list[str]) -> ShardReader | Mixture:
 
 def open_dataset(config: RunConfig, place: str) -> ShardReader:
     """Opens a folder or an address of shards. Shards at an address go through the run's cache."""
-    return ShardReader(place, Cache(Path(config.data.cache_dir).expanduser(), int(config.data.cache_gb * 1e9)))
+    return ShardReader(place, Cache(Path(config.data.cache_dir), int(config.data.cache_gb * 1e9)))
 
 
 class HeldOut(NamedTuple):

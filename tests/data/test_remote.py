@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import pwd
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -86,6 +87,16 @@ def test_a_file_address_reads_as_the_folder(folder, tmp_path):
     assert [reader.read(row) for row in range(12)] == SAMPLES
     assert reader.key(5) == "000000005"
     assert pickle.loads(pickle.dumps(reader)).read(3) == SAMPLES[3]
+
+
+def test_a_cache_in_a_home_that_nobody_knows_is_one_line_and_only_for_addresses(folder, monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert ShardReader(folder).key(5) == "000000005"
+    assert "set HOME, or data.cache_dir to a folder without ~" in refused(f"file://{folder}", Cache())
 
 
 def test_an_address_in_memory(folder, tmp_path):

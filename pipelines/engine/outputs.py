@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.packing import build_shards
+from data_tools.packing.sources import Columns, TableSource, table_of
 from data_tools.packing.sources.files import walk
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache, is_remote
@@ -216,10 +217,16 @@ def require_outside(clips: Path, output: Path, setting: str) -> None:
 
 
 def state_of(place: Path) -> str:
-    """Returns a hash of names, sizes and modification times of all files of a folder or table."""
+    """Returns a hash of names, sizes and modification times of all files of a folder or table, and of a table's clips.
+
+    Raises:
+        DataError: The table cannot be read, or a folder has several.
+    """
     files = sorted(walk(place)) if place.is_dir() else [place]
     found = ((file.relative_to(place), file.stat()) for file in files if file.is_file())
-    return _digest("\n".join(f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found))
+    told = [f"{name} {status.st_size} {status.st_mtime_ns}" for name, status in found]
+    table = table_of(place)  # which may name files anywhere
+    return _digest("\n".join([*told, TableSource(table, Columns()).state] if table else told))
 
 
 def _digest(text: str) -> str:

@@ -134,6 +134,18 @@ def test_parts_of_one_video_are_clips_of_their_own(clips, folder, tmp_path):
     assert reasons == ["empty_span", "bad_span", "bad_span"]
 
 
+def test_parts_whose_times_have_another_name_are_refused(folder):
+    """The captions of all parts became those of the whole video. A file a row was cut before: its times are facts."""
+    table = folder / "captions.csv"
+    table.write_text("path,start_time,End_Time,caption\n000.mp4,0,1,A door.\n001.mp4,2,3,A cat.\n000.mp4,1,2,A dog.\n")
+    with pytest.raises(
+        DataError, match="rows of 000.mp4 differ in start_time and End_Time: rename these columns to sta"
+    ):
+        discover(folder)
+    table.write_text("path,start_time,caption\n000.mp4,1,A door.\n001.mp4,2,A cat.\n000.mp4,1,A dog.\n")
+    assert [item.load().span for item in discover(folder)] == [None, None]
+
+
 def test_limits_and_filters(folder, tmp_path, capsys):
     write_table(folder / "captions.csv", [{"path": f"00{n}.mp4", "caption": "A."} for n in range(3)])
     (folder / "001.mp4").write_bytes((folder / "000.mp4").read_bytes()[:-5])

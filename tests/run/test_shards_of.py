@@ -6,7 +6,7 @@ import pytest
 
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader
-from pipelines.engine.outputs import shards_of
+from pipelines.engine.outputs import shards_of, state_of
 from vtok.config import ConfigError
 
 
@@ -20,6 +20,19 @@ def test_an_output_among_the_clips_is_refused(tmp_path):
         ):
             shards_of(str(clips), output)
     assert sorted(path.name for path in clips.iterdir()) == ["000.mp4", "001.mp4", "captions.csv", "items.jsonl"]
+
+
+def test_another_video_under_a_table_s_name_is_noticed(tmp_path):
+    """A table may name files outside its folder."""
+    clips, table = tmp_path / "clips", tmp_path / "tables" / "captions.csv"
+    render_clips(clips, 2, seed=0, frames=8, size=32)
+    table.parent.mkdir()
+    table.write_text("path,caption\n../clips/000.mp4,One.\n")
+    for place in (table, table.parent):
+        before = state_of(place)
+        assert state_of(place) == before
+        os.utime(clips / "000.mp4", ns=(0, hash(place) % 10**9))
+        assert state_of(place) != before
 
 
 def test_a_corrected_caption_is_noticed(tmp_path, capsys):

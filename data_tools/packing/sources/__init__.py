@@ -7,6 +7,7 @@ tars.py     WebDataset tars, to be packed again
 
 clip.py     the interface of all layouts: a sequence of items, each of which loads one clip
 naming.py   the file that a table names
+spans.py    the part of a video that is a clip
 natural.py  the order of numbered files
 
 `data_tools.rows` reads the rows of tables, `data_tools.texts` reads captions, questions and conversations. `discover`
@@ -25,7 +26,7 @@ from data_tools.packing.sources.tars import TarSource
 from data_tools.rows import TABLE_ENDINGS
 from data_tools.texts import Columns
 
-__all__ = ["COMPRESSED", "Clip", "Columns", "Item", "Source", "discover"]
+__all__ = ["COMPRESSED", "Clip", "Columns", "Item", "Source", "TableSource", "discover", "table_of"]
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
@@ -37,21 +38,14 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
         DataError: the input has none of the layouts, or is ambiguous.
     """
     path = Path(input)
+    if table := table_of(path):
+        return TableSource(table, columns)
     if path.is_file():
-        if path.suffix.lower() in TABLE_ENDINGS:
-            return TableSource(path, columns)
         if path.suffix.lower() == ".tar":
             return TarSource(path.parent, [path], columns)
         raise DataError(f"{path} is neither a table ({', '.join(TABLE_ENDINGS)}) nor a tar: give one, or a folder")
     if not path.is_dir():
         raise DataError(f"{path} is not a folder: give the folder that holds the clips")
-    names = {f"captions{ending}" for ending in TABLE_ENDINGS}
-    tables = sorted(file for file in path.iterdir() if file.name.lower() in names and file.is_file())
-    if len(tables) > 1:
-        found = " and ".join(table.name for table in tables)
-        raise DataError(f"{path} holds {found}: give one of them as the input")
-    if tables:
-        return TableSource(tables[0], columns)
     below = dict(places(path))
     files = [place / name for place, names in below.items() for name in names]
     tars = sorted(file for file in files if file.suffix.lower() == ".tar")
@@ -72,3 +66,21 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
     else:
         state = "is empty"
     raise DataError(f"{path} {state}: put clips and a captions.csv (path,caption) there")
+
+
+def table_of(path: Path) -> Path | None:
+    """The table of an input: the file itself, or a folder's `captions` with an ending of a table; None without one.
+
+    Raises:
+        DataError: the folder holds several.
+    """
+    if path.is_file():
+        return path if path.suffix.lower() in TABLE_ENDINGS else None
+    if not path.is_dir():
+        return None
+    names = {f"captions{ending}" for ending in TABLE_ENDINGS}
+    tables = sorted(file for file in path.iterdir() if file.name.lower() in names and file.is_file())
+    if len(tables) > 1:
+        found = " and ".join(table.name for table in tables)
+        raise DataError(f"{path} holds {found}: give one of them as the input")
+    return tables[0] if tables else None

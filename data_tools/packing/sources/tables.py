@@ -4,12 +4,11 @@ Paths are relative to the table's folder. A row with several videos or images is
 without a path is a clip of its own, which is rejected unless it holds the video itself, or a conversation that names
 none: that is a text. Rows with the same file, `start` and `end` describe one clip: all their captions and questions
 are kept, and all other columns of the first row. A row that holds its video itself is always a clip of its own: the
-path beside the bytes may be a bare name. `start` and `end`, in seconds or as h:mm:ss, cut the clip out of its
-video.
+path beside the bytes may be a bare name. `start` and `end` cut the clip out of its video. Rows of one clip that differ
+in times under another name are refused.
 """
 
 import hashlib
-import math
 import os
 from array import array
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ import numpy as np
 from data_tools.errors import BadVideo, DataError
 from data_tools.packing.sources.clip import Clip, check_is_file, check_size, member_ending, read_video, state_of
 from data_tools.packing.sources.naming import FILE_URL, key_of, located
+from data_tools.packing.sources.spans import cut_of, span_of, times_under_other_names
 from data_tools.rows import Row, Rows, open_rows
 from data_tools.texts import (
     RESERVED_FIELDS,
@@ -121,7 +121,7 @@ class TableSource:
         self._path, self._columns = path, columns
         self._rows: Rows = open_rows(path)
         names = dict.fromkeys(self._rows.columns)
-        places, clips, origins = array("q"), array("Q"), array("Q")
+        places, clips, origins, times = array("q"), array("Q"), array("Q"), array("Q")
         folder, first, problem = os.path.abspath(path.parent), "", ""
         found = not self._rows.embedded.isdisjoint(columns.videos)
         for place, row in self._rows.scan():
@@ -135,6 +135,7 @@ class TableSource:
             alone = row.problem or not video or video_field(row.cells, columns) in self._rows.embedded
             places.append(place)
             clips.append(_hash("row", str(place)) if alone else _hash(key_of(folder, video), cut_of(row.cells)))
+            times.append(_hash(str(times_under_other_names(row.cells))))
             origins.append(_hash(origin_of(row, columns, folder) or f"row {place}"))
         if not places:
             raise DataError(f"{path} has no rows{' below its header' * bool(names)}: add a row for each clip")
@@ -143,12 +144,25 @@ class TableSource:
         _check_columns(path, list(names), columns)
         self._places, self._origins = np.array(places), np.array(origins)
         self._order, self._bounds = grouped(np.array(clips))
+        self._refuse_unread_times(np.array(times))
         if not found:
             named = f"the first is {path.parent / first}" if first else "no row has a name"
             advice = "paths are relative to the table's folder"
             if "://" in first and not first.startswith(FILE_URL):
                 named, advice = f"the first is {first}", "download them, and name the files"
             raise DataError(f"none of the {len(places)} files named in {path} exists; {named}: {advice}")
+
+    def _refuse_unread_times(self, times: np.ndarray) -> None:
+        """Raise DataError if rows of one clip have different times (rows,) in columns that are not read as such."""
+        ordered, starts = times[self._order], self._bounds[:-1]
+        differ = np.flatnonzero(np.minimum.reduceat(ordered, starts) != np.maximum.reduceat(ordered, starts))
+        if len(differ):
+            item = self[int(differ[0])]
+            names = " and ".join(dict.fromkeys(n for row in item.rows for n in times_under_other_names(row.cells)))
+            raise DataError(
+                f"{self._path}: rows of {item.name} differ in {names}: rename these columns to start and end, if the "
+                "rows describe parts of the video, else to anything else"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -226,36 +240,6 @@ def origin_of(row: Row, columns: Columns, folder: str) -> str:
         return str(row.cells.get(columns.source, ""))
     names = filter(None, (path_in(one.cell) for one in media_cells(row.cells, columns)))
     return next((key_of(folder, name) for name in names), "")
-
-
-def cut_of(cells: dict) -> str:
-    """A text that is the same for all spellings of a row's `start` and `end`."""
-    try:
-        return str(span_of(cells))
-    except BadVideo:
-        return f"{cells.get('start', '')} {cells.get('end', '')}"
-
-
-def span_of(cells: dict) -> tuple[float, float] | None:
-    """The part to cut out, (start, end) in seconds; None for the whole video. A missing end is infinite.
-
-    Raises:
-        BadVideo: the cells are not times, or start is not before end.
-    """
-    if "start" not in cells and "end" not in cells:
-        return None
-    start, end = _seconds(cells.get("start", 0)), _seconds(cells.get("end", math.inf))
-    if not 0 <= start < end:
-        raise BadVideo("bad_span", f"{start:g} s to {end:g} s is not a part of a video")
-    return start, end
-
-
-def _seconds(cell: str | float) -> float:
-    """Seconds from a number or from h:mm:ss. Raises BadVideo."""
-    try:
-        return sum(float(part) * 60**place for place, part in enumerate(reversed(str(cell).split(":"))))
-    except ValueError:
-        raise BadVideo("bad_span", f"{str(cell)[:40]!r} is not a time: write seconds or h:mm:ss") from None
 
 
 def _hash(*words: str) -> int:

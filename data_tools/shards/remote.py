@@ -1,9 +1,12 @@
 """Datasets at a URL: fetched file by file through fsspec into a cache that all processes of a node share.
 
-    CACHE/<hash of URL and content>/manifest.npy, shard-000000.tar, ...
+    CACHE/<hash of URL and content>/.vtok-cache, manifest.npy, shard-000000.tar, ...
                                     shard-000007.tar.lock       held while the shard is fetched or evicted
                                     shard-000007.tar.SIZE.part  being fetched; counts with its full size
-    CACHE/lock                                                  held while space is reserved
+    CACHE/.vtok-cache.lock                                      held while space is reserved
+
+CACHE may hold other data. Only folders with the file .vtok-cache count and are evicted from. A folder of an earlier
+version gets that file when its dataset is opened.
 
 A rebuilt dataset at the same URL gets a new folder, so old and new files never mix. A lock is free when its holder
 dies (see `locks`). A shard is opened for one read at a time, and Linux keeps an open file readable after it is
@@ -33,6 +36,7 @@ T = TypeVar("T")
 ATTEMPTS = 6
 FIRST_WAIT = 0.5  # seconds; doubled after each attempt
 POLL = 0.2  # seconds between checks for free space
+MARKER = ".vtok-cache"  # in each folder that the cache made
 
 # Errors that another attempt cannot fix.
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
@@ -87,6 +91,7 @@ class RemoteFolder:
             )
         self.local = cache.folder / blake2b(state.encode(), digest_size=12).hexdigest()
         self.local.mkdir(parents=True, exist_ok=True)
+        (self.local / MARKER).touch()
 
     def fetch(self, name: str) -> Path:
         """The local path of a small file, fetched if needed. It is never evicted."""
@@ -179,7 +184,7 @@ def reserve(cache: Cache, part: Path, size: int) -> None:
     Waits while shards that are being fetched take all the space.
     """
     while True:
-        with locked(cache.folder / "lock"):
+        with locked(cache.folder / f"{MARKER}.lock"):
             if _make_room(cache, size):
                 part.touch()
                 return
@@ -189,11 +194,11 @@ def reserve(cache: Cache, part: Path, size: int) -> None:
 def _make_room(cache: Cache, size: int) -> bool:
     """Evict shards until `size` bytes fit. Returns whether they fit."""
     shards, used = [], 0
-    for path in cache.folder.glob("*/*.part"):
+    for path in _files(cache, ".part"):
         reserved = re.search(r"\.(\d+)\.part$", path.name)
         if reserved and not _abandoned(path, path.with_name(path.name.removesuffix(reserved[0]))):
             used += int(reserved[1])
-    for path in cache.folder.glob("*/*.tar"):
+    for path in _files(cache, ".tar"):
         status = path.stat()
         shards.append((status.st_mtime_ns, status.st_size, path))
         used += status.st_size
@@ -205,6 +210,11 @@ def _make_room(cache: Cache, size: int) -> bool:
                 path.unlink(missing_ok=True)
                 used -= freed
     return used + size <= cache.max_bytes
+
+
+def _files(cache: Cache, ending: str) -> list[Path]:
+    """The files with an ending in the folders that the cache made."""
+    return [path for marker in cache.folder.glob(f"*/{MARKER}") for path in marker.parent.glob(f"*{ending}")]
 
 
 def _abandoned(part: Path, shard: Path) -> bool:

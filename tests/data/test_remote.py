@@ -114,6 +114,28 @@ def test_the_cache_stays_within_its_bounds_and_drops_what_was_unused_longest(fol
     assert cached(cache) == {"shard-000000.tar", "shard-000002.tar", "shard-000003.tar"}
 
 
+def test_a_cache_in_a_folder_with_other_data_leaves_it_alone(folder, tmp_path):
+    """It neither counts nor is evicted, as in a scratch folder beside the user's own shards."""
+    cache = Cache(tmp_path, max_bytes=SHARD)
+    names = ("lock", "mine/0.tar", f"mine/1.tar.{SHARD}.part", f"{'0' * 24}/2.tar")
+    for path in map(tmp_path.joinpath, names):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(SHARD))
+    reader = ShardReader(f"file://{folder}", cache)
+    assert [reader.read(row) for row in (0, 2)] == [SAMPLES[0], SAMPLES[2]]
+    assert all((tmp_path / name).stat().st_size == SHARD for name in names)
+    assert cached(cache) == {"0.tar", "2.tar", "shard-000001.tar"}
+
+
+def test_a_folder_of_an_earlier_version_is_used_and_evicted_from(folder, tmp_path):
+    cache = Cache(tmp_path, max_bytes=SHARD)
+    earlier = ShardReader(f"file://{folder}", cache)
+    earlier.read(0)
+    next(tmp_path.glob(f"*/{remote.MARKER}")).unlink()
+    reader = ShardReader(f"file://{folder}", cache)
+    assert reader.read(2) == SAMPLES[2] and cached(cache) == {"shard-000001.tar"}
+
+
 def test_two_datasets_share_one_cache(folder, tmp_path):
     cache = Cache(tmp_path / "cache", max_bytes=2 * SHARD)
     (tmp_path / "link").symlink_to(folder)

@@ -18,7 +18,10 @@ from data_tools.shards.samples import MEDIA_ENDINGS, RawSample, from_members, me
 from data_tools.shards.tars import BLOCK, key_and_ending, members, plain_file
 from data_tools.texts import TEXT_FIELDS, decoded, json_object
 
-MAX_OPEN_SHARDS = 128  # the order uses about 40 shards of 1000 at a time; `ulimit -n` is often 1024
+# Of all readers of a process, since a mixture has many. An order uses about 40 shards of 1000 at a time; `ulimit -n` is
+# often 1024.
+MAX_OPEN_SHARDS = 512
+_OPEN: dict[tuple[int, int], int] = {}  # (id of the reader, index of the shard) → file descriptor, oldest first
 
 
 class ShardReader:
@@ -43,7 +46,6 @@ class ShardReader:
     """
 
     def __init__(self, folder: str | Path, cache: Cache = Cache()):
-        self._open: dict[int, int] = {}  # index of the shard → file descriptor, oldest first
         self._entries: dict[int, list[str | None]] = {}  # index of the shard → `_entry` of each of its samples
         self.folder = str(folder) if is_remote(folder) else Path(folder)
         self.cache = cache
@@ -73,8 +75,9 @@ class ShardReader:
         return ShardReader, (self.folder, self.cache)
 
     def __del__(self):
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        for key in list(_OPEN):
+            if key[0] == id(self):
+                os.close(_OPEN.pop(key))
 
     def order(self, seed: int) -> RunOrder:
         """The order of rows in a run with this seed."""
@@ -153,15 +156,16 @@ class ShardReader:
             yield self._descriptor(shard)
 
     def _descriptor(self, shard: int) -> int:
-        if shard not in self._open:
+        key = id(self), shard
+        if key not in _OPEN:
             path = tar_path(Path(self.folder), self.shard_names[shard])
-            if len(self._open) == MAX_OPEN_SHARDS:
-                os.close(self._open.pop(next(iter(self._open))))
+            while len(_OPEN) >= MAX_OPEN_SHARDS:
+                os.close(_OPEN.pop(next(iter(_OPEN))))
             try:
-                self._open[shard] = os.open(path, os.O_RDONLY)
+                _OPEN[key] = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 raise DataError(f"{path} is in the manifest but not on disk: copy it back or build again") from None
-        return self._open[shard]
+        return _OPEN[key]
 
 
 def _plain_sample(head: bytes, body: bytes, tail: bytes) -> RawSample | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import pickle
 import tarfile
 
@@ -169,11 +170,18 @@ def test_readers_cross_process_borders(folder):
         assert pool.map(reader.read, range(7)) == SAMPLES
 
 
-def test_few_shards_stay_open(tmp_path, monkeypatch):
+def test_few_shards_stay_open_however_many_datasets_are_read(tmp_path, monkeypatch):
+    def count_open():
+        links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        return sum(link.startswith(str(tmp_path)) and link.endswith(".tar") for link in links)
+
     monkeypatch.setattr("data_tools.shards.reader.MAX_OPEN_SHARDS", 2)
-    reader = ShardReader(write(tmp_path / "many", per_shard=1))
-    assert [reader.read(row) for row in (0, 1, 2, 6, 0, 5)] == [SAMPLES[row] for row in (0, 1, 2, 6, 0, 5)]
-    assert len(reader._open) == 2
+    readers = [ShardReader(write(tmp_path / name, per_shard=1)) for name in ("a", "b", "c")]
+    for row in (0, 1, 2, 6, 0, 5):
+        assert [reader.read(row) for reader in readers] == [SAMPLES[row]] * 3
+        assert count_open() == 2
+    readers.clear()
+    assert count_open() == 0
 
 
 def test_the_short_way_to_a_plain_sample_gives_the_same(folder, monkeypatch):

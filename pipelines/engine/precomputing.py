@@ -41,7 +41,7 @@ def precompute_shards(a: argparse.Namespace, config: RunConfig) -> None:
         DataError: The input is no dataset.
     """
     reader = ShardReader(a.input)
-    recipe = f"{Path(a.input).resolve()} {a.latents} {a.captions} {a.drop_video} {config}\n"
+    recipe = f"{Path(a.input).resolve()} {a.latents} {a.captions} {a.drop_video} {config}\n{reader.manifest_hash}\n"
     with distributed.connected(), torch.no_grad():
         distributed.rank_zero_first(lambda: prepare_output(a.output, recipe, config, reader))
         if config.tiny_models:
@@ -193,16 +193,19 @@ def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video
 def prepare_output(output: Path, recipe: str, config: RunConfig, reader: ShardReader) -> None:
     """Creates the output folder, with tiny models if the configuration asks for them.
 
-    A marker file keeps the recipe. So another start with another recipe cannot mix its shards with these.
+    A marker file keeps the recipe, whose second line is the state of the input. So another start with another recipe
+    or changed data cannot mix its shards with these.
 
     Raises:
-        ConfigError: The output is finished, or was begun with another recipe.
+        ConfigError: The output is finished, or was begun with another recipe or other data.
     """
     marker = output / "precompute.txt"
     if (output / "manifest.json").exists():
         raise ConfigError(f"{output} already holds a dataset: choose another --output or delete it")
     if marker.exists() and marker.read_text() != recipe:
-        raise ConfigError(f"{output} was begun with another configuration: choose another --output or delete it")
+        same_settings = marker.read_text().splitlines()[:1] == recipe.splitlines()[:1]
+        other = "other data" if same_settings else "another configuration"
+        raise ConfigError(f"{output} was begun with {other}: choose another --output or delete it")
     output.mkdir(parents=True, exist_ok=True)
     marker.write_text(recipe)
     if config.tiny_models:

@@ -1,5 +1,6 @@
 """What is stored with the clips: same batches, same losses within bf16, and refused by name where it does not fit."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from data_tools.shards import ShardReader
+from data_tools.shards import ShardReader, write_manifest, write_shard
 from pipelines import precompute, train
 from pipelines.config import RunConfig, TrainConfig, ValidationConfig
 from pipelines.engine.loading.precomputed import pack_captions, unpack_caption, unused_encoders
@@ -124,3 +125,17 @@ def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):
     drawn = (precompute.main, stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
     assert_user_error(called(*drawn, "--data.window", "drawn"), "set data.window to centred")
     assert_user_error(called(*drawn, "--data.buckets", "auto"), "leave out data.buckets")
+
+
+def test_an_output_is_not_finished_with_other_data_or_settings(shards, tmp_path):
+    again = (precompute.main, tmp_path / "in", "--output", tmp_path / "out", *CONFIG)
+    shutil.copytree(shards, tmp_path / "in")
+    checked(called(*again))
+    for name in ("manifest.json", "manifest.npy", "shard-000001.index.json", "shard-000001.tar"):
+        (tmp_path / "out" / name).unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert_user_error(called(*again, "--data.fit", "pad"), "was begun with another configuration")
+    write_shard(tmp_path / "in", 1, [ShardReader(shards).read(0)])
+    write_manifest(tmp_path / "in")
+    assert_user_error(called(*again), "was begun with other data: choose another --output")
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before

@@ -1,7 +1,7 @@
 """Write a shard with its sidecar, and the manifest from all sidecars.
 
-Headers are USTAR with a modification time of 0 (an integer), so the same clips give the same bytes. A float time would
-add a 1 KB PAX header to every member.
+Headers are USTAR, or GNU's where USTAR cannot hold the name. Their modification time is 0 (an integer), so the same
+clips give the same bytes. A float time would add a 1 KB PAX header to every member.
 """
 
 import hashlib
@@ -147,7 +147,11 @@ def _tar_member(name: str, body: bytes) -> bytes:
     """Header, body and padding of one file. `TarInfo` has 0 for time and owner by default."""
     info = tarfile.TarInfo(name)
     info.size = len(body)
-    return info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % BLOCK)
+    try:
+        header = info.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:  # the name is too long for it
+        header = info.tobuf(tarfile.GNU_FORMAT)
+    return header + body + bytes(-len(body) % BLOCK)
 
 
 def _row(shard: int, sample: dict) -> tuple:

@@ -6,14 +6,17 @@ import multiprocessing
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import webdataset
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.inspect.verify import verify_shards
 from data_tools.shards import ROW, RawSample, ShardReader, atomic_write, write_manifest, write_shard
 from data_tools.shards.reader import _plain_sample
+from data_tools.shards.samples import to_members
 
 
 def sample(number, caption="A ball."):
@@ -57,6 +60,20 @@ def test_the_rows_are_small_mapped_and_say_what_is_in_the_shards(folder):
     assert rows["shard"].tolist() == [0, 0, 0, 1, 1, 1, 2]
     assert rows["frames"].tolist() == [10, 11, 12, 13, 14, 15, 16]
     assert (rows["duration"] == 1.25).all()
+
+
+@pytest.mark.parametrize("length", [80, 97, 130, 300])
+@pytest.mark.parametrize("folders", ["", "a/b/"])
+def test_long_keys_are_written_and_read_back(tmp_path, length, folders):
+    """As those of an indexed tar of another tool, with what precompute.py adds."""
+    extras = {"features.safetensors": b"features"}
+    first, second = (replace(SAMPLES[n], key=f"{folders}{'水' if n else 'k'}{'k' * length}{n}") for n in range(2))
+    written = [replace(first, extras=extras), replace(second, extras=extras)]
+    reader = ShardReader(write(tmp_path / "shards", written))
+    assert [reader.read(row) for row in range(2)] == written
+    assert verify_shards(tmp_path / "shards").faults == []
+    with tarfile.open(tmp_path / "shards" / "shard-000000.tar") as tar:
+        assert tar.getnames() == [f"{s.key}.{ending}" for s in written for ending in to_members(s)]
 
 
 def test_webdataset_reads_the_shards(folder):

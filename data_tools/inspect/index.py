@@ -2,14 +2,14 @@
 
 Any WebDataset tar can be read (see `shards.samples`). Each clip is decoded in full for its facts, in a child process
 that may crash or hang. A sample that is not a sound captioned clip is left out. The sidecar and `rejected.jsonl` list
-it with the reason.
+it with the reason. A sample of a precomputed dataset may have no video: the facts of its json hold.
 
-A sidecar is written when its tar is done. A later run keeps it while the tar is the same, so a killed run resumes where
+A sidecar is written when its tar is done; that of a tar without any sound sample at the end, and only if another tar
+has one. A later run keeps it while the tar is the same, so a killed run resumes where
 it stopped. A tar that was written or moved after its sidecar is hashed to find out.
 """
 
 import hashlib
-import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ from data_tools.packing.sources.files import walk
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
-from data_tools.shards.layout import MANIFEST, SIDECAR, tar_path
+from data_tools.shards.layout import SIDECAR, tar_path
+from data_tools.shards.manifest import precomputed_of
 from data_tools.shards.rejected import REJECTED, read_rejected, write_rejected
 from data_tools.shards.samples import bodies_of, from_members, videos_of_dotted_keys
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
-from data_tools.shards.writer import entry, write_sidecar
+from data_tools.shards.writer import entry, sidecar_of, write_sidecar
 from data_tools.video.decode import validate
 from data_tools.video.facts import VideoFacts
 
@@ -73,11 +74,16 @@ def index_shards(
     """
     check_timeout(clip_timeout)
     folder = Path(folder)
-    names = _tar_names(folder)
+    names, precomputed = _tar_names(folder), precomputed_of(folder)
+    index = partial(_try_index, folder, clip_timeout, overwrite, bool(precomputed))
     with tqdm(total=len(names), unit="tar", disable=None) as bar:
-        damaged = []
-        for problem in in_processes(partial(_try_index, folder, clip_timeout, overwrite), names, workers):
-            damaged += [problem] if problem else []
+        damaged: list[str] = []
+        unusable: dict[str, dict] = {}
+        for name, done in zip(names, in_processes(index, names, workers)):
+            if isinstance(done, str):
+                damaged.append(done)
+            elif done:
+                unusable[name] = done
             bar.update()
     if damaged:
         more = f" (and {len(damaged) - 1} more tars)" if len(damaged) > 1 else ""
@@ -85,7 +91,7 @@ def index_shards(
     samples, merged = 0, 0
     rejected: list[dict] = []
     for name in names:
-        sidecar = read_sidecar(sidecar_path(folder, name))
+        sidecar = unusable.get(name) or read_sidecar(sidecar_path(folder, name))
         samples += len(sidecar["samples"])
         merged += sidecar.get("merged", 0)
         rejected += [
@@ -97,23 +103,23 @@ def index_shards(
     )
     if not samples:
         raise DataError(f"{folder}: none of the samples is a captioned clip; {REJECTED} there says why for each")
-    manifest = write_manifest(folder, _precomputed(folder))
+    for name, sidecar in unusable.items():
+        write_sidecar(folder, name, sidecar)
+    manifest = write_manifest(folder, precomputed)
     reasons = dict(Counter(line["reason"] for line in rejected))
     indexed = {tar_path(folder, name) for name in names}
     others = [path for path in walk(folder) if path not in indexed and path.name != REJECTED]
     return IndexSummary(samples, len(names), manifest["bytes"], merged, reasons, beside(folder, others))
 
 
-def _precomputed(folder: Path) -> dict | None:
-    """How the stored views of a dataset were made, which only its manifest says; None if it says nothing."""
-    try:
-        return json.loads((folder / MANIFEST).read_bytes()).get("precomputed")
-    except (OSError, ValueError, AttributeError):  # there is none yet, or it is damaged: the index writes it anew
-        return None
+def index_tar(folder: Path, name: str, clip_timeout: float, precomputed: bool) -> dict:
+    """The sidecar of one tar.
 
-
-def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> None:
-    """Write the sidecar of one tar.
+    Args:
+        folder: of the tar.
+        name: of the tar, without ending.
+        clip_timeout: seconds for decoding one clip.
+        precomputed: whether its samples may have no video.
 
     Raises:
         DataError: the tar cannot be read to its end.
@@ -128,13 +134,13 @@ def index_tar(folder: Path, name: str, clip_timeout: float = CLIP_TIMEOUT) -> No
                     raise BadVideo(
                         "duplicate_key", "an earlier sample of this tar has the same key: rename one of them"
                     )
-                entries[group.key] = _entry(data, group, decoder)
+                entries[group.key] = _entry(data, group, decoder, precomputed)
             except BadVideo as problem:
                 merged += is_merged(group)
                 why = {"reason": problem.reason, "detail": problem.detail}
                 rejected.append({"key": group.key, "offset": group.offset} | why)
         sha256 = hashlib.sha256(data).hexdigest()
-        write_sidecar(folder, name, len(data), sha256, list(entries.values()), rejected=rejected, merged=merged)
+        return sidecar_of(len(data), sha256, list(entries.values()), rejected=rejected, merged=merged)
 
 
 def is_merged(group: Group) -> bool:
@@ -142,11 +148,11 @@ def is_merged(group: Group) -> bool:
     return len(videos_of_dotted_keys(ending for ending, _ in group.members)) > 1
 
 
-def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts]) -> dict:
+def _entry(data: Buffer, group: Group, decoder: Decoder[bytes, VideoFacts], precomputed: bool) -> dict:
     """Decode a sample in full and make its sidecar entry. Raises BadVideo if it is not a sound captioned clip."""
     bodies = bodies_of(group, data)
     sample = from_members(group.key, bodies)
-    facts = measured(sample, decoder).to_dict()
+    facts = measured(sample, decoder, precomputed)
     _check_told(sample.meta.get("facts", {}), facts)
     sample.meta["facts"] = facts
     whole = data[group.offset : group.offset + group.length]
@@ -159,17 +165,25 @@ def _check_told(told: dict, facts: dict) -> None:
         value = told.get(name, facts[name])
         if not isinstance(value, int | float) or abs(value - facts[name]) > slack:
             raise BadVideo("wrong_facts", f"the json says {name} {value!r}, the clip has {facts[name]!r}")
-    if told.get("entry", facts["entry"]) != facts["entry"]:
+    if told.get("entry", facts.get("entry")) != facts.get("entry"):
         raise BadVideo("wrong_facts", f"the json says entry {told['entry']!r}, the clip has {facts['entry']!r}")
 
 
-def _try_index(folder: Path, clip_timeout: float, overwrite: bool, name: str) -> str | None:
-    """Run `index_tar` if the sidecar is missing or of another tar. Returns the error message of an unreadable tar."""
+def _try_index(folder: Path, clip_timeout: float, overwrite: bool, precomputed: bool, name: str) -> str | dict | None:
+    """Write a tar's sidecar if it is missing or of another tar.
+
+    Returns:
+        The error message of an unreadable tar; the sidecar, not written, of a tar without any sound sample; else None.
+    """
     try:
-        if overwrite or not _is_indexed(folder, name):
-            index_tar(folder, name, clip_timeout)
+        if not overwrite and _is_indexed(folder, name):
+            return None
+        sidecar = index_tar(folder, name, clip_timeout, precomputed)
     except DataError as problem:
         return f"{folder / name}.tar: {problem}"
+    if not sidecar["samples"]:
+        return sidecar
+    write_sidecar(folder, name, sidecar)
     return None
 
 

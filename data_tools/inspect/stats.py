@@ -68,6 +68,8 @@ def dataset_stats(folder: str | Path, largest: str = LARGEST, fps: float = FPS) 
         for kind, labels in found.items():
             kinds[kind].update(labels)
     values = {name: np.concatenate(parts) for name, parts in columns.items()}
+    if not len(values["seconds"]):
+        raise DataError(f"{folder}: its sidecars list no samples: run `vtok-shards index {folder} --overwrite`")
     rejected = Counter(line["reason"] for line in read_rejected(folder / REJECTED))
     return {
         "samples": len(values["seconds"]),

@@ -2,13 +2,14 @@
 
 the folder   no file is missing, unknown or unfinished
 each shard   size and sha256; the tar's samples match the sidecar; each sample's crc32 and texts are right
-each clip    with `decode`: every frame decodes, in a child process that may crash or hang, and the facts are right
+each clip    with `decode`: every frame decodes, in a child process that may crash or hang, and the facts are right;
+             a precomputed sample may have no video
 the whole    the manifest matches the sidecars; no key repeats
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,20 +21,18 @@ from tqdm import tqdm
 from zlib_ng.zlib_ng import crc32
 
 from data_tools.errors import BadVideo, DataError
-from data_tools.inspect.measured import measured
+from data_tools.inspect.measured import REQUIRED, measured
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.processes.parallel import in_processes
-from data_tools.shards import read_sidecar, sidecar_path
+from data_tools.shards import RawSample, read_sidecar, sidecar_path
 from data_tools.shards.layout import EARLIER_ROW, MANIFEST, MANIFEST_ROWS, SIDECAR, VERSION, tar_path
+from data_tools.shards.manifest import precomputed_of
 from data_tools.shards.samples import bodies_of, from_members
 from data_tools.shards.tars import Buffer, Group, groups, mapped, members
 from data_tools.shards.writer import collect
 from data_tools.video.decode import validate
-from data_tools.video.facts import VideoFacts
 
-_ClipDecoder = Decoder[bytes, VideoFacts]
-# Facts that every sidecar has. Older builds did not measure the others.
-REQUIRED = frozenset({"width", "height", "fps", "frames", "duration", "codec", "rotation", "pix_fmt"})
+_Measure = Callable[[RawSample], dict]
 NAMED = 3  # number of things that a message lists; the others are counted
 
 
@@ -89,8 +88,9 @@ def verify_shards(
     faults += [f"{name}{SIDECAR}: its tar is missing" for name in sorted(sidecars - tars)]
     checked = []
     both = sorted(tars & sidecars)
+    check = partial(_check_shard, folder, decode, clip_timeout, bool(precomputed_of(folder)))
     with tqdm(total=len(both), unit="shard", disable=None) as bar:
-        for shard in in_processes(partial(_check_shard, folder, decode, clip_timeout), both, workers):
+        for shard in in_processes(check, both, workers):
             checked.append(shard)
             bar.update()
     faults += [f"{shard.name}.tar: {fault}" for shard in checked for fault in shard.faults]
@@ -102,11 +102,12 @@ def verify_shards(
 # ---- one shard ------------------------------------------------------------------------------------------------
 
 
-def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> _Shard:
+def _check_shard(folder: Path, decode: bool, clip_timeout: float, precomputed: bool, name: str) -> _Shard:
     with mapped(tar_path(folder, name)) as data, closing(Decoder(validate, clip_timeout)) as decoder:
+        facts_of = partial(measured, decoder=decoder, precomputed=precomputed) if decode else None
         try:
             sidecar = read_sidecar(sidecar_path(folder, name))
-            faults = list(_shard_faults(data, sidecar, decoder if decode else None))
+            faults = list(_shard_faults(data, sidecar, facts_of))
             samples = sidecar["samples"]
             # Tars of other tools may use the same keys; their sidecars have "rejected".
             keys = [] if "rejected" in sidecar else [sample["key"].encode() for sample in samples]
@@ -117,7 +118,7 @@ def _check_shard(folder: Path, decode: bool, clip_timeout: float, name: str) -> 
         return _Shard(name, len(samples), len(data), faults, np.array(keys, dtype=bytes))
 
 
-def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
+def _shard_faults(data: Buffer, sidecar: dict, facts_of: _Measure | None) -> Iterator[str]:
     size: int = sidecar["bytes"]
     same = _sha256(data, size) == sidecar["sha256"]
     if same and len(data) > size:
@@ -136,7 +137,7 @@ def _shard_faults(data: Buffer, sidecar: dict, decoder: _ClipDecoder | None) -> 
         for group in groups(members(data, end=size if same else None)):
             if entry := entries.pop(group.offset, None):
                 (doubled if group.key in keys else keys).add(group.key)
-                yield from (f"sample {group.key}: {fault}" for fault in _sample_faults(data, group, entry, decoder))
+                yield from (f"sample {group.key}: {fault}" for fault in _sample_faults(data, group, entry, facts_of))
             elif group.offset not in left_out:
                 yield f"sample {group.key}: is in the tar but not in its sidecar"
     except DataError as problem:
@@ -154,7 +155,7 @@ def _sha256(data: Buffer, size: int) -> str:
         return hashlib.sha256(part).hexdigest()
 
 
-def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecoder | None) -> Iterator[str]:
+def _sample_faults(data: Buffer, group: Group, entry: dict, facts_of: _Measure | None) -> Iterator[str]:
     sizes = {ending: member.size for ending, member in group.members}
     found = {"key": group.key, "length": group.length, "members": sizes}
     if wrong := [name for name, value in found.items() if value != entry[name]]:
@@ -165,7 +166,7 @@ def _sample_faults(data: Buffer, group: Group, entry: dict, decoder: _ClipDecode
         return
     try:
         sample = from_members(group.key, bodies_of(group, data))
-        facts = measured(sample, decoder).to_dict() if decoder else entry["facts"]
+        facts = facts_of(sample) if facts_of else entry["facts"]
     except BadVideo as problem:
         yield str(problem)
         return

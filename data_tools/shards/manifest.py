@@ -53,6 +53,14 @@ def checked_manifest(manifest: Any, folder: Path | str) -> dict:
     return manifest
 
 
+def precomputed_of(folder: Path) -> dict | None:
+    """How the stored views of a dataset were made; None if there are none, or no manifest says so."""
+    try:
+        return json.loads((folder / MANIFEST).read_bytes()).get("precomputed")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def read_rows(path: Path, manifest: dict, folder: Path | str) -> np.ndarray:
     """The rows of a manifest.npy, memory-mapped, `ROW` or `EARLIER_ROW` (N,).
 

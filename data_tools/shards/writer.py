@@ -55,7 +55,7 @@ def write_shard(folder: Path, number: int, samples: Iterable[RawSample]) -> int:
         tar.write(END_OF_TAR)
         digest.update(END_OF_TAR)
         size = tar.tell()
-    write_sidecar(folder, shard_name(number), size, digest.hexdigest(), entries)
+    write_sidecar(folder, shard_name(number), sidecar_of(size, digest.hexdigest(), entries))
     return len(entries)
 
 
@@ -81,18 +81,20 @@ def entry(sample: RawSample, offset: int, data: bytes, sizes: dict[str, int]) ->
     }
 
 
-def write_sidecar(folder: Path, name: str, size: int, sha256: str, entries: list[dict], **more) -> None:
-    """Write the sidecar of shard `name`, which marks the shard as finished.
+def sidecar_of(size: int, sha256: str, entries: list[dict], **more) -> dict:
+    """The content of a shard's sidecar.
 
     Args:
-        folder: of the dataset.
-        name: of the shard.
         size: of the tar, bytes.
         sha256: of the tar.
         entries: one per sample (see `entry`).
         more: further fields.
     """
-    sidecar = {"version": VERSION, "bytes": size, "sha256": sha256, "samples": entries, **more}
+    return {"version": VERSION, "bytes": size, "sha256": sha256, "samples": entries, **more}
+
+
+def write_sidecar(folder: Path, name: str, sidecar: dict) -> None:
+    """Write the sidecar of shard `name`, which marks the shard as finished."""
     with atomic_write(sidecar_path(folder, name)) as file:
         file.write(json.dumps(sidecar).encode())
 

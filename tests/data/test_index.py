@@ -22,7 +22,7 @@ from data_tools.inspect.index import index_shards
 from data_tools.inspect.verify import verify_shards
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
-from data_tools.shards import ShardReader, samples, write_manifest
+from data_tools.shards import RawSample, ShardReader, samples, write_manifest, write_shard
 from data_tools.video.decode import validate
 from data_tools.video.views import View
 from support.ends import abort, sleep_for_ever
@@ -224,6 +224,48 @@ def test_an_index_keeps_how_stored_views_were_made(clips, tmp_path):
     (folder / "manifest.json").write_text("damaged")
     index_shards(folder)
     assert ShardReader(folder).precomputed is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_index_that_finds_nothing_sound_leaves_the_sidecars(clips, tmp_path, workers):
+    """Else the good sidecars of a dataset whose clips the decoder does not take today would be lost."""
+    for name in ("0", "1"):
+        folder = pack(tmp_path / "in" / f"{name}.tar", [("a.mp4", clips[0]), ("a.txt", b"A.")])
+    index_shards(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "rejected.jsonl"}
+    with pytest.raises(DataError, match="none of the samples is a captioned clip"):
+        index_shards(folder, workers, overwrite=True, clip_timeout=1e-6)
+    assert [line["reason"] for line in rejected(folder)] == ["timeout"] * 2
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "rejected.jsonl"} == before
+    pack(tmp_path / "in" / "2.tar", [("a.mp4", b"no"), ("a.txt", b"A.")])
+    assert index_shards(folder, workers).samples == 2  # a tar without a sound sample is done too
+    assert verify_shards(folder).faults == []
+
+
+def test_a_precomputed_sample_may_have_no_video(clips, tmp_path):
+    """As precompute.py --drop-video writes it. In any other dataset it is a fault."""
+    facts = [validate(clip).to_dict() for clip in clips]
+    write_shard(tmp_path, 0, [
+        RawSample(str(number), b"", ".mp4", {"caption": "A.", "path": str(number), "facts": own}, {"latents": b"x"})
+        for number, own in enumerate(facts)
+    ])  # fmt: skip
+    write_manifest(tmp_path, {"latents": {"decoder.fps": 6}})
+    before = json.loads((tmp_path / "shard-000000.index.json").read_text())["samples"]
+    rows = ShardReader(tmp_path).rows.tolist()
+    for _ in range(2):
+        assert verify_shards(tmp_path, decode=True).faults == []
+        assert index_shards(tmp_path, overwrite=True).samples == len(clips)
+        assert json.loads((tmp_path / "shard-000000.index.json").read_text())["samples"] == before
+        assert ShardReader(tmp_path).rows.tolist() == rows
+    write_manifest(tmp_path)
+    assert all("empty_file" in fault for fault in verify_shards(tmp_path, decode=True).faults)
+
+    del facts[0]["fps"]
+    sample = RawSample("0", b"", ".mp4", {"caption": "A.", "path": "0", "facts": facts[0]}, {"latents": b"x"})
+    write_shard(tmp_path, 0, [sample])
+    write_manifest(tmp_path, {"latents": {"decoder.fps": 6}})
+    (fault,) = verify_shards(tmp_path, decode=True).faults
+    assert "its video was left out, and the json lacks fps: precompute it again" in fault
 
 
 def test_a_changed_tar_of_the_same_size_is_indexed_again(clips, tmp_path):

@@ -114,3 +114,6 @@ def test_what_cannot_be_counted_is_one_line(built, tmp_path, capsys):
     sidecar = folder / "shard-000000.index.json"
     sidecar.write_text(sidecar.read_text().replace('"words"', '"word"'))
     assert "lacks 'words'" in fails(folder)
+    for sidecar in folder.glob("*.index.json"):
+        sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"samples": []}))
+    assert "its sidecars list no samples: run `vtok-shards index" in fails(folder)

@@ -132,15 +132,21 @@ class ShardReader:
     def key(self, row: int) -> str:
         """The key of the sample at `row`, from the sidecar; available even if the sample cannot be read."""
         shard = int(self.rows["shard"][row])
-        sidecar = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))
-        return sidecar["samples"][row - sum(self.shard_sizes[:shard])]["key"]
+        return self._listed(shard)[row - sum(self.shard_sizes[:shard])]["key"]
+
+    def shard_facts(self, shard: int) -> list[dict]:
+        """The facts of a shard's samples, all that its sidecar has (see `video.VideoFacts`). A json may lack some."""
+        return [sample["facts"] for sample in self._listed(shard)]
 
     def _entry(self, shard: int, row: int) -> str | None:
         """Where reading the clip may begin, as its sidecar says (see `video.VideoFacts`); None if it does not."""
         if shard not in self._entries:
-            samples = read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))["samples"]
-            self._entries[shard] = [sample["facts"].get("entry") for sample in samples]
+            self._entries[shard] = [facts.get("entry") for facts in self.shard_facts(shard)]
         return self._entries[shard][row - sum(self.shard_sizes[:shard])]
+
+    def _listed(self, shard: int) -> list[dict]:
+        """The sidecar's entries of a shard (see `writer.entry`)."""
+        return read_sidecar(self._path(f"{self.shard_names[shard]}{SIDECAR}"))["samples"]
 
     def _path(self, name: str) -> Path:
         """The local path of a file other than a shard; fetches it if remote."""

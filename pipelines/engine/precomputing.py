@@ -112,33 +112,37 @@ class Clip(NamedTuple):
 
 
 class CentredViews:
-    """Rows of a dataset, each with the views of its centred window, as in training with ``data.window: centred``.
+    """Rows of a shard, each with the views of its centred window, as in training with ``data.window: centred``.
+
+    Samples have all facts that the sidecar has. The json of another tool lacks most of them.
 
     Attributes:
         crashes: Not 0 for an index at which two loader processes died (see :mod:`pipelines.engine.loading.workers`).
     """
 
-    def __init__(self, reader: ShardReader, rows: range, config: RunConfig, tokeniser: Tokeniser, latents: bool):
-        self.reader, self.rows, self.data = reader, rows, config.data
+    def __init__(self, reader: ShardReader, shard: int, config: RunConfig, tokeniser: Tokeniser, latents: bool):
+        self.reader, self.data = reader, config.data
+        self.first, self.all_facts = sum(reader.shard_sizes[:shard]), reader.shard_facts(shard)
         self.views = views_of(config, tokeniser.feature_extractor.image_size)
         self.vectors_of = tokeniser.vectors_of
         self.skip = () if latents else ("video",)
         self.crashes: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.all_facts)
 
     def row(self, index: int) -> int:
-        return self.rows[index]
+        return self.first + index
 
     def __getitem__(self, index: int) -> Clip | BadVideo:
         if self.crashes.get(index):
             return BadVideo("decoder_crash", f"sample {self.reader.key(self.row(index))}: two loader processes died")
         try:
-            raw = self.reader.read(self.rows[index])
+            raw = self.reader.read(self.row(index))
             if raw.others:
                 raise BadVideo("several", f"sample {raw.key} is about several media, whose features are not stored")
-            facts = raw.meta["facts"]
+            facts = self.all_facts[index]
+            raw = replace(raw, meta=raw.meta | {"facts": facts})
             if not raw.extension:
                 return self.clip(raw, stand_in(one_shape(self.data.seconds, *self.views)))
             start = window(facts["duration"], self.data.seconds, CENTRE)
@@ -179,11 +183,11 @@ def precompute(reader: ShardReader, output: Path, encoders: Encoders, drop_video
     mine = range(distributed.rank(), len(reader.shard_sizes), distributed.world_size())
     with tqdm(total=sum(reader.shard_sizes[n] for n in mine), unit="clip", disable=distributed.rank() > 0) as bar:
         for number in mine:
-            size, first = reader.shard_sizes[number], sum(reader.shard_sizes[:number])
+            size = reader.shard_sizes[number]
             if sidecar_path(output, shard_name(number)).exists():
                 bar.update(size)
                 continue
-            dataset = CentredViews(reader, range(first, first + size), config, encoders.tokeniser, latents)
+            dataset = CentredViews(reader, number, config, encoders.tokeniser, latents)
             clips = read_ahead(dataset, ([index] for index in range(size)), config.data.workers, itemgetter(0))
             write_shard(output, number, encoded(clips, encoders, drop_video, bar))
     distributed.barrier()

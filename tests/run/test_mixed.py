@@ -84,8 +84,9 @@ def test_samples_have_their_own_length_and_micro_batches_one_form(shards, tmp_pa
 def test_precompute_leaves_out_conversations_about_several(shards, tmp_path):
     config, framework, _ = mixed_dataset(shards, tmp_path)
     reader = ShardReader(shards)
-    views = CentredViews(reader, range(12), config, framework.tokeniser, latents=False)
-    found = [views[row] for row in range(12)]
+    parts = [CentredViews(reader, shard, config, framework.tokeniser, latents=False) for shard in range(3)]
+    found = [views[index] for views in parts for index in range(len(views))]
+    assert [views.row(0) for views in parts] == [0, 4, 8]
     assert [item.reason for item in found if isinstance(item, BadVideo)] == ["several"] * 2
 
 

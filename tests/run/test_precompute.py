@@ -5,7 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import webdataset
 
+from data_tools.inspect.index import index_shards
+from data_tools.inspect.stats import dataset_stats
+from data_tools.inspect.verify import verify_shards
 from data_tools.packing import build_shards
 from data_tools.shapes import render_clips
 from data_tools.shards import ShardReader, write_manifest, write_shard
@@ -125,6 +129,27 @@ def test_what_does_not_fit_is_refused_by_name(stored, tmp_path):
     drawn = (precompute.main, stored.parent / "shards", "--output", tmp_path / "x", *CONFIG)
     assert_user_error(called(*drawn, "--data.window", "drawn"), "set data.window to centred")
     assert_user_error(called(*drawn, "--data.buckets", "auto"), "leave out data.buckets")
+
+
+def test_what_is_stored_of_an_indexed_tar_has_all_facts(tmp_path):
+    """Its json has none of them. The names are as long as those of some tools."""
+    render_clips(tmp_path / "clips", 2, seed=0)
+    indexed, ready = tmp_path / "in", tmp_path / "ready"
+    indexed.mkdir()
+    with webdataset.TarWriter(str(indexed / "0.tar")) as writer:
+        for number in range(2):
+            clip = (tmp_path / f"clips/{number:03d}.mp4").read_bytes()
+            writer.write({"__key__": f"{'k' * 90}{number}", "mp4": clip, "txt": "A.", "json": {"id": number}})
+    index_shards(indexed)
+    checked(called(precompute.main, indexed, "--output", ready, *CONFIG, "--latents", "--drop-video"))
+    assert verify_shards(ready, decode=True).faults == []
+    numbers, rows = dataset_stats(indexed), ShardReader(ready).rows
+    same = ("samples", "hours", "fps", "width", "height", "frames", "codecs", "buckets")
+    assert {name: dataset_stats(ready)[name] for name in same} == {name: numbers[name] for name in same}
+    for name in ("width", "height", "frames", "duration"):
+        assert rows[name].tolist() == ShardReader(indexed).rows[name].tolist() != [0, 0]
+    index_shards(ready, overwrite=True)
+    assert ShardReader(ready).rows.tolist() == rows.tolist() and ShardReader(ready).precomputed["latents"]
 
 
 def test_an_output_is_not_finished_with_other_data_or_settings(shards, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from data_tools.errors import DataError
 from data_tools.packing import build_shards
 from data_tools.packing.sources import Columns, TableSource, table_of
 from data_tools.packing.sources.files import walk
@@ -158,7 +159,7 @@ def find_held_out(config: RunConfig, shards: list[str]) -> list[str | None]:
     if config.validation.shards:
         found: list[str | None] = [config.validation.shards]
     else:
-        found = [place or split_beside(train) for place, train in zip(named, shards)]
+        found = [place or split_beside(config, train) for place, train in zip(named, shards)]
     for place in filter(None, found):
         open_dataset(config, place)
     if config.validation.every and not any(found):
@@ -169,10 +170,23 @@ def find_held_out(config: RunConfig, shards: list[str]) -> list[str | None]:
     return found
 
 
-def split_beside(train: str) -> str | None:
-    """Returns the held-out split ``val`` beside a dataset ``train``, if there is one."""
-    beside = Path(train).with_name("val")
-    return str(beside) if Path(train).name == "train" and (beside / "manifest.json").exists() else None
+def split_beside(config: RunConfig, train: str) -> str | None:
+    """Returns the held-out split ``val`` beside a dataset ``train``, if there is one.
+
+    Some servers answer alike for what is missing and for what may not be read. So a line says why an address has none.
+    """
+    if Path(train).name != "train":
+        return None
+    if not is_remote(train):
+        beside = Path(train).with_name("val")
+        return str(beside) if (beside / "manifest.json").exists() else None
+    address = train.rstrip("/").removesuffix("train") + "val"
+    try:
+        open_dataset(config, address)
+    except DataError as problem:
+        print(f"{train} has no validation: {problem}", flush=True)
+        return None
+    return address
 
 
 def open_held_out(config: RunConfig, reader: ShardReader | Mixture, places: list[str | None]) -> list[HeldOut]:

@@ -211,6 +211,22 @@ def test_the_held_out_split_is_the_val_beside_train(shards, tmp_path):
         find_held_out(config_with(shards=str(tmp_path / "no")), [train])
 
 
+def test_the_held_out_split_of_an_address_is_its_val_or_a_line_says_that_there_is_none(shards, tmp_path, capsys):
+    config = config_with()
+    config.data.cache_dir = str(tmp_path / "cache")
+    for address in (f"file://{shards}/train", f"file://{shards}/train/"):
+        assert find_held_out(config, [address]) == [f"file://{shards}/val"]
+    assert find_held_out(config, [f"file://{shards}/val"]) == [None]
+    assert capsys.readouterr().out == ""
+    alone = f"file://{shutil.copytree(shards / 'train', tmp_path / 'train')}"
+    assert find_held_out(config, [alone]) == [None]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{alone} has no validation: file://{tmp_path}/val/manifest.json cannot be fetched")
+    config.validation.every = 5
+    with pytest.raises(ConfigError, match="no held-out split: pass --validation.shards"):
+        find_held_out(config, [alone])
+
+
 def test_profile_takes_steps_or_one_step():
     assert parse_run_arguments([*map(str, TINY), "--profile", "3-5"]).profile == range(3, 6)
     assert parse_run_arguments([*map(str, TINY), "--profile", "7"]).profile == range(7, 8)

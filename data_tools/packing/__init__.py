@@ -9,6 +9,7 @@ A shard's bytes depend on the plan alone, so the result equals that of an uninte
 `rejected.jsonl` with its reason, and the build continues.
 
 builder.py    one build from start to end
+beginning.py  write the plan, or refuse a folder with shards of others
 plan.py       which clips go into which shard
 sources/      the inputs: tables, videos with texts, folders of frames, tars
 prepare.py    one clip of the input → one checked sample

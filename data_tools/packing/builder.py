@@ -5,12 +5,13 @@ from contextlib import closing
 from pathlib import Path
 
 from data_tools.errors import BadVideo, DataError
+from data_tools.packing.beginning import begin
 from data_tools.packing.merge import BuildSummary, is_merged, merge, reopen_damaged, summarise_tasks, unfinished
 from data_tools.packing.plan import Numbers, Part, ShardTask, describe_build, split, tasks_of
 from data_tools.packing.prepare import Recipe, prepare
 from data_tools.packing.progress import Progress, Tally
 from data_tools.packing.sources import Columns, Source, discover
-from data_tools.packing.state import begin, locked, rejects_path
+from data_tools.packing.state import locked, rejects_path
 from data_tools.processes.child import ChildDied, in_children
 from data_tools.processes.decoder import CLIP_TIMEOUT, Decoder, check_timeout
 from data_tools.shards import RawSample, write_shard
@@ -66,7 +67,7 @@ def build_shards(
         raise DataError(f"{output} is the input: choose another folder for the shards")
     datasets = split(source, val_share)
     settings = describe_build(input, source, datasets, columns, recipe, samples_per_shard, val_share)
-    begin(output, settings, overwrite)
+    begin(input, source, output, settings, overwrite)
     if is_merged(output, settings):
         return merge(output)
 

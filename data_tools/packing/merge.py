@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_tools.errors import DataError
+from data_tools.packing.beginning import refuse_foreign
 from data_tools.packing.plan import ShardTask, tasks_of
 from data_tools.packing.reopen import reopen
-from data_tools.packing.state import PLAN, is_finished, is_packed, locked, read_plan, rejects_path
+from data_tools.packing.state import PLAN, is_finished, is_packed, locked, own_files, read_plan, rejects_path
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
 from data_tools.shards.layout import MANIFEST_ROWS
 from data_tools.shards.manifest import read_manifest, read_rows
@@ -49,12 +50,13 @@ def merge(output: str | Path) -> BuildSummary:
         output: folder of the build.
 
     Raises:
-        DataError: there is no build, shards are missing, or every clip of a dataset was rejected.
+        DataError: there is no build, shards are missing or of others, or every clip of a dataset was rejected.
     """
     output = Path(output)
     settings = read_plan(output)
     if settings is None:
         raise DataError(f"{output} holds no build ({PLAN}): run `vtok-shards build INPUT --output {output}`")
+    refuse_foreign(output, settings)
     tasks = tasks_of(settings)
     with locked(output, len(tasks), 1, MERGE_PATIENCE):
         if not is_merged(output, settings):
@@ -62,7 +64,7 @@ def merge(output: str | Path) -> BuildSummary:
             _merge(output, settings, tasks)
         for task in tasks:
             rejects_path(output, task).unlink(missing_ok=True)
-        for leftover in [path for dataset in settings["datasets"] for path in (output / dataset).glob("*.part")]:
+        for leftover in [path for path in own_files(output, settings) if path.suffix == ".part"]:
             leftover.unlink()  # left by a killed process
     return _summarise(output, settings)
 

@@ -10,7 +10,6 @@ rejected.jsonl                 all rejected clips in input order; replaces the s
 import fcntl
 import json
 import os
-import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -19,38 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_tools.errors import DataError
-from data_tools.packing.plan import ShardTask, difference, tasks_of
+from data_tools.packing.plan import ShardTask, tasks_of
 from data_tools.shards import read_sidecar, sidecar_path
-from data_tools.shards.layout import MANIFEST, tar_path
+from data_tools.shards.layout import MANIFEST, MANIFEST_ROWS, tar_path
 from data_tools.shards.rejected import REJECTED, read_rejected
 
 PLAN = "build.json"
-OURS = ("shard-[0-9]*", "manifest.*", REJECTED, f"{REJECTED}.part", f"{PLAN}*")
-DATASETS = (".", "train", "val")
 LOCK_PATIENCE = 5.0  # seconds to wait for the processes of a build that has just been killed
-
-
-def begin(output: Path, settings: dict, overwrite: bool) -> None:
-    """Start the build that `settings` describe in `output`, or check that `output` holds this build.
-
-    Args:
-        output: folder of the build.
-        settings: the content of `build.json` (see `plan.describe_build`).
-        overwrite: delete an existing build first.
-
-    Raises:
-        DataError: `output` holds another build, or shards without a plan.
-    """
-    if overwrite and output.is_dir():
-        clear(output)
-    earlier = read_plan(output)
-    if earlier is None:
-        _refuse_foreign(output)
-        output.mkdir(parents=True, exist_ok=True)
-        _write_once(output / PLAN, json.dumps(settings, indent=1).encode())
-        earlier = read_plan(output) or {}
-    if changes := difference(earlier, settings):
-        raise DataError(f"{output} already holds another build: {changes}: choose another folder, or --overwrite")
 
 
 def read_plan(output: Path) -> dict | None:
@@ -62,16 +36,33 @@ def read_plan(output: Path) -> dict | None:
         plan = json.loads(path.read_bytes())
         tasks_of(plan)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path} is damaged: build into another folder, or build again with --overwrite") from None
+        raise DataError(f"{path} is damaged: build into another folder, or delete this build first") from None
     return plan
 
 
-def clear(output: Path) -> None:
-    """Delete the files of a build in `output`, and nothing else. Raises DataError if a process is writing them."""
-    with locked(output, 0, 0) if (output / PLAN).exists() else _nothing():
-        for folder in (output / name for name in DATASETS):
-            for path in [path for pattern in OURS for path in folder.glob(pattern)]:
-                path.unlink(missing_ok=True)
+def names_of(plan: dict, dataset: str) -> set[str]:
+    """The names of all files that a build writes in the folder of a dataset, other than `build.json`."""
+    shards = [task.name for task in tasks_of(plan) if task.dataset == dataset]
+    made = (path(Path(), name).name for name in shards for path in (tar_path, sidecar_path, _rejects_in))
+    return {*made, MANIFEST, MANIFEST_ROWS, REJECTED}
+
+
+def own_files(output: Path, plan: dict) -> list[Path]:
+    """A build's files that are there, other than `build.json`, with those that a killed process left half-written."""
+    found = list(output.glob(f"{PLAN}.*.part"))
+    for dataset in plan["datasets"]:
+        folder, names = output / dataset, names_of(plan, dataset)
+        there = folder.iterdir() if folder.is_dir() else ()
+        found += [path for path in there if path.name.removesuffix(".part") in names]
+    return found
+
+
+def clear(output: Path, plan: dict) -> None:
+    """Delete the files of a build, and nothing else. Raises DataError if a process is writing them."""
+    with locked(output, 0, 0):
+        for path in own_files(output, plan):
+            path.unlink(missing_ok=True)
+        (output / PLAN).unlink()  # last, so that a clearing that was killed can be done again
 
 
 def is_finished(output: Path, task: ShardTask) -> bool:
@@ -91,7 +82,11 @@ def is_packed(folder: Path, name: str) -> bool:
 
 def rejects_path(output: Path, task: ShardTask) -> Path:
     """The path of a shard's own list of rejected clips."""
-    return output / task.dataset / f"{task.name}.{REJECTED}"
+    return _rejects_in(output / task.dataset, task.name)
+
+
+def _rejects_in(folder: Path, name: str) -> Path:
+    return folder / f"{name}.{REJECTED}"
 
 
 @contextmanager
@@ -119,11 +114,6 @@ def locked(output: Path, first: int, count: int, patience: float = LOCK_PATIENCE
         yield
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 def _try_lock(file: BinaryIO, first: int, count: int) -> bool:
     """Lock bytes of an open file. Returns False if another process holds one of them."""
     if not hasattr(fcntl, "F_OFD_SETLK"):
@@ -137,23 +127,3 @@ def _try_lock(file: BinaryIO, first: int, count: int) -> bool:
     except OSError:
         pass  # a file system without locks: the user must not start two builds in one folder
     return True
-
-
-def _write_once(path: Path, content: bytes) -> None:
-    """Write a file atomically, unless a process of another part has written it first."""
-    own = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-    own.write_bytes(content)
-    try:
-        os.link(own, path)
-    except FileExistsError:
-        pass
-    finally:
-        own.unlink()
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Raise DataError if a folder without a plan holds a dataset or shards."""
-    if (output / MANIFEST).exists():
-        raise DataError(f"{output} already holds a dataset: choose another folder, or --overwrite")
-    if output.is_dir() and any(output.glob("shard-*.tar")):
-        raise DataError(f"{output} holds shards without a {PLAN}: choose another folder, or --overwrite")

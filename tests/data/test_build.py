@@ -295,9 +295,113 @@ def test_a_finished_build_is_left_alone(clips, tmp_path, capsys):
 def test_a_folder_of_other_shards_is_not_touched(clips, tmp_path, capsys):
     pack(clips, tmp_path / "out")
     (tmp_path / "out" / "build.json").unlink()
-    assert "already holds a dataset" in fails(capsys, "build", clips, "--output", tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").unlink()
-    assert "holds shards without a build.json" in fails(capsys, "build", clips, "--output", tmp_path / "out")
+    for name in ("shard-000000.tar", "shard-000000.index.json", "manifest.json", "manifest.npy", "rejected.jsonl"):
+        for option in ((), ("--overwrite",)):
+            line = fails(capsys, "build", clips, "--output", tmp_path / "out", *option)
+            assert f"out holds {name}, which no build" in line and "move these files away" in line
+        (tmp_path / "out" / name).unlink()
+    assert main(["build", str(clips), "--output", str(tmp_path / "out")]) == 0
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# By default a hash of the clips' absolute paths divides a table. Captions do not depend on the tests' folder.
+SPLIT = ("--val-share", 0.4, "--source-column", "caption")
+
+
+@pytest.mark.parametrize("sides", [("train", "val"), ("train",), ("val",)])
+@pytest.mark.parametrize("option", [(), ("--overwrite",)])
+def test_a_split_does_not_take_datasets_of_others_for_its_own(clips, tmp_path, sides, option, capsys):
+    for side in sides:
+        pack(clips, tmp_path / "out" / side, per_shard=2)
+    before = content(tmp_path)
+    command = ("build", clips, "--output", tmp_path / "out", "--samples-per-shard", 2, *SPLIT, *option)
+    assert f"{sides[0]} holds shard-000000.tar" in fails(capsys, *command)
+    assert content(tmp_path) == before
+
+
+def test_a_build_that_has_only_begun_keeps_its_folder(clips, tmp_path, capsys):
+    (tmp_path / "out" / "train").mkdir(parents=True)
+    (tmp_path / "out" / "train" / "build.json").write_text("{}")
+    assert "train holds build.json" in fails(capsys, "build", clips, "--output", tmp_path / "out", *SPLIT)
+
+
+def test_shards_that_came_later_are_not_merged(clips, tmp_path, capsys):
+    pack(clips, tmp_path / "other", per_shard=1)
+    command = ("build", clips, "--output", tmp_path / "out", "--samples-per-shard", 2)
+    assert main([*map(str, command), "--part", "0/2"]) == 0 and capsys.readouterr()
+    for name in ("shard-000005.tar", "shard-000005.index.json"):
+        (tmp_path / "out" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    for one in (command, ("merge", tmp_path / "out")):
+        assert "out holds shard-000005.tar" in fails(capsys, *one)
+
+
+def others_tars(clips, folder):
+    """Tars of another tool."""
+    pack(clips, folder, per_shard=3)
+    for path in folder.iterdir():
+        if path.suffix != ".tar":
+            path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("through", ["folder", "link to the folder", "links to the tars", "a tar"])
+@pytest.mark.parametrize("options", [("--val-share", 0.4), ("--val-share", 0.4, "--overwrite"), ("--overwrite",)])
+def test_the_input_is_never_written_over(clips, tmp_path, through, options, capsys):
+    tars = others_tars(clips, tmp_path / "out" / "train")
+    before = content(tmp_path)
+    input = tars / "shard-000000.tar" if through == "a tar" else tars
+    if through == "link to the folder":
+        (tmp_path / "in").symlink_to(tars)
+        input = tmp_path / "in"
+    elif through == "links to the tars":
+        (tmp_path / "in").mkdir()
+        for path in tars.iterdir():
+            (tmp_path / "in" / path.name).symlink_to(path)
+        input = tmp_path / "in"
+    if "--val-share" in options:
+        assert "train holds shard-000000.tar" in fails(capsys, "build", input, "--output", tmp_path / "out", *options)
+    else:
+        assert main(["build", str(input), "--output", str(tmp_path / "out"), *options]) == 0
+    assert before.items() <= content(tmp_path).items()
+
+
+def test_an_overwrite_clears_no_input(clips, tmp_path, capsys):
+    """Be it the earlier build's own output, under whatever name."""
+    out, again = tmp_path / "out", ("--output", tmp_path / "out", "--overwrite")
+    assert main(["build", str(clips), "--output", str(out), *map(str, SPLIT)]) == 0 and capsys.readouterr()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.tar").symlink_to(out / "train" / "shard-000000.tar")
+    (tmp_path / "link").symlink_to(out / "train")
+    before = content(out)
+    for input in (out / "train", out / "val" / "shard-000000.tar", tmp_path / "links", tmp_path / "link"):
+        assert "the input lies in" in fails(capsys, "build", input, *again)
+    assert content(out) == before
+
+
+def test_a_table_or_a_clip_in_the_output_is_refused(clips, tmp_path, capsys):
+    table = write_captions(tmp_path / "in", [(str(clips / "000.mp4"), "A.")]) / "captions.csv"
+    assert "the input lies in" in fails(capsys, "build", table, "--output", tmp_path / "in")
+    (tmp_path / "clips" / "out").mkdir(parents=True)
+    (tmp_path / "clips" / "out" / "a.mp4").write_bytes((clips / "000.mp4").read_bytes())
+    (tmp_path / "clips" / "out" / "a.txt").write_text("A.")
+    assert "the input lies in" in fails(capsys, "build", tmp_path / "clips", "--output", tmp_path / "clips" / "out")
+    assert not list(tmp_path.rglob("build.json"))
+
+
+def test_an_overwrite_deletes_what_the_build_made_and_nothing_else(clips, tmp_path):
+    out = tmp_path / "out"
+    pack(clips, out, per_shard=2)
+    foreign = ("shard-0.mp4", "manifest.csv", "build.json.txt", "train/shard-000000.tar", "film.mp4.part")
+    (out / "train").mkdir()
+    for name in foreign:
+        (out / name).write_text("mine")
+    (out / "shard-000001.tar.part").write_text("left by a kill")
+    build_shards(clips, out, 4, progress=False, overwrite=True)
+    assert all((out / name).read_text() == "mine" for name in foreign)
+    assert len(list(out.glob("*.tar"))) == 2 and not (out / "shard-000001.tar.part").exists()
 
 
 def test_the_module_runs_as_a_program(tmp_path):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +81,10 @@ class Source(Protocol):
     def state(self) -> str:
         """A hash of the sizes and modification times of the clips' files (see `state_of`)."""
 
+    @property
+    def files(self) -> Iterable[Path]:
+        """The tars or the table, resolved; of clips of files one file each. What a table names is not among them."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Item: ...
@@ -99,6 +104,11 @@ class ItemList(list):
     def state(self) -> str:
         """See `Source`."""
         return state_of(path for item in self for path in item.files)
+
+    @property
+    def files(self) -> Iterable[Path]:
+        """See `Source`."""
+        return (path for item in self for path in islice(item.files, 1))
 
     def origins(self) -> Iterable[str]:
         """The origin of each item, in order."""

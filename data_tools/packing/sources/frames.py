@@ -59,10 +59,10 @@ class FramesItem:
         return str(read_fields(self.folder / META).get(self.columns.source, self.name))
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """See `FileItem`."""
-        texts = [self.folder / name for name in (CAPTION, "fps.txt", META)]
-        return [*texts, *_frames_in(self.folder / FRAMES)]
+        yield from (self.folder / name for name in (CAPTION, "fps.txt", META))
+        yield from _frames_in(self.folder / FRAMES)
 
     def load(self) -> Clip:
         """See `Item`."""

@@ -179,6 +179,11 @@ class TableSource:
         cells = (one.cell for _, row in self._rows.scan() for one in media_cells(row.cells, self._columns))
         return state_of(located(self._path.parent, name) for name in map(path_in, cells) if name)
 
+    @property
+    def files(self) -> list[Path]:
+        """See `Source`."""
+        return [self._path.resolve()]
+
     def __len__(self) -> int:
         return len(self._bounds) - 1
 

@@ -73,6 +73,11 @@ class TarSource:
         self.fingerprint = fingerprint([f"{tar.relative_to(folder).as_posix()} {tar.stat().st_size}" for tar in tars])
         self.state = state_of(tars)
 
+    @property
+    def files(self) -> list[Path]:
+        """See `Source`."""
+        return [tar.resolve() for tar in self._tars]
+
     def __len__(self) -> int:
         return len(self._offsets)
 

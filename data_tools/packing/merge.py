@@ -12,7 +12,7 @@ from pathlib import Path
 from data_tools.errors import DataError
 from data_tools.packing.beginning import refuse_foreign
 from data_tools.packing.plan import ShardTask, tasks_of
-from data_tools.packing.reopen import reopen
+from data_tools.packing.reopen import fits, rejects_of, reopen
 from data_tools.packing.state import PLAN, is_finished, is_packed, locked, own_files, read_plan, rejects_path
 from data_tools.shards import read_sidecar, sidecar_path, write_manifest
 from data_tools.shards.layout import MANIFEST_ROWS
@@ -77,17 +77,28 @@ def reopen_damaged(output: Path, settings: dict, tasks: Sequence[ShardTask]) -> 
 
 
 def is_merged(output: Path, settings: dict) -> bool:
-    """Whether every dataset of the build has its manifest, and every shard that it lists."""
-    return all(_is_whole(output / dataset) for dataset in settings["datasets"])
+    """Whether every dataset of the build has a manifest of all its shards, and these shards.
+
+    The index writes a manifest too, of a build that is not finished.
+    """
+    tasks = tasks_of(settings)
+    datasets = settings["datasets"]
+    return all(_is_whole(output, dataset, [one for one in tasks if one.dataset == dataset]) for dataset in datasets)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(output: Path, dataset: str, tasks: Sequence[ShardTask]) -> bool:
+    folder = output / dataset
     try:
         manifest = read_manifest(folder)
         read_rows(folder / MANIFEST_ROWS, manifest, folder)
     except DataError:
         return False
-    return all(is_packed(folder, shard["name"]) for shard in manifest["shards"])
+    listed = {shard["name"] for shard in manifest["shards"]}
+    if not all(is_packed(folder, name) for name in listed):
+        return False
+    if any(rejects_path(output, task).exists() for task in tasks):
+        return False  # a merge deletes these lists when it has written the manifest
+    return all(task.name in listed for task in tasks) or fits(*rejects_of(folder, tasks))
 
 
 def unfinished(output: Path, tasks: Sequence[ShardTask]) -> list[ShardTask]:

@@ -32,16 +32,26 @@ def reopen(output: Path, tasks: Sequence[ShardTask]) -> None:
             (output / dataset / name).unlink(missing_ok=True)
 
 
+def rejects_of(folder: Path, tasks: Sequence[ShardTask]) -> tuple[list[int], list[dict]]:
+    """How many clips of each shard are not packed, and the build's lines in the dataset's list of rejects."""
+    # The index writes lines of its own, with a field "shard", and counts them in its sidecars.
+    lines = [line for line in read_rejected(folder / REJECTED) if "shard" not in line]
+    return [len(task.clips) - _packed(folder, task) for task in tasks], lines
+
+
+def fits(counts: Sequence[int], lines: Sequence[dict]) -> bool:
+    """Whether the lines are those of all clips that are not packed (see `rejects_of`)."""
+    return sum(counts) == len(lines) and min(counts) >= 0
+
+
 def _give_back(output: Path, tasks: Sequence[ShardTask]) -> None:
     """Write the missing lists of a dataset's shards."""
     folder = output / tasks[0].dataset
     missing = [task for task in tasks if not rejects_path(output, task).exists()]
     if not missing or not (folder / REJECTED).exists():
         return
-    # The index writes lines of its own, with a field "shard", and counts them in its sidecars.
-    lines = [line for line in read_rejected(folder / REJECTED) if "shard" not in line]
-    counts = [len(task.clips) - _packed(folder, task) for task in tasks]
-    if sum(counts) != len(lines) or min(counts) < 0:
+    counts, lines = rejects_of(folder, tasks)
+    if not fits(counts, lines):
         # The lines cannot be told apart: what may have rejected clips is packed anew.
         for task, count in zip(tasks, counts):
             if count and task in missing:

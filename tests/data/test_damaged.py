@@ -8,7 +8,7 @@ import pytest
 from data_tools.cli import main
 from data_tools.errors import DataError
 from data_tools.inspect.verify import verify_shards
-from data_tools.packing import build_shards
+from data_tools.packing import build_shards, builder
 from data_tools.packing.plan import Part
 from data_tools.shards import ShardReader
 from data_tools.shards.remote import Cache
@@ -167,6 +167,56 @@ def test_a_merge_keeps_the_rejected_clips_of_a_damaged_build(packed, tmp_path, c
     (folder / "shard-000001.tar").unlink()
     assert main(["merge", str(folder)]) == 2
     assert "1 of 4 shards" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("ending", [Part(0, 2), Part(1, 2), Part()])
+def test_an_index_of_some_parts_does_not_end_the_build(clips, packed, tmp_path, first, ending, capsys):
+    folder = tmp_path / "out"
+    build_shards(clips, folder, PER_SHARD, progress=False, part=Part(first, 2))
+    assert main(["index", str(folder)]) == 0 and len(ShardReader(folder)) > 0  # to look at what is there
+    done = build_shards(clips, folder, PER_SHARD, progress=False, part=ending)
+    if ending == Part(first, 2):
+        assert done.unfinished == 2
+        done = build_shards(clips, folder, PER_SHARD, progress=False, part=Part(1 - first, 2))
+    assert (done.packed, done.rejected, done.unfinished) == (CLIPS - len(DAMAGED), len(DAMAGED), 0)
+    assert content_of(folder) == content_of(packed)
+
+
+def test_a_merge_of_some_parts_that_were_indexed_says_what_is_missing(clips, tmp_path, capsys):
+    build_shards(clips, tmp_path / "out", PER_SHARD, progress=False, part=Part(0, 2))
+    assert main(["index", str(tmp_path / "out")]) == 0
+    assert main(["merge", str(tmp_path / "out")]) == 2
+    assert "2 of 4 shards" in capsys.readouterr().err
+
+
+def test_an_index_before_the_merge_loses_no_rejected_clip(clips, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "merge", None)
+    with pytest.raises(TypeError):
+        pack(clips, tmp_path / "out")
+    monkeypatch.undo()
+    assert main(["index", str(tmp_path / "out")]) == 0
+    assert pack(clips, tmp_path / "out").rejected == len(DAMAGED)
+    assert content_of(tmp_path / "out") == content_of(packed)
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_a_merge_that_was_killed_at_its_end_is_done_again(clips, packed, tmp_path, left, monkeypatch):
+    monkeypatch.setattr(builder, "merge", None)
+    with pytest.raises(TypeError):
+        pack(clips, tmp_path / "killed")
+    monkeypatch.undo()
+    folder = shutil.copytree(packed, tmp_path / "out")
+    shutil.copy(tmp_path / "killed" / f"shard-00000{left}.rejected.jsonl", folder)
+    assert main(["merge", str(folder)]) == 0 and content_of(folder) == content_of(packed)
+
+
+def test_shards_that_were_lost_before_an_index_are_made_again(clips, packed, tmp_path):
+    folder = shutil.copytree(packed, tmp_path / "out")
+    for path in folder.glob("shard-000000.*"):
+        path.unlink()
+    assert main(["index", str(folder)]) == 0
+    assert pack(clips, folder).packed == CLIPS - len(DAMAGED) and content_of(folder) == content_of(packed)
 
 
 @pytest.mark.parametrize("name", ["x.tar", "shard-{000000..000009}.tar", "shard-*.tar", "pipe:cat x.tar", "x.tar.gz"])

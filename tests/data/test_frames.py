@@ -113,6 +113,26 @@ def test_files_that_are_no_pictures_are_left_out(tmp_path):
     assert len(loaded(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("twins", [("f_0001.png", "f_0001.jpg"), ("1.jpg", "1.JPG"), ("1.jpg", "1")])
+def test_frames_that_a_conversion_left_twice_cost_their_clip(tmp_path, twins):
+    grey = encoded(Image.new("RGB", (32, 32)))
+    write_frames(tmp_path / "in" / "twice", dict.fromkeys(("f_0000.png", *twins), grey))
+    write_frames(tmp_path / "in" / "whole", dict.fromkeys(("0.25", "0.5", "1.0.jpg", "1.5.jpg"), grey))
+    done = build_shards(tmp_path / "in", tmp_path / "out", progress=False)
+    assert (done.packed, done.reasons) == (1, {"same_frame": 1})
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
+    assert "are one frame: delete one of them" in line["detail"] and all(name in line["detail"] for name in twins)
+
+
+@pytest.mark.parametrize("empty", ["null", '""', "NaN"])
+def test_an_empty_rate_is_none(tmp_path, empty):
+    grey = encoded(Image.new("RGB", (32, 32)))
+    write_frames(tmp_path / "in" / "a", {"0.jpg": grey, "1.jpg": grey})
+    (tmp_path / "in" / "a" / "meta.json").write_text(f'{{"fps": {empty}}}')
+    build_shards(tmp_path / "in", tmp_path / "out", progress=False)
+    assert ShardReader(tmp_path / "out").read(0).meta["facts"]["fps"] == 24
+
+
 def test_a_picture_that_cannot_be_read_is_not_left_out(tmp_path):
     grey = encoded(Image.new("RGB", (32, 32)))
     for name in ("1.jpg", "1.exr", "1.heic"):

@@ -11,7 +11,7 @@ damaged. FFmpeg reads frames of other formats.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,7 +67,7 @@ class FramesItem:
     def load(self) -> Clip:
         """See `Item`."""
         fields = read_fields(self.folder / META)
-        fps = _frame_rate(read_text(self.folder / "fps.txt") or str(fields.get("fps", DEFAULT_FPS)))
+        fps = _frame_rate(read_text(self.folder / "fps.txt") or str(filled(fields).get("fps", DEFAULT_FPS)))
         beside = filled({self.columns.caption: read_text(self.folder / CAPTION)})
         meta = describe(self.name, [fields | beside], self.columns)
         return Clip(encode_mp4(_load_frames(self.folder / FRAMES), fps, FRAMES_CRF), ".mp4", meta)
@@ -116,11 +116,12 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
     """Yield the images of a folder, uint8 RGB (h, w, 3), in the order of the numbers in their names.
 
     Raises:
-        BadVideo: there are no images, one cannot be read, or their sizes differ.
+        BadVideo: there are no images, two have one name, one cannot be read, or their sizes differ.
     """
     paths = _frames_in(folder)
     if not paths:
         raise BadVideo("no_frames", f"{folder} holds no images")
+    _check_names(paths)
     shape = None
     for path in paths:
         frame = _load_image(path)
@@ -128,6 +129,16 @@ def _load_frames(folder: Path) -> Iterator[np.ndarray]:
         if frame.shape != shape:
             raise BadVideo("frame_sizes_differ", f"{path} differs in size from the first frame")
         yield frame
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """Raise BadVideo if two frames differ in their endings alone: a conversion left each picture twice."""
+    earlier: dict[str, Path] = {}
+    for path in paths:
+        name = path.stem if path.suffix[1:].lower() in ENDINGS else path.name
+        if name in earlier:
+            raise BadVideo("same_frame", f"{earlier[name]} and {path.name} are one frame: delete one of them")
+        earlier[name] = path
 
 
 def _load_image(path: Path) -> np.ndarray:

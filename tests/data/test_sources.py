@@ -201,6 +201,24 @@ def test_every_file_is_packed_or_rejected(clips, folder, tmp_path):
     assert reasons == {"gone.mp4": "missing_file", "linked/d.txt": "no_video"}
 
 
+@pytest.mark.parametrize("plan", ["{}", '{"datasets": {"": 1}, "name": "app"}', "[1]", "no json", None])
+def test_a_build_json_of_another_tool_hides_no_clips(clips, tmp_path, plan, capsys):
+    for name in ("a", "app/b", "app/deep/c"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / f"{name}.mp4").write_bytes((clips / "000.mp4").read_bytes())
+        (tmp_path / "in" / f"{name}.txt").write_text(f"{name}.")
+    if plan is None:
+        (tmp_path / "in" / "app" / "build.json").mkdir()
+    else:
+        (tmp_path / "in" / "app" / "build.json").write_text(plan)
+    samples = packed(tmp_path / "in", tmp_path / "in" / "out")
+    assert [sample.meta["caption"] for sample in samples] == ["a.", "app/b.", "app/deep/c."]
+    assert "left out" not in capsys.readouterr().err
+    assert packed(tmp_path / "in", tmp_path / "in" / "out") == samples
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert told == [f"{tmp_path / 'in' / 'out'} is left out: its build.json says that it is the output of a build"]
+
+
 def test_tars_in_subfolders_and_concatenated_ones_are_read(clips, tmp_path):
     def tar(*names):
         data = io.BytesIO()

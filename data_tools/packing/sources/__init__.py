@@ -15,11 +15,12 @@ lists the clips without opening them. An input that is unusable as a whole raise
 raises BadVideo when the clip is loaded.
 """
 
+import sys
 from pathlib import Path
 
 from data_tools.errors import DataError
 from data_tools.packing.sources.clip import Clip, Item, ItemList, Source
-from data_tools.packing.sources.files import find_videos, places
+from data_tools.packing.sources.files import PLAN, find_videos, places
 from data_tools.packing.sources.frames import find_frame_folders
 from data_tools.packing.sources.tables import TableSource
 from data_tools.packing.sources.tars import TarSource
@@ -46,7 +47,7 @@ def discover(input: str | Path, columns: Columns = Columns()) -> Source:
         raise DataError(f"{path} is neither a table ({', '.join(TABLE_ENDINGS)}) nor a tar: give one, or a folder")
     if not path.is_dir():
         raise DataError(f"{path} is not a folder: give the folder that holds the clips")
-    below = dict(places(path))
+    below = dict(places(path, _tell_left_out))
     files = [place / name for place, names in below.items() for name in names]
     tars = sorted(file for file in files if file.suffix.lower() == ".tar")
     frames = find_frame_folders(path, below, columns)
@@ -84,3 +85,7 @@ def table_of(path: Path) -> Path | None:
         found = " and ".join(table.name for table in tables)
         raise DataError(f"{path} holds {found}: give one of them as the input")
     return tables[0] if tables else None
+
+
+def _tell_left_out(folder: Path) -> None:
+    print(f"{folder} is left out: its {PLAN} says that it is the output of a build", file=sys.stderr, flush=True)

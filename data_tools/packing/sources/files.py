@@ -8,9 +8,10 @@ one frame, that has a .txt or a .json, if no video has the same name. A .txt wit
 clip without a video, which is rejected.
 """
 
+import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from data_tools.shards.samples import IMAGE_ENDINGS, TEXT_ENDINGS, VIDEO_ENDINGS
 from data_tools.texts import Columns, describe, filled
 
 PLAN = "build.json"  # in the output of a build (see `packing.state`)
+PLANNED = {"version", "fingerprint", "samples_per_shard", "datasets"}  # fields of it; other tools have a build.json too
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,15 @@ def walk(folder: Path) -> Iterator[Path]:
     return (place / name for place, names in places(folder) for name in names)
 
 
-def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+def places(folder: Path, left_out: Callable[[Path], None] = lambda _: None) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and all folders below it, each with the names of its files.
 
     Links to folders are followed, and links to files that are missing are listed. A build's output inside the folder is
     left out.
+
+    Args:
+        folder: the topmost.
+        left_out: is called with each build's output.
 
     Raises:
         DataError: a folder cannot be read.
@@ -141,7 +147,8 @@ def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     above = {folder: [os.path.realpath(folder)]}  # the real paths of a folder and of those above it
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = above.pop(Path(place))
-        if PLAN in names and Path(place) != folder:  # the output of a build inside its input
+        if PLAN in names and Path(place) != folder and _is_output(Path(place)):
+            left_out(Path(place))
             folders.clear()
             continue
         for name in list(folders):
@@ -151,6 +158,15 @@ def places(folder: Path) -> Iterator[tuple[Path, list[str]]]:
             else:
                 above[Path(place, name)] = [*here, real]
         yield Path(place), names
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder's build.json is the plan of a build."""
+    try:
+        plan = json.loads((folder / PLAN).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(plan, dict) and plan.keys() >= PLANNED
 
 
 def _names(path: Path) -> tuple[str, str]:

@@ -344,5 +344,5 @@ def test_the_script_gives_each_task_of_an_array_its_part(tmp_path):
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
     assert run() == "build --workers 1 --part 0/1 in --output out"
-    array = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "8"}
+    array = {f"SLURM_ARRAY_TASK_{name}": value for name, value in dict(ID="5", MIN="1", MAX="8", COUNT="8").items()}
     assert run(SLURM_CPUS_PER_TASK="4", **array) == "build --workers 4 --part 4/8 in --output out"

@@ -4,9 +4,9 @@ Any WebDataset tar can be read (see `shards.samples`). Each clip is decoded in f
 that may crash or hang. A sample that is not a sound captioned clip is left out. The sidecar and `rejected.jsonl` list
 it with the reason. A sample of a precomputed dataset may have no video: the facts of its json hold.
 
-A sidecar is written when its tar is done; that of a tar without any sound sample at the end, and only if another tar
-has one. A later run keeps it while the tar is the same, so a killed run resumes where
-it stopped. A tar that was written or moved after its sidecar is hashed to find out.
+A sidecar is written when its tar is done. That of a tar without any sound sample is written at the end, and only if
+another tar has one. A later run keeps a sidecar while the tar is the same, so a killed run resumes where it stopped. A
+tar that was written or moved after its sidecar is hashed to find out.
 """
 
 import hashlib

@@ -50,22 +50,23 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
     """
     config, output = arguments.config, a.output
     clips = Path(a.clips).expanduser()
-    kind = "shards" if (clips / MANIFEST).exists() else "root"
-    if kind == "root":
+    packed = (clips / MANIFEST).exists()
+    if not packed:
         require_outside(clips, output, "CLIPS")
     if arguments.dry_run:
-        dry_run(replace(arguments, config=replace(config, data=replace(config.data, **{kind: str(clips)}))))
+        data = replace(config.data, **{"shards" if packed else "root": str(clips)})
+        dry_run(replace(arguments, config=replace(config, data=data)))
         return
     require_installed(config.track)
     models.quiet_libraries()
-    generates, asked = config.model.generates, asked_for(a, config)
+    generates, asked = config.model.generates, asked_for(clips, config)
     if (output / ASKED).exists():
         require_same(output / ASKED, asked)
     else:
         checked_model(config, output)
 
     told("shards", output / "shards")
-    shards = pack(clips, output / "shards")
+    shards = clips if packed else pack(clips, output / "shards")
     write_note(output / ASKED, asked)
     told("encoders", output / "ready")
     if not (output / "ready" / MANIFEST).exists():
@@ -95,18 +96,15 @@ def finetune(a: argparse.Namespace, arguments: RunArguments[RunConfig]) -> None:
 
 
 def pack(clips: Path, shards: Path) -> Path:
-    """Returns the shards of the clips, which it packs if they are none themselves; a killed start is continued."""
-    if (clips / MANIFEST).exists():
-        return clips
+    """Packs the clips, or goes on where a killed start stopped. Returns ``shards``."""
     if not (shards / MANIFEST).exists():
         build_shards(clips, shards)
     return shards
 
 
-def asked_for(a: argparse.Namespace, config: RunConfig) -> dict[str, Any]:
+def asked_for(clips: Path, config: RunConfig) -> dict[str, Any]:
     """Returns everything that the trained model depends on."""
-    clips = Path(a.clips).expanduser().absolute()
-    return plain(asdict(config)) | {"clips": f"{clips} {state_of(clips)}"}
+    return plain(asdict(config)) | {"clips": f"{clips.absolute()} {state_of(clips)}"}
 
 
 def told(stage: str, place: Path) -> None:

@@ -135,7 +135,8 @@ class TableSource:
             alone = row.problem or not video or video_field(row.cells, columns) in self._rows.embedded
             places.append(place)
             clips.append(_hash("row", str(place)) if alone else _hash(key_of(folder, video), cut_of(row.cells)))
-            times.append(_hash(str(times_under_other_names(row.cells))))
+            unread = times_under_other_names(row.cells)
+            times.append(_hash(str(unread)) if unread else 0)
             origins.append(_hash(origin_of(row, columns, folder) or f"row {place}"))
         if not places:
             raise DataError(f"{path} has no rows{' below its header' * bool(names)}: add a row for each clip")
